@@ -1,0 +1,48 @@
+//! Logins: a person proves an identity, or fails to.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How somebody proved, or tried to prove, who he is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// A password at `custody login`.
+    Password,
+    /// An SSH certificate at the proxy.
+    SshCertificate,
+    /// An X.509 client certificate at the API.
+    ClientCertificate,
+}
+
+/// Somebody proved who he is.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Succeeded {
+    /// How.
+    pub method: Method,
+}
+
+impl Succeeded {
+    pub(super) fn example() -> Self {
+        Self { method: Method::SshCertificate }
+    }
+}
+
+/// Somebody failed to prove who he is.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Failed {
+    /// The name that was claimed, where a user of that name exists. A name that nobody has isn't kept: people
+    /// type passwords into the wrong field.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub claimed_user: Option<String>,
+    /// How.
+    pub method: Method,
+    /// Why it failed. The person was told less.
+    pub reason: String,
+}
+
+impl Failed {
+    pub(super) fn example() -> Self {
+        Self { claimed_user: Some("alice".into()), method: Method::Password, reason: "wrong password".into() }
+    }
+}

@@ -1,0 +1,67 @@
+//! Producers: the programs that make events.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A producer's numbering begins; it names the last number of the boot before, so that a lost tail shows.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Started {
+    /// The boot before, as the log knows it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub previous: Option<Previous>,
+    /// The program's version.
+    pub program: String,
+}
+
+/// The end of an earlier numbering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Previous {
+    /// Its boot.
+    pub boot: Uuid,
+    /// The last number that reached the log.
+    pub seq: u64,
+}
+
+impl Started {
+    pub(super) fn example() -> Self {
+        Self {
+            previous: Some(Previous {
+                boot: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0009),
+                seq: 11_207,
+            }),
+            program: "custodyd 0.1.0".into(),
+        }
+    }
+}
+
+/// A producer ended in order: its numbering ends here.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Stopped {}
+
+impl Stopped {
+    pub(super) fn example() -> Self {
+        Self {}
+    }
+}
+
+/// A producer tried to say what it may not.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Refused {
+    /// What it tried to say: the event's type.
+    pub attempted: String,
+    /// Who tried.
+    pub producer: String,
+    /// Why it may not.
+    pub reason: String,
+}
+
+impl Refused {
+    pub(super) fn example() -> Self {
+        Self {
+            attempted: "user.created".into(),
+            producer: "proxy-1".into(),
+            reason: "a proxy may not speak of users".into(),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Who may say what: producer kind → families. Checked before an append and again by the fold, so that a
+//! proxy that was broken into can't make itself users, and a node speaks only of what a node can know.
+
+use super::{Family, ProducerKind};
+
+/// Whether producers of `kind` may speak of `family`.
+#[must_use]
+pub const fn may_say(kind: ProducerKind, family: Family) -> bool {
+    use Family as F;
+    match kind {
+        ProducerKind::Log => !matches!(family, F::Session | F::Command),
+        ProducerKind::Proxy => {
+            matches!(
+                family,
+                F::Login | F::Session | F::Command | F::Decision | F::Node | F::Producer | F::Recording
+            )
+        }
+        ProducerKind::Node => matches!(family, F::Producer),
+        ProducerKind::Witness => matches!(family, F::Producer),
+    }
+}
+
+/// Types of an allowed family that a kind may not say all the same.
+#[must_use]
+pub fn may_say_type(kind: ProducerKind, family: Family, name: &str) -> bool {
+    may_say(kind, family) && !(kind == ProducerKind::Proxy && matches!(name, "node.added" | "node.removed"))
+}
+
+/// The kind of producer that usually speaks of a family.
+#[must_use]
+pub const fn usual(family: Family) -> ProducerKind {
+    match family {
+        Family::Session | Family::Command => ProducerKind::Proxy,
+        _ => ProducerKind::Log,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::TYPES;
+
+    #[test]
+    fn only_the_log_role_changes_users_roles_policies_locks_and_nodes() {
+        for info in TYPES {
+            let changes_state = ["user.", "role.", "policy.", "lock.", "certificate."]
+                .iter()
+                .any(|f| info.name.starts_with(f))
+                || matches!(info.name, "node.added" | "node.removed" | "log.created" | "log.sealed");
+            if changes_state {
+                for kind in [ProducerKind::Proxy, ProducerKind::Node, ProducerKind::Witness] {
+                    assert!(!may_say_type(kind, info.family, info.name), "{kind:?} {}", info.name);
+                }
+            }
+            assert!(may_say_type(usual(info.family), info.family, info.name), "{}", info.name);
+        }
+    }
+}

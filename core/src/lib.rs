@@ -1,0 +1,5 @@
+//! The domain of Custody: events, the tamper-evident log, state by replay, policy and recordings. No sockets.
+
+pub mod clock;
+pub mod event;
+pub mod log;

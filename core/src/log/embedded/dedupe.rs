@@ -1,0 +1,173 @@
+//! Which numbers of which producers the log has: each is taken once.
+//!
+//! For each boot of a producer the last number is kept, and where the most recent ones stand; whether a repeat
+//! has the same bytes is looked up in the log itself.
+
+use std::collections::{HashMap, VecDeque};
+
+use uuid::Uuid;
+
+use crate::log::{FIRST_SEQ, ProducerKey};
+
+/// Numbers of one boot whose places are remembered: more than any producer has under way.
+const RECENT_MAX: usize = 4_096;
+/// Places that are remembered in all; 16 bytes each.
+const RECENT_TOTAL_MAX: usize = 1 << 20;
+
+/// What a number means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Number {
+    /// It is the next one, after `gap` that were skipped.
+    New { gap: u64 },
+    /// It stands at this index already.
+    Known { index: u64 },
+    /// It is below the last one, and isn't remembered.
+    Backwards { last: u64 },
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    last: Option<u64>,
+    /// Number and index, both ascending.
+    recent: VecDeque<(u64, u64)>,
+    /// The newest index: which stream to forget first.
+    newest: u64,
+}
+
+/// All numbers that were taken.
+#[derive(Debug, Default)]
+pub(super) struct Dedupe {
+    streams: HashMap<(String, Uuid), Stream>,
+    remembered: usize,
+    /// What was taken since the last [`Dedupe::settle`], to be undone if it doesn't become durable.
+    unsettled: Vec<(ProducerKey, Option<u64>)>,
+}
+
+impl Dedupe {
+    pub fn new() -> Dedupe {
+        Dedupe::default()
+    }
+
+    /// What `key`'s number means now.
+    pub fn judge(&self, key: &ProducerKey) -> Number {
+        let stream = self.streams.get(&(key.id.clone(), key.boot));
+        let Some((stream, last)) = stream.and_then(|stream| Some((stream, stream.last?))) else {
+            return Number::New { gap: key.seq - FIRST_SEQ };
+        };
+        if key.seq > last {
+            return Number::New { gap: key.seq - last - 1 };
+        }
+        match stream.recent.binary_search_by_key(&key.seq, |(seq, _)| *seq) {
+            Ok(at) => stream
+                .recent
+                .get(at)
+                .map_or(Number::Backwards { last }, |&(_, index)| Number::Known { index }),
+            Err(_) => Number::Backwards { last },
+        }
+    }
+
+    /// Takes a new number for the entry at `index`.
+    pub fn take(&mut self, key: &ProducerKey, index: u64) {
+        let before = self.note((key.id.clone(), key.boot), key.seq, index);
+        self.unsettled.push((key.clone(), before));
+    }
+
+    /// Takes the number of an entry that the log has.
+    pub fn recover(&mut self, producer: &str, boot: Uuid, seq: u64, index: u64) {
+        self.note((producer.to_owned(), boot), seq, index);
+        self.forget();
+    }
+
+    /// How much is unsettled, for [`Dedupe::undo`].
+    pub fn mark(&self) -> usize {
+        self.unsettled.len()
+    }
+
+    /// Gives back what was taken since `mark`.
+    pub fn undo(&mut self, mark: usize) {
+        while self.unsettled.len() > mark {
+            let Some((key, before)) = self.unsettled.pop() else { return };
+            let name = (key.id, key.boot);
+            if let Some(stream) = self.streams.get_mut(&name) {
+                stream.last = before;
+                if stream.recent.pop_back().is_some() {
+                    self.remembered -= 1;
+                }
+                if before.is_none() {
+                    self.streams.remove(&name);
+                }
+            }
+        }
+    }
+
+    /// What was taken is durable.
+    pub fn settle(&mut self) {
+        self.unsettled.clear();
+        self.forget();
+    }
+
+    fn note(&mut self, name: (String, Uuid), seq: u64, index: u64) -> Option<u64> {
+        let stream = self.streams.entry(name).or_default();
+        let before = stream.last;
+        stream.last = Some(before.map_or(seq, |last| last.max(seq)));
+        stream.recent.push_back((seq, index));
+        stream.newest = index;
+        self.remembered += 1;
+        before
+    }
+
+    /// Keeps memory bounded. Only called when nothing is unsettled.
+    fn forget(&mut self) {
+        if self.remembered <= RECENT_TOTAL_MAX {
+            return;
+        }
+        // Rare, and it makes room for a quarter: first the long ones, then those that were silent longest.
+        let mut streams: Vec<&mut Stream> = self.streams.values_mut().collect();
+        streams.sort_by_key(|stream| stream.newest);
+        let mut remembered = 0;
+        for stream in streams.iter_mut().rev() {
+            let room = (RECENT_TOTAL_MAX - RECENT_TOTAL_MAX / 4 - remembered).min(RECENT_MAX);
+            let excess = stream.recent.len().saturating_sub(room);
+            stream.recent.drain(..excess);
+            stream.recent.shrink_to_fit();
+            remembered += stream.recent.len();
+        }
+        self.remembered = remembered;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(seq: u64) -> ProducerKey {
+        ProducerKey { id: "p".to_owned(), boot: Uuid::from_u128(1), seq }
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_is_forgotten_is_refused_not_taken_twice() {
+        let mut dedupe = Dedupe::new();
+        let count = RECENT_TOTAL_MAX as u64 + 10;
+        for seq in 0..count {
+            dedupe.recover("p", Uuid::from_u128(1), seq, seq);
+        }
+        assert!(dedupe.remembered < RECENT_TOTAL_MAX);
+        assert_eq!(dedupe.judge(&key(0)), Number::Backwards { last: count - 1 });
+        assert_eq!(dedupe.judge(&key(count - 4_000)), Number::Known { index: count - 4_000 });
+        assert_eq!(dedupe.judge(&key(count)), Number::New { gap: 0 });
+    }
+
+    #[test]
+    fn what_is_undone_was_never_taken() {
+        let mut dedupe = Dedupe::new();
+        dedupe.recover("p", Uuid::from_u128(1), 0, 0);
+        let mark = dedupe.mark();
+        dedupe.take(&key(1), 1);
+        dedupe.take(&key(5), 2);
+        assert_eq!(dedupe.judge(&key(5)), Number::Known { index: 2 });
+        dedupe.undo(mark);
+        assert_eq!(dedupe.judge(&key(1)), Number::New { gap: 0 });
+        assert_eq!(dedupe.judge(&key(0)), Number::Known { index: 0 });
+        assert_eq!(dedupe.remembered, 1);
+    }
+}

@@ -1,0 +1,114 @@
+//! The log's own time: it never decreases, and doesn't follow a clock that leaps ahead.
+//!
+//! A leap would be final: since time never decreases, one wrong minute in the year 2099 would stamp everything
+//! after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, Nanos};
+
+/// A forward step that isn't followed until somebody confirms it.
+pub const STEP_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// Makes times of appending.
+pub(super) struct Timekeeper {
+    clock: Arc<dyn Clock>,
+    last: Nanos,
+    /// The clock's reading that is trusted: time of day and monotonic time.
+    trusted: (Nanos, Duration),
+}
+
+impl Timekeeper {
+    /// `last` is the newest time in the log. The clock's first reading is trusted: there is nothing to compare
+    /// it with, since a machine may have been off for any time.
+    pub fn new(clock: Arc<dyn Clock>, last: Nanos) -> Timekeeper {
+        let trusted = (clock.wall(), clock.monotonic());
+        Timekeeper { clock, last, trusted }
+    }
+
+    /// The time for what is appended now, and by how much the clock is ahead if it isn't followed.
+    pub fn now(&mut self) -> (Nanos, Option<Duration>) {
+        let (wall, monotonic) = (self.clock.wall(), self.clock.monotonic());
+        let expected = self.trusted.0.saturating_add(monotonic.saturating_sub(self.trusted.1));
+        let ahead = wall.saturating_since(expected);
+        let leapt = ahead > STEP_MAX;
+        if !leapt {
+            self.trusted = (wall, monotonic);
+        }
+        self.last = self.last.max(if leapt { expected } else { wall });
+        (self.last, leapt.then_some(ahead))
+    }
+
+    /// Somebody says that the clock is right.
+    pub fn confirm(&mut self) {
+        self.trusted = (self.clock.wall(), self.clock.monotonic());
+    }
+
+    /// The clock's monotonic time.
+    pub fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const NOON: Nanos = Nanos(1_800_000_000_000_000_000);
+
+    fn keeper(last: Nanos) -> (Arc<ManualClock>, Timekeeper) {
+        let clock = Arc::new(ManualClock::new(NOON));
+        let keeper = Timekeeper::new(clock.clone(), last);
+        (clock, keeper)
+    }
+
+    #[test]
+    fn time_follows_the_clock_and_long_silence_is_no_step() {
+        let (clock, mut keeper) = keeper(Nanos(0));
+        assert_eq!(keeper.now(), (NOON, None));
+        clock.advance(HOUR);
+        assert_eq!(keeper.now(), (NOON.saturating_add(HOUR), None));
+    }
+
+    #[test]
+    fn time_never_decreases() {
+        let (clock, mut keeper) = keeper(NOON.saturating_add(HOUR));
+        assert_eq!(keeper.now().0, NOON.saturating_add(HOUR), "the log is ahead of the clock");
+        clock.set_wall(Nanos(5));
+        assert_eq!(keeper.now().0, NOON.saturating_add(HOUR));
+        clock.advance(HOUR);
+        assert_eq!(keeper.now().0, NOON.saturating_add(HOUR));
+    }
+
+    #[test]
+    fn a_leap_is_not_followed_until_confirmed() {
+        let (clock, mut keeper) = keeper(Nanos(0));
+        assert_eq!(keeper.now(), (NOON, None));
+        clock.set_wall(NOON.saturating_add(24 * HOUR));
+        assert_eq!(keeper.now(), (NOON, Some(24 * HOUR)));
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(keeper.now(), (NOON.saturating_add(Duration::from_secs(10)), Some(24 * HOUR)));
+        keeper.confirm();
+        let after = NOON.saturating_add(24 * HOUR + Duration::from_secs(10));
+        assert_eq!(keeper.now(), (after, None));
+    }
+
+    #[test]
+    fn a_leap_that_is_taken_back_leaves_no_trace() {
+        let (clock, mut keeper) = keeper(Nanos(0));
+        clock.set_wall(NOON.saturating_add(HOUR));
+        assert_eq!(keeper.now(), (NOON, Some(HOUR)));
+        clock.set_wall(NOON.saturating_add(Duration::from_secs(1)));
+        assert_eq!(keeper.now(), (NOON.saturating_add(Duration::from_secs(1)), None));
+    }
+
+    #[test]
+    fn a_small_step_is_followed() {
+        let (clock, mut keeper) = keeper(Nanos(0));
+        clock.set_wall(NOON.saturating_add(STEP_MAX));
+        assert_eq!(keeper.now(), (NOON.saturating_add(STEP_MAX), None));
+    }
+}

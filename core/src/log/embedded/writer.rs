@@ -1,0 +1,351 @@
+//! The writer: one thread, one write and one sync for all that wait.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::dedupe::{Dedupe, Number};
+use super::durable::{Disk, is_full};
+use super::queue::{Answer, Batch, Queue, Work, answer, refuse};
+use super::recover::{OpenSegment, create_segment, write_checkpoint};
+use super::segment::Stored;
+use super::time::Timekeeper;
+use super::view::{Shown, View};
+use crate::log::tree::leaf_hash;
+use crate::log::{AppendError, Checkpoint, Entry, Nanos, Receipt, Record, Signer};
+
+/// At most ten checkpoints a second.
+const SIGN_INTERVAL: Duration = Duration::from_millis(100);
+/// A write buffer that grew larger is given back afterwards.
+const BUFFER_KEPT_BYTES: usize = 1 << 20;
+
+/// What the writer's thread owns.
+pub(super) struct Writer {
+    pub disk: Arc<dyn Disk>,
+    pub directory: PathBuf,
+    pub segment_bytes: u64,
+    pub signer: Arc<dyn Signer>,
+    pub time: Timekeeper,
+    pub queue: Arc<Queue>,
+    pub view: Arc<View>,
+    pub dedupe: Dedupe,
+    pub segment: OpenSegment,
+    pub epoch: u32,
+    pub size: watch::Sender<u64>,
+    pub checkpoint: watch::Sender<Checkpoint>,
+    /// By how much the clock is ahead and not followed.
+    pub clock_ahead: watch::Sender<Option<Duration>>,
+    /// When the last checkpoint was signed, by the log's clock and by the machine's.
+    pub signed_at: Option<(Duration, Instant)>,
+    pub sign: Vec<Answer<Checkpoint>>,
+    pub buffer: Vec<u8>,
+}
+
+/// Records that are on their way to the disk.
+#[derive(Default)]
+struct Staged {
+    records: Vec<StagedRecord>,
+    /// Those who wait, and what they will be told.
+    waiting: Vec<(Answer<Vec<Receipt>>, Vec<Receipt>)>,
+}
+
+struct StagedRecord {
+    record: Record,
+    batch_end: bool,
+}
+
+/// Why the log can't go on.
+struct Fatal(String);
+
+/// However the thread ends, nobody waits for ever.
+struct StopAtEnd(Arc<Queue>);
+
+impl Drop for StopAtEnd {
+    fn drop(&mut self) {
+        self.0.stop("its writer has ended");
+    }
+}
+
+impl Writer {
+    /// The thread. Ends when the queue is closed and empty, or when the disk has failed.
+    pub fn run(mut self) {
+        let _stop = StopAtEnd(self.queue.clone());
+        let mut last_write = 0;
+        loop {
+            let patience =
+                if self.unsigned() || !self.sign.is_empty() { Some(self.until_signature()) } else { None };
+            let Work { batches, sign, last, confirm_clock } = self.queue.take(patience, last_write);
+            if confirm_clock {
+                self.time.confirm();
+            }
+            self.sign.extend(sign);
+            last_write = batches.len();
+            let done = self.commit(batches).and_then(|()| self.sign(last));
+            if let Err(Fatal(reason)) = done {
+                tracing::error!(%reason, "the log has stopped: restart to recover");
+                self.queue.stop(&reason);
+                for waiting in self.sign.drain(..) {
+                    refuse(waiting, AppendError::Stopped(reason.clone()));
+                }
+                return;
+            }
+            if last {
+                return;
+            }
+        }
+    }
+
+    /// Everything that happens to a batch, from the queue to its receipts.
+    fn commit(&mut self, batches: Vec<Batch>) -> Result<(), Fatal> {
+        if batches.is_empty() {
+            return Ok(());
+        }
+        // 0. A new segment, if the present one is long enough. It gets its name when it is whole.
+        //    A crash here leaves an empty newest segment, or none.
+        if self.segment.end >= self.segment_bytes
+            && let Err(error) = self.rotate()
+        {
+            return self.refused_or_fatal(batches.into_iter().map(|b| b.answer).collect(), &error);
+        }
+
+        // 1. Stage: number, judge, encode. In memory only: a crash here leaves nothing.
+        let (appended, ahead) = self.time.now();
+        self.clock_ahead.send_if_modified(|now| std::mem::replace(now, ahead) != ahead);
+        let first = *self.size.borrow();
+        let mut staged = Staged::default();
+        for batch in batches {
+            self.stage(batch, first, appended, &mut staged);
+        }
+        let offsets = self.encode(first, appended, &staged);
+
+        if !self.buffer.is_empty() {
+            // 2. Write. A crash from here to the end of the sync leaves any part of the bytes, in any order;
+            //    nobody was told, and recovery keeps whole batches up to the first that isn't there.
+            if let Err(error) = self.disk.write_at(&self.segment.file, &self.buffer, self.segment.end) {
+                self.dedupe.undo(0);
+                let waiting: Vec<_> = staged.waiting.into_iter().map(|(to, _)| to).collect();
+                if !is_full(&error) {
+                    return Err(self.unknown(waiting, &format!("writing {}: {error}", self.path())));
+                }
+                // The half-written bytes go, and durably, before anybody is told that they aren't there.
+                let restored = self
+                    .disk
+                    .truncate(&self.segment.file, self.segment.end)
+                    .and_then(|()| self.disk.sync(&self.segment.file));
+                if let Err(error) = restored {
+                    return Err(
+                        self.unknown(waiting, &format!("taking back a write to {}: {error}", self.path()))
+                    );
+                }
+                // Bytes of that write must not be taken for later ones.
+                self.epoch = self.epoch.saturating_add(1);
+                waiting.into_iter().for_each(|to| refuse(to, AppendError::DiskFull));
+                return Ok(());
+            }
+
+            // 3. Sync. If it fails, nothing is known and nothing more may be asked: a second sync would say OK.
+            if let Err(error) = self.disk.sync(&self.segment.file) {
+                let waiting = staged.waiting.into_iter().map(|(to, _)| to).collect();
+                return Err(self.unknown(waiting, &format!("syncing {}: {error}", self.path())));
+            }
+            self.segment.end += self.buffer.len() as u64;
+        }
+
+        // 4. Publish: tree and readers, then followers, then those who wait. A crash here, or from here on,
+        //    leaves everything durable; who wasn't told submits again and gets the old receipt.
+        self.dedupe.settle();
+        let shown = staged.records.into_iter().zip(offsets).zip(first..);
+        let shown = shown.map(|((staged, offset), index)| {
+            let StagedRecord { record, .. } = staged;
+            let leaf = leaf_hash(&record.bytes);
+            Shown {
+                entry: Entry { index, appended, tag: record.tag, bytes: record.bytes.into() },
+                leaf,
+                offset,
+            }
+        });
+        let size = self.view.publish(shown.collect());
+        self.size.send_if_modified(|now| std::mem::replace(now, size) != size);
+        for (to, receipts) in staged.waiting {
+            answer(to, Ok(receipts));
+        }
+        Ok(())
+    }
+
+    /// Judges a batch: all of its new records are staged, or none and the batch is refused.
+    fn stage(&mut self, batch: Batch, first: u64, appended: Nanos, staged: &mut Staged) {
+        let mark = self.dedupe.mark();
+        let before = staged.records.len();
+        let mut receipts = Vec::with_capacity(batch.records.len());
+        for record in batch.records {
+            match self.judge(&record, first, appended, &staged.records) {
+                Ok(receipt) => {
+                    if !receipt.repeat {
+                        self.dedupe.take(&record.producer, receipt.index);
+                        staged.records.push(StagedRecord { record, batch_end: false });
+                    }
+                    receipts.push(receipt);
+                }
+                Err(error) => {
+                    self.dedupe.undo(mark);
+                    staged.records.truncate(before);
+                    return refuse(batch.answer, error);
+                }
+            }
+        }
+        if let Some(last) = staged.records.get_mut(before..).and_then(<[_]>::last_mut) {
+            last.batch_end = true;
+        }
+        // A repeat of something in this same write waits for the same sync.
+        staged.waiting.push((batch.answer, receipts));
+    }
+
+    fn judge(
+        &self,
+        record: &Record,
+        first: u64,
+        appended: Nanos,
+        staged: &[StagedRecord],
+    ) -> Result<Receipt, AppendError> {
+        let producer = || record.producer.clone();
+        match self.dedupe.judge(&record.producer) {
+            Number::New { gap } => Ok(Receipt::made(first + staged.len() as u64, appended, gap, false)),
+            Number::Backwards { last } => Err(AppendError::Backwards { producer: producer(), last }),
+            Number::Known { index } => {
+                let (same, appended) = match index.checked_sub(first) {
+                    Some(position) => {
+                        let known = staged.get(position as usize);
+                        (known.is_some_and(|known| known.record.bytes == record.bytes), appended)
+                    }
+                    None => {
+                        let known = self.view.read(index, 1, 0);
+                        let known = known.map_err(|error| AppendError::Unknown(error.to_string()))?;
+                        let known = known.first();
+                        let same = known.is_some_and(|known| *known.bytes == *record.bytes);
+                        (same, known.map_or(appended, |known| known.appended))
+                    }
+                };
+                if same {
+                    Ok(Receipt::made(index, appended, 0, true))
+                } else {
+                    Err(AppendError::Conflict { producer: producer(), index })
+                }
+            }
+        }
+    }
+
+    /// Encodes what is staged into the buffer; gives each record's offset in the segment.
+    fn encode(&mut self, first: u64, appended: Nanos, staged: &Staged) -> Vec<u64> {
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_KEPT_BYTES);
+        let mut offsets = Vec::with_capacity(staged.records.len());
+        for (index, StagedRecord { record, batch_end }) in (first..).zip(&staged.records) {
+            offsets.push(self.segment.end + self.buffer.len() as u64);
+            let stored = Stored {
+                batch_end: *batch_end,
+                tag: record.tag,
+                epoch: self.epoch,
+                index,
+                write_start: first,
+                appended,
+                seq: record.producer.seq,
+                boot: record.producer.boot,
+                producer: &record.producer.id,
+                event: &record.bytes,
+            };
+            stored.encode(&self.segment.id, &mut self.buffer);
+        }
+        offsets
+    }
+
+    fn rotate(&mut self) -> std::io::Result<()> {
+        let first = *self.size.borrow();
+        let origin = self.signer.verifier_key();
+        let segments: &std::path::Path = (*self.view).as_ref();
+        self.segment = create_segment(&*self.disk, segments, origin.name(), first)?;
+        self.view.add_segment(self.segment.id);
+        Ok(())
+    }
+
+    fn unsigned(&self) -> bool {
+        self.checkpoint.borrow().size() < *self.size.borrow()
+    }
+
+    /// Until the next signature may be made. Who waits for one isn't kept waiting by a clock that stands still.
+    fn until_signature(&self) -> Duration {
+        let Some((at, at_machine)) = self.signed_at else { return Duration::ZERO };
+        let mut passed = self.time.monotonic().saturating_sub(at);
+        if !self.sign.is_empty() {
+            passed = passed.max(at_machine.elapsed());
+        }
+        SIGN_INTERVAL.saturating_sub(passed)
+    }
+
+    /// 5. Sign what is durable and published, if it is time. A crash before the checkpoint's rename leaves the
+    ///    old checkpoint; after it, the new one. Both are true.
+    fn sign(&mut self, closing: bool) -> Result<(), Fatal> {
+        let unsigned = self.unsigned();
+        if unsigned && (closing || self.until_signature() == Duration::ZERO) {
+            self.signed_at = Some((self.time.monotonic(), Instant::now()));
+            let (size, root) = self.view.head();
+            let path = self.directory.join("checkpoint");
+            let checkpoint = match Checkpoint::sign(size, root, &*self.signer) {
+                Ok(checkpoint) => checkpoint,
+                Err(error) => {
+                    self.not_signed(&error.to_string());
+                    return Ok(());
+                }
+            };
+            match write_checkpoint(&*self.disk, &path, &checkpoint) {
+                Ok(()) => {
+                    self.checkpoint.send_replace(checkpoint);
+                }
+                Err(error) if is_full(&error) => self.not_signed(&error.to_string()),
+                Err(error) => return Err(Fatal(format!("writing {}: {error}", path.display()))),
+            }
+        }
+        if !self.unsigned() && !self.sign.is_empty() {
+            let checkpoint = self.checkpoint.borrow().clone();
+            for waiting in self.sign.drain(..) {
+                answer(waiting, Ok(checkpoint.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The old checkpoint stays true; it is tried again at the next turn.
+    fn not_signed(&mut self, reason: &str) {
+        tracing::error!(reason, "no checkpoint could be signed; will be tried again");
+        for waiting in self.sign.drain(..) {
+            refuse(waiting, AppendError::Unknown(format!("no checkpoint could be signed: {reason}")));
+        }
+    }
+
+    fn refused_or_fatal(
+        &self,
+        waiting: Vec<Answer<Vec<Receipt>>>,
+        error: &std::io::Error,
+    ) -> Result<(), Fatal> {
+        let full = is_full(error);
+        let reason = format!("creating a segment: {error}");
+        for to in waiting {
+            refuse(to, if full { AppendError::DiskFull } else { AppendError::Stopped(reason.clone()) });
+        }
+        if full { Ok(()) } else { Err(Fatal(reason)) }
+    }
+
+    fn unknown(&self, waiting: Vec<Answer<Vec<Receipt>>>, reason: &str) -> Fatal {
+        // Refuse before answering: whoever hears of the failure finds the log stopped.
+        self.queue.stop(reason);
+        for to in waiting {
+            refuse(to, AppendError::Unknown(reason.to_owned()));
+        }
+        Fatal(reason.to_owned())
+    }
+
+    fn path(&self) -> String {
+        self.segment.path.display().to_string()
+    }
+}
