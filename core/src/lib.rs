@@ -3,4 +3,6 @@
 pub mod clock;
 pub mod event;
 pub mod log;
+pub mod policy;
 pub mod recording;
+pub mod state;

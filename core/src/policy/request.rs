@@ -1,0 +1,402 @@
+//! What is asked, typed, and how it is said to Cedar.
+
+use super::schema;
+use crate::event::{ByteString, SessionId, Timestamp};
+use crate::state::State;
+use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// How much of a command line a policy sees, in bytes; of a longer one the beginning, with `command_cut`.
+pub const COMMAND_BYTES_MAX: usize = 4096;
+
+/// How much of a login or a subsystem's name a policy sees, in bytes; longer ones are refused.
+pub const NAME_BYTES_MAX: usize = 256;
+
+macro_rules! actions {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// What may be allowed or not.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Action { $($(#[$doc])* $variant,)* }
+
+        impl Action {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its id in Cedar and in `decision.made`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+actions! {
+    /// To reach a node.
+    SshConnect = "ssh:connect",
+    /// To run a login shell there.
+    SshShell = "ssh:shell",
+    /// To run one command there.
+    SshExec = "ssh:exec",
+    /// To run a subsystem there.
+    SshSubsystem = "ssh:subsystem",
+    /// To see a session's recording.
+    SessionView = "session:view",
+    /// To read the log.
+    LogRead = "log:read",
+    /// To read the state.
+    StateRead = "state:read",
+    /// To make a user.
+    CreateUser = "admin:create-user",
+    /// To set a user's roles.
+    SetRoles = "admin:set-roles",
+    /// To remove a user.
+    RemoveUser = "admin:remove-user",
+    /// To set a password.
+    SetPassword = "admin:set-password",
+    /// To make a role.
+    CreateRole = "admin:create-role",
+    /// To remove a role.
+    RemoveRole = "admin:remove-role",
+    /// To put a policy document in place.
+    UploadPolicy = "admin:upload-policy",
+    /// To remove a policy document.
+    RemovePolicy = "admin:remove-policy",
+    /// To make a node known.
+    AddNode = "admin:add-node",
+    /// To remove a node.
+    RemoveNode = "admin:remove-node",
+    /// To have a node's host key certified.
+    EnrollNode = "admin:enroll-node",
+    /// To lock.
+    CreateLock = "admin:create-lock",
+    /// To lift a lock.
+    LiftLock = "admin:lift-lock",
+}
+
+impl Action {
+    /// The action of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|action| action.name() == name)
+    }
+}
+
+/// What stands around a request: the same fields in each Cedar context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Circumstances {
+    /// The age of the certificate that proves the user, in seconds.
+    pub certificate_seconds: u64,
+    /// Whether a second factor was given at login.
+    pub mfa: bool,
+    /// The client's address.
+    pub source: IpAddr,
+    /// The moment of the request.
+    pub time: Timestamp,
+}
+
+impl Circumstances {
+    /// Reads them back from the context of a `decision.made`.
+    #[must_use]
+    pub fn from_context(context: &serde_json::Value) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Recorded {
+            certificate_seconds: u64,
+            mfa: bool,
+            source: IpAddr,
+            time: u64,
+        }
+        let Recorded { certificate_seconds, mfa, source, time } = Recorded::deserialize(context).ok()?;
+        Some(Self { certificate_seconds, mfa, source, time: Timestamp::from_seconds(time) })
+    }
+}
+
+/// What somebody wants to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Reach a node as `login`.
+    Connect {
+        /// The node's name.
+        node: String,
+        /// The account there.
+        login: ByteString,
+    },
+    /// Run a login shell.
+    Shell {
+        /// The node's name.
+        node: String,
+        /// The account there.
+        login: ByteString,
+        /// Whether it has a terminal.
+        terminal: bool,
+    },
+    /// Run a command.
+    Exec {
+        /// The node's name.
+        node: String,
+        /// The account there.
+        login: ByteString,
+        /// Whether it has a terminal.
+        terminal: bool,
+        /// The command line.
+        command: ByteString,
+    },
+    /// Run a subsystem.
+    Subsystem {
+        /// The node's name.
+        node: String,
+        /// The account there.
+        login: ByteString,
+        /// The subsystem's name.
+        subsystem: ByteString,
+    },
+    /// See the recording of a session.
+    View {
+        /// Whose recording.
+        session: SessionId,
+    },
+    /// Read the log.
+    ReadLog,
+    /// Read the state.
+    ReadState,
+    /// Change the state: see [`crate::state::change::Change::what`].
+    Administer {
+        /// One of the `admin:` actions.
+        action: Action,
+        /// The name of what is changed; its kind follows from the action.
+        name: String,
+    },
+}
+
+/// A request to be decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Who: a user whose identity has been proved.
+    pub user: String,
+    /// What.
+    pub what: What,
+    /// The session within which it is asked: locks may match it.
+    pub session: Option<SessionId>,
+    /// Where, when and how.
+    pub circumstances: Circumstances,
+}
+
+impl What {
+    /// The Cedar action.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        match self {
+            Self::Connect { .. } => Action::SshConnect,
+            Self::Shell { .. } => Action::SshShell,
+            Self::Exec { .. } => Action::SshExec,
+            Self::Subsystem { .. } => Action::SshSubsystem,
+            Self::View { .. } => Action::SessionView,
+            Self::ReadLog => Action::LogRead,
+            Self::ReadState => Action::StateRead,
+            Self::Administer { action, .. } => *action,
+        }
+    }
+
+    /// The node and the login that it is about, where it is about some.
+    #[must_use]
+    pub fn place(&self) -> Option<(&str, &ByteString)> {
+        match self {
+            Self::Connect { node, login }
+            | Self::Shell { node, login, .. }
+            | Self::Exec { node, login, .. }
+            | Self::Subsystem { node, login, .. } => Some((node, login)),
+            Self::View { .. } | Self::ReadLog | Self::ReadState | Self::Administer { .. } => None,
+        }
+    }
+
+    /// The resource's type and id in Cedar.
+    #[must_use]
+    pub fn resource(&self) -> (&'static str, String) {
+        match self {
+            Self::Connect { node, .. }
+            | Self::Shell { node, .. }
+            | Self::Exec { node, .. }
+            | Self::Subsystem { node, .. } => ("Node", node.clone()),
+            Self::View { session } => ("Session", session.to_string()),
+            Self::ReadLog => ("Log", "log".to_owned()),
+            Self::ReadState => ("State", "state".to_owned()),
+            Self::Administer { action, name } => (administered(*action), name.clone()),
+        }
+    }
+}
+
+/// What kind of thing an `admin:` action changes.
+pub(crate) const fn administered(action: Action) -> &'static str {
+    match action {
+        Action::CreateUser | Action::SetRoles | Action::RemoveUser | Action::SetPassword => "User",
+        Action::CreateRole | Action::RemoveRole => "Role",
+        Action::UploadPolicy | Action::RemovePolicy => "Policy",
+        Action::CreateLock | Action::LiftLock => "Lock",
+        Action::StateRead => "State",
+        Action::LogRead => "Log",
+        Action::SessionView => "Session",
+        Action::AddNode
+        | Action::RemoveNode
+        | Action::EnrollNode
+        | Action::SshConnect
+        | Action::SshShell
+        | Action::SshExec
+        | Action::SshSubsystem => "Node",
+    }
+}
+
+/// An entity as Cedar writes it, e.g. `Node::"web-1"`: the form in `decision.made`.
+#[must_use]
+pub fn entity_text(kind: &str, id: &str) -> String {
+    format!("{kind}::\"{}\"", id.escape_debug())
+}
+
+/// Why a request can't be put to policy; nothing is allowed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the request can't be put to policy: {0}")]
+pub struct RequestError(String);
+
+fn failed(error: impl ToString) -> RequestError {
+    RequestError(error.to_string().replace('\n', " "))
+}
+
+impl Request {
+    /// The whole Cedar context as it stands in `decision.made`.
+    #[must_use]
+    pub fn context(&self) -> serde_json::Value {
+        let Circumstances { certificate_seconds, mfa, source, time } = self.circumstances;
+        let seconds = time.seconds();
+        let mut context = BTreeMap::from([
+            ("certificate_seconds", certificate_seconds.min(MAX_SECONDS).into()),
+            ("hour", (seconds / 3600 % 24).into()),
+            ("mfa", mfa.into()),
+            ("source", source.to_canonical().to_string().into()),
+            ("time", seconds.into()),
+            // 1970-01-01 was a Thursday, the fourth day.
+            ("weekday", ((seconds / 86_400 + 3) % 7 + 1).into()),
+        ]);
+        let mut put = |key, value: serde_json::Value| drop(context.insert(key, value));
+        if let Some((_, login)) = self.what.place() {
+            put("login", login.to_text().into());
+        }
+        match &self.what {
+            What::Shell { terminal, .. } => put("terminal", (*terminal).into()),
+            What::Exec { terminal, command, .. } => {
+                let whole = command.as_bytes();
+                put("command", ByteString::cut(whole, COMMAND_BYTES_MAX).to_text().into());
+                put("command_cut", (whole.len() > COMMAND_BYTES_MAX).into());
+                put("terminal", (*terminal).into());
+            }
+            What::Subsystem { subsystem, .. } => put("subsystem", subsystem.to_text().into()),
+            What::Connect { .. }
+            | What::View { .. }
+            | What::ReadLog
+            | What::ReadState
+            | What::Administer { .. } => {}
+        }
+        context.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
+    /// The request and the entities that it needs, in Cedar's terms.
+    pub(super) fn to_cedar(&self, state: &State) -> Result<(cedar_policy::Request, Entities), RequestError> {
+        let schema = schema::schema().map_err(failed)?;
+        for name in self.what.place().map(|(_, login)| login).into_iter().chain(self.subsystem()) {
+            if name.as_bytes().len() > NAME_BYTES_MAX {
+                return Err(failed(format!("a name of more than {NAME_BYTES_MAX} bytes")));
+            }
+        }
+        let principal = uid("User", &self.user)?;
+        let action = uid("Action", self.what.action().name())?;
+        let (kind, id) = self.what.resource();
+        let resource = uid(kind, &id)?;
+        let context = Context::from_json_value(self.context(), Some((schema, &action))).map_err(failed)?;
+        let request =
+            cedar_policy::Request::new(principal, action, resource, context, Some(schema)).map_err(failed)?;
+        let entities =
+            Entities::from_entities(self.entities(state, kind, &id)?, Some(schema)).map_err(failed)?;
+        Ok((request, entities))
+    }
+
+    fn subsystem(&self) -> Option<&ByteString> {
+        match &self.what {
+            What::Subsystem { subsystem, .. } => Some(subsystem),
+            _ => None,
+        }
+    }
+
+    /// Each entity once: the user with his roles of this moment, and the resource.
+    fn entities(&self, state: &State, kind: &str, id: &str) -> Result<Vec<Entity>, RequestError> {
+        let mut entities = BTreeMap::new();
+        add_user(&mut entities, state, &self.user)?;
+        match kind {
+            "User" => add_user(&mut entities, state, id)?,
+            "Role" => add_role(&mut entities, id)?,
+            "Node" => {
+                let labels = state.nodes().get(id).map(|node| &node.labels);
+                let tags = labels.into_iter().flatten().map(|(k, v)| (k.clone(), text(v)));
+                add(&mut entities, kind, id, [("name", text(id))], Vec::new(), tags)?;
+            }
+            "Session" => {
+                let session = id.parse().ok().and_then(|id| state.sessions().get(id));
+                let session = session.ok_or_else(|| failed(format!("there is no session {id}")))?;
+                let owner = session.user().unwrap_or_default();
+                add_user(&mut entities, state, owner)?;
+                let attributes = [
+                    ("owner", RestrictedExpression::new_entity_uid(uid("User", owner)?)),
+                    ("node", text(&session.opened.node)),
+                    ("login", text(&session.opened.login)),
+                ];
+                add(&mut entities, kind, id, attributes, Vec::new(), [])?;
+            }
+            "Policy" | "Lock" => add(&mut entities, kind, id, [("name", text(id))], Vec::new(), [])?,
+            _ => add(&mut entities, kind, id, [], Vec::new(), [])?,
+        }
+        Ok(entities.into_values().collect())
+    }
+}
+
+/// Cedar's integers are signed; more seconds than these no certificate lives.
+const MAX_SECONDS: u64 = 1 << 40;
+
+fn uid(kind: &str, id: &str) -> Result<EntityUid, RequestError> {
+    let kind = EntityTypeName::from_str(kind).map_err(failed)?;
+    Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
+}
+
+fn text(value: &str) -> RestrictedExpression {
+    RestrictedExpression::new_string(value.to_owned())
+}
+
+type Collected = BTreeMap<String, Entity>;
+
+fn add(
+    entities: &mut Collected,
+    kind: &str,
+    id: &str,
+    attributes: impl IntoIterator<Item = (&'static str, RestrictedExpression)>,
+    parents: Vec<EntityUid>,
+    tags: impl IntoIterator<Item = (String, RestrictedExpression)>,
+) -> Result<(), RequestError> {
+    let attributes = attributes.into_iter().map(|(key, value)| (key.to_owned(), value));
+    let entity =
+        Entity::new_with_tags(uid(kind, id)?, attributes, parents.into_iter().collect::<Vec<_>>(), tags)
+            .map_err(failed)?;
+    entities.insert(entity_text(kind, id), entity);
+    Ok(())
+}
+
+fn add_role(entities: &mut Collected, name: &str) -> Result<(), RequestError> {
+    add(entities, "Role", name, [("name", text(name))], Vec::new(), [])
+}
+
+fn add_user(entities: &mut Collected, state: &State, name: &str) -> Result<(), RequestError> {
+    let mut parents = Vec::new();
+    for role in state.users().get(name).into_iter().flat_map(|user| &user.roles) {
+        parents.push(uid("Role", role)?);
+        add_role(entities, role)?;
+    }
+    add(entities, "User", name, [("name", text(name))], parents, [])
+}

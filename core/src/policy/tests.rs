@@ -1,0 +1,249 @@
+use super::validate::{DOCUMENT_BYTES_MAX, check};
+use super::*;
+use crate::event::ByteString;
+use crate::state::story::{Story, circumstances, connect};
+use serde_json::json;
+
+const REACH: &str =
+    "@id(\"reach\") permit(principal in Role::\"operator\", action in Action::\"ssh\", resource);";
+
+#[test]
+fn the_schema_knows_each_action_and_what_it_is_about() {
+    let schema = schema::schema().unwrap();
+    let known: std::collections::BTreeSet<String> =
+        schema.actions().map(|action| action.id().unescaped().to_owned()).collect();
+    for action in Action::ALL {
+        assert!(known.contains(action.name()), "{}", action.name());
+    }
+    assert_eq!(known.len(), Action::ALL.len() + 3, "and three groups: {known:?}");
+}
+
+#[test]
+fn what_a_log_begins_with_is_valid() {
+    let document = check("admin", defaults::ADMIN_POLICY).unwrap();
+    assert_eq!(document.ids().collect::<Vec<_>>(), ["admins-administer", "admins-read"]);
+}
+
+/// Policy text, request, whether it is allowed, the policies that decide, and a word of the reason.
+#[test]
+fn decisions() {
+    let forbid = |condition: &str| {
+        format!(
+            "{REACH}\n@id(\"no\") forbid(principal, action == Action::\"ssh:connect\", resource) when {{ {condition} }};"
+        )
+    };
+    let table: Vec<(String, bool, &[&str], &str)> = vec![
+        (String::new(), false, &[], "no policy allows alice to ssh:connect"),
+        (REACH.into(), true, &["reach"], "allowed by reach"),
+        (forbid("context.login == \"root\""), false, &["no"], "denied by no"),
+        (forbid("context.login == \"www\""), true, &["reach"], "allowed"),
+        (forbid("context.source.isInRange(ip(\"192.0.2.0/24\"))"), false, &["no"], "denied by no"),
+        (forbid("context.source.isInRange(ip(\"198.51.100.0/24\"))"), true, &["reach"], "allowed"),
+        (forbid("resource.hasTag(\"env\") && resource.getTag(\"env\") == \"prod\""), false, &["no"], "denied"),
+        (forbid("resource.hasTag(\"env\") && resource.getTag(\"env\") == \"test\""), true, &["reach"], "allowed"),
+        (forbid("context.hour < 8 && context.weekday == 2 && !context.mfa"), false, &["no"], "denied"),
+        (forbid("context.certificate_seconds > 60"), false, &["no"], "denied"),
+        // Overflows while it is evaluated: strict validation can't see it.
+        (forbid("9223372036854775807 + context.time > 0"), false, &["no"], "could not be evaluated"),
+        (
+            "@id(\"err\") permit(principal, action == Action::\"ssh:connect\", resource) when { 9223372036854775807 + context.time > 0 };".into(),
+            false,
+            &[],
+            "no policy allows",
+        ),
+        (
+            format!("{REACH}\n@id(\"err\") permit(principal, action == Action::\"ssh:connect\", resource) when {{ 9223372036854775807 + context.time > 0 }};"),
+            true,
+            &["reach"],
+            "allowed by reach",
+        ),
+        ("@id(\"p\") permit(principal in Role::\"admin\", action in Action::\"ssh\", resource);".into(), false, &[], "no policy"),
+    ];
+    for (text, allowed, policies, reason) in table {
+        let story = Story::with_policy(&text);
+        let decision = story.decide(&connect("alice", "web-1", "root"));
+        assert_eq!(decision.allowed(), allowed, "{text}: {}", decision.made.reason);
+        assert_eq!(decision.made.policies, policies, "{text}");
+        assert!(decision.made.reason.contains(reason), "{text}: {}", decision.made.reason);
+        assert_eq!(decision.made.errors.is_empty(), !text.contains("92233"), "{:?}", decision.made.errors);
+        assert_eq!(decision.made.state, story.state.size());
+        assert_eq!(decision.made.principal, "User::\"alice\"");
+        assert_eq!(decision.made.resource, "Node::\"web-1\"");
+    }
+}
+
+#[test]
+fn a_lock_beats_a_permit_until_it_is_lifted() {
+    let mut story = Story::with_policy(REACH);
+    story.command(
+        "create-lock",
+        json!({"name": "l", "matches": {"user": "alice"}, "reason": "incident 4711"}),
+    );
+    let decision = story.decide(&connect("alice", "web-1", "root"));
+    assert!(!decision.allowed());
+    assert_eq!(decision.made.reason, "locked by l: incident 4711");
+    assert_eq!(decision.lock.as_deref(), Some("l"));
+    story.command("lift-lock", json!({"name": "l"}));
+    assert!(story.decide(&connect("alice", "web-1", "root")).allowed());
+}
+
+#[test]
+fn nobody_and_nowhere_are_denied_whatever_policy_says() {
+    let story = Story::with_policy("@id(\"all\") permit(principal, action, resource);");
+    assert!(story.decide(&connect("alice", "web-1", "root")).allowed());
+    assert!(!story.decide(&connect("nobody", "web-1", "root")).allowed());
+    assert!(!story.decide(&connect("alice", "web-2", "root")).allowed());
+    let long = "x".repeat(10_000);
+    assert!(!story.decide(&connect("alice", "web-1", &long)).allowed());
+}
+
+#[test]
+fn the_most_recorded_of_the_deciding_permits_counts() {
+    let permit = |id: &str, annotation: &str| {
+        format!("@id(\"{id}\") {annotation} permit(principal, action in Action::\"ssh\", resource);\n")
+    };
+    let table = [
+        (vec![""], RecordingLevel::Terminal),
+        (vec!["@recording(\"none\")"], RecordingLevel::None),
+        (vec!["@recording(\"none\")", "@recording(\"metadata\")"], RecordingLevel::Metadata),
+        (vec!["@recording(\"none\")", ""], RecordingLevel::Terminal),
+        (vec!["@recording(\"full\")", "", "@recording(\"none\")"], RecordingLevel::Full),
+    ];
+    for (annotations, level) in table {
+        let text: String = annotations
+            .iter()
+            .enumerate()
+            .map(|(n, annotation)| permit(&format!("p{n}"), annotation))
+            .collect();
+        let decision = Story::with_policy(&text).decide(&connect("alice", "web-1", "root"));
+        assert!(decision.allowed());
+        assert_eq!(decision.recording, level, "{text}");
+    }
+}
+
+#[test]
+fn each_kind_of_request_reaches_its_policy() {
+    let text = r#"
+@id("shell") permit(principal, action == Action::"ssh:shell", resource) when { context.terminal };
+@id("exec") permit(principal, action == Action::"ssh:exec", resource) when { context.command like "uptime*" && !context.command_cut };
+@id("sub") permit(principal, action == Action::"ssh:subsystem", resource) when { context.subsystem == "sftp" };
+@id("own") permit(principal, action == Action::"session:view", resource) when { resource.owner == principal };
+@id("in") permit(principal, action == Action::"ssh:connect", resource);
+@id("log") permit(principal in Role::"operator", action == Action::"log:read", resource);
+"#;
+    let mut story = Story::with_policy(text);
+    let id = story.open("alice", "web-1", "root");
+    let (node, login) = (|| "web-1".to_owned(), || ByteString::from("root"));
+    let exec =
+        |command: &str| What::Exec { node: node(), login: login(), terminal: false, command: command.into() };
+    let table = [
+        ("alice", What::Shell { node: node(), login: login(), terminal: true }, true),
+        ("alice", What::Shell { node: node(), login: login(), terminal: false }, false),
+        ("alice", exec("uptime -p"), true),
+        ("alice", exec("reboot"), false),
+        ("alice", exec(&format!("uptime{}", " ".repeat(5000))), false),
+        ("alice", What::Subsystem { node: node(), login: login(), subsystem: "sftp".into() }, true),
+        ("alice", What::View { session: id }, true),
+        ("alice", What::View { session: crate::event::SessionId::new() }, false),
+        ("root", What::View { session: id }, true),
+        ("alice", What::ReadLog, true),
+        ("alice", What::ReadState, false),
+        ("root", What::ReadState, true),
+        ("alice", What::Administer { action: Action::SetPassword, name: "alice".into() }, false),
+        ("root", What::Administer { action: Action::SetPassword, name: "root".into() }, true),
+        ("root", What::Administer { action: Action::EnrollNode, name: "web-1".into() }, true),
+    ];
+    for (user, what, allowed) in table {
+        let request = Request { user: user.into(), what, session: None, circumstances: circumstances() };
+        let decision = story.decide(&request);
+        assert_eq!(decision.allowed(), allowed, "{request:?}: {}", decision.made.reason);
+        let unknown = decision.made.reason.contains("there is no session");
+        assert_eq!(decision.made.errors.is_empty(), !unknown, "{:?}", decision.made.errors);
+        assert_eq!(Circumstances::from_context(&decision.made.context.0), Some(circumstances()));
+        crate::event::canonical::event_bytes(&decision.made).unwrap();
+    }
+}
+
+#[test]
+fn uploads_are_refused_with_the_line_and_the_reason() {
+    let table = [
+        ("permit(principal, action, resource);", 1, "no @id"),
+        (
+            "\n\n// a\n@id(\"a\") permit(principal, action, resource);\n// b;\npermit(principal, action, resource);",
+            6,
+            "no @id",
+        ),
+        (
+            "@id(\"a\") permit(principal, action, resource);\n@id(\"a\") permit(principal, action, resource);",
+            2,
+            "used twice",
+        ),
+        ("@id(\"A b\") permit(principal, action, resource);", 1, "isn't a name"),
+        (
+            "@id(\"a\")\n@recordng(\"none\")\npermit(principal, action, resource);",
+            1,
+            "@recordng means nothing",
+        ),
+        ("@id(\"a\") @recording(\"everything\") permit(principal, action, resource);", 1, "is no level"),
+        ("@id(\"a\") @recording(\"full\") forbid(principal, action, resource);", 1, "stands on a permit"),
+        ("@id(\"a\") permit(principal == ?principal, action, resource);", 1, "templates"),
+        ("@id(\"a\") permit(principal, action, resource)\nwhen { context.nonsense };", 2, "nonsense"),
+        (
+            "@id(\"a\") permit(principal, action == Action::\"ssh:connect\", resource)\nwhen {\n  context.login == 3 };",
+            3,
+            "",
+        ),
+        ("@id(\"a\") permit(principal, action == Action::\"ssh:fly\", resource);", 1, "ssh:fly"),
+        (
+            "@id(\"a\") permit(principal, action == Action::\"ssh:connect\", resource) when { resource.getTag(\"env\") == \"x\" };",
+            1,
+            "env",
+        ),
+        ("@id(\"a\") permit(principal, action, resource);\npermit(principal action, resource);", 2, "action"),
+        ("@id(\"a\") permit(principal, action, resource)", 1, ""),
+    ];
+    for (text, line, expected) in table {
+        let error = check("doc", text).unwrap_err();
+        let shown = error.to_string();
+        assert!(shown.contains(expected), "{text}: {shown}");
+        assert!(!shown.contains('\n'), "{shown}");
+        let got = match error {
+            PolicyError::Syntax { line, .. }
+            | PolicyError::Rule { line, .. }
+            | PolicyError::Schema { line, .. } => line,
+            other => panic!("{other}"),
+        };
+        assert_eq!(got, line, "{text}: {shown}");
+    }
+}
+
+#[test]
+fn what_would_cost_too_much_is_refused_before_it_is_parsed() {
+    let policy =
+        |condition: String| format!("@id(\"a\") permit(principal, action, resource) when {{ {condition} }};");
+    let table = [
+        policy("true".to_owned() + &" && true".repeat(1000)),
+        policy("(".repeat(3000) + "true" + &")".repeat(3000)),
+        policy("[".repeat(40) + &"]".repeat(40)),
+        policy("if true then true else ".repeat(900) + "true"),
+        policy("!".repeat(5000) + "true"),
+        policy(format!("context{} has x", ".a".repeat(3000))),
+        "x".repeat(DOCUMENT_BYTES_MAX + 1),
+        "@id(\"a\u{0}\") permit(principal, action, resource);".to_owned(),
+    ];
+    for text in table {
+        assert!(matches!(check("doc", &text), Err(PolicyError::TooMuch { .. })), "{:.80}", text);
+    }
+    // As long as is allowed: no stack is exceeded.
+    let _answer = check("doc", &policy("true".to_owned() + &" && true".repeat(300)));
+    let _answer = check("doc", &policy("if true then true else ".repeat(200) + "true"));
+    let brackets = "// ((((\n@id(\"a\") permit(principal, action, resource) unless { \"((((\" == \"x\" };";
+    assert!(check("doc", brackets).is_ok(), "{:?}", check("doc", brackets));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_panics(text in "(@id\\(\"[a-z]\"\\) ?|permit|forbid|\\(|\\)|principal|action|resource|,|;|when|\\{|\\}|\"|\\\\|//|\n|context\\.login|==| |é|[0-9]){0,40}") {
+        let _answer = check("doc", &text);
+    }
+}

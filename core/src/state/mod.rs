@@ -1,0 +1,484 @@
+//! The state: who exists, who may do what, what is live. A fold of the log and nothing else.
+//!
+//! [`State::apply`] is pure, total and deterministic: no clock, no hash-map order, no I/O. Whatever an entry holds, it
+//! is applied, counted as unknown, or refused with a reason; never does it stop the fold.
+
+pub mod certificates;
+pub mod change;
+pub mod decisions;
+pub mod follow;
+pub mod locks;
+pub mod nodes;
+pub mod policies;
+pub mod producers;
+pub mod recordings;
+pub mod refused;
+pub mod replay;
+pub mod roles;
+pub mod sessions;
+#[cfg(test)]
+pub(crate) mod story;
+#[cfg(test)]
+mod tests;
+pub mod users;
+
+use self::certificates::Certificates;
+use self::decisions::{BOOTSTRAP, Decisions};
+use self::locks::Locks;
+use self::nodes::Nodes;
+use self::policies::Policies;
+use self::producers::Producers;
+use self::refused::{Refused, Unknown};
+use self::roles::Roles;
+use self::sessions::Sessions;
+use self::users::Users;
+use crate::event::canonical::{self, CanonicalError, INTEGER_MAX, Json};
+use crate::event::who::may_say_type;
+use crate::event::{Event, EventId, Family, Payload, ProducerKind, ProducerRef, SessionId, Timestamp};
+use crate::policy::Circumstances;
+use crate::policy::request::{Action, administered, entity_text};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// The log's own name and key, as its first event says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogName {
+    /// The origin.
+    pub origin: String,
+    /// The verifier key.
+    pub verifier_key: String,
+}
+
+/// The entry isn't the next one; the state is unchanged. Whoever folds reads the log in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("entry {got} was to be applied, and the state waits for entry {expected}: read the log from there")]
+pub struct OutOfOrder {
+    /// The index that comes next.
+    pub expected: u64,
+    /// The one that was given.
+    pub got: u64,
+}
+
+/// All that replay gives.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct State {
+    appended: Timestamp,
+    certificates: Certificates,
+    decisions: Decisions,
+    locks: Locks,
+    log: Option<LogName>,
+    nodes: Nodes,
+    policies: Policies,
+    producers: Producers,
+    refused: Refused,
+    /// The latest event that changed who may do what.
+    #[serde(skip)]
+    rights_changed: Option<EventId>,
+    roles: Roles,
+    sessions: Sessions,
+    size: u64,
+    unknown: Unknown,
+    users: Users,
+}
+
+/// An entry's place in the log: its index and when it was appended.
+type Place = (u64, Timestamp);
+
+/// What is read of events that change nothing.
+#[derive(Deserialize)]
+struct Header<'a> {
+    producer: ProducerRef,
+    #[serde(default)]
+    session: Option<SessionId>,
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+}
+
+/// Families whose events change who may do what.
+const CHANGE_RIGHTS: [Family; 5] = [Family::Lock, Family::User, Family::Role, Family::Policy, Family::Node];
+
+/// Types of which only the header is read, since the state doesn't hold what they say.
+const PASSED_OVER: [&str; 4] = ["log.read", "log.sealed", "login.failed", "login.succeeded"];
+
+impl State {
+    /// The latest event that changed who may do what: a lock, a user, a role, a policy, a node.
+    #[must_use]
+    pub fn rights_changed(&self) -> Option<EventId> {
+        self.rights_changed
+    }
+
+    /// Before the first entry: nobody exists and nothing is allowed.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many entries were applied: the index of the next one.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// When the last applied entry was appended.
+    #[must_use]
+    pub fn appended(&self) -> Timestamp {
+        self.appended
+    }
+
+    /// Certificates that haven't run out.
+    #[must_use]
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    /// Decisions that allow something and weren't used up.
+    #[must_use]
+    pub fn decisions(&self) -> &Decisions {
+        &self.decisions
+    }
+
+    /// Locks.
+    #[must_use]
+    pub fn locks(&self) -> &Locks {
+        &self.locks
+    }
+
+    /// The log's name, once its first event was applied.
+    #[must_use]
+    pub fn log(&self) -> Option<&LogName> {
+        self.log.as_ref()
+    }
+
+    /// Nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// Policy documents.
+    #[must_use]
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// Producers and their gaps.
+    #[must_use]
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// Events that stand in the log and weren't applied.
+    #[must_use]
+    pub fn refused(&self) -> &Refused {
+        &self.refused
+    }
+
+    /// Roles.
+    #[must_use]
+    pub fn roles(&self) -> &Roles {
+        &self.roles
+    }
+
+    /// Sessions, live and ended.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Events that this program doesn't know.
+    #[must_use]
+    pub fn unknown(&self) -> &Unknown {
+        &self.unknown
+    }
+
+    /// Users.
+    #[must_use]
+    pub fn users(&self) -> &Users {
+        &self.users
+    }
+
+    /// The whole state as one canonical JSON document: equal, byte for byte, after every replay of the same entries.
+    /// Integers that JSON readers would round stand as strings.
+    ///
+    /// # Errors
+    /// Never for a state that a fold made; the writer could say so, hence the type.
+    pub fn canonical(&self) -> Result<Vec<u8>, CanonicalError> {
+        let mut document = serde_json::to_value(self)?;
+        exact(&mut document);
+        canonical::to_bytes(&Json(document))
+    }
+
+    /// Applies the next entry: `index` in the log, time of appending, the record's tag, the event's bytes.
+    ///
+    /// # Errors
+    /// [`OutOfOrder`] when it isn't the next one. Nothing that the bytes hold is an error.
+    pub fn apply_bytes(
+        &mut self,
+        index: u64,
+        appended: Timestamp,
+        tag: u8,
+        bytes: &[u8],
+    ) -> Result<(), OutOfOrder> {
+        if index != self.size {
+            return Err(OutOfOrder { expected: self.size, got: index });
+        }
+        self.size = self.size.saturating_add(1);
+        self.appended = self.appended.max(appended);
+        self.certificates.passed(self.appended);
+        if self.passes_over(index, tag, bytes) {
+            return Ok(());
+        }
+        let Ok(event) = Event::parse(bytes) else {
+            self.refused.add(index, "", "", "it is no event");
+            return Ok(());
+        };
+        self.producers.spoke(index, &event.producer);
+        let kind = event.kind.clone();
+        let told = may_be_told(tag, event.producer.kind, &kind)
+            .and_then(|()| self.apply_event((index, self.appended), &event));
+        match told {
+            Ok(()) => {
+                if let Some(session) = event.session {
+                    self.sessions.evidence(index, session);
+                }
+                if CHANGE_RIGHTS.iter().any(|family| family.tag() == tag) {
+                    self.rights_changed = Some(event.id);
+                }
+            }
+            Err(reason) => self.refused.add(index, &kind, &event.producer.id, reason),
+        }
+        Ok(())
+    }
+
+    /// Whether the entry changes nothing and was counted by its header alone.
+    fn passes_over(&mut self, index: u64, tag: u8, bytes: &[u8]) -> bool {
+        if tag != Family::Login.tag() && tag != Family::Log.tag() {
+            return false;
+        }
+        let Ok(header) = serde_json::from_slice::<Header<'_>>(bytes) else { return false };
+        let passed = PASSED_OVER.contains(&header.kind.as_ref())
+            && may_be_told(tag, header.producer.kind, &header.kind).is_ok();
+        if passed {
+            self.producers.spoke(index, &header.producer);
+            if let Some(session) = header.session {
+                self.sessions.evidence(index, session);
+            }
+        }
+        passed
+    }
+
+    fn apply_event(&mut self, place: Place, event: &Event) -> Result<(), &'static str> {
+        let (index, _) = place;
+        match event.payload() {
+            Payload::LoginSucceeded(_)
+            | Payload::LoginFailed(_)
+            | Payload::LogSealed(_)
+            | Payload::LogRead(_)
+            | Payload::NodeHostKeyRefused(_)
+            | Payload::ProducerStarted(_)
+            | Payload::ProducerRefused(_) => Ok(()),
+            Payload::LogCreated(data) => {
+                if index != 0 {
+                    return Err("a log is created once, by its first event");
+                }
+                self.log = Some(LogName { origin: data.origin, verifier_key: data.verifier_key });
+                Ok(())
+            }
+            Payload::ProducerStopped(_) => {
+                self.producers.stopped(&event.producer);
+                Ok(())
+            }
+            Payload::CertificateIssued(data) => {
+                self.certificates.issued_one(index, data);
+                Ok(())
+            }
+            Payload::DecisionMade(data) if data.action == BOOTSTRAP => {
+                self.bootstrap(index, event, data.allowed)
+            }
+            Payload::DecisionMade(data) => {
+                self.decisions.made(index, event, &data);
+                Ok(())
+            }
+            Payload::SessionRequested(data) => {
+                let used = self.session_decision(event, &[Action::SshConnect])?;
+                self.sessions.requested(place, event, data, used)
+            }
+            Payload::SessionStarted(data) => self.sessions.started(place.1, event.session, data),
+            Payload::SessionEnded(data) => self.sessions.ended(place, event.session, &data),
+            Payload::CommandRequested(data) => {
+                self.session_decision(event, &[Action::SshShell, Action::SshExec, Action::SshSubsystem])?;
+                self.sessions.command_requested(place, event.session, &data)
+            }
+            Payload::CommandCompleted(data) => self.sessions.command_ended(event.session, data.channel),
+            Payload::CommandFailed(data) => self.sessions.command_ended(event.session, data.channel),
+            Payload::RecordingAnchored(data) => {
+                self.sessions.recording_mut(event.session)?.anchored(index, &data)
+            }
+            Payload::RecordingSealed(data) => {
+                self.sessions.recording_mut(event.session)?.sealed(index, &data)
+            }
+            Payload::RecordingViewed(data) => {
+                self.decided(index, event, Action::SessionView, &data.recording.to_string())?;
+                let recording = self.sessions.recording_mut(Some(data.recording))?;
+                recording.views = recording.views.saturating_add(1);
+                Ok(())
+            }
+            Payload::Unknown => {
+                self.unknown.add(&event.kind);
+                Ok(())
+            }
+            change @ (Payload::UserCreated(_)
+            | Payload::UserChanged(_)
+            | Payload::UserRemoved(_)
+            | Payload::UserPasswordSet(_)
+            | Payload::RoleCreated(_)
+            | Payload::RoleRemoved(_)
+            | Payload::PolicyUploaded(_)
+            | Payload::PolicyRemoved(_)
+            | Payload::NodeAdded(_)
+            | Payload::NodeRemoved(_)
+            | Payload::LockCreated(_)
+            | Payload::LockLifted(_)) => self.apply_change(index, event, change),
+        }
+    }
+
+    /// What a command changes: each names the decision that allowed just this.
+    fn apply_change(&mut self, index: u64, event: &Event, change: Payload) -> Result<(), &'static str> {
+        let mut decided = |action, name: &str| self.decided(index, event, action, name);
+        match change {
+            Payload::UserCreated(data) => {
+                decided(Action::CreateUser, &data.name)?;
+                self.need_roles(&data.roles)?;
+                self.users.created(index, data)
+            }
+            Payload::UserChanged(data) => {
+                decided(Action::SetRoles, &data.name)?;
+                self.need_roles(&data.roles)?;
+                self.users.changed(data)
+            }
+            Payload::UserRemoved(data) => {
+                decided(Action::RemoveUser, &data.name)?;
+                self.users.removed(index, data)
+            }
+            Payload::UserPasswordSet(data) => {
+                decided(Action::SetPassword, &data.name)?;
+                self.users.password_set(data)
+            }
+            Payload::RoleCreated(data) => {
+                decided(Action::CreateRole, &data.name)?;
+                self.roles.created(data)
+            }
+            Payload::RoleRemoved(data) => {
+                decided(Action::RemoveRole, &data.name)?;
+                self.users.role_removed(&data.name);
+                self.roles.removed(&data)
+            }
+            Payload::PolicyUploaded(data) => {
+                decided(Action::UploadPolicy, &data.name)?;
+                self.policies.uploaded(index, data)
+            }
+            Payload::PolicyRemoved(data) => {
+                decided(Action::RemovePolicy, &data.name)?;
+                self.policies.removed(&data)
+            }
+            Payload::NodeAdded(data) => {
+                decided(Action::AddNode, &data.name)?;
+                self.nodes.added(index, data);
+                Ok(())
+            }
+            Payload::NodeRemoved(data) => {
+                decided(Action::RemoveNode, &data.name)?;
+                self.nodes.removed(&data)
+            }
+            Payload::LockCreated(data) => {
+                decided(Action::CreateLock, &data.name)?;
+                self.locks.created(index, event.id, data)
+            }
+            Payload::LockLifted(data) => {
+                decided(Action::LiftLock, &data.name)?;
+                self.locks.lifted(&data)
+            }
+            _ => Err("the fold has no rule for it"),
+        }
+    }
+
+    fn need_roles(&self, roles: &[String]) -> Result<(), &'static str> {
+        if self.roles.have_all(roles) { Ok(()) } else { Err("it names a role that doesn't exist") }
+    }
+
+    /// The one decision that nobody made: it allows what `init` appends to an empty log.
+    fn bootstrap(&mut self, index: u64, event: &Event, allowed: bool) -> Result<(), &'static str> {
+        let first = self.users.is_empty() && event.producer.kind == ProducerKind::Log && allowed;
+        if !first {
+            return Err("only an empty log is bootstrapped");
+        }
+        self.decisions.bootstrap(index, event.id)
+    }
+
+    /// Uses up the decision that the event names, which must allow `action` on the thing `name`.
+    fn decided(&mut self, index: u64, event: &Event, action: Action, name: &str) -> Result<(), &'static str> {
+        let cause = event.cause.ok_or(NO_CAUSE)?;
+        if self.decisions.is_bootstrap(cause, index) {
+            return Ok(());
+        }
+        let resource = entity_text(administered(action), name);
+        let fits = |allowed: &decisions::Allowed| {
+            allowed.producer == ProducerKind::Log
+                && allowed.action == action.name()
+                && allowed.resource == resource
+        };
+        self.decisions.use_up(cause, fits).map(drop)
+    }
+
+    /// Uses up the decision that an event of a session names: for the same session and target.
+    fn session_decision(
+        &mut self,
+        event: &Event,
+        actions: &[Action],
+    ) -> Result<(EventId, Option<Circumstances>), &'static str> {
+        let cause = event.cause.ok_or(NO_CAUSE)?;
+        let target = event.target.as_ref().ok_or("it names no target")?;
+        let resource = entity_text("Node", &target.name);
+        let used = self.decisions.use_up(cause, |allowed| {
+            event.session.is_some()
+                && allowed.session == event.session
+                && allowed.resource == resource
+                && actions.iter().any(|action| action.name() == allowed.action)
+        })?;
+        Ok((cause, used.circumstances))
+    }
+}
+
+const NO_CAUSE: &str = "it names no decision that allowed it";
+
+/// Whether a producer of this kind may say it, under this tag.
+fn may_be_told(tag: u8, producer: ProducerKind, kind: &str) -> Result<(), &'static str> {
+    match Family::of(kind) {
+        // A family that is newer than this program: carried.
+        None if Family::of_tag(tag).is_none() => Ok(()),
+        Some(family) if family.tag() == tag => {
+            if may_say_type(producer, family, kind) {
+                Ok(())
+            } else {
+                Err("its producer may not say that")
+            }
+        }
+        None | Some(_) => Err("its record's tag is that of another family"),
+    }
+}
+
+/// Writes what JSON readers would round as strings.
+fn exact(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Number(number) => {
+            let whole = number.as_u64().is_some_and(|n| n <= INTEGER_MAX)
+                || number.as_i64().is_some_and(|n| n.unsigned_abs() <= INTEGER_MAX);
+            if !whole {
+                *value = serde_json::Value::String(number.to_string());
+            }
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(exact),
+        serde_json::Value::Object(fields) => fields.values_mut().for_each(exact),
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::String(_) => {}
+    }
+}

@@ -1,0 +1,290 @@
+//! Sessions: each is the fold of its events, from the request to its one end.
+
+use super::recordings::Recording;
+use crate::event::{Actor, Event, EventId, SessionId, Source, Timestamp, command, session};
+use crate::policy::Circumstances;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many commands of one session are shown as open at once; more are counted.
+pub const OPEN_COMMANDS_MAX: usize = 256;
+
+/// How much of a text of others is kept, in characters; the whole stands in the event.
+const TEXT_CHARS_MAX: usize = 256;
+
+/// How a session began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Opened {
+    /// Who.
+    pub actor: Actor,
+    /// When the log took the request.
+    pub at: Timestamp,
+    /// Under which circumstances it was allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub circumstances: Option<Circumstances>,
+    /// The decision that allowed it.
+    pub decision: EventId,
+    /// The index of `session.requested`.
+    pub index: u64,
+    /// The account at the target.
+    pub login: String,
+    /// The node.
+    pub node: String,
+    /// The producer that tells of it.
+    pub producer: String,
+    /// `ssh`.
+    pub protocol: String,
+    /// How much is recorded: a name of [`crate::policy::RecordingLevel`].
+    pub recording: String,
+    /// Where from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+}
+
+/// How far a session is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Allowed; the target hasn't answered.
+    Requested,
+    /// The target has taken it.
+    Started {
+        /// When the log took `session.started`.
+        at: Timestamp,
+        /// `SHA256:…` of the target's host key.
+        host_key: String,
+        /// Serial number of the session's certificate.
+        serial: String,
+    },
+    /// It is over.
+    Ended {
+        /// When the log took `session.ended`.
+        at: Timestamp,
+        /// Bytes from the client.
+        bytes_in: u64,
+        /// Bytes to the client.
+        bytes_out: u64,
+        /// One line for people.
+        detail: String,
+        /// The index of `session.ended`.
+        index: u64,
+        /// Why.
+        reason: session::EndReason,
+        /// When it had started, where it had.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        started: Option<Timestamp>,
+    },
+}
+
+/// A program that runs, as far as the proxy knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OpenCommand {
+    /// When the log took the request.
+    pub at: Timestamp,
+    /// The beginning of the command line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// The index of `command.requested`.
+    pub index: u64,
+    /// What kind.
+    pub kind: command::Kind,
+    /// Whether it has a terminal.
+    pub terminal: bool,
+}
+
+/// A session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Session {
+    /// How many programs were asked for.
+    pub commands: u64,
+    /// The index of its latest event.
+    pub last_evidence: u64,
+    /// Programs that run, by channel; empty once it has ended.
+    pub open_commands: BTreeMap<u32, OpenCommand>,
+    /// How it began.
+    pub opened: Opened,
+    /// How far it is.
+    pub phase: Phase,
+    /// What proves its recording.
+    pub recording: Recording,
+}
+
+impl Session {
+    /// The user's name.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.opened.actor.user()
+    }
+
+    /// Whether its end wasn't told yet.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !matches!(self.phase, Phase::Ended { .. })
+    }
+}
+
+/// All sessions by id, which sorts by the time of their request.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct Sessions {
+    by_id: BTreeMap<SessionId, Session>,
+    #[serde(skip)]
+    live: BTreeSet<SessionId>,
+}
+
+const NO_SESSION: &str = "there is no such session";
+const ENDED: &str = "the session has ended";
+
+impl Sessions {
+    /// A session.
+    #[must_use]
+    pub fn get(&self, id: SessionId) -> Option<&Session> {
+        self.by_id.get(&id)
+    }
+
+    /// All sessions by id: the oldest first; from the back the newest.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (SessionId, &Session)> {
+        self.by_id.iter().map(|(id, session)| (*id, session))
+    }
+
+    /// Sessions whose end wasn't told yet.
+    pub fn live(&self) -> impl DoubleEndedIterator<Item = (SessionId, &Session)> {
+        self.live.iter().filter_map(|id| Some((*id, self.by_id.get(id)?)))
+    }
+
+    /// How many there are, the ended ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there never was one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    pub(super) fn evidence(&mut self, index: u64, id: SessionId) {
+        if let Some(session) = self.by_id.get_mut(&id) {
+            session.last_evidence = index;
+        }
+    }
+
+    pub(super) fn requested(
+        &mut self,
+        (index, at): (u64, Timestamp),
+        event: &Event,
+        data: session::Requested,
+        (decision, circumstances): (EventId, Option<Circumstances>),
+    ) -> Result<(), &'static str> {
+        let id = event.session.ok_or(NO_SESSION)?;
+        let target = event.target.as_ref().ok_or("it names no target")?;
+        if self.by_id.contains_key(&id) {
+            return Err("a session has this id");
+        }
+        let mut source = event.source.clone();
+        if let Some(client) = source.as_mut().and_then(|source| source.client.as_mut()) {
+            *client = crate::event::ByteString::cut(client.as_bytes(), TEXT_CHARS_MAX);
+        }
+        let opened = Opened {
+            actor: event.actor.clone(),
+            at,
+            circumstances,
+            decision,
+            index,
+            login: target.login.as_ref().map(ToString::to_string).unwrap_or_default(),
+            node: target.name.clone(),
+            producer: event.producer.id.clone(),
+            protocol: cut(&data.protocol),
+            recording: cut(&data.recording),
+            source,
+        };
+        let session = Session {
+            commands: 0,
+            last_evidence: index,
+            open_commands: BTreeMap::new(),
+            opened,
+            phase: Phase::Requested,
+            recording: Recording::default(),
+        };
+        self.by_id.insert(id, session);
+        self.live.insert(id);
+        Ok(())
+    }
+
+    pub(super) fn started(
+        &mut self,
+        at: Timestamp,
+        id: Option<SessionId>,
+        data: session::Started,
+    ) -> Result<(), &'static str> {
+        let session = self.live_mut(id)?;
+        if session.phase != Phase::Requested {
+            return Err("the session has started already");
+        }
+        session.phase = Phase::Started { at, host_key: cut(&data.host_key), serial: cut(&data.serial) };
+        Ok(())
+    }
+
+    pub(super) fn ended(
+        &mut self,
+        (index, at): (u64, Timestamp),
+        id: Option<SessionId>,
+        data: &session::Ended,
+    ) -> Result<(), &'static str> {
+        let session = self.live_mut(id)?;
+        let started = match session.phase {
+            Phase::Started { at, .. } => Some(at),
+            Phase::Requested | Phase::Ended { .. } => None,
+        };
+        session.phase = Phase::Ended {
+            at,
+            bytes_in: data.bytes_in,
+            bytes_out: data.bytes_out,
+            detail: cut(&data.detail),
+            index,
+            reason: data.reason,
+            started,
+        };
+        session.open_commands.clear();
+        session.opened.circumstances = None;
+        id.map(|id| self.live.remove(&id));
+        Ok(())
+    }
+
+    pub(super) fn command_requested(
+        &mut self,
+        (index, at): (u64, Timestamp),
+        id: Option<SessionId>,
+        data: &command::Requested,
+    ) -> Result<(), &'static str> {
+        let session = self.live_mut(id)?;
+        session.commands = session.commands.saturating_add(1);
+        if session.open_commands.len() < OPEN_COMMANDS_MAX {
+            let command = data.command.as_ref().map(|command| cut(&command.to_text()));
+            let open = OpenCommand { at, command, index, kind: data.kind, terminal: data.terminal };
+            session.open_commands.insert(data.channel, open);
+        }
+        Ok(())
+    }
+
+    pub(super) fn command_ended(&mut self, id: Option<SessionId>, channel: u32) -> Result<(), &'static str> {
+        self.live_mut(id)?.open_commands.remove(&channel);
+        Ok(())
+    }
+
+    /// The recording of a session, which may have ended: seals come last.
+    pub(super) fn recording_mut(&mut self, id: Option<SessionId>) -> Result<&mut Recording, &'static str> {
+        let id = id.ok_or(NO_SESSION)?;
+        self.by_id.get_mut(&id).map(|session| &mut session.recording).ok_or(NO_SESSION)
+    }
+
+    fn live_mut(&mut self, id: Option<SessionId>) -> Result<&mut Session, &'static str> {
+        let session = id.and_then(|id| self.by_id.get_mut(&id)).ok_or(NO_SESSION)?;
+        if session.is_live() { Ok(session) } else { Err(ENDED) }
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT_CHARS_MAX).collect()
+}
