@@ -5,4 +5,5 @@ pub mod event;
 pub mod log;
 pub mod policy;
 pub mod recording;
+pub mod search;
 pub mod state;

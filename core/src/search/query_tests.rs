@@ -1,0 +1,352 @@
+//! Against a real log in a temporary directory.
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::event::{
+    Actor, Draft, EventData, Family, Outcome, ProducerKind, ProducerRef, Target, canonical, command, lock,
+    login,
+};
+use crate::log::embedded::{EmbeddedLog, Options};
+use crate::log::note::Ed25519Signer;
+use crate::log::{ProducerKey, Record};
+use crate::search::DATABASE_NAME;
+use proptest::prelude::*;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct World {
+    dir: TempDir,
+    clock: Arc<ManualClock>,
+    log: Arc<EmbeddedLog>,
+    seq: AtomicU64,
+    boot: Uuid,
+    runtime: tokio::runtime::Runtime,
+}
+
+fn open_log(dir: &Path, seed: u8, clock: &Arc<ManualClock>) -> Arc<EmbeddedLog> {
+    let signer = Ed25519Signer::from_seed("custody.test/log", &[seed; 32]).unwrap();
+    Arc::new(EmbeddedLog::open(&dir.join("log"), Options::new(Arc::new(signer), clock.clone())).unwrap())
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(crate::clock::Nanos(1_764_028_800_000_000_000)));
+        let log = open_log(dir.path(), 1, &clock);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        Self { dir, clock, log, seq: AtomicU64::new(0), boot: Uuid::now_v7(), runtime }
+    }
+
+    fn append<D: EventData>(&self, draft: Draft<D>) -> u64 {
+        let seq = self.seq.fetch_add(1, Ordering::Relaxed);
+        let producer = ProducerRef { boot: self.boot, id: "p".into(), kind: ProducerKind::Log, seq };
+        let envelope = draft.numbered(producer, Timestamp::from_nanos(1));
+        self.append_bytes(seq, D::FAMILY, canonical::event_bytes(&envelope).unwrap())
+    }
+
+    fn append_bytes(&self, seq: u64, family: Family, bytes: Vec<u8>) -> u64 {
+        let record = Record {
+            producer: ProducerKey { id: "p".into(), boot: self.boot, seq },
+            tag: family.tag(),
+            bytes: bytes.into(),
+        };
+        self.log.submit(vec![record]).unwrap().wait_blocking().unwrap()[0].index
+    }
+
+    /// An event of one of three users in one of three families.
+    fn some(&self, n: u64) -> u64 {
+        let actor = Actor::Person(crate::event::Person {
+            certificate: None,
+            identity_provider: "local".into(),
+            mfa: false,
+            roles: vec![],
+            user: ["ana", "bob", "eve"][n as usize % 3].into(),
+        });
+        match n % 4 {
+            0 => self.append(Draft::new(actor, login::Succeeded { method: login::Method::Password })),
+            1 => self.append(
+                Draft::new(actor, lock::Lifted { name: format!("lock-{n}") }).outcome(Outcome::Success),
+            ),
+            2 => {
+                let mut data = command::Requested::example();
+                data.command =
+                    Some(crate::event::ByteString::from(format!("rm -rf /srv/{n} Ünïcode").as_str()));
+                let target =
+                    Target { kind: "node".into(), name: format!("web-{}", n % 2), ..Target::default() };
+                self.append(Draft::new(actor, data).target(target).session(SessionId(Uuid::from_u128(7))))
+            }
+            _ => {
+                let failed = login::Failed {
+                    claimed_user: Some("bob".into()),
+                    method: login::Method::Password,
+                    reason: "wrong password".into(),
+                };
+                self.append(Draft::new(Actor::system("api"), failed).outcome(Outcome::Failure))
+            }
+        }
+    }
+
+    fn search(&self) -> Search {
+        let search = Search::open(&self.dir.path().join("projections"), self.log.clone()).unwrap();
+        self.runtime.block_on(search.at_least(self.log.size(), PATIENCE)).unwrap();
+        search
+    }
+
+    fn page(&self, search: &Search, query: Query) -> Page {
+        self.runtime.block_on(search.find(query)).unwrap()
+    }
+
+    /// All pages.
+    fn all(&self, search: &Search, query: &Query) -> Vec<u64> {
+        let mut query = query.clone();
+        let mut found = Vec::new();
+        loop {
+            let page = self.page(search, query.clone());
+            query.cursor = Some(page.next);
+            if page.entries.is_empty() {
+                return found;
+            }
+            assert!(page.entries.len() <= query.limit);
+            found.extend(page.entries.iter().map(|entry| entry.index));
+        }
+    }
+}
+
+fn query(limit: usize) -> Query {
+    Query { limit, ..Query::default() }
+}
+
+fn questions() -> Vec<Query> {
+    let q = |change: &dyn Fn(&mut Query)| {
+        let mut query = query(7);
+        change(&mut query);
+        query
+    };
+    vec![
+        q(&|_| ()),
+        q(&|q| q.kind = Some("login".into())),
+        q(&|q| q.kind = Some("login.failed".into())),
+        q(&|q| q.user = Some("bob".into())),
+        q(&|q| q.session = Some(SessionId(Uuid::from_u128(7)))),
+        q(&|q| q.target = Some("web-0".into())),
+        q(&|q| q.outcome = Some("failure".into())),
+        q(&|q| q.text = Some("SRV ünïcode".into())),
+        q(&|q| q.order = Order::Descending),
+        q(&|q| {
+            q.user = Some("ana".into());
+            q.order = Order::Descending;
+        }),
+    ]
+}
+
+#[test]
+fn filters_find_what_they_say() {
+    let world = World::new();
+    for n in 0..40 {
+        world.some(n);
+    }
+    let search = world.search();
+    let counts: Vec<_> = questions().iter().map(|query| world.all(&search, query).len()).collect();
+    // Users: n % 3 for all but the ten failed logins, which claim bob: 30 events, 10 each.
+    assert_eq!(counts, [40, 20, 10, 20, 10, 10, 10, 10, 40, 10]);
+    let one = Query { text: Some("lock 17".into()), ..query(10) };
+    assert_eq!(world.all(&search, &one), [17]);
+    let descending = world.all(&search, &Query { order: Order::Descending, ..query(9) });
+    assert_eq!(descending, (0..40).rev().collect::<Vec<_>>());
+    let families: u64 = search.families().unwrap().iter().map(|(_, n)| n).sum();
+    assert_eq!(families, 40);
+}
+
+#[test]
+fn a_rebuild_gives_the_same_answers_and_a_restart_goes_on() {
+    let world = World::new();
+    for n in 0..30 {
+        world.some(n);
+    }
+    let answers = |search: &Search| questions().iter().map(|q| world.all(search, q)).collect::<Vec<_>>();
+    let first = world.search();
+    let before = answers(&first);
+    drop(first);
+
+    let again = world.search();
+    assert_eq!(answers(&again), before);
+    world.some(30);
+    world.runtime.block_on(again.at_least(31, PATIENCE)).unwrap();
+    let with_one_more = answers(&again);
+    drop(again);
+
+    std::fs::remove_dir_all(world.dir.path().join("projections")).unwrap();
+    let rebuilt = world.search();
+    assert_eq!(answers(&rebuilt), with_one_more);
+    assert!(with_one_more != before);
+}
+
+#[test]
+fn another_logs_or_a_damaged_file_is_made_anew() {
+    let world = World::new();
+    for n in 0..5 {
+        world.some(n);
+    }
+    drop(world.search());
+    let projections = world.dir.path().join("projections");
+    let file = projections.join(DATABASE_NAME);
+
+    // Another log that is longer: same origin and key, other entries.
+    let other = World::new();
+    for n in 10..30 {
+        other.some(n);
+    }
+    let adopted = Search::open(&projections, other.log.clone()).unwrap();
+    other.runtime.block_on(adopted.at_least(20, PATIENCE)).unwrap();
+    assert_eq!(other.all(&adopted, &Query { text: Some("lock 13".into()), ..query(5) }), [3]);
+    drop(adopted);
+
+    // Ahead of the log.
+    let back = world.search();
+    assert_eq!(world.all(&back, &Query { kind: Some("lock".into()), ..query(5) }), [1]);
+    drop(back);
+
+    // Rubbish.
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[..64].fill(0x55);
+    std::fs::File::create(&file).and_then(|mut f| std::io::Write::write_all(&mut f, &bytes)).unwrap();
+    let back = world.search();
+    assert_eq!(world.all(&back, &Query { kind: Some("lock".into()), ..query(5) }), [1]);
+}
+
+#[test]
+fn no_text_is_syntax() {
+    let world = World::new();
+    for n in 0..8 {
+        world.some(n);
+    }
+    let search = world.search();
+    for text in [
+        "\"",
+        "'",
+        "a AND",
+        "OR",
+        "NEAR(",
+        "*",
+        "^x",
+        "col:x",
+        "-",
+        "(",
+        ")",
+        "\0",
+        "{a b} : c",
+        "\"rm\" OR 1=1",
+        "'; DROP TABLE entry; --",
+        "rm\" AND \"x",
+        "%",
+        "\u{202e}",
+        "ﬁ",
+        "İ",
+        "",
+    ] {
+        for query in [
+            Query { text: Some(text.into()), ..query(10) },
+            Query { user: Some(text.into()), kind: Some(text.into()), ..query(10) },
+            Query { target: Some(text.into()), outcome: Some(text.into()), ..query(10) },
+        ] {
+            let found = world.all(&search, &query);
+            assert!(found.len() < 8, "{text:?} finds everything");
+        }
+    }
+    let several = Query { text: Some("-rf (srv) \"rm\"".into()), ..query(10) };
+    assert_eq!(world.all(&search, &several), [2, 6]);
+}
+
+#[test]
+fn until_is_inclusive_and_means_appending() {
+    let world = World::new();
+    let mut times = Vec::new();
+    for n in 0..20 {
+        world.clock.advance(Duration::from_secs(1));
+        let index = world.some(n);
+        times.push(world.log.read(index, 1, 1).unwrap()[0].appended.0);
+    }
+    let search = world.search();
+    for (n, time) in times.iter().enumerate() {
+        for (nanos, count) in [(*time, n + 1), (time - 1, n)] {
+            let until = Query { until: Some(Timestamp::from_nanos(nanos)), ..query(6) };
+            assert_eq!(world.all(&search, &until).len(), count);
+        }
+    }
+    let end_of_time = Query { until: Some(Timestamp::from_nanos(u64::MAX)), ..query(6) };
+    assert_eq!(world.all(&search, &end_of_time).len(), 20);
+}
+
+#[test]
+fn pages_are_bounded_in_bytes_and_a_cursor_stands_on_an_empty_page() {
+    let world = World::new();
+    for n in 0..90 {
+        let name = format!("{n}-{}", "x".repeat(60_000));
+        world.append(Draft::new(Actor::system("s"), lock::Lifted { name }));
+    }
+    let search = world.search();
+    for order in [Order::Ascending, Order::Descending] {
+        for kind in [None, Some("lock".to_owned())] {
+            let query = Query { kind, order, ..query(1000) };
+            let page = world.page(&search, query.clone());
+            let bytes: usize = page.entries.iter().map(|entry| entry.bytes.len()).sum();
+            assert!(bytes <= PAGE_BYTES_MAX && page.entries.len() > 50, "{}", page.entries.len());
+            assert_eq!(world.all(&search, &query).len(), 90);
+        }
+    }
+    let nothing = Query { user: Some("nobody".into()), ..query(10) };
+    let page = world.page(&search, nothing.clone());
+    assert_eq!((page.entries.len(), page.next), (0, 90));
+    let page = world.page(&search, Query { cursor: Some(page.next), ..nothing });
+    assert_eq!((page.entries.len(), page.next), (0, 90));
+    let page = world.page(&search, Query { cursor: Some(1_000_000), ..query(10) });
+    assert_eq!((page.entries.len(), page.next), (0, 1_000_000));
+}
+
+#[test]
+fn whoever_waits_is_told_how_far_it_is() {
+    let world = World::new();
+    let search = world.search();
+    let behind = world.runtime.block_on(search.at_least(5, Duration::from_millis(50))).unwrap_err();
+    assert!(matches!(behind, SearchError::Behind { at: 0, wanted: 5 }), "{behind}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Entries are appended between pages: none comes twice and none is missed.
+    #[test]
+    fn pages_give_each_entry_once(
+        start in 0_u64..30,
+        limit in 1_usize..12,
+        between in prop::collection::vec(0_u64..4, 0..12),
+        which in 0_usize..8,
+    ) {
+        let world = World::new();
+        for n in 0..start {
+            world.some(n);
+        }
+        let search = world.search();
+        let mut n = start;
+        let mut query = Query { limit, ..questions()[which].clone() };
+        let mut found = Vec::new();
+        for more in between {
+            let page = world.page(&search, query.clone());
+            found.extend(page.entries.iter().map(|entry| entry.index));
+            query.cursor = Some(page.next);
+            for _ in 0..more {
+                world.some(n);
+                n += 1;
+            }
+            world.runtime.block_on(search.at_least(n, PATIENCE)).unwrap();
+        }
+        found.extend(world.all(&search, &query));
+        let whole = Query { cursor: None, limit: LIMIT_MAX, ..query };
+        prop_assert_eq!(found, world.all(&search, &whole));
+    }
+}
