@@ -1,0 +1,86 @@
+use super::ssh::SessionRequest;
+use super::store::FileKeyStore;
+use super::*;
+use crate::ssh::authenticate::client::SessionKey;
+
+const NOW: u64 = 1_800_000_000;
+
+fn open(scratch: &Path, now: u64) -> Result<Authorities, AuthoritiesError> {
+    let store = FileKeyStore::open(&scratch.join("keys"))?;
+    Authorities::open(Arc::new(store), &scratch.join("published"), now)
+}
+
+#[test]
+fn the_first_opening_makes_them_and_later_ones_find_them() {
+    let scratch = tempfile::tempdir().unwrap();
+    let first = open(scratch.path(), NOW).unwrap();
+    assert_eq!(first.made.len(), 6);
+    let second = open(scratch.path(), NOW + 1000).unwrap();
+    assert!(second.made.is_empty());
+    assert_eq!(first.ssh_client.public_key(), second.ssh_client.public_key());
+    assert_eq!(
+        first.x509_server.certificate(),
+        second.x509_server.certificate(),
+        "the published one is kept"
+    );
+    let keys = [first.ssh_client.public_key(), first.ssh_target.public_key(), first.ssh_host.public_key()];
+    assert!(keys[0].key_data() != keys[1].key_data() && keys[1].key_data() != keys[2].key_data());
+}
+
+#[test]
+fn public_parts_are_made_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let first = open(scratch.path(), NOW).unwrap();
+    std::fs::remove_dir_all(scratch.path().join("published")).unwrap();
+    let second = open(scratch.path(), NOW + 1000).unwrap();
+    assert_ne!(first.x509_server.certificate(), second.x509_server.certificate());
+    let published = std::fs::read_to_string(scratch.path().join("published/x509-server-ca.pem")).unwrap();
+    assert_eq!(published, second.x509_server.pem());
+
+    // What the old certificate verified, the new one does: same key, same name.
+    let leaf = first.x509_server.issue(NOW + 1000, &["localhost".to_owned()], &[], 3600).unwrap().issued;
+    let path = scratch.path().join("leaf.pem");
+    write_whole(&path, leaf.pem.as_bytes()).unwrap();
+    let output = std::process::Command::new("openssl")
+        .args(["verify", "-attime", &(NOW + 1000).to_string(), "-CAfile"])
+        .arg(scratch.path().join("published/x509-server-ca.pem"))
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    // A certificate of another key under that name isn't taken.
+    let other = tempfile::tempdir().unwrap();
+    let stranger = open(other.path(), NOW).unwrap();
+    write_whole(&scratch.path().join("published/x509-server-ca.pem"), stranger.x509_server.pem().as_bytes())
+        .unwrap();
+    let third = open(scratch.path(), NOW + 2000).unwrap();
+    assert_ne!(third.x509_server.pem(), stranger.x509_server.pem());
+}
+
+#[test]
+fn an_authority_with_another_kind_of_key_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = FileKeyStore::open(&scratch.path().join("keys")).unwrap();
+    store.generate(SSH_TARGET_CA, KeyAlgorithm::EcdsaP256).unwrap();
+    let result = open(scratch.path(), NOW);
+    assert!(matches!(result, Err(AuthoritiesError::OtherKind { name: SSH_TARGET_CA })));
+}
+
+#[tokio::test]
+async fn a_proxy_gets_its_sessions_key_certified() {
+    let scratch = tempfile::tempdir().unwrap();
+    let authorities = Arc::new(open(scratch.path(), NOW).unwrap());
+    let certifier: Arc<dyn SessionCertifier> = Arc::new(LocalCertifier::new(authorities, || NOW));
+    let mut request = SessionRequest {
+        public_key: SessionKey::generate().unwrap().public_key(),
+        login: "root".to_owned(),
+        session: "session-1".to_owned(),
+        valid_seconds: 120,
+        source_addresses: vec!["127.0.0.1".parse().unwrap()],
+        permissions: vec![],
+    };
+    assert_eq!(certifier.certify(&request).await.unwrap().key_id, "session-1");
+    request.login.clear();
+    assert!(matches!(certifier.certify(&request).await, Err(CertifyError::Issue(_))));
+}

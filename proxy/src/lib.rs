@@ -1,0 +1,5 @@
+//! What faces users and targets: listeners, certificate authorities, logins, the API and one folder for each protocol.
+
+pub mod ca;
+pub mod login;
+pub mod ssh;
