@@ -3,3 +3,4 @@
 
 pub mod certificate;
 mod field;
+pub mod transport;
