@@ -1,0 +1,67 @@
+//! Both sides of SSH user authentication (RFC 4252), as state machines over messages: no sockets, no clock.
+//!
+//! [`server`] is what a person's client speaks to: it takes certificates of our client authorities and nothing
+//! else. [`client`] is what speaks to a target: it shows the session's certificate. Both are fed the payloads that
+//! the transport has decrypted, one message a call, and give the payloads to send. A state is a type named by what
+//! it awaits and is used up by [`handle`](server::ExpectRequest::handle); a success is a type that only a valid
+//! signature makes.
+
+pub mod client;
+mod method;
+pub mod server;
+
+pub use method::{SERVER_SIGNATURE_ALGORITHMS, SignatureFault};
+
+/// Message numbers of RFC 4250 section 4.1.2 that these machines read or write.
+mod message {
+    pub(super) const DISCONNECT: u8 = 1;
+    pub(super) const IGNORE: u8 = 2;
+    pub(super) const UNIMPLEMENTED: u8 = 3;
+    pub(super) const DEBUG: u8 = 4;
+    pub(super) const SERVICE_REQUEST: u8 = 5;
+    pub(super) const SERVICE_ACCEPT: u8 = 6;
+    /// RFC 8308
+    pub(super) const EXT_INFO: u8 = 7;
+    pub(super) const USERAUTH_REQUEST: u8 = 50;
+    pub(super) const USERAUTH_FAILURE: u8 = 51;
+    pub(super) const USERAUTH_SUCCESS: u8 = 52;
+    pub(super) const USERAUTH_BANNER: u8 = 53;
+    pub(super) const USERAUTH_PK_OK: u8 = 60;
+
+    /// What the transport may let through at any time and means nothing here (RFC 4253 section 11, RFC 8308).
+    pub(super) fn is_transport_noise(number: u8) -> bool {
+        matches!(number, IGNORE | UNIMPLEMENTED | DEBUG | EXT_INFO)
+    }
+}
+
+const SERVICE_USERAUTH: &[u8] = b"ssh-userauth";
+const SERVICE_CONNECTION: &[u8] = b"ssh-connection";
+const METHOD_PUBLICKEY: &[u8] = b"publickey";
+
+/// Longest line of text that a banner carries, in bytes.
+pub const BANNER_BYTES_MAX: usize = 2048;
+
+/// A USERAUTH_BANNER (RFC 4252 section 5.4) with a clear text for the person, which the stock client shows before
+/// it goes on. Control characters but the line feed become `?`, so that no text can drive a terminal; lines end in
+/// CR LF; at most [`BANNER_BYTES_MAX`] bytes.
+pub fn banner(text: &str) -> Vec<u8> {
+    let mut shown = String::new();
+    for character in text.trim_end().chars() {
+        if shown.len() > BANNER_BYTES_MAX {
+            break;
+        }
+        match character {
+            '\n' => shown.push_str("\r\n"),
+            character if character.is_control() => shown.push('?'),
+            character => shown.push(character),
+        }
+    }
+    shown.push_str("\r\n");
+    let mut payload = vec![message::USERAUTH_BANNER];
+    super::field::put_string(&mut payload, shown.as_bytes());
+    super::field::put_string(&mut payload, b"");
+    payload
+}
+
+#[cfg(test)]
+mod tests;
