@@ -2,4 +2,5 @@
 
 pub mod ca;
 pub mod login;
+pub mod session;
 pub mod ssh;

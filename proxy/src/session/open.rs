@@ -1,0 +1,193 @@
+//! The beginning of a session: a person is proved, a decision is made, and both are durable before the target
+//! hears of it.
+
+use super::{Access, Session};
+use crate::ssh::certificate::LoginCertificate;
+use crate::ssh::target::HostTrust;
+use custody_core::event::login::{self, Method};
+use custody_core::event::{
+    Actor, ByteString, Draft, Outcome, Person, SessionId, Source, System, Target, Timestamp, session,
+};
+use custody_core::log::ProducerError;
+use custody_core::policy::permit::{Connect, NoPermit, Permit};
+use custody_core::policy::{Circumstances, Decision, RecordingLevel, Request, What, decide};
+use custody_core::state::State;
+use russh::keys::ssh_key::PublicKey;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A session that may connect, and how.
+pub struct Opened {
+    /// The session.
+    pub session: Arc<Session>,
+    /// The index of its `session.requested`.
+    pub index: u64,
+    /// Leave to connect.
+    pub permit: Permit<Connect>,
+    /// How the node's host key is known.
+    pub trust: HostTrust,
+    /// How much is recorded.
+    pub recording: RecordingLevel,
+}
+
+impl OpenError {
+    /// Whether nothing was appended yet: the refusal then needs an event of its own.
+    #[must_use]
+    pub fn came_before_the_decision(&self) -> bool {
+        matches!(self, Self::NoTarget | Self::NoUser | Self::ForcedCommand | Self::PinnedKey(_))
+    }
+}
+
+/// Why a session isn't opened. `Display` is for the person.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Policy or a lock says no. Whether the node exists isn't told to those who may not reach it.
+    #[error("access denied: {0}")]
+    Denied(String),
+    /// The log can't take the evidence.
+    #[error("the audit log takes no evidence, so nothing can be done: tell your administrator")]
+    NoEvidence(#[source] ProducerError),
+    /// The name isn't `login+node`.
+    #[error("say which account at which node: ssh LOGIN+NODE@PROXY")]
+    NoTarget,
+    /// The certificate doesn't name exactly one user.
+    #[error("your certificate names no single user: log in again with `custody login`")]
+    NoUser,
+    /// It forces a command, which this proxy can't enforce.
+    #[error("your certificate forces a command, which this proxy can't enforce: it is refused")]
+    ForcedCommand,
+    /// The node's pinned key can't be read.
+    #[error("the pinned host key of {0} can't be read: add the node anew")]
+    PinnedKey(String),
+    /// A mistake in this program.
+    #[error("{0}")]
+    Permit(String),
+}
+
+/// What the state says about a request, read in one moment.
+struct Seen {
+    decision: Decision,
+    roles: Vec<String>,
+    address: Option<String>,
+    pinned: Option<String>,
+}
+
+/// Decides whether a proved person may reach a node as `login`, and makes it durable.
+///
+/// # Errors
+/// See [`OpenError`]; what was decided is in the log all the same.
+pub async fn open(
+    access: &Access,
+    certificate: &LoginCertificate,
+    wanted: Option<(String, String)>,
+    from: SocketAddr,
+    client: Option<&str>,
+) -> Result<Opened, OpenError> {
+    let (login, node) = wanted.ok_or(OpenError::NoTarget)?;
+    let [user] = certificate.principals.as_slice() else { return Err(OpenError::NoUser) };
+    if certificate.force_command.is_some() {
+        return Err(OpenError::ForcedCommand);
+    }
+    let now = access.clock.wall().0;
+    let id = SessionId::new();
+    let circumstances = Circumstances {
+        certificate_seconds: (now / 1_000_000_000).saturating_sub(certificate.valid_after),
+        mfa: false,
+        source: from.ip(),
+        time: Timestamp::from_nanos(now),
+    };
+    let login = ByteString::from(login.as_str());
+    let request = Request {
+        user: user.clone(),
+        what: What::Connect { node: node.clone(), login: login.clone() },
+        session: Some(id),
+        circumstances,
+    };
+    let seen = access.replica.read(|state| see(state, &request, &node));
+    let pinned = seen.pinned.as_deref().map(PublicKey::from_openssh).transpose();
+    let Ok(pinned) = pinned else { return Err(OpenError::PinnedKey(node)) };
+    let trust = HostTrust { pinned, authorities: Arc::clone(&access.host_authorities) };
+
+    let actor = Actor::Person(Person {
+        certificate: Some(certificate.serial.to_string()),
+        identity_provider: "local".to_owned(),
+        mfa: false,
+        roles: seen.roles,
+        user: user.clone(),
+    });
+    let source =
+        Source { address: from.ip().to_string(), client: client.map(ByteString::from), port: from.port() };
+    let target =
+        Target { address: seen.address, kind: "node".to_owned(), login: Some(login), name: node.clone() };
+    let proved = Draft::new(actor.clone(), login::Succeeded { method: Method::SshCertificate })
+        .source(source.clone())
+        .session(id)
+        .outcome(Outcome::Success);
+    let allowed = seen.decision.allowed();
+    let reason = seen.decision.made.reason.clone();
+    let decision = Draft::new(actor.clone(), seen.decision.made)
+        .cause(proved.id)
+        .session(id)
+        .source(source.clone())
+        .target(target.clone())
+        .outcome(if allowed { Outcome::Success } else { Outcome::Denied });
+    if !allowed {
+        let _durable = access.proxy.append((proved, decision)).await.map_err(OpenError::NoEvidence)?;
+        return Err(OpenError::Denied(reason));
+    }
+    let recording = seen.decision.recording;
+    let requested = session::Requested { protocol: "ssh".to_owned(), recording: recording.name().to_owned() };
+    let requested = Draft::new(actor.clone(), requested)
+        .cause(decision.id)
+        .session(id)
+        .source(source.clone())
+        .target(target.clone());
+    let announced = requested.id;
+    let (_proved, decided, announced_durably) =
+        access.proxy.append((proved, decision, requested)).await.map_err(OpenError::NoEvidence)?;
+    let index = announced_durably.index();
+    let permit = Permit::try_from((decided, announced_durably)).map_err(|error| match error {
+        NoPermit::Denied(reason) => OpenError::Denied(reason),
+        unrelated => OpenError::Permit(unrelated.to_string()),
+    })?;
+
+    let session = Arc::new(Session {
+        id,
+        actor,
+        user: user.clone(),
+        source,
+        target,
+        circumstances,
+        certificate_from: certificate.valid_after,
+        announced,
+    });
+    Ok(Opened { session, index, permit, trust, recording })
+}
+
+fn see(state: &State, request: &Request, node: &str) -> Seen {
+    let decision = decide(state, request);
+    // Where a node is, is for those to know who may reach it.
+    let known = decision.allowed().then(|| state.nodes().get(node)).flatten();
+    Seen {
+        roles: state
+            .users()
+            .get(&request.user)
+            .map(|user| user.roles.iter().cloned().collect())
+            .unwrap_or_default(),
+        address: known.map(|node| node.address.clone()),
+        pinned: known.and_then(|node| node.host_key.clone()),
+        decision,
+    }
+}
+
+/// Says that a client failed to prove who its person is.
+///
+/// # Errors
+/// When the log can't take it. The client was refused all the same.
+pub async fn refused(access: &Access, from: SocketAddr, reason: String) -> Result<(), ProducerError> {
+    let failed = login::Failed { claimed_user: None, method: Method::SshCertificate, reason };
+    let draft = Draft::new(Actor::System(System { system: "proxy".to_owned() }), failed)
+        .source(Source { address: from.ip().to_string(), client: None, port: from.port() })
+        .outcome(Outcome::Failure);
+    access.proxy.append(draft).await.map(drop)
+}

@@ -1,0 +1,346 @@
+//! Where every message of a session passes: it is looked at, recorded, and only then delivered.
+//!
+//! What the recorder hands back as [`Released`] is the one thing that lets a message pass ([`deliver`]); a program
+//! that is asked for waits until a [`Permit`] for it is there.
+
+use super::run::{Ask, End, REFUSED_STATUS};
+use crate::ssh::message::{Message, Request, STDERR};
+use crate::ssh::relay::{ChannelId, Exit, Gate, Gating, Passage as Place, Refusal, Side, Verdict};
+use custody_core::clock::Clock;
+use custody_core::event::command::{self, COMMAND_BYTES_MAX, Kind, Variable};
+use custody_core::event::hex::to_hex;
+use custody_core::event::{ByteString, EventId};
+use custody_core::policy::permit::{Permit, Run};
+use custody_core::recording::{self, Direction, Recorder, RecorderError, Released, TerminalSize};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Variables of a client that are kept for the event; more are counted as an attack on memory and refused.
+const VARIABLES_MAX: usize = 64;
+/// Longest name or value of a variable that is kept, in bytes.
+const VARIABLE_BYTES_MAX: usize = 512;
+
+/// What passes, and what is known of it.
+pub struct Passage {
+    recorder: Recorder,
+    clock: Arc<dyn Clock>,
+    may_have_terminal: bool,
+    channels: BTreeMap<ChannelId, Program>,
+    asks: Vec<Ask>,
+    ends: Vec<End>,
+    notices: Vec<(ChannelId, String)>,
+    failure: Option<RecorderError>,
+}
+
+/// What is known of one session channel.
+#[derive(Default)]
+struct Program {
+    terminal: bool,
+    environment: Vec<Variable>,
+    asked: bool,
+    running: Option<EventId>,
+    exit_status: Option<u32>,
+    signal: Option<ByteString>,
+    bytes_in: u64,
+    bytes_out: u64,
+    bytes_err: u64,
+}
+
+/// The only way for a message to pass at once: with what the recorder gave back for it.
+fn deliver<B>(_: Released<B>) -> Gating {
+    Gating::PASS
+}
+
+fn refuse(line: &str) -> Gating {
+    Gating::Decided(Verdict::Refuse(Refusal::prohibited(line)))
+}
+
+impl Passage {
+    /// With the session's recorder; `may_have_terminal` is what its certificate permits.
+    pub fn new(recorder: Recorder, clock: Arc<dyn Clock>, may_have_terminal: bool) -> Self {
+        Self {
+            recorder,
+            clock,
+            may_have_terminal,
+            channels: BTreeMap::new(),
+            asks: Vec::new(),
+            ends: Vec::new(),
+            notices: Vec::new(),
+            failure: None,
+        }
+    }
+
+    /// Programs that were asked for since the last call.
+    pub fn take_asks(&mut self) -> Vec<Ask> {
+        std::mem::take(&mut self.asks)
+    }
+
+    /// Programs that ended since the last call.
+    pub fn take_ends(&mut self) -> Vec<End> {
+        std::mem::take(&mut self.ends)
+    }
+
+    /// Lines for people that were left over since the last call.
+    pub fn take_notices(&mut self) -> Vec<(ChannelId, String)> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Why nothing can pass any more.
+    pub fn failure(&self) -> Option<&RecorderError> {
+        self.failure.as_ref()
+    }
+
+    /// The recorder, for anchors.
+    pub fn recorder(&mut self) -> &mut Recorder {
+        &mut self.recorder
+    }
+
+    /// Gives the recorder back, to be sealed; what is still running has no end that anybody saw.
+    pub fn finish(mut self) -> (Recorder, Vec<End>) {
+        for channel in self.channels.keys().copied().collect::<Vec<_>>() {
+            self.closed(channel);
+        }
+        (self.recorder, self.ends)
+    }
+
+    /// A program is allowed and its event durable: its start is recorded, and its request may pass. `None` when it
+    /// can't be recorded: [`Passage::failure`] says why, and the session must end.
+    pub fn run(&mut self, ask: &Ask, permit: Permit<Run>) -> Option<Verdict> {
+        let requested = permit.announced();
+        let in_event = ask.requested.command.as_ref().map(|c| c.as_bytes());
+        let whole = ask.whole.as_deref().or(in_event).unwrap_or_default();
+        let kind = match ask.requested.kind {
+            Kind::Shell => recording::Kind::ShellStarted,
+            Kind::Exec => recording::Kind::CommandStarted(whole.into()),
+            Kind::Subsystem => recording::Kind::SubsystemStarted(whole.into()),
+        };
+        let released =
+            self.recorder.release_control(self.now(), number(ask.channel), Direction::Input, kind, ());
+        let released = self.kept(released)?;
+        if let Some(program) = self.channels.get_mut(&ask.channel) {
+            program.running = Some(requested);
+        }
+        match deliver(released) {
+            Gating::Decided(verdict) => Some(verdict),
+            Gating::Hold => None,
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.wall().0
+    }
+
+    /// After a failure of the recorder nothing passes: everything is held until the session ends, which is at once.
+    fn kept<B>(&mut self, released: Result<Released<B>, RecorderError>) -> Option<Released<B>> {
+        match released {
+            Ok(released) => Some(released),
+            Err(error) => {
+                self.failure.get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    fn pass(&mut self, channel: ChannelId, direction: Direction) -> Gating {
+        let released = self.recorder.release_bare(number(channel), direction, ());
+        self.kept(released).map_or(Gating::Hold, deliver)
+    }
+
+    fn pass_data(&mut self, channel: ChannelId, direction: Direction, data: &[u8]) -> Gating {
+        let program = self.channels.entry(channel).or_default();
+        let count = match direction {
+            Direction::Input => &mut program.bytes_in,
+            Direction::ErrorOutput => &mut program.bytes_err,
+            Direction::Output | Direction::Control => &mut program.bytes_out,
+        };
+        *count += data.len() as u64;
+        let released = self.recorder.release(self.now(), number(channel), direction, data);
+        self.kept(released).map_or(Gating::Hold, deliver)
+    }
+
+    fn pass_control(
+        &mut self,
+        channel: ChannelId,
+        direction: Direction,
+        kind: recording::Kind<'_>,
+    ) -> Gating {
+        let released = self.recorder.release_control(self.now(), number(channel), direction, kind, ());
+        self.kept(released).map_or(Gating::Hold, deliver)
+    }
+
+    /// A program that is refused: it "runs", says why not on standard error, and ends.
+    fn end_with(line: &str) -> Gating {
+        let line = format!("custody: {line}\r\n");
+        Gating::Decided(Verdict::End { line, exit: Exit::Status(REFUSED_STATUS) })
+    }
+
+    /// A refusal of something that isn't a program and has no text of its own in the protocol: the line goes to
+    /// standard error, and the program that is asked for next runs without it.
+    fn refuse_aloud(&mut self, channel: ChannelId, line: &str) -> Gating {
+        self.notices.push((channel, format!("custody: {line}\r\n")));
+        refuse(line)
+    }
+
+    fn see_request(&mut self, place: Place, channel: ChannelId, request: &Request<'_>) -> Gating {
+        let direction = if place.from == Side::Client { Direction::Input } else { Direction::Output };
+        match (place.from, request) {
+            (Side::Client, Request::Pty { term, columns, rows, width, height, .. }) => {
+                if !self.may_have_terminal {
+                    return self.refuse_aloud(channel, "your certificate permits no terminal");
+                }
+                self.channels.entry(channel).or_default().terminal = true;
+                let size = TerminalSize { cols: *columns, rows: *rows, width_px: *width, height_px: *height };
+                let kind = recording::Kind::TerminalStarted { term: (*term).into(), size };
+                self.pass_control(channel, direction, kind)
+            }
+            (Side::Client, Request::WindowChange { columns, rows, width, height }) => {
+                let size = TerminalSize { cols: *columns, rows: *rows, width_px: *width, height_px: *height };
+                self.pass_control(channel, direction, recording::Kind::Resize(size))
+            }
+            (Side::Client, Request::Env { name, value }) => {
+                let program = self.channels.entry(channel).or_default();
+                if program.environment.len() >= VARIABLES_MAX {
+                    return refuse("too many environment variables");
+                }
+                program.environment.push(variable(name, value));
+                self.pass(channel, direction)
+            }
+            (Side::Client, Request::Shell) => self.ask(place, channel, Kind::Shell, None),
+            (Side::Client, Request::Exec { command }) => self.ask(place, channel, Kind::Exec, Some(command)),
+            (Side::Client, Request::Subsystem { name: b"sftp" }) => {
+                Self::end_with("sftp, and scp that uses it, can't be recorded yet and is refused")
+            }
+            (Side::Client, Request::Subsystem { name }) => {
+                self.ask(place, channel, Kind::Subsystem, Some(name))
+            }
+            (Side::Client, Request::AuthAgent) => {
+                self.refuse_aloud(channel, "agent forwarding can't be recorded yet and is refused")
+            }
+            (Side::Client, Request::X11 { .. }) => {
+                self.refuse_aloud(channel, "X11 forwarding can't be recorded yet and is refused")
+            }
+            (Side::Target, Request::ExitStatus { status }) => {
+                self.channels.entry(channel).or_default().exit_status = Some(*status);
+                self.pass_control(channel, direction, recording::Kind::Exit(*status))
+            }
+            (Side::Target, Request::ExitSignal { name, .. }) => {
+                self.channels.entry(channel).or_default().signal = Some(ByteString::cut(name, 64));
+                self.pass_control(channel, direction, recording::Kind::ExitSignal((*name).into()))
+            }
+            (
+                _,
+                Request::Signal { .. } | Request::EndOfWrite | Request::KeepAlive | Request::XonXoff { .. },
+            ) => self.pass(channel, direction),
+            // Allowed by name only: what isn't understood can't be audited. A stock sshd answers it the same.
+            _ => refuse("this request isn't understood and is refused"),
+        }
+    }
+
+    fn ask(&mut self, place: Place, channel: ChannelId, kind: Kind, what: Option<&[u8]>) -> Gating {
+        let program = self.channels.entry(channel).or_default();
+        if std::mem::replace(&mut program.asked, true) {
+            return refuse("this channel has its program already");
+        }
+        let cut = what.filter(|w| w.len() > COMMAND_BYTES_MAX);
+        let requested = command::Requested {
+            channel: number(channel),
+            command: what.map(|w| ByteString::cut(w, COMMAND_BYTES_MAX)),
+            command_bytes: cut.map(|w| w.len() as u64),
+            command_sha256: cut.map(|w| to_hex(&Sha256::digest(w))),
+            environment: program.environment.clone(),
+            kind,
+            terminal: program.terminal,
+        };
+        let whole = cut.map(<[u8]>::to_vec);
+        self.asks.push(Ask { ticket: place.ticket, channel, requested, whole });
+        Gating::Hold
+    }
+
+    fn see_global(&mut self, from: Side, message: &Message<'_>) -> Gating {
+        let passes = match message {
+            Message::GlobalRequest { name, .. } => match from {
+                Side::Client => matches!(*name, b"keepalive@openssh.com" | b"no-more-sessions@openssh.com"),
+                Side::Target => *name == b"keepalive@openssh.com",
+            },
+            _ => true,
+        };
+        if !passes {
+            // Forwards are asked for here (RFC 4254, 7.1), and `hostkeys-00@openssh.com` speaks of the target's
+            // keys where the client knows the proxy's.
+            return refuse("this can't be recorded yet and is refused");
+        }
+        let released = self.recorder.release_bare(recording::CHANNEL_SESSION, Direction::Control, ());
+        self.kept(released).map_or(Gating::Hold, deliver)
+    }
+}
+
+impl Gate for Passage {
+    fn see(&mut self, place: Place, message: &Message<'_>) -> Gating {
+        if self.failure.is_some() {
+            return Gating::Hold;
+        }
+        let Some(channel) = place.channel else { return self.see_global(place.from, message) };
+        let direction = if place.from == Side::Client { Direction::Input } else { Direction::Output };
+        match message {
+            Message::ChannelOpen { kind: b"session", .. } if place.from == Side::Client => {
+                self.channels.insert(channel, Program::default());
+                self.pass(channel, direction)
+            }
+            Message::ChannelOpen { .. } => refuse("custody: forwarding can't be recorded yet and is refused"),
+            Message::Data { data, .. } => self.pass_data(channel, direction, data),
+            Message::ExtendedData { stream, data, .. } => {
+                let stderr = *stream == STDERR && place.from == Side::Target;
+                self.pass_data(channel, if stderr { Direction::ErrorOutput } else { direction }, data)
+            }
+            Message::ChannelRequest { request, .. } => self.see_request(place, channel, request),
+            _ => self.pass(channel, direction),
+        }
+    }
+
+    fn closed(&mut self, channel: ChannelId) {
+        let Some(program) = self.channels.remove(&channel) else { return };
+        let now = self.now();
+        let cuts = self.recorder.close_channel(now, number(channel)).unwrap_or_else(|error| {
+            self.failure.get_or_insert(error);
+            Vec::new()
+        });
+        let Some(requested) = program.running else { return };
+        let channel = number(channel);
+        let outcome = if program.exit_status.is_some() || program.signal.is_some() {
+            Ok(command::Completed {
+                bytes_err: program.bytes_err,
+                bytes_in: program.bytes_in,
+                bytes_out: program.bytes_out,
+                channel,
+                exit_status: program.exit_status,
+                output_sha256: cuts
+                    .iter()
+                    .find(|cut| cut.direction == Direction::Output)
+                    .map(|cut| to_hex(&cut.sha256)),
+                signal: program.signal,
+            })
+        } else {
+            Err(command::Failed {
+                channel,
+                reason: "the channel was closed and the target told no exit status".into(),
+            })
+        };
+        self.ends.push(End { requested, outcome });
+    }
+}
+
+/// The channel's number in events and recordings. A connection of four billion channels ends before this wraps:
+/// its transport's sequence numbers do.
+fn number(channel: ChannelId) -> u32 {
+    u32::try_from(channel.serial()).unwrap_or(u32::MAX)
+}
+
+/// Locale and terminal can't be secrets; of other variables only the name is kept.
+fn variable(name: &[u8], value: &[u8]) -> Variable {
+    let plain = name == b"LANG" || name == b"TERM" || name.starts_with(b"LC_");
+    Variable {
+        name: ByteString::cut(name, VARIABLE_BYTES_MAX),
+        value: plain.then(|| ByteString::cut(value, VARIABLE_BYTES_MAX)),
+    }
+}

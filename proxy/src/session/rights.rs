@@ -1,0 +1,72 @@
+//! Follows the state, and ends live sessions whose right is gone: a lock, another role, another policy, a node or a
+//! user that was removed.
+
+use super::Access;
+use super::live::EndCause;
+use custody_core::event::session::EndReason;
+use custody_core::event::{SessionId, Timestamp};
+use custody_core::policy::{NoLongerAllowed, still_allowed};
+use custody_core::state::State;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often rights are looked at though nothing was appended: locks begin and run out by time, too.
+const EVERY: Duration = Duration::from_secs(5);
+/// The shortest time between two looks, so that a busy log doesn't make the proxy decide all day. A lock ends what it
+/// matches within a second.
+const AT_MOST_EVERY: Duration = Duration::from_millis(100);
+
+/// Whether a live session must end now, and why.
+fn judge(access: &Access, session: SessionId) -> Option<EndCause> {
+    let now = Timestamp::from(access.clock.wall());
+    let why = access.replica.read(|state| still_allowed(state, session, now)).err()?;
+    let cause = match &why {
+        // Its request isn't applied yet, or its end is.
+        NoLongerAllowed::NotLive(_) => return None,
+        NoLongerAllowed::Denied { cause, .. } => *cause,
+        NoLongerAllowed::Unreadable => None,
+    };
+    Some(EndCause { reason: EndReason::Locked, detail: format!("access was taken away: {why}"), cause })
+}
+
+/// Looks once at a session that has just been put on the list: what changed between its decision and now, nobody
+/// else has seen for it. `index` is that of its `session.requested`.
+pub async fn look_at_new(access: &Access, session: SessionId, index: u64) {
+    // A replica that has stopped ends all sessions by itself.
+    let _stopped = access.replica.at_least(index).await;
+    if let Some(cause) = judge(access, session) {
+        access.live.end(session, cause);
+    }
+}
+
+/// Watches until the state follows the log no longer; then every session ends, since nobody would see a lock.
+pub async fn watch(access: Arc<Access>) {
+    let mut changes = access.replica.changes();
+    let mut seen = None;
+    loop {
+        let applied = *changes.borrow_and_update();
+        let rights = access.replica.read(State::rights_changed);
+        let now = access.clock.monotonic();
+        // Deciding is dear where many sessions live: it is done when rights have changed, and now and then.
+        let due = seen.is_none_or(|(before, at)| before != rights || now.saturating_sub(at) >= EVERY);
+        if due {
+            seen = Some((rights, now));
+            for session in access.live.sessions() {
+                if let Some(cause) = judge(&access, session) {
+                    access.live.end(session, cause);
+                }
+            }
+        }
+        if applied.stopped {
+            let detail = "the state no longer follows the audit log".to_owned();
+            let cause = EndCause { reason: EndReason::LogUnavailable, detail, cause: None };
+            for session in access.live.sessions() {
+                access.live.end(session, cause.clone());
+            }
+            return;
+        }
+        tokio::time::sleep(AT_MOST_EVERY).await;
+        // A time-out is the other reason to look again.
+        let _quiet = tokio::time::timeout(EVERY, changes.changed()).await;
+    }
+}

@@ -1,0 +1,273 @@
+//! The SSH listener, and the story of one connection.
+
+use super::client::{self, Client, ClientError};
+use super::pump;
+use super::relay::Side;
+use super::socket::LegSocket;
+use super::target::{self, Means, TargetError};
+use super::transport::leg::ServerConfig;
+use super::transport::reason;
+use crate::ca::ssh::Permission;
+use crate::session::close::{self, Moved};
+use crate::session::live::EndCause;
+use crate::session::open::{self, OpenError, Opened};
+use crate::session::passage::Passage;
+use crate::session::{Access, Session, rights};
+use custody_core::event::session::{EndReason, Started};
+use custody_core::event::{ByteString, Draft, Outcome, node};
+use custody_core::recording::{Level, Recorder};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+/// How long a client may take to prove who its person is, as sshd's LoginGraceTime.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections that haven't proved anything yet, at once: each costs a key exchange and some 50 KiB.
+const UNPROVED_MAX: usize = 256;
+/// How long a farewell may take.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Serves until `stop` says so; sessions that live then go on by themselves.
+pub async fn serve(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    access: Arc<Access>,
+    connections_max: usize,
+    mut stop: watch::Receiver<bool>,
+) {
+    let connections = Arc::new(Semaphore::new(connections_max));
+    let unproved = Arc::new(Semaphore::new(UNPROVED_MAX));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: others must end first.
+                tracing::warn!("a connection could not be accepted: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let slots = (Arc::clone(&connections).try_acquire_owned(), Arc::clone(&unproved).try_acquire_owned());
+        let (Ok(connection), Ok(proving)) = slots else {
+            tracing::warn!(%from, "too many connections: one was closed at once");
+            continue;
+        };
+        let (config, access) = (Arc::clone(&config), Arc::clone(&access));
+        tokio::spawn(async move {
+            let _connection = connection;
+            serve_one(stream, from, config, access, proving).await;
+        });
+    }
+}
+
+async fn serve_one(
+    stream: TcpStream,
+    from: SocketAddr,
+    config: Arc<ServerConfig>,
+    access: Arc<Access>,
+    proving: tokio::sync::OwnedSemaphorePermit,
+) {
+    let welcome = client::welcome(
+        stream,
+        from,
+        config,
+        Arc::clone(&access.client_authorities),
+        Arc::clone(&access.clock),
+    );
+    let welcomed = tokio::time::timeout(LOGIN_TIMEOUT, welcome).await;
+    drop(proving);
+    match welcomed {
+        Ok(Ok(client)) => proved(client, from, &access).await,
+        Ok(Err(error)) => unproved(&access, from, error).await,
+        Err(_) => tracing::info!(%from, "a client took too long to log in"),
+    }
+}
+
+/// A client that proved nothing: if it showed a certificate, that is an event.
+async fn unproved(access: &Access, from: SocketAddr, error: ClientError) {
+    let denied = match error {
+        ClientError::Refused(denied) | ClientError::Fault { denied: Some(denied), .. } => denied,
+        other => {
+            tracing::info!(%from, "a client left before it proved anything: {other}");
+            return;
+        }
+    };
+    record_refusal(access, from, denied.to_string()).await;
+}
+
+async fn record_refusal(access: &Access, from: SocketAddr, reason: String) {
+    if let Err(error) = open::refused(access, from, reason).await {
+        tracing::error!(%from, "a failed login could not be recorded: {error}");
+    }
+}
+
+/// The person is proved: decide, connect, relay, close.
+async fn proved(client: Client, from: SocketAddr, access: &Arc<Access>) {
+    let Client { mut socket, proved, node } = client;
+    let wanted = client::login_and_node(proved.user_name(), node.as_deref());
+    let version = socket.leg.peer_version();
+    let opened = match open::open(access, proved.certificate(), wanted, from, version.as_deref()).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            if let OpenError::NoEvidence(cause) = &error {
+                tracing::error!(%from, "no evidence, no session: {cause}");
+            }
+            if error.came_before_the_decision() {
+                record_refusal(access, from, error.to_string()).await;
+            }
+            return turn_away(socket, &error.to_string()).await;
+        }
+    };
+    let Opened { session, index, permit, trust, recording } = opened;
+    // From here on whoever follows the log can end it.
+    let mut enlisted = access.live.enlist(session.id);
+    rights::look_at_new(access, session.id, index).await;
+
+    let extensions = &proved.certificate().extensions;
+    let may_have_terminal = extensions.pty;
+    let permissions =
+        if may_have_terminal { vec![Permission::Pty, Permission::UserRc] } else { vec![Permission::UserRc] };
+    let means = Means {
+        trust: &trust,
+        certifier: &*access.certifier,
+        source_addresses: &access.source_addresses,
+        permissions,
+        clock: Arc::clone(&access.clock),
+    };
+    let connecting = async {
+        tokio::select! {
+            biased;
+            ended = enlisted.end.wait_for(Option::is_some) => Err(match ended {
+                Ok(cause) => cause.clone(),
+                Err(_) => None,
+            }),
+            connected = target::connect(permit, means) => Ok(connected),
+        }
+    };
+    let target = match connecting.await {
+        Ok(Ok(target)) => target,
+        Ok(Err(error)) => return failed(access, &session, socket, error).await,
+        Err(cause) => {
+            let cause = cause.unwrap_or_else(|| unavailable("the proxy stops".to_owned()));
+            end(access, &session, &cause, Moved::default(), None).await;
+            return turn_away(socket, &cause.detail).await;
+        }
+    };
+
+    let recorder = match record(access, &session, recording.name()) {
+        Ok(recorder) => recorder,
+        Err(detail) => {
+            let cause = EndCause { reason: EndReason::RecordingFailed, detail, cause: None };
+            end(access, &session, &cause, Moved::default(), None).await;
+            return turn_away(socket, &cause.detail).await;
+        }
+    };
+    let started = Started {
+        host_key: target.host_key,
+        host_proof: target.host_proof.to_owned(),
+        serial: target.serial.to_string(),
+        server: ByteString::from(target.version.as_str()),
+    };
+    let draft = Draft::new(session.actor.clone(), started)
+        .cause(target.announced)
+        .session(session.id)
+        .source(session.source.clone())
+        .target(session.target.clone())
+        .outcome(Outcome::Success);
+    if let Err(error) = access.proxy.append(draft).await {
+        tracing::error!(session = %session.id, "the start of a session could not be recorded: {error}");
+        let detail = OpenError::NoEvidence(error).to_string();
+        let cause = EndCause { reason: EndReason::LogUnavailable, detail, cause: None };
+        end(access, &session, &cause, Moved::default(), Some(recorder)).await;
+        return turn_away(socket, &cause.detail).await;
+    }
+
+    let (success, _authenticated) = proved.accept();
+    let mut said = Ok(());
+    for text in &target.banners {
+        said = said.and_then(|()| socket.leg.send(&client::banner(text)));
+    }
+    said = said.and_then(|()| socket.leg.send(&success));
+    socket.leg.set_authenticated();
+    if let Err(error) = said {
+        tracing::info!(session = %session.id, "the client left during login: {error}");
+    }
+
+    let mut passage = Passage::new(recorder, Arc::clone(&access.clock), may_have_terminal);
+    let course =
+        pump::relay(access, &session, socket, target.socket, &mut passage, enlisted.end.clone()).await;
+    let (recorder, ends) = passage.finish();
+    for ended in ends {
+        if let Err(error) = crate::session::run::ended(access, &session, ended) {
+            tracing::warn!(session = %session.id, "the end of a command could not be recorded: {error}");
+        }
+    }
+    let moved = Moved { bytes_in: course.bytes_in, bytes_out: course.bytes_out };
+    end(access, &session, &course.end, moved, Some(recorder)).await;
+}
+
+fn record(access: &Access, session: &Session, level: &str) -> Result<Recorder, String> {
+    let level = Level::from_name(level).unwrap_or(Level::Terminal);
+    let started = started_ns(session);
+    let mut recorder = Recorder::create(&access.recordings, session.id.0, started, level)
+        .map_err(|error| format!("the session can't be recorded: {error}"))?;
+    recorder.set_plain_output_bytes_max(access.exec_bytes_max);
+    Ok(recorder)
+}
+
+/// The session's start as its id tells it (UUIDv7, milliseconds), so that the recording's path follows from the id.
+#[must_use]
+pub fn started_ns(session: &Session) -> u64 {
+    let (seconds, nanos) = session.id.0.get_timestamp().map_or((0, 0), |time| time.to_unix());
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::from(nanos))
+}
+
+/// The target can't be used: the person is told why, and it is an event; so is a host key that isn't trusted.
+async fn failed(access: &Access, session: &Session, socket: LegSocket, error: TargetError) {
+    let mut cause = unavailable(error.to_string());
+    if let TargetError::HostKey { refused, .. } = &error {
+        let data = node::HostKeyRefused {
+            expected: refused.expected.clone(),
+            got: refused.got.clone(),
+            reason: refused.reason.clone(),
+        };
+        let draft = Draft::new(session.actor.clone(), data)
+            .cause(session.announced)
+            .session(session.id)
+            .target(session.target.clone())
+            .outcome(Outcome::Denied);
+        cause.reason = EndReason::HostKeyRefused;
+        cause.cause = Some(draft.id);
+        if let Err(error) = access.proxy.append(draft).await {
+            tracing::error!(session = %session.id, "a refused host key could not be recorded: {error}");
+        }
+    }
+    end(access, session, &cause, Moved::default(), None).await;
+    turn_away(socket, &cause.detail).await;
+}
+
+fn unavailable(detail: String) -> EndCause {
+    EndCause { reason: EndReason::TargetUnavailable, detail, cause: None }
+}
+
+async fn end(access: &Access, session: &Session, cause: &EndCause, moved: Moved, recorder: Option<Recorder>) {
+    if let Err(error) = close::close(access, session, cause, moved, recorder).await {
+        // The next start finds a session without an end, and says so.
+        tracing::error!(session = %session.id, "the end of a session could not be recorded: {error}");
+    }
+}
+
+/// Tells the client why, in the one line that every client shows, and lets it go.
+async fn turn_away(mut socket: LegSocket, line: &str) {
+    // A client that is gone already can't be told.
+    let _gone = socket.leg.disconnect(reason::BY_APPLICATION, &format!("custody: {line}"));
+    let _late = tokio::time::timeout(FAREWELL_TIMEOUT, socket.flush()).await;
+    tracing::info!(side = %Side::Client, "turned away: {line}");
+}

@@ -1,0 +1,244 @@
+//! The person's side up to the proof: preamble, key exchange, user authentication. Nothing here knows who exists.
+
+use super::authenticate::{self, server};
+use super::certificate::TrustedAuthorities;
+use super::socket::{Heard, LegSocket, SocketError};
+use super::transport::leg::{Leg, ServerConfig};
+use super::transport::reason;
+use custody_core::clock::Clock;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+
+/// What `custody connect` says first: which node is meant. SSH itself has no field for it.
+const PREAMBLE: &[u8] = b"CUSTODY-NODE ";
+/// Longest preamble, in bytes: the word, a name of 128 bytes and the line's end.
+const PREAMBLE_BYTES_MAX: usize = 160;
+
+/// A client that proved who its person is, and waits to hear whether he may come in.
+pub struct Client {
+    /// Its leg and socket.
+    pub socket: LegSocket,
+    /// The proof; what answers the client is made of it.
+    pub proved: Box<server::Proved>,
+    /// The node that the preamble named.
+    pub node: Option<String>,
+}
+
+/// Why a client got no further.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The connection or the transport.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// User authentication.
+    #[error("{fault}")]
+    Fault {
+        /// What ended it.
+        fault: server::ServerFault,
+        /// The last refusal before, if a certificate or a method was refused.
+        denied: Option<server::Denied>,
+    },
+    /// The client left after it was refused.
+    #[error("refused: {0}")]
+    Refused(server::Denied),
+    /// A first line that is neither SSH nor a preamble.
+    #[error("the first line is no preamble of `custody connect`: expected «CUSTODY-NODE name», got {got:?}")]
+    Preamble {
+        /// What came.
+        got: String,
+    },
+}
+
+impl From<io::Error> for ClientError {
+    fn from(error: io::Error) -> Self {
+        Self::Socket(error.into())
+    }
+}
+
+/// What one waits for in user authentication.
+enum Expect {
+    Service(server::ExpectServiceRequest),
+    Request(server::ExpectRequest),
+}
+
+/// Speaks with a client until its person is proved.
+///
+/// # Errors
+/// See [`ClientError`]; the client was told what it may know.
+pub async fn welcome(
+    stream: TcpStream,
+    from: SocketAddr,
+    config: Arc<ServerConfig>,
+    authorities: Arc<TrustedAuthorities>,
+    clock: Arc<dyn Clock>,
+) -> Result<Client, ClientError> {
+    let leg = Leg::server(config).map_err(SocketError::from)?;
+    let mut socket = LegSocket::new(stream, leg, Arc::clone(&clock))?;
+    // A client may wait for our version before it says anything.
+    socket.flush().await?;
+    let node = preamble(&socket.stream).await?;
+
+    let mut expect: Option<Expect> = None;
+    let mut last_denied = None;
+    let outcome = socket
+        .converse(|leg, heard| -> Result<Option<Box<server::Proved>>, ClientError> {
+            let payload = match heard {
+                Heard::Ready => {
+                    let session_id = leg.session_id().map(|id| id.to_vec()).unwrap_or_default();
+                    let connection = server::Connection {
+                        session_id,
+                        source: from.ip(),
+                        host_key: None,
+                        authorities: Arc::clone(&authorities),
+                    };
+                    expect = Some(Expect::Service(server::ExpectServiceRequest::new(connection)));
+                    return Ok(None);
+                }
+                Heard::HostKey(_) => return Ok(None),
+                Heard::Message(payload) => payload,
+            };
+            let now = clock.wall().0 / 1_000_000_000;
+            match step(leg, expect.take(), &payload, now) {
+                Ok(Stepped::Proved(proved)) => Ok(Some(proved)),
+                Ok(Stepped::Next { next, denied }) => {
+                    expect = Some(next);
+                    last_denied = denied.or(last_denied.take());
+                    Ok(None)
+                }
+                Err(fault) => {
+                    leg.disconnect(reason::NO_MORE_AUTH_METHODS_AVAILABLE, outward(&fault))
+                        .map_err(SocketError::from)?;
+                    Err(ClientError::Fault { fault, denied: last_denied.take() })
+                }
+            }
+        })
+        .await;
+    match outcome {
+        Ok(proved) => Ok(Client { socket, proved, node }),
+        Err(ClientError::Socket(error)) => match last_denied {
+            Some(denied) => Err(ClientError::Refused(denied)),
+            None => Err(error.into()),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+enum Stepped {
+    Proved(Box<server::Proved>),
+    Next { next: Expect, denied: Option<server::Denied> },
+}
+
+fn step(
+    leg: &mut Leg,
+    expect: Option<Expect>,
+    payload: &[u8],
+    now: u64,
+) -> Result<Stepped, server::ServerFault> {
+    let (send, next, denied) = match expect {
+        Some(Expect::Service(state)) => match state.handle(payload)? {
+            server::ServiceStep::Accepted { send, next } => (Some(send), Expect::Request(next), None),
+            server::ServiceStep::Waiting(state) => (None, Expect::Service(state), None),
+        },
+        Some(Expect::Request(state)) => match state.handle(payload, now)? {
+            server::Step::Continue { send, next, denied } => (send, Expect::Request(next), denied),
+            server::Step::Proved(proved) => return Ok(Stepped::Proved(proved)),
+        },
+        None => return Err(server::ServerFault::ClientLeft),
+    };
+    if let Some(send) = send {
+        // What can't be sent shows at the next read or write.
+        leg.send(&send).map_err(|_| server::ServerFault::ClientLeft)?;
+    }
+    Ok(Stepped::Next { next, denied })
+}
+
+/// What a client is told: never why.
+fn outward(fault: &server::ServerFault) -> &'static str {
+    match fault {
+        server::ServerFault::TooMuch { .. } => "too many authentication failures",
+        server::ServerFault::Service { .. } => "service not available",
+        _ => "protocol error",
+    }
+}
+
+/// Reads `CUSTODY-NODE name\r\n` if the client begins with it, and nothing else.
+async fn preamble(stream: &TcpStream) -> Result<Option<String>, ClientError> {
+    let mut seen = [0_u8; PREAMBLE_BYTES_MAX];
+    let mut before = 0;
+    loop {
+        let count = stream.peek(&mut seen).await?;
+        let bytes = seen.get(..count).unwrap_or_default();
+        if count == 0 {
+            return Err(SocketError::Closed.into());
+        }
+        let common = bytes.len().min(PREAMBLE.len());
+        if bytes.get(..common) != PREAMBLE.get(..common) {
+            return Ok(None);
+        }
+        if let Some(end) = bytes.iter().position(|&b| b == b'\n') {
+            let line = bytes.get(PREAMBLE.len()..end).unwrap_or_default();
+            let name =
+                std::str::from_utf8(line.trim_ascii_end()).ok().filter(|n| is_name(n)).map(str::to_owned);
+            let mut consumed = vec![0; end + 1];
+            // These bytes were just seen: they are there.
+            let _count = stream.try_read(&mut consumed)?;
+            return name.map(Some).ok_or_else(|| ClientError::Preamble { got: shown(line) });
+        }
+        if count == seen.len() {
+            return Err(ClientError::Preamble { got: shown(bytes) });
+        }
+        if count == before {
+            // A peek returns at once while bytes lie there: wait for more of them without spinning.
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        before = count;
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.get(..64).unwrap_or(bytes)).into_owned()
+}
+
+/// Splits what the client calls itself into the account at the target and the node: `login+node`, or `login` alone
+/// where the preamble names the node. The last `+` counts, since an account's name may have one.
+#[must_use]
+pub fn login_and_node(user_name: &[u8], preamble: Option<&str>) -> Option<(String, String)> {
+    let name = std::str::from_utf8(user_name).ok()?;
+    let (login, node) = match preamble {
+        Some(node) => (name, node),
+        None => name.rsplit_once('+')?,
+    };
+    let node = node.strip_suffix(".custody").unwrap_or(node);
+    let plain = |text: &str| !text.is_empty() && text.len() <= 255 && !text.chars().any(char::is_control);
+    (plain(login) && is_name(node)).then(|| (login.to_owned(), node.to_owned()))
+}
+
+/// The banner that shows a person one line before the connection goes on.
+#[must_use]
+pub fn banner(text: &str) -> Vec<u8> {
+    authenticate::banner(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_split_at_the_last_plus() {
+        let split = |name: &str, node| login_and_node(name.as_bytes(), node);
+        let pair = |a: &str, b: &str| Some((a.to_owned(), b.to_owned()));
+        assert_eq!(split("root+web-1", None), pair("root", "web-1"));
+        assert_eq!(split("a+b+web-1.custody", None), pair("a+b", "web-1"));
+        assert_eq!(split("root", Some("web-1")), pair("root", "web-1"));
+        for bad in ["root", "+web-1", "root+", "ro\not+web-1", "root+we b"] {
+            assert_eq!(split(bad, None), None, "{bad}");
+        }
+        assert_eq!(login_and_node(b"ro\xffot+web-1", None), None);
+    }
+}
