@@ -1,0 +1,300 @@
+//! From a password to certificates of some hours. They leave once `login.succeeded` and `certificate.issued` are durable;
+//! whoever fails learns nothing but that he did.
+
+use super::error::ApiError;
+use super::identity::{Peer, serial_decimal, source};
+use super::{Api, blocking, whole};
+use crate::ca::ssh::{IssuedSsh, LoginRequest, Permission};
+use crate::ca::x509::IssuedX509;
+use axum::Json;
+use axum::extract::{Request, State as Shared};
+use custody_core::event::certificate::{Authority, Issued};
+use custody_core::event::login::{Failed, Method, Succeeded};
+use custody_core::event::{Actor, Draft, EventData, EventId, Outcome, Person, Source, Target, Timestamp};
+use custody_core::state::State;
+use custody_core::state::locks::Subject;
+use russh::keys::PublicKey;
+use rustls_pki_types::CertificateSigningRequestDer;
+use rustls_pki_types::pem::PemObject as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::sync::{Arc, PoisonError};
+use zeroize::Zeroizing;
+
+/// The same for every failure, whatever its reason.
+const WRONG: &str = "the user name or the password is wrong";
+/// The longest user name that is looked at, in bytes.
+const USER_BYTES_MAX: usize = 256;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    user: String,
+    #[serde(deserialize_with = "secret")]
+    password: Zeroizing<String>,
+    ssh_public_key: String,
+    x509_request: String,
+}
+
+/// A text that is wiped when it is no longer needed.
+pub(super) fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<String>, D::Error> {
+    String::deserialize(deserializer).map(Zeroizing::new)
+}
+
+/// What a person gets.
+#[derive(Serialize)]
+pub struct LoggedIn {
+    user: String,
+    roles: Vec<String>,
+    ssh_certificate: String,
+    x509_certificate: String,
+    valid_until: Timestamp,
+    authorities: PublicParts,
+    ssh_address: String,
+}
+
+/// The public parts of all authorities and of the log.
+#[derive(Serialize)]
+pub struct PublicParts {
+    client_ssh: String,
+    target_ssh: String,
+    host_ssh: String,
+    server_x509: String,
+    client_x509: String,
+    origin: String,
+    log_key: String,
+    ssh_address: String,
+}
+
+/// `GET /v1/authorities`
+pub async fn authorities(Shared(api): Shared<Arc<Api>>) -> Result<Json<PublicParts>, ApiError> {
+    public_parts(&api).map(Json)
+}
+
+fn public_parts(api: &Api) -> Result<PublicParts, ApiError> {
+    let context = &api.context;
+    let authorities = &context.authorities;
+    let line = |key: PublicKey| key.to_openssh().map_err(|error| ApiError::failed("wrote a key", error));
+    Ok(PublicParts {
+        client_ssh: line(authorities.ssh_client.public_key())?,
+        target_ssh: line(authorities.ssh_target.public_key())?,
+        host_ssh: line(authorities.ssh_host.public_key())?,
+        server_x509: authorities.x509_server.pem().to_owned(),
+        client_x509: authorities.x509_client.pem().to_owned(),
+        origin: context.log.origin().to_owned(),
+        log_key: context.log.verifier_key().to_string(),
+        ssh_address: context.ssh_address.clone(),
+    })
+}
+
+/// What the state says of somebody who wants to log in.
+enum Known {
+    Nobody,
+    Without,
+    With { version: u64, locked: bool, roles: Vec<String> },
+}
+
+fn known(state: &State, user: &str, now: Timestamp) -> Known {
+    let Some(found) = state.users().get(user) else { return Known::Nobody };
+    let subject = Subject { user, roles: Some(&found.roles), node: None, login: None, session: None };
+    let locked = state.locks().matching(&subject, now).is_some();
+    match found.password_version {
+        Some(version) => Known::With { version, locked, roles: found.roles.iter().cloned().collect() },
+        None => Known::Without,
+    }
+}
+
+/// `POST /v1/login`
+pub async fn login(Shared(api): Shared<Arc<Api>>, request: Request) -> Result<Json<LoggedIn>, ApiError> {
+    let (parts, body) = request.into_parts();
+    let peer = parts.extensions.get::<Peer>().cloned();
+    let peer = peer.ok_or_else(|| ApiError::failed("looked who asks", "the listener named no peer"))?;
+    let source = source(peer.address, &parts);
+    let body = Zeroizing::new(whole(body).await?.to_vec());
+    // A parser's message could quote the password.
+    let asked: Asked = serde_json::from_slice(&body).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        ApiError::Invalid(format!(
+            "the login isn't {{user, password, ssh_public_key, x509_request}}: {place}"
+        ))
+    })?;
+    let ssh_key = PublicKey::from_openssh(asked.ssh_public_key.trim())
+        .map_err(|_| ApiError::Invalid("ssh_public_key is no OpenSSH public key".to_owned()))?;
+    let signing_request = CertificateSigningRequestDer::from_pem_slice(asked.x509_request.as_bytes())
+        .map_err(|_| ApiError::Invalid("x509_request is no PKCS#10 request in PEM".to_owned()))?;
+    if asked.user.len() > USER_BYTES_MAX {
+        return Err(ApiError::Invalid(format!("a user name has at most {USER_BYTES_MAX} bytes")));
+    }
+    let now = api.now();
+    let attempt = {
+        let mut limiter = api.context.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        limiter.begin(now.seconds(), &asked.user, peer.address.ip())
+    };
+    let attempt = attempt.map_err(|limited| {
+        api.counters.limited();
+        ApiError::Limited { seconds: limited.seconds }
+    })?;
+
+    let known = api.context.replica.read(|state| known(state, &asked.user, now));
+    let user = asked.user;
+    let is_right = verify(&api, &user, &known, asked.password).await?;
+    let roles = match (known, is_right) {
+        (Known::With { locked: false, roles, .. }, true) => roles,
+        (known, _) => return Err(failed(&api, known, user, source).await?),
+    };
+    api.context.limiter.lock().unwrap_or_else(PoisonError::into_inner).succeeded(attempt);
+
+    // The certificates are made first and leave last: between them stands the evidence.
+    let succeeded = Draft::new(person(&user, &roles), Succeeded { method: Method::Password });
+    let (ssh, x509) = issue(&api, &user, ssh_key, &signing_request, succeeded.id)?;
+    let about = About { user: &user, roles: &roles, source: &source, login: succeeded.id };
+    let succeeded = succeeded.source(source.clone()).target(about.target()).outcome(Outcome::Success);
+    let issued = vec![about.told(told_ssh(&ssh, &user)), about.told(told_x509(&x509, &user)?)];
+    let (_succeeded, issued) = api.context.producer.append((succeeded, issued)).await?;
+    if let Some(last) = issued.last() {
+        api.context.replica.at_least(last.index()).await?;
+    }
+    api.counters.succeeded();
+    Ok(Json(LoggedIn {
+        ssh_certificate: ssh
+            .certificate
+            .to_openssh()
+            .map_err(|error| ApiError::failed("wrote a certificate", error))?,
+        x509_certificate: x509.pem,
+        valid_until: Timestamp::from_seconds(x509.not_after.min(ssh.valid_before.saturating_sub(1))),
+        authorities: public_parts(&api)?,
+        ssh_address: api.context.ssh_address.clone(),
+        user,
+        roles,
+    }))
+}
+
+/// Verifies a password; costs the same for nobody.
+async fn verify(api: &Api, user: &str, known: &Known, password: Zeroizing<String>) -> Result<bool, ApiError> {
+    let version = match known {
+        Known::With { version, .. } => Some(*version),
+        Known::Nobody | Known::Without => None,
+    };
+    let turn = Arc::clone(&api.hashing).acquire_owned().await;
+    let turn = turn.map_err(|error| ApiError::failed("verified a password", error))?;
+    let (secrets, passwords) = (Arc::clone(&api.context.secrets), Arc::clone(&api.context.passwords));
+    let user = user.to_owned();
+    blocking("verified a password", move || {
+        let _turn = turn;
+        let stored = match version.map(|version| secrets.get(&user, version)).transpose() {
+            Ok(stored) => stored.flatten(),
+            Err(error) => {
+                tracing::error!(%error, "a password hash can't be read: its user can't log in");
+                None
+            }
+        };
+        passwords.verify(stored.as_ref().map(|hash| hash.as_str()), password.as_bytes())
+    })
+    .await
+}
+
+/// Says in the log why it failed, and gives what the person is told. The name of nobody isn't kept.
+async fn failed(api: &Api, known: Known, user: String, source: Source) -> Result<ApiError, ApiError> {
+    let (claimed_user, reason) = match known {
+        Known::Nobody => (None, "no such user"),
+        Known::Without => (Some(user), "no password is set"),
+        Known::With { locked: true, .. } => (Some(user), "wrong password, or locked"),
+        Known::With { locked: false, .. } => (Some(user), "wrong password"),
+    };
+    let failed = Failed { claimed_user, method: Method::Password, reason: reason.to_owned() };
+    let draft = Draft::new(Actor::system("api"), failed).source(source).outcome(Outcome::Failure);
+    let _durable = api.context.producer.append(draft).await?;
+    api.counters.failed();
+    Ok(ApiError::Unproved(WRONG))
+}
+
+fn person(user: &str, roles: &[String]) -> Actor {
+    Actor::Person(Person {
+        certificate: None,
+        identity_provider: "local".to_owned(),
+        mfa: false,
+        roles: roles.to_vec(),
+        user: user.to_owned(),
+    })
+}
+
+fn issue(
+    api: &Api,
+    user: &str,
+    public_key: PublicKey,
+    signing_request: &[u8],
+    login: EventId,
+) -> Result<(IssuedSsh, IssuedX509), ApiError> {
+    let (now, valid_seconds) = (api.now().seconds(), api.context.login_seconds);
+    let invalid = |error: crate::ca::IssueError| ApiError::Invalid(error.to_string());
+    let request = LoginRequest {
+        public_key,
+        user: user.to_owned(),
+        key_id: login.to_string(),
+        valid_seconds,
+        source_addresses: Vec::new(),
+        permissions: vec![Permission::Pty, Permission::PortForwarding, Permission::AgentForwarding],
+    };
+    let authorities = &api.context.authorities;
+    let ssh = authorities.ssh_client.issue(now, &request).map_err(invalid)?;
+    let x509 = authorities.x509_client.issue(now, signing_request, user, valid_seconds).map_err(invalid)?;
+    Ok((ssh, x509))
+}
+
+/// What all events of one login have in common.
+struct About<'a> {
+    user: &'a str,
+    roles: &'a [String],
+    source: &'a Source,
+    login: EventId,
+}
+
+impl About<'_> {
+    fn target(&self) -> Target {
+        Target { kind: "user".to_owned(), name: self.user.to_owned(), ..Target::default() }
+    }
+
+    fn told<D: EventData>(&self, data: D) -> Draft<D> {
+        Draft::new(person(self.user, self.roles), data)
+            .cause(self.login)
+            .source(self.source.clone())
+            .target(self.target())
+            .outcome(Outcome::Success)
+    }
+}
+
+fn told_ssh(issued: &IssuedSsh, user: &str) -> Issued {
+    Issued {
+        authority: Authority::ClientSsh,
+        key: issued.key_fingerprint.clone(),
+        principals: issued.principals.clone(),
+        serial: issued.serial.to_string(),
+        subject: user.to_owned(),
+        valid_from: Timestamp::from_seconds(issued.valid_after),
+        // OpenSSH names the first second that is no longer valid.
+        valid_until: Timestamp::from_seconds(issued.valid_before.saturating_sub(1)),
+    }
+}
+
+fn told_x509(issued: &IssuedX509, user: &str) -> Result<Issued, ApiError> {
+    let unreadable = || ApiError::failed("read its own certificate", "the serial number or the key's hash");
+    let (_, parsed) = x509_parser::parse_x509_certificate(&issued.certificate).map_err(|_| unreadable())?;
+    Ok(Issued {
+        authority: Authority::ClientX509,
+        key: format!("SHA256:{}", base64_of_hex(&issued.key_sha256).ok_or_else(unreadable)?),
+        principals: vec![issued.common_name.clone()],
+        serial: serial_decimal(parsed.raw_serial()).ok_or_else(unreadable)?,
+        subject: user.to_owned(),
+        valid_from: Timestamp::from_seconds(issued.not_before),
+        valid_until: Timestamp::from_seconds(issued.not_after),
+    })
+}
+
+/// A hash as OpenSSH writes fingerprints: base64 without padding.
+fn base64_of_hex(hex: &str) -> Option<String> {
+    use base64::Engine as _;
+    let mut bytes = Vec::with_capacity(hex.len() / 2);
+    for at in (0..hex.len()).step_by(2) {
+        bytes.push(u8::from_str_radix(hex.get(at..at.checked_add(2)?)?, 16).ok()?);
+    }
+    Some(base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes))
+}

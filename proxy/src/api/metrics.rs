@@ -1,0 +1,130 @@
+//! `/metrics`: a dozen numbers in Prometheus' text form, written by hand.
+
+use super::error::ApiError;
+use super::{Api, Caller, blocking};
+use axum::extract::State as Shared;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// What is counted since the start.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    logins_succeeded: AtomicU64,
+    logins_failed: AtomicU64,
+    logins_limited: AtomicU64,
+}
+
+impl Counters {
+    pub fn succeeded(&self) {
+        self.logins_succeeded.fetch_add(1, Relaxed);
+    }
+    pub fn failed(&self) {
+        self.logins_failed.fetch_add(1, Relaxed);
+    }
+    pub fn limited(&self) {
+        self.logins_limited.fetch_add(1, Relaxed);
+    }
+}
+
+/// One metric's lines: name, type, help, and values by label.
+fn metric(out: &mut String, name: &str, kind: &str, help: &str, values: &[(String, u64)]) {
+    // Writing into a String can't fail.
+    let _infallible = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    for (labels, value) in values {
+        let _infallible = writeln!(out, "{name}{labels} {value}");
+    }
+}
+
+fn label(name: &str, value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("{{{name}=\"{value}\"}}")
+}
+
+/// A metric: its name, its help, and a value for each set of labels.
+type Gauge<'a> = (&'a str, &'a str, Vec<(String, u64)>);
+
+/// `GET /metrics`
+pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<impl IntoResponse, ApiError> {
+    let context = &api.context;
+    let size = context.log.size();
+    let indexed = context.search.progress().borrow().clone();
+    let (live, users) =
+        context.replica.read(|state| (state.sessions().live().count() as u64, state.users().len() as u64));
+    let applied = context.replica.size();
+    let checkpoint = context.log.checkpoint().size();
+    let search = Arc::clone(&context.search);
+    let families = blocking("counted events", move || search.families()).await?.unwrap_or_default();
+    let families: Vec<_> = families.into_iter().map(|(family, n)| (label("family", &family), n)).collect();
+    let one = |value: u64| vec![(String::new(), value)];
+    let counters = &api.counters;
+    let logins = [
+        (label("outcome", "success"), counters.logins_succeeded.load(Relaxed)),
+        (label("outcome", "failure"), counters.logins_failed.load(Relaxed)),
+        (label("outcome", "limited"), counters.logins_limited.load(Relaxed)),
+    ];
+    let version = vec![(label("version", env!("CARGO_PKG_VERSION")), 1)];
+    let mut out = String::new();
+    let gauges: [Gauge<'_>; 9] = [
+        ("custody_build_info", "The program's version.", version),
+        ("custody_log_up", "1 while the log takes events.", one(api.log_is_alive().into())),
+        ("custody_log_entries", "Durable entries of the log.", one(size)),
+        (
+            "custody_log_checkpoint_entries",
+            "Entries that the newest signed checkpoint covers.",
+            one(checkpoint),
+        ),
+        (
+            "custody_state_lag_entries",
+            "Entries that the state hasn't applied yet.",
+            one(size.saturating_sub(applied)),
+        ),
+        (
+            "custody_search_lag_entries",
+            "Entries that aren't searchable yet.",
+            one(size.saturating_sub(indexed.next)),
+        ),
+        (
+            "custody_search_up",
+            "1 while the search projection follows the log.",
+            one(indexed.stopped.is_none().into()),
+        ),
+        ("custody_sessions_live", "Sessions whose end wasn't told.", one(live)),
+        ("custody_users", "Users.", one(users)),
+    ];
+    for (name, help, values) in gauges {
+        metric(&mut out, name, "gauge", help, &values);
+    }
+    metric(
+        &mut out,
+        "custody_events_total",
+        "counter",
+        "Searchable entries of the log by family.",
+        &families,
+    );
+    metric(&mut out, "custody_logins_total", "counter", "Password logins since the start.", &logins);
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_what_prometheus_reads() {
+        let mut out = String::new();
+        metric(
+            &mut out,
+            "a_total",
+            "counter",
+            "Things.",
+            &[(label("family", "x\"\\\n"), 3), (String::new(), 4)],
+        );
+        assert_eq!(
+            out,
+            "# HELP a_total Things.\n# TYPE a_total counter\na_total{family=\"x\\\"\\\\\\n\"} 3\na_total 4\n"
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! The HTTPS API: what people, programs and the browser ask of the `log` role.
+//!
+//! Evidence before effect holds here too: a certificate, a change and a recording leave only once the event that
+//! says so is durable, and a read is decided and told. One file for each kind of question.
+
+mod commands;
+mod error;
+mod events;
+mod identity;
+mod login;
+mod metrics;
+mod proof;
+mod reading;
+mod sessions;
+mod state;
+pub mod tls;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::ApiError;
+pub use identity::{Caller, Peer};
+
+use crate::ca::Authorities;
+use crate::login::password::PasswordVerification;
+use crate::login::rate::LoginLimiter;
+use crate::login::secrets::SecretStore;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use custody_core::clock::Clock;
+use custody_core::event::Timestamp;
+use custody_core::log::{Log, Producer};
+use custody_core::search::Search;
+use custody_core::state::follow::Replica;
+use metrics::Counters;
+use reading::ReadLedger;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+
+/// The longest body of a request, in bytes: a policy document is the largest thing that anybody sends.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// How long a body may take to arrive, in seconds.
+pub const BODY_SECONDS_MAX: u64 = 30;
+
+/// Passwords that are hashed at once: each takes 19 MiB and a core for some milliseconds.
+const HASHES_AT_ONCE: usize = 2;
+
+/// States of the past that are derived at once: each may read the whole log.
+const REPLAYS_AT_ONCE: usize = 1;
+
+/// Subscriptions at once.
+const FOLLOWERS_MAX: usize = 256;
+
+/// What the API has of the rest of Custody.
+pub struct ApiContext {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The `log` role's own events.
+    pub producer: Arc<Producer>,
+    /// State, folded from the log. Somebody runs [`Replica::follow`].
+    pub replica: Arc<Replica>,
+    /// The search projection.
+    pub search: Arc<Search>,
+    /// All authorities.
+    pub authorities: Arc<Authorities>,
+    /// Verifies passwords.
+    pub passwords: Arc<PasswordVerification>,
+    /// Where password hashes lie.
+    pub secrets: Arc<SecretStore>,
+    /// How often a login may fail.
+    pub limiter: Arc<Mutex<LoginLimiter>>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where recordings lie.
+    pub recordings: PathBuf,
+    /// What people connect to by SSH, `host:port`.
+    pub ssh_address: String,
+    /// How long a login lasts, in seconds.
+    pub login_seconds: u64,
+}
+
+/// The context with what the API holds for itself.
+pub struct Api {
+    context: ApiContext,
+    /// Whoever holds this is the only one who changes state: check, decide, append and apply are one step.
+    changing: tokio::sync::Mutex<()>,
+    hashing: Arc<Semaphore>,
+    replaying: Arc<Semaphore>,
+    followers: Arc<Semaphore>,
+    reads: Mutex<ReadLedger>,
+    counters: Counters,
+    closing: watch::Receiver<bool>,
+}
+
+impl Api {
+    fn now(&self) -> Timestamp {
+        self.context.clock.wall().into()
+    }
+
+    /// Waits until the state holds everything that is durable now.
+    async fn caught_up(&self) -> Result<(), ApiError> {
+        match self.context.log.size().checked_sub(1) {
+            Some(last) => Ok(self.context.replica.at_least(last).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the log still takes events: its writer is gone once it has failed.
+    fn log_is_alive(&self) -> bool {
+        self.context.log.follow().has_changed().is_ok()
+    }
+}
+
+/// Answers requests on `listener` until `shutdown` says so, and then until what is being answered is done (ten
+/// seconds at most; subscriptions end at once).
+///
+/// # Errors
+/// When the listener can't accept any more.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    context: ApiContext,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let (close, closing) = watch::channel(false);
+    let api = Arc::new(Api {
+        context,
+        changing: tokio::sync::Mutex::new(()),
+        hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
+        replaying: Arc::new(Semaphore::new(REPLAYS_AT_ONCE)),
+        followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+        reads: Mutex::new(ReadLedger::default()),
+        counters: Counters::default(),
+        closing: closing.clone(),
+    });
+    tls::serve(listener, tls, router(api), close, closing, shutdown).await
+}
+
+fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics::metrics))
+        .route("/v1/login", post(login::login))
+        .route("/v1/authorities", get(login::authorities))
+        .route("/v1/whoami", get(state::whoami))
+        .route("/v1/nodes", get(state::nodes))
+        .route("/v1/state", get(state::state))
+        .route("/v1/events", get(events::events))
+        .route("/v1/events/{index}", get(proof::event))
+        .route("/v1/events/{index}/proof", get(proof::proof))
+        .route("/v1/checkpoint", get(proof::checkpoint))
+        .route("/v1/commands/{name}", post(commands::command))
+        .route("/v1/sessions", get(sessions::list))
+        .route("/v1/sessions/{id}", get(sessions::one))
+        .route("/v1/sessions/{id}/recording", get(sessions::recording))
+        .fallback(|| async { ApiError::Missing("there is nothing at this path: see docs/api.md".to_owned()) })
+        .method_not_allowed_fallback(|| async {
+            (
+                StatusCode::METHOD_NOT_ALLOWED,
+                axum::Json(serde_json::json!({ "error": "this path takes another method" })),
+            )
+        })
+        .with_state(api)
+}
+
+async fn healthz(State(api): State<Arc<Api>>) -> Result<&'static str, ApiError> {
+    if api.log_is_alive() {
+        Ok("ok\n")
+    } else {
+        Err(ApiError::Unavailable("the log has stopped: restart custodyd to recover it".to_owned()))
+    }
+}
+
+/// A request's whole body, bounded in length and time.
+async fn whole(body: Body) -> Result<Bytes, ApiError> {
+    let read = axum::body::to_bytes(body, BODY_BYTES_MAX);
+    match tokio::time::timeout(Duration::from_secs(BODY_SECONDS_MAX), read).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        // The only other fault is a connection that broke, and then nobody reads the answer.
+        Ok(Err(_)) => Err(ApiError::TooLarge(BODY_BYTES_MAX)),
+        Err(_) => Err(ApiError::TooSlow(BODY_SECONDS_MAX)),
+    }
+}
+
+/// Runs what blocks on a thread that may.
+async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::failed(doing, error))
+}

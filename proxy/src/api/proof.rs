@@ -1,0 +1,66 @@
+//! One event and what proves it.
+
+use super::error::ApiError;
+use super::events::entry_line;
+use super::reading::Telling;
+use super::{Api, Caller, blocking};
+use axum::extract::{Path, State as Shared};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use custody_core::log::proof::ProofFile;
+use custody_core::log::{Entry, ReadError};
+use custody_core::policy::What;
+use std::sync::Arc;
+
+/// `GET /v1/events/{index}`
+pub async fn event(
+    Shared(api): Shared<Arc<Api>>,
+    caller: Caller,
+    Path(index): Path<String>,
+) -> Result<impl IntoResponse, ApiError> {
+    let index = number(&index)?;
+    api.read(&caller, What::ReadLog, "event", &format!("index={index}"), Telling::Aggregated).await?;
+    let entry = entry(&api, index).await?;
+    Ok(([(CONTENT_TYPE, "application/json")], entry_line(&entry)))
+}
+
+/// `GET /v1/events/{index}/proof`: a C2SP tlog-proof of the event under a checkpoint that covers it.
+pub async fn proof(
+    Shared(api): Shared<Arc<Api>>,
+    caller: Caller,
+    Path(index): Path<String>,
+) -> Result<impl IntoResponse, ApiError> {
+    let index = number(&index)?;
+    api.read(&caller, What::ReadLog, "proof", &format!("index={index}"), Telling::Aggregated).await?;
+    let log = Arc::clone(&api.context.log);
+    if index >= log.size() {
+        return Err(ReadError::OutOfRange { wanted: index, size: log.size() }.into());
+    }
+    let mut checkpoint = log.checkpoint();
+    if checkpoint.size() <= index {
+        checkpoint = log.sign_now().await.map_err(|error| {
+            ApiError::Unavailable(format!("no checkpoint covers entry {index} yet: {error}"))
+        })?;
+    }
+    let text = blocking("made a proof", move || {
+        let hashes = log.inclusion_proof(index, checkpoint.size())?;
+        Ok::<_, ReadError>(ProofFile::new(index, hashes, &checkpoint).to_string())
+    });
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], text.await??))
+}
+
+/// `GET /v1/checkpoint`: the newest signed checkpoint.
+pub async fn checkpoint(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; charset=utf-8")], api.context.log.checkpoint().to_string())
+}
+
+async fn entry(api: &Api, index: u64) -> Result<Entry, ApiError> {
+    let log = Arc::clone(&api.context.log);
+    let size = log.size();
+    let mut entries = blocking("read the log", move || log.read(index, 1, 1)).await??;
+    entries.pop().ok_or_else(|| ReadError::OutOfRange { wanted: index, size }.into())
+}
+
+fn number(text: &str) -> Result<u64, ApiError> {
+    text.parse().map_err(|_| ApiError::Invalid("an event's index is a whole number: 0, 1, 2 …".to_owned()))
+}

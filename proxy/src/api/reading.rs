@@ -1,0 +1,122 @@
+//! Asking is not telling: reads are decided each time, and told in the log at most once a minute for each reader and
+//! purpose. Otherwise the log would feed on those who look at it.
+
+use super::error::ApiError;
+use super::{Api, Caller};
+use custody_core::event::{Draft, EventData, Outcome, Target, Timestamp, decision, log};
+use custody_core::policy::{Decision, What, decide};
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+/// How long one event speaks for the same reader and purpose, in seconds.
+const TOLD_FOR_SECONDS: u64 = 60;
+/// Readers and purposes that are remembered; beyond it all are told again.
+const REMEMBERED_MAX: usize = 10_000;
+/// How much of a question stands in its event, in characters.
+const QUERY_CHARS_MAX: usize = 512;
+
+/// When a read was last told.
+#[derive(Debug, Default)]
+pub(super) struct ReadLedger {
+    told: BTreeMap<(String, &'static str, bool), u64>,
+}
+
+impl ReadLedger {
+    /// Whether this read is to be told at `now`.
+    fn is_due(&self, key: &(String, &'static str, bool), now: Timestamp) -> bool {
+        self.told.get(key).is_none_or(|then| now.seconds().saturating_sub(*then) >= TOLD_FOR_SECONDS)
+    }
+
+    /// It was told at `now`: to be called once that is durable.
+    fn told(&mut self, key: (String, &'static str, bool), now: Timestamp) {
+        if self.told.len() >= REMEMBERED_MAX {
+            self.told.clear();
+        }
+        self.told.insert(key, now.seconds());
+    }
+}
+
+/// How often a read is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Telling {
+    /// Once a minute for a reader and purpose.
+    Aggregated,
+    /// This one, whatever was told before.
+    Always,
+}
+
+impl Api {
+    /// Decides a read of the log or the state, and makes sure that it has been told. What is read may be handed out
+    /// afterwards.
+    pub(super) async fn read(
+        &self,
+        caller: &Caller,
+        what: What,
+        purpose: &'static str,
+        query: &str,
+        telling: Telling,
+    ) -> Result<(), ApiError> {
+        let now = self.now();
+        let (kind, name) = what.resource();
+        let target = Target { kind: kind.to_ascii_lowercase(), name, ..Target::default() };
+        let request = caller.request(what, now);
+        let Decision { made, .. } = self.context.replica.read(|state| decide(state, &request));
+        let key = (caller.shown.user.clone(), purpose, made.allowed);
+        let is_due = telling == Telling::Always
+            || self.reads.lock().unwrap_or_else(PoisonError::into_inner).is_due(&key, now);
+        let (allowed, reason) = (made.allowed, made.reason.clone());
+        if is_due {
+            let decided = decided(caller, made, target.clone());
+            if allowed {
+                let query = query.chars().take(QUERY_CHARS_MAX).collect();
+                let read = log::Read { purpose: purpose.to_owned(), query };
+                let read = about(caller, read, target).cause(decided.id);
+                let _durable = self.context.producer.append((decided, read)).await?;
+            } else {
+                let _durable = self.context.producer.append(decided).await?;
+            }
+            self.reads.lock().unwrap_or_else(PoisonError::into_inner).told(key, now);
+        }
+        if allowed { Ok(()) } else { Err(ApiError::Denied(reason)) }
+    }
+
+    /// Whether a read would be allowed now; tells nothing, so that nothing may be handed out on its word but less.
+    pub(super) fn may(&self, caller: &Caller, what: What) -> Result<(), String> {
+        let request = caller.request(what, self.now());
+        let Decision { made, .. } = self.context.replica.read(|state| decide(state, &request));
+        if made.allowed { Ok(()) } else { Err(made.reason) }
+    }
+}
+
+/// A decision's event.
+pub(super) fn decided(caller: &Caller, made: decision::Made, target: Target) -> Draft<decision::Made> {
+    let outcome = if made.allowed { Outcome::Success } else { Outcome::Denied };
+    about(caller, made, target).outcome(outcome)
+}
+
+/// An event on the caller's behalf about `target`.
+pub(super) fn about<D: EventData>(caller: &Caller, data: D, target: Target) -> Draft<D> {
+    Draft::new(caller.actor(), data).source(caller.source.clone()).target(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn told_once_a_minute_for_each_reader_purpose_and_answer() {
+        let mut ledger = ReadLedger::default();
+        let at = Timestamp::from_seconds;
+        let key = |user: &str, allowed| (user.to_owned(), "search", allowed);
+        assert!(ledger.is_due(&key("ana", true), at(100)));
+        ledger.told(key("ana", true), at(100));
+        assert!(!ledger.is_due(&key("ana", true), at(159)));
+        assert!(ledger.is_due(&key("ana", false), at(101)));
+        assert!(ledger.is_due(&key("bob", true), at(101)));
+        assert!(ledger.is_due(&key("ana", true), at(160)));
+        for n in 0..REMEMBERED_MAX + 5 {
+            ledger.told(key(&n.to_string(), true), at(200));
+            assert!(ledger.told.len() <= REMEMBERED_MAX);
+        }
+    }
+}

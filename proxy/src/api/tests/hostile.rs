@@ -1,0 +1,122 @@
+//! What strangers send.
+
+use super::world::World;
+use reqwest::StatusCode;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_are_wrong_are_refused_in_one_line() {
+    let world = World::new().await;
+    let admin = world.admin().await;
+    for (path, person) in [("/v1/login", world.stranger()), ("/v1/commands/create-user", admin.clone())] {
+        for (body, status) in [
+            (vec![b' '; super::super::BODY_BYTES_MAX + 1], StatusCode::PAYLOAD_TOO_LARGE),
+            (b"{\"user\":".to_vec(), StatusCode::UNPROCESSABLE_ENTITY),
+            (b"{\"user\":\"\xff\xfe\"}".to_vec(), StatusCode::UNPROCESSABLE_ENTITY),
+            ("[".repeat(50_000).into_bytes(), StatusCode::UNPROCESSABLE_ENTITY),
+            (b"null".to_vec(), StatusCode::UNPROCESSABLE_ENTITY),
+            (Vec::new(), StatusCode::UNPROCESSABLE_ENTITY),
+        ] {
+            let what = format!("{path} {:?}", &body[..body.len().min(12)]);
+            let answer = person.request_post(path).body(body).send().await.unwrap();
+            assert_eq!(answer.status(), status, "{what}");
+            let text = answer.text().await.unwrap();
+            assert!(text.starts_with("{\"error\":\"") && text.len() < 500, "{text}");
+        }
+    }
+    let password = "hunter2-hunter2";
+    let body = format!("{{\"user\":\"root\",\"password\":[\"{password}\"]}}");
+    let answer = world.stranger().request_post("/v1/login").body(body).send().await.unwrap();
+    assert!(!answer.text().await.unwrap().contains(password));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queries_that_are_wrong_are_refused() {
+    let world = World::new().await;
+    let admin = world.admin().await;
+    for query in [
+        "limit=0",
+        "limit=1001",
+        "limit=-1",
+        "limit=many",
+        "cursor=-1",
+        "cursor=99999999999999999999999",
+        "order=sideways",
+        "until=tomorrow",
+        "session=mine",
+        "unknown=1",
+        &format!("text={}", "x".repeat(513)),
+    ] {
+        let (status, body) = admin.get(&format!("/v1/events?{query}")).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{query}: {body}");
+        assert!(body.starts_with("{\"error\":\""), "{body}");
+    }
+    for text in ["%22", "%27%3BDROP%20TABLE%20entry", "%00", "a%20AND", "*", "%FF%FE"] {
+        let (status, body) = admin.get(&format!("/v1/events?text={text}")).await;
+        assert!(status == StatusCode::OK || status == StatusCode::UNPROCESSABLE_ENTITY, "{text}: {body}");
+    }
+    let answer =
+        admin.request("/v1/events?order=desc").header("accept", "text/event-stream").send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let answer = admin.request_post("/v1/events").send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_head_is_too_long_or_too_slow() {
+    let world = World::new().await;
+    let long = world.stranger().request("/healthz").header("x-long", "x".repeat(64 * 1024)).send().await;
+    assert!(long.is_err() || long.is_ok_and(|answer| answer.status().is_client_error()));
+    let mut many = world.stranger().request("/healthz");
+    for n in 0..200 {
+        many = many.header(format!("x-{n}"), "x");
+    }
+    let many = many.send().await;
+    assert!(many.is_err() || many.is_ok_and(|answer| answer.status().is_client_error()));
+
+    // Silence before and within the handshake, and rubbish.
+    let begun = Instant::now();
+    let mut silent = TcpStream::connect(world.address).await.unwrap();
+    let mut rubbish = TcpStream::connect(world.address).await.unwrap();
+    rubbish.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut left = Vec::new();
+    // Whether it ends with an alert or a reset, it ends.
+    let _ended = tokio::time::timeout(Duration::from_secs(5), rubbish.read_to_end(&mut left)).await.unwrap();
+    assert!(!left.starts_with(b"HTTP"));
+    let _ended = tokio::time::timeout(Duration::from_secs(15), silent.read_to_end(&mut left)).await.unwrap();
+    assert!(begun.elapsed() > Duration::from_secs(8));
+    assert_eq!(world.stranger().get("/healthz").await.0, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drip_of_header_bytes_is_cut() {
+    let world = World::new().await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(world.authorities.x509_server.certificate().clone()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let tcp = TcpStream::connect(world.address).await.unwrap();
+    let mut stream = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+    let begun = Instant::now();
+    let cut = loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let written = stream.write_all(b"x: y\r\n").await;
+        let mut answer = [0; 512];
+        let read = tokio::time::timeout(Duration::from_millis(10), stream.read(&mut answer)).await;
+        if written.is_err() || matches!(read, Ok(Ok(0) | Err(_))) {
+            break true;
+        }
+        if begun.elapsed() > Duration::from_secs(30) {
+            break false;
+        }
+    };
+    assert!(cut, "a head that never ends kept its connection");
+}

@@ -1,0 +1,8 @@
+//! Over real HTTPS on loopback, against a real log in a temporary directory.
+
+mod access;
+mod commands;
+mod hostile;
+mod log;
+mod sessions;
+mod world;

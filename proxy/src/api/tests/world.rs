@@ -1,0 +1,221 @@
+//! A whole API in a temporary directory, and people who ask it.
+
+use crate::api::{ApiContext, serve, tls};
+use crate::ca::Authorities;
+use crate::ca::store::FileKeyStore;
+use crate::login::password::{PasswordVerification, hash_password};
+use crate::login::rate::{LoginLimiter, LoginLimits};
+use crate::login::secrets::SecretStore;
+use custody_core::clock::{Clock, SystemClock};
+use custody_core::event::login::Failed;
+use custody_core::event::{Draft, ProducerKind, log};
+use custody_core::log::embedded::{EmbeddedLog, Options};
+use custody_core::log::note::Ed25519Signer;
+use custody_core::log::{Log, Numbering, Producer};
+use custody_core::policy::defaults::genesis;
+use custody_core::search::Search;
+use custody_core::state::follow::Replica;
+use reqwest::{Client, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+pub const ADMIN: &str = "root";
+pub const PASSWORD: &str = "correct horse battery staple";
+pub const SSH_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPKSUTyz1HwHReFVvD5obVsALAgJRNarH4TRpNePnAS";
+
+pub struct World {
+    pub dir: TempDir,
+    pub address: SocketAddr,
+    pub log: Arc<EmbeddedLog>,
+    pub proxy: Producer,
+    pub replica: Arc<Replica>,
+    pub authorities: Arc<Authorities>,
+    pub clock: Arc<dyn Clock>,
+    pub recordings: PathBuf,
+    stop: Option<oneshot::Sender<()>>,
+    pub served: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+/// A person with a certificate, or a stranger.
+#[derive(Clone)]
+pub struct Person {
+    pub http: Client,
+    pub url: String,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with_limits(LoginLimits::default()).await
+    }
+
+    pub async fn with_limits(limits: LoginLimits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let signer = Arc::new(Ed25519Signer::from_seed("custody.test/log", &[7; 32]).unwrap());
+        let log = Arc::new(EmbeddedLog::open(&at("log"), Options::new(signer, clock.clone())).unwrap());
+        let shared: Arc<dyn Log> = log.clone();
+        let numbering = |id: &str, kind| Numbering {
+            log: shared.clone(),
+            clock: clock.clone(),
+            id: id.into(),
+            kind,
+            previous: None,
+            program: "test".into(),
+        };
+
+        let secrets = Arc::new(SecretStore::open(&at("secrets")).unwrap());
+        let version = secrets.put(ADMIN, 0, &hash_password(PASSWORD).unwrap()).unwrap();
+        let created =
+            log::Created { origin: log.origin().into(), verifier_key: log.verifier_key().to_string() };
+        let g = genesis(created, ADMIN, version);
+        let first = ((g.created, g.decision, g.role), (g.policy, g.user, g.password));
+        let producer =
+            Arc::new(Producer::start(numbering("custody", ProducerKind::Log), first).await.unwrap());
+        let proxy = numbering("proxy", ProducerKind::Proxy);
+        let proxy = Producer::start(proxy, Vec::<Draft<Failed>>::new()).await.unwrap();
+
+        let replica = Arc::new(Replica::new());
+        let (follower, followed) = (replica.clone(), shared.clone());
+        std::thread::spawn(move || follower.follow(&*followed));
+        let search = Arc::new(Search::open(&at("projections"), shared.clone()).unwrap());
+        let keys = Arc::new(FileKeyStore::open(&at("keys")).unwrap());
+        let now = clock.wall().0 / 1_000_000_000;
+        let authorities = Arc::new(Authorities::open(keys, &at("ca"), now).unwrap());
+        let names = ["localhost".to_owned()];
+        let server =
+            authorities.x509_server.issue(now, &names, &["127.0.0.1".parse().unwrap()], 3600).unwrap();
+        let config = tls::server_config(server, authorities.x509_client.certificate()).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let recordings = at("recordings");
+        let context = ApiContext {
+            log: shared,
+            producer: producer.clone(),
+            replica: replica.clone(),
+            search,
+            authorities: authorities.clone(),
+            passwords: Arc::new(PasswordVerification::new().unwrap()),
+            secrets,
+            limiter: Arc::new(Mutex::new(LoginLimiter::new(limits))),
+            clock: clock.clone(),
+            recordings: recordings.clone(),
+            ssh_address: "127.0.0.1:3022".into(),
+            login_seconds: 3600,
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = tokio::spawn(serve(listener, config, context, async {
+            // A sender that is gone says the same.
+            let _said = stopped.await;
+        }));
+        Self { dir, address, log, proxy, replica, authorities, clock, recordings, stop: Some(stop), served }
+    }
+
+    pub fn stop(&mut self) {
+        drop(self.stop.take());
+    }
+
+    fn builder(&self) -> reqwest::ClientBuilder {
+        let ca = reqwest::Certificate::from_pem(self.authorities.x509_server.pem().as_bytes()).unwrap();
+        Client::builder().tls_certs_only([ca]).https_only(true).no_proxy().timeout(Duration::from_secs(20))
+    }
+
+    pub fn person(&self, pem: Option<&str>) -> Person {
+        let mut builder = self.builder();
+        if let Some(pem) = pem {
+            builder = builder.identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap());
+        }
+        Person { http: builder.build().unwrap(), url: format!("https://{}", self.address) }
+    }
+
+    pub fn stranger(&self) -> Person {
+        self.person(None)
+    }
+
+    pub async fn try_login(&self, user: &str, password: &str) -> (StatusCode, String, String) {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let body =
+            json!({ "user": user, "password": password, "ssh_public_key": SSH_KEY, "x509_request": request });
+        let answer = self.stranger().request_post("/v1/login").json(&body).send().await.unwrap();
+        (answer.status(), answer.text().await.unwrap(), key.serialize_pem())
+    }
+
+    pub async fn login(&self, user: &str, password: &str) -> Person {
+        let (status, body, key) = self.try_login(user, password).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        self.person(Some(&format!("{}\n{key}", body["x509_certificate"].as_str().unwrap())))
+    }
+
+    pub async fn admin(&self) -> Person {
+        self.login(ADMIN, PASSWORD).await
+    }
+
+    /// An operator who may read nothing but his own.
+    pub async fn operator(&self, admin: &Person) -> Person {
+        admin.done("create-role", json!({ "name": "operator" })).await;
+        admin.done("create-user", json!({ "name": "ana", "roles": ["operator"] })).await;
+        admin.done("set-password", json!({ "name": "ana", "password": PASSWORD })).await;
+        self.login("ana", PASSWORD).await
+    }
+
+    /// All events of a type, in order.
+    pub fn told(&self, kind: &str) -> Vec<Value> {
+        let entries = self.log.read(0, usize::MAX, usize::MAX).unwrap();
+        let events = entries.iter().map(|entry| serde_json::from_slice::<Value>(&entry.bytes).unwrap());
+        events.filter(|event| event["type"] == kind).collect()
+    }
+}
+
+impl Person {
+    pub fn request(&self, path: &str) -> RequestBuilder {
+        self.http.get(format!("{}{path}", self.url))
+    }
+
+    pub fn request_post(&self, path: &str) -> RequestBuilder {
+        self.http.post(format!("{}{path}", self.url))
+    }
+
+    pub async fn get(&self, path: &str) -> (StatusCode, String) {
+        let answer = self.request(path).send().await.unwrap();
+        (answer.status(), answer.text().await.unwrap())
+    }
+
+    pub async fn json(&self, path: &str) -> Value {
+        let (status, body) = self.get(path).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    pub async fn command(&self, name: &str, body: Value) -> (StatusCode, Value) {
+        let answer = self.request_post(&format!("/v1/commands/{name}")).json(&body).send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    }
+
+    pub async fn done(&self, name: &str, body: Value) -> Value {
+        let (status, answer) = self.command(name, body).await;
+        assert_eq!(status, StatusCode::OK, "{name}: {answer}");
+        answer
+    }
+
+    /// One page of entries with the next cursor.
+    pub async fn page(&self, query: &str) -> (Vec<Value>, String) {
+        let answer = self
+            .request(&format!("/v1/events?{query}"))
+            .header("accept", "application/x-ndjson")
+            .send()
+            .await
+            .unwrap();
+        let status = answer.status();
+        let cursor = answer.headers().get("custody-cursor").map(|v| v.to_str().unwrap().to_owned());
+        let body = answer.text().await.unwrap();
+        assert_eq!(status, StatusCode::OK, "{query}: {body}");
+        (body.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), cursor.unwrap())
+    }
+}

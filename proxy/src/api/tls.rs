@@ -1,0 +1,173 @@
+//! The listener: TLS 1.3 and 1.2, client certificates when they are shown, and a bound on everything that a stranger
+//! may make us hold or wait for.
+
+use super::identity::Peer;
+use crate::ca::x509::ServerIdentity;
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::CertificateDer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+/// Connections at once; further ones wait in the kernel.
+pub const CONNECTIONS_MAX: usize = 1024;
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a request's head may take, and a connection may idle.
+const HEAD: Duration = Duration::from_secs(15);
+/// A request's head, in bytes.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Header lines of a request.
+const HEADERS_MAX: usize = 64;
+/// How long a reader may leave what was sent unread before the connection is cut.
+const UNREAD_MILLISECONDS: u32 = 60_000;
+/// How long answers may go on after shutdown.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Why there is no TLS configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The certificate, the key or the client CA isn't what it should be.
+    #[error("the API's TLS can't be set up: {0}")]
+    Rustls(#[from] rustls::Error),
+    /// The client CA can't verify anybody.
+    #[error("the API's TLS can't be set up: the client CA is no use: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// A server that shows `server` and verifies client certificates of `client_ca` where they are shown.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn server_config(
+    server: ServerIdentity,
+    client_ca: &CertificateDer<'static>,
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(client_ca.clone())?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![server.issued.certificate], server.key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The accept loop.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    router: Router,
+    close: watch::Sender<bool>,
+    closing: watch::Receiver<bool>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let acceptor = TlsAcceptor::from(tls);
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    tokio::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &room) => accepted?,
+        };
+        let (stream, address, place) = accepted;
+        let (acceptor, router, closing) = (acceptor.clone(), router.clone(), closing.clone());
+        tokio::spawn(async move {
+            connection(stream, address, acceptor, router, closing).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    close.send_replace(true);
+    let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
+    if tokio::time::timeout(DRAIN, room.acquire_many(all)).await.is_err() {
+        tracing::warn!(
+            "requests were cut: they were still being answered {} s after shutdown",
+            DRAIN.as_secs()
+        );
+    }
+    Ok(())
+}
+
+/// The next connection, once there is room for it.
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(room).acquire_owned().await.map_err(std::io::Error::other)?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => return Ok((stream, address, place)),
+            // Of one connection that was gone before we took it, or no more files for now.
+            Err(error) => {
+                tracing::warn!(%error, "a connection wasn't accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    acceptor: TlsAcceptor,
+    router: Router,
+    mut closing: watch::Receiver<bool>,
+) {
+    if let Err(error) = stream.set_nodelay(true).and_then(|()| cut_when_unread(&stream)) {
+        tracing::debug!(%address, %error, "the connection is gone already");
+        return;
+    }
+    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%address, %error, "no TLS handshake"),
+        Err(_) => return tracing::debug!(%address, "the TLS handshake took too long"),
+    };
+    let certificate = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .map(|certificate| certificate.clone().into_owned());
+    let peer = Peer { address, certificate };
+    let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
+    let http = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(http);
+    let ended = tokio::select! {
+        ended = &mut http => ended,
+        () = closed(&mut closing) => {
+            http.as_mut().graceful_shutdown();
+            http.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%address, %error, "a connection broke");
+    }
+}
+
+/// Waits until the listener closes; one that is gone has closed.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    let _either = closing.wait_for(|closing| *closing).await.is_ok();
+}
+
+/// TCP_USER_TIMEOUT: the kernel cuts a connection whose reader takes nothing for so long, also one that still
+/// answers that its window is closed.
+fn cut_when_unread(stream: &TcpStream) -> std::io::Result<()> {
+    rustix::net::sockopt::set_tcp_user_timeout(stream, UNREAD_MILLISECONDS).map_err(std::io::Error::from)
+}
