@@ -1,0 +1,237 @@
+//! The one configuration file: TOML in, types that can't be wrong out. Unknown keys are errors that name the line.
+
+use serde::Deserialize;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Everything that `custodyd` is told.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The data directory: log, keys, secrets, recordings, projections.
+    pub data: PathBuf,
+    /// This program's name as a producer of events.
+    #[serde(default = "default_name")]
+    pub name: String,
+    /// The log's origin (C2SP tlog-checkpoint): a schema-less URL without a trailing slash. Fixed at `init`.
+    pub origin: String,
+    /// The HTTPS API.
+    pub api: Api,
+    /// The SSH proxy.
+    pub ssh: Ssh,
+    /// Recordings.
+    #[serde(default)]
+    pub recording: Recording,
+    /// Certificates.
+    #[serde(default)]
+    pub certificates: Certificates,
+}
+
+/// `[api]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Api {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// DNS names and addresses that its certificate is good for.
+    pub names: Vec<String>,
+}
+
+/// `[ssh]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ssh {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What people connect to, `host:port`, when it isn't `listen`.
+    pub public_address: Option<String>,
+    /// Names and addresses that its host certificate is good for.
+    pub names: Vec<String>,
+    /// The addresses that targets see the proxy come from: written into each session's certificate.
+    pub source_addresses: Vec<IpAddr>,
+    /// How long live sessions may go on after SIGTERM, in seconds.
+    #[serde(default = "default_drain_seconds")]
+    pub drain_seconds: u64,
+    /// How long a live session may go on without the log taking evidence, in seconds.
+    #[serde(default = "default_log_outage_seconds")]
+    pub log_outage_seconds: u64,
+    /// Authenticated and unauthenticated connections at once.
+    #[serde(default = "default_connections_max")]
+    pub connections_max: usize,
+}
+
+/// `[recording]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recording {
+    /// Output of a program without a terminal that is recorded whole, in bytes; beyond it length and SHA-256.
+    pub exec_bytes_max: u64,
+}
+
+/// `[certificates]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Certificates {
+    /// How long a login lasts, in hours.
+    pub login_hours: u64,
+}
+
+impl Default for Recording {
+    fn default() -> Self {
+        Self { exec_bytes_max: 1 << 20 }
+    }
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self { login_hours: 8 }
+    }
+}
+
+fn default_name() -> String {
+    "custody".to_owned()
+}
+
+const fn default_drain_seconds() -> u64 {
+    10
+}
+
+const fn default_log_outage_seconds() -> u64 {
+    30
+}
+
+const fn default_connections_max() -> usize {
+    4096
+}
+
+/// Why the configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It can't be read.
+    #[error("the configuration {path} can't be read: {cause}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// It isn't what it should be; the parser's message names line and key.
+    #[error("the configuration {path} is wrong: {message}")]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
+        Self::parse(&text).map_err(|message| ConfigError::Wrong { path: path.to_owned(), message })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| describe(text, &error))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let origin_ok = !self.origin.is_empty()
+            && !self.origin.contains("://")
+            && !self.origin.ends_with('/')
+            && !self.origin.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+');
+        if !origin_ok {
+            return Err(format!(
+                "origin = \"{}\" must be a URL without scheme, trailing slash, blank or +, e.g. custody.example.com/log",
+                self.origin
+            ));
+        }
+        let name_ok = !self.name.is_empty()
+            && self.name.len() <= 64
+            && self.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if !name_ok {
+            return Err(format!("name = \"{}\" must be 1 to 64 letters, digits, - _ or .", self.name));
+        }
+        if self.ssh.source_addresses.is_empty() {
+            return Err("ssh.source_addresses is empty: targets would refuse every session, name the proxy's own address".into());
+        }
+        if !(1..=720).contains(&self.certificates.login_hours) {
+            return Err("certificates.login_hours must be 1 to 720".into());
+        }
+        Ok(())
+    }
+
+    /// What people connect to by SSH, `host:port`.
+    pub fn ssh_address(&self) -> String {
+        self.ssh.public_address.clone().unwrap_or_else(|| self.ssh.listen.to_string())
+    }
+
+    /// How long live sessions may go on after SIGTERM.
+    pub fn drain(&self) -> Duration {
+        Duration::from_secs(self.ssh.drain_seconds)
+    }
+
+    /// How long a live session may go on without evidence.
+    pub fn log_outage(&self) -> Duration {
+        Duration::from_secs(self.ssh.log_outage_seconds)
+    }
+}
+
+/// The parser's message in one line, with the line it is about.
+fn describe(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map(|span| 1 + text.get(..span.start).unwrap_or_default().matches('\n').count());
+    let message = error.message().replace('\n', " ");
+    match line {
+        Some(line) => format!("line {line}: {message}"),
+        None => message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+data = "/var/lib/custody"
+origin = "custody.test/log"
+[api]
+listen = "127.0.0.1:3080"
+names = ["localhost"]
+[ssh]
+listen = "127.0.0.1:3022"
+names = ["127.0.0.1"]
+source_addresses = ["127.0.0.1"]
+"#;
+
+    #[test]
+    fn defaults_fill_what_is_left_out() {
+        let config = Config::parse(GOOD).unwrap();
+        assert_eq!((config.name.as_str(), config.recording.exec_bytes_max), ("custody", 1 << 20));
+        assert_eq!(config.ssh_address(), "127.0.0.1:3022");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        let unknown = GOOD.replace("names = [\"localhost\"]", "names = []\nlisten_adress = \"x\"");
+        assert!(Config::parse(&unknown).unwrap_err().starts_with("line 7: unknown field `listen_adress`"));
+        for (from, to, says) in [
+            ("custody.test/log", "https://custody.test/", "without scheme"),
+            ("source_addresses = [\"127.0.0.1\"]", "source_addresses = []", "source_addresses is empty"),
+            ("127.0.0.1:3080", "3080", "line 5"),
+        ] {
+            let text = GOOD.replace(from, to);
+            if text != GOOD {
+                let error = Config::parse(&text).unwrap_err();
+                assert!(error.contains(says), "{error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! `custodyd`: puts the log, the certificate authorities, the API and the proxy together.
+
+mod config;
+mod data;
+mod init;
+mod keys;
+mod run;
+mod seal;
+
+use clap::{Parser, Subcommand};
+use config::Config;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// The daemon of Custody
+#[derive(Parser)]
+#[command(name = "custodyd", version)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make keys and begin a log with its first administrator, whose password is read from standard input
+    Init {
+        /// The configuration
+        #[arg(long)]
+        config: PathBuf,
+        /// The administrator's user name
+        #[arg(long)]
+        admin: String,
+    },
+    /// Serve until SIGTERM
+    Run {
+        /// The configuration
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let command = CommandLine::parse().command;
+    let filter = EnvFilter::try_from_env("CUSTODYD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    match start(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // If standard error is gone there is nobody to tell.
+            let _written = writeln!(std::io::stderr(), "custodyd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(command: Command) -> anyhow::Result<()> {
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        anyhow::bail!("another TLS provider is installed already");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match command {
+        Command::Init { config, admin } => runtime.block_on(init::init(&Config::read(&config)?, &admin)),
+        Command::Run { config } => runtime.block_on(run::run(Config::read(&config)?)),
+    }
+}

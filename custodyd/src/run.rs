@@ -1,0 +1,278 @@
+//! `custodyd run`: recovers the log, derives the state, serves the API and the proxy, and drains at SIGTERM.
+
+use crate::config::Config;
+use crate::data::DataDir;
+use crate::keys::{Certifier, LogSigner, about};
+use crate::seal;
+use anyhow::{Context as _, bail};
+use custody_core::clock::{Clock, SystemClock};
+use custody_core::event::certificate::Authority;
+use custody_core::event::session::EndReason;
+use custody_core::event::{Actor, ByteString, Draft, Outcome, ProducerKind, Target, producer};
+use custody_core::log::embedded::{EmbeddedLog, Options};
+use custody_core::log::{Log, Numbering, Producer};
+use custody_core::search::Search;
+use custody_core::state::follow::Replica;
+use custody_core::state::sessions::Session;
+use custody_proxy::api::{self, ApiContext};
+use custody_proxy::ca::ssh::HostRequest;
+use custody_proxy::ca::store::{FileKeyStore, KeyAlgorithm, KeyStore};
+use custody_proxy::ca::{Authorities, SSH_PROXY_HOST_KEY};
+use custody_proxy::login::password::PasswordVerification;
+use custody_proxy::login::rate::{LoginLimiter, LoginLimits};
+use custody_proxy::login::secrets::SecretStore;
+use custody_proxy::session::close::{self, Orphan};
+use custody_proxy::session::live::{EndCause, LiveSessions};
+use custody_proxy::session::{Access, rights};
+use custody_proxy::ssh::accept;
+use custody_proxy::ssh::certificate::TrustedAuthorities;
+use custody_proxy::ssh::transport::host_key::HostKey;
+use custody_proxy::ssh::transport::leg::ServerConfig;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// What `producer.started` says of this program.
+pub const PROGRAM: &str = concat!("custodyd ", env!("CARGO_PKG_VERSION"));
+/// How long the certificates of this daemon's own listeners are good for, in seconds; made anew at each start.
+const SERVER_SECONDS: u64 = 397 * 24 * 3600;
+/// How long sessions may take to say their end after they were told to.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let data = DataDir::new(&config.data);
+    if !data.is_begun() {
+        bail!("{} holds no log yet: begin one with `custodyd init`", data.path().display());
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let now = clock.wall().0 / 1_000_000_000;
+    let keys = Arc::new(FileKeyStore::open(&data.keys())?);
+    let store: Arc<dyn KeyStore> = Arc::clone(&keys) as _;
+    let authorities = Arc::new(Authorities::open(Arc::clone(&store), &data.public(), now)?);
+    let signer = LogSigner::open(Arc::clone(&store), &config.origin, false)?;
+
+    let embedded =
+        Arc::new(EmbeddedLog::open(&data.log(), Options::new(Arc::new(signer), Arc::clone(&clock)))?);
+    let recovery = embedded.recovery();
+    if recovery.cut_bytes > 0 {
+        tracing::warn!(
+            "the log was cut off in the middle of a write: {} bytes that were never acknowledged are gone",
+            recovery.cut_bytes
+        );
+    }
+    tracing::info!(
+        "the log {} holds {} events; no witness is configured, so nobody would notice if an older copy were put in its place",
+        config.origin,
+        recovery.entries
+    );
+    let log: Arc<dyn Log> = Arc::clone(&embedded) as _;
+
+    let replica = Arc::new(Replica::new());
+    replica.catch_up(&*log, |done, of| tracing::debug!("state: {done} of {of} events"))?;
+    match replica.read(|state| state.log().map(|log| log.origin.clone())) {
+        Some(origin) if origin == config.origin => {}
+        Some(origin) => {
+            bail!("the log is {origin}, the configuration says {}: which one is meant?", config.origin)
+        }
+        None => bail!(
+            "the log in {} has no beginning: `custodyd init` was cut off; remove the directory and run it again",
+            data.path().display()
+        ),
+    }
+    std::thread::Builder::new().name("state".to_owned()).spawn({
+        let (replica, log) = (Arc::clone(&replica), Arc::clone(&log));
+        move || {
+            if let Err(error) = replica.follow(&*log) {
+                tracing::error!("the state no longer follows the log: {error}");
+            }
+        }
+    })?;
+
+    let api_listener = TcpListener::bind(config.api.listen)
+        .await
+        .with_context(|| format!("the API can't listen on {}", config.api.listen))?;
+    let ssh_listener = TcpListener::bind(config.ssh.listen)
+        .await
+        .with_context(|| format!("the SSH proxy can't listen on {}", config.ssh.listen))?;
+
+    let numbering = |id: String, kind| Numbering {
+        previous: replica.read(|state| state.producers().previous(&id)),
+        log: Arc::clone(&log),
+        clock: Arc::clone(&clock),
+        id,
+        kind,
+        program: PROGRAM.to_owned(),
+    };
+    let nothing = Vec::<Draft<producer::Started>>::new;
+    let log_producer =
+        Arc::new(Producer::start(numbering(config.name.clone(), ProducerKind::Log), nothing()).await?);
+    let proxy_producer = Arc::new(
+        Producer::start(numbering(format!("{}-proxy", config.name), ProducerKind::Proxy), nothing()).await?,
+    );
+
+    // Without an error channel of its own, a projection that can't follow says so in the log of this program and in
+    // the answers of the API.
+    let search = Arc::new(Search::open(&data.projections(), Arc::clone(&log))?);
+
+    let (host_key, tls) = server_identities(&config, &keys, &store, &authorities, &log_producer, now).await?;
+    let access = Arc::new(Access {
+        proxy: Arc::clone(&proxy_producer),
+        replica: Arc::clone(&replica),
+        certifier: Arc::new(Certifier {
+            authorities: Arc::clone(&authorities),
+            producer: Arc::clone(&log_producer),
+            clock: Arc::clone(&clock),
+        }),
+        clock: Arc::clone(&clock),
+        recordings: data.recordings(),
+        source_addresses: config.ssh.source_addresses.clone(),
+        exec_bytes_max: config.recording.exec_bytes_max,
+        log_outage: config.log_outage(),
+        client_authorities: Arc::new(TrustedAuthorities::new([&authorities.ssh_client.public_key()])),
+        host_authorities: Arc::new(TrustedAuthorities::new([&authorities.ssh_host.public_key()])),
+        live: Arc::new(LiveSessions::default()),
+    });
+    let orphans =
+        replica.read(|state| state.sessions().live().map(|(id, session)| orphan(id, session)).collect());
+    let closed = close::close_orphans(&access, orphans).await?;
+    if closed > 0 {
+        tracing::warn!("{closed} sessions were cut off when the proxy died; each has an end now");
+    }
+
+    let (stop, stopping) = watch::channel(false);
+    let context = ApiContext {
+        log: Arc::clone(&log),
+        producer: Arc::clone(&log_producer),
+        replica: Arc::clone(&replica),
+        search,
+        authorities,
+        passwords: Arc::new(PasswordVerification::new()?),
+        secrets: Arc::new(SecretStore::open(&data.secrets())?),
+        limiter: Arc::new(Mutex::new(LoginLimiter::new(LoginLimits::default()))),
+        clock: Arc::clone(&clock),
+        recordings: data.recordings(),
+        ssh_address: config.ssh_address(),
+        login_seconds: config.certificates.login_hours * 3600,
+    };
+    let mut api_stop = stopping.clone();
+    let api = tokio::spawn(api::serve(api_listener, tls, context, async move {
+        // A sender that is gone is a stop as well.
+        let _stopped = api_stop.wait_for(|stop| *stop).await;
+    }));
+    let server = Arc::new(ServerConfig::new(vec![host_key]));
+    let ssh = tokio::spawn(accept::serve(
+        ssh_listener,
+        server,
+        Arc::clone(&access),
+        config.ssh.connections_max,
+        stopping,
+    ));
+    tokio::spawn(rights::watch(Arc::clone(&access)));
+    tokio::spawn(seal::seal_each_second(Arc::clone(&log_producer)));
+    tracing::info!("serving: API on {}, SSH on {}", config.api.listen, config.ssh.listen);
+
+    wait_for_stop().await?;
+    tracing::info!("stopping: {} sessions are live", access.live.sessions().len());
+    stop.send_replace(true);
+    ssh.await?;
+    drain(&access, config.drain()).await;
+    for producer in [&proxy_producer, &log_producer] {
+        let stopped = Draft::new(Actor::system("custodyd"), producer::Stopped {}).outcome(Outcome::Success);
+        if let Err(error) = producer.append(stopped).await {
+            tracing::error!("the end of a producer could not be recorded: {error}");
+        }
+    }
+    if let Err(error) = api.await? {
+        tracing::error!("the API ended with an error: {error}");
+    }
+    // Writing and signing what waits takes a moment: not on a thread of the runtime.
+    tokio::task::spawn_blocking(move || embedded.close()).await?;
+    Ok(())
+}
+
+/// SIGTERM or SIGINT.
+async fn wait_for_stop() -> anyhow::Result<()> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}
+
+/// Lets sessions end by themselves for a while, then ends them.
+async fn drain(access: &Access, patience: Duration) {
+    if tokio::time::timeout(patience, access.live.drained()).await.is_ok() {
+        return;
+    }
+    for session in access.live.sessions() {
+        let detail = "the proxy is being stopped".to_owned();
+        access.live.end(session, EndCause { reason: EndReason::ProxyStopped, detail, cause: None });
+    }
+    if tokio::time::timeout(LAST_WORDS, access.live.drained()).await.is_err() {
+        tracing::error!(
+            "{} sessions did not end in time: the next start says their end",
+            access.live.sessions().len()
+        );
+    }
+}
+
+fn orphan(id: custody_core::event::SessionId, session: &Session) -> Orphan {
+    Orphan {
+        session: id,
+        actor: session.opened.actor.clone(),
+        target: Some(Target {
+            address: None,
+            kind: "node".to_owned(),
+            login: Some(ByteString::from_text(&session.opened.login)),
+            name: session.opened.node.clone(),
+        }),
+        cause: session.opened.decision,
+        last_evidence: session.last_evidence,
+    }
+}
+
+/// The proxy's host key with a certificate, and the API's TLS; both certificates are in the log before they are shown.
+async fn server_identities(
+    config: &Config,
+    keys: &FileKeyStore,
+    store: &Arc<dyn KeyStore>,
+    authorities: &Authorities,
+    producer: &Producer,
+    now: u64,
+) -> anyhow::Result<(HostKey, Arc<rustls::ServerConfig>)> {
+    if store.load(SSH_PROXY_HOST_KEY)?.is_none() {
+        let _public = store.generate(SSH_PROXY_HOST_KEY, KeyAlgorithm::Ed25519)?;
+    }
+    let key = keys.host_private_key(SSH_PROXY_HOST_KEY)?;
+    let request = HostRequest {
+        public_key: key.public_key().clone(),
+        names: config.ssh.names.clone(),
+        key_id: format!("{}-proxy", config.name),
+        valid_seconds: SERVER_SECONDS,
+    };
+    let host = authorities.ssh_host.issue(now, &request)?;
+    let (addresses, names): (Vec<_>, Vec<_>) =
+        config.api.names.iter().partition(|name| name.parse::<IpAddr>().is_ok());
+    let addresses: Vec<IpAddr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
+    let names: Vec<String> = names.into_iter().cloned().collect();
+    let server = authorities.x509_server.issue(now, &names, &addresses, SERVER_SECONDS)?;
+    let draft = |data| Draft::new(Actor::system("custodyd"), data).outcome(Outcome::Success);
+    let issued = &server.issued;
+    let x509 = custody_core::event::certificate::Issued {
+        authority: Authority::ServerX509,
+        key: issued.key_sha256.clone(),
+        principals: config.api.names.clone(),
+        serial: issued.serial.clone(),
+        subject: issued.common_name.clone(),
+        valid_from: custody_core::event::Timestamp::from_seconds(issued.not_before),
+        valid_until: custody_core::event::Timestamp::from_seconds(issued.not_after),
+    };
+    let _durable = producer.append((draft(about(Authority::HostSsh, &host)), draft(x509))).await?;
+    let host_key = HostKey::new(&key, Some(&host.certificate))?;
+    Ok((host_key, api::tls::server_config(server, authorities.x509_client.certificate())?))
+}
