@@ -1,0 +1,366 @@
+//! Commands that change state: each is decided by the server on the log's state and becomes an event.
+
+use crate::client::Client;
+use crate::login::password;
+use crate::profile::Home;
+use crate::table;
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// `custody node`
+#[derive(Subcommand)]
+pub enum Node {
+    /// Make a server known
+    Add {
+        /// Its name: what people type before .custody
+        name: String,
+        /// HOST:PORT of its sshd
+        address: String,
+        /// Pin this host key (a file such as /etc/ssh/ssh_host_ed25519_key.pub) instead of asking for a certificate
+        #[arg(long)]
+        host_key: Option<PathBuf>,
+        /// KEY=VALUE that policies may ask for
+        #[arg(long, value_parser = label)]
+        label: Vec<(String, String)>,
+    },
+    /// Certify a server's host key and print what its sshd_config needs
+    Enroll {
+        /// Its name
+        name: String,
+        /// Its public host key
+        #[arg(long, default_value = "/etc/ssh/ssh_host_ed25519_key.pub")]
+        host_key_pub: PathBuf,
+        /// Write the files into this folder instead of /etc/ssh
+        #[arg(long, default_value = "/etc/ssh")]
+        out: PathBuf,
+    },
+    /// Forget a server; live sessions to it end
+    Rm {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `custody user`
+#[derive(Subcommand)]
+pub enum User {
+    /// Make a user
+    Add {
+        /// The name, for good
+        name: String,
+        /// A role; may be given several times
+        #[arg(long)]
+        role: Vec<String>,
+        /// Read the password from standard input (one line) instead of asking for it
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Set all roles of a user anew
+    Roles {
+        /// The user
+        name: String,
+        /// A role; may be given several times; none takes all away
+        #[arg(long)]
+        role: Vec<String>,
+    },
+    /// Set a password
+    Password {
+        /// The user
+        name: String,
+        /// Read the password from standard input (one line) instead of asking for it
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Remove a user; live sessions end
+    Rm {
+        /// The user
+        name: String,
+    },
+}
+
+/// `custody role`
+#[derive(Subcommand)]
+pub enum Role {
+    /// Make a role
+    Add {
+        /// Its name
+        name: String,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// Remove a role from everybody
+    Rm {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `custody policy`
+#[derive(Subcommand)]
+pub enum Policy {
+    /// Put a document of Cedar policies in force; one of that name is replaced
+    Upload {
+        /// The document's name
+        name: String,
+        /// Cedar text; each policy needs an @id
+        file: PathBuf,
+    },
+    /// Print the documents in force
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a document out of force
+    Rm {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `custody lock`
+#[derive(clap::Args)]
+pub struct Lock {
+    /// A user
+    #[arg(long)]
+    user: Option<String>,
+    /// A node
+    #[arg(long)]
+    node: Option<String>,
+    /// Everybody with a role
+    #[arg(long)]
+    role: Option<String>,
+    /// An account at targets
+    #[arg(long)]
+    login: Option<String>,
+    /// One session
+    #[arg(long)]
+    session: Option<String>,
+    /// What the people concerned are told
+    #[arg(long)]
+    reason: String,
+    /// When it runs out, RFC 3339; never if left out
+    #[arg(long)]
+    expires: Option<String>,
+    /// A name for it; one is made if left out
+    #[arg(long)]
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Done {
+    index: u64,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a label is KEY=VALUE".to_owned()),
+    }
+}
+
+async fn command(name: &str, body: Value, done: &str) -> anyhow::Result<()> {
+    let (client, _) = Client::logged_in(&Home::find()?)?;
+    let answer: Done = client.post(&format!("/v1/commands/{name}"), &body).await?;
+    println!("{done} (event {})", answer.index);
+    Ok(())
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))
+}
+
+/// Runs `custody node …`.
+pub async fn node(command_line: Node) -> anyhow::Result<()> {
+    match command_line {
+        Node::Add { name, address, host_key, label } => {
+            let host_key = host_key.map(|path| read(&path)).transpose()?.map(|line| line.trim().to_owned());
+            let labels: BTreeMap<_, _> = label.into_iter().collect();
+            let mut body = json!({ "name": name, "address": address, "labels": labels });
+            if let Some(key) = host_key {
+                body["host_key"] = key.into();
+            }
+            command(
+                "add-node",
+                body,
+                &format!("{name} is known: next, `custody node enroll {name}` on that server"),
+            )
+            .await
+        }
+        Node::Enroll { name, host_key_pub, out } => enroll(&name, &host_key_pub, &out).await,
+        Node::Rm { name } => {
+            command("remove-node", json!({ "name": name }), &format!("{name} is forgotten")).await
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Enrolled {
+    host_certificate: String,
+    target_ssh: String,
+}
+
+async fn enroll(name: &str, host_key_pub: &Path, out: &Path) -> anyhow::Result<()> {
+    let Some(file) = host_key_pub.file_name().and_then(|f| f.to_str()).and_then(|f| f.strip_suffix(".pub"))
+    else {
+        bail!("{} is no public host key: its name ends with .pub", host_key_pub.display());
+    };
+    let (client, _) = Client::logged_in(&Home::find()?)?;
+    let body = json!({ "name": name, "host_public_key": read(host_key_pub)?.trim() });
+    let answer: Enrolled = client.post("/v1/commands/enroll-node", &body).await?;
+    let (ca, certificate) = (out.join("custody_target_ca.pub"), out.join(format!("{file}-cert.pub")));
+    for (path, content) in [(&ca, &answer.target_ssh), (&certificate, &answer.host_certificate)] {
+        put(path, content).with_context(|| format!("{} can't be written", path.display()))?;
+    }
+    println!("# {name} is enrolled. Put these lines into its sshd_config and reload sshd:");
+    println!("TrustedUserCAKeys {}", ca.display());
+    println!("HostKey {}", host_key_pub.with_file_name(file).display());
+    println!("HostCertificate {}", certificate.display());
+    Ok(())
+}
+
+/// Public material, readable by all.
+fn put(path: &Path, content: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let mut file = std::fs::File::create(path)?;
+    writeln!(file, "{}", content.trim_end())?;
+    file.sync_all()
+}
+
+/// Runs `custody user …`.
+pub async fn user(command_line: User) -> anyhow::Result<()> {
+    match command_line {
+        User::Add { name, role, password_stdin } => {
+            let secret = password(password_stdin, &format!("Password for {name}: "))?;
+            command("create-user", json!({ "name": name, "roles": role }), &format!("{name} is a user"))
+                .await?;
+            set_password(&name, &secret).await
+        }
+        User::Roles { name, role } => {
+            command(
+                "set-roles",
+                json!({ "name": name, "roles": role }),
+                &format!("{name} has the roles {}", role.join(", ")),
+            )
+            .await
+        }
+        User::Password { name, password_stdin } => {
+            let secret = password(password_stdin, &format!("Password for {name}: "))?;
+            set_password(&name, &secret).await
+        }
+        User::Rm { name } => {
+            command("remove-user", json!({ "name": name }), &format!("{name} is no longer a user")).await
+        }
+    }
+}
+
+async fn set_password(name: &str, secret: &str) -> anyhow::Result<()> {
+    command(
+        "set-password",
+        json!({ "name": name, "password": secret }),
+        &format!("{name} has a new password"),
+    )
+    .await
+}
+
+/// Runs `custody role …`.
+pub async fn role(command_line: Role) -> anyhow::Result<()> {
+    match command_line {
+        Role::Add { name, description } => {
+            command(
+                "create-role",
+                json!({ "name": name, "description": description }),
+                &format!("{name} is a role"),
+            )
+            .await
+        }
+        Role::Rm { name } => {
+            command("remove-role", json!({ "name": name }), &format!("{name} is no longer a role")).await
+        }
+    }
+}
+
+/// Runs `custody policy …`.
+pub async fn policy(command_line: Policy) -> anyhow::Result<()> {
+    match command_line {
+        Policy::Upload { name, file } => {
+            command(
+                "upload-policy",
+                json!({ "name": name, "text": read(&file)? }),
+                &format!("{name} is in force"),
+            )
+            .await
+        }
+        Policy::Rm { name } => {
+            command("remove-policy", json!({ "name": name }), &format!("{name} is out of force")).await
+        }
+        Policy::Ls { json } => {
+            let state = state().await?;
+            let documents = state.get("policies").cloned().unwrap_or_default();
+            if json {
+                println!("{documents}");
+            } else {
+                for (name, document) in documents.as_object().into_iter().flatten() {
+                    println!("// {}\n{}", table::printable(name), table::field(document, "/text").trim_end());
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn state() -> anyhow::Result<Value> {
+    let (client, _) = Client::logged_in(&Home::find()?)?;
+    client.get_json("/v1/state", &[]).await
+}
+
+/// Runs `custody lock`.
+pub async fn lock(lock: Lock) -> anyhow::Result<()> {
+    let mut matches = json!({});
+    for (key, value) in [
+        ("user", lock.user),
+        ("node", lock.node),
+        ("role", lock.role),
+        ("login", lock.login),
+        ("session", lock.session),
+    ] {
+        if let Some(value) = value {
+            matches[key] = value.into();
+        }
+    }
+    let name = lock.name.unwrap_or_else(|| format!("lock-{}", uuid::Uuid::now_v7().simple()));
+    let mut body = json!({ "name": name, "matches": matches, "reason": lock.reason });
+    if let Some(expires) = lock.expires {
+        body["expires"] = expires.into();
+    }
+    command("create-lock", body, &format!("locked: lift it with `custody unlock {name}`")).await
+}
+
+/// Runs `custody unlock`.
+pub async fn unlock(name: String) -> anyhow::Result<()> {
+    command("lift-lock", json!({ "name": name }), "lifted").await
+}
+
+/// Runs `custody locks`.
+pub async fn locks(as_json: bool) -> anyhow::Result<()> {
+    let locks = state().await?.get("locks").cloned().unwrap_or_default();
+    if as_json {
+        println!("{locks}");
+        return Ok(());
+    }
+    let rows = locks.as_object().into_iter().flatten().map(|(name, lock)| {
+        vec![
+            name.clone(),
+            table::field(lock, "/matches"),
+            table::field(lock, "/reason"),
+            table::field(lock, "/expires"),
+        ]
+    });
+    table::print(&["name", "matches", "reason", "expires"], rows.collect(), "Nothing is locked.");
+    Ok(())
+}

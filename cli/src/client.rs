@@ -1,0 +1,120 @@
+//! The API as the client sees it: HTTPS with the person's own certificate, and errors as the server words them.
+
+use crate::profile::{Home, Profile};
+use anyhow::{Context as _, anyhow, bail};
+use reqwest::{Method, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// A connection to one Custody.
+pub struct Client {
+    http: reqwest::Client,
+    api: String,
+}
+
+impl Client {
+    /// With the certificate of the last login.
+    pub fn logged_in(home: &Home) -> anyhow::Result<(Self, Profile)> {
+        let profile = home.profile()?;
+        let pem = format!("{}\n{}", home.read("client.pem")?, home.read("client.key")?);
+        let identity = reqwest::Identity::from_pem(pem.as_bytes())
+            .context("the client certificate of the last login is damaged: log in again")?;
+        let client = Self::build(&profile.api, &home.read("ca.pem")?, Some(identity))?;
+        Ok((client, profile))
+    }
+
+    /// Without one, before login.
+    pub fn anonymous(api: &str, ca: &str) -> anyhow::Result<Self> {
+        Self::build(api, ca, None)
+    }
+
+    fn build(api: &str, ca: &str, identity: Option<reqwest::Identity>) -> anyhow::Result<Self> {
+        if !api.starts_with("https://") {
+            bail!("{api} is no API address: it starts with https://");
+        }
+        let certificates = reqwest::Certificate::from_pem_bundle(ca.as_bytes())
+            .context("the CA file holds no PEM certificate")?;
+        let mut builder = reqwest::Client::builder()
+            .tls_certs_only(certificates)
+            .https_only(true)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(10));
+        if let Some(identity) = identity {
+            builder = builder.identity(identity);
+        }
+        Ok(Self { http: builder.build()?, api: api.trim_end_matches('/').to_owned() })
+    }
+
+    /// Asks; any status but success is an error with the server's own words.
+    pub async fn get(&self, path: &str, query: &[(&str, String)], accept: &str) -> anyhow::Result<Response> {
+        let request = self.http.get(self.url(path, query)?).header("accept", accept);
+        self.checked(Method::GET, path, request).await
+    }
+
+    fn url(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<reqwest::Url> {
+        let mut url: reqwest::Url =
+            format!("{}{path}", self.api).parse().context("the API's address is no URL")?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        Ok(url)
+    }
+
+    /// Asks for JSON.
+    pub async fn get_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> anyhow::Result<T> {
+        self.get(path, query, "application/json")
+            .await?
+            .json()
+            .await
+            .with_context(|| format!("{path}: the answer isn't what it should be"))
+    }
+
+    /// Sends JSON and reads JSON.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+        let request = self.http.post(format!("{}{path}", self.api)).json(body);
+        let response = self.checked(Method::POST, path, request).await?;
+        response.json().await.with_context(|| format!("{path}: the answer isn't what it should be"))
+    }
+
+    async fn checked(
+        &self,
+        method: Method,
+        path: &str,
+        request: reqwest::RequestBuilder,
+    ) -> anyhow::Result<Response> {
+        let response = request.send().await.map_err(|error| unreachable_line(&self.api, &error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let text = response.text().await.unwrap_or_default();
+        let said = serde_json::from_str::<serde_json::Value>(&text)
+            .ok()
+            .and_then(|body| body.get("error").and_then(|e| e.as_str().map(str::to_owned)));
+        Err(match (said, status) {
+            (Some(said), _) => anyhow!("{said}"),
+            (None, StatusCode::UNAUTHORIZED) => {
+                anyhow!("the server doesn't know this certificate: log in again with `custody login`")
+            }
+            (None, status) => anyhow!("{method} {path} was answered with {status}"),
+        })
+    }
+}
+
+/// One line for people; TLS trouble is told apart from a server that isn't there.
+fn unreachable_line(api: &str, error: &reqwest::Error) -> anyhow::Error {
+    let mut root: &dyn std::error::Error = error;
+    while let Some(cause) = root.source() {
+        root = cause;
+    }
+    if error.is_timeout() {
+        return anyhow!("{api} didn't answer in time");
+    }
+    anyhow!("{api} can't be reached: {root}")
+}

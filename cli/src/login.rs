@@ -1,0 +1,223 @@
+//! `custody login`, `status`, `logout`: a password becomes an SSH and an X.509 certificate of some hours.
+
+use crate::client::Client;
+use crate::profile::{Home, Profile};
+use anyhow::{Context as _, bail};
+use custody_core::clock::{Clock as _, SystemClock};
+use custody_core::event::Timestamp;
+use russh::keys::ssh_key::{LineEnding, PrivateKey};
+use serde::Deserialize;
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use zeroize::Zeroizing;
+
+/// `custody login`
+#[derive(clap::Args)]
+pub struct Login {
+    /// URL of the API, e.g. https://custody.example.com:3080; the last one if left out
+    #[arg(long)]
+    api: Option<String>,
+    /// PEM file with the CA of the API; the last one if left out
+    #[arg(long)]
+    ca: Option<PathBuf>,
+    /// Your user name; the last one if left out
+    #[arg(long)]
+    user: Option<String>,
+    /// Read the password from standard input (one line) instead of asking for it
+    #[arg(long)]
+    password_stdin: bool,
+    /// Keep the key in files even if an ssh-agent runs
+    #[arg(long)]
+    no_agent: bool,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    user: String,
+    roles: Vec<String>,
+    ssh_certificate: String,
+    x509_certificate: String,
+    valid_until: String,
+    ssh_address: String,
+    authorities: Authorities,
+}
+
+#[derive(Deserialize)]
+struct Authorities {
+    host_ssh: String,
+    log_key: String,
+}
+
+/// Logs in and writes everything that `ssh` and the other commands need.
+pub async fn login(args: Login) -> anyhow::Result<()> {
+    let home = Home::find()?;
+    let last = home.profile().ok();
+    let api = match args.api.or_else(|| last.as_ref().map(|p| p.api.clone())) {
+        Some(api) => api,
+        None => bail!("say where Custody is: --api https://HOST:PORT"),
+    };
+    let ca = match (&args.ca, home.path("ca.pem").exists()) {
+        (Some(path), _) => {
+            std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?
+        }
+        (None, true) => home.read("ca.pem")?,
+        (None, false) => bail!("say which CA the API's certificate is from: --ca FILE"),
+    };
+    let user = match args.user.or_else(|| last.as_ref().map(|p| p.user.clone())) {
+        Some(user) => user,
+        None => bail!("say who you are: --user NAME"),
+    };
+    let password = password(args.password_stdin, &format!("Password of {user}: "))?;
+
+    let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), russh::keys::Algorithm::Ed25519)?;
+    let tls_key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let request = serde_json::json!({
+        "user": user,
+        "password": password.as_str(),
+        "ssh_public_key": key.public_key().to_openssh()?,
+        "x509_request": rcgen::CertificateParams::default().serialize_request(&tls_key)?.pem()?,
+    });
+    let answer: Answer = Client::anonymous(&api, &ca)?.post("/v1/login", &request).await?;
+    if let Some(last) = last.filter(|last| last.api == api && last.log_key != answer.authorities.log_key) {
+        bail!(
+            "{api} now shows another log key than at the last login ({} then): somebody may have replaced the log; ask your auditors, then remove {}",
+            last.log_key,
+            home.path("profile.toml").display()
+        );
+    }
+
+    let pem = key.to_openssh(LineEnding::LF)?;
+    let in_agent = !args.no_agent && agent_takes(&pem, &answer.valid_until)?;
+    home.create()?;
+    home.put("ca.pem", ca.as_bytes())?;
+    home.put("client.key", Zeroizing::new(tls_key.serialize_pem()).as_bytes())?;
+    home.put("client.pem", answer.x509_certificate.as_bytes())?;
+    if in_agent {
+        home.remove("id")?;
+    } else {
+        home.put("id", pem.as_bytes())?;
+    }
+    home.put("id.pub", format!("{} custody\n", key.public_key().to_openssh()?).as_bytes())?;
+    home.put("id-cert.pub", format!("{}\n", answer.ssh_certificate.trim_end()).as_bytes())?;
+    home.put(
+        "known_hosts",
+        format!("@cert-authority * {}\n", answer.authorities.host_ssh.trim_end()).as_bytes(),
+    )?;
+    let profile = Profile {
+        api,
+        user: answer.user,
+        roles: answer.roles,
+        valid_until: answer.valid_until,
+        ssh_address: answer.ssh_address,
+        log_key: answer.authorities.log_key,
+    };
+    home.put("ssh_config", ssh_config(&home, &profile, in_agent)?.as_bytes())?;
+    home.put("profile.toml", toml::to_string(&profile)?.as_bytes())?;
+    println!("{} is logged in until {}.", profile.user, profile.valid_until);
+    println!("Reach a node:  ssh -F {} LOGIN@NODE.custody", home.path("ssh_config").display());
+    println!(
+        "Or once:       add «Include {}» at the top of ~/.ssh/config, then plain ssh works.",
+        home.path("ssh_config").display()
+    );
+    Ok(())
+}
+
+/// Says who is logged in, and for how long.
+pub fn status() -> anyhow::Result<()> {
+    let profile = Home::find()?.profile()?;
+    println!(
+        "user         {}\nroles        {}\nAPI          {}\nSSH proxy    {}\nvalid until  {}",
+        profile.user,
+        profile.roles.join(", "),
+        profile.api,
+        profile.ssh_address,
+        profile.valid_until
+    );
+    Ok(())
+}
+
+/// Forgets keys and certificates. What was pinned about the server stays.
+pub fn logout() -> anyhow::Result<()> {
+    let home = Home::find()?;
+    if home.path("id.pub").exists() && std::env::var_os("SSH_AUTH_SOCK").is_some() {
+        // The agent may no longer hold it; either way it is gone afterwards.
+        let _status = Command::new("ssh-add")
+            .arg("-q")
+            .arg("-d")
+            .arg(home.path("id.pub"))
+            .stderr(Stdio::null())
+            .status();
+    }
+    let mut removed = false;
+    for name in ["id", "id.pub", "id-cert.pub", "client.pem", "client.key"] {
+        removed |= home.remove(name)?;
+    }
+    println!(
+        "{}",
+        if removed {
+            "Keys and certificates of the last login are removed."
+        } else {
+            "You were not logged in."
+        }
+    );
+    Ok(())
+}
+
+/// A password from standard input, or asked for at the terminal.
+pub fn password(stdin: bool, prompt: &str) -> anyhow::Result<Zeroizing<String>> {
+    if !stdin {
+        if !std::io::stdin().is_terminal() {
+            bail!("there is no terminal to ask for a password: use --password-stdin");
+        }
+        return Ok(Zeroizing::new(rpassword::prompt_password(prompt)?));
+    }
+    let mut line = Zeroizing::new(String::new());
+    std::io::stdin().lock().read_line(&mut line)?;
+    Ok(Zeroizing::new(line.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// Hands the private key to a running agent until the certificate runs out, so that it never lies on the disk.
+/// False where there is no agent, or it doesn't take it.
+fn agent_takes(pem: &str, valid_until: &str) -> anyhow::Result<bool> {
+    if std::env::var_os("SSH_AUTH_SOCK").is_none() {
+        return Ok(false);
+    }
+    let until: Timestamp = valid_until.parse().map_err(anyhow::Error::msg)?;
+    let now = Timestamp::from(SystemClock::new().wall());
+    let seconds = until.seconds().saturating_sub(now.seconds()).to_string();
+    let mut ssh_add = Command::new("ssh-add");
+    ssh_add.args(["-q", "-t", &seconds, "-"]).stdin(Stdio::piped()).stderr(Stdio::null());
+    let Ok(mut child) = ssh_add.spawn() else { return Ok(false) };
+    let written = child.stdin.take().is_some_and(|mut stdin| stdin.write_all(pem.as_bytes()).is_ok());
+    Ok(child.wait()?.success() && written)
+}
+
+/// The include with which plain `ssh root@web-1.custody` works. AES-GCM first: it takes half the CPU of the stock
+/// client's first choice.
+fn ssh_config(home: &Home, profile: &Profile, in_agent: bool) -> anyhow::Result<String> {
+    let Some((host, port)) = profile.ssh_address.rsplit_once(':') else {
+        bail!("the server names «{}» as its SSH address: that isn't host:port", profile.ssh_address);
+    };
+    let identity = home.path(if in_agent { "id.pub" } else { "id" });
+    let custody = std::env::current_exe().context("the path of this program isn't known")?;
+    // `custody connect` says which node is meant, hands its socket to ssh and is gone: no copying process stays.
+    // The host key that ssh sees is the proxy's, so it is checked under the proxy's name.
+    Ok(format!(
+        "# Written by `custody login`; changes are lost at the next one.\n\
+         Match originalhost *.custody\n\
+         \x20 ProxyCommand \"{custody}\" connect {host}:{port} %n\n\
+         \x20 ProxyUseFdpass yes\n\
+         \x20 HostKeyAlias {host}\n\
+         \x20 IdentityFile \"{identity}\"\n\
+         \x20 CertificateFile \"{certificate}\"\n\
+         \x20 IdentitiesOnly yes\n\
+         \x20 UserKnownHostsFile \"{known_hosts}\"\n\
+         \x20 StrictHostKeyChecking yes\n\
+         \x20 Ciphers ^aes128-gcm@openssh.com,aes256-gcm@openssh.com\n",
+        custody = custody.display(),
+        identity = identity.display(),
+        certificate = home.path("id-cert.pub").display(),
+        known_hosts = home.path("known_hosts").display(),
+    ))
+}

@@ -1,0 +1,156 @@
+//! `custody`: what people type.
+
+mod admin;
+mod client;
+mod connect;
+mod events;
+mod login;
+mod play;
+mod profile;
+mod sessions;
+mod table;
+mod verify;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// Access that can be proved: log in once, use plain ssh, and show afterwards who did what
+#[derive(Parser)]
+#[command(name = "custody", version, propagate_version = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Prove who you are and get certificates of some hours
+    Login(login::Login),
+    /// Forget keys and certificates
+    Logout,
+    /// Say who is logged in, and for how long
+    Status,
+    /// List the nodes that can be reached
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List sessions, export their recordings
+    Sessions(sessions::Sessions),
+    /// Play a session
+    Play(sessions::Play),
+    /// Look into the log, follow it, take an event out with its proof
+    #[command(subcommand)]
+    Events(events::Events),
+    /// Check a log directory, or an event with its proof, offline
+    Verify(verify::Verify),
+    /// End live sessions and refuse new ones
+    Lock(admin::Lock),
+    /// Lift a lock
+    Unlock {
+        /// Its name
+        name: String,
+    },
+    /// List locks
+    Locks {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Servers
+    #[command(subcommand)]
+    Node(admin::Node),
+    /// Users
+    #[command(subcommand)]
+    User(admin::User),
+    /// Roles
+    #[command(subcommand)]
+    Role(admin::Role),
+    /// Policies
+    #[command(subcommand)]
+    Policy(admin::Policy),
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// For ssh's ProxyCommand: connect to a node and hand the socket to ssh
+    #[command(hide = true)]
+    Connect(connect::Connect),
+}
+
+fn main() -> ExitCode {
+    let command = CommandLine::parse().command;
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        return fail(&anyhow::anyhow!("another TLS provider is installed already"));
+    }
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run(command)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// One line: what happened, then why.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    // If standard error is gone there is nobody to tell.
+    let _written = writeln!(std::io::stderr(), "custody: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// Whoever reads our output has seen enough (`custody events search | head`).
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|e| e.downcast_ref::<std::io::Error>())
+        .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Login(args) => login::login(args).await,
+        Command::Logout => login::logout(),
+        Command::Status => login::status(),
+        Command::Ls { json } => ls(json).await,
+        Command::Sessions(args) => sessions::sessions(args).await,
+        Command::Play(args) => sessions::play(args).await,
+        Command::Events(command) => events::events(command).await,
+        Command::Verify(args) => verify::verify(&args),
+        Command::Lock(args) => admin::lock(args).await,
+        Command::Unlock { name } => admin::unlock(name).await,
+        Command::Locks { json } => admin::locks(json).await,
+        Command::Node(command) => admin::node(command).await,
+        Command::User(command) => admin::user(command).await,
+        Command::Role(command) => admin::role(command).await,
+        Command::Policy(command) => admin::policy(command).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut CommandLine::command(), "custody", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Connect(args) => connect::connect(args),
+    }
+}
+
+async fn ls(json: bool) -> anyhow::Result<()> {
+    let (client, _) = client::Client::logged_in(&profile::Home::find()?)?;
+    let nodes: Vec<serde_json::Value> = client.get_json("/v1/nodes", &[]).await?;
+    if json {
+        println!("{}", serde_json::to_string(&nodes)?);
+        return Ok(());
+    }
+    let rows =
+        nodes.iter().map(|n| ["/name", "/address", "/labels"].map(|path| table::field(n, path)).to_vec());
+    table::print(
+        &["node", "address", "labels"],
+        rows.collect(),
+        "No nodes: make one known with `custody node add NAME HOST:PORT`.",
+    );
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! One channel's frames, each at its time on the player's clock.
+
+use std::io::{Read, Seek};
+use std::time::Duration;
+
+use custody_core::recording::terminal::{Schedule, Screen};
+use custody_core::recording::{Frame, ReadError, Reader};
+
+/// Frames of one channel, from the start as often as wanted.
+pub struct Feed<R> {
+    reader: Reader<R>,
+    channel: u32,
+    idle_limit: Option<Duration>,
+    schedule: Schedule,
+    next: Option<(Duration, Frame<'static>)>,
+    /// Where the last frame that was shown stands.
+    position: Duration,
+    /// The recording can't be read from here on.
+    error: Option<ReadError>,
+    /// What is shown now.
+    pub screen: Screen,
+}
+
+impl<R: Read + Seek> Feed<R> {
+    /// At the start.
+    pub fn new(mut reader: Reader<R>, channel: u32, idle_limit: Option<Duration>) -> Result<Self, ReadError> {
+        reader.rewind()?;
+        let mut feed = Self {
+            reader,
+            channel,
+            idle_limit,
+            schedule: Schedule::new(idle_limit),
+            next: None,
+            position: Duration::ZERO,
+            error: None,
+            screen: Screen::new(),
+        };
+        feed.fetch();
+        Ok(feed)
+    }
+
+    /// Shows everything up to `position`, from the start again if that lies behind what is shown.
+    pub fn show_at(&mut self, position: Duration) -> Result<(), ReadError> {
+        if position < self.position {
+            self.reader.rewind()?;
+            self.schedule = Schedule::new(self.idle_limit);
+            self.screen = Screen::new();
+            self.position = Duration::ZERO;
+            self.error = None;
+            self.next = None;
+            self.fetch();
+        }
+        while let Some((at, frame)) = self.next.take_if(|(at, _)| *at <= position) {
+            self.screen.show(&frame);
+            self.position = at;
+            self.fetch();
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is left to show.
+    pub fn is_over(&self) -> bool {
+        self.next.is_none()
+    }
+
+    /// Where the last frame that was shown stands.
+    pub fn position(&self) -> Duration {
+        self.position
+    }
+
+    /// The reader at its end, and why it is at its end if it is damaged.
+    pub fn into_parts(self) -> (Reader<R>, Option<ReadError>) {
+        (self.reader, self.error)
+    }
+
+    fn fetch(&mut self) {
+        for frame in self.reader.by_ref() {
+            match frame {
+                Ok(frame) if frame.channel == self.channel => {
+                    self.next = Some((self.schedule.place(frame.time_ns), frame));
+                    return;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.error = Some(error);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use custody_core::recording::{Direction, Kind, Level, Recorder, TerminalSize};
+
+    #[test]
+    fn forth_and_back_shows_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let second = 1_000_000_000;
+        let mut recorder = Recorder::create(dir.path(), uuid::Uuid::nil(), 0, Level::Terminal).unwrap();
+        let size = TerminalSize { cols: 10, rows: 3, width_px: 0, height_px: 0 };
+        let terminal = Kind::TerminalStarted { term: b"xterm".as_slice().into(), size };
+        recorder.record(second, 0, Direction::Control, terminal).unwrap();
+        for (at, text) in [(2, "two"), (3, "\r\nthree"), (60, "\x1b[2J\x1b[Hlast")] {
+            recorder.release(at * second, 0, Direction::Output, text).unwrap().into_inner();
+            recorder.release(at * second, 1, Direction::Output, "other").unwrap().into_inner();
+        }
+        let path = recorder.path().to_owned();
+        recorder.seal(70 * second).unwrap();
+        let reader = Reader::open(&path).unwrap();
+        let mut feed = Feed::new(reader, 0, Some(Duration::from_secs(4))).unwrap();
+        // The channel starts at its first frame, and the silence of 57 s is cut to 4.
+        let table =
+            [(0, "||"), (1, "two||"), (2, "two|three|"), (5, "two|three|"), (6, "last||"), (1, "two||")];
+        for (at, expected) in table {
+            feed.show_at(Duration::from_secs(at)).unwrap();
+            assert_eq!(feed.screen.text().join("|"), expected, "{at}");
+            assert_eq!(feed.is_over(), at == 6, "{at}");
+        }
+        feed.show_at(Duration::MAX).unwrap();
+        assert!(feed.is_over() && feed.position() == Duration::from_secs(6));
+    }
+}

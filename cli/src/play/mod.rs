@@ -1,0 +1,277 @@
+//! `custody play`: a recorded session in the terminal.
+//!
+//! A session with a terminal is played as it went, through a virtual terminal whose cells are drawn; what was
+//! recorded never reaches the real terminal as it is. A command without a terminal is printed, with control
+//! characters made visible; into a file or a pipe go the very bytes.
+
+mod draw;
+mod feed;
+mod player;
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read, Seek, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use custody_core::recording::text::{Utf8Decoder, harmless};
+use custody_core::recording::{Direction, Ending, Kind, ReadError, Reader};
+use rustix::termios::{self, OptionalActions, SpecialCodeIndex, Termios};
+
+use draw::Painter;
+use feed::Feed;
+use player::{Action, Player};
+
+/// How often the screen is looked after: below what an eye notices.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How to play a recording.
+#[derive(Debug, Clone, Args)]
+pub struct PlayOptions {
+    /// Recorded seconds a second
+    #[arg(long, default_value_t = 1.0)]
+    pub speed: f64,
+    /// Cut silences to this many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub idle_limit: Option<f64>,
+    /// Which of the session's channels; the first with output if left out
+    #[arg(long)]
+    pub channel: Option<u32>,
+}
+
+/// Plays a recording on standard output: with the keyboard's help if that is a terminal.
+pub fn play<R: Read + Seek>(mut reader: Reader<R>, options: &PlayOptions) -> anyhow::Result<()> {
+    let idle_limit = options
+        .idle_limit
+        .map(Duration::try_from_secs_f64)
+        .transpose()
+        .context("--idle-limit takes seconds from 0")?;
+    if !(options.speed.is_finite() && options.speed > 0.0) {
+        bail!("--speed takes a number over 0");
+    }
+    let Some(channel) = options.channel.map_or_else(|| reader.main_channel(), |channel| Ok(Some(channel)))?
+    else {
+        eprintln!("Nothing was recorded of what this session showed (level {}).", reader.header().level);
+        return Ok(());
+    };
+    if !io::stdout().is_terminal() {
+        return copy(reader, channel);
+    }
+    if !io::stdin().is_terminal() || !has_terminal(&mut reader, channel)? {
+        return print(reader, channel);
+    }
+    let feed = Feed::new(reader, channel, idle_limit)?;
+    let (reader, error) = watch(feed, Player::new(options.speed))?;
+    say_ending(reader.ending(), error)
+}
+
+fn has_terminal<R: Read + Seek>(reader: &mut Reader<R>, channel: u32) -> Result<bool, ReadError> {
+    reader.rewind()?;
+    let mut channel_frames = reader.by_ref().map_while(Result::ok).filter(|frame| frame.channel == channel);
+    let found = channel_frames.any(|frame| matches!(frame.kind, Kind::TerminalStarted { .. }));
+    reader.rewind()?;
+    Ok(found)
+}
+
+/// The bytes as they were, output to output and errors to errors.
+fn copy<R: Read + Seek>(mut reader: Reader<R>, channel: u32) -> anyhow::Result<()> {
+    let (mut out, mut errors) = (io::stdout().lock(), io::stderr().lock());
+    let error = each(&mut reader, channel, |direction, bytes| match direction {
+        Direction::ErrorOutput => errors.write_all(bytes),
+        _ => out.write_all(bytes),
+    })?;
+    out.flush().context("standard output can't be written")?;
+    drop(errors);
+    say_ending(reader.ending(), error)
+}
+
+/// Text on a terminal, harmless.
+fn print<R: Read + Seek>(mut reader: Reader<R>, channel: u32) -> anyhow::Result<()> {
+    let mut decoders = [Utf8Decoder::default(), Utf8Decoder::default()];
+    let (mut out, mut errors) = (io::stdout().lock(), io::stderr().lock());
+    let [output, error_output] = &mut decoders;
+    let error = each(&mut reader, channel, |direction, bytes| {
+        let mut text = String::new();
+        if direction == Direction::ErrorOutput {
+            error_output.push(bytes, &mut text);
+            errors.write_all(harmless(&text).as_bytes())
+        } else {
+            output.push(bytes, &mut text);
+            out.write_all(harmless(&text).as_bytes())
+        }
+    })?;
+    out.flush().context("standard output can't be written")?;
+    drop(errors);
+    say_ending(reader.ending(), error)
+}
+
+/// Gives the channel's output to `write`, chunk by chunk, and tells what is missing and how it ended.
+fn each<R: Read + Seek>(
+    reader: &mut Reader<R>,
+    channel: u32,
+    mut write: impl FnMut(Direction, &[u8]) -> io::Result<()>,
+) -> anyhow::Result<Option<ReadError>> {
+    reader.rewind()?;
+    let mut remarks = Vec::new();
+    let mut error = None;
+    for frame in reader.by_ref() {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(broken) => {
+                error = Some(broken);
+                break;
+            }
+        };
+        if frame.channel != channel {
+            continue;
+        }
+        match frame.kind {
+            Kind::Data(bytes) if matches!(frame.direction, Direction::Output | Direction::ErrorOutput) => {
+                match write(frame.direction, &bytes) {
+                    // Whoever reads has enough, as in `custody play ID | head`.
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(None),
+                    result => result.context("the output can't be written")?,
+                }
+            }
+            Kind::Truncated { bytes, kept, .. } => {
+                remarks
+                    .push(format!("{kept} of {bytes} bytes were recorded; of the rest, length and SHA-256"));
+            }
+            Kind::Exit(status) if status != 0 => remarks.push(format!("it ended with status {status}")),
+            Kind::ExitSignal(signal) => {
+                let signal = harmless(&String::from_utf8_lossy(&signal));
+                remarks.push(format!("it was ended by the signal {signal}"));
+            }
+            _ => {}
+        }
+    }
+    // After the output, and not before it is written: the caller holds the lock of standard error.
+    let mut errors = io::stderr().lock();
+    for remark in remarks.iter().take(100) {
+        writeln!(errors, "custody: {remark}").context("standard error can't be written")?;
+    }
+    Ok(error)
+}
+
+fn say_ending(ending: Option<Ending>, error: Option<ReadError>) -> anyhow::Result<()> {
+    match (ending, error) {
+        (_, Some(error)) => bail!("{error}; what was sound before it was played"),
+        (Some(Ending::Torn { at, .. }), None) => eprintln!(
+            "custody: the recording is incomplete: its last write was cut off at byte {at} (its proxy was killed)"
+        ),
+        (Some(Ending::Open), None) => {
+            eprintln!("custody: the recording has no end: the session goes on, or its proxy was killed");
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Plays until the end or `q`.
+fn watch<R: Read + Seek>(
+    mut feed: Feed<R>,
+    mut player: Player,
+) -> anyhow::Result<(Reader<R>, Option<ReadError>)> {
+    let mut keyboard = Keyboard::take()?;
+    let mut out = io::stdout().lock();
+    let mut painter = Painter::default();
+    let mut size = (0, 0);
+    let mut before = Instant::now();
+    loop {
+        let mut seek = false;
+        for key in keyboard.pressed()? {
+            match player.key(key) {
+                Action::Quit => return Ok((feed.into_parts().0, None)),
+                Action::Seek => seek = true,
+                Action::Show => {}
+            }
+        }
+        let now = Instant::now();
+        player.tick(now.duration_since(before));
+        before = now;
+        feed.show_at(player.position)?;
+        if feed.is_over() && seek {
+            player.position = player.position.min(feed.position());
+        }
+        let window = window_size();
+        if window != size {
+            size = window;
+            painter.forget();
+        }
+        let picture = painter.paint(feed.screen.terminal(), size.0, size.1, &status(&player));
+        out.write_all(picture.as_bytes())
+            .and_then(|()| out.flush())
+            .context("the terminal can't be written")?;
+        if feed.is_over() && !player.paused {
+            drop(keyboard);
+            let text = feed.screen.text().join("\n");
+            writeln!(out, "{}", harmless(text.trim_end())).context("the terminal can't be written")?;
+            return Ok(feed.into_parts());
+        }
+        std::thread::sleep(TICK);
+    }
+}
+
+fn status(player: &Player) -> String {
+    let seconds = player.position.as_secs();
+    let state = if player.paused { "paused" } else { "playing" };
+    format!(
+        " {:02}:{:02}:{:02}  {state}  ×{}   space pause  ←/→ 5 s  </> speed  0 start  q quit ",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60,
+        player.speed
+    )
+}
+
+fn window_size() -> (usize, usize) {
+    match termios::tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 1 => {
+            (usize::from(size.ws_col), usize::from(size.ws_row))
+        }
+        _ => (80, 24),
+    }
+}
+
+/// The keyboard, read key by key without waiting, and the terminal's other screen; both given back on drop.
+struct Keyboard {
+    saved: Termios,
+    input: File,
+}
+
+impl Keyboard {
+    fn take() -> anyhow::Result<Self> {
+        let stdin = io::stdin();
+        let saved = termios::tcgetattr(&stdin).context("the terminal's settings can't be read")?;
+        let mut raw = saved.clone();
+        raw.make_raw();
+        // Reads return at once with what there is.
+        raw.special_codes[SpecialCodeIndex::VMIN] = 0;
+        raw.special_codes[SpecialCodeIndex::VTIME] = 0;
+        let fd = rustix::io::dup(&stdin).context("standard input can't be read")?;
+        termios::tcsetattr(&stdin, OptionalActions::Flush, &raw).context("the terminal can't be set")?;
+        let keyboard = Self { saved, input: File::from(fd) };
+        let mut out = io::stdout();
+        out.write_all(b"\x1b[?1049h\x1b[2J")
+            .and_then(|()| out.flush())
+            .context("the terminal can't be written")?;
+        Ok(keyboard)
+    }
+
+    fn pressed(&mut self) -> anyhow::Result<Vec<player::Key>> {
+        let mut buffer = [0; 256];
+        let count = self.input.read(&mut buffer).context("the keyboard can't be read")?;
+        Ok(player::keys(buffer.get(..count).unwrap_or_default()))
+    }
+}
+
+impl Drop for Keyboard {
+    fn drop(&mut self) {
+        let mut out = io::stdout();
+        let shown = out.write_all(b"\x1b[0m\x1b[?25h\x1b[?1049l").and_then(|()| out.flush());
+        let set = termios::tcsetattr(io::stdin(), OptionalActions::Flush, &self.saved);
+        if shown.is_err() || set.is_err() {
+            eprintln!("custody: the terminal's settings can't be given back: `reset` does it");
+        }
+    }
+}
