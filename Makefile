@@ -1,0 +1,45 @@
+# Everything that is done by name. `make test` is what .ci/run runs.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+.PHONY: help setup build demo demo-stop test soak bench fmt lint schemas
+
+help: ## what there is
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
+
+setup: ## programs of others that demo and tests need, by apt and pip
+	@setup/install.sh
+
+# One selection of packages and one profile everywhere, so that nothing is built twice.
+build: ## both programs and all tests
+	cargo build --workspace --all-targets
+
+demo: ## a session from login to replay; Ctrl-C ends it (DETACH=1 leaves it running)
+	@demo/run.sh
+
+demo-stop: ## ends a detached demo
+	@demo/stop.sh
+
+test: setup ## everything that CI checks
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo build --workspace --all-targets
+	cargo test --workspace --no-fail-fast
+
+soak: setup build ## the crash campaign and the fuzz targets at full length
+	CUSTODY_KILLS=30 cargo test --workspace --test e2e -- --nocapture kill::
+	CUSTODY_FUZZ=100000 cargo test --workspace --test fuzz
+
+bench: setup ## writes a table and bench.json
+	cargo build --release --workspace --bins
+	cargo bench --workspace --bench costs
+
+fmt: ## formats
+	cargo fmt --all
+
+lint: ## what the compiler and clippy find
+	cargo clippy --workspace --all-targets -- -D warnings
+
+schemas: ## writes what is generated from the event types
+	UPDATE=1 cargo test --workspace --test tidy generated::schemas

@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# A session from login to replay: custodyd, two stock sshd, two people, one policy that denies. Ctrl-C ends all of it;
+# DETACH=1 returns once all is up and has written .demo/env; CUSTODY_BUILT=1 takes the programs as they are.
+set -euo pipefail
+# shellcheck source=demo/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+detach=${DETACH:-}
+"$top/setup/install.sh" --programs
+if [[ -z ${CUSTODY_BUILT:-} ]]; then
+  step "Building (the first time takes some minutes)"
+  (cd "$top" && cargo build --workspace --bins --quiet)
+fi
+
+stop_all
+rm -rf "$demo"
+mkdir -p "$demo"
+chmod 700 "$demo"
+# shellcheck disable=SC2329 # The trap calls it.
+leave() {
+  trap - EXIT INT TERM
+  stop_all
+}
+trap leave EXIT
+trap 'exit 130' INT TERM
+
+password() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
+
+step "custodyd: keys, the log's first events, an administrator"
+free_port && api_port=$REPLY
+free_port && ssh_port=$REPLY
+free_port && web_port=$REPLY
+free_port && db_port=$REPLY
+printf 'api_port=%s\nssh_port=%s\n' "$api_port" "$ssh_port" >"$demo/ports"
+cat >"$config" <<C
+data = "$data"
+name = "custody"
+origin = "custody.demo/log"
+
+[api]
+listen = "127.0.0.1:$api_port"
+names = ["localhost", "127.0.0.1"]
+
+[ssh]
+listen = "127.0.0.1:$ssh_port"
+source_addresses = ["127.0.0.1"]
+names = ["127.0.0.1"]
+
+[recording]
+exec_bytes_max = 1048576
+C
+(umask 077 && password >"$demo/alice.password" && password >"$demo/bob.password")
+# A pipe, not the file itself: the programs read one line that ends.
+line_of() { printf '%s\n' "$(<"$1")"; }
+line_of "$demo/alice.password" | "$custodyd" init --config "$config" --admin alice >"$demo/init.log"
+start_custodyd
+login() { line_of "$demo/$1.password" | as "$1" login --api "https://127.0.0.1:$api_port" --ca "$server_ca" --user "$1" --password-stdin; }
+login alice
+
+step "Two targets: stock sshd that trusts Custody's target CA"
+# key NAME: the target's own host key.
+key() {
+  mkdir -p "$demo/$1/enrolled" /run/sshd
+  ssh-keygen -q -t ed25519 -N '' -C "$1" -f "$demo/$1/host"
+}
+# run_target NAME PORT: starts it with the lines for its sshd_config that `node enroll` printed, and waits until it listens.
+run_target() {
+  local pid dir=$demo/$1
+  cat >"$dir/sshd_config" <<C
+Port $2
+ListenAddress 127.0.0.1
+HostKey $dir/host
+PidFile none
+UsePAM no
+PermitRootLogin yes
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+AuthorizedKeysFile none
+PrintLastLog no
+Subsystem sftp internal-sftp
+C
+  grep -E '^ *(TrustedUserCAKeys|HostCertificate) ' "$dir/enroll" | tee -a "$dir/sshd_config"
+  setsid /usr/sbin/sshd -D -f "$dir/sshd_config" -E "$demo/$1.log" </dev/null >/dev/null 2>&1 &
+  pid=$!
+  remember "$1" "$pid"
+  wait_until 30 "$1 listens" listens "$pid" "$2"
+}
+say "web-1 shows a certificate of the host CA:"
+key web-1
+as alice node add web-1 "127.0.0.1:$web_port" --label tier=web
+as alice node enroll web-1 --host-key-pub "$demo/web-1/host.pub" --out "$demo/web-1/enrolled" >"$demo/web-1/enroll"
+run_target web-1 "$web_port"
+say "db-1 shows its own key, which is pinned:"
+key db-1
+as alice node add db-1 "127.0.0.1:$db_port" --label tier=db --host-key "$demo/db-1/host.pub"
+as alice node enroll db-1 --host-key-pub "$demo/db-1/host.pub" --out "$demo/db-1/enrolled" |
+  grep -v '^HostCertificate ' >"$demo/db-1/enroll"
+run_target db-1 "$db_port"
+
+step "A role, a person, a policy"
+as alice role add operator --description "Runs the servers"
+line_of "$demo/bob.password" | as alice user add bob --role operator --password-stdin
+cat "$top/demo/operators.cedar"
+as alice policy upload operators "$top/demo/operators.cedar"
+login bob
+
+step "bob works, with the stock ssh"
+# try ARGUMENT…: shows a command and runs it.
+try() {
+  printf '$ ssh %s\n' "$*"
+  ssh_as bob "$@"
+}
+# shellcheck disable=SC2016 # The target's shell expands it.
+try root@web-1.custody 'echo "running as $(id -un) on web-1"; exit 0'
+printf 'echo "this line is recorded and can be replayed"\nexit\n' | try -tt root@web-1.custody
+try root@db-1.custody 'echo "a command on db-1 is allowed"'
+if try -tt root@db-1.custody </dev/null; then
+  fail "the policy should have denied a shell on db-1"
+fi
+
+step "What that left in the log"
+as alice events search --user bob --limit 40
+
+step "The proof"
+as alice verify "$data"
+
+write_env
+if [[ -n $detach ]]; then
+  trap - EXIT INT TERM
+  say ""
+  say "Everything runs; $demo/env says where. 'make demo-stop' ends it."
+  exit 0
+fi
+
+step "Everything runs. Four commands to try:"
+cat <<C
+  ssh -F $demo/alice/ssh_config root@web-1.custody
+  CUSTODY_HOME=$demo/alice $custody sessions                    # then: play ID
+  CUSTODY_HOME=$demo/alice $custody events tail
+  CUSTODY_HOME=$demo/alice $custody lock --user bob --reason "incident 4711"
+Ctrl-C ends all of it.
+C
+wait_for_end() { while ours custodyd >/dev/null; do sleep 1; done; }
+wait_for_end
+fail "custodyd has ended by itself; see $demo/custodyd.log"

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Puts what the demo and the tests need onto a Debian machine that has only language toolchains. Run as root.
+# Quick when all is there, and the same however often it runs.
+#
+#   setup/install.sh                  everything
+#   setup/install.sh --programs       only what the demo needs
+#   setup/install.sh --print-python   prints where the Python environment lies, and does nothing else
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+fail() {
+  printf 'setup: %s\n' "$*" >&2
+  exit 1
+}
+
+# Outside the work tree and named by what is in it: a changed list makes a new one, a fresh clone finds the old one.
+requirements=$here/requirements.txt
+hash=$(sha256sum "$requirements" | cut -c1-16)
+environment=${XDG_CACHE_HOME:-$HOME/.cache}/custody/python-$hash
+
+if [[ ${1:-} == --print-python ]]; then
+  printf '%s\n' "$environment"
+  exit 0
+fi
+
+command -v cargo >/dev/null || fail "cargo is not there: install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$here/../Cargo.toml") or later and put it on PATH"
+command -v cc >/dev/null || need_cc=1
+
+# program → Debian package
+declare -A package=(
+  [/usr/sbin/sshd]=openssh-server [ssh]=openssh-client [curl]=curl [rsync]=rsync [strace]=strace
+  [openssl]=openssl [script]=bsdutils
+)
+missing=()
+for program in "${!package[@]}"; do
+  command -v "$program" >/dev/null || missing+=("${package[$program]}")
+done
+[[ -z ${need_cc:-} ]] || missing+=(build-essential)
+command -v cmake >/dev/null || missing+=(cmake)
+if [[ ${1:-} != --programs ]]; then
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+fi
+if ((${#missing[@]})); then
+  command -v apt-get >/dev/null || fail "not there, and no apt-get to install it: ${missing[*]}"
+  ((EUID == 0)) || fail "not there: ${missing[*]}. Run 'apt-get install ${missing[*]}' as root"
+  printf 'setup: installing %s\n' "${missing[*]}" >&2
+  export DEBIAN_FRONTEND=noninteractive
+  # Installing openssh-server must not start the machine's own sshd: the tests start theirs.
+  install_packages() { apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null; }
+  policy=/usr/sbin/policy-rc.d
+  if [[ ! -e $policy ]]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    trap 'rm -f "$policy"' EXIT
+  fi
+  install_packages 2>/dev/null || {
+    apt-get update >/dev/null
+    install_packages
+  }
+fi
+
+[[ ${1:-} != --programs ]] || exit 0
+
+if [[ ! -e $environment/complete ]]; then
+  printf 'setup: making the Python environment %s\n' "$environment" >&2
+  mkdir -p "$(dirname "$environment")"
+  # Made in place, since a virtual environment knows its own path; one that was cut short is thrown away first.
+  rm -rf "$environment"
+  python3 -m venv "$environment"
+  "$environment/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements"
+  touch "$environment/complete"
+fi

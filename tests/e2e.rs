@@ -1,0 +1,28 @@
+//! End to end: each thing that people do, against OpenSSH's own client and server and against strangers.
+
+#[path = "api.rs"]
+mod api;
+#[path = "demo.rs"]
+mod demo;
+#[path = "evidence.rs"]
+mod evidence;
+#[path = "kill.rs"]
+mod kill;
+#[path = "lock.rs"]
+mod lock;
+#[path = "login.rs"]
+mod login;
+#[path = "recording.rs"]
+mod recording;
+#[path = "replay.rs"]
+mod replay;
+#[path = "ssh_exec.rs"]
+mod ssh_exec;
+#[path = "ssh_refused.rs"]
+mod ssh_refused;
+#[path = "ssh_russh.rs"]
+mod ssh_russh;
+#[path = "ssh_shell.rs"]
+mod ssh_shell;
+#[path = "ssh_strangers.rs"]
+mod ssh_strangers;

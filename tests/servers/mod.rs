@@ -1,0 +1,10 @@
+//! One file for each real server, and the world that puts them together.
+
+pub mod custodyd;
+pub mod python;
+pub mod sshd;
+pub mod world;
+
+pub use custodyd::Custodyd;
+pub use sshd::{Host, Sshd};
+pub use world::World;
