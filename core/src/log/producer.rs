@@ -5,7 +5,7 @@ use super::{AppendError, Log, Pending, ProducerKey, Receipt, Record, SubmitError
 use crate::clock::Clock;
 use crate::event::canonical::{self, CanonicalError};
 use crate::event::{
-    Actor, Draft, Envelope, EventData, EventId, ProducerKind, ProducerRef, Timestamp, producer, who,
+    Actor, Draft, Envelope, EventData, EventId, Outcome, ProducerKind, ProducerRef, Timestamp, producer, who,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use uuid::Uuid;
@@ -138,8 +138,24 @@ impl Producer {
     /// Numbers a batch and hands it over. What follows is fixed, whether or not anyone waits for it.
     ///
     /// # Errors
-    /// When the batch was refused: nothing was numbered, and nothing will be in the log.
+    /// When the batch was refused: nothing was numbered, and nothing of it will be in the log.
     pub fn submit<B: Batch>(&self, batch: B) -> Result<Submitted<B>, ProducerError> {
+        let submitted = self.number_and_submit(batch);
+        if let Err(ProducerError::MayNotSay { event, .. }) = &submitted {
+            // Somebody tried to say what is not for this part to say: that is evidence too. If the log can't take even
+            // that, the caller still gets the refusal.
+            let attempted = producer::Refused {
+                attempted: (*event).to_owned(),
+                producer: self.id.clone(),
+                reason: format!("a {:?} producer may not say it", self.kind),
+            };
+            let draft = Draft::new(Actor::system(&self.id), attempted).outcome(Outcome::Denied);
+            let _told = self.number_and_submit(draft);
+        }
+        submitted
+    }
+
+    fn number_and_submit<B: Batch>(&self, batch: B) -> Result<Submitted<B>, ProducerError> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let mut numbering = Numbers { producer: self, seq: *next, records: Vec::new() };
         let numbered = batch.number(&mut numbering)?;
@@ -272,3 +288,6 @@ macro_rules! tuple_batch {
 tuple_batch!(A a, B b);
 tuple_batch!(A a, B b, C c);
 tuple_batch!(A a, B b, C c, D d);
+
+#[cfg(test)]
+mod tests;
