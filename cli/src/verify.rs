@@ -116,9 +116,7 @@ fn check_recordings(state: &State, recordings: &Path) -> anyhow::Result<()> {
         if known.anchors.is_empty() && known.sealed.is_none() {
             continue;
         }
-        let (seconds, nanos) = id.0.get_timestamp().map_or((0, 0), |time| time.to_unix());
-        let started = seconds.saturating_mul(1_000_000_000).saturating_add(u64::from(nanos));
-        let path = recording_path(recordings, id.0, started);
+        let path = recording_path(recordings, id.0, id.made_at().nanos());
         let points: Vec<Point> =
             known.anchors.iter().map(|a| Point { bytes: a.bytes, head: a.head }).collect();
         let sealed = known.sealed.map(|(_, seal)| recording::Sealed {

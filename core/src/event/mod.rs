@@ -86,6 +86,16 @@ uuid_type! {
     SessionId
 }
 
+impl SessionId {
+    /// When it was made, to the millisecond, as a UUIDv7 tells it (RFC 9562, 5.7); the epoch for an id of another
+    /// kind. The path of the session's recording follows from it.
+    #[must_use]
+    pub fn made_at(self) -> Timestamp {
+        let (seconds, nanos) = self.0.get_timestamp().map_or((0, 0), |time| time.to_unix());
+        Timestamp::from_nanos(Timestamp::from_seconds(seconds).nanos().saturating_add(u64::from(nanos)))
+    }
+}
+
 /// What kind of program made an event; [`who`] says which families each may speak of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -222,12 +222,7 @@ fn times(id: SessionId, session: &Session) -> Vec<Timestamp> {
         Phase::Started { at, .. } | Phase::Ended { started: Some(at), .. } => times.push(at),
         Phase::Requested | Phase::Ended { .. } => {}
     }
-    if let Some(made) = id.0.get_timestamp() {
-        let (seconds, nanos) = made.to_unix();
-        times.push(Timestamp::from_nanos(
-            Timestamp::from_seconds(seconds).nanos().saturating_add(u64::from(nanos)),
-        ));
-    }
+    times.push(id.made_at());
     times
 }
 

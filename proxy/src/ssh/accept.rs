@@ -215,18 +215,11 @@ async fn proved(client: Client, from: SocketAddr, access: &Arc<Access>) {
 
 fn record(access: &Access, session: &Session, level: &str) -> Result<Recorder, String> {
     let level = Level::from_name(level).unwrap_or(Level::Terminal);
-    let started = started_ns(session);
+    let started = session.id.made_at().nanos();
     let mut recorder = Recorder::create(&access.recordings, session.id.0, started, level)
         .map_err(|error| format!("the session can't be recorded: {error}"))?;
     recorder.set_plain_output_bytes_max(access.exec_bytes_max);
     Ok(recorder)
-}
-
-/// The session's start as its id tells it (UUIDv7, milliseconds), so that the recording's path follows from the id.
-#[must_use]
-pub fn started_ns(session: &Session) -> u64 {
-    let (seconds, nanos) = session.id.0.get_timestamp().map_or((0, 0), |time| time.to_unix());
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::from(nanos))
 }
 
 /// The target can't be used: the person is told why, and it is an event; so is a host key that isn't trusted.

@@ -52,6 +52,15 @@ enum AnchorError {
     Recorder(RecorderError),
 }
 
+/// Where what is heard lies.
+#[derive(Clone, Copy)]
+enum Lies {
+    /// The leg read it during login and kept it.
+    InLeg,
+    /// The socket has it.
+    InSocket,
+}
+
 struct Pump<'a> {
     access: &'a Arc<Access>,
     session: &'a Arc<Session>,
@@ -108,7 +117,7 @@ impl Pump<'_> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What the legs read behind the login and kept.
         for side in Side::BOTH {
-            if let Err(cause) = self.hear(side, None) {
+            if let Err(cause) = self.hear(side, Lies::InLeg) {
                 return cause;
             }
         }
@@ -146,11 +155,11 @@ impl Pump<'_> {
     }
 
     fn read(&mut self, side: Side) -> Result<(), EndCause> {
-        self.hear(side, Some(()))
+        self.hear(side, Lies::InSocket)
     }
 
-    /// Hears a side: what its socket has, or, without `read`, what its leg kept.
-    fn hear(&mut self, side: Side, read: Option<()>) -> Result<(), EndCause> {
+    /// Hears a side.
+    fn hear(&mut self, side: Side, lies: Lies) -> Result<(), EndCause> {
         let Self { legs, relay, passage, bytes_in, bytes_out, access, .. } = self;
         let [client, target] = legs;
         let (this, other) = match side {
@@ -163,12 +172,12 @@ impl Pump<'_> {
         };
         let mut back = Vec::new();
         let mut heard = Heard { relay, passage, other: &mut other.leg, side, back: &mut back, bytes };
-        let outcome = match read {
-            Some(()) => match this.read(|leg, mut incoming| heard.all(leg, &mut incoming)) {
+        let outcome = match lies {
+            Lies::InSocket => match this.read(|leg, mut incoming| heard.all(leg, &mut incoming)) {
                 Ok(outcome) => outcome.unwrap_or(Ok(())),
                 Err(error) => Err(socket_end(side, &error)),
             },
-            None => {
+            Lies::InLeg => {
                 let now = access.clock.monotonic();
                 heard.all(&mut this.leg, &mut Incoming::new(&mut [], now))
             }
