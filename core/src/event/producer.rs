@@ -65,3 +65,30 @@ impl Refused {
         }
     }
 }
+
+/// Events of a producer are missing: its numbering jumped, or a later boot knows of more than the log got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Gap {
+    /// The boot in whose numbering they are missing.
+    pub boot: Uuid,
+    /// How many numbers are missing in a row.
+    pub count: u64,
+    /// The first number that is missing.
+    pub first: u64,
+    /// The index of the event that showed it.
+    pub index: u64,
+    /// The producer.
+    pub producer: String,
+}
+
+impl Gap {
+    pub(super) fn example() -> Self {
+        Self {
+            boot: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0009),
+            count: 3,
+            first: 11_208,
+            index: 39,
+            producer: "web-1".into(),
+        }
+    }
+}

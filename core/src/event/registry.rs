@@ -168,6 +168,7 @@ events! {
         ProducerStarted: producer::Started = "producer.started" v 1,
         ProducerStopped: producer::Stopped = "producer.stopped" v 1,
         ProducerRefused: producer::Refused = "producer.refused" v 1,
+        ProducerGap: producer::Gap = "producer.gap" v 1,
     }
     Recording = 12 {
         RecordingAnchored: recording::Anchored = "recording.anchored" v 1,
@@ -178,6 +179,16 @@ events! {
         LogCreated: log::Created = "log.created" v 1,
         LogSealed: log::Sealed = "log.sealed" v 1,
         LogRead: log::Read = "log.read" v 1,
+        LogCosigned: log::Cosigned = "log.cosigned" v 1,
+        LogUnwitnessed: log::Unwitnessed = "log.unwitnessed" v 1,
+        LogKeyAdded: log::KeyAdded = "log.key-added" v 1,
+        LogKeyRetired: log::KeyRetired = "log.key-retired" v 1,
+        LogTimestamped: log::Timestamped = "log.timestamped" v 1,
+        LogClockRefused: log::ClockRefused = "log.clock-refused" v 1,
+        LogClockConfirmed: log::ClockConfirmed = "log.clock-confirmed" v 1,
+        LogFilled: log::Filled = "log.filled" v 1,
+        LogRecovered: log::Recovered = "log.recovered" v 1,
+        LogEpochBegun: log::EpochBegun = "log.epoch-begun" v 1,
     }
 }
 

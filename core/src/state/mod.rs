@@ -274,9 +274,20 @@ impl State {
             | Payload::LoginFailed(_)
             | Payload::LogSealed(_)
             | Payload::LogRead(_)
+            | Payload::LogCosigned(_)
+            | Payload::LogUnwitnessed(_)
+            | Payload::LogKeyAdded(_)
+            | Payload::LogKeyRetired(_)
+            | Payload::LogTimestamped(_)
+            | Payload::LogClockRefused(_)
+            | Payload::LogClockConfirmed(_)
+            | Payload::LogFilled(_)
+            | Payload::LogRecovered(_)
+            | Payload::LogEpochBegun(_)
             | Payload::NodeHostKeyRefused(_)
             | Payload::ProducerStarted(_)
-            | Payload::ProducerRefused(_) => Ok(()),
+            | Payload::ProducerRefused(_)
+            | Payload::ProducerGap(_) => Ok(()),
             Payload::LogCreated(data) => {
                 if index != 0 {
                     return Err("a log is created once, by its first event");
