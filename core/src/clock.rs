@@ -4,7 +4,9 @@
 
 use std::fmt;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Nanoseconds since 1970-01-01T00:00:00Z; as `u64` they last until the year 2554.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,27 +40,20 @@ impl fmt::Display for Nanos {
 pub trait Clock: Send + Sync + 'static {
     /// The time of day. May jump in both directions: somebody sets it.
     fn wall(&self) -> Nanos;
-    /// Time since some fixed moment. Never jumps, never goes back, and stands still while the machine sleeps.
+    /// Time since some fixed moment. Never jumps, never goes back, and goes on while the machine sleeps: who wakes up
+    /// finds the time of day where it expected it.
     fn monotonic(&self) -> Duration;
 }
 
 /// The machine's clock.
-#[derive(Debug)]
-pub struct SystemClock {
-    start: Instant,
-}
+#[derive(Debug, Default)]
+pub struct SystemClock;
 
 impl SystemClock {
-    /// A clock whose monotonic side starts at zero now.
+    /// The machine's clock; its monotonic side counts from the machine's start.
     #[must_use]
     pub fn new() -> SystemClock {
-        SystemClock { start: Instant::now() }
-    }
-}
-
-impl Default for SystemClock {
-    fn default() -> SystemClock {
-        SystemClock::new()
+        SystemClock
     }
 }
 
@@ -73,7 +68,10 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.start.elapsed()
+        // CLOCK_BOOTTIME, since CLOCK_MONOTONIC stands still during a suspend.
+        let now = clock_gettime(ClockId::Boottime);
+        let part = |number: i64| u64::try_from(number).unwrap_or(0);
+        Duration::from_secs(part(now.tv_sec)).saturating_add(Duration::from_nanos(part(now.tv_nsec)))
     }
 }
 
@@ -127,6 +125,16 @@ mod tests {
     fn nanos_are_shown_as_rfc_3339_with_all_nine_digits() {
         assert_eq!(Nanos(1_700_000_000_000_000_001).to_string(), "2023-11-14T22:13:20.000000001Z");
         assert_eq!(Nanos(0).to_string(), "1970-01-01T00:00:00.000000000Z");
+    }
+
+    #[test]
+    fn the_machine_s_clock_goes_on() {
+        let clock = SystemClock::new();
+        let before = clock.monotonic();
+        assert!(before > Duration::ZERO, "it counts from the machine's start");
+        std::thread::sleep(Duration::from_millis(2));
+        let passed = clock.monotonic() - before;
+        assert!(passed >= Duration::from_millis(2) && passed < Duration::from_secs(60), "{passed:?}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod config;
 mod data;
+mod gaps;
 mod init;
 mod keys;
 mod run;

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::data::DataDir;
+use crate::gaps;
 use crate::keys::{Certifier, LogSigner, about};
 use crate::seal;
 use anyhow::{Context as _, bail};
@@ -173,6 +174,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     ));
     tokio::spawn(rights::watch(Arc::clone(&access)));
     tokio::spawn(seal::seal_each_second(Arc::clone(&log_producer)));
+    tokio::spawn(gaps::tell(Arc::clone(&log_producer), Arc::clone(&replica)));
     tracing::info!("serving: API on {}, SSH on {}", config.api.listen, config.ssh.listen);
 
     wait_for_stop().await?;

@@ -113,6 +113,9 @@ impl KeyAdded {
 /// A key signs no checkpoint any more: a rotation's second half.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct KeyRetired {
+    /// The newest checkpoint that it has signed, a signed note: it covers the event that added its successor, so that
+    /// whoever trusts this key has a reason to trust the next one.
+    pub checkpoint: String,
     /// Why.
     pub reason: String,
     /// The verifier key (C2SP signed-note).
@@ -121,7 +124,11 @@ pub struct KeyRetired {
 
 impl KeyRetired {
     pub(super) fn example() -> Self {
-        Self { reason: "yearly rotation".into(), verifier_key: Created::example().verifier_key }
+        Self {
+            checkpoint: Timestamped::example().checkpoint,
+            reason: "yearly rotation".into(),
+            verifier_key: Created::example().verifier_key,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 /// A producer's numbering begins; it names the last number of the boot before, so that a lost tail shows.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Started {
-    /// The boot before, as the log knows it.
+    /// The boot before, as the producer knows it: what the log lacks of it is lost.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub previous: Option<Previous>,
     /// The program's version.

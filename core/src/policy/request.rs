@@ -2,7 +2,7 @@
 
 use super::schema;
 use crate::event::{ByteString, SessionId, Timestamp};
-use crate::state::State;
+use crate::state::{LOG, State};
 use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -75,6 +75,8 @@ actions! {
     CreateLock = "admin:create-lock",
     /// To lift a lock.
     LiftLock = "admin:lift-lock",
+    /// To operate the log: its keys, its clock, its projections.
+    OperateLog = "admin:operate-log",
 }
 
 impl Action {
@@ -221,7 +223,7 @@ impl What {
             | Self::Exec { node, .. }
             | Self::Subsystem { node, .. } => ("Node", node.clone()),
             Self::View { session } => ("Session", session.to_string()),
-            Self::ReadLog => ("Log", "log".to_owned()),
+            Self::ReadLog => ("Log", LOG.to_owned()),
             Self::ReadState => ("State", "state".to_owned()),
             Self::Administer { action, name } => (administered(*action), name.clone()),
         }
@@ -236,7 +238,7 @@ pub(crate) const fn administered(action: Action) -> &'static str {
         Action::UploadPolicy | Action::RemovePolicy => "Policy",
         Action::CreateLock | Action::LiftLock => "Lock",
         Action::StateRead => "State",
-        Action::LogRead => "Log",
+        Action::LogRead | Action::OperateLog => "Log",
         Action::SessionView => "Session",
         Action::AddNode
         | Action::RemoveNode

@@ -8,6 +8,7 @@ pub mod change;
 pub mod decisions;
 pub mod follow;
 pub mod locks;
+pub mod log;
 pub mod nodes;
 pub mod policies;
 pub mod producers;
@@ -25,6 +26,7 @@ pub mod users;
 use self::certificates::Certificates;
 use self::decisions::{BOOTSTRAP, Decisions};
 use self::locks::Locks;
+use self::log::LogName;
 use self::nodes::Nodes;
 use self::policies::Policies;
 use self::producers::Producers;
@@ -39,15 +41,6 @@ use crate::policy::Circumstances;
 use crate::policy::request::{Action, administered, entity_text};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-
-/// The log's own name and key, as its first event says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LogName {
-    /// The origin.
-    pub origin: String,
-    /// The verifier key.
-    pub verifier_key: String,
-}
 
 /// The entry isn't the next one; the state is unchanged. Whoever folds reads the log in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -143,7 +136,7 @@ impl State {
         &self.locks
     }
 
-    /// The log's name, once its first event was applied.
+    /// The log's name and keys, once its first event was applied.
     #[must_use]
     pub fn log(&self) -> Option<&LogName> {
         self.log.as_ref()
@@ -276,25 +269,35 @@ impl State {
             | Payload::LogRead(_)
             | Payload::LogCosigned(_)
             | Payload::LogUnwitnessed(_)
-            | Payload::LogKeyAdded(_)
-            | Payload::LogKeyRetired(_)
             | Payload::LogTimestamped(_)
             | Payload::LogClockRefused(_)
             | Payload::LogClockConfirmed(_)
             | Payload::LogFilled(_)
             | Payload::LogRecovered(_)
-            | Payload::LogEpochBegun(_)
             | Payload::NodeHostKeyRefused(_)
-            | Payload::ProducerStarted(_)
-            | Payload::ProducerRefused(_)
-            | Payload::ProducerGap(_) => Ok(()),
+            | Payload::ProducerRefused(_) => Ok(()),
             Payload::LogCreated(data) => {
                 if index != 0 {
                     return Err("a log is created once, by its first event");
                 }
-                self.log = Some(LogName { origin: data.origin, verifier_key: data.verifier_key });
+                self.log = Some(LogName::created(data));
                 Ok(())
             }
+            Payload::LogKeyAdded(data) => {
+                self.decided(index, event, Action::OperateLog, LOG)?;
+                self.log.as_mut().ok_or(NO_LOG)?.key_added(data)
+            }
+            Payload::LogKeyRetired(data) => {
+                self.decided(index, event, Action::OperateLog, LOG)?;
+                self.log.as_mut().ok_or(NO_LOG)?.key_retired(&data)
+            }
+            // Nobody decides this but the one who has the machine: the state that could decide is what was lost.
+            Payload::LogEpochBegun(data) => self.log.as_mut().ok_or(NO_LOG)?.epoch_begun(index, data),
+            Payload::ProducerStarted(data) => {
+                self.producers.started(index, &event.producer, data.previous);
+                Ok(())
+            }
+            Payload::ProducerGap(data) => self.producers.gap_told(&event.producer, &data),
             Payload::ProducerStopped(_) => {
                 self.producers.stopped(&event.producer);
                 Ok(())
@@ -460,6 +463,9 @@ impl State {
     }
 }
 
+/// The one log, as policy names it.
+pub(crate) const LOG: &str = "log";
+const NO_LOG: &str = "no log was created";
 const NO_CAUSE: &str = "it names no decision that allowed it";
 
 /// Whether a producer of this kind may say it, under this tag.

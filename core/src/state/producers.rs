@@ -1,8 +1,9 @@
 //! Producers: the last number of each, so that what is missing shows.
 
+use crate::event::producer::{Gap, Previous};
 use crate::event::{ProducerKind, ProducerRef};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use uuid::Uuid;
 
 /// How many producers are told apart; a log has a handful, and one that invents names can't fill the memory.
@@ -10,6 +11,9 @@ pub const PRODUCERS_MAX: usize = 4096;
 
 /// How many boots of a producer are kept, the newest: an older one says nothing more.
 pub const BOOTS_MAX: usize = 16;
+
+/// How many gaps may wait to be told, the oldest; all are counted.
+pub const GAPS_MAX: usize = 1024;
 
 /// One run of a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -35,10 +39,21 @@ pub struct Producer {
     pub kind: ProducerKind,
 }
 
+impl Producer {
+    fn forget(&mut self) {
+        if self.boots.len() > BOOTS_MAX {
+            let oldest = self.boots.iter().min_by_key(|(_, boot)| boot.index).map(|(id, _)| *id);
+            oldest.and_then(|id| self.boots.remove(&id));
+        }
+    }
+}
+
 /// All producers by id.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Producers {
     by_id: BTreeMap<String, Producer>,
+    /// Gaps of which no `producer.gap` speaks yet, in the order in which they showed.
+    gaps: VecDeque<Gap>,
     /// Events of producers beyond [`PRODUCERS_MAX`].
     untold: u64,
 }
@@ -57,9 +72,20 @@ impl Producers {
 
     /// The last boot of a producer and its last number: what its next start names as the boot before.
     #[must_use]
-    pub fn previous(&self, id: &str) -> Option<crate::event::producer::Previous> {
+    pub fn previous(&self, id: &str) -> Option<Previous> {
         let newest = self.by_id.get(id)?.boots.iter().max_by_key(|(_, boot)| boot.index)?;
-        Some(crate::event::producer::Previous { boot: *newest.0, seq: newest.1.seq })
+        Some(Previous { boot: *newest.0, seq: newest.1.seq })
+    }
+
+    /// Gaps that no event tells yet: for whoever tells them.
+    pub fn untold_gaps(&self) -> impl Iterator<Item = &Gap> {
+        self.gaps.iter()
+    }
+
+    /// Numbers that were skipped, of all producers.
+    #[must_use]
+    pub fn gaps(&self) -> u64 {
+        self.by_id.values().fold(0, |sum, producer| sum.saturating_add(producer.gaps))
     }
 
     pub(super) fn spoke(&mut self, index: u64, who: &ProducerRef) {
@@ -73,16 +99,45 @@ impl Producers {
         }
         let Some(producer) = self.by_id.get_mut(&who.id) else { return };
         let expected = producer.boots.get(&who.boot).map_or(0, |boot| boot.seq.saturating_add(1));
-        let skipped = who.seq.saturating_sub(expected);
-        producer.gaps = producer.gaps.saturating_add(skipped);
         let boot = producer.boots.entry(who.boot).or_insert(Boot { gaps: 0, index, seq: 0, stopped: false });
-        boot.gaps = boot.gaps.saturating_add(skipped);
         boot.index = index;
         boot.seq = boot.seq.max(who.seq);
-        if producer.boots.len() > BOOTS_MAX {
-            let oldest = producer.boots.iter().min_by_key(|(_, boot)| boot.index).map(|(id, _)| *id);
-            oldest.and_then(|id| producer.boots.remove(&id));
+        producer.forget();
+        self.missed(index, who, who.boot, expected, who.seq);
+    }
+
+    /// A boot begins and names the one before: what that one said and the log hasn't got is lost.
+    pub(super) fn started(&mut self, index: u64, who: &ProducerRef, previous: Option<Previous>) {
+        let Some(Previous { boot, seq }) = previous else { return };
+        let Some(known) = self.by_id.get(&who.id) else { return };
+        let expected = known.boots.get(&boot).map_or(0, |boot| boot.seq.saturating_add(1));
+        self.missed(index, who, boot, expected, seq.saturating_add(1));
+    }
+
+    /// Numbers from `expected` on and below `next` are missing.
+    fn missed(&mut self, index: u64, who: &ProducerRef, boot: Uuid, expected: u64, next: u64) {
+        let count = next.saturating_sub(expected);
+        let Some(producer) = self.by_id.get_mut(&who.id).filter(|_| count > 0) else { return };
+        producer.gaps = producer.gaps.saturating_add(count);
+        let known = producer.boots.entry(boot).or_insert(Boot { gaps: 0, index, seq: 0, stopped: false });
+        known.gaps = known.gaps.saturating_add(count);
+        // What is missing is told once: a later start that names the same end finds it known.
+        known.seq = known.seq.max(next.saturating_sub(1));
+        producer.forget();
+        if self.gaps.len() < GAPS_MAX {
+            self.gaps.push_back(Gap { boot, count, first: expected, index, producer: who.id.clone() });
         }
+    }
+
+    /// A gap was told. The log tells those that its numbering shows; others tell what they lost themselves.
+    pub(super) fn gap_told(&mut self, who: &ProducerRef, gap: &Gap) -> Result<(), &'static str> {
+        if who.kind != ProducerKind::Log && who.id != gap.producer {
+            return Err("a producer tells its own gaps only");
+        }
+        if let Some(place) = self.gaps.iter().position(|untold| untold == gap) {
+            self.gaps.remove(place);
+        }
+        Ok(())
     }
 
     pub(super) fn stopped(&mut self, who: &ProducerRef) {
@@ -90,5 +145,69 @@ impl Producers {
         if let Some(boot) = boot {
             boot.stopped = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(boot: u128, seq: u64) -> ProducerRef {
+        ProducerRef { boot: Uuid::from_u128(boot), id: "web-1".into(), kind: ProducerKind::Node, seq }
+    }
+
+    fn gap(boot: u128, first: u64, count: u64, index: u64) -> Gap {
+        Gap { boot: Uuid::from_u128(boot), count, first, index, producer: "web-1".into() }
+    }
+
+    #[test]
+    fn each_jump_is_one_gap_with_its_exact_count_until_it_is_told() {
+        let mut producers = Producers::default();
+        for (index, seq) in [(0, 0), (1, 1), (2, 5), (3, 6), (4, 8)] {
+            producers.spoke(index, &who(1, seq));
+        }
+        let gaps: Vec<_> = producers.untold_gaps().cloned().collect();
+        assert_eq!(gaps, [gap(1, 2, 3, 2), gap(1, 7, 1, 4)]);
+        assert_eq!(producers.gaps(), 4);
+        let log = ProducerRef { kind: ProducerKind::Log, id: "custody".into(), ..who(2, 0) };
+        producers.gap_told(&log, &gaps[0]).unwrap();
+        assert_eq!(producers.untold_gaps().cloned().collect::<Vec<_>>(), gaps[1..]);
+        assert_eq!(producers.gaps(), 4, "told, and still missing");
+    }
+
+    #[test]
+    fn a_boot_that_begins_late_has_a_gap_and_so_has_a_tail_that_is_lost() {
+        let mut producers = Producers::default();
+        producers.spoke(0, &who(1, 2));
+        assert_eq!(producers.untold_gaps().cloned().collect::<Vec<_>>(), [gap(1, 0, 2, 0)]);
+        producers.spoke(1, &who(2, 0));
+        let previous = |boot, seq| Some(Previous { boot: Uuid::from_u128(boot), seq });
+        producers.started(1, &who(2, 0), previous(1, 9));
+        assert_eq!(producers.untold_gaps().last().cloned(), Some(gap(1, 3, 7, 1)));
+        producers.started(2, &who(3, 0), previous(1, 9));
+        producers.started(2, &who(3, 0), previous(2, 0));
+        producers.started(2, &who(3, 0), None);
+        assert_eq!(producers.untold_gaps().count(), 2, "nothing is missing twice");
+        producers.started(3, &who(4, 0), previous(99, 4));
+        assert_eq!(producers.untold_gaps().last().cloned(), Some(gap(99, 0, 5, 3)), "a whole boot");
+    }
+
+    #[test]
+    fn who_invents_numbers_and_boots_fills_no_memory() {
+        let mut producers = Producers::default();
+        for n in 0..u64::from(u16::MAX) {
+            producers.spoke(n, &who(u128::from(n), u64::MAX - n));
+        }
+        assert!(producers.untold_gaps().count() <= GAPS_MAX);
+        assert!(producers.get("web-1").unwrap().boots.len() <= BOOTS_MAX);
+        assert_eq!(producers.gaps(), u64::MAX);
+    }
+
+    #[test]
+    fn nobody_tells_gaps_of_others_but_the_log() {
+        let mut producers = Producers::default();
+        let other = ProducerRef { id: "web-2".into(), ..who(5, 0) };
+        assert!(producers.gap_told(&other, &gap(1, 2, 3, 2)).is_err());
+        assert!(producers.gap_told(&who(1, 3), &gap(1, 2, 3, 2)).is_ok());
     }
 }
