@@ -47,6 +47,7 @@ struct Answer {
 struct Authorities {
     host_ssh: String,
     log_key: String,
+    log_keys: Vec<String>,
 }
 
 /// Logs in and writes everything that `ssh` and the other commands need.
@@ -79,9 +80,12 @@ pub async fn login(args: Login) -> anyhow::Result<()> {
         "x509_request": rcgen::CertificateParams::default().serialize_request(&tls_key)?.pem()?,
     });
     let answer: Answer = Client::anonymous(&api, &ca)?.post("/v1/login", &request).await?;
-    if let Some(last) = last.filter(|last| last.api == api && last.log_key != answer.authorities.log_key) {
+    if let Some(last) =
+        last.filter(|last| last.api == api && !answer.authorities.log_keys.contains(&last.log_key))
+    {
         bail!(
-            "{api} now shows another log key than at the last login ({} then): somebody may have replaced the log; ask your auditors, then remove {}",
+            "the log of {api} is no longer signed by the key of the last login, {}: it was rotated away, or somebody has replaced the log; \
+             ask your auditors (`custody verify --key` with the old key follows a rotation), then remove {}",
             last.log_key,
             home.path("profile.toml").display()
         );

@@ -4,6 +4,7 @@ mod admin;
 mod client;
 mod connect;
 mod events;
+mod log;
 mod login;
 mod play;
 mod profile;
@@ -46,6 +47,9 @@ enum Command {
     Events(events::Events),
     /// Check a log directory, or an event with its proof, offline
     Verify(verify::Verify),
+    /// How the log does, its keys and clock, backups
+    #[command(subcommand)]
+    Log(log::Log),
     /// End live sessions and refuse new ones
     Lock(admin::Lock),
     /// Lift a lock
@@ -123,6 +127,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Play(args) => sessions::play(args).await,
         Command::Events(command) => events::events(command).await,
         Command::Verify(args) => verify::verify(&args),
+        Command::Log(command) => log::log(command).await,
         Command::Lock(args) => admin::lock(args).await,
         Command::Unlock { name } => admin::unlock(name).await,
         Command::Locks { json } => admin::locks(json).await,

@@ -1,6 +1,12 @@
 //! The data directory: what lies where, and who may see it.
 
+use anyhow::Context as _;
+use custody_core::log::note::Note;
+use std::io;
 use std::path::{Path, PathBuf};
+
+/// The file that says what the log was put back from.
+const RESTORED: &str = "restored";
 
 /// The data directory.
 #[derive(Clone, Debug)]
@@ -56,5 +62,34 @@ impl DataDir {
     /// Whether a log was begun in it.
     pub fn is_begun(&self) -> bool {
         self.log().join("checkpoint").exists()
+    }
+
+    /// The log's newest signed note, not yet believed; `None` where no log was begun.
+    pub fn checkpoint(&self) -> anyhow::Result<Option<Note>> {
+        let path = self.log().join("checkpoint");
+        match std::fs::read(&path) {
+            // What isn't UTF-8 isn't a note; opening the log says so.
+            Ok(bytes) => Ok(Note::parse(&String::from_utf8_lossy(&bytes)).ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("{} can't be read", path.display())),
+        }
+    }
+
+    /// What the log was put back from, as `custody log restore` left it: `backup` or `witness`.
+    pub fn restored_from(&self) -> anyhow::Result<Option<String>> {
+        let path = self.log().join(RESTORED);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("{} can't be read", path.display())),
+        }
+    }
+
+    /// The log says itself from here on that it was put back.
+    pub fn restored_is_told(&self) -> io::Result<()> {
+        match std::fs::remove_file(self.log().join(RESTORED)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            answer => answer,
+        }
     }
 }

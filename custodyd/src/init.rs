@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::data::DataDir;
-use crate::keys::LogSigner;
+use crate::keys::Keyring;
 use crate::run::PROGRAM;
 use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock, SystemClock};
@@ -46,7 +46,7 @@ pub async fn init(config: &Config, admin: &str) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let store: Arc<dyn KeyStore> = Arc::new(FileKeyStore::open(&data.keys())?);
     let _authorities = Authorities::open(Arc::clone(&store), &data.public(), clock.wall().0 / 1_000_000_000)?;
-    let signer = LogSigner::open(store, &config.origin, true)?;
+    let signer = Keyring::create(store, &config.origin)?;
     let key = signer.verifier_key();
     let secrets = SecretStore::open(&data.secrets())?;
     let version = secrets.put(admin, 0, &hash_password(&password)?)?;

@@ -5,6 +5,8 @@ mod data;
 mod gaps;
 mod init;
 mod keys;
+mod leaps;
+mod operate;
 mod run;
 mod seal;
 

@@ -3,14 +3,15 @@
 use crate::config::Config;
 use crate::data::DataDir;
 use crate::gaps;
-use crate::keys::{Certifier, LogSigner, about};
-use crate::seal;
+use crate::keys::{Certifier, Keyring, about};
+use crate::operate::LogOperations;
+use crate::{leaps, seal};
 use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock, SystemClock};
 use custody_core::event::certificate::Authority;
 use custody_core::event::session::EndReason;
-use custody_core::event::{Actor, ByteString, Draft, Outcome, ProducerKind, Target, producer};
-use custody_core::log::embedded::{EmbeddedLog, Options};
+use custody_core::event::{Actor, ByteString, Draft, Outcome, ProducerKind, Target, log, producer};
+use custody_core::log::embedded::{EmbeddedLog, Options, Recovery};
 use custody_core::log::{Log, Numbering, Producer};
 use custody_core::search::Search;
 use custody_core::state::follow::Replica;
@@ -54,10 +55,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let keys = Arc::new(FileKeyStore::open(&data.keys())?);
     let store: Arc<dyn KeyStore> = Arc::clone(&keys) as _;
     let authorities = Arc::new(Authorities::open(Arc::clone(&store), &data.public(), now)?);
-    let signer = LogSigner::open(Arc::clone(&store), &config.origin, false)?;
-
-    let embedded =
-        Arc::new(EmbeddedLog::open(&data.log(), Options::new(Arc::new(signer), Arc::clone(&clock)))?);
+    let signed = data.checkpoint()?;
+    let keyring = Arc::new(Keyring::open(Arc::clone(&store), &config.origin, signed.as_ref())?);
+    let options = Options::new(Arc::clone(&keyring) as _, Arc::clone(&clock));
+    let embedded = Arc::new(EmbeddedLog::open(&data.log(), options)?);
     let recovery = embedded.recovery();
     if recovery.cut_bytes > 0 {
         tracing::warn!(
@@ -84,6 +85,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             data.path().display()
         ),
     }
+    // A rotation that was told and then cut short takes effect now.
+    keyring.sign_with(&replica.read(|state| state.log().map(|log| log.keys.clone()).unwrap_or_default()))?;
     std::thread::Builder::new().name("state".to_owned()).spawn({
         let (replica, log) = (Arc::clone(&replica), Arc::clone(&log));
         move || {
@@ -111,6 +114,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let nothing = Vec::<Draft<producer::Started>>::new;
     let log_producer =
         Arc::new(Producer::start(numbering(config.name.clone(), ProducerKind::Log), nothing()).await?);
+    tell_recovery(&log_producer, &data, recovery).await?;
     let proxy_producer = Arc::new(
         Producer::start(numbering(format!("{}-proxy", config.name), ProducerKind::Proxy), nothing()).await?,
     );
@@ -158,6 +162,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         recordings: data.recordings(),
         ssh_address: config.ssh_address(),
         login_seconds: config.certificates.login_hours * 3600,
+        operations: Arc::new(LogOperations { log: Arc::clone(&embedded), keyring }),
     };
     let mut api_stop = stopping.clone();
     let api = tokio::spawn(api::serve(api_listener, tls, context, async move {
@@ -175,6 +180,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(rights::watch(Arc::clone(&access)));
     tokio::spawn(seal::seal_each_second(Arc::clone(&log_producer)));
     tokio::spawn(gaps::tell(Arc::clone(&log_producer), Arc::clone(&replica)));
+    tokio::spawn(leaps::tell(Arc::clone(&log_producer), embedded.clock_ahead()));
     tracing::info!("serving: API on {}, SSH on {}", config.api.listen, config.ssh.listen);
 
     wait_for_stop().await?;
@@ -193,6 +199,24 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     // Writing and signing what waits takes a moment: not on a thread of the runtime.
     tokio::task::spawn_blocking(move || embedded.close()).await?;
+    Ok(())
+}
+
+/// Says what the opening put in order, and from what copy the log came back.
+async fn tell_recovery(producer: &Producer, data: &DataDir, recovery: &Recovery) -> anyhow::Result<()> {
+    let restored = data.restored_from()?;
+    if recovery.cut_bytes == 0 && recovery.rewritten_bytes == 0 && restored.is_none() {
+        return Ok(());
+    }
+    let recovered = log::Recovered {
+        cut_bytes: recovery.cut_bytes,
+        from: restored.unwrap_or_else(|| "crash".to_owned()),
+        rewritten_bytes: recovery.rewritten_bytes,
+        size: recovery.entries,
+    };
+    let draft = Draft::new(Actor::system("custodyd"), recovered).outcome(Outcome::Success);
+    let _durable = producer.append(draft).await?;
+    data.restored_is_told()?;
     Ok(())
 }
 

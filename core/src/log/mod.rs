@@ -6,6 +6,7 @@
 
 pub mod checkpoint;
 pub mod embedded;
+pub mod keys;
 pub mod note;
 pub mod producer;
 pub mod proof;

@@ -127,6 +127,17 @@ pub trait Signer: Send + Sync + 'static {
     /// # Errors
     /// [`NoteError::Signing`] if the key can't be used now.
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], NoteError>;
+
+    /// The lines below a note with this text, never none: more than one while a key is being rotated. The one of
+    /// [`Signer::verifier_key`] is among them.
+    ///
+    /// # Errors
+    /// [`NoteError::Signing`] if a key can't be used now.
+    fn lines(&self, text: &str) -> Result<Vec<SignatureLine>, NoteError> {
+        let key = self.verifier_key();
+        let signature = self.sign(text.as_bytes())?.to_vec();
+        Ok(vec![SignatureLine { id: key.id(), name: key.name, signature }])
+    }
 }
 
 /// An Ed25519 key in memory. Neither displayed nor serialised.
@@ -193,9 +204,7 @@ impl Note {
     /// [`NoteError::Malformed`] for a text that no note can have, [`NoteError::Signing`] from the signer.
     pub fn sign(text: String, signer: &dyn Signer) -> Result<Note, NoteError> {
         check_text(&text)?;
-        let key = signer.verifier_key();
-        let signature = signer.sign(text.as_bytes())?.to_vec();
-        Ok(Note { lines: vec![SignatureLine { name: key.name.clone(), id: key.id(), signature }], text })
+        Ok(Note { lines: signer.lines(&text)?, text })
     }
 
     /// Reads a note; believes nothing yet.

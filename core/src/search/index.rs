@@ -14,16 +14,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// The file's name inside `projections/`.
 pub const DATABASE_NAME: &str = "search.db";
 
 /// Changes with every change of the tables or of [`Row`]; another number means: rebuild.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 const SCHEMA: &str = "
-CREATE TABLE position (one INTEGER PRIMARY KEY CHECK (one = 1), origin TEXT NOT NULL, key TEXT NOT NULL,
+CREATE TABLE position (one INTEGER PRIMARY KEY CHECK (one = 1), origin TEXT NOT NULL,
     next INTEGER NOT NULL, tip BLOB NOT NULL);
 CREATE TABLE entry (idx INTEGER PRIMARY KEY, appended INTEGER NOT NULL, type TEXT NOT NULL, family TEXT NOT NULL,
     user TEXT, session BLOB, target TEXT, outcome TEXT);
@@ -55,6 +55,9 @@ pub struct Progress {
     pub stopped: Option<String>,
 }
 
+/// What a compaction did: bytes before and after.
+type Compacted = oneshot::Sender<Result<(u64, u64), SearchError>>;
+
 /// The projection, open and following the log until it is dropped.
 pub struct Search {
     pub(super) log: Arc<dyn Log>,
@@ -63,6 +66,7 @@ pub struct Search {
     readers: Arc<Readers>,
     pub(super) at_once: Arc<Semaphore>,
     stop: watch::Sender<bool>,
+    compact: mpsc::Sender<Compacted>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -78,9 +82,10 @@ impl Search {
         let writer = Writer::open(path.clone(), log.clone(), readers.clone())?;
         let (progress, seen) = watch::channel(Progress { next: writer.next, stopped: None });
         let (stop, stopped) = watch::channel(false);
+        let (compact, compacting) = mpsc::channel(1);
         let thread = std::thread::Builder::new()
             .name("search-index".to_owned())
-            .spawn(move || Follower { progress, stopped }.run(writer))?;
+            .spawn(move || Follower { progress, stopped, compacting }.run(writer))?;
         Ok(Self {
             log,
             path,
@@ -88,6 +93,7 @@ impl Search {
             readers,
             at_once: Arc::new(Semaphore::new(SEARCHES_AT_ONCE)),
             stop,
+            compact,
             thread: Some(thread),
         })
     }
@@ -120,6 +126,19 @@ impl Search {
             Some(reason) => Err(SearchError::Stopped { at: now.next, reason }),
             None => Err(SearchError::Behind { at: now.next, wanted: size }),
         }
+    }
+
+    /// Merges the full-text index and gives unused space back to the system. Searches go on meanwhile; what is
+    /// appended becomes searchable afterwards. Gives the bytes before and after.
+    ///
+    /// # Errors
+    /// See [`SearchError`]: no room for the copy that it makes, for one.
+    pub async fn compact(&self) -> Result<(u64, u64), SearchError> {
+        let ended =
+            || SearchError::Stopped { at: self.progress.borrow().next, reason: "it has ended".into() };
+        let (answer, done) = oneshot::channel();
+        self.compact.send(answer).await.map_err(|_| ended())?;
+        done.await.map_err(|_| ended())?
     }
 
     /// How many indexed entries each family has; those that are no events of ours have none. Blocks on the disk.
@@ -272,6 +291,16 @@ impl Writer {
     }
 }
 
+fn compacted(writer: &Writer) -> Result<(u64, u64), SearchError> {
+    let bytes = || -> Result<u64, SearchError> {
+        writer.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+        Ok(std::fs::metadata(&writer.path)?.len())
+    };
+    let before = bytes()?;
+    writer.connection.execute_batch("INSERT INTO word (word) VALUES ('optimize'); VACUUM")?;
+    Ok((before, bytes()?))
+}
+
 /// A fingerprint of the newest entry indexed: a log restored from an old copy and grown again has another one there.
 fn tip(entry: &Entry) -> Vec<u8> {
     Sha256::digest(&entry.bytes).to_vec()
@@ -311,10 +340,7 @@ fn create(path: &Path, log: &dyn Log) -> Result<Connection, SearchError> {
     configure(&connection)?;
     let transaction = connection.transaction()?;
     transaction.execute_batch(SCHEMA)?;
-    transaction.execute(
-        "INSERT INTO position VALUES (1, ?1, ?2, 0, x'')",
-        params![log.origin(), log.verifier_key().to_string()],
-    )?;
+    transaction.execute("INSERT INTO position VALUES (1, ?1, 0, x'')", params![log.origin()])?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;
     Ok(connection)
@@ -329,18 +355,13 @@ fn resume(path: &Path, log: &dyn Log) -> Result<Option<(Connection, u64)>, Searc
         return Ok(None);
     }
     let stored = connection
-        .query_row("SELECT origin, key, next, tip FROM position", [], |row| {
-            Ok((
-                row.get::<_, String>(0)?,
-                row.get::<_, String>(1)?,
-                row.get::<_, i64>(2)?,
-                row.get::<_, Vec<u8>>(3)?,
-            ))
+        .query_row("SELECT origin, next, tip FROM position", [], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
         })
         .optional()?;
-    let Some((origin, key, next, stored_tip)) = stored else { return Ok(None) };
+    let Some((origin, next, stored_tip)) = stored else { return Ok(None) };
     let Ok(next) = u64::try_from(next) else { return Ok(None) };
-    if origin != log.origin() || key != log.verifier_key().to_string() || next > log.size() {
+    if origin != log.origin() || next > log.size() {
         return Ok(None);
     }
     if let Some(last) = next.checked_sub(1) {
@@ -352,9 +373,17 @@ fn resume(path: &Path, log: &dyn Log) -> Result<Option<(Connection, u64)>, Searc
     Ok(Some((connection, next)))
 }
 
+/// What the follower waits for.
+enum Awaited {
+    Entries,
+    Compact(Compacted),
+    End,
+}
+
 struct Follower {
     progress: watch::Sender<Progress>,
     stopped: watch::Receiver<bool>,
+    compacting: mpsc::Receiver<Compacted>,
 }
 
 impl Follower {
@@ -403,14 +432,18 @@ impl Follower {
                 let next = writer.next;
                 self.progress.send_replace(Progress { next, stopped: None });
             }
-            let ended = runtime.block_on(async {
+            let awaited = runtime.block_on(async {
                 tokio::select! {
-                    changed = size.changed() => changed.is_err(),
-                    _ = self.stopped.changed() => true,
+                    changed = size.changed() => if changed.is_err() { Awaited::End } else { Awaited::Entries },
+                    _ = self.stopped.changed() => Awaited::End,
+                    Some(answer) = self.compacting.recv() => Awaited::Compact(answer),
                 }
             });
-            if ended {
-                return self.at_the_end(runtime, writer);
+            match awaited {
+                Awaited::Entries => {}
+                // Who asked and doesn't wait any more has what he asked for.
+                Awaited::Compact(answer) => drop(answer.send(compacted(writer))),
+                Awaited::End => return self.at_the_end(runtime, writer),
             }
         }
     }

@@ -204,7 +204,7 @@ fn checked(api: &Api, change: &Change) -> Result<(), ChangeRefused> {
 }
 
 /// The decision that allows it, still to be appended with what it allows. One that doesn't is appended here.
-async fn allowed(
+pub(super) async fn allowed(
     api: &Api,
     caller: &Caller,
     what: What,

@@ -61,7 +61,10 @@ pub struct PublicParts {
     server_x509: String,
     client_x509: String,
     origin: String,
+    /// The newest key that signs the log's checkpoints: the one to pin.
     log_key: String,
+    /// All that sign now, the oldest first: more than one while they are rotated.
+    log_keys: Vec<String>,
     ssh_address: String,
 }
 
@@ -74,6 +77,7 @@ fn public_parts(api: &Api) -> Result<PublicParts, ApiError> {
     let context = &api.context;
     let authorities = &context.authorities;
     let line = |key: PublicKey| key.to_openssh().map_err(|error| ApiError::failed("wrote a key", error));
+    let log_keys = context.replica.read(|state| state.log().map(|log| log.keys.clone()).unwrap_or_default());
     Ok(PublicParts {
         client_ssh: line(authorities.ssh_client.public_key())?,
         target_ssh: line(authorities.ssh_target.public_key())?,
@@ -81,7 +85,8 @@ fn public_parts(api: &Api) -> Result<PublicParts, ApiError> {
         server_x509: authorities.x509_server.pem().to_owned(),
         client_x509: authorities.x509_client.pem().to_owned(),
         origin: context.log.origin().to_owned(),
-        log_key: context.log.verifier_key().to_string(),
+        log_key: log_keys.last().cloned().unwrap_or_else(|| context.log.verifier_key().to_string()),
+        log_keys,
         ssh_address: context.ssh_address.clone(),
     })
 }

@@ -9,6 +9,7 @@ mod events;
 mod identity;
 mod login;
 mod metrics;
+pub mod operate;
 mod proof;
 mod reading;
 mod sessions;
@@ -83,6 +84,8 @@ pub struct ApiContext {
     pub ssh_address: String,
     /// How long a login lasts, in seconds.
     pub login_seconds: u64,
+    /// What may be done with the log.
+    pub operations: Arc<dyn operate::Operations>,
 }
 
 /// The context with what the API holds for itself.
@@ -155,6 +158,8 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/events/{index}", get(proof::event))
         .route("/v1/events/{index}/proof", get(proof::proof))
         .route("/v1/checkpoint", get(proof::checkpoint))
+        .route("/v1/log", get(operate::status))
+        .route("/v1/log/{operation}", post(operate::operate))
         .route("/v1/commands/{name}", post(commands::command))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/sessions/{id}", get(sessions::one))

@@ -4,5 +4,6 @@ mod access;
 mod commands;
 mod hostile;
 mod log;
+mod operate;
 mod sessions;
 mod world;

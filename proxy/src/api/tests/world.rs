@@ -1,5 +1,6 @@
 //! A whole API in a temporary directory, and people who ask it.
 
+use crate::api::operate::Operations;
 use crate::api::{ApiContext, serve, tls};
 use crate::ca::Authorities;
 use crate::ca::store::FileKeyStore;
@@ -11,7 +12,7 @@ use custody_core::event::login::Failed;
 use custody_core::event::{Draft, ProducerKind, log};
 use custody_core::log::embedded::{EmbeddedLog, Options};
 use custody_core::log::note::Ed25519Signer;
-use custody_core::log::{Log, Numbering, Producer};
+use custody_core::log::{Log, Numbering, Producer, Signer as _};
 use custody_core::policy::defaults::genesis;
 use custody_core::search::Search;
 use custody_core::state::follow::Replica;
@@ -39,6 +40,25 @@ pub struct World {
     pub recordings: PathBuf,
     stop: Option<oneshot::Sender<()>>,
     pub served: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+/// A log whose keys are in its signer: what the daemon does with files, and no more, is missing.
+struct Operated(Arc<EmbeddedLog>);
+
+impl Operations for Operated {
+    fn clock_ahead(&self) -> Option<Duration> {
+        *self.0.clock_ahead().borrow()
+    }
+    fn confirm_clock(&self) {
+        self.0.confirm_clock();
+    }
+    fn generate_key(&self) -> Result<String, String> {
+        let key = Ed25519Signer::from_seed(self.0.origin(), &[8; 32]).map_err(|error| error.to_string())?;
+        Ok(key.verifier_key().to_string())
+    }
+    fn sign_with(&self, _keys: &[String]) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// A person with a certificate, or a stranger.
@@ -107,6 +127,7 @@ impl World {
             recordings: recordings.clone(),
             ssh_address: "127.0.0.1:3022".into(),
             login_seconds: 3600,
+            operations: Arc::new(Operated(log.clone())),
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let served = tokio::spawn(serve(listener, config, context, async {
@@ -193,9 +214,13 @@ impl Person {
         serde_json::from_str(&body).unwrap()
     }
 
-    pub async fn command(&self, name: &str, body: Value) -> (StatusCode, Value) {
-        let answer = self.request_post(&format!("/v1/commands/{name}")).json(&body).send().await.unwrap();
+    pub async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
+        let answer = self.request_post(path).json(&body).send().await.unwrap();
         (answer.status(), answer.json().await.unwrap())
+    }
+
+    pub async fn command(&self, name: &str, body: Value) -> (StatusCode, Value) {
+        self.post(&format!("/v1/commands/{name}"), body).await
     }
 
     pub async fn done(&self, name: &str, body: Value) -> Value {

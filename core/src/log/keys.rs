@@ -1,0 +1,176 @@
+//! Trust that goes from key to key: how whoever pinned the log's first key believes a checkpoint of its third.
+//!
+//! A new key is told by `log.key-added` while the old one still signs; `log.key-retired` holds the newest checkpoint
+//! that the old key has signed, and that one covers the new key's event. So the log itself holds the proof, and no key
+//! is believed that an older trusted one hasn't signed for.
+
+use super::{Checkpoint, VerifierKey};
+use crate::event::{Event, Family, Payload};
+
+/// The keys that are believed so far, by reading a log in its order.
+#[derive(Debug)]
+pub struct KeyChain {
+    trusted: Vec<VerifierKey>,
+    /// Keys that were told and that no trusted key has signed for yet, with their events' indices.
+    told: Vec<(u64, VerifierKey)>,
+    handed_over: Vec<Checkpoint>,
+}
+
+impl KeyChain {
+    /// Believes `pinned` and nothing else.
+    #[must_use]
+    pub fn new(pinned: VerifierKey) -> KeyChain {
+        KeyChain { trusted: vec![pinned], told: Vec::new(), handed_over: Vec::new() }
+    }
+
+    /// Reads the next entry. Whatever it holds, nothing is believed but what a trusted key has signed.
+    pub fn see(&mut self, index: u64, tag: u8, bytes: &[u8]) {
+        if tag != Family::Log.tag() {
+            return;
+        }
+        let Ok(event) = Event::parse(bytes) else { return };
+        match event.payload() {
+            Payload::LogKeyAdded(added) => {
+                if let Ok(key) = VerifierKey::parse(&added.verifier_key) {
+                    self.told.push((index, key));
+                }
+            }
+            Payload::LogKeyRetired(retired) => {
+                let key = self.trusted.iter().find(|key| key.to_string() == retired.verifier_key);
+                let Some(key) = key else { return };
+                let Ok(checkpoint) = Checkpoint::verify(&retired.checkpoint, key) else { return };
+                // It can't speak of what came after it.
+                if checkpoint.size() > index {
+                    return;
+                }
+                let (covered, rest) = std::mem::take(&mut self.told)
+                    .into_iter()
+                    .partition(|(at, key)| *at < checkpoint.size() && key.name() == checkpoint.origin());
+                self.told = rest;
+                self.trusted.extend(Vec::into_iter(covered).map(|(_, key)| key));
+                self.handed_over.push(checkpoint);
+            }
+            _ => {}
+        }
+    }
+
+    /// The keys that are believed, provided that the tree has the roots of [`KeyChain::handed_over`].
+    #[must_use]
+    pub fn trusted(&self) -> &[VerifierKey] {
+        &self.trusted
+    }
+
+    /// The checkpoints by which keys were handed over: the tree must have these roots at these sizes.
+    #[must_use]
+    pub fn handed_over(&self) -> &[Checkpoint] {
+        &self.handed_over
+    }
+
+    /// Reads a signed checkpoint that any of the trusted keys has signed.
+    ///
+    /// # Errors
+    /// What is wrong by the newest of them.
+    pub fn verify(&self, note: &str) -> Result<Checkpoint, super::checkpoint::CheckpointError> {
+        let mut answer = Err(super::checkpoint::CheckpointError::Malformed("no key is trusted"));
+        for key in &self.trusted {
+            answer = Checkpoint::verify(note, key);
+            if answer.is_ok() {
+                break;
+            }
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::log::{KeyAdded, KeyRetired};
+    use crate::event::{Actor, Draft, EventData, ProducerKind, ProducerRef, Timestamp, canonical};
+    use crate::log::note::Ed25519Signer;
+    use crate::log::tree::{Tree, leaf_hash};
+    use crate::log::{Hash, Signer as _};
+
+    const ORIGIN: &str = "custody.example/log";
+
+    fn signer(seed: u8) -> Ed25519Signer {
+        Ed25519Signer::from_seed(ORIGIN, &[seed; 32]).unwrap()
+    }
+
+    fn bytes<D: EventData>(data: D) -> Vec<u8> {
+        let producer =
+            ProducerRef { boot: uuid::Uuid::nil(), id: "log".into(), kind: ProducerKind::Log, seq: 0 };
+        let draft = Draft::new(Actor::system("log"), data).numbered(producer, Timestamp::from_seconds(1));
+        canonical::event_bytes(&draft).unwrap()
+    }
+
+    fn added(key: &Ed25519Signer) -> Vec<u8> {
+        bytes(KeyAdded { reason: "test".into(), verifier_key: key.verifier_key().to_string() })
+    }
+
+    fn retired(key: &Ed25519Signer, checkpoint: &Checkpoint) -> Vec<u8> {
+        bytes(KeyRetired {
+            checkpoint: checkpoint.to_string(),
+            reason: "test".into(),
+            verifier_key: key.verifier_key().to_string(),
+        })
+    }
+
+    fn chain(entries: &[Vec<u8>]) -> KeyChain {
+        let mut chain = KeyChain::new(signer(1).verifier_key());
+        for (index, entry) in (0..).zip(entries) {
+            chain.see(index, Family::Log.tag(), entry);
+        }
+        chain
+    }
+
+    fn root(entries: &[Vec<u8>]) -> Hash {
+        let mut tree = Tree::new();
+        entries.iter().for_each(|entry| tree.push(leaf_hash(entry)));
+        tree.root()
+    }
+
+    #[test]
+    fn trust_goes_from_key_to_key() {
+        let (one, two, three) = (signer(1), signer(2), signer(3));
+        let mut entries = vec![b"x".to_vec(), added(&two)];
+        let covers = Checkpoint::sign(2, root(&entries), &one).unwrap();
+        entries.push(retired(&one, &covers));
+        entries.push(added(&three));
+        let covers = Checkpoint::sign(4, root(&entries), &two).unwrap();
+        entries.push(retired(&two, &covers));
+        let chain = chain(&entries);
+        assert_eq!(chain.trusted().len(), 3);
+        assert_eq!(chain.handed_over().len(), 2);
+        let newest = Checkpoint::sign(5, root(&entries), &three).unwrap();
+        assert_eq!(chain.verify(&newest.to_string()).unwrap(), newest);
+    }
+
+    #[test]
+    fn a_key_that_no_trusted_key_signed_for_is_not_believed() {
+        let (one, two) = (signer(1), signer(2));
+        let told = added(&two);
+        let hash = root(std::slice::from_ref(&told));
+        let by_one = Checkpoint::sign(1, hash, &one).unwrap();
+        for entries in [
+            vec![told.clone()],
+            // Signed for by itself, by a checkpoint that is too old, and by one of the future.
+            vec![told.clone(), retired(&one, &Checkpoint::sign(1, hash, &two).unwrap())],
+            vec![b"x".to_vec(), told.clone(), retired(&one, &by_one)],
+            vec![told.clone(), retired(&one, &Checkpoint::sign(9, hash, &one).unwrap())],
+            vec![told.clone(), retired(&two, &by_one)],
+        ] {
+            assert_eq!(chain(&entries).trusted(), [one.verifier_key()]);
+        }
+        assert_eq!(chain(&[told, retired(&one, &by_one)]).trusted().len(), 2);
+    }
+
+    #[test]
+    fn what_is_no_event_of_keys_changes_nothing() {
+        let mut chain = KeyChain::new(signer(1).verifier_key());
+        for (tag, bytes) in [(Family::Log.tag(), b"{".to_vec()), (Family::User.tag(), added(&signer(2)))] {
+            chain.see(0, tag, &bytes);
+        }
+        assert!(chain.told.is_empty());
+    }
+}
