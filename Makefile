@@ -8,7 +8,7 @@ SHELL := bash
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
 
-setup: ## programs of others that demo and tests need, by apt and pip
+setup: ## programs of others that demo and tests need, by apt, pip and go
 	@setup/install.sh
 
 # One selection of packages and one profile everywhere, so that nothing is built twice.

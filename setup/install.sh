@@ -5,6 +5,7 @@
 #   setup/install.sh                  everything
 #   setup/install.sh --programs       only what the demo needs
 #   setup/install.sh --print-python   prints where the Python environment lies, and does nothing else
+#   setup/install.sh --print-go       prints where the Go tools lie, and does nothing else
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -18,10 +19,23 @@ requirements=$here/requirements.txt
 hash=$(sha256sum "$requirements" | cut -c1-16)
 environment=${XDG_CACHE_HOME:-$HOME/.cache}/custody/python-$hash
 
-if [[ ${1:-} == --print-python ]]; then
-  printf '%s\n' "$environment"
-  exit 0
-fi
+# Verifiers, a witness and another log by others, and our two small programs on their libraries: named by all they are
+# built from, so that a stale one can't be run.
+proof=$here/../tests/proof
+verify=$here/../docs/verify/go
+hash=$(cat "$proof"/go.{mod,sum} "$proof"/*.go "$verify"/go.{mod,sum} "$verify"/*.go | sha256sum | cut -c1-16)
+go_tools=${XDG_CACHE_HOME:-$HOME/.cache}/custody/go-$hash
+
+case ${1:-} in
+  --print-python)
+    printf '%s\n' "$environment"
+    exit 0
+    ;;
+  --print-go)
+    printf '%s\n' "$go_tools"
+    exit 0
+    ;;
+esac
 
 command -v cargo >/dev/null || fail "cargo is not there: install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$here/../Cargo.toml") or later and put it on PATH"
 command -v cc >/dev/null || need_cc=1
@@ -52,11 +66,14 @@ if ((${#missing[@]})); then
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
     trap 'rm -f "$policy"' EXIT
+  else
+    policy=
   fi
   install_packages 2>/dev/null || {
     apt-get update >/dev/null
     install_packages
   }
+  [[ -z $policy ]] || rm -f "$policy"
 fi
 
 [[ ${1:-} != --programs ]] || exit 0
@@ -69,4 +86,18 @@ if [[ ! -e $environment/complete ]]; then
   python3 -m venv "$environment"
   "$environment/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements"
   touch "$environment/complete"
+fi
+
+if [[ ! -e $go_tools/complete ]]; then
+  command -v go >/dev/null || fail "go is not there: install Go $(sed -n 's/^go //p' "$proof/go.mod") or later and put it on PATH"
+  printf 'setup: building the Go tools %s\n' "$go_tools" >&2
+  mkdir -p "$(dirname "$go_tools")"
+  made=$(mktemp -d "$go_tools.XXXXXX")
+  trap 'rm -rf "$made"' EXIT
+  mapfile -t tools < <(cd "$proof" && go list tool)
+  (cd "$proof" && CGO_ENABLED=0 go build -o "$made/" "${tools[@]}" .)
+  (cd "$verify" && CGO_ENABLED=0 go build -o "$made/" .)
+  touch "$made/complete"
+  # Moved into place whole. Whoever built the same at the same time may have been first, and his are as good.
+  mv -T "$made" "$go_tools" 2>/dev/null || [[ -e $go_tools/complete ]]
 fi

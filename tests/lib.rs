@@ -4,7 +4,7 @@ pub mod process;
 pub mod servers;
 pub mod wait;
 
-pub use servers::python;
+pub use servers::{golang, python};
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,7 @@
 //! One file for each real server, and the world that puts them together.
 
 pub mod custodyd;
+pub mod golang;
 pub mod python;
 pub mod sshd;
 pub mod world;
