@@ -26,7 +26,7 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 pub use self::checkpoint::Checkpoint;
-pub use self::embedded::durable;
+pub use self::embedded::{Distribution, SYNC_BOUNDS_NS, Statistics, WRITE_BOUNDS_EVENTS, durable};
 pub use self::note::{Signer, VerifierKey};
 pub use self::producer::{Batch, Durable, Numbering, Producer, ProducerError, Submitted};
 pub use self::tree::Hash;
@@ -314,6 +314,9 @@ pub trait Log: Send + Sync + 'static {
 
     /// The key that signs the checkpoints: what auditors pin.
     fn verifier_key(&self) -> &VerifierKey;
+
+    /// What was counted since it was opened, for metrics.
+    fn statistics(&self) -> Statistics;
 }
 
 impl Receipt {

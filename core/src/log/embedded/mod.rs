@@ -12,6 +12,7 @@ mod queue;
 mod recover;
 pub(crate) mod scan;
 mod segment;
+mod statistics;
 mod time;
 mod view;
 mod writer;
@@ -29,6 +30,8 @@ use self::durable::{Disk, RealDisk};
 use self::queue::Queue;
 pub use self::recover::{OpenError, Recovery};
 pub use self::scan::{Mark, ScanError};
+use self::statistics::Counters;
+pub use self::statistics::{Distribution, SYNC_BOUNDS_NS, Statistics, WRITE_BOUNDS_EVENTS};
 pub use self::time::STEP_MAX;
 use self::time::Timekeeper;
 use self::view::View;
@@ -66,6 +69,7 @@ impl Options {
 pub struct EmbeddedLog {
     queue: Arc<Queue>,
     view: Arc<View>,
+    counters: Arc<Counters>,
     size: watch::Receiver<u64>,
     checkpoint: watch::Receiver<Checkpoint>,
     clock_ahead: watch::Receiver<Option<Duration>>,
@@ -95,6 +99,7 @@ impl EmbeddedLog {
 
         let queue = Arc::new(Queue::new(options.queue_bytes_max));
         let view = Arc::new(View::new(disk.clone(), segments, opened.published));
+        let counters = Arc::new(Counters::new(opened.disk_bytes));
         let (size, size_seen) = watch::channel(view.size());
         let (checkpoint, checkpoint_seen) = watch::channel(opened.checkpoint);
         let (clock_ahead, clock_ahead_seen) = watch::channel(None);
@@ -105,6 +110,7 @@ impl EmbeddedLog {
             time: Timekeeper::new(options.clock, opened.last_appended),
             queue: queue.clone(),
             view: view.clone(),
+            counters: counters.clone(),
             dedupe: opened.dedupe,
             segment: opened.segment,
             epoch: opened.epoch,
@@ -123,6 +129,7 @@ impl EmbeddedLog {
         Ok(EmbeddedLog {
             queue,
             view,
+            counters,
             size: size_seen,
             checkpoint: checkpoint_seen,
             clock_ahead: clock_ahead_seen,
@@ -220,6 +227,11 @@ impl Log for EmbeddedLog {
 
     fn verifier_key(&self) -> &VerifierKey {
         &self.key
+    }
+
+    fn statistics(&self) -> Statistics {
+        let (queued_batches, queued_bytes) = self.queue.depth();
+        Statistics { queued_batches, queued_bytes, entries: self.size(), ..self.counters.snapshot() }
     }
 }
 

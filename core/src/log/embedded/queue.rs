@@ -131,6 +131,12 @@ impl Queue {
         }
     }
 
+    /// How many batches and bytes wait.
+    pub fn depth(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.batches.len() as u64, state.bytes as u64)
+    }
+
     /// Why it was stopped, if it was.
     pub fn stopped(&self) -> Option<String> {
         self.lock().stopped.clone()

@@ -92,6 +92,8 @@ pub(super) struct Opened {
     pub segment: OpenSegment,
     pub checkpoint: Checkpoint,
     pub epoch: u32,
+    /// Bytes of headers and records in all segments.
+    pub disk_bytes: u64,
     pub last_appended: Nanos,
     pub recovery: Recovery,
 }
@@ -180,6 +182,10 @@ pub(super) fn open(disk: &dyn Disk, directory: &Path, signer: &dyn Signer) -> Re
     } else {
         checkpoint
     };
+    let disk_bytes = match found.segments.as_slice() {
+        [] => segment.end,
+        segments => segments.iter().map(|segment| segment.end).sum(),
+    };
     let Scan { tree, epoch, last_appended, marks, .. } = found;
     recovery.marks = marks;
     Ok(Opened {
@@ -188,6 +194,7 @@ pub(super) fn open(disk: &dyn Disk, directory: &Path, signer: &dyn Signer) -> Re
         segment,
         checkpoint,
         epoch: epoch.saturating_add(1),
+        disk_bytes,
         last_appended,
         recovery,
     })

@@ -10,7 +10,8 @@ use super::dedupe::{Dedupe, Number};
 use super::durable::{Disk, is_full};
 use super::queue::{Answer, Batch, Queue, Work, answer, refuse};
 use super::recover::{OpenSegment, create_segment, write_checkpoint};
-use super::segment::Stored;
+use super::segment::{HEADER_BYTES, Stored};
+use super::statistics::Counters;
 use super::time::Timekeeper;
 use super::view::{Shown, View};
 use crate::log::tree::leaf_hash;
@@ -30,6 +31,7 @@ pub(super) struct Writer {
     pub time: Timekeeper,
     pub queue: Arc<Queue>,
     pub view: Arc<View>,
+    pub counters: Arc<Counters>,
     pub dedupe: Dedupe,
     pub segment: OpenSegment,
     pub epoch: u32,
@@ -146,10 +148,12 @@ impl Writer {
             }
 
             // 3. Sync. If it fails, nothing is known and nothing more may be asked: a second sync would say OK.
+            let syncing = Instant::now();
             if let Err(error) = self.disk.sync(&self.segment.file) {
                 let waiting = staged.waiting.into_iter().map(|(to, _)| to).collect();
                 return Err(self.unknown(waiting, &format!("syncing {}: {error}", self.path())));
             }
+            self.counters.wrote(staged.records.len(), self.buffer.len(), syncing.elapsed());
             self.segment.end += self.buffer.len() as u64;
         }
 
@@ -265,6 +269,7 @@ impl Writer {
         let origin = self.signer.verifier_key();
         let segments: &std::path::Path = (*self.view).as_ref();
         self.segment = create_segment(&*self.disk, segments, origin.name(), first)?;
+        self.counters.segment(HEADER_BYTES);
         self.view.add_segment(self.segment.id);
         Ok(())
     }

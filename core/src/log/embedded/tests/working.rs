@@ -70,6 +70,28 @@ fn many_producers_share_writes_and_get_the_order_they_submitted_in() {
 }
 
 #[test]
+fn what_is_counted_is_what_happened() {
+    let place = Place::new();
+    let log = place.open_small(1_000);
+    append(&log, (0..5).map(|seq| record(1, seq)).collect()).unwrap();
+    append_all(&log, 1, 5..8);
+    let repeat = append(&log, vec![record(1, 7)]).unwrap();
+    assert!(repeat[0].repeat, "nothing was written for it");
+    let counted = log.statistics();
+    assert_eq!((counted.sync_ns.count(), counted.write_events.count(), counted.write_events.sum), (4, 4, 8));
+    assert_eq!((counted.write_events.counts[0], counted.write_events.counts[3]), (3, 1));
+    assert!(counted.sync_ns.sum > 0);
+    assert_eq!((counted.entries, counted.queued_batches, counted.queued_bytes), (8, 0, 0));
+    drop(log);
+    // After a close the files hold just that.
+    let segments = std::fs::read_dir(place.directory.join("segments")).unwrap();
+    let bytes: u64 = segments.map(|item| item.unwrap().metadata().unwrap().len()).sum();
+    assert_eq!(counted.disk_bytes, bytes);
+    let counted = place.open().statistics();
+    assert_eq!((counted.disk_bytes, counted.entries, counted.sync_ns.count()), (bytes, 8, 0));
+}
+
+#[test]
 fn a_read_keeps_its_limits_and_gives_at_least_one() {
     let place = Place::new();
     let log = place.open();
