@@ -1,5 +1,6 @@
 //! Commands that change state: each is decided by the server on the log's state and becomes an event.
 
+use crate::at::At;
 use crate::client::Client;
 use crate::login::password;
 use crate::profile::Home;
@@ -48,6 +49,14 @@ pub enum Node {
 /// `custody user`
 #[derive(Subcommand)]
 pub enum User {
+    /// List users and their roles
+    Ls {
+        #[command(flatten)]
+        at: At,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a user
     Add {
         /// The name, for good
@@ -85,6 +94,14 @@ pub enum User {
 /// `custody role`
 #[derive(Subcommand)]
 pub enum Role {
+    /// List roles
+    Ls {
+        #[command(flatten)]
+        at: At,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a role
     Add {
         /// Its name
@@ -112,6 +129,8 @@ pub enum Policy {
     },
     /// Print the documents in force
     Ls {
+        #[command(flatten)]
+        at: At,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -235,6 +254,7 @@ fn put(path: &Path, content: &str) -> std::io::Result<()> {
 /// Runs `custody user …`.
 pub async fn user(command_line: User) -> anyhow::Result<()> {
     match command_line {
+        User::Ls { at, json } => list(&at, json, "users", &["user", "roles"], &["/roles"]).await,
         User::Add { name, role, password_stdin } => {
             let secret = password(password_stdin, &format!("Password for {name}: "))?;
             command("create-user", json!({ "name": name, "roles": role }), &format!("{name} is a user"))
@@ -271,6 +291,7 @@ async fn set_password(name: &str, secret: &str) -> anyhow::Result<()> {
 /// Runs `custody role …`.
 pub async fn role(command_line: Role) -> anyhow::Result<()> {
     match command_line {
+        Role::Ls { at, json } => list(&at, json, "roles", &["role", "description"], &["/description"]).await,
         Role::Add { name, description } => {
             command(
                 "create-role",
@@ -299,8 +320,8 @@ pub async fn policy(command_line: Policy) -> anyhow::Result<()> {
         Policy::Rm { name } => {
             command("remove-policy", json!({ "name": name }), &format!("{name} is out of force")).await
         }
-        Policy::Ls { json } => {
-            let state = state().await?;
+        Policy::Ls { at, json } => {
+            let state = state(&at).await?;
             let documents = state.get("policies").cloned().unwrap_or_default();
             if json {
                 println!("{documents}");
@@ -314,9 +335,23 @@ pub async fn policy(command_line: Policy) -> anyhow::Result<()> {
     }
 }
 
-async fn state() -> anyhow::Result<Value> {
+async fn state(at: &At) -> anyhow::Result<Value> {
     let (client, _) = Client::logged_in(&Home::find()?)?;
-    client.get_json("/v1/state", &[]).await
+    client.get_json("/v1/state", &at.query()).await
+}
+
+/// One part of the state as a table: its names and some of their fields.
+async fn list(at: &At, as_json: bool, part: &str, columns: &[&str], fields: &[&str]) -> anyhow::Result<()> {
+    let part_of_state = state(at).await?.get(part).cloned().unwrap_or_default();
+    if as_json {
+        println!("{part_of_state}");
+        return Ok(());
+    }
+    let rows = part_of_state.as_object().into_iter().flatten().map(|(name, one)| {
+        std::iter::once(name.clone()).chain(fields.iter().map(|path| table::field(one, path))).collect()
+    });
+    table::print(columns, rows.collect(), &format!("No {part}."));
+    Ok(())
 }
 
 /// Runs `custody lock`.
@@ -347,20 +382,13 @@ pub async fn unlock(name: String) -> anyhow::Result<()> {
 }
 
 /// Runs `custody locks`.
-pub async fn locks(as_json: bool) -> anyhow::Result<()> {
-    let locks = state().await?.get("locks").cloned().unwrap_or_default();
-    if as_json {
-        println!("{locks}");
-        return Ok(());
-    }
-    let rows = locks.as_object().into_iter().flatten().map(|(name, lock)| {
-        vec![
-            name.clone(),
-            table::field(lock, "/matches"),
-            table::field(lock, "/reason"),
-            table::field(lock, "/expires"),
-        ]
-    });
-    table::print(&["name", "matches", "reason", "expires"], rows.collect(), "Nothing is locked.");
-    Ok(())
+pub async fn locks(at: &At, as_json: bool) -> anyhow::Result<()> {
+    list(
+        at,
+        as_json,
+        "locks",
+        &["name", "matches", "reason", "expires"],
+        &["/matches", "/reason", "/expires"],
+    )
+    .await
 }

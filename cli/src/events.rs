@@ -63,8 +63,8 @@ pub struct Filter {
     /// Of this session
     #[arg(long)]
     session: Option<String>,
-    /// Appended until then, RFC 3339
-    #[arg(long)]
+    /// Appended until then, by the log's own time: RFC 3339, or how long ago (90m, 36h)
+    #[arg(long, alias = "at", value_name = "TIME", value_parser = crate::at::moment)]
     until: Option<String>,
 }
 

@@ -1,6 +1,7 @@
 //! `custody`: what people type.
 
 mod admin;
+mod at;
 mod client;
 mod connect;
 mod events;
@@ -34,6 +35,8 @@ enum Command {
     Status,
     /// List the nodes that can be reached
     Ls {
+        #[command(flatten)]
+        at: at::At,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -59,6 +62,8 @@ enum Command {
     },
     /// List locks
     Locks {
+        #[command(flatten)]
+        at: at::At,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -122,7 +127,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Login(args) => login::login(args).await,
         Command::Logout => login::logout(),
         Command::Status => login::status(),
-        Command::Ls { json } => ls(json).await,
+        Command::Ls { at, json } => ls(&at, json).await,
         Command::Sessions(args) => sessions::sessions(args).await,
         Command::Play(args) => sessions::play(args).await,
         Command::Events(command) => events::events(command).await,
@@ -130,7 +135,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Log(command) => log::log(command).await,
         Command::Lock(args) => admin::lock(args).await,
         Command::Unlock { name } => admin::unlock(name).await,
-        Command::Locks { json } => admin::locks(json).await,
+        Command::Locks { at, json } => admin::locks(&at, json).await,
         Command::Node(command) => admin::node(command).await,
         Command::User(command) => admin::user(command).await,
         Command::Role(command) => admin::role(command).await,
@@ -143,9 +148,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-async fn ls(json: bool) -> anyhow::Result<()> {
+async fn ls(at: &at::At, json: bool) -> anyhow::Result<()> {
     let (client, _) = client::Client::logged_in(&profile::Home::find()?)?;
-    let nodes: Vec<serde_json::Value> = client.get_json("/v1/nodes", &[]).await?;
+    let nodes: Vec<serde_json::Value> = client.get_json("/v1/nodes", &at.query()).await?;
     if json {
         println!("{}", serde_json::to_string(&nodes)?);
         return Ok(());

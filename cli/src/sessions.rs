@@ -1,5 +1,6 @@
 //! `custody sessions`, `custody play`, and taking a recording out. Each look at a recording is an event.
 
+use crate::at::At;
 use crate::client::Client;
 use crate::play::{self, PlayOptions};
 use crate::profile::Home;
@@ -22,6 +23,8 @@ pub struct Sessions {
     /// Only those that are live
     #[arg(long)]
     live: bool,
+    #[command(flatten)]
+    at: At,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -70,7 +73,10 @@ pub async fn sessions(args: Sessions) -> anyhow::Result<()> {
         return export(&id, format, channel, output).await;
     }
     let (client, _) = Client::logged_in(&Home::find()?)?;
-    let query = if args.live { vec![("live", "true".to_owned())] } else { vec![] };
+    let mut query = args.at.query();
+    if args.live {
+        query.push(("live", "true".to_owned()));
+    }
     let sessions: Vec<Value> = client.get_json("/v1/sessions", &query).await?;
     if args.json {
         println!("{}", serde_json::to_string(&sessions)?);

@@ -26,6 +26,8 @@ pub struct Config {
     /// Certificates.
     #[serde(default)]
     pub certificates: Certificates,
+    /// An authority that stamps checkpoints (RFC 3161).
+    pub timestamping: Option<Timestamping>,
 }
 
 /// `[api]`
@@ -77,6 +79,19 @@ pub struct Certificates {
     pub login_hours: u64,
 }
 
+/// `[timestamping]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timestamping {
+    /// The authority's address, http or https: its answers are signed.
+    pub url: String,
+    /// The CA of the authority's own TLS certificate, PEM, where it isn't a public one.
+    pub ca: Option<PathBuf>,
+    /// How often, in seconds.
+    #[serde(default = "default_stamp_seconds")]
+    pub every_seconds: u64,
+}
+
 impl Default for Recording {
     fn default() -> Self {
         Self { exec_bytes_max: 1 << 20 }
@@ -99,6 +114,10 @@ const fn default_drain_seconds() -> u64 {
 
 const fn default_log_outage_seconds() -> u64 {
     30
+}
+
+const fn default_stamp_seconds() -> u64 {
+    24 * 3600
 }
 
 const fn default_connections_max() -> usize {
@@ -165,6 +184,9 @@ impl Config {
         }
         if !(1..=720).contains(&self.certificates.login_hours) {
             return Err("certificates.login_hours must be 1 to 720".into());
+        }
+        if self.timestamping.as_ref().is_some_and(|stamping| stamping.every_seconds == 0) {
+            return Err("timestamping.every_seconds must be 1 or more".into());
         }
         Ok(())
     }

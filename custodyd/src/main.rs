@@ -9,6 +9,7 @@ mod leaps;
 mod operate;
 mod run;
 mod seal;
+mod stamp;
 
 use clap::{Parser, Subcommand};
 use config::Config;

@@ -5,7 +5,7 @@ use crate::data::DataDir;
 use crate::gaps;
 use crate::keys::{Certifier, Keyring, about};
 use crate::operate::LogOperations;
-use crate::{leaps, seal};
+use crate::{leaps, seal, stamp};
 use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock, SystemClock};
 use custody_core::event::certificate::Authority;
@@ -179,6 +179,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     ));
     tokio::spawn(rights::watch(Arc::clone(&access)));
     tokio::spawn(seal::seal_each_second(Arc::clone(&log_producer)));
+    if let Some(stamping) = config.timestamping.clone() {
+        tokio::spawn(stamp::stamp(stamping, Arc::clone(&log_producer)));
+    }
     tokio::spawn(gaps::tell(Arc::clone(&log_producer), Arc::clone(&replica)));
     tokio::spawn(leaps::tell(Arc::clone(&log_producer), embedded.clock_ahead()));
     tracing::info!("serving: API on {}, SSH on {}", config.api.listen, config.ssh.listen);

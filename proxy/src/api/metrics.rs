@@ -1,10 +1,11 @@
-//! `/metrics`: a dozen numbers in Prometheus' text form, written by hand.
+//! `/metrics`: some two dozen numbers in Prometheus' text form, written by hand.
 
 use super::error::ApiError;
 use super::{Api, Caller, blocking};
 use axum::extract::State as Shared;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use custody_core::log::{Distribution, SYNC_BOUNDS_NS, WRITE_BOUNDS_EVENTS};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -43,6 +44,24 @@ fn label(name: &str, value: &str) -> String {
     format!("{{{name}=\"{value}\"}}")
 }
 
+/// One histogram's lines. `bounds` and values are `scale` of the unit that the name ends with.
+fn histogram(
+    out: &mut String,
+    (name, help): (&str, &str),
+    bounds: &[u64],
+    values: &Distribution,
+    scale: f64,
+) {
+    let _infallible = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
+    let mut below = 0;
+    let bounds = bounds.iter().map(|bound| (*bound as f64 * scale).to_string());
+    for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(values.counts) {
+        below += count;
+        let _infallible = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {below}");
+    }
+    let _infallible = writeln!(out, "{name}_sum {}\n{name}_count {below}", values.sum as f64 * scale);
+}
+
 /// A metric: its name, its help, and a value for each set of labels.
 type Gauge<'a> = (&'a str, &'a str, Vec<(String, u64)>);
 
@@ -51,8 +70,12 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
     let context = &api.context;
     let size = context.log.size();
     let indexed = context.search.progress().borrow().clone();
-    let (live, users) =
-        context.replica.read(|state| (state.sessions().live().count() as u64, state.users().len() as u64));
+    let statistics = context.log.statistics();
+    let (live, users, gaps, refused) = context.replica.read(|state| {
+        let live = state.sessions().live().count() as u64;
+        (live, state.users().len() as u64, state.producers().gaps(), state.refused().count())
+    });
+    let clock_ahead = context.operations.clock_ahead().map_or(0, |ahead| ahead.as_secs());
     let applied = context.replica.size();
     let checkpoint = context.log.checkpoint().size();
     let search = Arc::clone(&context.search);
@@ -67,7 +90,7 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
     ];
     let version = vec![(label("version", env!("CARGO_PKG_VERSION")), 1)];
     let mut out = String::new();
-    let gauges: [Gauge<'_>; 9] = [
+    let gauges: [Gauge<'_>; 15] = [
         ("custody_build_info", "The program's version.", version),
         ("custody_log_up", "1 while the log takes events.", one(api.log_is_alive().into())),
         ("custody_log_entries", "Durable entries of the log.", one(size)),
@@ -76,6 +99,16 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
             "Entries that the newest signed checkpoint covers.",
             one(checkpoint),
         ),
+        ("custody_log_disk_bytes", "Bytes of the log's segments.", one(statistics.disk_bytes)),
+        ("custody_log_queue_batches", "Batches that wait to be written.", one(statistics.queued_batches)),
+        ("custody_log_queue_bytes", "Bytes that wait to be written.", one(statistics.queued_bytes)),
+        (
+            "custody_log_clock_ahead_seconds",
+            "By how much the machine's clock is ahead of the log's time, which doesn't follow it; 0 if it does.",
+            one(clock_ahead),
+        ),
+        ("custody_producers_missing_events", "Numbers of producers that the log never got.", one(gaps)),
+        ("custody_events_refused", "Entries of the log that the state didn't apply.", one(refused)),
         (
             "custody_state_lag_entries",
             "Entries that the state hasn't applied yet.",
@@ -97,6 +130,20 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
     for (name, help, values) in gauges {
         metric(&mut out, name, "gauge", help, &values);
     }
+    histogram(
+        &mut out,
+        ("custody_log_sync_seconds", "How long the sync behind each write took."),
+        &SYNC_BOUNDS_NS,
+        &statistics.sync_ns,
+        1e-9,
+    );
+    histogram(
+        &mut out,
+        ("custody_log_write_events", "How many events each write held."),
+        &WRITE_BOUNDS_EVENTS,
+        &statistics.write_events,
+        1.0,
+    );
     metric(
         &mut out,
         "custody_events_total",
@@ -125,6 +172,19 @@ mod tests {
         assert_eq!(
             out,
             "# HELP a_total Things.\n# TYPE a_total counter\na_total{family=\"x\\\"\\\\\\n\"} 3\na_total 4\n"
+        );
+    }
+
+    #[test]
+    fn a_histogram_s_buckets_add_up() {
+        let mut out = String::new();
+        let mut values = Distribution { sum: 7_000, ..Distribution::default() };
+        (values.counts[0], values.counts[1], values.counts[2]) = (1, 2, 4);
+        histogram(&mut out, ("h_seconds", "Time."), &[1_000, 2_000], &values, 1e-3);
+        assert_eq!(
+            out,
+            "# HELP h_seconds Time.\n# TYPE h_seconds histogram\nh_seconds_bucket{le=\"1\"} 1\n\
+             h_seconds_bucket{le=\"2\"} 3\nh_seconds_bucket{le=\"+Inf\"} 7\nh_seconds_sum 7\nh_seconds_count 7\n"
         );
     }
 }

@@ -37,29 +37,41 @@ const PURPOSES: [&str; 3] = ["play", "export", "verify"];
 pub struct Asked {
     #[serde(default)]
     live: bool,
+    at: Option<Timestamp>,
 }
 
-/// `GET /v1/sessions[?live=true]`: the newest thousand, oldest first.
+/// `GET /v1/sessions[?live=true][&at=]`: the newest thousand, oldest first.
 pub async fn list(
     Shared(api): Shared<Arc<Api>>,
     caller: Caller,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Json<Vec<Value>>, ApiError> {
-    let Query(Asked { live }) = asked.map_err(|rejected| ApiError::Invalid(rejected.body_text()))?;
-    let sees_all = sees_all(&api, &caller, if live { "live=true" } else { "" }).await?;
-    api.caught_up().await?;
+    let Query(Asked { live, at }) = asked.map_err(|rejected| ApiError::Invalid(rejected.body_text()))?;
+    let query = match at {
+        Some(at) => format!("live={live}&at={at}"),
+        None if live => "live=true".to_owned(),
+        None => String::new(),
+    };
+    let sees_all = sees_all(&api, &caller, &query).await?;
     let user = caller.shown.user.as_str();
-    let mut found = api.context.replica.read(|state| {
+    let list = |state: &State| {
         let seen = |(_, session): &(SessionId, &Session)| sees_all || session.user() == Some(user);
         let show = |(id, session): (SessionId, &Session)| shown(id, session);
-        if live {
-            state.sessions().live().rev().filter(seen).take(LIST_MAX).map(show).collect::<Vec<_>>()
+        let mut found: Vec<_> = if live {
+            state.sessions().live().rev().filter(seen).take(LIST_MAX).map(show).collect()
         } else {
             state.sessions().iter().rev().filter(seen).take(LIST_MAX).map(show).collect()
+        };
+        found.reverse();
+        found
+    };
+    Ok(Json(match at {
+        Some(at) => list(&super::state::past(&api, at).await?),
+        None => {
+            api.caught_up().await?;
+            api.context.replica.read(list)
         }
-    });
-    found.reverse();
-    Ok(Json(found))
+    }))
 }
 
 /// `GET /v1/sessions/{id}`, with its recording's anchors.

@@ -10,6 +10,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use custody_core::event::Timestamp;
 use custody_core::policy::What;
+use custody_core::state::State;
 use custody_core::state::replay::replay;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -38,22 +39,45 @@ pub struct Node {
     labels: BTreeMap<String, String>,
 }
 
-/// `GET /v1/nodes`: names and labels for everybody who is logged in. Where a node is, is for those who may read the
-/// state.
-pub async fn nodes(Shared(api): Shared<Arc<Api>>, caller: Caller) -> Result<Json<Vec<Node>>, ApiError> {
-    api.caught_up().await?;
-    let shows_addresses = api.may(&caller, What::ReadState).is_ok();
-    Ok(Json(api.context.replica.read(|state| {
+/// `GET /v1/nodes[?at=]`: names and labels for everybody who is logged in. Where a node is, is for those who may read
+/// the state, and so are the nodes of the past.
+pub async fn nodes(
+    Shared(api): Shared<Arc<Api>>,
+    caller: Caller,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Json<Vec<Node>>, ApiError> {
+    let Query(Asked { at }) = asked.map_err(|rejected| ApiError::Invalid(rejected.body_text()))?;
+    let list = |state: &State, shows_addresses: bool| {
         let nodes = state.nodes().iter().map(|(name, node)| Node {
             name: name.to_owned(),
             address: shows_addresses.then(|| node.address.clone()),
             labels: node.labels.clone(),
         });
         nodes.collect()
-    })))
+    };
+    if let Some(at) = at {
+        api.read(&caller, What::ReadState, "nodes", &format!("at={at}"), Telling::Aggregated).await?;
+        return Ok(Json(list(&past(&api, at).await?, true)));
+    }
+    api.caught_up().await?;
+    let shows_addresses = api.may(&caller, What::ReadState).is_ok();
+    Ok(Json(api.context.replica.read(|state| list(state, shows_addresses))))
 }
 
-/// Of `GET /v1/state`.
+/// The state after all that was appended at `at` or before.
+pub(super) async fn past(api: &Api, at: Timestamp) -> Result<State, ApiError> {
+    let turn = Arc::clone(&api.replaying).acquire_owned().await;
+    let turn = turn.map_err(|error| ApiError::failed("derived a state", error))?;
+    let log = Arc::clone(&api.context.log);
+    blocking("derived a state", move || {
+        let _turn = turn;
+        replay(&*log, Some(at), |_, _| ())
+    })
+    .await?
+    .map_err(|error| ApiError::failed("derived a state", error))
+}
+
+/// When: of `GET /v1/state` and `GET /v1/nodes`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
@@ -69,28 +93,17 @@ pub async fn state(
     let Query(Asked { at }) = asked.map_err(|rejected| ApiError::Invalid(rejected.body_text()))?;
     let query = at.map(|at| format!("at={at}")).unwrap_or_default();
     api.read(&caller, What::ReadState, "state", &query, Telling::Aggregated).await?;
-    let document = match at {
+    let past = match at {
+        Some(at) => Some(past(&api, at).await?),
         None => {
             api.caught_up().await?;
-            let api = Arc::clone(&api);
-            blocking("wrote the state", move || {
-                let state = api.context.replica.read(Clone::clone);
-                state.canonical().map_err(|error| ApiError::failed("wrote the state", error))
-            })
-            .await??
-        }
-        Some(at) => {
-            let turn = Arc::clone(&api.replaying).acquire_owned().await;
-            let turn = turn.map_err(|error| ApiError::failed("derived a state", error))?;
-            let log = Arc::clone(&api.context.log);
-            blocking("derived a state", move || {
-                let _turn = turn;
-                let state = replay(&*log, Some(at), |_, _| ())
-                    .map_err(|error| ApiError::failed("derived a state", error))?;
-                state.canonical().map_err(|error| ApiError::failed("wrote the state", error))
-            })
-            .await??
+            None
         }
     };
+    let document = blocking("wrote the state", move || {
+        let state = past.unwrap_or_else(|| api.context.replica.read(Clone::clone));
+        state.canonical().map_err(|error| ApiError::failed("wrote the state", error))
+    })
+    .await??;
     Ok(([(CONTENT_TYPE, "application/json")], document))
 }
