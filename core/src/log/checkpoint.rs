@@ -94,6 +94,11 @@ impl Checkpoint {
     pub fn add_line(&mut self, line: SignatureLine) {
         self.note.add_line(line);
     }
+
+    /// Adds a cosignature in the place of earlier ones by the same key.
+    pub fn put_line(&mut self, line: SignatureLine) {
+        self.note.put_line(line);
+    }
 }
 
 /// The signed note.
@@ -104,7 +109,8 @@ impl fmt::Display for Checkpoint {
 }
 
 /// A decimal number without leading zeroes, signs or spaces.
-pub(super) fn parse_decimal(text: &str) -> Option<u64> {
+#[must_use]
+pub fn parse_decimal(text: &str) -> Option<u64> {
     let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if plain { text.parse().ok() } else { None }
 }

@@ -5,6 +5,8 @@
 //! directory holds what was signed ([`verify`]). [`embedded`] keeps all of it in one directory.
 
 pub mod checkpoint;
+pub mod cosignature;
+pub mod cosigned;
 pub mod embedded;
 pub mod keys;
 pub mod note;
@@ -26,6 +28,8 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 pub use self::checkpoint::Checkpoint;
+pub use self::cosignature::{Cosigner, CosignerKey};
+pub use self::cosigned::CosignedCheckpoints;
 pub use self::embedded::{Distribution, SYNC_BOUNDS_NS, Statistics, WRITE_BOUNDS_EVENTS, durable};
 pub use self::note::{Signer, VerifierKey};
 pub use self::producer::{Batch, Durable, Numbering, Producer, ProducerError, Submitted};

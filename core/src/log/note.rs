@@ -49,11 +49,7 @@ impl VerifierKey {
     /// # Errors
     /// [`NoteError::Key`] if the name is empty or has a space, a plus sign or a control character.
     pub fn new(name: &str, public: [u8; 32]) -> Result<VerifierKey, NoteError> {
-        if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+') {
-            return Err(NoteError::Key(
-                "the name is empty or has a space, a plus sign or a control character",
-            ));
-        }
+        check_name(name)?;
         Ok(VerifierKey { name: name.to_owned(), public })
     }
 
@@ -94,14 +90,27 @@ impl VerifierKey {
     /// The first four bytes of `SHA-256(name || 0x0A || 0x01 || key)`, which open a signature.
     #[must_use]
     pub fn id(&self) -> u32 {
-        let digest: [u8; 32] = Sha256::new()
-            .chain_update(self.name.as_bytes())
-            .chain_update([b'\n', ALGORITHM_ED25519])
-            .chain_update(self.public)
-            .finalize()
-            .into();
-        u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+        key_id(&self.name, ALGORITHM_ED25519, &self.public)
     }
+}
+
+/// The id of a key of any algorithm: the first four bytes of `SHA-256(name || 0x0A || algorithm || key)`.
+pub(super) fn key_id(name: &str, algorithm: u8, public: &[u8]) -> u32 {
+    let digest: [u8; 32] = Sha256::new()
+        .chain_update(name.as_bytes())
+        .chain_update([b'\n', algorithm])
+        .chain_update(public)
+        .finalize()
+        .into();
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+}
+
+/// Whether a key can have this name.
+pub(super) fn check_name(name: &str) -> Result<(), NoteError> {
+    if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+') {
+        return Err(NoteError::Key("the name is empty or has a space, a plus sign or a control character"));
+    }
+    Ok(())
 }
 
 impl fmt::Display for VerifierKey {
@@ -247,6 +256,12 @@ impl Note {
         }
     }
 
+    /// Adds a line in the place of all others by the same key: a later cosignature says more than an earlier one.
+    pub fn put_line(&mut self, line: SignatureLine) {
+        self.lines.retain(|other| other.name != line.name || other.id != line.id);
+        self.lines.push(line);
+    }
+
     /// Whether `key` signed this. All lines by that key must be right.
     ///
     /// # Errors
@@ -268,12 +283,26 @@ impl Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.text)?;
-        for line in &self.lines {
-            let mut bytes = line.id.to_be_bytes().to_vec();
-            bytes.extend_from_slice(&line.signature);
-            writeln!(f, "\u{2014} {} {}", line.name, STANDARD.encode(bytes))?;
-        }
-        Ok(())
+        self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+/// The line as it stands below a note, without its newline.
+impl fmt::Display for SignatureLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = self.id.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&self.signature);
+        write!(f, "\u{2014} {} {}", self.name, STANDARD.encode(bytes))
+    }
+}
+
+impl SignatureLine {
+    /// Reads what it is displayed as; believes nothing.
+    ///
+    /// # Errors
+    /// [`NoteError::Malformed`] says what is wrong.
+    pub fn parse(line: &str) -> Result<SignatureLine, NoteError> {
+        parse_line(line)
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod dedupe;
 pub mod durable;
+pub mod import;
 mod queue;
 mod recover;
 pub(crate) mod scan;

@@ -202,7 +202,7 @@ pub(super) fn open(disk: &dyn Disk, directory: &Path, signer: &dyn Signer) -> Re
 
 /// Cuts what lies behind the last whole batch, and writes again what no checkpoint covers: the kernel may show
 /// blocks that never reached the disk, and says so only once. Gives the bytes cut and rewritten.
-fn repair(disk: &dyn Disk, segment: &ScannedSegment) -> io::Result<(u64, u64)> {
+pub(super) fn repair(disk: &dyn Disk, segment: &ScannedSegment) -> io::Result<(u64, u64)> {
     let cut = segment.length - segment.end;
     let from = segment.unsigned_from.unwrap_or(segment.end);
     if cut == 0 && from >= segment.end {
@@ -270,6 +270,6 @@ pub(super) fn read_checkpoint(disk: &dyn Disk, path: &Path) -> Result<Option<Str
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-fn open_for_writing(path: &Path) -> io::Result<File> {
+pub(super) fn open_for_writing(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path)
 }

@@ -81,6 +81,11 @@ impl View {
         published.tree.size()
     }
 
+    /// Shows something else from now on: a copy was taken back to what is sealed of it.
+    pub fn replace(&self, published: Published) {
+        *self.write() = published;
+    }
+
     /// A segment that is durable, still without records.
     pub fn add_segment(&self, id: SegmentId) {
         self.write().segments.push(id);

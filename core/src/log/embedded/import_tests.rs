@@ -1,0 +1,146 @@
+use super::*;
+use crate::clock::SystemClock;
+use crate::event::{Actor, Draft, EventId, ProducerKind, ProducerRef, Timestamp, canonical, log::Read};
+use crate::log::embedded::{EmbeddedLog, Options};
+use crate::log::note::Ed25519Signer;
+use crate::log::{ProducerKey, Signer};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+const ORIGIN: &str = "custody.example/log";
+
+fn signer() -> Arc<dyn Signer> {
+    Arc::new(Ed25519Signer::from_seed(ORIGIN, &[7; 32]).unwrap())
+}
+
+fn event(seq: u64) -> Vec<u8> {
+    let read = Read { purpose: "search".to_owned(), query: "x".repeat((seq * 37 % 300) as usize) };
+    let mut draft = Draft::new(Actor::system("test"), read);
+    draft.id = EventId(Uuid::from_u128(u128::from(seq)));
+    let producer =
+        ProducerRef { boot: Uuid::from_u128(1), id: "custody".to_owned(), kind: ProducerKind::Log, seq };
+    canonical::event_bytes(&draft.numbered(producer, Timestamp::from_seconds(seq))).unwrap()
+}
+
+/// A log of `size` events in `directory`, closed.
+fn original(directory: &Path, size: u64) -> (Vec<Entry>, Checkpoint) {
+    let log = EmbeddedLog::open(directory, Options::new(signer(), Arc::new(SystemClock::new()))).unwrap();
+    for seq in 0..size {
+        let producer = ProducerKey { id: "custody".to_owned(), boot: Uuid::from_u128(1), seq };
+        let record = Record { producer, tag: Family::Log.tag(), bytes: event(seq).into() };
+        let pending = log.submit(vec![record]).unwrap();
+        if seq + 1 == size {
+            pending.wait_blocking().unwrap();
+        }
+    }
+    log.close();
+    (log.read(0, usize::MAX, usize::MAX).unwrap(), log.checkpoint())
+}
+
+fn begin(directory: &Path) -> Import {
+    let mut import = Import::begin(directory, &signer().verifier_key(), &mut |_, _, _| {}).unwrap();
+    import.segment_bytes = 20_000;
+    import
+}
+
+fn push(import: &mut Import, entries: &[Entry]) {
+    for entry in entries {
+        assert_eq!(import.push(entry.appended, &entry.bytes).unwrap(), entry.index);
+    }
+}
+
+#[test]
+fn a_copy_is_the_log_itself_and_goes_on_as_one() {
+    let scratch = TempDir::new().unwrap();
+    let (entries, checkpoint) = original(&scratch.path().join("log"), 700);
+    let copy = scratch.path().join("copy");
+    let mut import = begin(&copy);
+    push(&mut import, &entries);
+    assert!(import.log().is_none(), "nothing is sealed yet");
+    import.seal(&checkpoint).unwrap();
+    let log = import.log().unwrap();
+    assert_eq!(log.read(0, 1_000, usize::MAX).unwrap(), entries);
+    assert_eq!(log.root(300).unwrap(), import.root_at(300).unwrap());
+    assert!(log.submit(Vec::new()).is_err());
+    drop(import);
+    assert!(std::fs::read_dir(copy.join("segments")).unwrap().count() > 3);
+    let opened = EmbeddedLog::open(&copy, Options::new(signer(), Arc::new(SystemClock::new()))).unwrap();
+    assert_eq!(opened.read(0, 1_000, usize::MAX).unwrap(), entries);
+    let producer = ProducerKey { id: "custody".to_owned(), boot: Uuid::from_u128(1), seq: 699 };
+    let repeat = Record { producer, tag: Family::Log.tag(), bytes: event(699).into() };
+    let receipt = opened.submit(vec![repeat]).unwrap().wait_blocking().unwrap();
+    assert!(receipt[0].repeat, "a number that was used stays used");
+}
+
+#[test]
+fn it_goes_on_after_a_crash_and_what_was_never_sealed_is_no_log() {
+    let scratch = TempDir::new().unwrap();
+    let (entries, checkpoint) = original(&scratch.path().join("log"), 300);
+    let copy = scratch.path().join("copy");
+    let mut import = begin(&copy);
+    import.segment_bytes = SEGMENT_BYTES;
+    push(&mut import, &entries[..200]);
+    import.flush().unwrap();
+    push(&mut import, &entries[200..210]);
+    drop(import);
+    let open = || EmbeddedLog::open(&copy, Options::new(signer(), Arc::new(SystemClock::new())));
+    assert!(matches!(open(), Err(OpenError::NoCheckpoint { .. })));
+    let mut seen = 0;
+    let key = signer().verifier_key();
+    let mut import = Import::begin(&copy, &key, &mut |index, appended, bytes| {
+        let original = &entries[index as usize];
+        assert_eq!((original.appended, &*original.bytes), (appended, bytes));
+        seen += 1;
+    })
+    .unwrap();
+    assert_eq!((import.size(), seen), (200, 200), "what was flushed stays, what wasn't is copied again");
+    push(&mut import, &entries[200..]);
+    import.seal(&checkpoint).unwrap();
+    drop(import);
+    assert_eq!(open().unwrap().size(), 300);
+}
+
+#[test]
+fn what_was_not_signed_is_not_sealed_and_is_taken_back() {
+    let scratch = TempDir::new().unwrap();
+    let (entries, checkpoint) = original(&scratch.path().join("log"), 500);
+    let key = signer().verifier_key();
+    // Each length of what is sealed before: nothing, in a segment, around the borders of one.
+    for sealed in [0_usize, 1, 47, 48, 49, 50, 51, 52, 299] {
+        let copy = scratch.path().join(format!("copy-{sealed}"));
+        let mut import = begin(&copy);
+        push(&mut import, &entries[..sealed]);
+        let seal = Checkpoint::sign(sealed as u64, import.root(), &*signer()).unwrap();
+        import.seal(&seal).unwrap();
+        for entry in &entries[sealed..] {
+            let other = if entry.index == 300 { event(77) } else { entry.bytes.to_vec() };
+            import.push(entry.appended, &other).unwrap();
+        }
+        assert!(matches!(import.seal(&checkpoint), Err(ImportError::Root { size: 500, .. })));
+        let mut left = 0;
+        import.rewind(&mut |_, _, _| left += 1).unwrap();
+        assert_eq!((import.size(), left), (sealed as u64, sealed));
+        assert_eq!(import.log().unwrap().read(0, 1_000, usize::MAX).unwrap(), entries[..sealed]);
+        assert!(matches!(import.seal(&checkpoint), Err(ImportError::Size { .. })));
+        push(&mut import, &entries[sealed..]);
+        import.seal(&checkpoint).unwrap();
+        drop(import);
+        assert_eq!(Import::begin(&copy, &key, &mut |_, _, _| {}).unwrap().root(), checkpoint.root());
+    }
+}
+
+#[test]
+fn what_no_log_has_is_refused_and_leaves_no_trace() {
+    let scratch = TempDir::new().unwrap();
+    let mut import = begin(scratch.path());
+    import.push(Nanos(10), &event(0)).unwrap();
+    let root = import.root();
+    for (appended, bytes) in
+        [(10, b"".to_vec()), (10, b"{}".to_vec()), (10, vec![b'x'; 65_536]), (9, event(1))]
+    {
+        assert!(matches!(import.push(Nanos(appended), &bytes), Err(ImportError::Entry { index: 1, .. })));
+    }
+    assert_eq!((import.size(), import.root()), (1, root));
+    let key = signer().verifier_key();
+    assert!(matches!(Import::begin(scratch.path(), &key, &mut |_, _, _| {}), Err(OpenError::InUse { .. })));
+}
