@@ -10,8 +10,10 @@ pub mod cosigned;
 pub mod embedded;
 pub mod keys;
 pub mod note;
+mod path;
 pub mod producer;
 pub mod proof;
+pub mod served;
 pub mod tile;
 pub mod tree;
 pub mod verify;
@@ -19,6 +21,7 @@ pub mod verify;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -304,6 +307,13 @@ pub trait Log: Send + Sync + 'static {
     /// # Errors
     /// See [`ReadError`].
     fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash>, ReadError>;
+
+    /// The roots of complete subtrees of `2^height` entries, those with the numbers `range`: what tiles are made
+    /// of. May read from the disk.
+    ///
+    /// # Errors
+    /// See [`ReadError`]. A subtree that isn't complete yet is out of range.
+    fn nodes(&self, height: u32, range: Range<u64>) -> Result<Vec<Hash>, ReadError>;
 
     /// The root of the tree of `size` entries. May read from the disk.
     ///

@@ -12,6 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
+use super::path;
+
 /// Leaves in a full tile of level 0: C2SP tlog-tiles fixes the height of a tile at 8.
 pub const TILE_LEAVES: u64 = 256;
 const TILE_HEIGHT: u32 = 8;
@@ -152,19 +154,7 @@ impl Tree {
         if index >= size {
             return Err(TreeError::OutOfRange { wanted: index, size });
         }
-        let mut siblings = Vec::new();
-        let (mut low, mut high) = (0, size);
-        while high - low > 1 {
-            let middle = low + split(high - low);
-            if index < middle {
-                siblings.push((middle, high));
-                high = middle;
-            } else {
-                siblings.push((low, middle));
-                low = middle;
-            }
-        }
-        siblings.into_iter().rev().map(|(low, high)| self.range(low, high, tiles)).collect()
+        path::inclusion(index, size).into_iter().map(|(low, high)| self.range(low, high, tiles)).collect()
     }
 
     /// The proof that the tree of `old` leaves is a prefix of the one of `new` leaves (RFC 6962, 2.1.2).
@@ -177,28 +167,7 @@ impl Tree {
         if old > new {
             return Err(TreeError::OutOfRange { wanted: old, size: new });
         }
-        if old == 0 || old == new {
-            return Ok(Vec::new());
-        }
-        let mut parts = Vec::new();
-        let (mut low, mut high) = (0, new);
-        // Whether the subtree at hand is still the whole old tree, which the verifier knows.
-        let mut whole = true;
-        while old != high {
-            let middle = low + split(high - low);
-            if old <= middle {
-                parts.push((middle, high));
-                high = middle;
-            } else {
-                parts.push((low, middle));
-                low = middle;
-                whole = false;
-            }
-        }
-        if !whole {
-            parts.push((low, high));
-        }
-        parts.into_iter().rev().map(|(low, high)| self.range(low, high, tiles)).collect()
+        path::consistency(old, new).into_iter().map(|(low, high)| self.range(low, high, tiles)).collect()
     }
 
     /// The hash of the complete subtree number `number` of `2^height` leaves; tiles are made of these.
@@ -225,16 +194,9 @@ impl Tree {
 
     /// MTH over `low..high`; `low` is a multiple of the largest power of two below `high - low`.
     fn range(&self, low: u64, high: u64, tiles: &Tiles) -> Result<Hash, TreeError> {
-        // Subtrees from left (largest) to right, then folded from the right.
-        let mut parts = Vec::new();
-        let mut at = low;
-        while at < high {
-            let height = (high - at).ilog2();
-            parts.push(self.node(height, at >> height, tiles)?);
-            at += 1 << height;
-        }
-        let last = parts.pop().ok_or(TreeError::OutOfRange { wanted: low, size: high })?;
-        Ok(parts.iter().rev().fold(last, |right, left| node_hash(left, &right)))
+        let parts: Result<Vec<Hash>, TreeError> =
+            path::subtrees(low, high).map(|(height, number)| self.node(height, number, tiles)).collect();
+        fold_range(&parts?).ok_or(TreeError::OutOfRange { wanted: low, size: high })
     }
 
     fn check_size(&self, wanted: u64) -> Result<(), TreeError> {
@@ -242,13 +204,14 @@ impl Tree {
     }
 }
 
-/// Largest power of two smaller than `n`, for `n` of two or more.
-fn split(n: u64) -> u64 {
-    1 << (n - 1).ilog2()
+/// The root over complete subtrees, from left (largest) to right; `None` if there are none.
+pub(super) fn fold_range(subtrees: &[Hash]) -> Option<Hash> {
+    let (last, before) = subtrees.split_last()?;
+    Some(before.iter().rev().fold(*last, |right, left| node_hash(left, &right)))
 }
 
 /// The root over `2^k` hashes.
-fn fold_complete(mut row: Vec<Hash>) -> Hash {
+pub(super) fn fold_complete(mut row: Vec<Hash>) -> Hash {
     while row.len() > 1 {
         row = row.chunks_exact(2).map(|pair| node_hash(&pair[0], &pair[1])).collect();
     }

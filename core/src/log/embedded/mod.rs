@@ -20,6 +20,7 @@ mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -220,6 +221,10 @@ impl Log for EmbeddedLog {
 
     fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash>, ReadError> {
         self.view.ask(|tree, tiles| tree.consistency_proof(old, new, tiles))
+    }
+
+    fn nodes(&self, height: u32, range: Range<u64>) -> Result<Vec<Hash>, ReadError> {
+        self.view.ask(|tree, tiles| range.clone().map(|number| tree.node(height, number, tiles)).collect())
     }
 
     fn root(&self, size: u64) -> Result<Hash, ReadError> {
