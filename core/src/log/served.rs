@@ -203,7 +203,12 @@ impl Recomputed {
     ///
     /// # Errors
     /// [`ServedError::Tile`], [`ServedError::Entry`], [`ServedError::Root`].
-    pub fn take<'b>(&mut self, tile: Tile, hashes: &[u8], bundle: Option<&'b [u8]>) -> Result<Vec<&'b [u8]>, ServedError> {
+    pub fn take<'b>(
+        &mut self,
+        tile: Tile,
+        hashes: &[u8],
+        bundle: Option<&'b [u8]>,
+    ) -> Result<Vec<&'b [u8]>, ServedError> {
         let leaves = parse_hashes(hashes, tile.width).map_err(|wrong| malformed(&tile, &wrong))?;
         let entries = match bundle {
             Some(bytes) => {

@@ -63,7 +63,9 @@ fn whatever_is_changed_on_the_way_is_named() {
     };
     assert_eq!(change("tile/entries/001", 2), Err(ServedError::Entry { index: 256 }));
     assert_eq!(change("tile/0/001", 32 * 9), Err(ServedError::Entry { index: 265 }));
-    assert!(matches!(change("tile/1/000.p/2", 40), Err(ServedError::Tile { tile, .. }) if tile == "tile/1/000.p/2"));
+    assert!(
+        matches!(change("tile/1/000.p/2", 40), Err(ServedError::Tile { tile, .. }) if tile == "tile/1/000.p/2")
+    );
     let cut = recompute(&log, &newest, &[], &|tile, bytes| {
         if tile.level.is_none() && tile.number == 2 {
             bytes.pop();
@@ -88,7 +90,10 @@ fn a_fork_is_named_and_so_is_nothing_and_another_log() {
     let stranger = Checkpoint::sign(300, common.root(), &signer).unwrap();
     assert!(matches!(Recomputed::new(&newest, &[stranger]), Err(ServedError::Origin { .. })));
     let empty = Checkpoint::sign(0, crate::log::tree::empty_root(), &signer).unwrap();
-    assert_eq!(Recomputed::new(&empty, &[]).unwrap_err(), ServedError::Nothing(signer.verifier_key().name().into()));
+    assert_eq!(
+        Recomputed::new(&empty, &[]).unwrap_err(),
+        ServedError::Nothing(signer.verifier_key().name().into())
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use custody_core::event::{Actor, Draft, Outcome, log};
-use custody_core::log::{Checkpoint, Log, Producer};
+use custody_core::log::{Checkpoint, Producer};
 use protocol::{Question, RESPONSE_BYTES_MAX};
 use reqwest::header::CONTENT_TYPE;
 use sha2::{Digest as _, Sha256};

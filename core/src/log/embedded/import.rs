@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::event::{Event, Family};
 use crate::log::tree::{TILE_LEAVES, Tree, leaf_hash};
 use crate::log::{
     Checkpoint, EVENT_BYTES_MAX, Entry, Hash, Log, Nanos, PRODUCER_ID_BYTES_MAX, Pending, ReadError, Record,
-    SubmitError, VerifierKey,
+    Statistics, SubmitError, VerifierKey,
 };
 
 /// A segment of a copy that is this long gets a successor; bytes.
@@ -416,17 +417,6 @@ pub struct CopiedLog {
 }
 
 impl CopiedLog {
-    /// The hashes of `count` complete subtrees of `2^height` entries from number `first` on: what tiles are made of.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn nodes(&self, height: u32, first: u64, count: usize) -> Result<Vec<Hash>, ReadError> {
-        let numbers = first..first.saturating_add(count as u64);
-        let end = numbers.end.checked_shl(height).filter(|end| end >> height == numbers.end);
-        self.sealed(end.unwrap_or(u64::MAX))?;
-        self.view.ask(|tree, tiles| numbers.clone().map(|number| tree.node(height, number, tiles)).collect())
-    }
-
     fn sealed(&self, wanted: u64) -> Result<(), ReadError> {
         let size = self.checkpoint.borrow().size();
         if wanted > size { Err(ReadError::OutOfRange { wanted, size }) } else { Ok(()) }
@@ -482,8 +472,18 @@ impl Log for CopiedLog {
         self.view.ask(|tree, tiles| tree.root_at(size, tiles))
     }
 
+    fn nodes(&self, height: u32, numbers: Range<u64>) -> Result<Vec<Hash>, ReadError> {
+        let end = numbers.end.checked_shl(height).filter(|end| end >> height == numbers.end);
+        self.sealed(end.unwrap_or(u64::MAX))?;
+        self.view.ask(|tree, tiles| numbers.clone().map(|number| tree.node(height, number, tiles)).collect())
+    }
+
     fn verifier_key(&self) -> &VerifierKey {
         &self.key
+    }
+
+    fn statistics(&self) -> Statistics {
+        Statistics { entries: self.size(), ..Statistics::default() }
     }
 }
 
