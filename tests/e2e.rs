@@ -10,6 +10,14 @@ mod evidence;
 mod kill;
 #[path = "lock.rs"]
 mod lock;
+#[path = "log_copy.rs"]
+mod log_copy;
+#[path = "log_gaps.rs"]
+mod log_gaps;
+#[path = "log_keys.rs"]
+mod log_keys;
+#[path = "log_time.rs"]
+mod log_time;
 #[path = "login.rs"]
 mod login;
 #[path = "recording.rs"]

@@ -254,7 +254,7 @@ fn put(path: &Path, content: &str) -> std::io::Result<()> {
 /// Runs `custody user …`.
 pub async fn user(command_line: User) -> anyhow::Result<()> {
     match command_line {
-        User::Ls { at, json } => list(&at, json, "users", &["user", "roles"], &["/roles"]).await,
+        User::Ls { at, json } => list(&at, json, "/users/present", &["user", "roles"], &["/roles"]).await,
         User::Add { name, role, password_stdin } => {
             let secret = password(password_stdin, &format!("Password for {name}: "))?;
             command("create-user", json!({ "name": name, "roles": role }), &format!("{name} is a user"))
@@ -291,7 +291,7 @@ async fn set_password(name: &str, secret: &str) -> anyhow::Result<()> {
 /// Runs `custody role …`.
 pub async fn role(command_line: Role) -> anyhow::Result<()> {
     match command_line {
-        Role::Ls { at, json } => list(&at, json, "roles", &["role", "description"], &["/description"]).await,
+        Role::Ls { at, json } => list(&at, json, "/roles", &["role", "description"], &[""]).await,
         Role::Add { name, description } => {
             command(
                 "create-role",
@@ -340,9 +340,9 @@ async fn state(at: &At) -> anyhow::Result<Value> {
     client.get_json("/v1/state", &at.query()).await
 }
 
-/// One part of the state as a table: its names and some of their fields.
+/// One part of the state (a JSON pointer) as a table: its names and some of their fields.
 async fn list(at: &At, as_json: bool, part: &str, columns: &[&str], fields: &[&str]) -> anyhow::Result<()> {
-    let part_of_state = state(at).await?.get(part).cloned().unwrap_or_default();
+    let part_of_state = state(at).await?.pointer(part).cloned().unwrap_or_default();
     if as_json {
         println!("{part_of_state}");
         return Ok(());
@@ -350,7 +350,7 @@ async fn list(at: &At, as_json: bool, part: &str, columns: &[&str], fields: &[&s
     let rows = part_of_state.as_object().into_iter().flatten().map(|(name, one)| {
         std::iter::once(name.clone()).chain(fields.iter().map(|path| table::field(one, path))).collect()
     });
-    table::print(columns, rows.collect(), &format!("No {part}."));
+    table::print(columns, rows.collect(), "There are none.");
     Ok(())
 }
 
@@ -386,7 +386,7 @@ pub async fn locks(at: &At, as_json: bool) -> anyhow::Result<()> {
     list(
         at,
         as_json,
-        "locks",
+        "/locks",
         &["name", "matches", "reason", "expires"],
         &["/matches", "/reason", "/expires"],
     )

@@ -109,7 +109,7 @@ fn directory(path: &Path, key: &VerifierKey) -> anyhow::Result<()> {
 }
 
 /// Every recording that the log speaks of, against its anchors and its seal.
-fn check_recordings(state: &State, recordings: &Path) -> anyhow::Result<()> {
+pub fn check_recordings(state: &State, recordings: &Path) -> anyhow::Result<()> {
     let (mut whole, mut cut, mut bad) = (0_u64, 0_u64, 0_u64);
     for (id, session) in state.sessions().iter() {
         let known = &session.recording;

@@ -22,6 +22,19 @@ pub mod layout {
     pub const PROJECTIONS: &str = "projections";
     /// What sessions showed.
     pub const RECORDINGS: &str = "recordings";
+    /// The private key that signs the log's checkpoints.
+    pub const LOG_KEY: &str = "keys/log-signer.key";
+
+    /// What signs the log of a data directory: for tests that write into a log as its operator could.
+    ///
+    /// # Panics
+    /// When there is no such key.
+    #[must_use]
+    pub fn log_signer(data: &std::path::Path, origin: &str) -> custody_core::log::note::Ed25519Signer {
+        let key = russh::keys::load_secret_key(data.join(LOG_KEY), None).expect("the log's key");
+        let seed = key.key_data().ed25519().expect("an Ed25519 key").private.to_bytes();
+        custody_core::log::note::Ed25519Signer::from_seed(origin, &seed).expect("a signer")
+    }
 }
 
 /// How long a stop may take: live sessions drain first.
@@ -68,6 +81,15 @@ impl Custodyd {
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.dir.join("config.toml")
+    }
+
+    /// Adds lines to its configuration: whole tables, since they come last.
+    ///
+    /// # Panics
+    /// When they can't be written.
+    pub fn configure(&self, tables: &str) {
+        let config = std::fs::read_to_string(self.config()).expect("config.toml");
+        std::fs::write(self.config(), format!("{config}\n{tables}")).expect("config.toml");
     }
 
     /// Its data directory.

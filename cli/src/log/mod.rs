@@ -1,8 +1,13 @@
 //! `custody log …`: how the log does, its keys and its clock, and what keeps it safe: checks, backups, what brings it back.
 
+mod copy;
 mod operate;
+mod stamps;
 
+use crate::profile::Home;
+use anyhow::Context as _;
 use clap::Subcommand;
+use custody_core::log::VerifierKey;
 
 /// `custody log …`
 #[derive(Subcommand)]
@@ -13,6 +18,12 @@ pub enum Log {
         #[arg(long)]
         json: bool,
     },
+    /// Copy a data directory, also of a running custodyd; verified on the way
+    Backup(copy::Backup),
+    /// Put a backup back
+    Restore(copy::Restore),
+    /// List the time stamps of an authority (RFC 3161), or write them into files
+    Stamps(stamps::Stamps),
     /// Let a further key sign the checkpoints, beside those that do: the first half of a rotation
     AddKey {
         /// Why; it stands in the log
@@ -37,9 +48,24 @@ pub enum Log {
 pub async fn log(command: Log) -> anyhow::Result<()> {
     match command {
         Log::Status { json } => operate::status(json).await,
+        Log::Backup(args) => copy::backup(&args),
+        Log::Restore(args) => copy::restore(&args),
+        Log::Stamps(args) => stamps::stamps(&args).await,
         Log::AddKey { reason } => operate::add_key(&reason).await,
         Log::RetireKey { key, reason } => operate::retire_key(&key, &reason).await,
         Log::ConfirmClock => operate::confirm_clock().await,
         Log::CompactProjections => operate::compact_projections().await,
     }
+}
+
+/// The key that was given, or else the one that was pinned at login.
+fn key(given: Option<&str>) -> anyhow::Result<VerifierKey> {
+    let key = match given {
+        Some(key) => key.to_owned(),
+        None => {
+            let profile = Home::find()?.profile();
+            profile.context("nothing says which key to trust: give it with --key, or log in")?.log_key
+        }
+    };
+    Ok(VerifierKey::parse(&key)?)
 }

@@ -115,6 +115,7 @@ mod tests {
         Checkpoint::sign(size, leaf_hash(&size.to_be_bytes()), &log()).unwrap()
     }
 
+    #[allow(clippy::disallowed_methods, reason = "what a test damages needn't last")]
     #[test]
     fn the_newest_is_kept_with_the_last_line_of_each_witness() {
         let scratch = tempfile::TempDir::new().unwrap();

@@ -4,6 +4,7 @@
 //! that the old key has signed, and that one covers the new key's event. So the log itself holds the proof, and no key
 //! is believed that an older trusted one hasn't signed for.
 
+use super::checkpoint::CheckpointError;
 use super::{Checkpoint, VerifierKey};
 use crate::event::{Event, Family, Payload};
 
@@ -66,19 +67,19 @@ impl KeyChain {
         &self.handed_over
     }
 
-    /// Reads a signed checkpoint that any of the trusted keys has signed.
+    /// Reads a signed checkpoint that one of the trusted keys has signed; gives that key as well.
     ///
     /// # Errors
     /// What is wrong by the newest of them.
-    pub fn verify(&self, note: &str) -> Result<Checkpoint, super::checkpoint::CheckpointError> {
-        let mut answer = Err(super::checkpoint::CheckpointError::Malformed("no key is trusted"));
+    pub fn verify(&self, note: &str) -> Result<(Checkpoint, &VerifierKey), CheckpointError> {
+        let mut wrong = CheckpointError::Malformed("no key is trusted");
         for key in &self.trusted {
-            answer = Checkpoint::verify(note, key);
-            if answer.is_ok() {
-                break;
+            match Checkpoint::verify(note, key) {
+                Ok(checkpoint) => return Ok((checkpoint, key)),
+                Err(error) => wrong = error,
             }
         }
-        answer
+        Err(wrong)
     }
 }
 
@@ -143,7 +144,7 @@ mod tests {
         assert_eq!(chain.trusted().len(), 3);
         assert_eq!(chain.handed_over().len(), 2);
         let newest = Checkpoint::sign(5, root(&entries), &three).unwrap();
-        assert_eq!(chain.verify(&newest.to_string()).unwrap(), newest);
+        assert_eq!(chain.verify(&newest.to_string()).unwrap(), (newest, &three.verifier_key()));
     }
 
     #[test]

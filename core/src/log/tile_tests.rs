@@ -175,6 +175,7 @@ fn what_no_checkpoint_covers_is_not_there_yet() {
 }
 
 /// Rot in a record: neither its bundle nor its tile is made up, and each says which entry it is.
+#[allow(clippy::disallowed_methods, reason = "what a test damages needn't last")]
 #[test]
 fn a_rotten_record_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().unwrap();

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::embedded::durable::RealDisk;
 use super::embedded::scan::{Mark, ScanError, scan};
+use super::keys::KeyChain;
+use super::note::NoteError;
 use super::{Checkpoint, Entry, Hash, Nanos, VerifierKey};
 use crate::log::checkpoint::CheckpointError;
 
@@ -82,6 +84,19 @@ impl VerifyError {
     }
 }
 
+/// The keys that the log in `directory` has had since `pinned` signed it. What they are worth stands with the roots of
+/// [`KeyChain::handed_over`]: [`directory`] compares them.
+///
+/// # Errors
+/// See [`VerifyError`].
+pub fn key_chain(directory: &Path, pinned: &VerifierKey) -> Result<KeyChain, VerifyError> {
+    let mut chain = KeyChain::new(pinned.clone());
+    scan(&RealDisk, &directory.join("segments"), pinned.name(), &[], &mut |seen| {
+        chain.see(seen.index, seen.tag, seen.event);
+    })?;
+    Ok(chain)
+}
+
 /// Verifies the log in `directory` (the one that holds `segments/` and `checkpoint`) against the pinned `key`,
 /// whose name is the log's origin, and against `known` checkpoints from elsewhere (a witness, an older copy).
 /// `progress` hears how many entries are done, and of how many that are signed; `visit` gets each entry, which
@@ -108,14 +123,26 @@ pub fn directory(
         }
         Err(source) => return Err(VerifyError::Io { path, source }),
     };
-    let newest = Checkpoint::verify(&note, key)
-        .map_err(|source| VerifyError::Checkpoint { path: path.clone(), source })?;
+    let believed = |source| VerifyError::Checkpoint { path: path.clone(), source };
+    let mut handed_over = Vec::new();
+    let newest = match Checkpoint::verify(&note, key) {
+        Ok(newest) => newest,
+        // Its keys may have been rotated since this one was pinned: the log says so itself, if it is so.
+        Err(CheckpointError::Note(NoteError::NotSigned(_))) => {
+            let chain = key_chain(directory, key)?;
+            let (newest, _) = chain.verify(&note).map_err(believed)?;
+            handed_over.extend_from_slice(chain.handed_over());
+            newest
+        }
+        Err(source) => return Err(believed(source)),
+    };
     if let Some(other) = known.iter().find(|known| known.origin() != key.name()) {
         let source =
             CheckpointError::Origin { expected: key.name().to_owned(), got: other.origin().to_owned() };
         return Err(VerifyError::Checkpoint { path, source });
     }
     let mut checkpoints = known.to_vec();
+    checkpoints.append(&mut handed_over);
     checkpoints.push(newest);
     checkpoints.sort_by_key(Checkpoint::size);
     let newest = match checkpoints.last() {

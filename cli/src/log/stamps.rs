@@ -1,0 +1,81 @@
+//! `custody log stamps`: the authorities' time stamps (RFC 3161), as files that `openssl ts` verifies.
+
+use crate::client::Client;
+use crate::profile::Home;
+use crate::table;
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use custody_core::event::log::Timestamped;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// `custody log stamps`
+#[derive(Args)]
+pub struct Stamps {
+    /// Write each as SIZE.checkpoint (what was stamped) and SIZE.tsr (the authority's answer) into this folder
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    index: u64,
+    event: Stamped,
+}
+
+#[derive(Deserialize)]
+struct Stamped {
+    data: Timestamped,
+}
+
+/// Runs `custody log stamps`.
+pub async fn stamps(args: &Stamps) -> anyhow::Result<()> {
+    let (client, _) = Client::logged_in(&Home::find()?)?;
+    let mut rows = Vec::new();
+    let mut cursor = "0".to_owned();
+    loop {
+        let query =
+            [("type", "log.timestamped".to_owned()), ("limit", "1000".into()), ("cursor", cursor.clone())];
+        let response = client.get("/v1/events", &query, "application/x-ndjson").await?;
+        let next = response.headers().get("custody-cursor").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let page = response.text().await?;
+        for line in page.lines() {
+            let Line { index, event: Stamped { data } } = serde_json::from_str(line)?;
+            let size = data.checkpoint.split('\n').nth(1).unwrap_or_default().to_owned();
+            if let Some(folder) = &args.output {
+                write(folder, &size, &data)?;
+            }
+            rows.push(vec![index.to_string(), size, data.at.to_string(), data.authority]);
+        }
+        match next {
+            Some(next) if next != cursor && !page.is_empty() => cursor = next,
+            _ => break,
+        }
+    }
+    table::print(
+        &["event", "log's size", "stamped", "authority"],
+        rows,
+        "No checkpoint was stamped: configure [timestamping] in custodyd's configuration.",
+    );
+    if let Some(folder) = &args.output {
+        println!("Check one with the authority's certificate:");
+        println!(
+            "  openssl ts -verify -data SIZE.checkpoint -in SIZE.tsr -CAfile CA.pem   (in {})",
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
+fn write(folder: &Path, size: &str, stamp: &Timestamped) -> anyhow::Result<()> {
+    let response = STANDARD.decode(&stamp.response).context("a stamp isn't base64")?;
+    let files = [("checkpoint", stamp.checkpoint.as_bytes()), ("tsr", response.as_slice())];
+    let written = std::fs::create_dir_all(folder).and_then(|()| {
+        files
+            .iter()
+            .try_for_each(|(kind, bytes)| std::fs::write(folder.join(format!("{size}.{kind}")), bytes))
+    });
+    written.with_context(|| format!("{} can't be written to", folder.display()))
+}

@@ -1,0 +1,80 @@
+//! The log's keys are rotated, and whoever pinned the first one still knows the log.
+
+use custody_tests::servers::World;
+use serde_json::Value;
+
+fn keys(world: &World) -> Vec<String> {
+    let status: Value =
+        serde_json::from_str(&world.admin.custody(&["log", "status", "--json"]).text()).unwrap();
+    status["keys"].as_array().unwrap().iter().map(|key| key.as_str().unwrap().to_owned()).collect()
+}
+
+fn checkpoint_signatures(world: &World) -> usize {
+    let checkpoint = world.admin.request("/v1/checkpoint", &[]).text();
+    checkpoint.lines().filter(|line| line.starts_with('\u{2014}')).count()
+}
+
+fn verify(world: &World, key: &str) -> (i32, String) {
+    let data = world.custodyd.data();
+    let said = world.admin.try_custody(&["verify", data.to_str().unwrap(), "--key", key], b"");
+    (said.code, format!("{}{}", said.text(), said.err))
+}
+
+#[test]
+fn both_keys_sign_for_a_while_and_trust_goes_from_the_old_one_to_the_new_one() {
+    let mut world = World::start();
+    let old = keys(&world).pop().unwrap();
+    let pinned = |world: &World| std::fs::read_to_string(world.admin.dir.join("profile.toml")).unwrap();
+    assert!(pinned(&world).contains(&old));
+    world.admin.custody(&["log", "add-key", "--reason", "yearly"]);
+    let both = keys(&world);
+    assert_eq!((both.len(), &both[0]), (2, &old));
+    let new = both[1].clone();
+    world.ssh(&[], "echo while both sign", b"").ok();
+    custody_tests::wait::until_true("both keys sign", custody_tests::wait::DEADLINE, || {
+        checkpoint_signatures(&world) == 2
+    });
+
+    // Killed in the middle of a rotation it goes on with both.
+    world.custodyd.kill_now();
+    world.custodyd.start();
+    assert_eq!(keys(&world), both);
+    world.ssh(&[], "echo after a crash", b"").ok();
+    for key in &both {
+        let (code, said) = verify(&world, key);
+        assert_eq!(code, 0, "{said}");
+    }
+
+    // Whoever logs in while both sign moves on to the new key.
+    world.admin.login(custody_tests::servers::world::ADMIN_PASSWORD);
+    assert!(pinned(&world).contains(&new));
+    world.admin.custody(&["log", "retire-key", &old, "--reason", "yearly"]);
+    assert_eq!(keys(&world), std::slice::from_ref(&new));
+    world.ssh(&[], "echo under the new key", b"").ok();
+    custody_tests::wait::until_true("the new key signs alone", custody_tests::wait::DEADLINE, || {
+        checkpoint_signatures(&world) == 1
+    });
+    world.custodyd.stop();
+    for key in &both {
+        let (code, said) = verify(&world, key);
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("is what was signed"), "{said}");
+    }
+    // The private half of the old key may be destroyed, and the log goes on.
+    std::fs::remove_file(world.custodyd.data().join("keys/log-signer.key")).unwrap();
+    world.custodyd.start();
+    world.ssh(&[], "echo without the old key", b"").ok();
+
+    // Who missed the overlap is told, and so is who never pinned it.
+    let late = world.operator.try_login(custody_tests::servers::world::OPERATOR_PASSWORD);
+    assert!(late.code != 0 && late.err.contains("rotated away"), "{}", late.err);
+    let stranger = old.replacen("custody.test/log", "custody.other/log", 1);
+    assert_ne!(verify(&world, &stranger).0, 0);
+    let told: Vec<_> = world.entries("type=log").into_iter().map(|e| e.kind().to_owned()).collect();
+    assert!(
+        told.iter().any(|kind| kind == "log.key-added") && told.iter().any(|kind| kind == "log.key-retired")
+    );
+
+    let by_operator = world.operator.try_custody(&["log", "add-key", "--reason", "mine"], b"");
+    assert!(by_operator.code != 0 && by_operator.err.contains("access denied"), "{}", by_operator.err);
+}
