@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use custody_core::event::log::Timestamped;
+use custody_core::log::durable;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -73,9 +74,9 @@ fn write(folder: &Path, size: &str, stamp: &Timestamped) -> anyhow::Result<()> {
     let response = STANDARD.decode(&stamp.response).context("a stamp isn't base64")?;
     let files = [("checkpoint", stamp.checkpoint.as_bytes()), ("tsr", response.as_slice())];
     let written = std::fs::create_dir_all(folder).and_then(|()| {
-        files
-            .iter()
-            .try_for_each(|(kind, bytes)| std::fs::write(folder.join(format!("{size}.{kind}")), bytes))
+        files.iter().try_for_each(|(kind, bytes)| {
+            durable::write_file(&folder.join(format!("{size}.{kind}")), bytes, 0o644)
+        })
     });
     written.with_context(|| format!("{} can't be written to", folder.display()))
 }
