@@ -147,6 +147,10 @@ fn read_info(bytes: &[u8]) -> der::Result<Info> {
 fn generalized_time(text: &[u8]) -> Option<Timestamp> {
     let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    // The parser below would take a lone digit for the seconds.
+    if whole.len() != 14 {
+        return None;
+    }
     let time = jiff::civil::DateTime::strptime("%Y%m%d%H%M%S", whole).ok()?;
     let seconds = u64::try_from(jiff::tz::TimeZone::UTC.to_timestamp(time).ok()?.as_second()).ok()?;
     if fraction.len() > 9 || !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
