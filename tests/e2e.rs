@@ -20,6 +20,8 @@ mod log_keys;
 mod log_time;
 #[path = "login.rs"]
 mod login;
+#[path = "proof.rs"]
+mod proof;
 #[path = "recording.rs"]
 mod recording;
 #[path = "replay.rs"]

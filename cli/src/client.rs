@@ -1,6 +1,7 @@
 //! The API as the client sees it: HTTPS with the person's own certificate, and errors as the server words them.
 
 use crate::profile::{Home, Profile};
+use crate::served::ServedLog;
 use anyhow::{Context as _, anyhow, bail};
 use reqwest::{Method, Response, StatusCode};
 use serde::Serialize;
@@ -45,6 +46,11 @@ impl Client {
             builder = builder.identity(identity);
         }
         Ok(Self { http: builder.build()?, api: api.trim_end_matches('/').to_owned() })
+    }
+
+    /// The log as it is served to everyone, asked with this person's certificate.
+    pub fn log(&self) -> ServedLog {
+        ServedLog::new(self.http.clone(), &format!("{}/log", self.api), None)
     }
 
     /// Asks; any status but success is an error with the server's own words.
@@ -108,7 +114,7 @@ impl Client {
 }
 
 /// One line for people; TLS trouble is told apart from a server that isn't there.
-fn unreachable_line(api: &str, error: &reqwest::Error) -> anyhow::Error {
+pub fn unreachable_line(api: &str, error: &reqwest::Error) -> anyhow::Error {
     let mut root: &dyn std::error::Error = error;
     while let Some(cause) = root.source() {
         root = cause;

@@ -2,9 +2,11 @@
 
 use crate::client::Client;
 use crate::profile::Home;
+use crate::prove;
 use crate::table::{self, field};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use custody_core::log::VerifierKey;
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -86,7 +88,10 @@ pub async fn events(command: Events) -> anyhow::Result<()> {
     match command {
         Events::Tail { filter, json } => tail(&filter, json).await,
         Events::Search { filter, limit, newest, json } => search(&filter, limit, newest, json).await,
-        Events::Proof { index, output } => proof(index, &output).await,
+        Events::Proof { index, output } => {
+            let (client, profile) = Client::logged_in(&Home::find()?)?;
+            prove::event(&client, &VerifierKey::parse(&profile.log_key)?, index, &output).await
+        }
     }
 }
 
@@ -203,21 +208,4 @@ fn summary(event: &Value) -> String {
         }
     }
     String::new()
-}
-
-async fn proof(index: u64, output: &std::path::Path) -> anyhow::Result<()> {
-    let home = Home::find()?;
-    let (client, profile) = Client::logged_in(&home)?;
-    let line = client.get(&format!("/v1/events/{index}"), &[], "application/json").await?.text().await?;
-    let entry: Entry<'_> = serde_json::from_str(&line).context("the server's answer is no entry")?;
-    let proof = client.get(&format!("/v1/events/{index}/proof"), &[], "text/plain").await?.text().await?;
-    let event_path = PathBuf::from(format!("{}.event.json", output.display()));
-    for (path, content) in [(output, proof.as_str()), (event_path.as_path(), entry.event.get())] {
-        let mut file =
-            std::fs::File::create(path).with_context(|| format!("{} can't be written", path.display()))?;
-        file.write_all(content.as_bytes())?;
-    }
-    println!("{} and {}", output.display(), event_path.display());
-    println!("Check them anywhere:  custody verify {} --key '{}'", output.display(), profile.log_key);
-    Ok(())
 }

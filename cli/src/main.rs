@@ -9,6 +9,8 @@ mod log;
 mod login;
 mod play;
 mod profile;
+mod prove;
+mod served;
 mod sessions;
 mod table;
 mod verify;
@@ -48,7 +50,9 @@ enum Command {
     /// Look into the log, follow it, take an event out with its proof
     #[command(subcommand)]
     Events(events::Events),
-    /// Check a log directory, or an event with its proof, offline
+    /// Write an event or a whole session with all that proves it, for people who have nothing of ours
+    Prove(prove::Prove),
+    /// Check a log (URL or directory), or what `custody prove` wrote, against the log's key
     Verify(verify::Verify),
     /// How the log does, its keys and clock, backups
     #[command(subcommand)]
@@ -131,8 +135,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Sessions(args) => sessions::sessions(args).await,
         Command::Play(args) => sessions::play(args).await,
         Command::Events(command) => events::events(command).await,
-        Command::Verify(args) => verify::verify(&args),
         Command::Log(command) => log::log(command).await,
+        Command::Prove(args) => prove::prove(args).await,
+        Command::Verify(args) => verify::verify(&args).await,
         Command::Lock(args) => admin::lock(args).await,
         Command::Unlock { name } => admin::unlock(name).await,
         Command::Locks { at, json } => admin::locks(&at, json).await,

@@ -104,7 +104,7 @@ pub async fn sessions(args: Sessions) -> anyhow::Result<()> {
 
 /// Runs `custody play`.
 pub async fn play(args: Play) -> anyhow::Result<()> {
-    let reader = Reader::new(fetch(&args.id, "play").await?)?;
+    let reader = Reader::new(fetch_recording(&args.id, "play").await?)?;
     tokio::task::spawn_blocking(move || play::play(reader, &args.options)).await?
 }
 
@@ -114,7 +114,7 @@ async fn export(
     channel: Option<u32>,
     output: Option<PathBuf>,
 ) -> anyhow::Result<()> {
-    let mut recording = fetch(id, "export").await?;
+    let mut recording = fetch_recording(id, "export").await?;
     let mut out: Box<dyn std::io::Write> = match &output {
         Some(path) => Box::new(std::io::BufWriter::new(
             std::fs::File::create(path).with_context(|| format!("{} can't be written", path.display()))?,
@@ -132,7 +132,7 @@ async fn export(
 }
 
 /// Fetches a recording into a file without a name, so that a long one doesn't fill the memory.
-async fn fetch(id: &str, purpose: &str) -> anyhow::Result<std::io::BufReader<std::fs::File>> {
+pub async fn fetch_recording(id: &str, purpose: &str) -> anyhow::Result<std::io::BufReader<std::fs::File>> {
     if id.parse::<uuid::Uuid>().is_err() {
         bail!("«{id}» is no session: `custody sessions` lists them");
     }

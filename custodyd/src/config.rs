@@ -1,5 +1,7 @@
 //! The one configuration file: TOML in, types that can't be wrong out. Unknown keys are errors that name the line.
 
+use custody_core::event::hex::hash_from_hex;
+use custody_core::state::change::is_name;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -28,6 +30,36 @@ pub struct Config {
     pub certificates: Certificates,
     /// An authority that stamps checkpoints (RFC 3161).
     pub timestamping: Option<Timestamping>,
+    /// The log for everybody's tools, without TLS: checkpoints and hashes for anyone, entries by token.
+    pub log_http: Option<LogHttp>,
+    /// Who may read all entries of the log by a token: witnesses and mirrors.
+    #[serde(default, rename = "reader")]
+    pub readers: Vec<Reader>,
+}
+
+/// `[log_http]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogHttp {
+    /// Where it listens.
+    pub listen: SocketAddr,
+}
+
+/// `[[reader]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reader {
+    /// Its name, as events tell of it.
+    pub name: String,
+    /// The SHA-256 of its token, in hex. The token itself stands nowhere here.
+    pub token_sha256: String,
+}
+
+impl Reader {
+    /// The hash as bytes.
+    pub fn token_hash(&self) -> Option<[u8; 32]> {
+        hash_from_hex(&self.token_sha256)
+    }
 }
 
 /// `[api]`
@@ -182,6 +214,22 @@ impl Config {
         if self.ssh.source_addresses.is_empty() {
             return Err("ssh.source_addresses is empty: targets would refuse every session, name the proxy's own address".into());
         }
+        for reader in &self.readers {
+            let name = &reader.name;
+            if !is_name(name) {
+                return Err(format!(
+                    "reader.name = \"{name}\" must be 1 to 63 lower-case letters, digits, - _ or ."
+                ));
+            }
+            if self.readers.iter().filter(|other| other.name == *name).count() > 1 {
+                return Err(format!("reader.name = \"{name}\" stands there twice"));
+            }
+            if reader.token_hash().is_none() {
+                return Err(format!(
+                    "the token_sha256 of the reader {name} must be 64 lower-case hex digits"
+                ));
+            }
+        }
         if !(1..=720).contains(&self.certificates.login_hours) {
             return Err("certificates.login_hours must be 1 to 720".into());
         }
@@ -238,6 +286,26 @@ source_addresses = ["127.0.0.1"]
         let config = Config::parse(GOOD).unwrap();
         assert_eq!((config.name.as_str(), config.recording.exec_bytes_max), ("custody", 1 << 20));
         assert_eq!(config.ssh_address(), "127.0.0.1:3022");
+    }
+
+    #[test]
+    fn a_reader_has_a_name_and_the_hash_of_a_token() {
+        let with = |readers: &str| Config::parse(&format!("{GOOD}{readers}"));
+        let reader =
+            |name: &str, hash: &str| format!("[[reader]]\nname = \"{name}\"\ntoken_sha256 = \"{hash}\"\n");
+        let hash = "ab".repeat(32);
+        let config = with(&reader("north", &hash)).unwrap();
+        assert_eq!(config.readers[0].token_hash(), Some([0xab; 32]));
+        for (text, says) in [
+            (reader("north", "ab"), "64 lower-case hex digits"),
+            (reader("north", &"zz".repeat(32)), "64 lower-case hex digits"),
+            (reader("No rth", &hash), "reader.name"),
+            (format!("{0}{0}", reader("north", &hash)), "twice"),
+            (reader("north", &hash).replace("token_sha256", "token"), "unknown field `token`"),
+        ] {
+            let error = with(&text).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

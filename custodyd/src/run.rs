@@ -103,6 +103,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("the SSH proxy can't listen on {}", config.ssh.listen))?;
 
+    let log_http = match &config.log_http {
+        Some(log_http) => {
+            let bound = TcpListener::bind(log_http.listen).await;
+            Some(bound.with_context(|| format!("the log can't be served on {}", log_http.listen))?)
+        }
+        None => None,
+    };
+
     let numbering = |id: String, kind| Numbering {
         previous: replica.read(|state| state.producers().previous(&id)),
         log: Arc::clone(&log),
@@ -163,9 +171,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ssh_address: config.ssh_address(),
         login_seconds: config.certificates.login_hours * 3600,
         operations: Arc::new(LogOperations { log: Arc::clone(&embedded), keyring }),
+        readers: readers(&config),
     };
     let mut api_stop = stopping.clone();
-    let api = tokio::spawn(api::serve(api_listener, tls, context, async move {
+    let api = tokio::spawn(api::serve(api_listener, tls, log_http, context, async move {
         // A sender that is gone is a stop as well.
         let _stopped = api_stop.wait_for(|stop| *stop).await;
     }));
@@ -221,6 +230,15 @@ async fn tell_recovery(producer: &Producer, data: &DataDir, recovery: &Recovery)
     let _durable = producer.append(draft).await?;
     data.restored_is_told()?;
     Ok(())
+}
+
+/// Who may read all entries by a token.
+fn readers(config: &Config) -> Vec<api::Reader> {
+    let readers = config.readers.iter();
+    let known = readers.filter_map(|reader| {
+        Some(api::Reader { name: reader.name.clone(), token_sha256: reader.token_hash()? })
+    });
+    known.collect()
 }
 
 /// SIGTERM or SIGINT.

@@ -37,6 +37,10 @@ pub mod layout {
     }
 }
 
+/// What the configured reader of the log shows, and what the configuration knows of it.
+pub const READER_TOKEN: &str = "the tests' token, which protects nothing";
+const READER_TOKEN_SHA256: &str = "95f8caeebf582f03d09781d15f81fa58697935d5e53f25a64a3f06615b0b5272";
+
 /// How long a stop may take: live sessions drain first.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -49,6 +53,8 @@ pub struct Custodyd {
     pub api_port: u16,
     /// Port of its SSH proxy.
     pub ssh_port: u16,
+    /// Port of the log without TLS.
+    pub log_port: u16,
     process: Option<Running>,
 }
 
@@ -60,15 +66,24 @@ impl Custodyd {
     #[must_use]
     pub fn init(dir: &Path, admin: &str, password: &str) -> Self {
         std::fs::create_dir_all(dir).expect("a folder for custodyd");
-        let it = Self { dir: dir.to_owned(), api_port: free_port(), ssh_port: free_port(), process: None };
+        let it = Self {
+            dir: dir.to_owned(),
+            api_port: free_port(),
+            ssh_port: free_port(),
+            log_port: free_port(),
+            process: None,
+        };
         let config = format!(
             "data = \"{data}\"\nname = \"custody\"\norigin = \"custody.test/log\"\n\n\
              [api]\nlisten = \"127.0.0.1:{api}\"\nnames = [\"localhost\", \"127.0.0.1\"]\n\n\
              [ssh]\nlisten = \"127.0.0.1:{ssh}\"\nsource_addresses = [\"127.0.0.1\"]\nnames = [\"127.0.0.1\"]\n\n\
-             [recording]\nexec_bytes_max = 1048576\n",
+             [recording]\nexec_bytes_max = 1048576\n\n\
+             [log_http]\nlisten = \"127.0.0.1:{log}\"\n\n\
+             [[reader]]\nname = \"mirror\"\ntoken_sha256 = \"{READER_TOKEN_SHA256}\"\n",
             data = path(&it.data()),
             api = it.api_port,
             ssh = it.ssh_port,
+            log = it.log_port,
         );
         std::fs::write(it.config(), config).expect("config.toml");
         let mut command = Command::new(program("custodyd"));
@@ -102,6 +117,12 @@ impl Custodyd {
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.api_port)
+    }
+
+    /// URL of its log, without TLS.
+    #[must_use]
+    pub fn log_url(&self) -> String {
+        format!("http://127.0.0.1:{}/log", self.log_port)
     }
 
     /// `custodyd run`, until it serves.

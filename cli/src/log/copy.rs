@@ -5,7 +5,7 @@
 //! the entries below it say of them. What a copy holds is checked against the key before it is sealed.
 
 use crate::log::key;
-use crate::verify::check_recordings;
+use crate::verify::{Report, check_recordings};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use custody_core::log::embedded::import::Import;
@@ -170,7 +170,10 @@ fn copy(from: &Path, to: &Path, key: &VerifierKey, with_keys: bool) -> anyhow::R
     for name in PUBLIC.iter().chain(SECRET.iter().filter(|_| with_keys)) {
         copy_tree(&from.join(name), &to.join(name))?;
     }
-    check_recordings(&state, &to.join("recordings"))?;
+    let mut report = Report::default();
+    let checked = check_recordings(&state, &to.join("recordings"), &mut report);
+    report.print(&checked, false);
+    checked?;
     Ok(Copied {
         origin: checkpoint.origin().to_owned(),
         size: checkpoint.size(),

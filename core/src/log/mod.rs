@@ -4,6 +4,7 @@
 //! ([`checkpoint`]), and anybody can check offline that an event stands in the log ([`proof`]) and that a
 //! directory holds what was signed ([`verify`]). [`embedded`] keeps all of it in one directory.
 
+pub mod bundle;
 pub mod checkpoint;
 pub mod cosignature;
 pub mod cosigned;

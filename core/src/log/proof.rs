@@ -106,11 +106,16 @@ impl ProofFile {
     /// See [`ProofFileError`].
     pub fn check(&self, event: &[u8], key: &VerifierKey) -> Result<Checkpoint, ProofFileError> {
         let checkpoint = Checkpoint::verify(&self.checkpoint, key)?;
-        let leaf = leaf_hash(event);
-        if !verify_inclusion(&leaf, self.index, checkpoint.size(), &self.hashes, &checkpoint.root()) {
+        if !self.leads_to(&checkpoint, &leaf_hash(event)) {
             return Err(ProofFileError::Wrong { index: self.index, origin: key.name().to_owned() });
         }
         Ok(checkpoint)
+    }
+
+    /// Whether the path leads from `leaf` to the root of a checkpoint that is believed already.
+    #[must_use]
+    pub fn leads_to(&self, checkpoint: &Checkpoint, leaf: &Hash) -> bool {
+        verify_inclusion(leaf, self.index, checkpoint.size(), &self.hashes, &checkpoint.root())
     }
 }
 

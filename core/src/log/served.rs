@@ -193,7 +193,7 @@ impl Recomputed {
 
     /// The tile of leaves that comes next; the bundle of the same number and width holds its entries. `None` at the end.
     #[must_use]
-    pub fn next(&self) -> Option<Tile> {
+    pub fn next_tile(&self) -> Option<Tile> {
         let number = self.tree.size() / u64::from(WIDTH_FULL);
         let is_done = self.tree.size() >= self.signed;
         Tile::of(Some(0), number, self.signed).filter(|_| !is_done)

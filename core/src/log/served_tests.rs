@@ -19,7 +19,7 @@ fn recompute(
         bytes
     };
     let mut it = Recomputed::new(newest, known)?;
-    while let Some(tile) = it.next() {
+    while let Some(tile) = it.next_tile() {
         let bundle = fetch(Tile { level: None, ..tile });
         let entries = it.take(tile, &fetch(tile), Some(&bundle))?;
         assert_eq!(entries[0], entry(tile.first(), 0));

@@ -44,6 +44,16 @@ pub enum ApiError {
     /// 503: something that answers is behind or down.
     #[error("{0}")]
     Unavailable(String),
+    /// 500: an entry of the log can't be given, and nothing is put in its place.
+    #[error(
+        "entry {index} of the log is damaged on the server's disk; it is left as it is: tell your administrator"
+    )]
+    Damaged {
+        /// The first such entry.
+        index: u64,
+        /// Where and how, for the server's own output.
+        cause: String,
+    },
     /// 500: a mistake or a fault on this side; the cause is in the server's own output.
     #[error("the server failed while it {doing}: tell your administrator")]
     Failed {
@@ -71,7 +81,7 @@ impl ApiError {
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoEvidence(_) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Failed { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Damaged { .. } | Self::Failed { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -80,11 +90,14 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         match &self {
             Self::NoEvidence(cause) => tracing::error!(%cause, "the log took no evidence"),
+            Self::Damaged { index, cause } => tracing::error!(%index, %cause, "the log is damaged"),
             Self::Failed { doing, cause } => tracing::error!(%doing, %cause, "a request failed"),
             _ => {}
         }
         let body = Json(serde_json::json!({ "error": self.to_string() }));
         let mut response = (self.status(), body).into_response();
+        // "Not yet" and "not now" are soon wrong.
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Self::Limited { seconds } = self {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -130,7 +143,9 @@ impl From<ReadError> for ApiError {
             ReadError::OutOfRange { wanted, size } => {
                 Self::Missing(format!("there is no entry {wanted}: the log has {size}"))
             }
-            other => Self::failed("read the log", other),
+            ReadError::Damaged { index, .. } | ReadError::Io { index, .. } => {
+                Self::Damaged { index, cause: error.to_string() }
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ mod commands;
 mod error;
 mod events;
 mod identity;
+mod log;
 mod login;
 mod metrics;
 pub mod operate;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use error::ApiError;
 pub use identity::{Caller, Peer};
+pub use log::Reader;
 
 use crate::ca::Authorities;
 use crate::login::password::PasswordVerification;
@@ -41,6 +43,7 @@ use reading::ReadLedger;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 /// The longest body of a request, in bytes: a policy document is the largest thing that anybody sends.
@@ -86,6 +89,8 @@ pub struct ApiContext {
     pub login_seconds: u64,
     /// What may be done with the log.
     pub operations: Arc<dyn operate::Operations>,
+    /// Who else may read all entries, by token.
+    pub readers: Vec<Reader>,
 }
 
 /// The context with what the API holds for itself.
@@ -95,6 +100,7 @@ pub struct Api {
     changing: tokio::sync::Mutex<()>,
     hashing: Arc<Semaphore>,
     replaying: Arc<Semaphore>,
+    rendering: Arc<Semaphore>,
     followers: Arc<Semaphore>,
     reads: Mutex<ReadLedger>,
     counters: Counters,
@@ -121,13 +127,15 @@ impl Api {
 }
 
 /// Answers requests on `listener` until `shutdown` says so, and then until what is being answered is done (ten
-/// seconds at most; subscriptions end at once).
+/// seconds at most; subscriptions end at once). Where there is a `log_http` listener, it answers what is below `/log/`
+/// and nothing else, without TLS.
 ///
 /// # Errors
 /// When the listener can't accept any more.
 pub async fn serve(
-    listener: tokio::net::TcpListener,
+    listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
+    log_http: Option<TcpListener>,
     context: ApiContext,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
@@ -137,16 +145,34 @@ pub async fn serve(
         changing: tokio::sync::Mutex::new(()),
         hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
         replaying: Arc::new(Semaphore::new(REPLAYS_AT_ONCE)),
+        rendering: Arc::new(Semaphore::new(log::RENDERS_AT_ONCE)),
         followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
         reads: Mutex::new(ReadLedger::default()),
         counters: Counters::default(),
         closing: closing.clone(),
     });
-    tls::serve(listener, tls, router(api), close, closing, shutdown).await
+    let plain = log_http.map(|listener| {
+        let mut closing = closing.clone();
+        let closed = async move { tls::closed(&mut closing).await };
+        tokio::spawn(tls::serve(listener, None, finish(log_routes(), Arc::clone(&api)), closed))
+    });
+    let closed = async move {
+        shutdown.await;
+        close.send_replace(true);
+    };
+    tls::serve(listener, Some(tls), router(api), closed).await?;
+    if let Some(plain) = plain {
+        plain.await.map_err(std::io::Error::other)??;
+    }
+    Ok(())
+}
+
+fn log_routes() -> Router<Arc<Api>> {
+    Router::new().route("/log/checkpoint", get(log::checkpoint)).route("/log/tile/{*path}", get(log::tile))
 }
 
 fn router(api: Arc<Api>) -> Router {
-    Router::new()
+    let routes = log_routes()
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics::metrics))
         .route("/v1/login", post(login::login))
@@ -160,10 +186,17 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/checkpoint", get(proof::checkpoint))
         .route("/v1/log", get(operate::status))
         .route("/v1/log/{operation}", post(operate::operate))
+        .route("/v1/consistency", get(proof::consistency))
         .route("/v1/commands/{name}", post(commands::command))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/sessions/{id}", get(sessions::one))
-        .route("/v1/sessions/{id}/recording", get(sessions::recording))
+        .route("/v1/sessions/{id}/recording", get(sessions::recording));
+    finish(routes, api)
+}
+
+/// With answers for everything else.
+fn finish(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
+    routes
         .fallback(|| async { ApiError::Missing("there is nothing at this path: see docs/api.md".to_owned()) })
         .method_not_allowed_fallback(|| async {
             (

@@ -4,12 +4,16 @@ use super::error::ApiError;
 use super::events::entry_line;
 use super::reading::Telling;
 use super::{Api, Caller, blocking};
-use axum::extract::{Path, State as Shared};
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State as Shared};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use custody_core::log::proof::ProofFile;
-use custody_core::log::{Entry, ReadError};
+use custody_core::log::{Entry, Hash, ReadError};
 use custody_core::policy::What;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// `GET /v1/events/{index}`
@@ -52,6 +56,37 @@ pub async fn proof(
 /// `GET /v1/checkpoint`: the newest signed checkpoint.
 pub async fn checkpoint(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/plain; charset=utf-8")], api.context.log.checkpoint().to_string())
+}
+
+/// Of `GET /v1/consistency`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sizes {
+    old: u64,
+    new: u64,
+}
+
+/// `GET /v1/consistency?old=N&new=M`: the proof that the log of N entries is a prefix of the one of M (RFC 6962,
+/// section 2.1.2). Anybody who is logged in: hashes tell nothing.
+pub async fn consistency(
+    Shared(api): Shared<Arc<Api>>,
+    _caller: Caller,
+    asked: Result<Query<Sizes>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(Sizes { old, new }) = asked.map_err(|rejected| ApiError::Invalid(rejected.body_text()))?;
+    let log = Arc::clone(&api.context.log);
+    let covered = log.checkpoint().size();
+    if old > new {
+        return Err(ApiError::Invalid("old is at most new".to_owned()));
+    }
+    if new > covered {
+        return Err(ApiError::Missing(format!(
+            "the log isn't proved up to {new} entries yet: the newest checkpoint covers {covered}"
+        )));
+    }
+    let hashes = blocking("made a proof", move || log.consistency_proof(old, new)).await??;
+    let hashes: Vec<String> = hashes.into_iter().map(Hash::to_base64).collect();
+    Ok(Json(json!({ "old": old, "new": new, "hashes": hashes })))
 }
 
 async fn entry(api: &Api, index: u64) -> Result<Entry, ApiError> {

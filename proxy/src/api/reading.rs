@@ -3,7 +3,7 @@
 
 use super::error::ApiError;
 use super::{Api, Caller};
-use custody_core::event::{Draft, EventData, Outcome, Target, Timestamp, decision, log};
+use custody_core::event::{Actor, Draft, EventData, Outcome, Target, Timestamp, decision, log};
 use custody_core::policy::{Decision, What, decide};
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -78,6 +78,20 @@ impl Api {
             self.reads.lock().unwrap_or_else(PoisonError::into_inner).told(key, now);
         }
         if allowed { Ok(()) } else { Err(ApiError::Denied(reason)) }
+    }
+
+    /// Makes sure that the reading of a reader from outside has been told. The configuration allowed it, so there is
+    /// nothing to decide. A person's name has no colon.
+    pub(super) async fn read_as_reader(&self, name: &str, purpose: &'static str) -> Result<(), ApiError> {
+        let now = self.now();
+        let actor = format!("reader:{name}");
+        let key = (actor.clone(), purpose, true);
+        if self.reads.lock().unwrap_or_else(PoisonError::into_inner).is_due(&key, now) {
+            let read = log::Read { purpose: purpose.to_owned(), query: String::new() };
+            let _durable = self.context.producer.append(Draft::new(Actor::system(&actor), read)).await?;
+            self.reads.lock().unwrap_or_else(PoisonError::into_inner).told(key, now);
+        }
+        Ok(())
     }
 
     /// Whether a read would be allowed now; tells nothing, so that nothing may be handed out on its word but less.

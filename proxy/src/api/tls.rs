@@ -1,5 +1,5 @@
 //! The listener: TLS 1.3 and 1.2, client certificates when they are shown, and a bound on everything that a stranger
-//! may make us hold or wait for.
+//! may make us hold or wait for. What is public may be served without TLS too.
 
 use super::identity::Peer;
 use crate::ca::x509::ServerIdentity;
@@ -12,6 +12,7 @@ use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
@@ -64,16 +65,15 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// The accept loop.
+/// The accept loop; without `tls` nobody is known.
 pub(super) async fn serve(
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    tls: Option<Arc<rustls::ServerConfig>>,
     router: Router,
-    close: watch::Sender<bool>,
-    closing: watch::Receiver<bool>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let acceptor = TlsAcceptor::from(tls);
+    let acceptor = tls.map(TlsAcceptor::from);
+    let (close, closing) = watch::channel(false);
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     tokio::pin!(shutdown);
     loop {
@@ -121,14 +121,17 @@ async fn accept(
 async fn connection(
     stream: TcpStream,
     address: SocketAddr,
-    acceptor: TlsAcceptor,
+    acceptor: Option<TlsAcceptor>,
     router: Router,
-    mut closing: watch::Receiver<bool>,
+    closing: watch::Receiver<bool>,
 ) {
     if let Err(error) = stream.set_nodelay(true).and_then(|()| cut_when_unread(&stream)) {
         tracing::debug!(%address, %error, "the connection is gone already");
         return;
     }
+    let Some(acceptor) = acceptor else {
+        return answer(stream, Peer { address, certificate: None }, router, closing).await;
+    };
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%address, %error, "no TLS handshake"),
@@ -140,7 +143,17 @@ async fn connection(
         .peer_certificates()
         .and_then(|chain| chain.first())
         .map(|certificate| certificate.clone().into_owned());
-    let peer = Peer { address, certificate };
+    answer(stream, Peer { address, certificate }, router, closing).await;
+}
+
+/// Answers the requests of one connection.
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    router: Router,
+    mut closing: watch::Receiver<bool>,
+) {
+    let address = peer.address;
     let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
     let http = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -162,7 +175,7 @@ async fn connection(
 }
 
 /// Waits until the listener closes; one that is gone has closed.
-async fn closed(closing: &mut watch::Receiver<bool>) {
+pub(super) async fn closed(closing: &mut watch::Receiver<bool>) {
     let _either = closing.wait_for(|closing| *closing).await.is_ok();
 }
 

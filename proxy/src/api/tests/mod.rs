@@ -6,4 +6,5 @@ mod hostile;
 mod log;
 mod operate;
 mod sessions;
+mod tiles;
 mod world;

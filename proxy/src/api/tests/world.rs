@@ -1,7 +1,7 @@
 //! A whole API in a temporary directory, and people who ask it.
 
 use crate::api::operate::Operations;
-use crate::api::{ApiContext, serve, tls};
+use crate::api::{ApiContext, Reader, serve, tls};
 use crate::ca::Authorities;
 use crate::ca::store::FileKeyStore;
 use crate::login::password::{PasswordVerification, hash_password};
@@ -18,6 +18,7 @@ use custody_core::search::Search;
 use custody_core::state::follow::Replica;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -27,11 +28,15 @@ use tokio::sync::oneshot;
 
 pub const ADMIN: &str = "root";
 pub const PASSWORD: &str = "correct horse battery staple";
+/// What the one configured reader shows.
+pub const READER_TOKEN: &str = "a token of 32 characters or more.";
 pub const SSH_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPKSUTyz1HwHReFVvD5obVsALAgJRNarH4TRpNePnAS";
 
 pub struct World {
     pub dir: TempDir,
     pub address: SocketAddr,
+    /// Without TLS, the log alone.
+    pub log_address: SocketAddr,
     pub log: Arc<EmbeddedLog>,
     pub proxy: Producer,
     pub replica: Arc<Replica>,
@@ -113,6 +118,8 @@ impl World {
         let config = tls::server_config(server, authorities.x509_client.certificate()).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let log_http = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let log_address = log_http.local_addr().unwrap();
         let recordings = at("recordings");
         let context = ApiContext {
             log: shared,
@@ -128,13 +135,26 @@ impl World {
             ssh_address: "127.0.0.1:3022".into(),
             login_seconds: 3600,
             operations: Arc::new(Operated(log.clone())),
+            readers: vec![Reader { name: "north".into(), token_sha256: Sha256::digest(READER_TOKEN).into() }],
         };
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(serve(listener, config, context, async {
+        let served = tokio::spawn(serve(listener, config, Some(log_http), context, async {
             // A sender that is gone says the same.
             let _said = stopped.await;
         }));
-        Self { dir, address, log, proxy, replica, authorities, clock, recordings, stop: Some(stop), served }
+        Self {
+            dir,
+            address,
+            log_address,
+            log,
+            proxy,
+            replica,
+            authorities,
+            clock,
+            recordings,
+            stop: Some(stop),
+            served,
+        }
     }
 
     pub fn stop(&mut self) {
