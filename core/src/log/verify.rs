@@ -63,6 +63,16 @@ pub enum VerifyError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// Somebody has seen more of this log than is here.
+    #[error(
+        "known up to {known} entries, have {have}: the log was cut back, or an old copy was put in its place"
+    )]
+    Known {
+        /// What was seen elsewhere.
+        known: u64,
+        /// What is here.
+        have: u64,
+    },
     /// An entry is wrong, or missing.
     #[error(transparent)]
     Entries(#[from] ScanError),
@@ -78,7 +88,8 @@ impl VerifyError {
                 | ScanError::Io { index, .. }
                 | ScanError::Root { agreed: index, .. }
                 | ScanError::Short { have: index, .. },
-            ) => Some(*index),
+            )
+            | VerifyError::Known { have: index, .. } => Some(*index),
             _ => None,
         }
     }
@@ -141,6 +152,7 @@ pub fn directory(
             CheckpointError::Origin { expected: key.name().to_owned(), got: other.origin().to_owned() };
         return Err(VerifyError::Checkpoint { path, source });
     }
+    let own = newest.size();
     let mut checkpoints = known.to_vec();
     checkpoints.append(&mut handed_over);
     checkpoints.push(newest);
@@ -158,7 +170,14 @@ pub fn directory(
         }
         let bytes = seen.event.into();
         visit(&Entry { index: seen.index, appended: seen.appended, tag: seen.tag, bytes });
-    })?;
+    });
+    let found = match found {
+        // What was signed here is here: only who looked elsewhere knows that something is missing.
+        Err(ScanError::Short { have, signed }) if have >= own => {
+            return Err(VerifyError::Known { known: signed, have });
+        }
+        found => found?,
+    };
     let entries = found.tree.size();
     progress(entries, signed);
     Ok(Verified {
