@@ -1,5 +1,9 @@
 //! The log in others' hands: tools that know nothing of Custody read it, prove it, and find what was changed.
 
+use custody_core::event::Timestamp;
+use custody_core::log::cosignature::Cosigner;
+use custody_core::log::note::Ed25519Signer;
+use custody_core::log::{Checkpoint, VerifierKey};
 use custody_tests::process::{Said, run};
 use custody_tests::servers::World;
 use custody_tests::servers::custodyd::{READER_TOKEN, layout};
@@ -9,6 +13,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The key that was given to whoever verifies.
@@ -330,4 +335,35 @@ fn one_event_is_proved_by_its_index_or_its_id() {
     assert!(data.join(layout::SEGMENTS).is_dir());
     let said = world.admin.custody(&["verify", text(&data), "--known", text(&kept)]).text();
     assert!(said.contains("1 checkpoints from elsewhere hold"), "{said}");
+}
+
+/// A witness's cosignature is demanded, and another's isn't taken for it.
+#[test]
+fn a_cosignature_is_demanded_of_the_witness_that_is_named() {
+    let world = World::start();
+    covered(&world);
+    let kept = keep_checkpoint(&world, "kept");
+    let cosigner =
+        |seed: u8| Cosigner::new(Arc::new(Ed25519Signer::from_seed("witness.test/w", &[seed; 32]).unwrap()));
+    let (north, south) = (cosigner(1), cosigner(2));
+    let key = VerifierKey::parse(&log_key(&world)).unwrap();
+    let mut checkpoint = Checkpoint::verify(&fs::read_to_string(&kept).unwrap(), &key).unwrap();
+    let cosigned = north.cosign(checkpoint.note(), Timestamp::from_seconds(1_764_028_801)).unwrap();
+    checkpoint.add_line(cosigned.line().clone());
+    fs::write(&kept, checkpoint.to_string()).unwrap();
+    let (url, data) = (format!("{}/log", world.custodyd.url()), world.custodyd.data());
+    for target in [url.as_str(), text(&data)] {
+        let verify = |witness: &str| {
+            world.admin.try_custody(&["verify", target, "--known", text(&kept), "--witness", witness], b"")
+        };
+        let says = format!("witness.test/w cosigned {} entries at 2025-11-25", checkpoint.size());
+        let said = verify(&north.key().to_string()).ok().text();
+        assert!(said.contains(&says), "{said}");
+        let said = verify(&south.key().to_string());
+        assert!(said.code != 0 && said.err.contains("has cosigned none"), "{}", said.err);
+        let said = verify(&key.to_string());
+        assert!(said.code != 0 && said.err.contains("is no witness's key"), "{}", said.err);
+    }
+    fs::copy(&kept, data.join("log/cosigned")).unwrap();
+    world.admin.custody(&["verify", text(&data), "--witness", &north.key().to_string()]);
 }

@@ -5,6 +5,7 @@ use super::report::Report;
 use anyhow::{Context as _, bail};
 use custody_core::event::Timestamp;
 use custody_core::event::hex::to_hex;
+use custody_core::log::cosigned::CosignedCheckpoints;
 use custody_core::log::{Checkpoint, Nanos, VerifierKey, verify as log_verify};
 use custody_core::recording::check::Point;
 use custody_core::recording::{self, recording_path};
@@ -77,6 +78,14 @@ pub fn verify(
             Ok(())
         }
     }
+}
+
+/// The newest checkpoint with cosignatures that the directory holds, if it does: to be verified with the rest.
+pub fn cosigned(path: &Path, key: &VerifierKey) -> anyhow::Result<Option<Checkpoint>> {
+    let log = if path.join("segments").is_dir() { path.to_owned() } else { path.join("log") };
+    let kept = CosignedCheckpoints::open(&log, key)
+        .with_context(|| format!("the cosigned checkpoint in {} can't be read", log.display()))?;
+    Ok(kept.newest())
 }
 
 /// Every recording that the log speaks of, against its anchors and its seal.

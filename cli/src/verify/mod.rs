@@ -12,6 +12,7 @@ pub use report::Report;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use custody_core::log::cosignature::CosignerKey;
 use custody_core::log::note::NOTE_BYTES_MAX;
 use custody_core::log::{Checkpoint, VerifierKey};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -30,6 +31,10 @@ pub struct Verify {
     /// A checkpoint of this log from elsewhere (a witness, an older copy): the log must still hold it. May be repeated
     #[arg(long, value_name = "CHECKPOINT-FILE")]
     known: Vec<PathBuf>,
+    /// The key of a witness that must have cosigned what is verified: the log's newest checkpoint, or a known one. May be
+    /// repeated
+    #[arg(long, value_name = "VERIFIER-KEY")]
+    witness: Vec<String>,
     /// The event of a proof; the file beside it if left out
     #[arg(long)]
     event: Option<PathBuf>,
@@ -65,23 +70,56 @@ async fn check(args: &Verify, report: &mut Report) -> anyhow::Result<()> {
     let key = VerifierKey::parse(&key)?;
     report.value("key", json!(key.to_string()));
     report.value("origin", json!(key.name()));
-    let known: Vec<Checkpoint> =
+    let witnesses: Vec<CosignerKey> = args
+        .witness
+        .iter()
+        .map(|key| CosignerKey::parse(key).with_context(|| format!("«{key}» is no witness's key")))
+        .collect::<anyhow::Result<_>>()?;
+    let mut known: Vec<Checkpoint> =
         args.known.iter().map(|path| known_checkpoint(path, &key)).collect::<anyhow::Result<_>>()?;
     let sizes: Vec<u64> = known.iter().map(Checkpoint::size).collect();
     report.value("known", json!(sizes));
     if args.target.starts_with("http://") || args.target.starts_with("https://") {
-        return served::verify(args, &key, &known, report).await;
+        known.push(served::verify(args, &key, &known, report).await?);
+        return require_witnesses(&witnesses, &known, report);
     }
     let path = Path::new(&args.target);
     let is_log = path.join("segments").is_dir() || path.join("log").is_dir();
     let checkpoint = if path.is_dir() && is_log {
-        return directory::verify(path, &key, &known, report);
+        if !witnesses.is_empty() {
+            known.extend(directory::cosigned(path, &key)?);
+        }
+        directory::verify(path, &key, &known, report)?;
+        return require_witnesses(&witnesses, &known, report);
     } else if path.is_dir() {
         bundle::folder(path, &key, report)?
     } else {
         bundle::proof(path, args.event.as_deref(), &key, report)?
     };
-    compare_offline(&checkpoint, &known, report)
+    compare_offline(&checkpoint, &known, report)?;
+    known.push(checkpoint);
+    require_witnesses(&witnesses, &known, report)
+}
+
+/// Each witness must have cosigned one of the checkpoints that hold; how far it has followed the log is told.
+fn require_witnesses(
+    witnesses: &[CosignerKey],
+    holding: &[Checkpoint],
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let mut told = Vec::new();
+    for witness in witnesses {
+        let cosigned = holding
+            .iter()
+            .filter_map(|checkpoint| Some((checkpoint.size(), witness.verify(checkpoint.note()).ok()?.at())));
+        let Some((size, at)) = cosigned.max_by_key(|(size, _)| *size) else {
+            bail!("the witness {} has cosigned none of the checkpoints that hold", witness.name());
+        };
+        report.line("witness", format_args!("{} cosigned {size} entries at {at}", witness.name()));
+        told.push(json!({ "name": witness.name(), "size": size, "at": at }));
+    }
+    report.value("witnesses", json!(told));
+    Ok(())
 }
 
 /// A bundle or a proof has one checkpoint, and nothing that leads from it to another size.

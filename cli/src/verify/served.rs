@@ -18,13 +18,13 @@ const FETCHES: usize = 8;
 const TOKEN_BYTES_MAX: usize = 4096;
 const CA_BYTES_MAX: usize = 1 << 20;
 
-/// Verifies it.
+/// Verifies it; gives the checkpoint that holds.
 pub async fn verify(
     args: &Verify,
     key: &VerifierKey,
     known: &[Checkpoint],
     report: &mut Report,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Checkpoint> {
     report.value("kind", json!("url"));
     let log = open(args)?;
     let newest = log.checkpoint(key).await?;
@@ -56,7 +56,7 @@ pub async fn verify(
     report.value("signed", json!(newest.size()));
     report.value("root", json!(to_hex(&newest.root().0)));
     report.value("entries", json!(if refused.is_none() { newest.size() } else { 0 }));
-    Ok(())
+    Ok(newest)
 }
 
 /// With the last login's certificate where the URL is of the same API, else as anybody.
