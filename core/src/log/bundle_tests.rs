@@ -11,6 +11,7 @@ fn event(index: u64) -> String {
 }
 
 /// Events 3, 4 and 7 of ten.
+#[allow(clippy::disallowed_methods, reason = "what a test damages needn't last")]
 fn folder(seed: u8) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let mut tree = Tree::new();
@@ -42,6 +43,7 @@ fn a_whole_folder_is_proved_and_by_its_own_key_only() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "what a test damages needn't last")]
 fn whatever_is_changed_is_named() {
     let change = |what: &dyn Fn(&Path)| {
         let dir = folder(7);

@@ -120,6 +120,7 @@ async fn nothing_is_served_that_nobody_could_check() {
 
 /// The record on the disk is rotten and readers' memory of it is gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::disallowed_methods, reason = "what a test damages needn't last")]
 async fn a_rotten_record_is_named_and_never_repaired() {
     let world = World::new().await;
     let first = world.log.size();
