@@ -3,6 +3,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -14,10 +16,27 @@ pub const FILE: &str = "cosigned";
 const MODE: u32 = 0o644;
 const BYTES_MAX: u64 = 1 << 20;
 
-/// The newest cosigned checkpoint with all of its cosignatures, in memory and in `<log>/cosigned`.
+/// How one witness does, for whoever watches.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// Its name.
+    pub witness: String,
+    /// How many entries it has cosigned, as far as is known since the start.
+    pub cosigned: AtomicU64,
+    /// When it last cosigned, by this machine's clock: seconds since 1970, zero if never since the start.
+    pub last_seconds: AtomicU64,
+    /// Cosignatures since the start.
+    pub cosignatures: AtomicU64,
+    /// Submissions since the start that weren't cosigned.
+    pub failures: AtomicU64,
+}
+
+/// The newest cosigned checkpoint with all of its cosignatures, in memory and in `<log>/cosigned`; and how those do who
+/// cosign.
 pub struct CosignedCheckpoints {
     path: PathBuf,
     newest: watch::Sender<Option<Checkpoint>>,
+    witnesses: Mutex<Vec<Arc<Health>>>,
 }
 
 impl CosignedCheckpoints {
@@ -29,7 +48,7 @@ impl CosignedCheckpoints {
     pub fn open(directory: &Path, key: &VerifierKey) -> io::Result<CosignedCheckpoints> {
         let path = directory.join(FILE);
         let newest = read(&path)?.and_then(|note| Checkpoint::verify(&note, key).ok());
-        Ok(CosignedCheckpoints { path, newest: watch::channel(newest).0 })
+        Ok(CosignedCheckpoints { path, newest: watch::channel(newest).0, witnesses: Mutex::default() })
     }
 
     /// The newest one.
@@ -42,6 +61,19 @@ impl CosignedCheckpoints {
     #[must_use]
     pub fn follow(&self) -> watch::Receiver<Option<Checkpoint>> {
         self.newest.subscribe()
+    }
+
+    /// Counts what a witness does from here on.
+    pub fn watch(&self, witness: &str) -> Arc<Health> {
+        let health = Arc::new(Health { witness: witness.to_owned(), ..Health::default() });
+        self.witnesses.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&health));
+        health
+    }
+
+    /// How the witnesses do.
+    #[must_use]
+    pub fn witnesses(&self) -> Vec<Arc<Health>> {
+        self.witnesses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// `checkpoint` with the cosignatures that it has got so far.
@@ -147,7 +179,7 @@ mod tests {
         assert_eq!(again.newest(), Some(newest));
         add("a.example", 11, 20);
         assert_eq!(kept.newest().unwrap().note().lines().len(), 2);
-        std::fs::write(scratch.path().join(FILE), "rubbish").unwrap();
+        durable::write_file(&scratch.path().join(FILE), b"rubbish", MODE).unwrap();
         assert_eq!(CosignedCheckpoints::open(scratch.path(), &key).unwrap().newest(), None);
     }
 }

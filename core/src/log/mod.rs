@@ -16,6 +16,7 @@ pub mod producer;
 pub mod proof;
 pub mod served;
 pub mod tile;
+pub mod times;
 pub mod tree;
 pub mod verify;
 

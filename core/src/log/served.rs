@@ -97,6 +97,24 @@ impl Prover {
         tiles.filter(|tile| !self.tiles.contains_key(tile)).collect()
     }
 
+    /// The tiles that are still to be fetched for the proof that the first `old` entries are a beginning of this tree.
+    #[must_use]
+    pub fn wanted_for_consistency(&self, old: u64) -> BTreeSet<Tile> {
+        let nodes = path::consistency(old.min(self.size), self.size).into_iter().flat_map(subtrees);
+        let tiles = nodes.filter_map(|(height, number)| self.holder(height, number));
+        tiles.filter(|tile| !self.tiles.contains_key(tile)).collect()
+    }
+
+    /// The proof that the first `old` entries are a beginning of this tree; `None` if tiles are missing or there are
+    /// fewer entries.
+    #[must_use]
+    pub fn consistency(&self, old: u64) -> Option<Vec<Hash>> {
+        if old > self.size {
+            return None;
+        }
+        path::consistency(old, self.size).into_iter().map(|range| self.range(range)).collect()
+    }
+
     /// Takes a tile as it was sent.
     ///
     /// # Errors

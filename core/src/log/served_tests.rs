@@ -114,6 +114,16 @@ fn proofs_made_of_tiles_are_those_of_the_log() {
             let leaf = leaf_hash(&entry(index, 0));
             assert!(verify_inclusion(&leaf, index, size, &proof, &checkpoint.root()));
         }
+        let mut prover = Prover::new(size);
+        for old in 0..=size {
+            for tile in prover.wanted_for_consistency(old) {
+                prover.insert(tile, &render(&log, tile, size).unwrap().unwrap()).unwrap();
+            }
+            let proof = prover.consistency(old).unwrap();
+            assert_eq!(proof, log.consistency_proof(old, size).unwrap(), "{old} of {size}");
+        }
+        assert!(prover.wanted_for_consistency(size + 1).is_empty());
+        assert_eq!(prover.consistency(size + 1), None);
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::durable::{self, Disk, RealDisk};
 use super::recover::{self, OpenError, OpenSegment};
-use super::scan::scan;
+use super::scan::{ScanError, scan};
 use super::segment::{HEADER_BYTES, SegmentId, Stored};
 use super::view::{Published, Shown, View};
 use crate::event::{Event, Family};
@@ -65,6 +65,9 @@ pub enum ImportError {
         /// How many it covers.
         signed: u64,
     },
+    /// What is here can't be read back.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The disk failed. Nothing more is believed until the copy is opened again.
     #[error("the copy can't be written at {path}: {source}")]
     Io {
@@ -89,6 +92,8 @@ pub struct Import {
     /// The tree with what is staged.
     tree: Tree,
     sealed: Option<watch::Sender<Checkpoint>>,
+    /// A checkpoint of the log that covers more than is here: the end was lost, and is expected back.
+    lost: Option<Checkpoint>,
     failed: bool,
     _lock: File,
 }
@@ -96,7 +101,8 @@ pub struct Import {
 impl Import {
     /// Begins a copy of the log whose key is `key` in `directory`, or goes on with one: with all whole entries that are
     /// there, sealed or not. Each of them is shown to `visit` first. The directory of a log that isn't running is as
-    /// good as a copy's.
+    /// good as a copy's; and one whose end is lost, though its checkpoint covers it, is one to go on with: see
+    /// [`Import::lost`].
     ///
     /// # Errors
     /// [`OpenError`], as for a log.
@@ -123,6 +129,7 @@ impl Import {
             staged: Vec::new(),
             tree: found.tree,
             sealed: found.checkpoint.map(|checkpoint| watch::channel(checkpoint).0),
+            lost: found.lost,
             failed: false,
             _lock: lock,
         })
@@ -150,6 +157,21 @@ impl Import {
     #[must_use]
     pub fn checkpoint(&self) -> Option<Checkpoint> {
         self.sealed.as_ref().map(|sealed| sealed.borrow().clone())
+    }
+
+    /// The checkpoint that covers more entries than are here, where there is one. Nothing is sealed then until they are
+    /// back.
+    #[must_use]
+    pub fn lost(&self) -> Option<&Checkpoint> {
+        self.lost.as_ref()
+    }
+
+    /// Entries from index `from` on that were flushed, sealed or not; as [`Log::read`].
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read(&self, from: u64, max_entries: usize, max_bytes: usize) -> Result<Vec<Entry>, ReadError> {
+        self.view.read(from, max_entries, max_bytes)
     }
 
     /// Adds the next entry: `event` as the log has it, appended there at `appended`. It is durable at the next
@@ -229,8 +251,8 @@ impl Import {
     /// Says that the copy is what `checkpoint` covers: durable, and from here on what its readers see.
     ///
     /// # Errors
-    /// [`ImportError::Size`] and [`ImportError::Root`] if it isn't; then the last seal stands. [`ImportError::Io`] ends
-    /// the copy.
+    /// [`ImportError::Size`] and [`ImportError::Root`] if it isn't, or if it isn't what was lost ([`Import::lost`]);
+    /// then the last seal stands. [`ImportError::Io`] ends the copy.
     pub fn seal(&mut self, checkpoint: &Checkpoint) -> Result<(), ImportError> {
         let size = self.size();
         if checkpoint.size() != size {
@@ -240,6 +262,16 @@ impl Import {
             return Err(ImportError::Root { size, got: self.root(), expected: checkpoint.root() });
         }
         self.flush()?;
+        if let Some(lost) = &self.lost {
+            let (signed, expected) = (lost.size(), lost.root());
+            if signed > size {
+                return Err(ImportError::Size { size, signed });
+            }
+            let got = self.root_at(signed)?;
+            if got != expected {
+                return Err(ImportError::Root { size: signed, got, expected });
+            }
+        }
         let path = self.directory.join("checkpoint");
         if let Err(source) = recover::write_checkpoint(&RealDisk, &path, checkpoint) {
             self.failed = true;
@@ -251,6 +283,7 @@ impl Import {
             }
             None => self.sealed = Some(watch::channel(checkpoint.clone()).0),
         }
+        self.lost = None;
         Ok(())
     }
 
@@ -260,7 +293,19 @@ impl Import {
     /// # Errors
     /// [`ImportError::Io`] and [`ImportError::Open`] end the copy.
     pub fn rewind(&mut self, visit: &mut dyn FnMut(u64, Nanos, &[u8])) -> Result<(), ImportError> {
-        let size = self.checkpoint().map_or(0, |checkpoint| checkpoint.size());
+        self.rewind_to(self.checkpoint().map_or(0, |checkpoint| checkpoint.size()), visit)
+    }
+
+    /// As [`Import::rewind`], to the first `size` entries, if more than these are sealed to the last seal.
+    ///
+    /// # Errors
+    /// As [`Import::rewind`].
+    pub fn rewind_to(
+        &mut self,
+        size: u64,
+        visit: &mut dyn FnMut(u64, Nanos, &[u8]),
+    ) -> Result<(), ImportError> {
+        let size = size.max(self.checkpoint().map_or(0, |checkpoint| checkpoint.size()));
         self.buffer.clear();
         self.staged.clear();
         // Until the end nothing else may be written.
@@ -315,6 +360,7 @@ struct Found {
     published: Published,
     segment: OpenSegment,
     checkpoint: Option<Checkpoint>,
+    lost: Option<Checkpoint>,
     tree: Tree,
     epoch: u32,
     last_appended: Nanos,
@@ -336,14 +382,20 @@ impl Found {
             .map(|note| Checkpoint::verify(&note, key))
             .transpose()
             .map_err(|source| OpenError::Checkpoint { path, source })?;
-        let mut offsets = Vec::new();
-        let found = scan(&RealDisk, &segments, key.name(), checkpoint.as_slice(), &mut |seen| {
+        let (mut offsets, mut lost) = (Vec::new(), None);
+        let mut checkpoint = checkpoint;
+        let mut found = scan(&RealDisk, &segments, key.name(), checkpoint.as_slice(), &mut |seen| {
             if seen.index % TILE_LEAVES == 0 {
                 offsets.push(seen.offset);
             }
             visit(seen.index, seen.appended, seen.event);
-        })
-        .map_err(|source| OpenError::Damaged { source })?;
+        });
+        if let Err(ScanError::Short { .. }) = found {
+            // What is here is whole, all of it was shown, and it isn't all: it is gone on with from where it ends.
+            lost = checkpoint.take();
+            found = scan(&RealDisk, &segments, key.name(), &[], &mut |_| {});
+        }
+        let found = found.map_err(|source| OpenError::Damaged { source })?;
         for path in found.leftovers.iter().chain(&found.unfinished) {
             RealDisk.remove(path).map_err(failed(path))?;
         }
@@ -370,6 +422,7 @@ impl Found {
             published: Published::new(found.tree.clone(), ids, offsets),
             segment,
             checkpoint,
+            lost,
             tree: found.tree,
             epoch: found.epoch.saturating_add(1),
             last_appended: found.last_appended,

@@ -144,3 +144,40 @@ fn what_no_log_has_is_refused_and_leaves_no_trace() {
     let key = signer().verifier_key();
     assert!(matches!(Import::begin(scratch.path(), &key, &mut |_, _, _| {}), Err(OpenError::InUse { .. })));
 }
+
+#[test]
+fn a_log_whose_end_is_lost_gets_back_just_that_end() {
+    let scratch = TempDir::new().unwrap();
+    let directory = scratch.path().join("log");
+    let (entries, checkpoint) = original(&directory, 300);
+    // The last hundred are gone, and the checkpoint still covers them.
+    let short = scratch.path().join("short");
+    let mut import = begin(&short);
+    push(&mut import, &entries[..200]);
+    import.flush().unwrap();
+    drop(import);
+    std::fs::copy(directory.join("checkpoint"), short.join("checkpoint")).unwrap();
+    let open = || EmbeddedLog::open(&short, Options::new(signer(), Arc::new(SystemClock::new())));
+    assert!(matches!(open(), Err(OpenError::Damaged { .. })));
+
+    let mut seen = 0;
+    let mut import = Import::begin(&short, &signer().verifier_key(), &mut |_, _, _| seen += 1).unwrap();
+    assert_eq!((import.size(), seen, import.lost()), (200, 200, Some(&checkpoint)));
+    assert_eq!(import.read(199, 9, usize::MAX).unwrap(), entries[199..200]);
+    let some = Checkpoint::sign(200, import.root(), &*signer()).unwrap();
+    assert!(
+        matches!(import.seal(&some), Err(ImportError::Size { signed: 300, .. })),
+        "that would hide the loss"
+    );
+    for seq in 200..300 {
+        import.push(Nanos(u64::MAX), &event(seq + 1_000)).unwrap();
+    }
+    let others = Checkpoint::sign(300, import.root(), &*signer()).unwrap();
+    assert!(matches!(import.seal(&others), Err(ImportError::Root { size: 300, .. })));
+    import.rewind_to(200, &mut |_, _, _| {}).unwrap();
+    push(&mut import, &entries[200..]);
+    import.seal(&checkpoint).unwrap();
+    assert_eq!(import.lost(), None);
+    drop(import);
+    assert_eq!(open().unwrap().read(0, 1_000, usize::MAX).unwrap(), entries);
+}

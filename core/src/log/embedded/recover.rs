@@ -14,7 +14,7 @@ use super::segment::{HEADER_BYTES, SegmentId};
 use super::view::Published;
 use crate::log::checkpoint::CheckpointError;
 use crate::log::tree::{TILE_LEAVES, empty_root};
-use crate::log::{Checkpoint, Nanos, Signer};
+use crate::log::{Checkpoint, Nanos, Signer, cosigned};
 
 /// A checkpoint is public; so are the entries to those who may read the directory.
 const CHECKPOINT_MODE: u32 = 0o644;
@@ -123,7 +123,12 @@ pub(super) fn open(disk: &dyn Disk, directory: &Path, signer: &dyn Signer) -> Re
         .map_err(|source| OpenError::Checkpoint { path: checkpoint_path.clone(), source })?;
     let mut dedupe = Dedupe::new();
     let mut offsets = Vec::new();
-    let mut found = scan(disk, &segments, key.name(), stored.as_slice(), &mut |seen| {
+    // What a witness has cosigned was signed, too, whatever became of the checkpoint since.
+    let cosigned = read_checkpoint(disk, &directory.join(cosigned::FILE))?;
+    let cosigned = cosigned.and_then(|note| Checkpoint::verify(&note, &key).ok());
+    let mut known: Vec<Checkpoint> = stored.iter().cloned().chain(cosigned).collect();
+    known.sort_by_key(Checkpoint::size);
+    let mut found = scan(disk, &segments, key.name(), &known, &mut |seen| {
         if seen.index % TILE_LEAVES == 0 {
             offsets.push(seen.offset);
         }
