@@ -1,6 +1,7 @@
 //! The one configuration file: TOML in, types that can't be wrong out. Unknown keys are errors that name the line.
 
 use custody_core::event::hex::hash_from_hex;
+use custody_core::log::CosignerKey;
 use custody_core::state::change::is_name;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
@@ -35,6 +36,9 @@ pub struct Config {
     /// Who may read all entries of the log by a token: witnesses and mirrors.
     #[serde(default, rename = "reader")]
     pub readers: Vec<Reader>,
+    /// Who cosigns the log.
+    #[serde(default, rename = "witness")]
+    pub witnesses: Vec<Witness>,
 }
 
 /// `[log_http]`
@@ -60,6 +64,32 @@ impl Reader {
     pub fn token_hash(&self) -> Option<[u8; 32]> {
         hash_from_hex(&self.token_sha256)
     }
+}
+
+/// `[[witness]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Witness {
+    /// Its verifier key (C2SP signed-note), as `custodyd witness init` printed it.
+    pub key: String,
+    /// Its submission prefix: what comes before `/add-checkpoint`.
+    pub url: String,
+    /// A PEM file with the authorities that its certificate is checked against; the machine's own without one.
+    pub ca: Option<PathBuf>,
+    /// What happens when it can't be asked, at a start, whether this is the newest copy of the log.
+    #[serde(default)]
+    pub at_start: AtStart,
+}
+
+/// Whether the log may go on without the word of a witness.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AtStart {
+    /// It may not.
+    #[default]
+    Require,
+    /// It may, and the log says so.
+    Warn,
 }
 
 /// `[api]`
@@ -195,15 +225,13 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        let origin_ok = !self.origin.is_empty()
-            && !self.origin.contains("://")
-            && !self.origin.ends_with('/')
-            && !self.origin.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+');
-        if !origin_ok {
-            return Err(format!(
-                "origin = \"{}\" must be a URL without scheme, trailing slash, blank or +, e.g. custody.example.com/log",
-                self.origin
-            ));
+        check_origin(&self.origin)?;
+        for witness in &self.witnesses {
+            CosignerKey::parse(&witness.key)
+                .map_err(|error| format!("witness.key = \"{}\": {error}", witness.key))?;
+            if !witness.url.starts_with("https://") && !witness.url.starts_with("http://") {
+                return Err(format!("witness.url = \"{}\" must begin with https:// or http://", witness.url));
+            }
         }
         let name_ok = !self.name.is_empty()
             && self.name.len() <= 64
@@ -255,8 +283,22 @@ impl Config {
     }
 }
 
+/// Whether a log can have this origin.
+pub fn check_origin(origin: &str) -> Result<(), String> {
+    let ok = !origin.is_empty()
+        && !origin.contains("://")
+        && !origin.ends_with('/')
+        && !origin.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+');
+    if ok {
+        return Ok(());
+    }
+    Err(format!(
+        "origin = \"{origin}\" must be a URL without scheme, trailing slash, blank or +, e.g. custody.example.com/log"
+    ))
+}
+
 /// The parser's message in one line, with the line it is about.
-fn describe(text: &str, error: &toml::de::Error) -> String {
+pub fn describe(text: &str, error: &toml::de::Error) -> String {
     let line = error.span().map(|span| 1 + text.get(..span.start).unwrap_or_default().matches('\n').count());
     let message = error.message().replace('\n', " ");
     match line {
@@ -304,6 +346,27 @@ source_addresses = ["127.0.0.1"]
             (reader("north", &hash).replace("token_sha256", "token"), "unknown field `token`"),
         ] {
             let error = with(&text).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_witness_has_a_key_that_cosigns_and_a_url() {
+        let key = "witness.example+a50367b6+BP0XJDhaoMdbZPt4zWAvodmR/ev3axPFjtcC6sg16fYY";
+        let with = |key: &str, url: &str, more: &str| {
+            Config::parse(&format!("{GOOD}[[witness]]\nkey = \"{key}\"\nurl = \"{url}\"\n{more}"))
+        };
+        let config = with(key, "https://w.example", "").unwrap();
+        assert_eq!(config.witnesses[0].at_start, AtStart::Require);
+        let warns = with(key, "http://w.example", "at_start = \"warn\"\n").unwrap();
+        assert_eq!(warns.witnesses[0].at_start, AtStart::Warn);
+        let signs = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+        for (wrong, says) in [
+            (with(signs, "https://w.example", ""), "cosigns"),
+            (with(key, "w.example", ""), "must begin with https://"),
+            (with(key, "https://w.example", "at_start = \"never\"\n"), "unknown variant"),
+        ] {
+            let error = wrong.unwrap_err();
             assert!(error.contains(says), "{error}");
         }
     }

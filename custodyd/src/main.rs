@@ -1,15 +1,19 @@
 //! `custodyd`: puts the log, the certificate authorities, the API and the proxy together.
 
 mod config;
+mod cosign;
 mod data;
+mod epoch;
 mod gaps;
 mod init;
 mod keys;
 mod leaps;
+mod newest;
 mod operate;
 mod run;
 mod seal;
 mod stamp;
+mod witness;
 
 use clap::{Parser, Subcommand};
 use config::Config;
@@ -42,6 +46,26 @@ enum Command {
         /// The configuration
         #[arg(long)]
         config: PathBuf,
+        /// Go on although a witness can't be asked whether this is the newest copy of the log, and let the log say so
+        #[arg(long)]
+        without_witness: bool,
+    },
+    /// Watch the logs of others: cosign them, keep copies, raise alarms
+    Witness(witness::Role),
+    /// Go on under another origin, without entries that a witness has cosigned and that are lost for ever
+    NewEpoch {
+        /// The configuration, with the origin so far
+        #[arg(long)]
+        config: PathBuf,
+        /// The origin from here on
+        #[arg(long)]
+        origin: String,
+        /// Why it goes on without them
+        #[arg(long)]
+        reason: String,
+        /// A file with the checkpoint that covers what is lost, e.g. from the witness
+        #[arg(long)]
+        lost: Option<PathBuf>,
     },
 }
 
@@ -70,6 +94,12 @@ fn start(command: Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
         Command::Init { config, admin } => runtime.block_on(init::init(&Config::read(&config)?, &admin)),
-        Command::Run { config } => runtime.block_on(run::run(Config::read(&config)?)),
+        Command::Run { config, without_witness } => {
+            runtime.block_on(run::run(Config::read(&config)?, without_witness))
+        }
+        Command::Witness(role) => runtime.block_on(witness::run(role)),
+        Command::NewEpoch { config, origin, reason, lost } => {
+            runtime.block_on(epoch::begin(&Config::read(&config)?, &origin, &reason, lost.as_deref()))
+        }
     }
 }

@@ -1,18 +1,19 @@
 //! `custodyd run`: recovers the log, derives the state, serves the API and the proxy, and drains at SIGTERM.
 
-use crate::config::Config;
+use crate::config::{AtStart, Config};
+use crate::cosign::Cosigning;
 use crate::data::DataDir;
 use crate::gaps;
 use crate::keys::{Certifier, Keyring, about};
 use crate::operate::LogOperations;
-use crate::{leaps, seal, stamp};
+use crate::{leaps, newest, seal, stamp};
 use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock, SystemClock};
 use custody_core::event::certificate::Authority;
 use custody_core::event::session::EndReason;
 use custody_core::event::{Actor, ByteString, Draft, Outcome, ProducerKind, Target, log, producer};
 use custody_core::log::embedded::{EmbeddedLog, Options, Recovery};
-use custody_core::log::{Log, Numbering, Producer};
+use custody_core::log::{CosignedCheckpoints, CosignerKey, Log, Numbering, Producer};
 use custody_core::search::Search;
 use custody_core::state::follow::Replica;
 use custody_core::state::sessions::Session;
@@ -30,6 +31,7 @@ use custody_proxy::ssh::accept;
 use custody_proxy::ssh::certificate::TrustedAuthorities;
 use custody_proxy::ssh::transport::host_key::HostKey;
 use custody_proxy::ssh::transport::leg::ServerConfig;
+use custody_witness::client::Witness;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -45,7 +47,7 @@ const SERVER_SECONDS: u64 = 397 * 24 * 3600;
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
     let data = DataDir::new(&config.data);
     if !data.is_begun() {
         bail!("{} holds no log yet: begin one with `custodyd init`", data.path().display());
@@ -66,12 +68,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             recovery.cut_bytes
         );
     }
-    tracing::info!(
-        "the log {} holds {} events; no witness is configured, so nobody would notice if an older copy were put in its place",
-        config.origin,
-        recovery.entries
-    );
+    let witnesses = witnesses(&config)?;
+    let alone = if witnesses.is_empty() {
+        "; no witness is configured, so nobody would notice if an older copy were put in its place"
+    } else {
+        ""
+    };
+    tracing::info!("the log {} holds {} events{alone}", config.origin, recovery.entries);
     let log: Arc<dyn Log> = Arc::clone(&embedded) as _;
+    // Before the first append: what a witness knows and this directory doesn't must not be written over.
+    let unwitnessed = newest::check(&witnesses, &*log, &*keyring, without_witness).await?;
 
     let replica = Arc::new(Replica::new());
     replica.catch_up(&*log, |done, of| tracing::debug!("state: {done} of {of} events"))?;
@@ -123,6 +129,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let log_producer =
         Arc::new(Producer::start(numbering(config.name.clone(), ProducerKind::Log), nothing()).await?);
     tell_recovery(&log_producer, &data, recovery).await?;
+    if !unwitnessed.is_empty() {
+        let _durable = log_producer.append(unwitnessed).await?;
+    }
     let proxy_producer = Arc::new(
         Producer::start(numbering(format!("{}-proxy", config.name), ProducerKind::Proxy), nothing()).await?,
     );
@@ -156,6 +165,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!("{closed} sessions were cut off when the proxy died; each has an end now");
     }
 
+    let cosigned = Arc::new(
+        CosignedCheckpoints::open(&data.log(), log.verifier_key())
+            .context("the newest cosigned checkpoint can't be read")?,
+    );
     let (stop, stopping) = watch::channel(false);
     let context = ApiContext {
         log: Arc::clone(&log),
@@ -171,6 +184,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         ssh_address: config.ssh_address(),
         login_seconds: config.certificates.login_hours * 3600,
         operations: Arc::new(LogOperations { log: Arc::clone(&embedded), keyring }),
+        cosigned: Arc::clone(&cosigned),
         readers: readers(&config),
     };
     let mut api_stop = stopping.clone();
@@ -193,6 +207,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     tokio::spawn(gaps::tell(Arc::clone(&log_producer), Arc::clone(&replica)));
     tokio::spawn(leaps::tell(Arc::clone(&log_producer), embedded.clock_ahead()));
+    let cosigning = Cosigning {
+        log: Arc::clone(&log),
+        producer: Arc::clone(&log_producer),
+        kept: Arc::clone(&cosigned),
+        clock: Arc::clone(&clock),
+    };
+    cosigning.begin(witnesses.into_iter().map(|(witness, _)| witness).collect());
     tracing::info!("serving: API on {}, SSH on {}", config.api.listen, config.ssh.listen);
 
     wait_for_stop().await?;
@@ -242,13 +263,25 @@ fn readers(config: &Config) -> Vec<api::Reader> {
 }
 
 /// SIGTERM or SIGINT.
-async fn wait_for_stop() -> anyhow::Result<()> {
+pub async fn wait_for_stop() -> anyhow::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
     Ok(())
+}
+
+/// The configured witnesses, and whether each must be asked at a start.
+fn witnesses(config: &Config) -> anyhow::Result<Vec<(Witness, AtStart)>> {
+    let open = |witness: &crate::config::Witness| {
+        let key = CosignerKey::parse(&witness.key)?;
+        let name = key.name().to_owned();
+        let opened = Witness::new(&witness.url, key, witness.ca.as_deref())
+            .with_context(|| format!("the witness {name}"))?;
+        Ok((opened, witness.at_start))
+    };
+    config.witnesses.iter().map(open).collect()
 }
 
 /// Lets sessions end by themselves for a while, then ends them.

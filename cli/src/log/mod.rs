@@ -2,6 +2,7 @@
 
 mod copy;
 mod operate;
+mod recover;
 mod stamps;
 
 use crate::profile::Home;
@@ -40,6 +41,8 @@ pub enum Log {
     },
     /// Say that the machine's clock is right after it leapt ahead
     ConfirmClock,
+    /// Bring back what a witness has and a data directory hasn't
+    Recover(recover::Recover),
     /// Make the search projection smaller
     CompactProjections,
 }
@@ -54,6 +57,7 @@ pub async fn log(command: Log) -> anyhow::Result<()> {
         Log::AddKey { reason } => operate::add_key(&reason).await,
         Log::RetireKey { key, reason } => operate::retire_key(&key, &reason).await,
         Log::ConfirmClock => operate::confirm_clock().await,
+        Log::Recover(args) => recover::recover(args).await,
         Log::CompactProjections => operate::compact_projections().await,
     }
 }

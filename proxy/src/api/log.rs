@@ -27,7 +27,7 @@ pub(super) const RENDERS_AT_ONCE: usize = 4;
 /// A tile never changes.
 const FOREVER: &str = "public, max-age=31536000, immutable";
 /// Nor do entries, but no cache that others share may keep them.
-const FOREVER_FOR_ONE: &str = "private, max-age=31536000, immutable";
+pub(super) const FOREVER_FOR_ONE: &str = "private, max-age=31536000, immutable";
 /// A checkpoint is soon an old one.
 const MOMENT: &str = "public, max-age=1";
 
@@ -40,10 +40,10 @@ pub struct Reader {
     pub token_sha256: [u8; 32],
 }
 
-/// `GET /log/checkpoint`: the newest signed checkpoint. It never shrinks.
+/// `GET /log/checkpoint`: the newest signed checkpoint, with the cosignatures that it has got so far. It never shrinks.
 pub async fn checkpoint(Shared(api): Shared<Arc<Api>>) -> impl IntoResponse {
     let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, MOMENT)];
-    (headers, api.context.log.checkpoint().to_string())
+    (headers, api.context.cosigned.complete(api.context.log.checkpoint()).to_string())
 }
 
 /// `GET /log/tile/<L>/<N>[.p/<W>]` and `GET /log/tile/entries/<N>[.p/<W>]`
@@ -85,7 +85,7 @@ pub async fn tile(
 }
 
 /// A person by certificate and policy, or a configured reader by token; told either way.
-async fn may_read_entries(
+pub(super) async fn may_read_entries(
     api: &Api,
     caller: Result<Caller, ApiError>,
     headers: &HeaderMap,

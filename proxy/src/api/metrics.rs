@@ -1,10 +1,11 @@
 //! `/metrics`: some two dozen numbers in Prometheus' text form, written by hand.
 
 use super::error::ApiError;
-use super::{Api, Caller, blocking};
+use super::{Api, ApiContext, Caller, blocking};
 use axum::extract::State as Shared;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use custody_core::log::cosigned::Health;
 use custody_core::log::{Distribution, SYNC_BOUNDS_NS, WRITE_BOUNDS_EVENTS};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -151,8 +152,32 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
         "Searchable entries of the log by family.",
         &families,
     );
+    cosignatures(&mut out, context);
     metric(&mut out, "custody_logins_total", "counter", "Password logins since the start.", &logins);
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out))
+}
+
+/// How the log's witnesses do.
+fn cosignatures(out: &mut String, context: &ApiContext) {
+    let (witnesses, now) = (context.cosigned.witnesses(), context.clock.wall().0 / 1_000_000_000);
+    let each = |value: &dyn Fn(&Health) -> Option<u64>| -> Vec<(String, u64)> {
+        let values = witnesses.iter().map(|health| (label("witness", &health.witness), value(health)));
+        values.filter_map(|(label, value)| Some((label, value?))).collect()
+    };
+    let age = |health: &Health| match health.last_seconds.load(Relaxed) {
+        0 => None,
+        last => Some(now.saturating_sub(last)),
+    };
+    let gauge = |out: &mut String, name, help, values: &[_]| metric(out, name, "gauge", help, values);
+    let count = |out: &mut String, name, help, values: &[_]| metric(out, name, "counter", help, values);
+    let entries = each(&|health| Some(health.cosigned.load(Relaxed)));
+    gauge(out, "custody_log_cosigned_entries", "Entries that each witness has cosigned.", &entries);
+    let ages = each(&age);
+    gauge(out, "custody_log_cosignature_age_seconds", "Since each witness last cosigned.", &ages);
+    let made = each(&|health| Some(health.cosignatures.load(Relaxed)));
+    count(out, "custody_log_cosignatures_total", "Cosignatures since the start.", &made);
+    let failed = each(&|health| Some(health.failures.load(Relaxed)));
+    count(out, "custody_log_cosigning_failures_total", "Submissions that were not cosigned.", &failed);
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod identity;
 mod log;
+mod log_times;
 mod login;
 mod metrics;
 pub mod operate;
@@ -35,7 +36,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use custody_core::clock::Clock;
 use custody_core::event::Timestamp;
-use custody_core::log::{Log, Producer};
+use custody_core::log::{CosignedCheckpoints, Log, Producer};
 use custody_core::search::Search;
 use custody_core::state::follow::Replica;
 use metrics::Counters;
@@ -89,6 +90,8 @@ pub struct ApiContext {
     pub login_seconds: u64,
     /// What may be done with the log.
     pub operations: Arc<dyn operate::Operations>,
+    /// The newest cosigned checkpoint.
+    pub cosigned: Arc<CosignedCheckpoints>,
     /// Who else may read all entries, by token.
     pub readers: Vec<Reader>,
 }
@@ -168,7 +171,10 @@ pub async fn serve(
 }
 
 fn log_routes() -> Router<Arc<Api>> {
-    Router::new().route("/log/checkpoint", get(log::checkpoint)).route("/log/tile/{*path}", get(log::tile))
+    Router::new()
+        .route("/log/checkpoint", get(log::checkpoint))
+        .route("/log/tile/{*path}", get(log::tile))
+        .route("/log/appended/{*path}", get(log_times::appended))
 }
 
 fn router(api: Arc<Api>) -> Router {

@@ -65,8 +65,12 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// The accept loop; without `tls` nobody is known.
-pub(super) async fn serve(
+/// Answers on `listener` with `router` until `shutdown`, and then for ten seconds at most until what is being answered
+/// is done; without `tls` nobody is known.
+///
+/// # Errors
+/// When the listener can't accept any more.
+pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
     router: Router,

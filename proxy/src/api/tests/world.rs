@@ -12,7 +12,7 @@ use custody_core::event::login::Failed;
 use custody_core::event::{Draft, ProducerKind, log};
 use custody_core::log::embedded::{EmbeddedLog, Options};
 use custody_core::log::note::Ed25519Signer;
-use custody_core::log::{Log, Numbering, Producer, Signer as _};
+use custody_core::log::{CosignedCheckpoints, Log, Numbering, Producer, Signer as _};
 use custody_core::policy::defaults::genesis;
 use custody_core::search::Search;
 use custody_core::state::follow::Replica;
@@ -135,6 +135,7 @@ impl World {
             ssh_address: "127.0.0.1:3022".into(),
             login_seconds: 3600,
             operations: Arc::new(Operated(log.clone())),
+            cosigned: Arc::new(CosignedCheckpoints::open(&at("log"), log.verifier_key()).unwrap()),
             readers: vec![Reader { name: "north".into(), token_sha256: Sha256::digest(READER_TOKEN).into() }],
         };
         let (stop, stopped) = oneshot::channel::<()>();
