@@ -36,3 +36,5 @@ mod ssh_russh;
 mod ssh_shell;
 #[path = "ssh_strangers.rs"]
 mod ssh_strangers;
+#[path = "witness.rs"]
+mod witness;

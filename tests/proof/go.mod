@@ -5,6 +5,7 @@ go 1.24.0
 tool (
 	filippo.io/torchwood/cmd/litewitness
 	github.com/transparency-dev/tessera/cmd/conformance/posix
+	github.com/transparency-dev/tessera/cmd/examples/posix-oneshot
 	github.com/transparency-dev/tessera/cmd/fsck
 )
 

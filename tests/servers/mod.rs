@@ -4,6 +4,7 @@ pub mod custodyd;
 pub mod golang;
 pub mod python;
 pub mod sshd;
+pub mod witness;
 pub mod world;
 
 pub use custodyd::Custodyd;
