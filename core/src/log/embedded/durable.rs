@@ -122,6 +122,16 @@ pub fn create_directories(directory: &Path) -> io::Result<()> {
 
 /// Creates `path` with `bytes` in it, durably and atomically, and gives the open file.
 pub(crate) fn write_file_on(disk: &dyn Disk, path: &Path, bytes: &[u8], mode: u32) -> io::Result<File> {
+    replace_file_on(disk, path, mode, |file| disk.write_at(file, bytes, 0))
+}
+
+/// Creates `path` with what `write` puts into it, durably and atomically, and gives the open file.
+pub(crate) fn replace_file_on(
+    disk: &dyn Disk,
+    path: &Path,
+    mode: u32,
+    write: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<File> {
     let unfinished = unfinished(path);
     match disk.remove(&unfinished) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -129,10 +139,7 @@ pub(crate) fn write_file_on(disk: &dyn Disk, path: &Path, bytes: &[u8], mode: u3
     }
     let file = disk.create(&unfinished, mode)?;
     // A crash up to the rename leaves the old file, and a `.tmp` that recovery removes.
-    let written = disk
-        .write_at(&file, bytes, 0)
-        .and_then(|()| disk.sync(&file))
-        .and_then(|()| disk.rename(&unfinished, path));
+    let written = write(&file).and_then(|()| disk.sync(&file)).and_then(|()| disk.rename(&unfinished, path));
     if let Err(error) = written {
         // Best effort: what is left over is removed at the next start.
         disk.remove(&unfinished).ok();

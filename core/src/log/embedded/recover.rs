@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::dedupe::Dedupe;
-use super::durable::{Disk, write_file_on};
+use super::durable::{Disk, replace_file_on, write_file_on};
 use super::scan::{Mark, Scan, ScanError, ScannedSegment, scan};
 use super::segment::{HEADER_BYTES, SegmentId};
 use super::view::Published;
@@ -137,7 +137,7 @@ pub(super) fn open(disk: &dyn Disk, directory: &Path, signer: &dyn Signer) -> Re
     .map_err(|source| OpenError::Damaged { source })?;
     let checkpoint = match stored {
         Some(checkpoint) => checkpoint,
-        None if found.segments.is_empty() => {
+        None if found.segments.is_empty() && found.unfinished.is_none() => {
             // A new log. It is signed as empty before it holds anything, so a missing checkpoint always tells.
             let empty = Checkpoint::sign(0, empty_root(), signer).map_err(OpenError::Signing)?;
             write_checkpoint(disk, &checkpoint_path, &empty).map_err(failed(&checkpoint_path))?;
@@ -205,33 +205,40 @@ pub(super) fn open(disk: &dyn Disk, directory: &Path, signer: &dyn Signer) -> Re
     })
 }
 
-/// Cuts what lies behind the last whole batch, and writes again what no checkpoint covers: the kernel may show
-/// blocks that never reached the disk, and says so only once. Gives the bytes cut and rewritten.
+/// Cuts what lies behind the last whole batch, and writes again what no checkpoint covers. Gives the bytes cut and
+/// rewritten.
+///
+/// After a sync that failed, the kernel shows blocks that never reached the disk, and says so only once. Writing the
+/// same bytes to the same place doesn't help: ext4 has the blocks down as never written, and goes on to have them so
+/// when a later sync succeeds. So the good part is copied into a new file, whose own sync tells the truth, and takes
+/// the old one's name. A segment without records is made anew for the same reason: its name may not be durable.
 pub(super) fn repair(disk: &dyn Disk, segment: &ScannedSegment) -> io::Result<(u64, u64)> {
     let cut = segment.length - segment.end;
     let from = segment.unsigned_from.unwrap_or(segment.end);
-    if cut == 0 && from >= segment.end {
+    if cut == 0 && from >= segment.end && segment.end > HEADER_BYTES as u64 {
         return Ok((0, 0));
     }
-    let file = open_for_writing(&segment.path)?;
-    if cut > 0 {
-        disk.truncate(&file, segment.end)?;
-    }
-    let mut position = from;
-    let mut bytes = vec![0; COPY_BYTES];
-    while position < segment.end {
-        let want = usize::try_from(segment.end - position).unwrap_or(COPY_BYTES).min(COPY_BYTES);
-        let read = match bytes.get_mut(..want) {
-            Some(room) => disk.read_at(&file, room, position)?,
-            None => 0,
-        };
-        let Some(piece) = bytes.get(..read).filter(|piece| !piece.is_empty()) else {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter meanwhile"));
-        };
-        disk.write_at(&file, piece, position)?;
-        position += read as u64;
-    }
-    disk.sync(&file)?;
+    let old = File::open(&segment.path)?;
+    replace_file_on(disk, &segment.path, SEGMENT_MODE, |new| {
+        let mut bytes = vec![0; COPY_BYTES];
+        let mut position = 0;
+        while position < segment.end {
+            let want = usize::try_from(segment.end - position).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+            let read = match bytes.get_mut(..want) {
+                Some(room) => disk.read_at(&old, room, position)?,
+                None => 0,
+            };
+            let Some(piece) = bytes.get(..read).filter(|piece| !piece.is_empty()) else {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the file became shorter meanwhile",
+                ));
+            };
+            disk.write_at(new, piece, position)?;
+            position += read as u64;
+        }
+        Ok(())
+    })?;
     Ok((cut, segment.end - from))
 }
 

@@ -225,7 +225,8 @@ impl Scanner<'_> {
             |index, position, reason| ScanError::Damaged { index, path: path.clone(), position, reason };
         let file = File::open(&path).map_err(|error| broken(id.first, 0, error))?;
         let length = file.metadata().map_err(|error| broken(id.first, 0, error))?.len();
-        let mut window = Window { disk: self.disk, file: &file, bytes: Vec::new(), start: 0, whole: false };
+        let mut window =
+            Window { disk: self.disk, file: &file, length, bytes: Vec::new(), start: 0, whole: false };
         let header = window.at(0, HEADER_BYTES).map_err(|error| broken(id.first, 0, error))?;
         if newest && header.len() < HEADER_BYTES {
             // Its name came before its contents: no record was ever in it. If one was, the checkpoint knows.
@@ -405,6 +406,8 @@ impl Scanner<'_> {
 struct Window<'a> {
     disk: &'a dyn Disk,
     file: &'a File,
+    /// As far as is known.
+    length: u64,
     bytes: Vec<u8>,
     start: u64,
     /// Whether the end of the file is in it.
@@ -420,7 +423,10 @@ impl Window<'_> {
             let kept = position.checked_sub(self.start).and_then(|skip| self.bytes.get(skip as usize..));
             let mut bytes = kept.map(<[u8]>::to_vec).unwrap_or_default();
             let mut filled = bytes.len();
-            bytes.resize(filled.max(need) + READ_BYTES, 0);
+            // One more than there should be: then the end shows.
+            let left = usize::try_from(self.length.saturating_sub(position)).unwrap_or(usize::MAX);
+            let room = (filled.max(need) + READ_BYTES).min(left.saturating_add(1));
+            bytes.resize(room.max(filled + 1), 0);
             while let Some(room) = bytes.get_mut(filled..).filter(|room| !room.is_empty()) {
                 match self.disk.read_at(self.file, room, position + filled as u64)? {
                     0 => {

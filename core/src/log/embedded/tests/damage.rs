@@ -110,6 +110,73 @@ fn the_checkpoint_missing_damaged_or_of_another_key() {
     assert_eq!(place.open().size(), 5);
 }
 
+#[test]
+fn the_first_segment_missing() {
+    let place = segments(3);
+    std::fs::remove_file(place.segment(0)).unwrap();
+    assert_eq!((damaged_at(&place.refused()), first_wrong(&place)), (Some(0), Some(0)));
+}
+
+#[test]
+fn all_segments_missing() {
+    let place = segments(3);
+    (0..3).for_each(|first| std::fs::remove_file(place.segment(first)).unwrap());
+    assert_eq!((damaged_at(&place.refused()), first_wrong(&place)), (Some(0), Some(0)));
+}
+
+/// A log begins with a checkpoint: without one, half a segment isn't a log that was just being begun.
+#[test]
+fn the_checkpoint_missing_and_the_only_segment_cut() {
+    let place = closed(5);
+    std::fs::remove_file(place.directory.join("checkpoint")).unwrap();
+    leave(&place.segment(0), b"CUSTLOG");
+    assert!(matches!(place.refused(), OpenError::NoCheckpoint { .. }));
+}
+
+/// A bit flips somewhere: each byte of each file in turn. The entry that the byte belongs to is named.
+#[test]
+fn a_bit_flipped_in_each_byte_of_each_file() {
+    let place = Place::new();
+    append_all(&place.open_small(300), 1, 0..6);
+    let files = place.contents();
+    assert!(files.len() >= 4, "a checkpoint and several segments");
+    for (path, whole) in files {
+        let owners = owners(&path, &whole);
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at * 5 % 8);
+            leave(&path, &bytes);
+            let what = format!("byte {at} of {}", path.display());
+            let error =
+                EmbeddedLog::open(&place.directory, options()).err().unwrap_or_else(|| panic!("{what}"));
+            match &owners {
+                Some(owners) => assert_eq!(damaged_at(&error), Some(owners[at]), "{what}: {error}"),
+                None => assert!(matches!(error, OpenError::Checkpoint { .. }), "{what}: {error}"),
+            }
+        }
+        leave(&path, &whole);
+    }
+    assert_eq!(place.open().size(), 6, "all was put back");
+    // What is left: the lock, whose contents are for people only.
+    let lock = place.directory.join("lock");
+    for bytes in [&b""[..], b"\xff\xff\xff", b"1"] {
+        leave(&lock, bytes);
+        assert_eq!(place.open().size(), 6);
+    }
+}
+
+/// For each byte of a segment the entry that it belongs to; the header's belong to the first. `None` if it is none.
+fn owners(path: &std::path::Path, bytes: &[u8]) -> Option<Vec<u64>> {
+    let first = segment::first_index(path.file_name()?.to_str()?)?;
+    let id = segment::SegmentId::new(ORIGIN, first);
+    let mut owners = vec![first; segment::HEADER_BYTES];
+    while let segment::Decoded::Record(stored, length) = segment::decode(&id, &bytes[owners.len()..]) {
+        owners.extend(std::iter::repeat_n(stored.index, length));
+    }
+    assert_eq!(owners.len(), bytes.len(), "a closed segment ends with a record");
+    Some(owners)
+}
+
 /// Somebody rewrites an entry and makes its checksum fit.
 fn replace_entry(place: &Place, index: u64) {
     let id = segment::SegmentId::new(ORIGIN, 0);

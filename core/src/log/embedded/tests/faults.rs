@@ -189,7 +189,7 @@ fn each_operation_of_a_recovery_fails_once() {
     let healthy = FaultyDisk::new(None);
     drop(wound().open_on(healthy.clone()).unwrap());
     let names = healthy.names();
-    for wanted in ["truncate", "write", "sync", "remove", "sync directory", "rename", "read"] {
+    for wanted in ["create", "write", "sync", "remove", "sync directory", "rename", "read"] {
         assert!(names.contains(&wanted), "{wanted} isn't among {names:?}");
     }
     let events: Vec<_> = (0..5).map(event).collect();
@@ -222,10 +222,44 @@ fn a_failed_sync_is_final() {
     assert!(matches!(&refused, SubmitError::Stopped(reason) if reason.contains("syncing")), "{refused}");
     assert_eq!((log.size(), log.checkpoint().size()), (0, 0), "nothing of it is shown or signed");
     drop(log);
-    // The bytes may be in the page cache only: they are written again before they count.
+    // The bytes may be in the page cache only: they are written again, into a new file, before they count.
+    let before = inode(&place.segment(0));
     let log = place.open();
     assert_eq!(log.size(), 1);
     assert!(log.recovery().rewritten_bytes > 0);
+    assert_ne!(inode(&place.segment(0)), before, "a second sync of the same blocks says nothing");
+}
+
+fn inode(path: &Path) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap())
+}
+
+/// The directory's sync fails after a rotation: the new segment's name is in the cache, perhaps not on the disk, and a
+/// second sync of the directory would say OK. So the segment is made anew before anything is acknowledged in it.
+#[test]
+fn a_segment_whose_name_may_not_be_durable_is_made_anew() {
+    let rotating = |disk: Arc<FaultyDisk>, place: &Place| {
+        let options = Options { segment_bytes: 1, ..options() };
+        let log = EmbeddedLog::open_on(disk.clone(), &place.directory, options).unwrap();
+        append(&log, vec![record(1, 0)]).unwrap();
+        log.sign_now().wait_blocking().unwrap();
+        let before = disk.names().len();
+        (append(&log, vec![record(1, 1)]), before)
+    };
+    let (healthy, place) = (FaultyDisk::new(None), Place::new());
+    let (_, before) = rotating(healthy.clone(), &place);
+    let at = before + healthy.names()[before..].iter().position(|name| *name == "sync directory").unwrap();
+
+    let place = Place::new();
+    let (answer, _) = rotating(FaultyDisk::new(Some((at, Fault::DoneAndError(EIO)))), &place);
+    assert!(matches!(answer, Err(AppendError::Stopped(_))), "{answer:?}");
+    let before = inode(&place.segment(1));
+    let log = place.open();
+    assert_eq!(log.size(), 1);
+    assert_ne!(inode(&place.segment(1)), before);
+    append(&log, vec![record(1, 1)]).unwrap();
+    drop(log);
+    assert_holds(&place.open(), &[event(0), event(1)]);
 }
 
 #[test]
