@@ -63,7 +63,17 @@ impl World {
     /// When a part doesn't start.
     #[must_use]
     pub fn start_with(sshd_lines: &[&str]) -> Self {
-        let dir = tempfile::Builder::new().prefix("custody-test-").tempdir().expect("a temporary folder");
+        Self::start_in(&std::env::temp_dir(), sshd_lines)
+    }
+
+    /// The same, below a folder of one's choice: on a disk that can fill up, for instance.
+    ///
+    /// # Panics
+    /// When a part doesn't start.
+    #[must_use]
+    pub fn start_in(parent: &Path, sshd_lines: &[&str]) -> Self {
+        let dir =
+            tempfile::Builder::new().prefix("custody-test-").tempdir_in(parent).expect("a temporary folder");
         let mut custodyd = Custodyd::init(&dir.path().join("custodyd"), "alice", ADMIN_PASSWORD);
         custodyd.start();
         let admin = Home::new(&custodyd, &dir.path().join("alice"), "alice");
