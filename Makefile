@@ -27,9 +27,17 @@ test: setup ## everything that CI checks
 	cargo build --workspace --all-targets
 	cargo test --workspace --no-fail-fast
 
-soak: setup build ## the crash campaign and the fuzz targets at full length
+# Seeds are printed; CUSTODY_SEED takes one. The fuzzers need no sanitizer (the code is safe Rust), so stable will do.
+soak: export CUSTODY_FUZZ_SECONDS ?= 600
+soak: setup build ## kill -9, 1,000 rounds and more, and ten minutes of libFuzzer for each codec
 	CUSTODY_KILLS=30 cargo test --workspace --test e2e -- --nocapture kill::
-	CUSTODY_FUZZ=100000 cargo test --workspace --test fuzz
+	CUSTODY_ROUNDS=1000 cargo test --workspace --test crash -- --nocapture kill::
+	command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked
+	CUSTODY_CORPUS=$(CURDIR)/fuzz/corpus cargo test --workspace --test fuzz
+	cargo fuzz build -s none
+	for target in $$(cargo fuzz list); do \
+	  cargo fuzz run -s none "$$target" -- -max_total_time="$$CUSTODY_FUZZ_SECONDS" -print_final_stats=1; \
+	done
 
 bench: setup ## writes a table and bench.json
 	cargo build --release --workspace --bins
