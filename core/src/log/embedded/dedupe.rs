@@ -37,10 +37,13 @@ struct Stream {
 /// All numbers that were taken.
 #[derive(Debug, Default)]
 pub(super) struct Dedupe {
-    streams: HashMap<(String, Uuid), Stream>,
+    /// By boot, which is random: more than one name under it is somebody's mistake, or malice.
+    places: HashMap<Uuid, Vec<(Box<str>, usize)>>,
+    streams: Vec<Stream>,
     remembered: usize,
-    /// What was taken since the last [`Dedupe::settle`], to be undone if it doesn't become durable.
-    unsettled: Vec<(ProducerKey, Option<u64>)>,
+    /// What was taken since the last [`Dedupe::settle`], to be undone if it doesn't become durable: the stream and its
+    /// last number before.
+    unsettled: Vec<(usize, Option<u64>)>,
 }
 
 impl Dedupe {
@@ -50,7 +53,7 @@ impl Dedupe {
 
     /// What `key`'s number means now.
     pub fn judge(&self, key: &ProducerKey) -> Number {
-        let stream = self.streams.get(&(key.id.clone(), key.boot));
+        let stream = self.place(&key.id, key.boot).and_then(|place| self.streams.get(place));
         let Some((stream, last)) = stream.and_then(|stream| Some((stream, stream.last?))) else {
             return Number::New { gap: key.seq - FIRST_SEQ };
         };
@@ -68,13 +71,13 @@ impl Dedupe {
 
     /// Takes a new number for the entry at `index`.
     pub fn take(&mut self, key: &ProducerKey, index: u64) {
-        let before = self.note((key.id.clone(), key.boot), key.seq, index);
-        self.unsettled.push((key.clone(), before));
+        let unsettled = self.note(&key.id, key.boot, key.seq, index);
+        self.unsettled.push(unsettled);
     }
 
     /// Takes the number of an entry that the log has.
     pub fn recover(&mut self, producer: &str, boot: Uuid, seq: u64, index: u64) {
-        self.note((producer.to_owned(), boot), seq, index);
+        self.note(producer, boot, seq, index);
         self.forget();
     }
 
@@ -86,15 +89,11 @@ impl Dedupe {
     /// Gives back what was taken since `mark`.
     pub fn undo(&mut self, mark: usize) {
         while self.unsettled.len() > mark {
-            let Some((key, before)) = self.unsettled.pop() else { return };
-            let name = (key.id, key.boot);
-            if let Some(stream) = self.streams.get_mut(&name) {
+            let Some((place, before)) = self.unsettled.pop() else { return };
+            if let Some(stream) = self.streams.get_mut(place) {
                 stream.last = before;
                 if stream.recent.pop_back().is_some() {
                     self.remembered -= 1;
-                }
-                if before.is_none() {
-                    self.streams.remove(&name);
                 }
             }
         }
@@ -106,14 +105,24 @@ impl Dedupe {
         self.forget();
     }
 
-    fn note(&mut self, name: (String, Uuid), seq: u64, index: u64) -> Option<u64> {
-        let stream = self.streams.entry(name).or_default();
+    fn place(&self, name: &str, boot: Uuid) -> Option<usize> {
+        self.places.get(&boot)?.iter().find(|(known, _)| **known == *name).map(|(_, place)| *place)
+    }
+
+    /// Notes a number; gives its stream and what was its last number.
+    fn note(&mut self, name: &str, boot: Uuid, seq: u64, index: u64) -> (usize, Option<u64>) {
+        let place = self.place(name, boot).unwrap_or_else(|| {
+            self.places.entry(boot).or_default().push((name.into(), self.streams.len()));
+            self.streams.push(Stream::default());
+            self.streams.len() - 1
+        });
+        let Some(stream) = self.streams.get_mut(place) else { return (place, None) };
         let before = stream.last;
         stream.last = Some(before.map_or(seq, |last| last.max(seq)));
         stream.recent.push_back((seq, index));
         stream.newest = index;
         self.remembered += 1;
-        before
+        (place, before)
     }
 
     /// Keeps memory bounded. Only called when nothing is unsettled.
@@ -122,7 +131,7 @@ impl Dedupe {
             return;
         }
         // Rare, and it makes room for a quarter: first the long ones, then those that were silent longest.
-        let mut streams: Vec<&mut Stream> = self.streams.values_mut().collect();
+        let mut streams: Vec<&mut Stream> = self.streams.iter_mut().collect();
         streams.sort_by_key(|stream| stream.newest);
         let mut remembered = 0;
         for stream in streams.iter_mut().rev() {
