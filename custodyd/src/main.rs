@@ -4,6 +4,7 @@ mod config;
 mod cosign;
 mod data;
 mod epoch;
+mod filled;
 mod gaps;
 mod init;
 mod keys;

@@ -6,7 +6,7 @@ use crate::data::DataDir;
 use crate::gaps;
 use crate::keys::{Certifier, Keyring, about};
 use crate::operate::LogOperations;
-use crate::{leaps, newest, seal, stamp};
+use crate::{filled, leaps, newest, seal, stamp};
 use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock, SystemClock};
 use custody_core::event::certificate::Authority;
@@ -206,6 +206,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         tokio::spawn(stamp::stamp(stamping, Arc::clone(&log_producer)));
     }
     tokio::spawn(gaps::tell(Arc::clone(&log_producer), Arc::clone(&replica)));
+    tokio::spawn(filled::tell(Arc::clone(&log_producer), embedded.filled()));
     tokio::spawn(leaps::tell(Arc::clone(&log_producer), embedded.clock_ahead()));
     let cosigning = Cosigning {
         log: Arc::clone(&log),

@@ -73,8 +73,9 @@ pub struct Record {
     pub producer: ProducerKey,
     /// The event's family: lets a fold skip entries without parsing them.
     pub tag: u8,
-    /// The canonical event, 1 to [`EVENT_BYTES_MAX`] bytes. The log never looks into it.
-    pub bytes: Box<[u8]>,
+    /// The canonical event, 1 to [`EVENT_BYTES_MAX`] bytes. The log never looks into it. Shared with those who read it
+    /// back soon.
+    pub bytes: Arc<[u8]>,
 }
 
 /// The log's word that a record is durable. Only the log makes one.
@@ -273,6 +274,15 @@ pub trait Log: Send + Sync + 'static {
     /// # Errors
     /// [`SubmitError`]: refused, not in the log.
     fn submit(&self, batch: Vec<Record>) -> Result<Pending, SubmitError>;
+
+    /// As [`Log::submit`], and may use the space that is kept for the log's own last words when its disk is full: a
+    /// quarter of a mebibyte, for saying so. A log without such a space takes it as any other.
+    ///
+    /// # Errors
+    /// As [`Log::submit`].
+    fn submit_from_reserve(&self, batch: Vec<Record>) -> Result<Pending, SubmitError> {
+        self.submit(batch)
+    }
 
     /// How many entries are durable.
     fn size(&self) -> u64;

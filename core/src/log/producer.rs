@@ -140,7 +140,7 @@ impl Producer {
     /// # Errors
     /// When the batch was refused: nothing was numbered, and nothing of it will be in the log.
     pub fn submit<B: Batch>(&self, batch: B) -> Result<Submitted<B>, ProducerError> {
-        let submitted = self.number_and_submit(batch);
+        let submitted = self.number_and_submit(batch, Log::submit);
         if let Err(ProducerError::MayNotSay { event, .. }) = &submitted {
             // Somebody tried to say what is not for this part to say: that is evidence too. If the log can't take even
             // that, the caller still gets the refusal.
@@ -150,17 +150,17 @@ impl Producer {
                 reason: format!("a {:?} producer may not say it", self.kind),
             };
             let draft = Draft::new(Actor::system(&self.id), attempted).outcome(Outcome::Denied);
-            let _told = self.number_and_submit(draft);
+            let _told = self.number_and_submit(draft, Log::submit);
         }
         submitted
     }
 
-    fn number_and_submit<B: Batch>(&self, batch: B) -> Result<Submitted<B>, ProducerError> {
+    fn number_and_submit<B: Batch>(&self, batch: B, submit: Submit) -> Result<Submitted<B>, ProducerError> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let mut numbering = Numbers { producer: self, seq: *next, records: Vec::new() };
         let numbered = batch.number(&mut numbering)?;
         let seq = numbering.seq;
-        let pending = self.log.submit(numbering.records)?;
+        let pending = submit(&*self.log, numbering.records)?;
         *next = seq;
         Ok(Submitted { pending, numbered })
     }
@@ -173,12 +173,23 @@ impl Producer {
         self.submit(batch)?.durable().await
     }
 
+    /// [`Producer::append`] into the space that is kept for the log's last words when its disk is full.
+    ///
+    /// # Errors
+    /// See [`ProducerError`].
+    pub async fn append_from_reserve<B: Batch>(&self, batch: B) -> Result<B::Durable, ProducerError> {
+        self.number_and_submit(batch, Log::submit_from_reserve)?.durable().await
+    }
+
     /// The log that it speaks to.
     #[must_use]
     pub fn log(&self) -> &Arc<dyn Log> {
         &self.log
     }
 }
+
+/// Which of the log's two doors.
+type Submit = fn(&dyn Log, Vec<Record>) -> Result<Pending, SubmitError>;
 
 /// A batch that the log has taken and may not have synced yet.
 #[must_use = "until `durable` says so this is no evidence"]

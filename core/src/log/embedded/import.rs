@@ -341,7 +341,7 @@ impl Import {
 
     fn rotate(&mut self) -> Result<(), ImportError> {
         let segments = self.directory.join("segments");
-        match recover::create_segment(&RealDisk, &segments, self.key.name(), self.size()) {
+        match recover::create_segment(&RealDisk, &segments, self.key.name(), self.size(), 0) {
             Ok(segment) => {
                 self.view.add_segment(segment.id);
                 self.segment = segment;
@@ -409,9 +409,10 @@ impl Found {
                 path: last.path.clone(),
                 file: recover::open_for_writing(&last.path).map_err(failed(&last.path))?,
                 end: last.end,
+                ready: last.end,
             },
             None => {
-                recover::create_segment(&RealDisk, &segments, key.name(), 0).map_err(failed(&segments))?
+                recover::create_segment(&RealDisk, &segments, key.name(), 0, 0).map_err(failed(&segments))?
             }
         };
         let mut ids: Vec<SegmentId> = found.segments.iter().map(|segment| segment.id).collect();

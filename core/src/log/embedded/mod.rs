@@ -9,6 +9,7 @@
 mod dedupe;
 pub mod durable;
 pub mod import;
+mod preallocate;
 mod queue;
 mod recover;
 pub(crate) mod scan;
@@ -29,6 +30,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use self::durable::{Disk, RealDisk};
+use self::preallocate::Preallocation;
+pub use self::preallocate::RESERVE_BYTES;
 use self::queue::Queue;
 pub use self::recover::{OpenError, Recovery};
 pub use self::scan::{Mark, ScanError};
@@ -75,6 +78,7 @@ pub struct EmbeddedLog {
     size: watch::Receiver<u64>,
     checkpoint: watch::Receiver<Checkpoint>,
     clock_ahead: watch::Receiver<Option<Duration>>,
+    filled: watch::Receiver<bool>,
     key: VerifierKey,
     recovery: Recovery,
     /// The thread, until somebody waited for its end.
@@ -105,6 +109,7 @@ impl EmbeddedLog {
         let (size, size_seen) = watch::channel(view.size());
         let (checkpoint, checkpoint_seen) = watch::channel(opened.checkpoint);
         let (clock_ahead, clock_ahead_seen) = watch::channel(None);
+        let (filled, filled_seen) = watch::channel(false);
         let writer = Writer {
             disk,
             directory: directory.to_owned(),
@@ -115,11 +120,14 @@ impl EmbeddedLog {
             counters: counters.clone(),
             dedupe: opened.dedupe,
             segment: opened.segment,
+            preallocation: Preallocation::default(),
             epoch: opened.epoch,
             size,
             checkpoint,
+            filled,
             clock_ahead,
             signed_at: None,
+            signing_took: Duration::ZERO,
             sign: Vec::new(),
             buffer: Vec::new(),
             signer: options.signer.clone(),
@@ -135,6 +143,7 @@ impl EmbeddedLog {
             size: size_seen,
             checkpoint: checkpoint_seen,
             clock_ahead: clock_ahead_seen,
+            filled: filled_seen,
             key: options.signer.verifier_key(),
             recovery: opened.recovery,
             writer: Mutex::new(Some(writer)),
@@ -158,6 +167,13 @@ impl EmbeddedLog {
     /// Says that the machine's clock is right: the log follows it from the next append on.
     pub fn confirm_clock(&self) {
         self.queue.confirm_clock();
+    }
+
+    /// Whether the disk is so full that the log takes only what may use its reserve ([`Log::submit_from_reserve`]).
+    /// Changes are seen at the next append, which is tried each time: no restart is needed once there is room again.
+    #[must_use]
+    pub fn filled(&self) -> watch::Receiver<bool> {
+        self.filled.clone()
     }
 
     /// Why the log takes nothing more, if it has stopped.
@@ -188,7 +204,12 @@ impl Drop for EmbeddedLog {
 impl Log for EmbeddedLog {
     fn submit(&self, batch: Vec<Record>) -> Result<Pending, SubmitError> {
         check(&batch)?;
-        self.queue.submit(batch)
+        self.queue.submit(batch, false)
+    }
+
+    fn submit_from_reserve(&self, batch: Vec<Record>) -> Result<Pending, SubmitError> {
+        check(&batch)?;
+        self.queue.submit(batch, true)
     }
 
     fn size(&self) -> u64 {

@@ -6,23 +6,29 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::log::{AppendError, Checkpoint, Pending, Receipt, Record, SubmitError};
+use super::segment::record_bytes;
+use crate::log::tree::leaf_hash;
+use crate::log::{AppendError, Checkpoint, Hash, Pending, Receipt, Record, SubmitError};
 
 /// What one write holds at most, if the first batch alone isn't longer; bytes.
 const WRITE_BYTES_MAX: usize = 8 << 20;
 /// Below this many batches in the last write nobody waits for a herd: a single producer would pay for it.
 const HERD_MIN: usize = 8;
-/// The wait for the herd: about one sync.
-const HERD_WAIT: Duration = Duration::from_micros(120);
-/// What a queued record costs besides its event, roughly: so that tiny events are bounded too.
-const RECORD_OVERHEAD_BYTES: usize = 128;
+/// The longest wait for a herd, however slow the disk is.
+const HERD_WAIT_MAX: Duration = Duration::from_millis(4);
+/// After waits that didn't pay, this many writes are made without one at most.
+const HERD_SKIP_MAX: u32 = 255;
 
 pub(super) type Answer<T> = oneshot::Sender<Result<T, AppendError>>;
 
 /// A batch and who waits for it.
 pub(super) struct Batch {
-    pub records: Vec<Record>,
+    /// With the leaves of the tree: hashed by whoever submits, while the writer waits for the disk.
+    pub records: Vec<(Record, Hash)>,
+    /// What it takes in a segment.
     pub bytes: usize,
+    /// Whether it is the log's own word, for which the reserve is kept.
+    pub from_reserve: bool,
     pub answer: Answer<Vec<Receipt>>,
 }
 
@@ -37,12 +43,56 @@ pub(super) struct Work {
     pub confirm_clock: bool,
 }
 
+/// Whether it pays to let the producers of the last write come back before the next one begins.
+///
+/// Producers that wait for their receipts come in herds. Those who were just woken miss the next write unless it waits
+/// for them, and then half of them share each sync. But waking them costs time too, and where that is more than a sync
+/// takes, the two halves of a herd had better take turns: one is woken while the other's write is synced.
+#[derive(Debug, Default)]
+pub(super) struct Herd {
+    /// Batches of the last write.
+    woken: usize,
+    /// How long its sync took.
+    sync: Duration,
+    /// Writes before which nobody waits, since the last wait was in vain.
+    skip: u32,
+    /// How many there are after the next wait in vain.
+    next_skip: u32,
+}
+
+impl Herd {
+    /// `woken` batches are answered after a sync that took `sync`.
+    pub fn wrote(&mut self, woken: usize, sync: Duration) {
+        (self.woken, self.sync) = (woken, sync);
+    }
+
+    /// For how many batches to wait now and how long, if `waiting` are there already.
+    fn wanted(&mut self, waiting: usize) -> Option<(usize, Duration)> {
+        let woken = std::mem::take(&mut self.woken);
+        if woken < HERD_MIN {
+            return None;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        let all = woken + waiting;
+        Some((all - all / 16, self.sync.min(HERD_WAIT_MAX)))
+    }
+
+    /// Whether they came in time.
+    fn came(&mut self, all: bool) {
+        self.next_skip = if all { 0 } else { (2 * self.next_skip + 1).min(HERD_SKIP_MAX) };
+        self.skip = self.next_skip;
+    }
+}
+
 struct State {
     batches: VecDeque<Batch>,
     sign: Vec<Answer<Checkpoint>>,
     bytes: usize,
-    /// With how many batches the writer wants to be woken.
-    wanted: usize,
+    /// With how many batches the writer wants to be woken; none while it is awake, since each call costs.
+    wanted: Option<usize>,
     closing: bool,
     confirm_clock: bool,
     /// Why nothing is taken any more.
@@ -63,7 +113,7 @@ impl Queue {
             batches: VecDeque::new(),
             sign: Vec::new(),
             bytes: 0,
-            wanted: 1,
+            wanted: None,
             closing: false,
             confirm_clock: false,
             stopped: None,
@@ -71,8 +121,17 @@ impl Queue {
         Queue { bytes_max, state: Mutex::new(state), wake: Condvar::new() }
     }
 
-    pub fn submit(&self, records: Vec<Record>) -> Result<Pending, SubmitError> {
-        let bytes = records.iter().map(|record| record.bytes.len() + RECORD_OVERHEAD_BYTES).sum();
+    pub fn submit(&self, records: Vec<Record>, from_reserve: bool) -> Result<Pending, SubmitError> {
+        // All that takes time, before the lock.
+        let bytes =
+            records.iter().map(|record| record_bytes(record.producer.id.len(), record.bytes.len())).sum();
+        let hashed = |record: Record| {
+            let leaf = leaf_hash(&record.bytes);
+            (record, leaf)
+        };
+        let records = records.into_iter().map(hashed).collect();
+        let (answer, pending) = Pending::new();
+        let batch = Batch { records, bytes, from_reserve, answer };
         let mut state = self.lock();
         if let Some(reason) = &state.stopped {
             return Err(SubmitError::Stopped(reason.clone()));
@@ -83,10 +142,11 @@ impl Queue {
         if state.bytes.saturating_add(bytes) > self.bytes_max {
             return Err(SubmitError::Overloaded { queued_bytes: state.bytes });
         }
-        let (answer, pending) = Pending::new();
         state.bytes += bytes;
-        state.batches.push_back(Batch { records, bytes, answer });
-        if state.batches.len() >= state.wanted {
+        state.batches.push_back(batch);
+        if state.wanted.is_some_and(|wanted| state.batches.len() >= wanted) {
+            state.wanted = None;
+            drop(state);
             self.wake.notify_one();
         }
         Ok(pending)
@@ -142,25 +202,23 @@ impl Queue {
         self.lock().stopped.clone()
     }
 
-    /// Waits for work, at most for `patience`. `last_write` is how many batches the last write held: if they
-    /// were many, their producers are just being woken and most of them come back at once.
-    pub fn take(&self, patience: Option<Duration>, last_write: usize) -> Work {
+    /// Waits for work, at most for `patience`, and for a herd where that pays.
+    pub fn take(&self, patience: Option<Duration>, herd: &mut Herd) -> Work {
         let mut state = self.lock();
-        if last_write >= HERD_MIN {
-            state.wanted = last_write - last_write / 16;
-            let until = Instant::now() + HERD_WAIT;
-            while state.batches.len() < state.wanted && !state.closing && state.sign.is_empty() {
+        if let Some((wanted, wait)) = herd.wanted(state.batches.len()) {
+            let until = Instant::now() + wait;
+            while state.batches.len() < wanted && !state.closing && state.sign.is_empty() {
                 let Some(left) = until.checked_duration_since(Instant::now()) else { break };
-                state = self.wait(state, Some(left));
+                state = self.wait(state, wanted, Some(left));
             }
-            state.wanted = 1;
+            herd.came(state.batches.len() >= wanted);
         }
         let until = patience.map(|patience| Instant::now() + patience);
         while state.batches.is_empty() && state.sign.is_empty() && !state.closing {
             match until.map(|until| until.checked_duration_since(Instant::now())) {
                 Some(None) => break,
-                Some(left) => state = self.wait(state, left),
-                None => state = self.wait(state, None),
+                Some(left) => state = self.wait(state, 1, left),
+                None => state = self.wait(state, 1, None),
             }
         }
         let mut work = Work { confirm_clock: state.confirm_clock, ..Work::default() };
@@ -180,11 +238,20 @@ impl Queue {
         work
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>, left: Option<Duration>) -> MutexGuard<'a, State> {
-        match left {
+    /// Sleeps until there are `wanted` batches, something else is to be done, or the time is over.
+    fn wait<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        wanted: usize,
+        left: Option<Duration>,
+    ) -> MutexGuard<'a, State> {
+        state.wanted = Some(wanted);
+        let mut state = match left {
             Some(left) => self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
             None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
-        }
+        };
+        state.wanted = None;
+        state
     }
 
     // No code that holds it can panic half-way through a change.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::dedupe::Dedupe;
 use super::durable::{Disk, replace_file_on, write_file_on};
+use super::preallocate::{EXTENT_BYTES_MIN, RESERVE_BYTES};
 use super::scan::{Mark, Scan, ScanError, ScannedSegment, scan};
 use super::segment::{HEADER_BYTES, SegmentId};
 use super::view::Published;
@@ -77,7 +78,7 @@ pub enum OpenError {
 pub struct Recovery {
     /// Entries in the log.
     pub entries: u64,
-    /// Bytes of an unfinished write that were cut off; nobody had a receipt for them.
+    /// Bytes of an unfinished write that were cut off; nobody had a receipt for them. Zeroes that lay ready don't count.
     pub cut_bytes: u64,
     /// Bytes behind the last checkpoint that were written and synced again.
     pub rewritten_bytes: u64,
@@ -103,7 +104,10 @@ pub(super) struct OpenSegment {
     pub id: SegmentId,
     pub path: PathBuf,
     pub file: File,
+    /// The end of the last record.
     pub end: u64,
+    /// The end of the zeroes behind it, which lie ready for the next ones.
+    pub ready: u64,
 }
 
 /// Reads, judges and repairs the log in `directory`.
@@ -172,8 +176,10 @@ pub(super) fn open(disk: &dyn Disk, directory: &Path, signer: &dyn Signer) -> Re
             path: last.path.clone(),
             file: open_for_writing(&last.path).map_err(failed(&last.path))?,
             end: last.end,
+            ready: last.end,
         },
-        None => create_segment(disk, &segments, key.name(), 0).map_err(failed(&segments))?,
+        None => create_segment(disk, &segments, key.name(), 0, RESERVE_BYTES + EXTENT_BYTES_MIN)
+            .map_err(failed(&segments))?,
     };
     let mut ids: Vec<SegmentId> = found.segments.iter().map(|segment| segment.id).collect();
     if ids.is_empty() {
@@ -205,8 +211,8 @@ pub(super) fn open(disk: &dyn Disk, directory: &Path, signer: &dyn Signer) -> Re
     })
 }
 
-/// Cuts what lies behind the last whole batch, and writes again what no checkpoint covers. Gives the bytes cut and
-/// rewritten.
+/// Cuts what lies behind the last whole batch (an unfinished write, and the space that lay ready), and writes again
+/// what no checkpoint covers. Gives the bytes of the unfinished write and those rewritten.
 ///
 /// After a sync that failed, the kernel shows blocks that never reached the disk, and says so only once. Writing the
 /// same bytes to the same place doesn't help: ext4 has the blocks down as never written, and goes on to have them so
@@ -215,7 +221,13 @@ pub(super) fn open(disk: &dyn Disk, directory: &Path, signer: &dyn Signer) -> Re
 pub(super) fn repair(disk: &dyn Disk, segment: &ScannedSegment) -> io::Result<(u64, u64)> {
     let cut = segment.length - segment.end;
     let from = segment.unsigned_from.unwrap_or(segment.end);
-    if cut == 0 && from >= segment.end && segment.end > HEADER_BYTES as u64 {
+    if segment.torn == 0 && from >= segment.end && segment.end > HEADER_BYTES as u64 {
+        // All that counts was synced before it was signed: only space that lay ready goes.
+        if cut > 0 {
+            let file = open_for_writing(&segment.path)?;
+            disk.truncate(&file, segment.end)?;
+            disk.sync(&file)?;
+        }
         return Ok((0, 0));
     }
     let old = File::open(&segment.path)?;
@@ -239,20 +251,24 @@ pub(super) fn repair(disk: &dyn Disk, segment: &ScannedSegment) -> io::Result<(u
         }
         Ok(())
     })?;
-    Ok((cut, segment.end - from))
+    Ok((segment.torn, segment.end - from))
 }
 
-/// Creates the segment that starts with index `first`: whole under its name, or not at all.
+/// Creates the segment that starts with index `first`: whole under its name, or not at all. Its first `ready` bytes of
+/// space lie ready.
 pub(super) fn create_segment(
     disk: &dyn Disk,
     segments: &Path,
     origin: &str,
     first: u64,
+    ready: u64,
 ) -> io::Result<OpenSegment> {
     let id = SegmentId::new(origin, first);
     let path = segments.join(id.file_name());
-    let file = write_file_on(disk, &path, &id.header(), SEGMENT_MODE)?;
-    Ok(OpenSegment { id, path, file, end: HEADER_BYTES as u64 })
+    let mut bytes = id.header().to_vec();
+    bytes.resize(HEADER_BYTES.saturating_add(usize::try_from(ready).unwrap_or(0)), 0);
+    let file = write_file_on(disk, &path, &bytes, SEGMENT_MODE)?;
+    Ok(OpenSegment { id, path, file, end: HEADER_BYTES as u64, ready: bytes.len() as u64 })
 }
 
 /// Replaces the checkpoint durably.

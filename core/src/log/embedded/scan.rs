@@ -83,6 +83,8 @@ pub enum Mark {
     TailRewritten,
     /// What lay behind the last whole batch was cut off.
     TailCut,
+    /// Zeroes lie behind the end of a segment: space made ready for a writer that didn't close it.
+    SpaceReady,
 }
 
 /// One record of a whole batch.
@@ -107,6 +109,9 @@ pub(crate) struct ScannedSegment {
     pub path: PathBuf,
     /// The end of the last whole batch.
     pub end: u64,
+    /// Bytes behind it up to the last one that isn't zero: of an unfinished write. What follows is space that was made
+    /// ready.
+    pub torn: u64,
     /// The file's length.
     pub length: u64,
     /// Where the first record behind the last checkpoint starts, if it is in this segment.
@@ -130,7 +135,7 @@ pub(crate) struct Scan {
 impl Scan {
     /// Bytes behind the last whole batch.
     pub fn torn_bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.length - segment.end).sum()
+        self.segments.iter().map(|segment| segment.torn).sum()
     }
 }
 
@@ -244,8 +249,14 @@ impl Scanner<'_> {
             if position >= length {
                 break None;
             }
-            let bytes =
-                window.at(position, RECORD_BYTES_MAX).map_err(|error| broken(expected, position, error))?;
+            let failed = |error| broken(expected, position, error);
+            if window.is_space(position).map_err(failed)? {
+                // In a full segment as well as in the newest one. If records should be there, the next segment's first
+                // index knows it, or the checkpoint.
+                self.mark(Mark::SpaceReady);
+                break None;
+            }
+            let bytes = window.at(position, RECORD_BYTES_MAX).map_err(failed)?;
             let (stored, taken) = match decode(&id, bytes) {
                 Decoded::Record(stored, taken) => (stored, taken),
                 Decoded::Short(_) => break Some("the file ends within this record"),
@@ -266,8 +277,9 @@ impl Scanner<'_> {
                 return Err(damaged(expected, position, reason));
             }
             self.out.marks.push(Mark::TornRecord);
+            let data_end = window.end_of_data(position).map_err(|error| broken(expected, position, error))?;
             let synced = self
-                .look_behind(&id, &mut window, position + 1, length, expected)
+                .look_behind(&id, &mut window, position + 1, data_end, expected)
                 .map_err(|(at, error)| broken(expected, at, error))?;
             if synced {
                 return Err(damaged(expected, position, reason));
@@ -282,11 +294,13 @@ impl Scanner<'_> {
             self.batch.clear();
             self.out.marks.push(Mark::TornBatch);
         }
+        let data_end = window.end_of_data(end).map_err(|error| broken(expected, end, error))?;
+        let torn = data_end.saturating_sub(end);
         unsigned_from = unsigned_from.filter(|from| *from < end);
         if id.first > self.unsigned_after && end > HEADER_BYTES as u64 {
             unsigned_from = Some(HEADER_BYTES as u64);
         }
-        self.out.segments.push(ScannedSegment { id, path, end, length, unsigned_from });
+        self.out.segments.push(ScannedSegment { id, path, end, torn, length, unsigned_from });
         Ok(())
     }
 
@@ -393,12 +407,16 @@ impl Scanner<'_> {
             } else {
                 Mark::TornWriteWithGoodRecords
             };
-            if !self.out.marks.contains(&mark) {
-                self.out.marks.push(mark);
-            }
+            self.mark(mark);
             position += taken as u64;
         }
         Ok(false)
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        if !self.out.marks.contains(&mark) {
+            self.out.marks.push(mark);
+        }
     }
 }
 
@@ -441,6 +459,29 @@ impl Window<'_> {
             self.start = position;
         }
         Ok(self.bytes.get((position - self.start) as usize..).unwrap_or_default())
+    }
+
+    /// Whether there is something at `position`, and it is zeroes up to the end of the file.
+    fn is_space(&mut self, position: u64) -> io::Result<bool> {
+        // No record begins with a length of zero: most positions are answered by their first bytes.
+        let bytes = self.at(position, RECORD_BYTES_MAX)?;
+        let blank = !bytes.is_empty() && bytes.iter().take(size_of::<u32>()).all(|byte| *byte == 0);
+        Ok(blank && self.end_of_data(position)? == position)
+    }
+
+    /// Where the zeroes begin that reach to the end of the file; `from` if there is nothing else behind it.
+    fn end_of_data(&mut self, from: u64) -> io::Result<u64> {
+        let (mut end, mut position) = (from, from);
+        loop {
+            let bytes = self.at(position, 1)?;
+            if bytes.is_empty() {
+                return Ok(end);
+            }
+            if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+                end = position + last as u64 + 1;
+            }
+            position += bytes.len() as u64;
+        }
     }
 }
 

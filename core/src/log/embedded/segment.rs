@@ -39,6 +39,11 @@ pub(crate) const RECORD_BYTES_MAX: usize =
 /// The shortest record: one byte of id, one of event.
 pub(crate) const RECORD_BYTES_MIN: usize = PREFIX_BYTES + FIXED_BYTES + 2;
 
+/// What a record of an event takes.
+pub(crate) const fn record_bytes(producer_bytes: usize, event_bytes: usize) -> usize {
+    PREFIX_BYTES + FIXED_BYTES + producer_bytes + event_bytes
+}
+
 /// The identity of a segment, under each of its records' CRC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentId {
@@ -126,7 +131,7 @@ pub(crate) enum Decoded<'a> {
 impl Stored<'_> {
     /// Bytes that [`Stored::encode`] appends.
     pub fn encoded_bytes(&self) -> usize {
-        PREFIX_BYTES + FIXED_BYTES + self.producer.len() + self.event.len()
+        record_bytes(self.producer.len(), self.event.len())
     }
 
     /// Appends the record to `out`. The limits of id and event were checked at submission.

@@ -8,17 +8,22 @@ use tokio::sync::watch;
 
 use super::dedupe::{Dedupe, Number};
 use super::durable::{Disk, is_full};
-use super::queue::{Answer, Batch, Queue, Work, answer, refuse};
+use super::preallocate::{EXTENT_BYTES_MIN, Preallocation, RESERVE_BYTES, give_back};
+use super::queue::{Answer, Batch, Herd, Queue, Work, answer, refuse};
 use super::recover::{OpenSegment, create_segment, write_checkpoint};
 use super::segment::{HEADER_BYTES, Stored};
 use super::statistics::Counters;
 use super::time::Timekeeper;
 use super::view::{Shown, View};
-use crate::log::tree::leaf_hash;
-use crate::log::{AppendError, Checkpoint, Entry, Nanos, Receipt, Record, Signer};
+use crate::log::{AppendError, Checkpoint, Entry, Hash, Nanos, Receipt, Record, Signer};
 
 /// At most ten checkpoints a second.
 const SIGN_INTERVAL: Duration = Duration::from_millis(100);
+/// And, unless somebody waits for one, at most this part of the time for writing them: where a sync takes long, events
+/// come first.
+const SIGN_SHARE: u32 = 20;
+/// But one a second.
+const SIGN_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// A write buffer that grew larger is given back afterwards.
 const BUFFER_KEPT_BYTES: usize = 1 << 20;
 
@@ -34,13 +39,18 @@ pub(super) struct Writer {
     pub counters: Arc<Counters>,
     pub dedupe: Dedupe,
     pub segment: OpenSegment,
+    pub preallocation: Preallocation,
     pub epoch: u32,
     pub size: watch::Sender<u64>,
     pub checkpoint: watch::Sender<Checkpoint>,
+    /// Whether there is only the reserve left.
+    pub filled: watch::Sender<bool>,
     /// By how much the clock is ahead and not followed.
     pub clock_ahead: watch::Sender<Option<Duration>>,
     /// When the last checkpoint was signed, by the log's clock and by the machine's.
     pub signed_at: Option<(Duration, Instant)>,
+    /// How long it took to write it.
+    pub signing_took: Duration,
     pub sign: Vec<Answer<Checkpoint>>,
     pub buffer: Vec<u8>,
 }
@@ -55,6 +65,7 @@ struct Staged {
 
 struct StagedRecord {
     record: Record,
+    leaf: Hash,
     batch_end: bool,
 }
 
@@ -74,17 +85,16 @@ impl Writer {
     /// The thread. Ends when the queue is closed and empty, or when the disk has failed.
     pub fn run(mut self) {
         let _stop = StopAtEnd(self.queue.clone());
-        let mut last_write = 0;
+        let mut herd = Herd::default();
         loop {
             let patience =
                 if self.unsigned() || !self.sign.is_empty() { Some(self.until_signature()) } else { None };
-            let Work { batches, sign, last, confirm_clock } = self.queue.take(patience, last_write);
+            let Work { batches, sign, last, confirm_clock } = self.queue.take(patience, &mut herd);
             if confirm_clock {
                 self.time.confirm();
             }
             self.sign.extend(sign);
-            last_write = batches.len();
-            let done = self.commit(batches).and_then(|()| self.sign(last));
+            let done = self.commit(batches, &mut herd).and_then(|()| self.sign(last));
             if let Err(Fatal(reason)) = done {
                 tracing::error!(%reason, "the log has stopped: restart to recover");
                 self.queue.stop(&reason);
@@ -94,23 +104,21 @@ impl Writer {
                 return;
             }
             if last {
+                give_back(&*self.disk, &mut self.segment);
                 return;
             }
         }
     }
 
     /// Everything that happens to a batch, from the queue to its receipts.
-    fn commit(&mut self, batches: Vec<Batch>) -> Result<(), Fatal> {
+    fn commit(&mut self, batches: Vec<Batch>, herd: &mut Herd) -> Result<(), Fatal> {
         if batches.is_empty() {
             return Ok(());
         }
-        // 0. A new segment, if the present one is long enough. It gets its name when it is whole.
-        //    A crash here leaves an empty newest segment, or none.
-        if self.segment.end >= self.segment_bytes
-            && let Err(error) = self.rotate()
-        {
-            return self.refused_or_fatal(batches.into_iter().map(|b| b.answer).collect(), &error);
-        }
+        // 0. Room: a new segment, if the present one is long enough, and zeroes behind what will be written. A segment
+        //    gets its name when it is whole. A crash here leaves an empty newest segment, or none, or more zeroes.
+        let batches = self.make_room(batches)?;
+        let woken = batches.len();
 
         // 1. Stage: number, judge, encode. In memory only: a crash here leaves nothing.
         let (appended, ahead) = self.time.now();
@@ -143,6 +151,7 @@ impl Writer {
                 }
                 // Bytes of that write must not be taken for later ones.
                 self.epoch = self.epoch.saturating_add(1);
+                self.segment.ready = self.segment.end;
                 waiting.into_iter().for_each(|to| refuse(to, AppendError::DiskFull));
                 return Ok(());
             }
@@ -153,7 +162,9 @@ impl Writer {
                 let waiting = staged.waiting.into_iter().map(|(to, _)| to).collect();
                 return Err(self.unknown(waiting, &format!("syncing {}: {error}", self.path())));
             }
-            self.counters.wrote(staged.records.len(), self.buffer.len(), syncing.elapsed());
+            let sync = syncing.elapsed();
+            herd.wrote(woken, sync);
+            self.counters.wrote(staged.records.len(), self.buffer.len(), sync);
             self.segment.end += self.buffer.len() as u64;
         }
 
@@ -161,14 +172,9 @@ impl Writer {
         //    leaves everything durable; who wasn't told submits again and gets the old receipt.
         self.dedupe.settle();
         let shown = staged.records.into_iter().zip(offsets).zip(first..);
-        let shown = shown.map(|((staged, offset), index)| {
-            let StagedRecord { record, .. } = staged;
-            let leaf = leaf_hash(&record.bytes);
-            Shown {
-                entry: Entry { index, appended, tag: record.tag, bytes: record.bytes.into() },
-                leaf,
-                offset,
-            }
+        let shown = shown.map(|((StagedRecord { record, leaf, .. }, offset), index)| {
+            let entry = Entry { index, appended, tag: record.tag, bytes: record.bytes };
+            Shown { entry, leaf, offset }
         });
         let size = self.view.publish(shown.collect());
         self.size.send_if_modified(|now| std::mem::replace(now, size) != size);
@@ -183,12 +189,12 @@ impl Writer {
         let mark = self.dedupe.mark();
         let before = staged.records.len();
         let mut receipts = Vec::with_capacity(batch.records.len());
-        for record in batch.records {
+        for (record, leaf) in batch.records {
             match self.judge(&record, first, appended, &staged.records) {
                 Ok(receipt) => {
                     if !receipt.repeat {
                         self.dedupe.take(&record.producer, receipt.index);
-                        staged.records.push(StagedRecord { record, batch_end: false });
+                        staged.records.push(StagedRecord { record, leaf, batch_end: false });
                     }
                     receipts.push(receipt);
                 }
@@ -245,7 +251,7 @@ impl Writer {
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_KEPT_BYTES);
         let mut offsets = Vec::with_capacity(staged.records.len());
-        for (index, StagedRecord { record, batch_end }) in (first..).zip(&staged.records) {
+        for (index, StagedRecord { record, batch_end, .. }) in (first..).zip(&staged.records) {
             offsets.push(self.segment.end + self.buffer.len() as u64);
             let stored = Stored {
                 batch_end: *batch_end,
@@ -264,11 +270,49 @@ impl Writer {
         offsets
     }
 
-    fn rotate(&mut self) -> std::io::Result<()> {
+    /// Those batches for which there is room; the others are refused. On a full disk that is only what may use the
+    /// reserve, and as soon as there is room again it is all.
+    fn make_room(&mut self, batches: Vec<Batch>) -> Result<Vec<Batch>, Fatal> {
+        let bytes = batches.iter().map(|batch| batch.bytes as u64).sum();
+        let room = if self.segment.end >= self.segment_bytes {
+            self.rotate(bytes)
+        } else {
+            let full = *self.filled.borrow();
+            self.preallocation.provide(&*self.disk, &mut self.segment, bytes, full)
+        };
+        let full = match room {
+            Ok(()) => false,
+            Err(error) if is_full(&error) => true,
+            Err(error) => {
+                let reason = format!("making room behind {}: {error}", self.path());
+                for batch in batches {
+                    refuse(batch.answer, AppendError::Stopped(reason.clone()));
+                }
+                return Err(Fatal(reason));
+            }
+        };
+        self.filled.send_if_modified(|now| std::mem::replace(now, full) != full);
+        if !full {
+            return Ok(batches);
+        }
+        let mut left = self.segment.ready.saturating_sub(self.segment.end);
+        let (taken, refused): (Vec<_>, Vec<_>) = batches.into_iter().partition(|batch| {
+            let fits = batch.from_reserve && batch.bytes as u64 <= left;
+            left -= if fits { batch.bytes as u64 } else { 0 };
+            fits
+        });
+        refused.into_iter().for_each(|batch| refuse(batch.answer, AppendError::DiskFull));
+        Ok(taken)
+    }
+
+    fn rotate(&mut self, bytes: u64) -> std::io::Result<()> {
         let first = *self.size.borrow();
         let origin = self.signer.verifier_key();
         let segments: &std::path::Path = (*self.view).as_ref();
-        self.segment = create_segment(&*self.disk, segments, origin.name(), first)?;
+        let ready = bytes + RESERVE_BYTES + EXTENT_BYTES_MIN;
+        let next = create_segment(&*self.disk, segments, origin.name(), first, ready)?;
+        let mut full = std::mem::replace(&mut self.segment, next);
+        give_back(&*self.disk, &mut full);
         self.counters.segment(HEADER_BYTES);
         self.view.add_segment(self.segment.id);
         Ok(())
@@ -281,11 +325,12 @@ impl Writer {
     /// Until the next signature may be made. Who waits for one isn't kept waiting by a clock that stands still.
     fn until_signature(&self) -> Duration {
         let Some((at, at_machine)) = self.signed_at else { return Duration::ZERO };
-        let mut passed = self.time.monotonic().saturating_sub(at);
+        let passed = self.time.monotonic().saturating_sub(at);
         if !self.sign.is_empty() {
-            passed = passed.max(at_machine.elapsed());
+            return SIGN_INTERVAL.saturating_sub(passed.max(at_machine.elapsed()));
         }
-        SIGN_INTERVAL.saturating_sub(passed)
+        let share = (self.signing_took * SIGN_SHARE).min(SIGN_INTERVAL_MAX);
+        SIGN_INTERVAL.max(share).saturating_sub(passed)
     }
 
     /// 5. Sign what is durable and published, if it is time. A crash before the checkpoint's rename leaves the
@@ -303,7 +348,10 @@ impl Writer {
                     return Ok(());
                 }
             };
-            match write_checkpoint(&*self.disk, &path, &checkpoint) {
+            let writing = Instant::now();
+            let written = write_checkpoint(&*self.disk, &path, &checkpoint);
+            self.signing_took = writing.elapsed();
+            match written {
                 Ok(()) => {
                     self.checkpoint.send_replace(checkpoint);
                 }
@@ -326,19 +374,6 @@ impl Writer {
         for waiting in self.sign.drain(..) {
             refuse(waiting, AppendError::Unknown(format!("no checkpoint could be signed: {reason}")));
         }
-    }
-
-    fn refused_or_fatal(
-        &self,
-        waiting: Vec<Answer<Vec<Receipt>>>,
-        error: &std::io::Error,
-    ) -> Result<(), Fatal> {
-        let full = is_full(error);
-        let reason = format!("creating a segment: {error}");
-        for to in waiting {
-            refuse(to, if full { AppendError::DiskFull } else { AppendError::Stopped(reason.clone()) });
-        }
-        if full { Ok(()) } else { Err(Fatal(reason)) }
     }
 
     fn unknown(&self, waiting: Vec<Answer<Vec<Receipt>>>, reason: &str) -> Fatal {

@@ -4,7 +4,7 @@ mod clock;
 mod damage;
 mod faults;
 mod kill;
-
+mod space;
 mod torn;
 mod working;
 

@@ -155,7 +155,7 @@ fn limits_are_refused_at_submission() {
     let log = place.open();
     let longest = Record { bytes: vec![b'x'; EVENT_BYTES_MAX].into(), ..record(1, 0) };
     let longer = Record { bytes: vec![b'x'; EVENT_BYTES_MAX + 1].into(), ..record(1, 1) };
-    let empty = Record { bytes: Box::default(), ..record(1, 1) };
+    let empty = Record { bytes: Arc::default(), ..record(1, 1) };
     assert!(matches!(
         log.submit(vec![longest.clone(), longer]),
         Err(SubmitError::Invalid { position: 1, .. })
