@@ -263,7 +263,7 @@ impl Event {
     /// The typed data, or [`Payload::Unknown`] for a type or version that is newer than this program.
     #[must_use]
     pub fn payload(&self) -> Payload {
-        Payload::parse(&self.kind, self.version, &self.data)
+        Payload::parse(&self.kind, self.version, self.data.get())
     }
 }
 

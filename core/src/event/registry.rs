@@ -92,9 +92,9 @@ macro_rules! events {
         }
 
         impl Payload {
-            pub(super) fn parse(kind: &str, version: u32, data: &RawValue) -> Self {
+            pub(crate) fn parse(kind: &str, version: u32, data: &str) -> Self {
                 match (kind, version) {
-                    $($(($name, $version) => serde_json::from_str(data.get()).map_or(Self::Unknown, Self::$variant),)*)*
+                    $($(($name, $version) => serde_json::from_str(data).map_or(Self::Unknown, Self::$variant),)*)*
                     _ => Self::Unknown,
                 }
             }

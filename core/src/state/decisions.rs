@@ -3,7 +3,8 @@
 //! A decision and what it allows are appended as one batch, so the few thousand newest are enough, and a decision
 //! can't be kept in reserve for later.
 
-use crate::event::{Event, EventId, ProducerKind, SessionId, decision};
+use super::view::{EventView, MadeView};
+use crate::event::{EventId, ProducerKind, SessionId};
 use crate::policy::Circumstances;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -54,7 +55,7 @@ impl Decisions {
         (self.allowed, self.denied)
     }
 
-    pub(super) fn made(&mut self, index: u64, event: &Event, data: &decision::Made) {
+    pub(super) fn made(&mut self, index: u64, event: &EventView<'_>, data: &MadeView<'_>) {
         if !data.allowed {
             self.denied = self.denied.saturating_add(1);
             return;
@@ -66,7 +67,7 @@ impl Decisions {
             producer: event.producer.kind,
             resource: cut(&data.resource),
             session: event.session,
-            circumstances: Circumstances::from_context(&data.context.0),
+            circumstances: data.circumstances(),
         };
         if let Some(before) = self.open.insert(event.id, allowed) {
             self.by_index.remove(&before.index);
@@ -114,5 +115,5 @@ impl Decisions {
 
 /// More of it fits no action or resource that exists.
 fn cut(text: &str) -> String {
-    text.chars().take(512).collect()
+    if text.len() <= 512 { text.to_owned() } else { text.chars().take(512).collect() }
 }

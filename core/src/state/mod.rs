@@ -22,6 +22,7 @@ pub(crate) mod story;
 #[cfg(test)]
 mod tests;
 pub mod users;
+mod view;
 
 use self::certificates::Certificates;
 use self::decisions::{BOOTSTRAP, Decisions};
@@ -34,13 +35,13 @@ use self::refused::{Refused, Unknown};
 use self::roles::Roles;
 use self::sessions::Sessions;
 use self::users::Users;
+use self::view::{DataView, EventView, Header};
 use crate::event::canonical::{self, CanonicalError, INTEGER_MAX, Json};
 use crate::event::who::may_say_type;
-use crate::event::{Event, EventId, Family, Payload, ProducerKind, ProducerRef, SessionId, Timestamp};
+use crate::event::{EventId, Family, Payload, ProducerKind, Timestamp};
 use crate::policy::Circumstances;
 use crate::policy::request::{Action, administered, entity_text};
-use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
+use serde::Serialize;
 
 /// The entry isn't the next one; the state is unchanged. Whoever folds reads the log in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,16 +77,6 @@ pub struct State {
 
 /// An entry's place in the log: its index and when it was appended.
 type Place = (u64, Timestamp);
-
-/// What is read of events that change nothing.
-#[derive(Deserialize)]
-struct Header<'a> {
-    producer: ProducerRef,
-    #[serde(default)]
-    session: Option<SessionId>,
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
-}
 
 /// Families whose events change who may do what.
 const CHANGE_RIGHTS: [Family; 5] = [Family::Lock, Family::User, Family::Role, Family::Policy, Family::Node];
@@ -221,14 +212,13 @@ impl State {
         if self.passes_over(index, tag, bytes) {
             return Ok(());
         }
-        let Ok(event) = Event::parse(bytes) else {
+        let Ok((event, data)) = EventView::parse(bytes) else {
             self.refused.add(index, "", "", "it is no event");
             return Ok(());
         };
         self.producers.spoke(index, &event.producer);
-        let kind = event.kind.clone();
-        let told = may_be_told(tag, event.producer.kind, &kind)
-            .and_then(|()| self.apply_event((index, self.appended), &event));
+        let told = may_be_told(tag, event.producer.kind, &event.kind)
+            .and_then(|()| self.apply_event((index, self.appended), &event, data, bytes));
         match told {
             Ok(()) => {
                 if let Some(session) = event.session {
@@ -238,7 +228,7 @@ impl State {
                     self.rights_changed = Some(event.id);
                 }
             }
-            Err(reason) => self.refused.add(index, &kind, &event.producer.id, reason),
+            Err(reason) => self.refused.add(index, &event.kind, &event.producer.id, reason),
         }
         Ok(())
     }
@@ -248,8 +238,8 @@ impl State {
         if tag != Family::Login.tag() && tag != Family::Log.tag() {
             return false;
         }
-        let Ok(header) = serde_json::from_slice::<Header<'_>>(bytes) else { return false };
-        let passed = PASSED_OVER.contains(&header.kind.as_ref())
+        let Some(header) = Header::parse(bytes) else { return false };
+        let passed = PASSED_OVER.contains(&&*header.kind)
             && may_be_told(tag, header.producer.kind, &header.kind).is_ok();
         if passed {
             self.producers.spoke(index, &header.producer);
@@ -260,9 +250,25 @@ impl State {
         passed
     }
 
-    fn apply_event(&mut self, place: Place, event: &Event) -> Result<(), &'static str> {
+    fn apply_event(
+        &mut self,
+        place: Place,
+        event: &EventView<'_>,
+        data: DataView<'_>,
+        bytes: &[u8],
+    ) -> Result<(), &'static str> {
         let (index, _) = place;
-        match event.payload() {
+        let payload = match data {
+            DataView::Decision(made) if made.action == BOOTSTRAP => {
+                return self.bootstrap(index, event, made.allowed);
+            }
+            DataView::Decision(made) => {
+                self.decisions.made(index, event, &made);
+                return Ok(());
+            }
+            DataView::Other(payload) => payload,
+        };
+        match payload {
             Payload::LoginSucceeded(_)
             | Payload::LoginFailed(_)
             | Payload::LogSealed(_)
@@ -306,16 +312,9 @@ impl State {
                 self.certificates.issued_one(index, data);
                 Ok(())
             }
-            Payload::DecisionMade(data) if data.action == BOOTSTRAP => {
-                self.bootstrap(index, event, data.allowed)
-            }
-            Payload::DecisionMade(data) => {
-                self.decisions.made(index, event, &data);
-                Ok(())
-            }
             Payload::SessionRequested(data) => {
                 let used = self.session_decision(event, &[Action::SshConnect])?;
-                self.sessions.requested(place, event, data, used)
+                self.sessions.requested(place, &view::whole(bytes)?, data, used)
             }
             Payload::SessionStarted(data) => self.sessions.started(place.1, event.session, data),
             Payload::SessionEnded(data) => self.sessions.ended(place, event.session, &data),
@@ -337,7 +336,8 @@ impl State {
                 recording.views = recording.views.saturating_add(1);
                 Ok(())
             }
-            Payload::Unknown => {
+            // Was read above; what isn't of its shape is unknown.
+            Payload::Unknown | Payload::DecisionMade(_) => {
                 self.unknown.add(&event.kind);
                 Ok(())
             }
@@ -357,7 +357,12 @@ impl State {
     }
 
     /// What a command changes: each names the decision that allowed just this.
-    fn apply_change(&mut self, index: u64, event: &Event, change: Payload) -> Result<(), &'static str> {
+    fn apply_change(
+        &mut self,
+        index: u64,
+        event: &EventView<'_>,
+        change: Payload,
+    ) -> Result<(), &'static str> {
         let mut decided = |action, name: &str| self.decided(index, event, action, name);
         match change {
             Payload::UserCreated(data) => {
@@ -421,7 +426,7 @@ impl State {
     }
 
     /// The one decision that nobody made: it allows what `init` appends to an empty log.
-    fn bootstrap(&mut self, index: u64, event: &Event, allowed: bool) -> Result<(), &'static str> {
+    fn bootstrap(&mut self, index: u64, event: &EventView<'_>, allowed: bool) -> Result<(), &'static str> {
         let first = self.users.is_empty() && event.producer.kind == ProducerKind::Log && allowed;
         if !first {
             return Err("only an empty log is bootstrapped");
@@ -430,7 +435,13 @@ impl State {
     }
 
     /// Uses up the decision that the event names, which must allow `action` on the thing `name`.
-    fn decided(&mut self, index: u64, event: &Event, action: Action, name: &str) -> Result<(), &'static str> {
+    fn decided(
+        &mut self,
+        index: u64,
+        event: &EventView<'_>,
+        action: Action,
+        name: &str,
+    ) -> Result<(), &'static str> {
         let cause = event.cause.ok_or(NO_CAUSE)?;
         if self.decisions.is_bootstrap(cause, index) {
             return Ok(());
@@ -447,7 +458,7 @@ impl State {
     /// Uses up the decision that an event of a session names: for the same session and target.
     fn session_decision(
         &mut self,
-        event: &Event,
+        event: &EventView<'_>,
         actions: &[Action],
     ) -> Result<(EventId, Option<Circumstances>), &'static str> {
         let cause = event.cause.ok_or(NO_CAUSE)?;

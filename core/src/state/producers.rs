@@ -117,7 +117,10 @@ impl Producers {
     /// Numbers from `expected` on and below `next` are missing.
     fn missed(&mut self, index: u64, who: &ProducerRef, boot: Uuid, expected: u64, next: u64) {
         let count = next.saturating_sub(expected);
-        let Some(producer) = self.by_id.get_mut(&who.id).filter(|_| count > 0) else { return };
+        if count == 0 {
+            return;
+        }
+        let Some(producer) = self.by_id.get_mut(&who.id) else { return };
         producer.gaps = producer.gaps.saturating_add(count);
         let known = producer.boots.entry(boot).or_insert(Boot { gaps: 0, index, seq: 0, stopped: false });
         known.gaps = known.gaps.saturating_add(count);

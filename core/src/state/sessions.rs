@@ -286,5 +286,5 @@ impl Sessions {
 }
 
 fn cut(text: &str) -> String {
-    text.chars().take(TEXT_CHARS_MAX).collect()
+    if text.len() <= TEXT_CHARS_MAX { text.to_owned() } else { text.chars().take(TEXT_CHARS_MAX).collect() }
 }
