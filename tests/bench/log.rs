@@ -34,7 +34,7 @@ fn open(directory: &Path) -> Arc<EmbeddedLog> {
 
 fn record(producer: &str, boot: Uuid, seq: u64, events: &[(u8, Box<[u8]>)]) -> Record {
     let (tag, bytes) = events[usize::try_from(seq).unwrap_or(0) % events.len()].clone();
-    Record { producer: ProducerKey { id: producer.to_owned(), boot, seq }, tag, bytes }
+    Record { producer: ProducerKey { id: producer.to_owned(), boot, seq }, tag, bytes: bytes.into() }
 }
 
 /// Durable appends a second, each producer waiting for its own; beside a bare loop that writes and syncs as many
