@@ -14,14 +14,14 @@ mod operate;
 mod run;
 mod seal;
 mod stamp;
+mod trace;
 mod witness;
 
 use clap::{Parser, Subcommand};
 use config::Config;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// The daemon of Custody
 #[derive(Parser)]
@@ -72,12 +72,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let command = CommandLine::parse().command;
-    let filter = EnvFilter::try_from_env("CUSTODYD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    trace::begin();
     match start(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

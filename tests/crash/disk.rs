@@ -1,5 +1,6 @@
 //! Disks that fail, fill up and lose power.
 
+use super::events::EVEN_BOOT;
 use super::ledger::Ledger;
 use super::stepping::Stepping;
 use super::volume::{Journal, Volume};
@@ -35,12 +36,19 @@ fn append_until_it_fails(appender: &mut Stepping) {
 fn a_failed_sync_is_final_and_the_next_start_does_not_believe_the_cache() {
     let volume = Volume::new(64, 24, Journal::Without);
     let directory = volume.disk().join("log");
-    let mut appender = start(&directory, LARGE_SEGMENTS);
-    for _ in 0..20 {
+    let mut appender = Stepping::start(&directory, &[LARGE_SEGMENTS, &format!("boot={EVEN_BOOT}")]);
+    assert!(appender.step("open"), "it opens");
+    for _ in 0..51 {
         appender.step("append");
     }
     appender.step("sign");
-    let failing = volume.wear_out();
+    // Space lies ready behind the log's end, and that must fail too. The next record begins a block: of a write that
+    // begins in a block that is there and ends in one that isn't, a loop device says that it went well.
+    let segment = std::fs::read_dir(directory.join("segments")).unwrap().next().unwrap().unwrap().path();
+    let written = std::fs::read(&segment).unwrap();
+    let end = written.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+    assert_eq!((end + 1) % 4096, 0, "records of another length");
+    let failing = volume.wear_out(&segment, end + 1);
     append_until_it_fails(&mut appender);
     assert_eq!(
         (appender.ledger.unknown.len(), appender.ledger.refused.len()),
@@ -171,11 +179,12 @@ fn with_a_full_disk_no_session_begins_and_with_space_they_do_again() {
     let mark = std::env::temp_dir().join(format!("custody-effect-{}", std::process::id()));
     let touch = format!("touch {}", mark.display());
     let full = volume.fill();
-    // What was left in started blocks is soon used up.
+    // What lay ready behind the log's end is used up by and by.
     let mut number = 0;
-    wait::until_true("the log takes nothing", DEADLINE, || {
+    let description = "x".repeat(1_000);
+    wait::until_true("the log takes nothing", 3 * DEADLINE, || {
         number += 1;
-        let role = serde_json::json!({"name": format!("late-{number}"), "description": ""});
+        let role = serde_json::json!({"name": format!("late-{number}"), "description": description});
         let answer = world.admin.post("create-role", &role);
         answer.status == 503 && answer.text().contains("takes no evidence")
     });

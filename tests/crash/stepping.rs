@@ -11,6 +11,7 @@ pub struct Stepping {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
+    boot: u64,
     /// What it said.
     pub ledger: Ledger,
 }
@@ -23,7 +24,9 @@ impl Stepping {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the appender starts");
         let (stdin, stdout) = (child.stdin.take(), BufReader::new(child.stdout.take().expect("piped")));
-        let mut it = Self { child, stdin, stdout, ledger: Ledger::default() };
+        let boot = arguments.iter().find_map(|argument| argument.strip_prefix("boot="));
+        let boot = boot.map_or(1, |boot| boot.parse().expect("a number"));
+        let mut it = Self { child, stdin, stdout, boot, ledger: Ledger::default() };
         assert_eq!(it.line().as_deref(), Some("ready\n"));
         it
     }
@@ -58,7 +61,7 @@ impl Stepping {
         }
         match self.line() {
             Some(line) => {
-                self.ledger.hear(1, &line);
+                self.ledger.hear(self.boot, &line);
                 true
             }
             None => false,
@@ -75,7 +78,7 @@ impl Stepping {
     pub fn end(&mut self) -> (ExitStatus, String) {
         drop(self.stdin.take());
         while let Some(line) = self.line() {
-            self.ledger.hear(1, &line);
+            self.ledger.hear(self.boot, &line);
         }
         let mut said = String::new();
         self.child.stderr.take().expect("piped").read_to_string(&mut said).expect("what it said");

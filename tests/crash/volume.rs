@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Before the process id and a number: by this name what a killed test left behind is found.
 const PREFIX: &str = "custody-volume-";
 
+/// The file systems' blocks; bytes.
+const BLOCK: u64 = 4_096;
+
 /// A mounted file system that goes away with this value.
 pub struct Volume {
     /// `memory/` holds the image, `disk/` is where it is mounted.
@@ -63,9 +66,44 @@ impl Volume {
         Ballast::take(self.disk().join("ballast"))
     }
 
-    /// Takes what is left of the image's memory: blocks of the disk that were never written can't be any more.
-    pub fn wear_out(&self) -> Ballast {
+    /// Takes what is left of the image's memory: blocks of the disk that were never written can't be any more. The same
+    /// happens to the blocks of `file` that lie wholly behind byte `end`, which must hold zeroes.
+    pub fn wear_out(&self, file: &Path, end: u64) -> Ballast {
+        self.forget_zeroes(file, end);
         Ballast::take(self.base.join("memory/ballast"))
+    }
+
+    /// Takes the memory back of those blocks of `file` that lie wholly behind byte `end`: they read as zeroes, as before.
+    fn forget_zeroes(&self, file: &Path, end: u64) {
+        // `filefrag -v` writes extents as `number: first..last: first..last: length: …`, file and disk in blocks.
+        let said = run(Command::new("filefrag").args(["-e", "-s", "-b4096", text(file)]), b"", DEADLINE);
+        assert_eq!(said.code, 0, "filefrag: {}", said.err);
+        let first = end.div_ceil(BLOCK);
+        let mut forgotten = 0;
+        for line in said.text().lines() {
+            let fields: Vec<&str> = line.split(':').map(str::trim).collect();
+            let [number, at, on_disk, ..] = fields.as_slice() else { continue };
+            let blocks = |range: &str| -> Option<(u64, u64)> {
+                let (first, last) = range.split_once("..")?;
+                Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
+            };
+            let (Ok(_), Some(at), Some(on_disk)) = (number.parse::<u32>(), blocks(at), blocks(on_disk))
+            else {
+                continue;
+            };
+            let skipped = first.saturating_sub(at.0);
+            let Some(length) = (at.1 + 1 - at.0).checked_sub(skipped).filter(|length| *length > 0) else {
+                continue;
+            };
+            let offset = ((on_disk.0 + skipped) * BLOCK).to_string();
+            let bytes = (length * BLOCK).to_string();
+            system(
+                "fallocate",
+                &["--punch-hole", "--offset", &offset, "--length", &bytes, text(&self.image())],
+            );
+            forgotten += length;
+        }
+        assert!(forgotten > 0, "{} has no zeroes behind byte {end}: {}", file.display(), said.text());
     }
 
     /// What would be found if the power failed now: the same disk, from the image alone, without what is in memory.

@@ -128,6 +128,7 @@ impl EmbeddedLog {
             clock_ahead,
             signed_at: None,
             signing_took: Duration::ZERO,
+            signing_fails: false,
             sign: Vec::new(),
             buffer: Vec::new(),
             signer: options.signer.clone(),

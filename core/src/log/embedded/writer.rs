@@ -51,6 +51,8 @@ pub(super) struct Writer {
     pub signed_at: Option<(Duration, Instant)>,
     /// How long it took to write it.
     pub signing_took: Duration,
+    /// Whether the last checkpoint couldn't be written, which was said.
+    pub signing_fails: bool,
     pub sign: Vec<Answer<Checkpoint>>,
     pub buffer: Vec<u8>,
 }
@@ -354,6 +356,9 @@ impl Writer {
             match written {
                 Ok(()) => {
                     self.checkpoint.send_replace(checkpoint);
+                    if std::mem::take(&mut self.signing_fails) {
+                        tracing::info!("checkpoints are signed again");
+                    }
                 }
                 Err(error) if is_full(&error) => self.not_signed(&error.to_string()),
                 Err(error) => return Err(Fatal(format!("writing {}: {error}", path.display()))),
@@ -370,7 +375,10 @@ impl Writer {
 
     /// The old checkpoint stays true; it is tried again at the next turn.
     fn not_signed(&mut self, reason: &str) {
-        tracing::error!(reason, "no checkpoint could be signed; will be tried again");
+        // Ten times a second is too often to say it.
+        if !std::mem::replace(&mut self.signing_fails, true) {
+            tracing::error!(reason, "no checkpoint can be signed; it is tried again until it works");
+        }
         for waiting in self.sign.drain(..) {
             refuse(waiting, AppendError::Unknown(format!("no checkpoint could be signed: {reason}")));
         }
