@@ -22,6 +22,7 @@ pub mod producer;
 pub mod recording;
 pub mod role;
 pub mod session;
+pub mod sink;
 pub mod user;
 
 pub use bytestring::ByteString;

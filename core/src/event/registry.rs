@@ -190,6 +190,16 @@ events! {
         LogRecovered: log::Recovered = "log.recovered" v 1,
         LogEpochBegun: log::EpochBegun = "log.epoch-begun" v 1,
     }
+    Sink = 14 {
+        SinkRejected: sink::Rejected = "sink.rejected" v 1,
+        SinkStalled: sink::Stalled = "sink.stalled" v 1,
+        SinkResumed: sink::Resumed = "sink.resumed" v 1,
+        SinkPaused: sink::Paused = "sink.paused" v 1,
+        SinkReleased: sink::Released = "sink.released" v 1,
+        SinkReplayBegun: sink::ReplayBegun = "sink.replay-begun" v 1,
+        SinkRedriveBegun: sink::RedriveBegun = "sink.redrive-begun" v 1,
+        SinkVerified: sink::Verified = "sink.verified" v 1,
+    }
 }
 
 #[cfg(test)]

@@ -77,6 +77,8 @@ actions! {
     LiftLock = "admin:lift-lock",
     /// To operate the log: its keys, its clock, its projections.
     OperateLog = "admin:operate-log",
+    /// To operate a sink: hold it, let it go, have it deliver again or read it back.
+    OperateSink = "admin:operate-sink",
 }
 
 impl Action {
@@ -239,6 +241,7 @@ pub(crate) const fn administered(action: Action) -> &'static str {
         Action::CreateLock | Action::LiftLock => "Lock",
         Action::StateRead => "State",
         Action::LogRead | Action::OperateLog => "Log",
+        Action::OperateSink => "Sink",
         Action::SessionView => "Session",
         Action::AddNode
         | Action::RemoveNode
@@ -353,7 +356,7 @@ impl Request {
                 ];
                 add(&mut entities, kind, id, attributes, Vec::new(), [])?;
             }
-            "Policy" | "Lock" => add(&mut entities, kind, id, [("name", text(id))], Vec::new(), [])?,
+            "Policy" | "Lock" | "Sink" => add(&mut entities, kind, id, [("name", text(id))], Vec::new(), [])?,
             _ => add(&mut entities, kind, id, [], Vec::new(), [])?,
         }
         Ok(entities.into_values().collect())

@@ -17,6 +17,7 @@ pub mod refused;
 pub mod replay;
 pub mod roles;
 pub mod sessions;
+pub mod sinks;
 #[cfg(test)]
 pub(crate) mod story;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use self::producers::Producers;
 use self::refused::{Refused, Unknown};
 use self::roles::Roles;
 use self::sessions::Sessions;
+use self::sinks::Sinks;
 use self::users::Users;
 use self::view::{DataView, EventView, Header};
 use crate::event::canonical::{self, CanonicalError, INTEGER_MAX, Json};
@@ -70,6 +72,7 @@ pub struct State {
     rights_changed: Option<EventId>,
     roles: Roles,
     sessions: Sessions,
+    sinks: Sinks,
     size: u64,
     unknown: Unknown,
     users: Users,
@@ -167,6 +170,12 @@ impl State {
     #[must_use]
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    /// Sinks that somebody holds.
+    #[must_use]
+    pub fn sinks(&self) -> &Sinks {
+        &self.sinks
     }
 
     /// Events that this program doesn't know.
@@ -281,7 +290,13 @@ impl State {
             | Payload::LogFilled(_)
             | Payload::LogRecovered(_)
             | Payload::NodeHostKeyRefused(_)
-            | Payload::ProducerRefused(_) => Ok(()),
+            | Payload::ProducerRefused(_)
+            | Payload::SinkRejected(_)
+            | Payload::SinkStalled(_)
+            | Payload::SinkResumed(_)
+            | Payload::SinkReplayBegun(_)
+            | Payload::SinkRedriveBegun(_)
+            | Payload::SinkVerified(_) => Ok(()),
             Payload::LogCreated(data) => {
                 if index != 0 {
                     return Err("a log is created once, by its first event");
@@ -296,6 +311,14 @@ impl State {
             Payload::LogKeyRetired(data) => {
                 self.decided(index, event, Action::OperateLog, LOG)?;
                 self.log.as_mut().ok_or(NO_LOG)?.key_retired(&data)
+            }
+            Payload::SinkPaused(data) => {
+                self.decided(index, event, Action::OperateSink, &data.sink)?;
+                self.sinks.pause(data)
+            }
+            Payload::SinkReleased(data) => {
+                self.decided(index, event, Action::OperateSink, &data.sink)?;
+                self.sinks.release(&data)
             }
             // Nobody decides this but the one who has the machine: the state that could decide is what was lost.
             Payload::LogEpochBegun(data) => self.log.as_mut().ok_or(NO_LOG)?.epoch_begun(index, data),

@@ -1,0 +1,164 @@
+//! Sinks: where the log's events are delivered to. What a sink says is never the cause of more of it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A destination refused events for what they are. They stand in the sink's dead letters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rejected {
+    /// How many.
+    pub count: u64,
+    /// The first and the last one's index.
+    pub first: u64,
+    /// See `first`.
+    pub last: u64,
+    /// What the destination said of the first.
+    pub reason: String,
+    /// The sink's name.
+    pub sink: String,
+}
+
+impl Rejected {
+    pub(super) fn example() -> Self {
+        Self {
+            count: 1,
+            first: 40,
+            last: 40,
+            reason: "max entry size 262144 bytes exceeded".into(),
+            sink: "loki".into(),
+        }
+    }
+}
+
+/// Nothing has been delivered for a while, although something waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stalled {
+    /// The first index that isn't delivered.
+    pub next: u64,
+    /// What went wrong last.
+    pub reason: String,
+    /// The sink's name.
+    pub sink: String,
+}
+
+impl Stalled {
+    pub(super) fn example() -> Self {
+        Self { next: 40, reason: "connection refused".into(), sink: "loki".into() }
+    }
+}
+
+/// A stalled sink delivers again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Resumed {
+    /// The first index that isn't delivered.
+    pub next: u64,
+    /// The sink's name.
+    pub sink: String,
+    /// How long it had stalled.
+    pub stalled_seconds: u64,
+}
+
+impl Resumed {
+    pub(super) fn example() -> Self {
+        Self { next: 1040, sink: "loki".into(), stalled_seconds: 61 }
+    }
+}
+
+/// Somebody holds a sink: it delivers nothing until it is released.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Paused {
+    /// Why.
+    pub reason: String,
+    /// The sink's name.
+    pub sink: String,
+}
+
+impl Paused {
+    pub(super) fn example() -> Self {
+        Self { reason: "the store is being moved".into(), sink: "loki".into() }
+    }
+}
+
+/// A paused sink may deliver again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Released {
+    /// The sink's name.
+    pub sink: String,
+}
+
+impl Released {
+    pub(super) fn example() -> Self {
+        Self { sink: "loki".into() }
+    }
+}
+
+/// Somebody has a range of the log delivered once more: what the destination has of it already isn't sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReplayBegun {
+    /// The first index.
+    pub from: u64,
+    /// The sink's name.
+    pub sink: String,
+    /// The index after the last one.
+    pub to: u64,
+}
+
+impl ReplayBegun {
+    pub(super) fn example() -> Self {
+        Self { from: 0, sink: "loki".into(), to: 40 }
+    }
+}
+
+/// Somebody has dead letters sent again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RedriveBegun {
+    /// How many there are.
+    pub count: u64,
+    /// The sink's name.
+    pub sink: String,
+}
+
+impl RedriveBegun {
+    pub(super) fn example() -> Self {
+        Self { count: 2, sink: "loki".into() }
+    }
+}
+
+/// A destination was read back and compared with the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Verified {
+    /// Events that stand there with other bytes.
+    pub altered: u64,
+    /// Events that stand there more than once.
+    pub duplicated: u64,
+    /// Events that should stand there.
+    pub expected: u64,
+    /// What stands there and is no event of the log, or none that the sink lets through.
+    pub extra: u64,
+    /// Events that don't stand there, and aren't among the dead letters.
+    pub missing: u64,
+    /// Whether the destination showed everything: without that, nothing is proved.
+    pub proven: bool,
+    /// Events among the dead letters.
+    pub rejected: u64,
+    /// The sink's name.
+    pub sink: String,
+    /// The size of the log up to which it was compared: a signed checkpoint's.
+    pub size: u64,
+}
+
+impl Verified {
+    pub(super) fn example() -> Self {
+        Self {
+            altered: 0,
+            duplicated: 0,
+            expected: 40,
+            extra: 0,
+            missing: 0,
+            proven: true,
+            rejected: 0,
+            sink: "loki".into(),
+            size: 40,
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! One batch on its way: it ends when each of its events is stored, or refused for what it is.
+
+use super::Shared;
+use crate::backoff::Backoff;
+use crate::item::Item;
+use crate::sink::{Answer, Sink, Trouble, Unproven, Window};
+use custody_core::clock::Nanos;
+use std::collections::{HashSet, VecDeque};
+use std::ops::Range;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::Duration;
+
+/// An event as the destination takes it.
+pub(crate) struct Letter<S: Sink> {
+    index: u64,
+    appended: Nanos,
+    kind: String,
+    bytes: usize,
+    encoded: S::Encoded,
+}
+
+impl<S: Sink> Letter<S> {
+    pub(crate) fn new(item: &Item, encoded: S::Encoded) -> Self {
+        let (index, appended, kind) = (item.index, item.appended, item.kind().to_owned());
+        Self { index, appended, kind, bytes: S::bytes(&encoded), encoded }
+    }
+
+    fn rejected(self, reason: &str) -> Rejection {
+        Rejection { index: self.index, kind: self.kind, reason: reason.to_owned() }
+    }
+}
+
+/// An event that the destination refuses for what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    pub(crate) index: u64,
+    pub(crate) kind: String,
+    pub(crate) reason: String,
+}
+
+/// Some letters, and whether the destination may have them already.
+struct Chunk<S: Sink> {
+    letters: Vec<Letter<S>>,
+    in_doubt: bool,
+}
+
+/// Brings letters home, in order. `in_doubt`: they may have been sent before.
+pub(super) async fn deliver<S: Sink>(
+    shared: &Shared<S>,
+    letters: Vec<Letter<S>>,
+    in_doubt: bool,
+) -> Vec<Rejection> {
+    let mut open = VecDeque::from([Chunk { letters, in_doubt }]);
+    let mut rejected = Vec::new();
+    let mut backoff = Backoff::default();
+    while let Some(mut chunk) = open.pop_front() {
+        if chunk.in_doubt {
+            match look_up(shared, &mut chunk.letters).await {
+                Ok(()) => chunk.in_doubt = false,
+                Err(reason) => {
+                    wait(shared, &mut backoff, &reason, None).await;
+                    open.push_front(chunk);
+                    continue;
+                }
+            }
+        }
+        if chunk.letters.is_empty() {
+            continue;
+        }
+        if let Some(rest) = cut(&mut chunk.letters, shared.bytes_max.load(Relaxed)) {
+            open.push_front(Chunk { letters: rest, in_doubt: false });
+        }
+        if let Err(trouble) = prepare(shared).await {
+            wait(shared, &mut backoff, &trouble.to_string(), trouble.retry_after()).await;
+            open.push_front(chunk);
+            continue;
+        }
+        match send(shared, &chunk.letters).await {
+            Ok(answers) => {
+                let left = settle(shared, chunk.letters, answers, &mut rejected);
+                if let Some((letters, reason)) = left {
+                    wait(shared, &mut backoff, &reason, None).await;
+                    open.push_front(Chunk { letters, in_doubt: false });
+                } else {
+                    backoff.reset();
+                }
+            }
+            Err(Trouble::TooLarge { reason }) => {
+                if let [_] = chunk.letters.as_slice() {
+                    rejected.extend(chunk.letters.into_iter().map(|letter| letter.rejected(&reason)));
+                } else {
+                    let bytes: usize = chunk.letters.iter().map(|letter| letter.bytes).sum();
+                    shared.bytes_max.fetch_min(bytes.saturating_sub(1), Relaxed);
+                    halve(&mut open, chunk.letters, false);
+                }
+            }
+            Err(Trouble::Poisoned { reason }) => {
+                if let [_] = chunk.letters.as_slice() {
+                    rejected.extend(chunk.letters.into_iter().map(|letter| letter.rejected(&reason)));
+                } else {
+                    halve(&mut open, chunk.letters, true);
+                }
+            }
+            Err(trouble) => {
+                shared.unprepared.store(true, Release);
+                chunk.in_doubt = trouble.leaves_doubt();
+                wait(shared, &mut backoff, &trouble.to_string(), trouble.retry_after()).await;
+                open.push_front(chunk);
+            }
+        }
+    }
+    shared.health.rejected(rejected.len());
+    rejected
+}
+
+/// Takes out what the destination has already.
+async fn look_up<S: Sink>(shared: &Shared<S>, letters: &mut Vec<Letter<S>>) -> Result<(), String> {
+    let (Some(first), Some(last)) = (letters.first(), letters.last()) else { return Ok(()) };
+    let window = Window {
+        indexes: first.index..last.index.saturating_add(1),
+        appended: first.appended..last.appended.saturating_add(Duration::from_nanos(1)),
+    };
+    let held = match within(shared, shared.sink.read_back(&window)).await {
+        Some(Ok(held)) => held,
+        // What can't be looked up is sent again: at least once is all that such a destination gives.
+        Some(Err(Unproven::Never(_))) => return Ok(()),
+        Some(Err(Unproven::Now(reason))) => return Err(reason),
+        None => return Err("no answer came to what it holds".to_owned()),
+    };
+    let held: HashSet<u64> = held.into_iter().filter_map(|held| held.index).collect();
+    let before = letters.len();
+    letters.retain(|letter| !held.contains(&letter.index));
+    let found = before - letters.len();
+    shared.health.looked_up(before, found);
+    if found > 0 {
+        shared.health.confirmed(found, 0);
+    }
+    Ok(())
+}
+
+async fn prepare<S: Sink>(shared: &Shared<S>) -> Result<(), Trouble> {
+    if !shared.unprepared.load(Acquire) {
+        return Ok(());
+    }
+    let _turn = shared.preparing.lock().await;
+    if !shared.unprepared.load(Acquire) {
+        return Ok(());
+    }
+    match within(shared, shared.sink.prepare()).await {
+        Some(Ok(())) => {
+            shared.unprepared.store(false, Release);
+            Ok(())
+        }
+        Some(Err(trouble)) => Err(trouble),
+        None => Err(Trouble::Unclear { reason: "no answer came while it was made ready".to_owned() }),
+    }
+}
+
+async fn send<S: Sink>(shared: &Shared<S>, letters: &[Letter<S>]) -> Result<Vec<Answer>, Trouble> {
+    let encoded: Vec<&S::Encoded> = letters.iter().map(|letter| &letter.encoded).collect();
+    match within(shared, shared.sink.send(&encoded)).await {
+        Some(Ok(answers)) if answers.len() != letters.len() => Err(Trouble::Unclear {
+            reason: format!("{} answers came to {} events", answers.len(), letters.len()),
+        }),
+        Some(answer) => answer,
+        None => Err(Trouble::Unclear { reason: "no answer came in time".to_owned() }),
+    }
+}
+
+/// What the destination answers, if it does so in time.
+async fn within<S: Sink, T>(shared: &Shared<S>, asked: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(shared.sink.limits().timeout, asked).await.ok()
+}
+
+/// Sorts letters by their answers: gives those that have to be sent again, and why.
+fn settle<S: Sink>(
+    shared: &Shared<S>,
+    letters: Vec<Letter<S>>,
+    answers: Vec<Answer>,
+    rejected: &mut Vec<Rejection>,
+) -> Option<(Vec<Letter<S>>, String)> {
+    let (mut events, mut bytes) = (0, 0);
+    let mut later: Option<(Vec<Letter<S>>, String)> = None;
+    for (letter, answer) in letters.into_iter().zip(answers) {
+        match answer {
+            Answer::Stored => {
+                events += 1;
+                bytes += letter.bytes;
+            }
+            Answer::Rejected(reason) => rejected.push(letter.rejected(&reason)),
+            Answer::Later(reason) => later.get_or_insert((Vec::new(), reason)).0.push(letter),
+        }
+    }
+    shared.health.confirmed(events, bytes);
+    later
+}
+
+async fn wait<S: Sink>(shared: &Shared<S>, backoff: &mut Backoff, reason: &str, asked: Option<Duration>) {
+    let wait = backoff.next(asked);
+    tracing::debug!("sink {}: {reason}; trying again in {} ms", shared.name, wait.as_millis());
+    shared.health.failed(reason);
+    tokio::time::sleep(wait).await;
+}
+
+/// Cuts behind the letters that fit into so many bytes; the first always does.
+fn cut<S: Sink>(letters: &mut Vec<Letter<S>>, bytes_max: usize) -> Option<Vec<Letter<S>>> {
+    let mut bytes = 0_usize;
+    let fit = letters.iter().take_while(|letter| {
+        bytes = bytes.saturating_add(letter.bytes);
+        bytes <= bytes_max
+    });
+    let fit = fit.count().max(1);
+    (fit < letters.len()).then(|| letters.split_off(fit))
+}
+
+fn halve<S: Sink>(open: &mut VecDeque<Chunk<S>>, mut letters: Vec<Letter<S>>, in_doubt: bool) {
+    let second = letters.split_off(letters.len() / 2);
+    open.push_front(Chunk { letters: second, in_doubt });
+    open.push_front(Chunk { letters, in_doubt });
+}
+
+/// A part of the log, ready to be delivered.
+pub(super) struct Batch<S: Sink> {
+    /// All its indexes, also those that the filter holds back.
+    pub indexes: Range<u64>,
+    /// The last one's leaf and time.
+    pub last: ([u8; 32], Nanos),
+    pub letters: Vec<Letter<S>>,
+    pub rejected: Vec<Rejection>,
+}

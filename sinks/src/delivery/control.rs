@@ -1,0 +1,144 @@
+//! What others may do with a delivery that runs.
+
+use super::Shared;
+use crate::dead_letters::DeadLetter;
+use crate::health::Health;
+use crate::position::PositionError;
+use crate::sink::Sink;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Why a delivery doesn't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// Its position can't be kept.
+    #[error(transparent)]
+    Position(#[from] PositionError),
+    /// Its dead letters can't be kept.
+    #[error("dead letters can't be written: {0}")]
+    DeadLetters(#[source] io::Error),
+    /// The log can't be read.
+    #[error(transparent)]
+    Log(#[from] custody_core::log::ReadError),
+    /// A part of it broke.
+    #[error("a part of the delivery broke: {0}")]
+    Broken(String),
+}
+
+/// What somebody wants of a delivery.
+pub enum Command {
+    /// Deliver this part of the log once more.
+    Replay {
+        /// Which.
+        indexes: Range<u64>,
+        /// Answered when it has begun; `Err` says why it can't.
+        begun: oneshot::Sender<Result<(), String>>,
+    },
+    /// Send dead letters again.
+    Redrive {
+        /// Answered when it is done: how many are left.
+        done: oneshot::Sender<Result<usize, String>>,
+    },
+    /// Gives the dead letters.
+    DeadLetters {
+        /// Answered with them.
+        letters: oneshot::Sender<io::Result<Vec<DeadLetter>>>,
+    },
+    /// Gives the replay that is under way.
+    Replaying {
+        /// Answered with it: what is left of it.
+        left: oneshot::Sender<Option<Range<u64>>>,
+    },
+}
+
+/// The delivery's side.
+pub struct Inbox {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) paused: watch::Receiver<bool>,
+}
+
+/// The others' side.
+pub struct Control<S> {
+    pub(crate) shared: Arc<Shared<S>>,
+    commands: mpsc::Sender<Command>,
+    paused: watch::Sender<bool>,
+}
+
+pub(super) fn pair<S>(shared: Arc<Shared<S>>, paused: bool) -> (Control<S>, Inbox) {
+    let (sender, commands) = mpsc::channel(16);
+    let (pausing, paused) = watch::channel(paused);
+    (Control { shared, commands: sender, paused: pausing }, Inbox { commands, paused })
+}
+
+impl<S: Sink> Control<S> {
+    /// The sink's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Its numbers.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.shared.health
+    }
+
+    /// Holds the delivery, or lets it go on. What is under way is finished.
+    pub fn pause(&self, paused: bool) {
+        self.paused.send_replace(paused);
+    }
+
+    /// Hands a command over.
+    ///
+    /// # Errors
+    /// When the delivery has stopped.
+    pub async fn command(&self, command: Command) -> Result<(), String> {
+        self.commands.send(command).await.map_err(|_| self.stopped())
+    }
+
+    /// Delivers a part of the log once more; what the destination has of it isn't sent.
+    ///
+    /// # Errors
+    /// Why it can't begin.
+    pub async fn replay(&self, indexes: Range<u64>) -> Result<(), String> {
+        let (begun, answer) = oneshot::channel();
+        self.command(Command::Replay { indexes, begun }).await?;
+        answer.await.map_err(|_| self.stopped())?
+    }
+
+    /// What is left of a replay.
+    ///
+    /// # Errors
+    /// When the delivery has stopped.
+    pub async fn replaying(&self) -> Result<Option<Range<u64>>, String> {
+        let (left, answer) = oneshot::channel();
+        self.command(Command::Replaying { left }).await?;
+        answer.await.map_err(|_| self.stopped())
+    }
+
+    /// Sends dead letters again; gives how many are left.
+    ///
+    /// # Errors
+    /// Why it couldn't.
+    pub async fn redrive(&self) -> Result<usize, String> {
+        let (done, answer) = oneshot::channel();
+        self.command(Command::Redrive { done }).await?;
+        answer.await.map_err(|_| self.stopped())?
+    }
+
+    /// The dead letters.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, String> {
+        let (letters, answer) = oneshot::channel();
+        self.command(Command::DeadLetters { letters }).await?;
+        answer.await.map_err(|_| self.stopped())?.map_err(|error| error.to_string())
+    }
+
+    fn stopped(&self) -> String {
+        format!("the sink {} has stopped: see the daemon's log, and restart it", self.shared.name)
+    }
+}

@@ -1,0 +1,161 @@
+//! The one delivery loop that all destinations share.
+//!
+//! It reads the log from the sink's position, makes batches, and brings each home ([`batch`]): sends, looks up what is
+//! in doubt, splits, waits, tries again, until every event of it is stored or a dead letter. The position moves only over
+//! what is. So each event arrives at least once, and, where the destination can be read back, exactly once.
+
+mod batch;
+mod control;
+mod course;
+mod run;
+#[cfg(test)]
+mod tests;
+
+pub use control::{Command, Control, Stopped};
+
+use crate::dead_letters::DeadLetters;
+use crate::filter::Filter;
+use crate::health::Health;
+use crate::item::Item;
+use crate::position::{Position, PositionError};
+use crate::redaction::Redaction;
+use crate::sink::Sink;
+use custody_core::log::durable::create_directories;
+use custody_core::log::{Entry, Log, Producer};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
+use tokio::sync::{Mutex, watch};
+
+/// What a delivery is made of.
+pub struct Parts<S> {
+    /// The sink's name.
+    pub name: String,
+    /// The destination.
+    pub sink: Arc<S>,
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Says `sink.rejected`, `sink.stalled` and `sink.resumed`.
+    pub producer: Arc<Producer>,
+    /// Which events are let through.
+    pub filter: Filter,
+    /// What is taken out of them.
+    pub redaction: Redaction,
+    /// Where position and dead letters lie.
+    pub directory: PathBuf,
+    /// After how long without success a sink counts as stalled.
+    pub stall: Duration,
+}
+
+/// Why a delivery can't begin.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its position.
+    #[error(transparent)]
+    Position(#[from] PositionError),
+    /// Its directory or its dead letters.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
+}
+
+/// What all batches of a delivery share.
+pub(crate) struct Shared<S> {
+    pub(crate) name: String,
+    pub(crate) sink: Arc<S>,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) filter: Filter,
+    pub(crate) redaction: Redaction,
+    pub(crate) health: Arc<Health>,
+    /// The longest batch that the destination is known to take, in bytes.
+    bytes_max: AtomicUsize,
+    /// Whether it may have changed since it was made ready.
+    unprepared: AtomicBool,
+    preparing: Mutex<()>,
+}
+
+impl<S: Sink> Shared<S> {
+    /// What leaves of these entries, in order: filtered, redacted, and as the destination takes it. What can't be
+    /// encoded is a rejection.
+    pub(crate) fn letters(&self, entries: Vec<Entry>) -> (Vec<batch::Letter<S>>, Vec<batch::Rejection>) {
+        let (mut letters, mut rejected) = (Vec::with_capacity(entries.len()), Vec::new());
+        for entry in entries {
+            let item = Item::new(entry);
+            if !self.filter.passes(&item) {
+                continue;
+            }
+            let item = self.redaction.apply(item);
+            match self.sink.encode(&item) {
+                Ok(encoded) => letters.push(batch::Letter::new(&item, encoded)),
+                Err(reason) => rejected.push(batch::Rejection {
+                    index: item.index,
+                    kind: item.kind().to_owned(),
+                    reason,
+                }),
+            }
+        }
+        (letters, rejected)
+    }
+}
+
+/// A destination with its position: runs until it is told to stop.
+pub struct Delivery<S> {
+    shared: Arc<Shared<S>>,
+    producer: Arc<Producer>,
+    position: Position,
+    dead: DeadLetters,
+    stall: Duration,
+}
+
+impl<S: Sink> Delivery<S> {
+    /// Opens its files in `parts.directory`, which is made if it isn't there.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(parts: Parts<S>) -> Result<Self, OpenError> {
+        let Parts { name, sink, log, producer, filter, redaction, directory, stall } = parts;
+        let file = |path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::File { path, source }
+        };
+        create_directories(&directory).map_err(file(&directory))?;
+        let position = Position::open(&directory.join("position.json"), &*log)?;
+        let letters = directory.join("dead-letters.ndjson");
+        let dead = DeadLetters::open(&letters).map_err(file(&letters))?;
+        let health = Arc::new(Health::default());
+        health.moved(position.next(), None);
+        health.set_dead_letters(dead.indexes().len());
+        let shared = Shared {
+            bytes_max: AtomicUsize::new(sink.limits().batch_bytes),
+            unprepared: AtomicBool::new(true),
+            preparing: Mutex::new(()),
+            name,
+            sink,
+            log,
+            filter,
+            redaction,
+            health,
+        };
+        Ok(Self { shared: Arc::new(shared), producer, position, dead, stall })
+    }
+
+    /// What others hold of it: commands, numbers, the proof.
+    #[must_use]
+    pub fn control(&self, paused: bool) -> (Control<S>, control::Inbox) {
+        control::pair(Arc::clone(&self.shared), paused)
+    }
+
+    /// Delivers until `stop` says so, and then until what is under way is done, for five seconds at most.
+    ///
+    /// # Errors
+    /// When its files or the log fail it: it can't go on.
+    pub async fn run(self, inbox: control::Inbox, stop: watch::Receiver<bool>) -> Result<(), Stopped> {
+        run::run(self, inbox, stop).await
+    }
+}

@@ -1,0 +1,445 @@
+//! The loop itself.
+
+use super::batch::{Batch, Rejection, deliver};
+use super::control::{Command, Inbox, Stopped};
+use super::course::{Course, End};
+use super::{Delivery, Shared};
+use crate::dead_letters::{DeadLetter, DeadLetters};
+use crate::position::{Position, Replay};
+use crate::sink::Sink;
+use custody_core::event::sink::{Rejected, Resumed, Stalled};
+use custody_core::event::{Actor, Draft, Event, EventData, Family, Payload};
+use custody_core::log::tree::leaf_hash;
+use custody_core::log::{Log, Producer, ReadError};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::MissedTickBehavior;
+
+/// How long batches that are under way may take once the delivery is told to stop.
+const LAST: Duration = Duration::from_secs(5);
+/// How often the position is written while events flow.
+const SAVE: Duration = Duration::from_millis(200);
+/// How often is looked whether it stalls.
+const LOOK: Duration = Duration::from_millis(500);
+/// Dead letters that are sent again at once.
+const REDRIVE: usize = 200;
+
+/// Which way through the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Main,
+    Replay,
+}
+
+/// What a task came back with.
+enum Done<S: Sink> {
+    Read(Way, Result<Batch<S>, ReadError>),
+    Delivered { way: Way, indexes: Range<u64>, end: End, rejected: Vec<Rejection> },
+    Redriven { tried: Vec<u64>, rejected: Vec<Rejection>, left: Vec<u64>, done: RedriveAnswer },
+}
+
+type RedriveAnswer = oneshot::Sender<Result<usize, String>>;
+
+struct Loop<S: Sink> {
+    shared: Arc<Shared<S>>,
+    producer: Arc<Producer>,
+    position: Position,
+    dead: DeadLetters,
+    /// Dead letters that may not have been told yet.
+    untold: bool,
+    main: Course,
+    replay: Option<Course>,
+    tasks: JoinSet<Done<S>>,
+    reading: bool,
+    delivering: usize,
+    redriving: bool,
+    /// The end of what is done but not written yet.
+    unsaved: Option<End>,
+    saved: Instant,
+    stall: Duration,
+    stalled: Option<Instant>,
+}
+
+pub(super) async fn run<S: Sink>(
+    delivery: Delivery<S>,
+    mut inbox: Inbox,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), Stopped> {
+    let Delivery { shared, producer, position, dead, stall } = delivery;
+    let replay = position.replay().map(|Replay { next, to }| Course::new(next, Some(to), to));
+    let mut this = Loop {
+        main: Course::new(position.next(), None, position.sent()),
+        untold: dead.indexes().range(position.next()..).next().is_some(),
+        replay,
+        shared,
+        producer,
+        position,
+        dead,
+        tasks: JoinSet::new(),
+        reading: false,
+        delivering: 0,
+        redriving: false,
+        unsaved: None,
+        saved: Instant::now(),
+        stall,
+        stalled: None,
+    };
+    let mut size = this.shared.log.follow();
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut log_lives, mut heard) = (true, true);
+    loop {
+        if !*inbox.paused.borrow() {
+            let now = *size.borrow_and_update();
+            this.read_on(now);
+        }
+        tokio::select! {
+            biased;
+            () = stopped(&mut stop) => break,
+            Some(done) = this.tasks.join_next() => this.take(done).await?,
+            command = inbox.commands.recv(), if heard => match command {
+                Some(command) => this.obey(command)?,
+                None => heard = false,
+            },
+            changed = inbox.paused.changed(), if heard => heard = changed.is_ok(),
+            changed = size.changed(), if log_lives && !this.reading => log_lives = changed.is_ok(),
+            _ = look.tick() => this.look().await?,
+        }
+    }
+    this.finish().await
+}
+
+/// Until it is to stop; a sender that is gone is a stop as well.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+impl<S: Sink> Loop<S> {
+    /// Reads the next batch, if there is room for one under way and something to read.
+    fn read_on(&mut self, size: u64) {
+        let limits = self.shared.sink.limits();
+        if self.reading || self.delivering >= limits.in_flight {
+            return;
+        }
+        // What is new comes first: a replay of a year must not hold up today.
+        let (way, from, to) = if let Some(from) = self.main.wanted(size) {
+            (Way::Main, from, None)
+        } else if let Some((from, to)) =
+            self.replay.as_ref().and_then(|replay| Some((replay.wanted(size)?, replay.to())))
+        {
+            (Way::Replay, from, to)
+        } else {
+            return;
+        };
+        self.reading = true;
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            let enough = from.saturating_add(limits.batch_events as u64);
+            if way == Way::Main && size < enough {
+                let mut size = shared.log.follow();
+                let grown = size.wait_for(|size| *size >= enough);
+                // Either it grows, or there is nothing more to wait for.
+                drop(tokio::time::timeout(limits.linger, grown).await);
+            }
+            let read = tokio::task::spawn_blocking(move || read(&shared, from, to)).await;
+            Done::Read(way, read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())))
+        });
+    }
+
+    fn course(&mut self, way: Way) -> Option<&mut Course> {
+        match way {
+            Way::Main => Some(&mut self.main),
+            Way::Replay => self.replay.as_mut(),
+        }
+    }
+
+    async fn take(&mut self, done: Result<Done<S>, JoinError>) -> Result<(), Stopped> {
+        match done.map_err(|error| Stopped::Broken(error.to_string()))? {
+            Done::Read(way, batch) => {
+                self.reading = false;
+                self.send(way, batch?)
+            }
+            Done::Delivered { way, indexes, end, rejected } => {
+                self.delivering -= 1;
+                self.bury(rejected).await?;
+                if let Some(course) = self.course(way)
+                    && let Some(end) = course.is_done(indexes, end)
+                {
+                    self.moved(way, end)?;
+                }
+                Ok(())
+            }
+            Done::Redriven { tried, rejected, left, done } => {
+                self.redriven(&tried, &rejected)?;
+                if left.is_empty() {
+                    self.redriving = false;
+                    // Whoever asked may have gone.
+                    drop(done.send(Ok(self.dead.indexes().len())));
+                } else {
+                    self.redrive(left, done);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends a batch; first it is written down that it may have been sent.
+    fn send(&mut self, way: Way, batch: Batch<S>) -> Result<(), Stopped> {
+        let Batch { indexes, last, letters, mut rejected } = batch;
+        if way == Way::Main {
+            self.position.will_send(indexes.end)?;
+        }
+        let Some(course) = self.course(way) else { return Ok(()) };
+        course.was_read(indexes.end);
+        let in_doubt = course.is_in_doubt(indexes.start);
+        // Those that were dead letters before a crash are told below, and aren't sent.
+        self.delivering += 1;
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            rejected.extend(deliver(&shared, letters, in_doubt).await);
+            Done::Delivered { way, indexes, end: last, rejected }
+        });
+        Ok(())
+    }
+
+    /// Makes dead letters: first in the file, then in the log, and only then the position may move over them.
+    async fn bury(&mut self, rejected: Vec<Rejection>) -> Result<(), Stopped> {
+        if rejected.is_empty() {
+            return Ok(());
+        }
+        let letters =
+            rejected.iter().map(|Rejection { index, kind, reason }| DeadLetter::new(*index, kind, reason));
+        let new = self.dead.add(letters.collect()).map_err(Stopped::DeadLetters)?;
+        self.shared.health.set_dead_letters(self.dead.indexes().len());
+        let untold = if self.untold { self.untold(&rejected)? } else { vec![] };
+        // What tells of a sink is no reason to tell of it again: the log would feed on itself.
+        let mut told = new.into_iter().chain(untold).filter(|letter| !letter.kind.starts_with("sink."));
+        let Some(first) = told.next() else { return Ok(()) };
+        let (mut last, mut count) = (first.index, 1);
+        for letter in told {
+            last = last.max(letter.index);
+            count += 1;
+        }
+        tracing::warn!(
+            "sink {}: {count} events from {} on are refused: {}",
+            self.shared.name,
+            first.index,
+            first.reason
+        );
+        self.tell(Rejected {
+            count,
+            first: first.index,
+            last,
+            reason: first.reason,
+            sink: self.shared.name.clone(),
+        })
+        .await;
+        Ok(())
+    }
+
+    /// Dead letters of an earlier run of which the log may say nothing: a crash came between.
+    fn untold(&self, rejected: &[Rejection]) -> Result<Vec<DeadLetter>, Stopped> {
+        let log = &self.shared.log;
+        let mut missing = Vec::new();
+        for Rejection { index, kind, reason } in rejected {
+            if !told_of(&**log, &self.shared.name, *index)? {
+                missing.push(DeadLetter::new(*index, kind, reason));
+            }
+        }
+        Ok(missing)
+    }
+
+    fn moved(&mut self, way: Way, end: End) -> Result<(), Stopped> {
+        match way {
+            Way::Main => {
+                self.shared.health.moved(self.main.next(), Some(end.1.0));
+                if self.untold && self.dead.indexes().range(self.main.next()..).next().is_none() {
+                    self.untold = false;
+                }
+                self.unsaved = Some(end);
+                if self.delivering == 0 || self.saved.elapsed() >= SAVE {
+                    self.save()?;
+                }
+            }
+            Way::Replay => {
+                let left = self.replay.as_ref().filter(|replay| !replay.is_over());
+                let left = left.and_then(|replay| Some(Replay { next: replay.next(), to: replay.to()? }));
+                if left.is_none() {
+                    self.replay = None;
+                }
+                self.position.set_replay(left)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), Stopped> {
+        if let Some((leaf, _)) = self.unsaved.take() {
+            self.position.confirm(self.main.next(), leaf)?;
+            self.saved = Instant::now();
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, command: Command) -> Result<(), Stopped> {
+        // Whoever asked may have gone, which is no reason for anything.
+        match command {
+            Command::Replay { indexes, begun } => drop(begun.send(self.begin_replay(indexes)?)),
+            Command::Redrive { done } => {
+                if self.redriving {
+                    drop(done.send(Err("its dead letters are being sent again already".to_owned())));
+                } else {
+                    self.redriving = true;
+                    let all = self.dead.indexes().iter().copied().collect();
+                    self.redrive(all, done);
+                }
+            }
+            Command::DeadLetters { letters } => drop(letters.send(self.dead.read())),
+            Command::Replaying { left } => {
+                let replay = self.replay.as_ref();
+                drop(left.send(replay.and_then(|replay| Some(replay.next()..replay.to()?))));
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_replay(&mut self, indexes: Range<u64>) -> Result<Result<(), String>, Stopped> {
+        let delivered = self.main.next();
+        if let Some(replay) = &self.replay {
+            return Ok(Err(format!("a replay is under way, at event {}: wait for its end", replay.next())));
+        }
+        if indexes.is_empty() || indexes.end > delivered {
+            return Ok(Err(format!("only what is delivered can be replayed: events 0 to {delivered}")));
+        }
+        // Only what is written is replayed, so that a crash forgets neither.
+        self.save()?;
+        self.position.set_replay(Some(Replay { next: indexes.start, to: indexes.end }))?;
+        self.replay = Some(Course::new(indexes.start, Some(indexes.end), indexes.end));
+        Ok(Ok(()))
+    }
+
+    fn redrive(&mut self, mut indexes: Vec<u64>, done: RedriveAnswer) {
+        let left = indexes.split_off(indexes.len().min(REDRIVE));
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            let reader = Arc::clone(&shared);
+            let asked = indexes.clone();
+            let read = tokio::task::spawn_blocking(move || {
+                let entries: Result<Vec<_>, ReadError> =
+                    asked.iter().map(|index| reader.log.read(*index, 1, 0)).collect();
+                entries.map(|entries| reader.letters(entries.into_iter().flatten().collect()))
+            });
+            match read.await {
+                Ok(Ok((letters, mut rejected))) => {
+                    rejected.extend(deliver(&shared, letters, true).await);
+                    Done::Redriven { tried: indexes, rejected, left, done }
+                }
+                failed => {
+                    let reason = match failed {
+                        Ok(Err(error)) => error.to_string(),
+                        _ => "reading the log broke".to_owned(),
+                    };
+                    drop(done.send(Err(reason)));
+                    let (nobody, _) = oneshot::channel();
+                    Done::Redriven { tried: vec![], rejected: vec![], left: vec![], done: nobody }
+                }
+            }
+        });
+    }
+
+    /// Takes out what arrived this time.
+    fn redriven(&mut self, tried: &[u64], rejected: &[Rejection]) -> Result<(), Stopped> {
+        if tried.is_empty() {
+            return Ok(());
+        }
+        let arrived = |index| tried.contains(&index) && !rejected.iter().any(|again| again.index == index);
+        let mut letters = self.dead.read().map_err(Stopped::DeadLetters)?;
+        letters.retain(|letter| !arrived(letter.index));
+        self.dead.replace(&letters).map_err(Stopped::DeadLetters)?;
+        self.shared.health.set_dead_letters(letters.len());
+        Ok(())
+    }
+
+    /// Says so when nothing gets through for long, and when something does again. Writes the position.
+    async fn look(&mut self) -> Result<(), Stopped> {
+        self.save()?;
+        let sink = self.shared.name.clone();
+        let next = self.main.next();
+        match (self.shared.health.ailing(), self.stalled) {
+            (Some(ailing), None) if ailing.since.elapsed() >= self.stall => {
+                self.stalled = Some(ailing.since);
+                tracing::warn!("sink {sink} stalls at event {next}: {}", ailing.reason);
+                self.tell(Stalled { next, reason: ailing.reason, sink }).await;
+            }
+            (None, Some(since)) => {
+                self.stalled = None;
+                let stalled_seconds = since.elapsed().as_secs();
+                tracing::info!("sink {sink} delivers again after {stalled_seconds} s");
+                self.tell(Resumed { next, sink, stalled_seconds }).await;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn tell<D: EventData>(&self, data: D) {
+        let draft = Draft::new(Actor::system("sink"), data);
+        if let Err(error) = self.producer.append(draft).await {
+            tracing::error!("sink {}: the log doesn't take {}: {error}", self.shared.name, D::TYPE);
+        }
+    }
+
+    /// Lets what is under way come to its end, for a while. What doesn't is in doubt at the next start.
+    async fn finish(mut self) -> Result<(), Stopped> {
+        let ended = tokio::time::timeout(LAST, async {
+            while self.delivering > 0 || self.redriving {
+                let Some(done) = self.tasks.join_next().await else { break };
+                match done {
+                    // Nothing new is begun.
+                    Ok(Done::Read(..)) => {}
+                    done => self.take(done).await?,
+                }
+            }
+            Ok(())
+        });
+        if let Ok(failed @ Err(_)) = ended.await {
+            return failed;
+        }
+        self.tasks.shutdown().await;
+        self.save()
+    }
+}
+
+fn read<S: Sink>(shared: &Shared<S>, from: u64, to: Option<u64>) -> Result<Batch<S>, ReadError> {
+    let limits = shared.sink.limits();
+    let most = to.map_or(usize::MAX, |to| usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX));
+    let entries = shared.log.read(from, limits.batch_events.min(most), limits.batch_bytes)?;
+    let last = entries
+        .last()
+        .map_or(([0; 32], Default::default()), |last| (leaf_hash(&last.bytes).0, last.appended));
+    let indexes = from..from + entries.len() as u64;
+    let (letters, rejected) = shared.letters(entries);
+    Ok(Batch { indexes, last, letters, rejected })
+}
+
+/// Whether the log says of the event at `index` that the sink refused it.
+fn told_of(log: &dyn Log, sink: &str, index: u64) -> Result<bool, ReadError> {
+    let mut next = index;
+    loop {
+        let entries = log.read(next, 1_000, usize::MAX)?;
+        let Some(last) = entries.last() else { return Ok(false) };
+        next = last.index + 1;
+        for entry in entries.iter().filter(|entry| entry.tag == Family::Sink.tag()) {
+            if let Ok(event) = Event::parse(&entry.bytes)
+                && let Payload::SinkRejected(told) = event.payload()
+                && told.sink == sink
+                && (told.first..=told.last).contains(&index)
+            {
+                return Ok(true);
+            }
+        }
+    }
+}

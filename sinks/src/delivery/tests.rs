@@ -1,0 +1,484 @@
+//! The loop against a destination that does to it whatever a destination can do.
+
+use super::*;
+use crate::proof::prove;
+use crate::sink::{Answer, Held, Limits, Trouble, Unproven, Window};
+use crate::testing::Story;
+use custody_core::clock::Nanos;
+use custody_core::event::{Event, Payload};
+use custody_core::log::Hash;
+use custody_core::log::tree::leaf_hash;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Mutex as Lock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+}
+
+#[derive(Clone)]
+struct Document {
+    index: u64,
+    appended: Nanos,
+    leaf: Hash,
+    bytes: Vec<u8>,
+}
+
+/// A store that keeps each copy that it gets, as the worst of them do.
+struct Store {
+    documents: Lock<Vec<Document>>,
+    random: Lock<Random>,
+    /// Of a hundred sendings and look-ups so many go wrong.
+    faults: AtomicU64,
+    /// Refuses these for what they are.
+    refuses: fn(u64) -> bool,
+    /// Whether it says which one it refuses.
+    says_which: bool,
+    bytes_max: usize,
+    reads_back: bool,
+    /// Answers nothing at all.
+    hangs: AtomicBool,
+    prepared: AtomicU64,
+}
+
+impl Store {
+    fn new(seed: u64) -> Self {
+        Self {
+            documents: Lock::default(),
+            random: Lock::new(Random(seed)),
+            faults: AtomicU64::new(0),
+            refuses: |_| false,
+            says_which: true,
+            bytes_max: usize::MAX,
+            reads_back: true,
+            hangs: AtomicBool::new(false),
+            prepared: AtomicU64::new(0),
+        }
+    }
+
+    fn below(&self, n: u64) -> u64 {
+        self.random.lock().unwrap().below(n)
+    }
+
+    fn goes_wrong(&self) -> bool {
+        self.below(100) < self.faults.load(Relaxed)
+    }
+
+    fn keep<'a>(&self, documents: impl IntoIterator<Item = &'a Document>) {
+        self.documents.lock().unwrap().extend(documents.into_iter().cloned());
+    }
+
+    fn times(&self) -> BTreeMap<u64, u64> {
+        let mut times = BTreeMap::new();
+        for document in self.documents.lock().unwrap().iter() {
+            *times.entry(document.index).or_default() += 1;
+        }
+        times
+    }
+}
+
+impl Sink for Store {
+    type Encoded = Document;
+
+    fn limits(&self) -> Limits {
+        Limits {
+            batch_events: 7,
+            batch_bytes: 1 << 20,
+            in_flight: 3,
+            linger: Duration::from_millis(1),
+            timeout: Duration::from_millis(300),
+        }
+    }
+
+    async fn prepare(&self) -> Result<(), Trouble> {
+        if self.goes_wrong() {
+            return Err(Trouble::Refused { reason: "not now".into(), retry_after: None });
+        }
+        self.prepared.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    fn encode(&self, item: &Item) -> Result<Document, String> {
+        if item.bytes.is_empty() {
+            return Err("nothing in it".into());
+        }
+        Ok(Document {
+            index: item.index,
+            appended: item.appended,
+            leaf: item.leaf,
+            bytes: item.bytes.to_vec(),
+        })
+    }
+
+    fn bytes(encoded: &Document) -> usize {
+        encoded.bytes.len()
+    }
+
+    async fn send(&self, batch: &[&Document]) -> Result<Vec<Answer>, Trouble> {
+        if self.hangs.load(Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        tokio::task::yield_now().await;
+        if batch.iter().map(|document| document.bytes.len()).sum::<usize>() > self.bytes_max {
+            return Err(Trouble::TooLarge { reason: "413".into() });
+        }
+        if !self.says_which && batch.iter().any(|document| (self.refuses)(document.index)) {
+            // As Loki does it: the good ones are stored all the same.
+            self.keep(batch.iter().filter(|document| !(self.refuses)(document.index)).copied());
+            return Err(Trouble::Poisoned { reason: "one of them".into() });
+        }
+        if self.goes_wrong() {
+            let part = usize::try_from(self.below(batch.len() as u64 + 1)).unwrap();
+            return match self.below(4) {
+                0 => Err(Trouble::Refused { reason: "busy".into(), retry_after: Some(Duration::ZERO) }),
+                1 => {
+                    self.keep(batch.iter().take(part).copied());
+                    Err(Trouble::Unclear { reason: "the connection broke".into() })
+                }
+                2 => {
+                    self.keep(batch.iter().copied());
+                    Err(Trouble::Unclear { reason: "the answer is lost".into() })
+                }
+                _ => {
+                    self.keep(batch.iter().take(part).copied());
+                    let answer = |n| if n < part { Answer::Stored } else { Answer::Later("429".into()) };
+                    Ok((0..batch.len()).map(answer).collect())
+                }
+            };
+        }
+        self.keep(batch.iter().filter(|document| !(self.refuses)(document.index)).copied());
+        let answer = |document: &&Document| {
+            if (self.refuses)(document.index) { Answer::Rejected("400".into()) } else { Answer::Stored }
+        };
+        Ok(batch.iter().map(answer).collect())
+    }
+
+    async fn read_back(&self, window: &Window) -> Result<Vec<Held>, Unproven> {
+        if !self.reads_back {
+            return Err(Unproven::Never("it is a pipe"));
+        }
+        if self.goes_wrong() {
+            return Err(Unproven::Now("a shard is missing".into()));
+        }
+        let documents = self.documents.lock().unwrap();
+        let within = documents.iter().filter(|document| {
+            window.indexes.contains(&document.index) || window.appended.contains(&document.appended)
+        });
+        let held = |document: &Document| Held {
+            index: Some(document.index),
+            leaf: Some(document.leaf),
+            original: Some(document.bytes.clone()),
+            appended: Some(document.appended),
+        };
+        Ok(within.map(held).collect())
+    }
+}
+
+fn delivery(story: &Story, store: &Arc<Store>) -> Delivery<Store> {
+    let parts = Parts {
+        name: "store".to_owned(),
+        sink: Arc::clone(store),
+        log: Arc::clone(&story.log),
+        producer: Arc::clone(&story.producer),
+        filter: Filter::default(),
+        redaction: Redaction::default(),
+        directory: story.dir.path().join("sink"),
+        stall: Duration::from_millis(700),
+    };
+    Delivery::open(parts).unwrap()
+}
+
+struct Run {
+    control: Control<Store>,
+    task: tokio::task::JoinHandle<Result<(), Stopped>>,
+    stop: watch::Sender<bool>,
+}
+
+fn start(story: &Story, store: &Arc<Store>) -> Run {
+    let delivery = delivery(story, store);
+    let (control, inbox) = delivery.control(false);
+    let (stop, stopping) = watch::channel(false);
+    Run { control, task: tokio::spawn(delivery.run(inbox, stopping)), stop }
+}
+
+impl Run {
+    async fn stop(self) {
+        self.stop.send_replace(true);
+        self.task.await.unwrap().unwrap();
+    }
+
+    async fn delivered(&self, story: &Story) {
+        until("everything is delivered", || self.control.health().numbers().next == story.log.size()).await;
+    }
+}
+
+async fn until(what: &str, mut met: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !met() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn events(story: &Story) -> Vec<Payload> {
+    let entries = story.log.read(0, usize::MAX, usize::MAX).unwrap();
+    entries.iter().map(|entry| Event::parse(&entry.bytes).unwrap().payload()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_event_arrives_once_whatever_goes_wrong() {
+    for seed in 0..4 {
+        let story = Story::with(120).await;
+        let store = Arc::new(Store { bytes_max: 1_500, ..Store::new(seed) });
+        store.faults.store(30, Relaxed);
+        for round in 0..12 {
+            let run = start(&story, &store);
+            story.tell(10).await;
+            tokio::time::sleep(Duration::from_millis(store.below(60))).await;
+            if round % 3 == 2 {
+                run.stop().await;
+            } else {
+                // As kill -9 would: nothing is said any more.
+                run.task.abort();
+                assert!(run.task.await.is_err_and(|error| error.is_cancelled()));
+            }
+        }
+        store.faults.store(5, Relaxed);
+        let run = start(&story, &store);
+        run.delivered(&story).await;
+        store.faults.store(0, Relaxed);
+        let size = story.log.size();
+        let report = prove(&run.control, size, |_| ()).await.unwrap();
+        assert!(report.is_proven() && report.proven == size, "seed {seed}: {report:?}");
+        assert!(store.times().values().all(|times| *times == 1), "seed {seed}: {:?}", store.times());
+        run.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_is_a_dead_letter_and_told_once_and_the_others_arrive() {
+    for says_which in [true, false] {
+        let story = Story::with(60).await;
+        let store = Arc::new(Store { refuses: |index| index % 10 == 3, says_which, ..Store::new(1) });
+        let run = start(&story, &store);
+        until("all are refused or stored", || run.control.health().numbers().next >= 60).await;
+        let letters = run.control.dead_letters().await.unwrap();
+        run.stop().await;
+        let refused: Vec<u64> =
+            letters.iter().map(|letter| letter.index).filter(|index| *index < 60).collect();
+        assert_eq!(refused, [3, 13, 23, 33, 43, 53]);
+        assert!((0..60).all(|index| store.times().get(&index).copied() == (index % 10 != 3).then_some(1)));
+        let told: Vec<_> = events(&story)
+            .into_iter()
+            .filter_map(|payload| match payload {
+                Payload::SinkRejected(told) => Some(told),
+                _ => None,
+            })
+            .collect();
+        // What tells of a sink may be refused too, and that isn't told again.
+        assert_eq!(told.iter().map(|told| told.count).sum::<u64>(), 6, "{told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_was_not_told_before_a_crash_is_told_after_it() {
+    let story = Story::with(5).await;
+    let store = Arc::new(Store { refuses: |index| index == 3, ..Store::new(1) });
+    // The crash came after the file and before the log.
+    let directory = story.dir.path().join("sink");
+    create_directories(&directory).unwrap();
+    let mut letters = DeadLetters::open(&directory.join("dead-letters.ndjson")).unwrap();
+    drop(letters.add(vec![crate::dead_letters::DeadLetter::new(3, "log.sealed", "400")]).unwrap());
+    for _ in 0..2 {
+        let run = start(&story, &store);
+        run.delivered(&story).await;
+        run.stop().await;
+    }
+    let told = events(&story).into_iter().filter(|payload| matches!(payload, Payload::SinkRejected(_)));
+    assert_eq!(told.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_told_when_it_lasts_and_when_it_ends() {
+    let story = Story::with(5).await;
+    let store = Arc::new(Store::new(1));
+    store.hangs.store(true, Relaxed);
+    let run = start(&story, &store);
+    let stalled = |story: &Story| {
+        events(story).iter().filter(|payload| matches!(payload, Payload::SinkStalled(_))).count()
+    };
+    until("it is told that it stalls", || stalled(&story) == 1).await;
+    assert!(run.control.health().numbers().trouble.unwrap().contains("no answer"));
+    store.hangs.store(false, Relaxed);
+    run.delivered(&story).await;
+    until("it is told that it goes on", || {
+        events(&story).iter().any(|payload| matches!(payload, Payload::SinkResumed(_)))
+    })
+    .await;
+    assert_eq!(stalled(&story), 1);
+    assert!(store.prepared.load(Relaxed) >= 2, "it is made ready again after an outage");
+    run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_sink_delivers_nothing_and_then_everything() {
+    let story = Story::with(5).await;
+    let store = Arc::new(Store::new(1));
+    let delivery = delivery(&story, &store);
+    let (control, inbox) = delivery.control(true);
+    let (stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(delivery.run(inbox, stopping));
+    story.tell(5).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(store.times().is_empty());
+    control.pause(false);
+    until("all is delivered", || store.times().len() == 10).await;
+    stop.send_replace(true);
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_sends_what_is_missing_and_a_redrive_what_was_refused() {
+    let story = Story::with(50).await;
+    let store = Arc::new(Store { refuses: |index| index == 20, ..Store::new(1) });
+    let run = start(&story, &store);
+    run.delivered(&story).await;
+    let lost = |index: u64| (10..15).contains(&index) || index == 30;
+    store.documents.lock().unwrap().retain(|document| !lost(document.index));
+    let size = story.log.size();
+    let report = prove(&run.control, size, |_| ()).await.unwrap();
+    assert_eq!((report.missing.count, report.rejected, report.is_proven()), (6, 1, false));
+    assert!(run.control.replay(0..size + 1).await.unwrap_err().contains("only what is delivered"));
+    run.control.replay(0..size).await.unwrap();
+    until("the replay is over", || store.times().len() as u64 == size - 1).await;
+    assert!(store.times().values().all(|times| *times == 1));
+    assert_eq!(run.control.redrive().await.unwrap(), 1, "it is refused as before");
+    run.stop().await;
+
+    // A replay goes on where it was after a crash; and what is taken now arrives.
+    store.documents.lock().unwrap().retain(|document| !lost(document.index));
+    let documents = std::mem::take(&mut *store.documents.lock().unwrap());
+    let willing = Arc::new(Store { documents: Lock::new(documents), ..Store::new(2) });
+    let run = start(&story, &willing);
+    willing.hangs.store(true, Relaxed);
+    run.control.replay(0..size).await.unwrap();
+    run.task.abort();
+    drop(run.task.await);
+    willing.hangs.store(false, Relaxed);
+    let run = start(&story, &willing);
+    until("the replay is over", || willing.times().len() as u64 >= size - 1).await;
+    until("nothing is left of it", || true).await;
+    assert_eq!(run.control.redrive().await.unwrap(), 0);
+    assert!(run.control.dead_letters().await.unwrap().is_empty());
+    run.delivered(&story).await;
+    let report = prove(&run.control, story.log.size(), |_| ()).await.unwrap();
+    assert!(report.is_proven(), "{report:?}");
+    run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tampering_is_named() {
+    let story = Story::with(40).await;
+    let store = Arc::new(Store::new(1));
+    let run = start(&story, &store);
+    run.delivered(&story).await;
+    {
+        let mut documents = store.documents.lock().unwrap();
+        documents.sort_by_key(|document| document.index);
+        documents[5].bytes = b"{}".to_vec();
+        // Bytes and hash, so that they fit each other.
+        documents[6].bytes = b"{}".to_vec();
+        documents[6].leaf = leaf_hash(b"{}");
+        documents[7].appended = Nanos(documents[8].appended.0);
+        let twice = documents[9].clone();
+        documents.push(twice);
+        documents.push(Document {
+            index: 4_000,
+            appended: Nanos(5),
+            leaf: leaf_hash(b"x"),
+            bytes: b"x".to_vec(),
+        });
+        documents.retain(|document| document.index != 11);
+    }
+    let report = prove(&run.control, story.log.size(), |_| ()).await.unwrap();
+    let named = |findings: &crate::proof::Findings| {
+        findings.first.iter().map(|finding| finding.index.unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(named(&report.missing), [11]);
+    assert_eq!(named(&report.altered), [5, 6, 7]);
+    assert_eq!(named(&report.duplicated), [9]);
+    assert!(named(&report.extra).contains(&4_000), "{report:?}");
+    assert!(!report.is_proven());
+    assert_eq!(crate::proof::to_repair(&report), vec![Range { start: 11, end: 12 }]);
+    run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_shown_proves_nothing() {
+    let story = Story::with(10).await;
+    let store = Arc::new(Store { reads_back: false, ..Store::new(1) });
+    let run = start(&story, &store);
+    run.delivered(&story).await;
+    let report = prove(&run.control, story.log.size(), |_| ()).await.unwrap();
+    assert!(!report.is_proven() && report.missing.count == 0, "{report:?}");
+    run.stop().await;
+
+    let store = Arc::new(Store::new(1));
+    let other = Story::with(10).await;
+    let run = start(&other, &store);
+    run.delivered(&other).await;
+    store.faults.store(100, Relaxed);
+    let report = prove(&run.control, other.log.size(), |_| ()).await.unwrap();
+    assert!(!report.is_proven() && report.missing.count == 0 && !report.unproven.is_empty(), "{report:?}");
+    run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filter_and_redaction_are_known_to_the_proof() {
+    let story = Story::with(10).await;
+    let store = Arc::new(Store::new(1));
+    let parts = Parts {
+        name: "store".to_owned(),
+        sink: Arc::clone(&store),
+        log: Arc::clone(&story.log),
+        producer: Arc::clone(&story.producer),
+        filter: Filter { exclude: vec!["producer.*".into()], ..Filter::default() },
+        redaction: Redaction::new(
+            vec![crate::redaction::Rule { field: "data.size".into(), with: Default::default() }],
+            None,
+        )
+        .unwrap(),
+        directory: story.dir.path().join("sink"),
+        stall: Duration::from_secs(10),
+    };
+    let delivery = Delivery::open(parts).unwrap();
+    let (control, inbox) = delivery.control(false);
+    let (stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(delivery.run(inbox, stopping));
+    until("all is delivered", || control.health().numbers().next == 10).await;
+    assert_eq!(store.times().len(), 9);
+    assert!(
+        store
+            .documents
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|document| { String::from_utf8_lossy(&document.bytes).contains(crate::redaction::DROPPED) })
+    );
+    let report = prove(&control, 10, |_| ()).await.unwrap();
+    assert!(report.is_proven(), "{report:?}");
+    assert_eq!((report.expected, report.proven, report.redacted), (9, 9, 9));
+    stop.send_replace(true);
+    task.await.unwrap().unwrap();
+}

@@ -1,0 +1,122 @@
+//! How a sink does, for people and for metrics: numbers that anybody may read at any time.
+
+use serde::Serialize;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// Counted since the program started, but for the position.
+#[derive(Debug, Default)]
+pub struct Health {
+    next: AtomicU64,
+    /// When the last confirmed event was appended, nanoseconds since the epoch.
+    confirmed_appended: AtomicU64,
+    confirmed: AtomicU64,
+    bytes: AtomicU64,
+    rejected: AtomicU64,
+    dead_letters: AtomicU64,
+    retries: AtomicU64,
+    looked_up: AtomicU64,
+    found: AtomicU64,
+    trouble: Mutex<Option<Ailing>>,
+}
+
+/// Since when what doesn't work.
+#[derive(Clone, Debug)]
+pub struct Ailing {
+    /// Since when.
+    pub since: Instant,
+    /// What went wrong last.
+    pub reason: String,
+}
+
+/// Its numbers at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Numbers {
+    /// Bytes that were confirmed, as they are on the wire.
+    pub bytes: u64,
+    /// Events that were confirmed.
+    pub confirmed: u64,
+    /// When the last confirmed event was appended, nanoseconds since the epoch; 0 before the first.
+    pub confirmed_appended: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Events in doubt that the destination had.
+    pub found: u64,
+    /// Events in doubt that were looked up.
+    pub looked_up: u64,
+    /// The first event that isn't confirmed.
+    pub next: u64,
+    /// Events that the destination refused.
+    pub rejected: u64,
+    /// Attempts that came to nothing.
+    pub retries: u64,
+    /// What doesn't work right now.
+    pub trouble: Option<String>,
+}
+
+impl Health {
+    /// The numbers now.
+    #[must_use]
+    pub fn numbers(&self) -> Numbers {
+        Numbers {
+            bytes: self.bytes.load(Relaxed),
+            confirmed: self.confirmed.load(Relaxed),
+            confirmed_appended: self.confirmed_appended.load(Relaxed),
+            dead_letters: self.dead_letters.load(Relaxed),
+            found: self.found.load(Relaxed),
+            looked_up: self.looked_up.load(Relaxed),
+            next: self.next.load(Relaxed),
+            rejected: self.rejected.load(Relaxed),
+            retries: self.retries.load(Relaxed),
+            trouble: self.ailing().map(|ailing| ailing.reason),
+        }
+    }
+
+    /// What doesn't work, and since when.
+    #[must_use]
+    pub fn ailing(&self) -> Option<Ailing> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// An attempt came to nothing.
+    pub(crate) fn failed(&self, reason: &str) {
+        self.retries.fetch_add(1, Relaxed);
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = trouble.take().map_or_else(Instant::now, |ailing| ailing.since);
+        *trouble = Some(Ailing { since, reason: reason.to_owned() });
+    }
+
+    /// Something was confirmed.
+    pub(crate) fn confirmed(&self, events: usize, bytes: usize) {
+        self.confirmed.fetch_add(events as u64, Relaxed);
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+        self.well();
+    }
+
+    /// Whatever didn't work works.
+    pub(crate) fn well(&self) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub(crate) fn rejected(&self, events: usize) {
+        self.rejected.fetch_add(events as u64, Relaxed);
+    }
+
+    pub(crate) fn looked_up(&self, events: usize, found: usize) {
+        self.looked_up.fetch_add(events as u64, Relaxed);
+        self.found.fetch_add(found as u64, Relaxed);
+    }
+
+    pub(crate) fn set_dead_letters(&self, count: usize) {
+        self.dead_letters.store(count as u64, Relaxed);
+    }
+
+    /// Everything below `next` is confirmed, and the last of it was appended then.
+    pub(crate) fn moved(&self, next: u64, appended: Option<u64>) {
+        self.next.store(next, Relaxed);
+        if let Some(appended) = appended {
+            self.confirmed_appended.store(appended, Relaxed);
+        }
+    }
+}

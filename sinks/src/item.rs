@@ -1,0 +1,51 @@
+//! One event on its way to a destination.
+
+use custody_core::clock::Nanos;
+use custody_core::event::Event;
+use custody_core::log::tree::leaf_hash;
+use custody_core::log::{Entry, Hash};
+use std::sync::Arc;
+
+/// An entry of the log with what destinations ask of it.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Its index: with the log's origin, its identity everywhere.
+    pub index: u64,
+    /// When it was appended: its time everywhere.
+    pub appended: Nanos,
+    /// Its leaf hash in the log's tree, whatever was taken out of it.
+    pub leaf: Hash,
+    /// Its canonical bytes, less what the sink's redaction takes out.
+    pub bytes: Arc<[u8]>,
+    /// Whether something was taken out: then `bytes` don't give `leaf`.
+    pub redacted: bool,
+    /// The envelope, where the bytes are an event.
+    pub event: Option<Arc<Event>>,
+}
+
+impl Item {
+    /// From an entry, whole.
+    #[must_use]
+    pub fn new(entry: Entry) -> Self {
+        Self {
+            index: entry.index,
+            appended: entry.appended,
+            leaf: leaf_hash(&entry.bytes),
+            event: Event::parse(&entry.bytes).ok().map(Arc::new),
+            bytes: entry.bytes,
+            redacted: false,
+        }
+    }
+
+    /// Its type; empty where the bytes are no event.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        self.event.as_ref().map_or("", |event| &event.kind)
+    }
+
+    /// Whether it tells of a sink: such an event never causes another one.
+    #[must_use]
+    pub fn tells_of_a_sink(&self) -> bool {
+        self.kind().starts_with("sink.")
+    }
+}

@@ -1,0 +1,17 @@
+//! Where the log's events are delivered to.
+//!
+//! [`delivery`] is the one loop that all destinations share; [`sink::Sink`] is what a destination is to it; [`proof`]
+//! reads a destination back and proves that everything is there, once and unaltered.
+
+mod backoff;
+pub mod dead_letters;
+pub mod delivery;
+pub mod filter;
+pub mod health;
+pub mod item;
+pub mod position;
+pub mod proof;
+pub mod redaction;
+pub mod sink;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,314 @@
+//! Reads a destination back, and proves that each event that the sink lets through stands there, once and unaltered.
+//!
+//! The log is walked in windows that tile all indexes and all of time, so that a document that claims no index, or one
+//! that the log doesn't have, turns up in one of them. What can't be shown in full proves nothing: such a window is
+//! *not proven*, and never complete.
+
+use crate::delivery::Control;
+use crate::item::Item;
+use crate::sink::{Held, Sink, Unproven, Window};
+use custody_core::clock::Nanos;
+use custody_core::log::tree::leaf_hash;
+use custody_core::log::{Entry, Log, ReadError};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Events in a window.
+const WINDOW_EVENTS: usize = 2_000;
+const WINDOW_BYTES: usize = 4 << 20;
+/// How often a window is asked for that can't be shown right now.
+const ATTEMPTS: u32 = 4;
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Findings of each kind that are listed; all are counted.
+const LISTED: usize = 1_000;
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Up to which size of the log: a signed checkpoint's.
+    pub size: u64,
+    /// Events up to there that the sink lets through.
+    pub expected: u64,
+    /// Events that stand there, once and unaltered.
+    pub proven: u64,
+    /// Of those: without all of their bytes, so by index and leaf hash.
+    pub redacted: u64,
+    /// Dead letters, which the destination refused: known not to stand there.
+    pub rejected: u64,
+    /// Events that don't stand there.
+    pub missing: Findings,
+    /// Events that stand there otherwise than in the log.
+    pub altered: Findings,
+    /// Events that stand there more than once.
+    pub duplicated: Findings,
+    /// What stands there and isn't the log's, or not what the sink lets through.
+    pub extra: Findings,
+    /// Parts that the destination didn't show in full.
+    pub unproven: Vec<Unshown>,
+}
+
+/// One kind of finding.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    /// How many.
+    pub count: u64,
+    /// The first of them.
+    pub first: Vec<Finding>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The event's index; none where a document claims none.
+    pub index: Option<u64>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// A part of the log of which the destination didn't show everything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unshown {
+    /// From this index.
+    pub from: u64,
+    /// To this one, exclusive.
+    pub to: u64,
+    /// Why.
+    pub reason: String,
+}
+
+impl Findings {
+    fn add(&mut self, index: Option<u64>, what: impl Into<String>) {
+        self.count += 1;
+        if self.first.len() < LISTED {
+            self.first.push(Finding { index, what: what.into() });
+        }
+    }
+}
+
+impl Report {
+    /// Whether everything was shown and is right.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        let wrong = [&self.missing, &self.altered, &self.duplicated, &self.extra];
+        self.unproven.is_empty() && wrong.iter().all(|findings| findings.count == 0)
+    }
+}
+
+/// Compares everything below `size`, which a signed checkpoint covers. `told` hears how far it is.
+///
+/// # Errors
+/// When the log can't be read, or the delivery has stopped.
+pub async fn prove<S: Sink>(
+    control: &Control<S>,
+    size: u64,
+    mut told: impl FnMut(u64) + Send,
+) -> Result<Report, ProofError> {
+    let dead: BTreeSet<u64> = control
+        .dead_letters()
+        .await
+        .map_err(ProofError::DeadLetters)?
+        .into_iter()
+        .map(|letter| letter.index)
+        .collect();
+    let mut report = Report { size, ..Report::default() };
+    let (mut next, mut since) = (0, Nanos(0));
+    while next < size {
+        let log = Arc::clone(&control.shared.log);
+        let read = tokio::task::spawn_blocking(move || window(&*log, next, size)).await;
+        let (entries, until) = read.map_err(|error| ProofError::Broken(error.to_string()))??;
+        let to = next + entries.len() as u64;
+        let window = Window { indexes: next..to, appended: since..until };
+        match shown(control, &window).await {
+            Ok(held) => compare(control, entries, held, &dead, &mut report),
+            Err(Unproven::Never(reason)) => {
+                report.unproven.push(Unshown { from: 0, to: size, reason: reason.to_owned() });
+                return Ok(report);
+            }
+            Err(Unproven::Now(reason)) => {
+                let expected = entries.into_iter().filter(|entry| {
+                    control.shared.filter.passes(&Item::new(entry.clone())) && !dead.contains(&entry.index)
+                });
+                report.expected += expected.count() as u64;
+                report.unproven.push(Unshown { from: next, to, reason });
+            }
+        }
+        (next, since) = (to, until);
+        told(next);
+    }
+    beyond(control, size, since, &mut report).await;
+    Ok(report)
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ProofError {
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    /// The dead letters.
+    #[error("{0}")]
+    DeadLetters(String),
+    /// A part of it broke.
+    #[error("reading the log broke: {0}")]
+    Broken(String),
+}
+
+/// The next entries, and the time at which the window ends: all that was appended before it is in this window or an
+/// earlier one. Entries with one time stay together where there are few enough of them.
+fn window(log: &dyn Log, next: u64, size: u64) -> Result<(Vec<Entry>, Nanos), ReadError> {
+    let most = usize::try_from(size - next).unwrap_or(WINDOW_EVENTS).min(WINDOW_EVENTS);
+    let mut entries = log.read(next, most, WINDOW_BYTES)?;
+    let Some(last) = entries.last() else {
+        return Err(ReadError::OutOfRange { wanted: next, size: log.size() });
+    };
+    let (index, appended) = (last.index, last.appended);
+    let after = log.read(index + 1, 1, 0)?.first().map(|entry| entry.appended);
+    if after == Some(appended)
+        && let Some(whole) = entries.iter().rposition(|entry| entry.appended < appended)
+    {
+        entries.truncate(whole + 1);
+        return Ok((entries, appended));
+    }
+    Ok((entries, Nanos(appended.0.saturating_add(1))))
+}
+
+async fn shown<S: Sink>(control: &Control<S>, window: &Window) -> Result<Vec<Held>, Unproven> {
+    let mut attempts = 0;
+    loop {
+        let limit = control.shared.sink.limits().timeout.saturating_mul(2);
+        let asked = tokio::time::timeout(limit, control.shared.sink.read_back(window)).await;
+        let reason = match asked {
+            Ok(Err(Unproven::Now(reason))) => reason,
+            Ok(answer) => return answer,
+            Err(_) => "no answer came in time".to_owned(),
+        };
+        attempts += 1;
+        if attempts >= ATTEMPTS {
+            return Err(Unproven::Now(reason));
+        }
+        tokio::time::sleep(PATIENCE).await;
+    }
+}
+
+/// What one event looks like where nobody touched it.
+struct Expected {
+    item: Item,
+    times: u64,
+    altered: Option<&'static str>,
+}
+
+fn compare<S: Sink>(
+    control: &Control<S>,
+    entries: Vec<Entry>,
+    held: Vec<Held>,
+    dead: &BTreeSet<u64>,
+    report: &mut Report,
+) {
+    let shared = &control.shared;
+    let mut expected: BTreeMap<u64, Expected> = BTreeMap::new();
+    let mut held_back: BTreeSet<u64> = BTreeSet::new();
+    for entry in entries {
+        let item = Item::new(entry);
+        if shared.filter.passes(&item) {
+            let item = shared.redaction.apply(item);
+            expected.insert(item.index, Expected { item, times: 0, altered: None });
+        } else {
+            held_back.insert(item.index);
+        }
+    }
+    for document in held {
+        let Some(index) = document.index else {
+            report.extra.add(None, "a document without an index of this log");
+            continue;
+        };
+        match expected.get_mut(&index) {
+            Some(event) => {
+                event.times += 1;
+                event.altered = event.altered.or_else(|| difference(&event.item, &document));
+            }
+            None if held_back.contains(&index) => {
+                report.extra.add(Some(index), "the sink's filter holds it back, and it is there");
+            }
+            None => report.extra.add(Some(index), "its time is another event's"),
+        }
+    }
+    for (index, event) in expected {
+        if event.times == 0 && dead.contains(&index) {
+            report.rejected += 1;
+            continue;
+        }
+        report.expected += 1;
+        match (event.times, event.altered) {
+            (0, _) => report.missing.add(Some(index), format!("{} isn't there", event.item.kind())),
+            (_, Some(what)) => report.altered.add(Some(index), what),
+            (1, None) => {
+                report.proven += 1;
+                report.redacted += u64::from(event.item.redacted);
+            }
+            (times, None) => report.duplicated.add(Some(index), format!("it is there {times} times")),
+        }
+    }
+}
+
+/// What is wrong with a document, if anything is.
+fn difference(item: &Item, document: &Held) -> Option<&'static str> {
+    if document.leaf != Some(item.leaf) {
+        return Some("its leaf hash isn't the log's");
+    }
+    if document.appended.is_some_and(|appended| appended != item.appended) {
+        return Some("its time isn't when it was appended");
+    }
+    match &document.original {
+        Some(original) if item.redacted && **original != *item.bytes => {
+            Some("its bytes aren't what was sent")
+        }
+        Some(original) if !item.redacted && leaf_hash(original) != item.leaf => {
+            Some("its bytes don't give the leaf hash")
+        }
+        _ => None,
+    }
+}
+
+/// What claims to come after the log's end.
+async fn beyond<S: Sink>(control: &Control<S>, size: u64, since: Nanos, report: &mut Report) {
+    let window = Window { indexes: size..u64::MAX, appended: since..Nanos(u64::MAX) };
+    match shown(control, &window).await {
+        Ok(held) => {
+            // Read after the destination was: what it had then, the log has now.
+            let now = control.shared.log.size();
+            for document in held {
+                match document.index {
+                    None => report.extra.add(None, "a document without an index of this log"),
+                    Some(index) if index >= now => {
+                        report.extra.add(Some(index), "the log has no such event");
+                    }
+                    Some(index) if index < size => {
+                        report.extra.add(Some(index), "its time is another event's")
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        Err(Unproven::Never(_)) => {}
+        Err(Unproven::Now(reason)) => {
+            report.unproven.push(Unshown { from: size, to: u64::MAX, reason });
+        }
+    }
+}
+
+/// The parts of the log that have to be delivered again so that nothing is missing.
+#[must_use]
+pub fn to_repair(report: &Report) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for index in report.missing.first.iter().filter_map(|finding| finding.index) {
+        match ranges.last_mut() {
+            // A few events that are there already cost one look.
+            Some(range) if index < range.end.saturating_add(100) => range.end = index + 1,
+            _ => ranges.push(index..index + 1),
+        }
+    }
+    ranges
+}

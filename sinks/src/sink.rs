@@ -1,0 +1,176 @@
+//! What a destination is to the delivery loop: four things that it can do, and the words in which it says how they went.
+//!
+//! The loop ([`crate::delivery`]) does all that destinations have in common: it reads the log, batches, retries, splits,
+//! remembers what is in doubt, and keeps the position. So a destination says what happened and decides nothing.
+
+use crate::item::Item;
+use custody_core::clock::Nanos;
+use custody_core::log::Hash;
+use std::future::Future;
+use std::ops::Range;
+use std::time::Duration;
+
+/// One destination.
+pub trait Sink: Send + Sync + 'static {
+    /// An event as the destination takes it.
+    type Encoded: Send + Sync + 'static;
+
+    /// How much it takes at once.
+    fn limits(&self) -> Limits;
+
+    /// Makes the destination ready: templates, streams, topics. Called before the first event and after each outage, so
+    /// it changes nothing that is right already.
+    ///
+    /// # Errors
+    /// See [`Trouble`]; it is tried again.
+    fn prepare(&self) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// The event as the destination takes it: a pure function of the entry, so that it is the same however often and
+    /// from whatever copy of the log it is sent.
+    ///
+    /// # Errors
+    /// Why it can never be sent, in one line: it becomes a dead letter.
+    fn encode(&self, item: &Item) -> Result<Self::Encoded, String>;
+
+    /// How long it is on the wire, in bytes.
+    fn bytes(encoded: &Self::Encoded) -> usize;
+
+    /// Sends a batch, in the log's order. One [`Answer`] for each event.
+    ///
+    /// # Errors
+    /// See [`Trouble`].
+    fn send(&self, batch: &[&Self::Encoded]) -> impl Future<Output = Result<Vec<Answer>, Trouble>> + Send;
+
+    /// What the destination holds of a part of this log: every document, also those that shouldn't be there.
+    ///
+    /// # Errors
+    /// [`Unproven`] unless the answer is certainly whole and certainly new: a missing shard, a capped total or a
+    /// document that isn't visible yet must never look like an absent one.
+    fn read_back(&self, window: &Window) -> impl Future<Output = Result<Vec<Held>, Unproven>> + Send;
+}
+
+/// How much a destination takes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Events in a batch.
+    pub batch_events: usize,
+    /// Bytes in a batch; one event may be longer.
+    pub batch_bytes: usize,
+    /// Batches under way at once; one keeps the order.
+    pub in_flight: usize,
+    /// How long a batch waits to become longer.
+    pub linger: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            batch_events: 1_000,
+            batch_bytes: 1 << 20,
+            in_flight: 2,
+            linger: Duration::from_millis(100),
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a destination says of one event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It has it, now or already before.
+    Stored,
+    /// It never will, for what the event is.
+    Rejected(String),
+    /// Not now: it is too busy for this one.
+    Later(String),
+}
+
+/// Why there are no answers for a batch.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// Nothing of it was stored, for sure: no connection, 429, 503 before anything was done.
+    #[error("{reason}")]
+    Refused {
+        /// What happened.
+        reason: String,
+        /// When the destination wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// Whether it was stored isn't known: the connection broke, or no answer came in time.
+    #[error("{reason}")]
+    Unclear {
+        /// What happened.
+        reason: String,
+    },
+    /// The batch is too large; nothing of it was stored.
+    #[error("too large: {reason}")]
+    TooLarge {
+        /// What the destination says.
+        reason: String,
+    },
+    /// An event in it is refused for what it is, and which one isn't said. The others may have been stored.
+    #[error("{reason}")]
+    Poisoned {
+        /// What the destination says.
+        reason: String,
+    },
+    /// The destination doesn't let us in, or isn't what was configured: a person has to do something.
+    #[error("{reason}")]
+    Denied {
+        /// What to do.
+        reason: String,
+    },
+}
+
+impl Trouble {
+    /// Whether something of the batch may have been stored.
+    #[must_use]
+    pub fn leaves_doubt(&self) -> bool {
+        matches!(self, Trouble::Unclear { .. } | Trouble::Poisoned { .. })
+    }
+
+    /// When the destination wants to be asked again.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Trouble::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// A part of the log, as a destination can look it up: by what documents claim, or by their time. Every document that
+/// lies in it by either belongs to the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The indexes.
+    pub indexes: Range<u64>,
+    /// The times of appending. The log's events in it are those of `indexes`, and no others.
+    pub appended: Range<Nanos>,
+}
+
+/// One document that a destination holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The index that it claims; `None` where it claims none.
+    pub index: Option<u64>,
+    /// The leaf hash that stands beside it; `None` where there is none, or none that can be read.
+    pub leaf: Option<Hash>,
+    /// The event's bytes as they are stored; `None` where the destination doesn't keep them.
+    pub original: Option<Vec<u8>>,
+    /// When it was appended, as it is stored there; `None` where the destination doesn't keep it.
+    pub appended: Option<Nanos>,
+}
+
+/// Why what a destination shows proves nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unproven {
+    /// It can't be read back, ever: syslog, webhooks.
+    #[error("it can't be read back: {0}")]
+    Never(&'static str),
+    /// Not now, or not in full.
+    #[error("{0}")]
+    Now(String),
+}
