@@ -83,9 +83,14 @@ impl Client {
 
     /// Sends JSON and reads JSON.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
-        let request = self.http.post(format!("{}{path}", self.api)).json(body);
-        let response = self.checked(Method::POST, path, request).await?;
+        let response = self.send(path, body).await?;
         response.json().await.with_context(|| format!("{path}: the answer isn't what it should be"))
+    }
+
+    /// Sends JSON, for an answer that isn't JSON.
+    pub async fn send(&self, path: &str, body: &impl Serialize) -> anyhow::Result<Response> {
+        let request = self.http.post(format!("{}{path}", self.api)).json(body);
+        self.checked(Method::POST, path, request).await
     }
 
     async fn checked(

@@ -12,6 +12,7 @@ mod profile;
 mod prove;
 mod served;
 mod sessions;
+mod sinks;
 mod table;
 mod verify;
 
@@ -57,6 +58,9 @@ enum Command {
     /// How the log does, its keys and clock, backups
     #[command(subcommand)]
     Log(log::Log),
+    /// Where the log's events are delivered to: how it goes, and whether all of it is there
+    #[command(subcommand)]
+    Sinks(sinks::Sinks),
     /// End live sessions and refuse new ones
     Lock(admin::Lock),
     /// Lift a lock
@@ -136,6 +140,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Play(args) => sessions::play(args).await,
         Command::Events(command) => events::events(command).await,
         Command::Log(command) => log::log(command).await,
+        Command::Sinks(command) => sinks::sinks(command).await,
         Command::Prove(args) => prove::prove(args).await,
         Command::Verify(args) => verify::verify(&args).await,
         Command::Lock(args) => admin::lock(args).await,

@@ -1,6 +1,7 @@
 //! The domain of Custody: events, the tamper-evident log, state by replay, policy and recordings. No sockets.
 
 pub mod clock;
+pub mod delivery;
 pub mod event;
 pub mod log;
 pub mod policy;

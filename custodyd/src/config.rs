@@ -39,6 +39,9 @@ pub struct Config {
     /// Who cosigns the log.
     #[serde(default, rename = "witness")]
     pub witnesses: Vec<Witness>,
+    /// Where the log's events are delivered to.
+    #[serde(default, rename = "sink")]
+    pub sinks: Vec<crate::sinks::Settings>,
 }
 
 /// `[log_http]`
@@ -258,6 +261,12 @@ impl Config {
                 ));
             }
         }
+        for sink in &self.sinks {
+            sink.check()?;
+            if self.sinks.iter().filter(|other| other.name == sink.name).count() > 1 {
+                return Err(format!("sink.name = \"{}\" stands there twice", sink.name));
+            }
+        }
         if !(1..=720).contains(&self.certificates.login_hours) {
             return Err("certificates.login_hours must be 1 to 720".into());
         }
@@ -344,6 +353,25 @@ source_addresses = ["127.0.0.1"]
             (reader("No rth", &hash), "reader.name"),
             (format!("{0}{0}", reader("north", &hash)), "twice"),
             (reader("north", &hash).replace("token_sha256", "token"), "unknown field `token`"),
+        ] {
+            let error = with(&text).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_sink_has_a_name_and_one_destination() {
+        let with = |sinks: &str| Config::parse(&format!("{GOOD}{sinks}"));
+        let loki = "[sink.loki]\nendpoint = { url = \"http://127.0.0.1:3100\" }\n";
+        let config = with(&format!("[[sink]]\nname = \"loki\"\n{loki}")).unwrap();
+        assert_eq!(config.sinks[0].stall_seconds, 10);
+        for (text, says) in [
+            ("[[sink]]\nname = \"loki\"\n".to_owned(), "say where to"),
+            (format!("[[sink]]\nname = \"../loki\"\n{loki}"), "sink.name"),
+            (format!("[[sink]]\nname = \"l\"\nfilter = {{ include = [\"x\"] }}\n{loki}"), "no type of event"),
+            (format!("[[sink]]\nname = \"l\"\nstal_seconds = 1\n{loki}"), "unknown field `stal_seconds`"),
+            (format!("[[sink]]\nname = \"l\"\n{}", loki.replace("http:", "ftp:")), "must begin with https"),
+            (format!("[[sink]]\nname = \"l\"\n{loki}[[sink]]\nname = \"l\"\n{loki}"), "twice"),
         ] {
             let error = with(&text).unwrap_err();
             assert!(error.contains(says), "{error}");

@@ -38,6 +38,16 @@ impl DataDir {
         self.0.join("secrets")
     }
 
+    /// What destinations of the log's events want to be shown.
+    pub fn sink_secrets(&self) -> PathBuf {
+        self.secrets().join("sinks")
+    }
+
+    /// Sinks' positions and dead letters.
+    pub fn sinks(&self) -> PathBuf {
+        self.0.join("sinks")
+    }
+
     /// The authorities' public parts.
     pub fn public(&self) -> PathBuf {
         self.0.join("ca")

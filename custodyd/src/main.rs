@@ -13,6 +13,8 @@ mod newest;
 mod operate;
 mod run;
 mod seal;
+mod secret;
+mod sinks;
 mod stamp;
 mod trace;
 mod witness;
@@ -53,6 +55,9 @@ enum Command {
     },
     /// Watch the logs of others: cosign them, keep copies, raise alarms
     Witness(witness::Role),
+    /// Keep what a destination of the log's events wants to be shown: a password, a token
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// Go on under another origin, without entries that a witness has cosigned and that are lost for ever
     NewEpoch {
         /// The configuration, with the origin so far
@@ -67,6 +72,18 @@ enum Command {
         /// A file with the checkpoint that covers what is lost, e.g. from the witness
         #[arg(long)]
         lost: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+enum SecretCommand {
+    /// Read one from standard input, and put it in the place of what had its name; it counts at once
+    Put {
+        /// Its name, as the configuration has it
+        name: String,
+        /// The configuration
+        #[arg(long)]
+        config: PathBuf,
     },
 }
 
@@ -94,6 +111,7 @@ fn start(command: Command) -> anyhow::Result<()> {
             runtime.block_on(run::run(Config::read(&config)?, without_witness))
         }
         Command::Witness(role) => runtime.block_on(witness::run(role)),
+        Command::Secret(SecretCommand::Put { name, config }) => secret::put(&Config::read(&config)?, &name),
         Command::NewEpoch { config, origin, reason, lost } => {
             runtime.block_on(epoch::begin(&Config::read(&config)?, &origin, &reason, lost.as_deref()))
         }

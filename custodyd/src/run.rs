@@ -6,6 +6,7 @@ use crate::data::DataDir;
 use crate::gaps;
 use crate::keys::{Certifier, Keyring, about};
 use crate::operate::LogOperations;
+use crate::sinks::Around;
 use crate::{filled, leaps, newest, seal, stamp};
 use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock, SystemClock};
@@ -170,6 +171,17 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
             .context("the newest cosigned checkpoint can't be read")?,
     );
     let (stop, stopping) = watch::channel(false);
+    let (stop_sinks, stopping_sinks) = watch::channel(false);
+    let around = Around {
+        data: &data,
+        log: &log,
+        producer: &log_producer,
+        replica: &replica,
+        clock: &clock,
+        stop: stopping_sinks,
+    };
+    let sinks: anyhow::Result<Vec<_>> = config.sinks.iter().cloned().map(|sink| around.start(sink)).collect();
+    let sinks = sinks?;
     let context = ApiContext {
         log: Arc::clone(&log),
         producer: Arc::clone(&log_producer),
@@ -185,6 +197,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         login_seconds: config.certificates.login_hours * 3600,
         operations: Arc::new(LogOperations { log: Arc::clone(&embedded), keyring }),
         cosigned: Arc::clone(&cosigned),
+        sinks: sinks.iter().map(|sink| Arc::clone(&sink.running)).collect(),
         readers: readers(&config),
     };
     let mut api_stop = stopping.clone();
@@ -222,6 +235,10 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
     stop.send_replace(true);
     ssh.await?;
     drain(&access, config.drain()).await;
+    stop_sinks.send_replace(true);
+    for sink in sinks {
+        sink.ended.await?;
+    }
     for producer in [&proxy_producer, &log_producer] {
         let stopped = Draft::new(Actor::system("custodyd"), producer::Stopped {}).outcome(Outcome::Success);
         if let Err(error) = producer.append(stopped).await {

@@ -1,8 +1,8 @@
 //! Dead letters: events that a destination refused for what they are. One line of JSON for each, in a file that people
 //! can read; the event itself stands in the log.
 
+use custody_core::delivery::DeadLetter;
 use custody_core::log::durable::{sync_directory, write_file};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -10,34 +10,6 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 const MODE: u32 = 0o600;
-/// The longest reason that is kept, in bytes: destinations like to repeat what they were sent.
-const REASON_BYTES_MAX: usize = 512;
-
-/// One of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DeadLetter {
-    /// The event's index.
-    pub index: u64,
-    /// Its type.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// What the destination said.
-    pub reason: String,
-}
-
-impl DeadLetter {
-    /// With as much of the reason as is kept.
-    #[must_use]
-    pub fn new(index: u64, kind: &str, reason: &str) -> Self {
-        let mut end = reason.len().min(REASON_BYTES_MAX);
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        let reason = reason.get(..end).unwrap_or_default().to_owned();
-        Self { index, kind: kind.to_owned(), reason }
-    }
-}
 
 /// A sink's dead letters.
 #[derive(Debug)]
@@ -162,13 +134,6 @@ mod tests {
         letters.replace(&[letter(6)]).unwrap();
         letters.add(vec![letter(9)]).unwrap();
         assert_eq!(DeadLetters::open(&path).unwrap().read().unwrap(), [letter(6), letter(9)]);
-    }
-
-    #[test]
-    fn a_long_reason_is_cut_at_a_character() {
-        let letter = DeadLetter::new(1, "x", &"é".repeat(REASON_BYTES_MAX));
-        assert_eq!(letter.reason.len(), REASON_BYTES_MAX);
-        assert_eq!(DeadLetter::new(1, "x", &format!("a{}", "é".repeat(REASON_BYTES_MAX))).reason.len(), 511);
     }
 
     #[test]

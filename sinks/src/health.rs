@@ -1,6 +1,6 @@
 //! How a sink does, for people and for metrics: numbers that anybody may read at any time.
 
-use serde::Serialize;
+use custody_core::delivery::Numbers;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -28,31 +28,6 @@ pub struct Ailing {
     pub since: Instant,
     /// What went wrong last.
     pub reason: String,
-}
-
-/// Its numbers at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Numbers {
-    /// Bytes that were confirmed, as they are on the wire.
-    pub bytes: u64,
-    /// Events that were confirmed.
-    pub confirmed: u64,
-    /// When the last confirmed event was appended, nanoseconds since the epoch; 0 before the first.
-    pub confirmed_appended: u64,
-    /// Dead letters.
-    pub dead_letters: u64,
-    /// Events in doubt that the destination had.
-    pub found: u64,
-    /// Events in doubt that were looked up.
-    pub looked_up: u64,
-    /// The first event that isn't confirmed.
-    pub next: u64,
-    /// Events that the destination refused.
-    pub rejected: u64,
-    /// Attempts that came to nothing.
-    pub retries: u64,
-    /// What doesn't work right now.
-    pub trouble: Option<String>,
 }
 
 impl Health {

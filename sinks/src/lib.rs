@@ -8,10 +8,13 @@ pub mod dead_letters;
 pub mod delivery;
 pub mod filter;
 pub mod health;
+pub mod http;
 pub mod item;
+pub mod loki;
 pub mod position;
 pub mod proof;
 pub mod redaction;
+pub mod secret;
 pub mod sink;
 #[cfg(test)]
 mod testing;

@@ -8,11 +8,10 @@ use crate::delivery::Control;
 use crate::item::Item;
 use crate::sink::{Held, Sink, Unproven, Window};
 use custody_core::clock::Nanos;
+use custody_core::delivery::{Report, Unshown};
 use custody_core::log::tree::leaf_hash;
 use custody_core::log::{Entry, Log, ReadError};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,81 +21,6 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// How often a window is asked for that can't be shown right now.
 const ATTEMPTS: u32 = 4;
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Findings of each kind that are listed; all are counted.
-const LISTED: usize = 1_000;
-
-/// What was found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// Up to which size of the log: a signed checkpoint's.
-    pub size: u64,
-    /// Events up to there that the sink lets through.
-    pub expected: u64,
-    /// Events that stand there, once and unaltered.
-    pub proven: u64,
-    /// Of those: without all of their bytes, so by index and leaf hash.
-    pub redacted: u64,
-    /// Dead letters, which the destination refused: known not to stand there.
-    pub rejected: u64,
-    /// Events that don't stand there.
-    pub missing: Findings,
-    /// Events that stand there otherwise than in the log.
-    pub altered: Findings,
-    /// Events that stand there more than once.
-    pub duplicated: Findings,
-    /// What stands there and isn't the log's, or not what the sink lets through.
-    pub extra: Findings,
-    /// Parts that the destination didn't show in full.
-    pub unproven: Vec<Unshown>,
-}
-
-/// One kind of finding.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Findings {
-    /// How many.
-    pub count: u64,
-    /// The first of them.
-    pub first: Vec<Finding>,
-}
-
-/// One of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// The event's index; none where a document claims none.
-    pub index: Option<u64>,
-    /// What is wrong.
-    pub what: String,
-}
-
-/// A part of the log of which the destination didn't show everything.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unshown {
-    /// From this index.
-    pub from: u64,
-    /// To this one, exclusive.
-    pub to: u64,
-    /// Why.
-    pub reason: String,
-}
-
-impl Findings {
-    fn add(&mut self, index: Option<u64>, what: impl Into<String>) {
-        self.count += 1;
-        if self.first.len() < LISTED {
-            self.first.push(Finding { index, what: what.into() });
-        }
-    }
-}
-
-impl Report {
-    /// Whether everything was shown and is right.
-    #[must_use]
-    pub fn is_proven(&self) -> bool {
-        let wrong = [&self.missing, &self.altered, &self.duplicated, &self.extra];
-        self.unproven.is_empty() && wrong.iter().all(|findings| findings.count == 0)
-    }
-}
-
 /// Compares everything below `size`, which a signed checkpoint covers. `told` hears how far it is.
 ///
 /// # Errors
@@ -297,18 +221,4 @@ async fn beyond<S: Sink>(control: &Control<S>, size: u64, since: Nanos, report: 
             report.unproven.push(Unshown { from: size, to: u64::MAX, reason });
         }
     }
-}
-
-/// The parts of the log that have to be delivered again so that nothing is missing.
-#[must_use]
-pub fn to_repair(report: &Report) -> Vec<Range<u64>> {
-    let mut ranges: Vec<Range<u64>> = Vec::new();
-    for index in report.missing.first.iter().filter_map(|finding| finding.index) {
-        match ranges.last_mut() {
-            // A few events that are there already cost one look.
-            Some(range) if index < range.end.saturating_add(100) => range.end = index + 1,
-            _ => ranges.push(index..index + 1),
-        }
-    }
-    ranges
 }

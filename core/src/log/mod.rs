@@ -85,7 +85,7 @@ pub struct Record {
 pub struct Receipt {
     /// The entry's index.
     pub index: u64,
-    /// When it was appended, by the log's clock; never decreases with the index.
+    /// When it was appended, by the log's clock; later than all before it.
     pub appended: Nanos,
     /// How many numbers of this producer's boot were skipped right before this one: a gap, to be told.
     pub gap: u64,
@@ -99,7 +99,7 @@ pub struct Receipt {
 pub struct Entry {
     /// Its index.
     pub index: u64,
-    /// When it was appended; never decreases with the index.
+    /// When it was appended; never decreases with the index, and grows with it in logs that this program wrote.
     pub appended: Nanos,
     /// The event's family.
     pub tag: u8,

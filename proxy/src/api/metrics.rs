@@ -5,6 +5,7 @@ use super::{Api, ApiContext, Caller, blocking};
 use axum::extract::State as Shared;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use custody_core::delivery::Numbers;
 use custody_core::log::cosigned::Health;
 use custody_core::log::{Distribution, SYNC_BOUNDS_NS, WRITE_BOUNDS_EVENTS};
 use std::fmt::Write as _;
@@ -153,6 +154,7 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
         &families,
     );
     cosignatures(&mut out, context);
+    deliveries(&mut out, &api)?;
     metric(&mut out, "custody_logins_total", "counter", "Password logins since the start.", &logins);
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out))
 }
@@ -178,6 +180,47 @@ fn cosignatures(out: &mut String, context: &ApiContext) {
     count(out, "custody_log_cosignatures_total", "Cosignatures since the start.", &made);
     let failed = each(&|health| Some(health.failures.load(Relaxed)));
     count(out, "custody_log_cosigning_failures_total", "Submissions that were not cosigned.", &failed);
+}
+
+/// How the sinks do.
+fn deliveries(out: &mut String, api: &Api) -> Result<(), ApiError> {
+    let mut sinks = Vec::new();
+    for sink in &api.context.sinks {
+        let numbers = sink.numbers();
+        let lag = super::sinks::lag(api, &numbers)?;
+        sinks.push((label("sink", sink.name()), numbers, lag));
+    }
+    let each = |value: &dyn Fn(&Numbers, (u64, u64)) -> u64| -> Vec<(String, u64)> {
+        sinks.iter().map(|(label, numbers, lag)| (label.clone(), value(numbers, *lag))).collect()
+    };
+    let gauges: [Gauge<'_>; 4] = [
+        ("custody_sink_lag_events", "Events that aren't delivered yet.", each(&|_, lag| lag.0)),
+        ("custody_sink_lag_seconds", "How old the oldest undelivered event is.", each(&|_, lag| lag.1)),
+        ("custody_sink_up", "1 while nothing is wrong.", each(&|sink, _| sink.trouble.is_none().into())),
+        ("custody_sink_dead_letters", "Events that were refused.", each(&|sink, _| sink.dead_letters)),
+    ];
+    for (name, help, values) in gauges {
+        metric(out, name, "gauge", help, &values);
+    }
+    let counters: [Gauge<'_>; 5] = [
+        (
+            "custody_sink_delivered_events_total",
+            "Events confirmed since the start.",
+            each(&|s, _| s.confirmed),
+        ),
+        ("custody_sink_delivered_bytes_total", "Bytes confirmed since the start.", each(&|s, _| s.bytes)),
+        ("custody_sink_rejected_events_total", "Events refused since the start.", each(&|s, _| s.rejected)),
+        ("custody_sink_retries_total", "Attempts that came to nothing.", each(&|s, _| s.retries)),
+        (
+            "custody_sink_looked_up_events_total",
+            "Events in doubt that were looked up.",
+            each(&|s, _| s.looked_up),
+        ),
+    ];
+    for (name, help, values) in counters {
+        metric(out, name, "counter", help, &values);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

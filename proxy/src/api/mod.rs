@@ -15,6 +15,7 @@ pub mod operate;
 mod proof;
 mod reading;
 mod sessions;
+mod sinks;
 mod state;
 pub mod tls;
 
@@ -35,6 +36,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use custody_core::clock::Clock;
+use custody_core::delivery::Running;
 use custody_core::event::Timestamp;
 use custody_core::log::{CosignedCheckpoints, Log, Producer};
 use custody_core::search::Search;
@@ -92,6 +94,8 @@ pub struct ApiContext {
     pub operations: Arc<dyn operate::Operations>,
     /// The newest cosigned checkpoint.
     pub cosigned: Arc<CosignedCheckpoints>,
+    /// Where the log's events are delivered to.
+    pub sinks: Vec<Arc<dyn Running>>,
     /// Who else may read all entries, by token.
     pub readers: Vec<Reader>,
 }
@@ -194,6 +198,9 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/log/{operation}", post(operate::operate))
         .route("/v1/consistency", get(proof::consistency))
         .route("/v1/commands/{name}", post(commands::command))
+        .route("/v1/sinks", get(sinks::list))
+        .route("/v1/sinks/{name}/dead-letters", get(sinks::dead_letters))
+        .route("/v1/sinks/{name}/{operation}", post(sinks::operate))
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/sessions/{id}", get(sessions::one))
         .route("/v1/sessions/{id}/recording", get(sessions::recording));

@@ -1,10 +1,11 @@
 //! What others may do with a delivery that runs.
 
 use super::Shared;
-use crate::dead_letters::DeadLetter;
 use crate::health::Health;
 use crate::position::PositionError;
+use crate::proof::prove;
 use crate::sink::Sink;
+use custody_core::delivery::{Asked, DeadLetter, Numbers, Report, Running};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -140,5 +141,39 @@ impl<S: Sink> Control<S> {
 
     fn stopped(&self) -> String {
         format!("the sink {} has stopped: see the daemon's log, and restart it", self.shared.name)
+    }
+}
+
+impl<S: Sink> Running for Control<S> {
+    fn name(&self) -> &str {
+        Control::name(self)
+    }
+
+    fn numbers(&self) -> Numbers {
+        self.health().numbers()
+    }
+
+    fn pause(&self, paused: bool) {
+        Control::pause(self, paused);
+    }
+
+    fn replay(&self, indexes: Range<u64>) -> Asked<'_, ()> {
+        Box::pin(Control::replay(self, indexes))
+    }
+
+    fn replaying(&self) -> Asked<'_, Option<Range<u64>>> {
+        Box::pin(Control::replaying(self))
+    }
+
+    fn redrive(&self) -> Asked<'_, usize> {
+        Box::pin(Control::redrive(self))
+    }
+
+    fn dead_letters(&self) -> Asked<'_, Vec<DeadLetter>> {
+        Box::pin(Control::dead_letters(self))
+    }
+
+    fn verify<'a>(&'a self, size: u64, told: Box<dyn FnMut(u64) + Send + 'a>) -> Asked<'a, Report> {
+        Box::pin(async move { prove(self, size, told).await.map_err(|error| error.to_string()) })
     }
 }

@@ -218,6 +218,12 @@ impl Run {
         self.task.await.unwrap().unwrap();
     }
 
+    async fn replayed(&self) {
+        while self.control.replaying().await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     async fn delivered(&self, story: &Story) {
         until("everything is delivered", || self.control.health().numbers().next == story.log.size()).await;
     }
@@ -299,7 +305,7 @@ async fn a_refusal_that_was_not_told_before_a_crash_is_told_after_it() {
     let directory = story.dir.path().join("sink");
     create_directories(&directory).unwrap();
     let mut letters = DeadLetters::open(&directory.join("dead-letters.ndjson")).unwrap();
-    drop(letters.add(vec![crate::dead_letters::DeadLetter::new(3, "log.sealed", "400")]).unwrap());
+    drop(letters.add(vec![custody_core::delivery::DeadLetter::new(3, "log.sealed", "400")]).unwrap());
     for _ in 0..2 {
         let run = start(&story, &store);
         run.delivered(&story).await;
@@ -361,7 +367,8 @@ async fn a_replay_sends_what_is_missing_and_a_redrive_what_was_refused() {
     assert_eq!((report.missing.count, report.rejected, report.is_proven()), (6, 1, false));
     assert!(run.control.replay(0..size + 1).await.unwrap_err().contains("only what is delivered"));
     run.control.replay(0..size).await.unwrap();
-    until("the replay is over", || store.times().len() as u64 == size - 1).await;
+    run.replayed().await;
+    assert_eq!(store.times().range(..size).count() as u64, size - 1);
     assert!(store.times().values().all(|times| *times == 1));
     assert_eq!(run.control.redrive().await.unwrap(), 1, "it is refused as before");
     run.stop().await;
@@ -377,8 +384,8 @@ async fn a_replay_sends_what_is_missing_and_a_redrive_what_was_refused() {
     drop(run.task.await);
     willing.hangs.store(false, Relaxed);
     let run = start(&story, &willing);
-    until("the replay is over", || willing.times().len() as u64 >= size - 1).await;
-    until("nothing is left of it", || true).await;
+    run.replayed().await;
+    assert_eq!(willing.times().range(..size).count() as u64, size, "what was refused before too");
     assert_eq!(run.control.redrive().await.unwrap(), 0);
     assert!(run.control.dead_letters().await.unwrap().is_empty());
     run.delivered(&story).await;
@@ -412,7 +419,7 @@ async fn tampering_is_named() {
         documents.retain(|document| document.index != 11);
     }
     let report = prove(&run.control, story.log.size(), |_| ()).await.unwrap();
-    let named = |findings: &crate::proof::Findings| {
+    let named = |findings: &custody_core::delivery::Findings| {
         findings.first.iter().map(|finding| finding.index.unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(named(&report.missing), [11]);
@@ -420,7 +427,7 @@ async fn tampering_is_named() {
     assert_eq!(named(&report.duplicated), [9]);
     assert!(named(&report.extra).contains(&4_000), "{report:?}");
     assert!(!report.is_proven());
-    assert_eq!(crate::proof::to_repair(&report), vec![Range { start: 11, end: 12 }]);
+    assert_eq!(report.to_repair(), vec![Range { start: 11, end: 12 }]);
     run.stop().await;
 }
 

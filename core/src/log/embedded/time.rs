@@ -1,4 +1,5 @@
-//! The log's own time: it never decreases, and doesn't follow a clock that leaps ahead.
+//! The log's own time: no two entries have the same, it grows with the index, and it doesn't follow a clock that leaps
+//! ahead. So an entry's time is its place too, wherever entries are sorted by time.
 //!
 //! A leap would be final: since time never decreases, one wrong minute in the year 2099 would stamp everything
 //! after it.
@@ -27,7 +28,8 @@ impl Timekeeper {
         Timekeeper { clock, last, trusted }
     }
 
-    /// The time for what is appended now, and by how much the clock is ahead if it isn't followed.
+    /// The time for what is appended now, later than all that was [`used`](Self::used); and by how much the clock is
+    /// ahead if it isn't followed.
     pub fn now(&mut self) -> (Nanos, Option<Duration>) {
         let (wall, monotonic) = (self.clock.wall(), self.clock.monotonic());
         let expected = self.trusted.0.saturating_add(monotonic.saturating_sub(self.trusted.1));
@@ -36,8 +38,13 @@ impl Timekeeper {
         if !leapt {
             self.trusted = (wall, monotonic);
         }
-        self.last = self.last.max(if leapt { expected } else { wall });
-        (self.last, leapt.then_some(ahead))
+        let next = Nanos(self.last.0.saturating_add(1));
+        (next.max(if leapt { expected } else { wall }), leapt.then_some(ahead))
+    }
+
+    /// An entry has this time: the next one's will be later.
+    pub fn used(&mut self, time: Nanos) {
+        self.last = self.last.max(time);
     }
 
     /// Somebody says that the clock is right.
@@ -74,13 +81,18 @@ mod tests {
     }
 
     #[test]
-    fn time_never_decreases() {
-        let (clock, mut keeper) = keeper(NOON.saturating_add(HOUR));
-        assert_eq!(keeper.now().0, NOON.saturating_add(HOUR), "the log is ahead of the clock");
+    fn time_grows_whatever_the_clock_does() {
+        let last = NOON.saturating_add(HOUR);
+        let (clock, mut keeper) = keeper(last);
+        let after = |nanos| Nanos(last.0 + nanos);
+        assert_eq!(keeper.now().0, after(1), "the log is ahead of the clock");
+        keeper.used(after(3));
         clock.set_wall(Nanos(5));
-        assert_eq!(keeper.now().0, NOON.saturating_add(HOUR));
+        assert_eq!(keeper.now().0, after(4));
         clock.advance(HOUR);
-        assert_eq!(keeper.now().0, NOON.saturating_add(HOUR));
+        assert_eq!(keeper.now().0, after(4));
+        keeper.used(Nanos(1));
+        assert_eq!(keeper.now().0, after(4));
     }
 
     #[test]

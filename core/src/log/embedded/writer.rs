@@ -131,6 +131,9 @@ impl Writer {
             self.stage(batch, first, appended, &mut staged);
         }
         let offsets = self.encode(first, appended, &staged);
+        if let Some(last) = staged.records.len().checked_sub(1) {
+            self.time.used(nth(appended, last as u64));
+        }
 
         if !self.buffer.is_empty() {
             // 2. Write. A crash from here to the end of the sync leaves any part of the bytes, in any order;
@@ -175,6 +178,7 @@ impl Writer {
         self.dedupe.settle();
         let shown = staged.records.into_iter().zip(offsets).zip(first..);
         let shown = shown.map(|((StagedRecord { record, leaf, .. }, offset), index)| {
+            let appended = nth(appended, index - first);
             let entry = Entry { index, appended, tag: record.tag, bytes: record.bytes };
             Shown { entry, leaf, offset }
         });
@@ -223,13 +227,17 @@ impl Writer {
     ) -> Result<Receipt, AppendError> {
         let producer = || record.producer.clone();
         match self.dedupe.judge(&record.producer) {
-            Number::New { gap } => Ok(Receipt::made(first + staged.len() as u64, appended, gap, false)),
+            Number::New { gap } => {
+                let position = staged.len() as u64;
+                Ok(Receipt::made(first + position, nth(appended, position), gap, false))
+            }
             Number::Backwards { last } => Err(AppendError::Backwards { producer: producer(), last }),
             Number::Known { index } => {
                 let (same, appended) = match index.checked_sub(first) {
                     Some(position) => {
                         let known = staged.get(position as usize);
-                        (known.is_some_and(|known| known.record.bytes == record.bytes), appended)
+                        let same = known.is_some_and(|known| known.record.bytes == record.bytes);
+                        (same, nth(appended, position))
                     }
                     None => {
                         let known = self.view.read(index, 1, 0);
@@ -261,7 +269,7 @@ impl Writer {
                 epoch: self.epoch,
                 index,
                 write_start: first,
-                appended,
+                appended: nth(appended, index - first),
                 seq: record.producer.seq,
                 boot: record.producer.boot,
                 producer: &record.producer.id,
@@ -396,4 +404,9 @@ impl Writer {
     fn path(&self) -> String {
         self.segment.path.display().to_string()
     }
+}
+
+/// The time of entry `position` of a write that began at `first`: each is a nanosecond later than the one before.
+fn nth(first: Nanos, position: u64) -> Nanos {
+    Nanos(first.0.saturating_add(position))
 }

@@ -1,0 +1,371 @@
+//! `custody sinks`: how the log's deliveries do, and what to do about them.
+
+use crate::client::Client;
+use crate::profile::Home;
+use crate::table;
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use custody_core::delivery::{DeadLetter, Findings, Numbers, Report};
+use futures_util::StreamExt as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::ops::Range;
+use std::time::Duration;
+
+/// Findings of each kind that are printed.
+const SHOWN: usize = 10;
+
+#[derive(Subcommand)]
+pub enum Sinks {
+    /// List sinks: how far each is, and what is wrong
+    Ls {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read a destination back, and prove that everything is there, once and unaltered
+    Verify {
+        /// The sink
+        name: String,
+        /// Up to this size of the log or this time; up to the newest checkpoint without it
+        #[arg(long, value_name = "SIZE|TIME")]
+        to: Option<String>,
+        /// Deliver again what is missing
+        #[arg(long)]
+        repair: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Deliver a part of the log once more; what is there already isn't sent
+    Replay {
+        /// The sink
+        name: String,
+        /// From this event or this time
+        #[arg(long, value_name = "INDEX|TIME")]
+        from: String,
+        /// Up to this event or this time, exclusive
+        #[arg(long, value_name = "INDEX|TIME")]
+        to: Option<String>,
+        /// Don't wait for its end
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Hold a sink: it delivers nothing until it is released
+    Pause {
+        /// The sink
+        name: String,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Let a held sink deliver again
+    Release {
+        /// The sink
+        name: String,
+    },
+    /// List dead letters: events that the destination refused for what they are
+    DeadLetters {
+        /// The sink
+        name: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send dead letters again
+    Redrive {
+        /// The sink
+        name: String,
+    },
+}
+
+#[derive(Args)]
+pub struct Reason {
+    /// Why
+    #[arg(long, default_value = "")]
+    reason: String,
+}
+
+#[derive(Deserialize)]
+struct Sink {
+    lag_events: u64,
+    lag_seconds: u64,
+    name: String,
+    #[serde(flatten)]
+    numbers: Numbers,
+    paused: Option<String>,
+    replaying: Option<Range<u64>>,
+}
+
+/// Does what was asked.
+pub async fn sinks(command: Sinks) -> anyhow::Result<()> {
+    let (client, _) = Client::logged_in(&Home::find()?)?;
+    match command {
+        Sinks::Ls { json } => list(&client, json).await,
+        Sinks::Verify { name, to, repair, json } => verify(&client, &name, to, repair, json).await,
+        Sinks::Replay { name, from, to, detach } => replay(&client, &name, &from, to, detach).await,
+        Sinks::Pause { name, reason } => {
+            let _: Value = post(&client, &name, "pause", &json!({ "reason": reason.reason })).await?;
+            println!("{name} is held: it delivers nothing until `custody sinks release {name}`.");
+            Ok(())
+        }
+        Sinks::Release { name } => {
+            let _: Value = post(&client, &name, "release", &json!({})).await?;
+            println!("{name} delivers again.");
+            Ok(())
+        }
+        Sinks::DeadLetters { name, json } => dead_letters(&client, &name, json).await,
+        Sinks::Redrive { name } => redrive(&client, &name).await,
+    }
+}
+
+async fn post<T: serde::de::DeserializeOwned>(
+    client: &Client,
+    name: &str,
+    operation: &str,
+    body: &Value,
+) -> anyhow::Result<T> {
+    client.post(&format!("/v1/sinks/{name}/{operation}"), body).await
+}
+
+async fn list(client: &Client, as_json: bool) -> anyhow::Result<()> {
+    let answer: Value = client.get_json("/v1/sinks", &[]).await?;
+    if as_json {
+        println!("{answer}");
+        return Ok(());
+    }
+    let sinks: Vec<Sink> = serde_json::from_value(answer)?;
+    let rows = sinks.into_iter().map(|sink| {
+        let state = match (&sink.paused, &sink.numbers.trouble, &sink.replaying) {
+            (Some(reason), ..) if reason.is_empty() => "held".to_owned(),
+            (Some(reason), ..) => format!("held: {reason}"),
+            (None, Some(trouble), _) => format!("TROUBLE: {trouble}"),
+            (None, None, Some(left)) => format!("replays {} to {}", left.start, left.end),
+            (None, None, None) => "delivers".to_owned(),
+        };
+        vec![
+            sink.name,
+            sink.numbers.next.to_string(),
+            sink.lag_events.to_string(),
+            format!("{} s", sink.lag_seconds),
+            sink.numbers.dead_letters.to_string(),
+            state,
+        ]
+    });
+    let header = ["sink", "next", "behind", "oldest", "dead letters", "state"];
+    table::print(&header, rows.collect(), "No sink is configured.");
+    Ok(())
+}
+
+/// An index as a number, and a time as the API has it.
+fn place(text: &str) -> anyhow::Result<Value> {
+    if let Ok(index) = text.parse::<u64>() {
+        return Ok(json!(index));
+    }
+    Ok(json!(crate::at::moment(text).map_err(anyhow::Error::msg)?))
+}
+
+/// A line of the answer to `verify`.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Told {
+    Compared { events: u64, of: u64 },
+    Report(Box<Report>),
+    Repairing(Vec<Range<u64>>),
+    Error(String),
+}
+
+async fn verify(
+    client: &Client,
+    name: &str,
+    to: Option<String>,
+    repair: bool,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let to = to.as_deref().map(place).transpose()?;
+    let body = json!({ "to": to, "repair": repair });
+    let response = client.send(&format!("/v1/sinks/{name}/verify"), &body).await?;
+    let bar = bar();
+    let (mut report, mut repairing) = (None, Vec::new());
+    let mut lines = Lines::default();
+    let mut pieces = response.bytes_stream();
+    while let Some(piece) = pieces.next().await {
+        for line in lines.feed(&piece.context("the answer broke off")?) {
+            match serde_json::from_slice(&line)? {
+                Told::Compared { events, of } => {
+                    bar.set_length(of);
+                    bar.set_position(events);
+                }
+                Told::Report(found) => report = Some(found),
+                Told::Repairing(ranges) => repairing = ranges,
+                Told::Error(reason) => bail!("{reason}"),
+            }
+        }
+    }
+    bar.finish_and_clear();
+    let report = report.context("the answer broke off before the report")?;
+    if as_json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{}", text(name, &report));
+    }
+    if !repairing.is_empty() {
+        let events: u64 = report.missing.first.len() as u64;
+        eprintln!(
+            "Delivering {events} missing events again; verify once more when `custody sinks ls` shows no replay."
+        );
+    }
+    if report.is_proven() { Ok(()) } else { bail!("{name} isn't proven") }
+}
+
+fn text(name: &str, report: &Report) -> String {
+    let mut out = String::new();
+    let mut say = |line: String| out.extend([line.as_str(), "\n"]);
+    let whole = report.proven - report.redacted;
+    say(format!("{name}, compared with the first {} events of the log", report.size));
+    say(format!("  proven      {} of {} ({whole} by all their bytes)", report.proven, report.expected));
+    if report.rejected > 0 {
+        say(format!("  refused     {}: custody sinks dead-letters {name}", report.rejected));
+    }
+    let mut list = |what: &str, findings: &Findings| {
+        if findings.count == 0 {
+            return;
+        }
+        say(format!("  {what:<11} {}", findings.count));
+        for finding in findings.first.iter().take(SHOWN) {
+            let index = finding.index.map_or_else(|| "-".to_owned(), |index| index.to_string());
+            say(format!("    {index}: {}", table::printable(&finding.what)));
+        }
+        if findings.count > SHOWN as u64 {
+            say(format!("    … and {} more", findings.count - SHOWN as u64));
+        }
+    };
+    list("MISSING", &report.missing);
+    list("ALTERED", &report.altered);
+    list("DUPLICATED", &report.duplicated);
+    list("EXTRA", &report.extra);
+    for unshown in report.unproven.iter().take(SHOWN) {
+        let to = if unshown.to == u64::MAX { "the end".to_owned() } else { unshown.to.to_string() };
+        say(format!("  NOT PROVEN  {} to {to}: {}", unshown.from, table::printable(&unshown.reason)));
+    }
+    out
+}
+
+/// Bytes as they come, cut into lines.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn feed(&mut self, piece: &[u8]) -> Vec<Vec<u8>> {
+        self.0.extend_from_slice(piece);
+        let mut lines = Vec::new();
+        while let Some(end) = self.0.iter().position(|byte| *byte == b'\n') {
+            let rest = self.0.split_off(end + 1);
+            lines.push(std::mem::replace(&mut self.0, rest));
+        }
+        lines
+    }
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} events, {eta} left") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+#[derive(Deserialize)]
+struct Replaying {
+    index: u64,
+    from: u64,
+    to: u64,
+}
+
+async fn replay(
+    client: &Client,
+    name: &str,
+    from: &str,
+    to: Option<String>,
+    detach: bool,
+) -> anyhow::Result<()> {
+    let to = to.as_deref().map(place).transpose()?;
+    let body = json!({ "from": place(from)?, "to": to });
+    let begun: Replaying = post(client, name, "replay", &body).await?;
+    println!(
+        "(event {}) Events {} to {} are delivered to {name} once more.",
+        begun.index, begun.from, begun.to
+    );
+    if detach {
+        return Ok(());
+    }
+    let bar = bar();
+    bar.set_length(begun.to - begun.from);
+    loop {
+        let sinks: Vec<Sink> = client.get_json("/v1/sinks", &[]).await?;
+        let sink = sinks.into_iter().find(|sink| sink.name == name).context("the sink is gone")?;
+        let Some(left) = sink.replaying else { break };
+        bar.set_position(left.start - begun.from);
+        if let Some(trouble) = sink.numbers.trouble {
+            bar.println(format!("{name}: {}", table::printable(&trouble)));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    bar.finish_and_clear();
+    println!("All of it is there.");
+    Ok(())
+}
+
+async fn dead_letters(client: &Client, name: &str, as_json: bool) -> anyhow::Result<()> {
+    let letters: Vec<DeadLetter> = client.get_json(&format!("/v1/sinks/{name}/dead-letters"), &[]).await?;
+    if as_json {
+        println!("{}", serde_json::to_string(&letters)?);
+        return Ok(());
+    }
+    let rows = letters.into_iter().map(|letter| vec![letter.index.to_string(), letter.kind, letter.reason]);
+    table::print(&["event", "type", "the destination says"], rows.collect(), "There are none.");
+    Ok(())
+}
+
+async fn redrive(client: &Client, name: &str) -> anyhow::Result<()> {
+    #[derive(Deserialize)]
+    struct Redriven {
+        count: usize,
+        left: usize,
+    }
+    let Redriven { count, left } = post(client, name, "redrive", &json!({})).await?;
+    println!("{} of {count} dead letters arrived, {left} are left.", count.saturating_sub(left));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_out_whole_however_they_come_in() {
+        let mut lines = Lines::default();
+        assert!(lines.feed(b"{\"a\"").is_empty());
+        assert_eq!(lines.feed(b":1}\n{}\n{"), [b"{\"a\":1}\n".to_vec(), b"{}\n".to_vec()]);
+    }
+
+    #[test]
+    fn a_report_names_what_is_wrong() {
+        let mut report = Report { size: 40, expected: 39, proven: 37, ..Report::default() };
+        report.missing.add(Some(11), "login.failed isn't there");
+        report.extra.add(None, "a document without an index of this log");
+        let text = text("loki", &report);
+        assert!(
+            text.contains("proven      37 of 39") && text.contains("11: login.failed isn't there"),
+            "{text}"
+        );
+        assert!(text.contains("EXTRA") && !text.contains("ALTERED"), "{text}");
+    }
+
+    #[test]
+    fn an_index_is_a_number_and_everything_else_a_time() {
+        assert_eq!(place("40").unwrap(), json!(40));
+        assert!(place("2026-11-25T09:00:00Z").unwrap().is_string());
+        assert!(place("yesterday").is_err());
+    }
+}

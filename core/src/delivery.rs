@@ -1,0 +1,192 @@
+//! What is known of deliveries: the words that sinks, the API and the client have in common.
+
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use std::pin::Pin;
+
+/// Findings of each kind that are listed; all are counted.
+pub const LISTED: usize = 1_000;
+/// The longest reason of a dead letter that is kept, in bytes: destinations like to repeat what they were sent.
+pub const REASON_BYTES_MAX: usize = 512;
+
+/// How a sink does at one moment: counted since the program started, but for the position.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numbers {
+    /// Bytes that were confirmed, as they are on the wire.
+    pub bytes: u64,
+    /// Events that were confirmed.
+    pub confirmed: u64,
+    /// When the last confirmed event was appended, nanoseconds since the epoch; 0 before the first.
+    pub confirmed_appended: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Events in doubt that the destination had.
+    pub found: u64,
+    /// Events in doubt that were looked up.
+    pub looked_up: u64,
+    /// The first event that isn't confirmed.
+    pub next: u64,
+    /// Events that the destination refused.
+    pub rejected: u64,
+    /// Attempts that came to nothing.
+    pub retries: u64,
+    /// What doesn't work right now.
+    pub trouble: Option<String>,
+}
+
+/// An event that a destination refused for what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLetter {
+    /// The event's index.
+    pub index: u64,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What the destination said.
+    pub reason: String,
+}
+
+impl DeadLetter {
+    /// With as much of the reason as is kept.
+    #[must_use]
+    pub fn new(index: u64, kind: &str, reason: &str) -> Self {
+        let mut end = reason.len().min(REASON_BYTES_MAX);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        let reason = reason.get(..end).unwrap_or_default().to_owned();
+        Self { index, kind: kind.to_owned(), reason }
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Up to which size of the log: a signed checkpoint's.
+    pub size: u64,
+    /// Events up to there that the sink lets through.
+    pub expected: u64,
+    /// Events that stand there, once and unaltered.
+    pub proven: u64,
+    /// Of those: without all of their bytes, so by index and leaf hash.
+    pub redacted: u64,
+    /// Dead letters, which the destination refused: known not to stand there.
+    pub rejected: u64,
+    /// Events that don't stand there.
+    pub missing: Findings,
+    /// Events that stand there otherwise than in the log.
+    pub altered: Findings,
+    /// Events that stand there more than once.
+    pub duplicated: Findings,
+    /// What stands there and isn't the log's, or not what the sink lets through.
+    pub extra: Findings,
+    /// Parts that the destination didn't show in full.
+    pub unproven: Vec<Unshown>,
+}
+
+/// One kind of finding.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    /// How many.
+    pub count: u64,
+    /// The first of them.
+    pub first: Vec<Finding>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The event's index; none where a document claims none.
+    pub index: Option<u64>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// A part of the log of which the destination didn't show everything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unshown {
+    /// From this index.
+    pub from: u64,
+    /// To this one, exclusive.
+    pub to: u64,
+    /// Why.
+    pub reason: String,
+}
+
+impl Findings {
+    /// Counts it, and lists it while there is room.
+    pub fn add(&mut self, index: Option<u64>, what: impl Into<String>) {
+        self.count += 1;
+        if self.first.len() < LISTED {
+            self.first.push(Finding { index, what: what.into() });
+        }
+    }
+}
+
+impl Report {
+    /// Whether everything was shown and is right.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        let wrong = [&self.missing, &self.altered, &self.duplicated, &self.extra];
+        self.unproven.is_empty() && wrong.iter().all(|findings| findings.count == 0)
+    }
+
+    /// The parts of the log that have to be delivered again so that nothing of what is listed is missing.
+    #[must_use]
+    pub fn to_repair(&self) -> Vec<Range<u64>> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for index in self.missing.first.iter().filter_map(|finding| finding.index) {
+            match ranges.last_mut() {
+                // A few events that are there already cost one look.
+                Some(range) if index < range.end.saturating_add(100) => range.end = index + 1,
+                _ => ranges.push(index..index + 1),
+            }
+        }
+        ranges
+    }
+}
+
+/// What a question to a delivery comes to; `Err` is one line.
+pub type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
+
+/// A delivery that runs, whatever its destination is: what the daemon and the API hold of it.
+pub trait Running: Send + Sync + 'static {
+    /// The sink's name.
+    fn name(&self) -> &str;
+    /// Its numbers.
+    fn numbers(&self) -> Numbers;
+    /// Holds it, or lets it go on. What is under way is finished.
+    fn pause(&self, paused: bool);
+    /// Delivers a part of the log once more; what the destination has of it isn't sent. Comes back when it has begun.
+    fn replay(&self, indexes: Range<u64>) -> Asked<'_, ()>;
+    /// What is left of a replay.
+    fn replaying(&self) -> Asked<'_, Option<Range<u64>>>;
+    /// Sends dead letters again; gives how many are left.
+    fn redrive(&self) -> Asked<'_, usize>;
+    /// The dead letters.
+    fn dead_letters(&self) -> Asked<'_, Vec<DeadLetter>>;
+    /// Reads the destination back and compares it with everything below `size`. `told` hears how far it is.
+    fn verify<'a>(&'a self, size: u64, told: Box<dyn FnMut(u64) + Send + 'a>) -> Asked<'a, Report>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_at_a_character() {
+        let letter = DeadLetter::new(1, "x", &"é".repeat(REASON_BYTES_MAX));
+        assert_eq!(letter.reason.len(), REASON_BYTES_MAX);
+        assert_eq!(DeadLetter::new(1, "x", &format!("a{}", "é".repeat(REASON_BYTES_MAX))).reason.len(), 511);
+    }
+
+    #[test]
+    fn what_is_missing_is_repaired_in_few_ranges() {
+        let mut report = Report::default();
+        for index in [3, 4, 90, 500] {
+            report.missing.add(Some(index), "gone");
+        }
+        assert_eq!(report.to_repair(), [3..91, 500..501]);
+    }
+}

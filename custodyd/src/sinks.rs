@@ -1,0 +1,131 @@
+//! The configured sinks: opens each, and lets it run until the stop. One that can't go on is told and stands still; the
+//! others and the log don't notice.
+
+use crate::data::DataDir;
+use anyhow::Context as _;
+use custody_core::clock::Clock;
+use custody_core::delivery::Running;
+use custody_core::log::{Log, Producer};
+use custody_core::state::follow::Replica;
+use custody_sinks::delivery::{Delivery, Parts};
+use custody_sinks::filter::Filter;
+use custody_sinks::loki::{self, Loki};
+use custody_sinks::redaction::{Redaction, Rule};
+use custody_sinks::secret::Secrets;
+use custody_sinks::sink::Sink;
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// `[[sink]]`: with one table that says what the destination is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Its name, of which its position and its dead letters have theirs.
+    pub name: String,
+    /// Which events it gets.
+    #[serde(default)]
+    pub filter: Filter,
+    /// What is taken out of them.
+    #[serde(default)]
+    pub redact: Vec<Rule>,
+    /// The name of the secret with which redacted values are hashed.
+    pub redaction_secret: Option<String>,
+    /// After how long without success it counts as stalled, in seconds.
+    #[serde(default = "default_stall_seconds")]
+    pub stall_seconds: u64,
+    /// Grafana Loki.
+    pub loki: Option<loki::Settings>,
+}
+
+const fn default_stall_seconds() -> u64 {
+    10
+}
+
+impl Settings {
+    /// Whether they make sense.
+    pub fn check(&self) -> Result<(), String> {
+        let named = |error| format!("sink {}: {error}", self.name);
+        if !custody_core::state::change::is_name(&self.name) {
+            return Err(format!(
+                "sink.name = \"{}\" must be 1 to 63 lower-case letters, digits, - _ or .",
+                self.name
+            ));
+        }
+        if self.stall_seconds == 0 {
+            return Err(named("stall_seconds must be 1 or more".to_owned()));
+        }
+        self.filter.check().map_err(named)?;
+        match &self.loki {
+            Some(loki) => loki.check().map_err(named),
+            None => Err(named("say where to: [sink.loki]".to_owned())),
+        }
+    }
+}
+
+/// What all sinks are given.
+pub struct Around<'a> {
+    pub data: &'a DataDir,
+    pub log: &'a Arc<dyn Log>,
+    pub producer: &'a Arc<Producer>,
+    pub replica: &'a Replica,
+    pub clock: &'a Arc<dyn Clock>,
+    pub stop: watch::Receiver<bool>,
+}
+
+/// A sink that runs, and its end.
+pub struct Started {
+    pub running: Arc<dyn Running>,
+    pub ended: JoinHandle<()>,
+}
+
+impl Around<'_> {
+    /// Starts a sink. What is wrong with its files is told here; what is wrong with its destination isn't wrong at the
+    /// start.
+    pub fn start(&self, settings: Settings) -> anyhow::Result<Started> {
+        let secrets = self.secrets();
+        match settings.loki.clone() {
+            Some(loki) => {
+                let sink = Loki::new(loki, secrets, self.log.origin(), Arc::clone(self.clock));
+                self.deliver(settings, sink)
+            }
+            None => anyhow::bail!("the sink {} has no destination", settings.name),
+        }
+    }
+
+    fn secrets(&self) -> Secrets {
+        Secrets::new(&self.data.sink_secrets())
+    }
+
+    fn deliver<S: Sink>(&self, settings: Settings, sink: S) -> anyhow::Result<Started> {
+        let name = settings.name.clone();
+        let key = match &settings.redaction_secret {
+            Some(secret) => Some(self.secrets().read(secret).map_err(anyhow::Error::msg)?),
+            None => None,
+        };
+        let key = key.as_ref().map(|key| key.as_bytes());
+        let redaction = Redaction::new(settings.redact, key).map_err(anyhow::Error::msg);
+        let delivery = Delivery::open(Parts {
+            sink: Arc::new(sink),
+            log: Arc::clone(self.log),
+            producer: Arc::clone(self.producer),
+            filter: settings.filter,
+            redaction: redaction.with_context(|| format!("the sink {name}"))?,
+            directory: self.data.sinks().join(&name),
+            stall: Duration::from_secs(settings.stall_seconds),
+            name: settings.name,
+        })
+        .with_context(|| format!("the sink {name}"))?;
+        let paused = self.replica.read(|state| state.sinks().paused(&name).is_some());
+        let (control, inbox) = delivery.control(paused);
+        let stop = self.stop.clone();
+        let ended = tokio::spawn(async move {
+            if let Err(error) = delivery.run(inbox, stop).await {
+                tracing::error!("the sink {name} has stopped, and goes on at the next start: {error}");
+            }
+        });
+        Ok(Started { running: Arc::new(control), ended })
+    }
+}

@@ -1,0 +1,388 @@
+//! Sinks: how they do, and what may be done with them. What changes something is decided, and an event before it takes
+//! effect; what a destination was found to hold is an event too.
+
+use super::error::ApiError;
+use super::reading::{Telling, about};
+use super::{Api, Caller, whole};
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State as Shared};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use custody_core::delivery::{DeadLetter, Numbers, Report, Running};
+use custody_core::event::sink::{Paused, RedriveBegun, Released, ReplayBegun, Verified};
+use custody_core::event::{EventData, Outcome, Target, Timestamp};
+use custody_core::log::{Durable, Log};
+use custody_core::policy::What;
+use custody_core::policy::request::Action;
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// The longest reason, in bytes.
+const REASON_BYTES_MAX: usize = 1024;
+/// How long a verification waits for a sink that isn't as far as the checkpoint.
+const CATCHING_UP: Duration = Duration::from_secs(10);
+/// How often a sink that is waited for is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A sink, as `GET /v1/sinks` has it.
+#[derive(Serialize)]
+pub struct Sink {
+    /// Events that aren't delivered yet.
+    lag_events: u64,
+    /// How old the oldest of them is, in seconds.
+    lag_seconds: u64,
+    name: String,
+    #[serde(flatten)]
+    numbers: Numbers,
+    /// Why somebody holds it.
+    paused: Option<String>,
+    /// What is left of a replay.
+    replaying: Option<Range<u64>>,
+}
+
+/// `GET /v1/sinks`
+pub async fn list(Shared(api): Shared<Arc<Api>>, caller: Caller) -> Result<Json<Vec<Sink>>, ApiError> {
+    api.read(&caller, What::ReadState, "sinks", "", Telling::Aggregated).await?;
+    let mut sinks = Vec::new();
+    for running in &api.context.sinks {
+        let (lag_events, lag_seconds) = lag(&api, &running.numbers())?;
+        let paused =
+            api.context.replica.read(|state| state.sinks().paused(running.name()).map(str::to_owned));
+        sinks.push(Sink {
+            lag_events,
+            lag_seconds,
+            name: running.name().to_owned(),
+            numbers: running.numbers(),
+            paused,
+            // One that has stopped replays nothing, and its trouble stands beside.
+            replaying: running.replaying().await.unwrap_or_default(),
+        });
+    }
+    Ok(Json(sinks))
+}
+
+/// How many events a sink is behind, and by how many seconds.
+pub(super) fn lag(api: &Api, numbers: &Numbers) -> Result<(u64, u64), ApiError> {
+    let log = &api.context.log;
+    let events = log.size().saturating_sub(numbers.next);
+    let oldest = if events == 0 { None } else { appended(&**log, numbers.next)? };
+    let now = api.now();
+    let seconds = oldest.map_or(0, |oldest| now.seconds().saturating_sub(oldest.seconds()));
+    Ok((events, seconds))
+}
+
+fn appended(log: &dyn Log, index: u64) -> Result<Option<Timestamp>, ApiError> {
+    let entries = log.read(index, 1, 0).map_err(|error| ApiError::failed("read the log", error))?;
+    Ok(entries.first().map(|entry| entry.appended.into()))
+}
+
+/// `GET /v1/sinks/{name}/dead-letters`
+pub async fn dead_letters(
+    Shared(api): Shared<Arc<Api>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<Json<Vec<DeadLetter>>, ApiError> {
+    api.read(&caller, What::ReadState, "dead-letters", &name, Telling::Aggregated).await?;
+    let letters = find(&api, &name)?.dead_letters().await;
+    letters.map(Json).map_err(ApiError::Unavailable)
+}
+
+/// Where in the log: an index, or a time of appending.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Place {
+    Index(u64),
+    Time(Timestamp),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Asked {
+    reason: String,
+    from: Option<Place>,
+    to: Option<Place>,
+    repair: bool,
+}
+
+/// What an operation did.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Done {
+    /// It is held, or released.
+    Held {
+        /// The event's index.
+        index: u64,
+        /// Whether it is held.
+        paused: bool,
+    },
+    /// A replay has begun.
+    Replaying {
+        /// The event's index.
+        index: u64,
+        /// The first event of it.
+        from: u64,
+        /// The index after the last.
+        to: u64,
+    },
+    /// Dead letters were sent again.
+    Redriven {
+        /// The event's index.
+        index: u64,
+        /// How many there were.
+        count: usize,
+        /// How many are left.
+        left: usize,
+    },
+}
+
+/// `POST /v1/sinks/{name}/{operation}`
+pub async fn operate(
+    Shared(api): Shared<Arc<Api>>,
+    caller: Caller,
+    Path((name, operation)): Path<(String, String)>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = whole(body).await?;
+    let asked: Asked = serde_json::from_slice(if body.is_empty() { b"{}" } else { &body })
+        .map_err(|error| ApiError::Invalid(format!("{operation}: {error}")))?;
+    if asked.reason.len() > REASON_BYTES_MAX || asked.reason.chars().any(char::is_control) {
+        return Err(ApiError::Invalid(format!("a reason is one line of at most {REASON_BYTES_MAX} bytes")));
+    }
+    let sink = find(&api, &name)?;
+    // What was begun is finished, also when the client goes away.
+    let task = tokio::spawn(async move {
+        match operation.as_str() {
+            "pause" => hold(&api, &caller, &*sink, asked.reason).await.map(answer),
+            "release" => release(&api, &caller, &*sink).await.map(answer),
+            "replay" => replay(&api, &caller, &*sink, asked).await.map(answer),
+            "redrive" => redrive(&api, &caller, &*sink).await.map(answer),
+            "verify" => verify(api, caller, sink, asked).await,
+            _ => Err(ApiError::Missing("there is no such operation: see docs/api.md".to_owned())),
+        }
+    });
+    task.await.map_err(|error| ApiError::failed("operated a sink", error))?
+}
+
+fn answer(done: Done) -> Response {
+    Json(done).into_response()
+}
+
+fn find(api: &Api, name: &str) -> Result<Arc<dyn Running>, ApiError> {
+    let sinks = &api.context.sinks;
+    sinks.iter().find(|sink| sink.name() == name).cloned().ok_or_else(|| {
+        let known: Vec<&str> = sinks.iter().map(|sink| sink.name()).collect();
+        ApiError::Missing(match known.as_slice() {
+            [] => format!("there is no sink {name}: none is configured"),
+            known => format!("there is no sink {name}: there are {}", known.join(", ")),
+        })
+    })
+}
+
+/// Appends the decision that allows it and what follows from it, in one batch, and waits until the state has both.
+async fn append<D: EventData>(
+    api: &Api,
+    caller: &Caller,
+    sink: &str,
+    data: D,
+) -> Result<Durable<D>, ApiError> {
+    let target = Target { kind: "sink".to_owned(), name: sink.to_owned(), ..Target::default() };
+    let what = What::Administer { action: Action::OperateSink, name: sink.to_owned() };
+    let decision = super::commands::allowed(api, caller, what, target.clone()).await?;
+    let draft = about(caller, data, target).cause(decision.id).outcome(Outcome::Success);
+    let (_decision, done) = api.context.producer.append((decision, draft)).await?;
+    api.context.replica.at_least(done.index()).await?;
+    Ok(done)
+}
+
+async fn hold(api: &Api, caller: &Caller, sink: &dyn Running, reason: String) -> Result<Done, ApiError> {
+    let _turn = api.changing.lock().await;
+    let done = append(api, caller, sink.name(), Paused { reason, sink: sink.name().to_owned() }).await?;
+    sink.pause(true);
+    Ok(Done::Held { index: done.index(), paused: true })
+}
+
+async fn release(api: &Api, caller: &Caller, sink: &dyn Running) -> Result<Done, ApiError> {
+    let _turn = api.changing.lock().await;
+    if api.context.replica.read(|state| state.sinks().paused(sink.name()).is_none()) {
+        return Err(ApiError::Conflict(format!("nobody holds the sink {}", sink.name())));
+    }
+    let done = append(api, caller, sink.name(), Released { sink: sink.name().to_owned() }).await?;
+    sink.pause(false);
+    Ok(Done::Held { index: done.index(), paused: false })
+}
+
+async fn replay(api: &Api, caller: &Caller, sink: &dyn Running, asked: Asked) -> Result<Done, ApiError> {
+    let delivered = sink.numbers().next;
+    let log = &api.context.log;
+    let from = asked.from.map_or(Ok(0), |place| index_at(&**log, &place))?;
+    let to = asked.to.map_or(Ok(delivered), |place| index_at(&**log, &place))?.min(delivered);
+    begin_replay(api, caller, sink, from..to).await
+}
+
+async fn begin_replay(
+    api: &Api,
+    caller: &Caller,
+    sink: &dyn Running,
+    indexes: Range<u64>,
+) -> Result<Done, ApiError> {
+    if indexes.is_empty() {
+        return Err(ApiError::Invalid(format!(
+            "there is nothing to replay: {} has come to event {}",
+            sink.name(),
+            sink.numbers().next
+        )));
+    }
+    if let Some(left) = sink.replaying().await.map_err(ApiError::Unavailable)? {
+        return Err(ApiError::Conflict(format!(
+            "a replay is under way, at event {}: wait for its end",
+            left.start
+        )));
+    }
+    let (from, to) = (indexes.start, indexes.end);
+    let done =
+        append(api, caller, sink.name(), ReplayBegun { from, sink: sink.name().to_owned(), to }).await?;
+    sink.replay(indexes).await.map_err(ApiError::Unavailable)?;
+    Ok(Done::Replaying { index: done.index(), from, to })
+}
+
+async fn redrive(api: &Api, caller: &Caller, sink: &dyn Running) -> Result<Done, ApiError> {
+    let count = sink.dead_letters().await.map_err(ApiError::Unavailable)?.len();
+    let begun = RedriveBegun { count: count as u64, sink: sink.name().to_owned() };
+    let done = append(api, caller, sink.name(), begun).await?;
+    let left = sink.redrive().await.map_err(ApiError::Unavailable)?;
+    Ok(Done::Redriven { index: done.index(), count, left })
+}
+
+/// A line of the answer to `verify`.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Told {
+    /// Compared so far.
+    Compared {
+        /// Events.
+        events: u64,
+        /// Of so many.
+        of: u64,
+    },
+    /// What was found.
+    Report(Box<Report>),
+    /// Ranges that are delivered again.
+    Repairing(Vec<Range<u64>>),
+    /// It came to nothing.
+    Error(String),
+}
+
+/// Reads the destination back. The answer is NDJSON: how far it is, and at the end the report.
+async fn verify(
+    api: Arc<Api>,
+    caller: Caller,
+    sink: Arc<dyn Running>,
+    asked: Asked,
+) -> Result<Response, ApiError> {
+    let what = What::Administer { action: Action::OperateSink, name: sink.name().to_owned() };
+    let target = Target { kind: "sink".to_owned(), name: sink.name().to_owned(), ..Target::default() };
+    let decision = super::commands::allowed(&api, &caller, what, target).await?;
+    let _durable = api.context.producer.append(decision).await?;
+    let signed = api.context.log.checkpoint().size();
+    let size = asked.to.map_or(Ok(signed), |place| index_at(&*api.context.log, &place))?;
+    if size > signed || size == 0 {
+        return Err(ApiError::Invalid(format!("only what is signed can be proved: events 1 to {signed}")));
+    }
+    let caught_up = async {
+        while sink.numbers().next < size {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    if tokio::time::timeout(CATCHING_UP, caught_up).await.is_err() {
+        let next = sink.numbers().next;
+        return Err(ApiError::Unavailable(format!(
+            "{} has only come to event {next} of {size}: wait for it, or verify up to there (to = {next})",
+            sink.name()
+        )));
+    }
+    let (sender, receiver) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let events = sender.clone();
+        let progress = Box::new(move |events_done| {
+            // Somebody who reads slowly sees fewer of them.
+            drop(events.try_send(line(&Told::Compared { events: events_done, of: size })));
+        });
+        let last = match sink.verify(size, progress).await {
+            Ok(report) => conclude(&api, &caller, &*sink, report, asked.repair).await,
+            Err(reason) => vec![Told::Error(reason)],
+        };
+        for told in last {
+            // Whoever asked may have gone.
+            drop(sender.send(line(&told)).await);
+        }
+    });
+    let lines = stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|line| (Ok::<_, Infallible>(line), receiver))
+    });
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+}
+
+/// Tells what was found, and has delivered again what is missing.
+async fn conclude(api: &Api, caller: &Caller, sink: &dyn Running, report: Report, repair: bool) -> Vec<Told> {
+    let verified = Verified {
+        altered: report.altered.count,
+        duplicated: report.duplicated.count,
+        expected: report.expected,
+        extra: report.extra.count,
+        missing: report.missing.count,
+        proven: report.is_proven(),
+        rejected: report.rejected,
+        sink: sink.name().to_owned(),
+        size: report.size,
+    };
+    let target = Target { kind: "sink".to_owned(), name: sink.name().to_owned(), ..Target::default() };
+    let draft = about(caller, verified, target).outcome(if report.is_proven() {
+        Outcome::Success
+    } else {
+        Outcome::Failure
+    });
+    if let Err(error) = api.context.producer.append(draft).await {
+        return vec![Told::Error(ApiError::from(error).to_string())];
+    }
+    let ranges = report.to_repair();
+    let mut told = Vec::new();
+    if repair && let (Some(first), Some(last)) = (ranges.first(), ranges.last()) {
+        // What stands there already isn't sent, so one range over all of them will do.
+        match begin_replay(api, caller, sink, first.start..last.end).await {
+            Ok(_) => told.push(Told::Repairing(ranges)),
+            Err(error) => told.push(Told::Error(error.to_string())),
+        }
+    }
+    told.insert(0, Told::Report(Box::new(report)));
+    told
+}
+
+fn line(told: &Told) -> Bytes {
+    // These types always have a JSON form.
+    let mut line = serde_json::to_vec(told).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}
+
+/// The index of the first event that was appended at that time or later.
+fn index_at(log: &dyn Log, place: &Place) -> Result<u64, ApiError> {
+    let time = match place {
+        Place::Index(index) => return Ok(*index),
+        Place::Time(time) => *time,
+    };
+    let (mut low, mut high) = (0, log.size());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match appended(log, middle)? {
+            Some(appended) if appended < time => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}

@@ -1,0 +1,308 @@
+//! Destinations that speak HTTP: credentials and authorities that are read anew, and what an answer means.
+
+use crate::secret::Secrets;
+use crate::sink::Trouble;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde::Deserialize;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+const CONNECT: Duration = Duration::from_secs(5);
+/// The longest answer that is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// What is told of an answer that wasn't expected, in characters.
+const REASON_CHARS_MAX: usize = 300;
+
+/// Where a destination is and what it wants to be shown.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// Its address, `https://…` or `http://…`.
+    pub url: String,
+    /// A PEM file with the authorities that its certificate is checked against; the machine's own without one.
+    pub ca: Option<PathBuf>,
+    /// What it wants to be shown.
+    pub auth: Option<Auth>,
+}
+
+/// What a destination wants to be shown. The secrets themselves lie in the secret store, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Auth {
+    /// User and password.
+    Basic {
+        /// The user.
+        user: String,
+        /// The password's name.
+        secret: String,
+    },
+    /// `Authorization: Bearer …`
+    Bearer {
+        /// The token's name.
+        secret: String,
+    },
+    /// `Authorization: ApiKey …`, as Elasticsearch has it.
+    ApiKey {
+        /// The key's name.
+        secret: String,
+    },
+    /// `Authorization: Splunk …`
+    Splunk {
+        /// The token's name.
+        secret: String,
+    },
+}
+
+impl Endpoint {
+    /// Whether it can be one.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        match reqwest::Url::parse(&self.url) {
+            Ok(url) if !matches!(url.scheme(), "http" | "https") => {
+                Err(format!("url = \"{}\" must begin with https:// or http://", self.url))
+            }
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                Err("the url holds a user or a password: put it into the secret store and name it in auth"
+                    .into())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("url = \"{}\": {error}", self.url)),
+        }
+    }
+}
+
+/// Speaks to one endpoint.
+pub struct Http {
+    endpoint: Endpoint,
+    secrets: Secrets,
+    /// The client, and the file of authorities that it was made with.
+    client: Mutex<Option<(Stamp, Client)>>,
+}
+
+/// What shows that a file is another one: when it was changed, and how long it is.
+type Stamp = Option<(SystemTime, u64)>;
+
+/// A whole answer.
+pub struct Answered {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+impl Http {
+    /// To that endpoint.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, secrets: Secrets) -> Self {
+        Self { endpoint, secrets, client: Mutex::new(None) }
+    }
+
+    /// The endpoint's address, without a slash at its end.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.endpoint.url.trim_end_matches('/')
+    }
+
+    /// Begins a request to `path`, which begins with a slash.
+    ///
+    /// # Errors
+    /// [`Trouble::Denied`] when a file or a secret isn't as it should be.
+    pub fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Trouble> {
+        let denied = |reason| Trouble::Denied { reason };
+        let client = self.client().map_err(denied)?;
+        let request = client.request(method, format!("{}{path}", self.url()));
+        let secret = |name: &str| self.secrets.read(name).map_err(denied);
+        Ok(match &self.endpoint.auth {
+            None => request,
+            Some(Auth::Basic { user, secret: name }) => request.basic_auth(user, Some(&*secret(name)?)),
+            Some(Auth::Bearer { secret: name }) => request.bearer_auth(&*secret(name)?),
+            Some(Auth::ApiKey { secret: name }) => {
+                request.header("authorization", format!("ApiKey {}", &*secret(name)?))
+            }
+            Some(Auth::Splunk { secret: name }) => {
+                request.header("authorization", format!("Splunk {}", &*secret(name)?))
+            }
+        })
+    }
+
+    /// Sends it and reads the whole answer.
+    ///
+    /// # Errors
+    /// [`Trouble::Refused`] when there was no connection, and [`Trouble::Unclear`] when it broke.
+    pub async fn answer(&self, request: RequestBuilder) -> Result<Answered, Trouble> {
+        let mut response = request.send().await.map_err(|error| trouble(&error))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| trouble(&error))? {
+            if body.len() + piece.len() > ANSWER_BYTES_MAX {
+                return Err(Trouble::Unclear { reason: "its answer is too long".to_owned() });
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(Answered { status, headers, body })
+    }
+
+    /// The client, made anew when the file of authorities has changed.
+    fn client(&self) -> Result<Client, String> {
+        let mut kept = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let ca = self.endpoint.ca.as_deref();
+        let stamp = ca.map(stamp).transpose().map_err(|error| named(ca, &error.to_string()))?;
+        if let Some((made_with, client)) = &*kept
+            && *made_with == stamp
+        {
+            return Ok(client.clone());
+        }
+        let client = build(ca)?;
+        *kept = Some((stamp, client.clone()));
+        Ok(client)
+    }
+}
+
+fn stamp(path: &Path) -> io::Result<(SystemTime, u64)> {
+    let metadata = std::fs::metadata(path)?;
+    Ok((metadata.modified()?, metadata.len()))
+}
+
+fn named(ca: Option<&Path>, reason: &str) -> String {
+    format!("{}: {reason}", ca.unwrap_or(Path::new("the HTTP client")).display())
+}
+
+fn build(ca: Option<&Path>) -> Result<Client, String> {
+    let mut builder = Client::builder()
+        .connect_timeout(CONNECT)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("custody/", env!("CARGO_PKG_VERSION")));
+    if let Some(path) = ca {
+        let pem = std::fs::read(path).map_err(|error| named(ca, &error.to_string()))?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+            .ok()
+            .filter(|certificates| !certificates.is_empty())
+            .ok_or_else(|| named(ca, "no PEM certificate in it"))?;
+        builder = builder.tls_certs_only(certificates);
+    }
+    builder.build().map_err(|error| named(ca, &in_one_line(&error)))
+}
+
+fn trouble(error: &reqwest::Error) -> Trouble {
+    let reason = in_one_line(error);
+    if error.is_connect() {
+        Trouble::Refused { reason, retry_after: None }
+    } else if error.is_builder() {
+        Trouble::Denied { reason }
+    } else {
+        Trouble::Unclear { reason }
+    }
+}
+
+/// The innermost reason.
+fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut root = error;
+    while let Some(cause) = root.source() {
+        root = cause;
+    }
+    root.to_string().replace('\n', " ")
+}
+
+impl Answered {
+    /// What the status means where a destination gives it no meaning of its own: a request that wasn't understood is one
+    /// event's fault.
+    #[must_use]
+    pub fn trouble(&self) -> Trouble {
+        let reason = self.reason();
+        match self.status {
+            StatusCode::TOO_MANY_REQUESTS => {
+                Trouble::Refused { reason, retry_after: retry_after(&self.headers) }
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+                Trouble::Denied { reason }
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => Trouble::TooLarge { reason },
+            status if status.is_client_error() => Trouble::Poisoned { reason },
+            // Somebody in between may say so of a request that arrived.
+            _ => Trouble::Unclear { reason },
+        }
+    }
+
+    /// The status and the beginning of the body, in one line.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body);
+        let text: String =
+            text.chars().take(REASON_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        format!("HTTP {}: {}", self.status.as_u16(), text.trim())
+    }
+}
+
+/// Seconds, as RFC 9110 (10.2.3) has it. The form with a date needs two clocks that agree, and is passed over.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(status: u16, body: &str) -> Answered {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, "7".parse().unwrap());
+        Answered { status: StatusCode::from_u16(status).unwrap(), headers, body: body.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn what_a_status_means() {
+        let refused = answered(429, "slow\ndown").trouble();
+        assert_eq!(refused.retry_after(), Some(Duration::from_secs(7)));
+        assert_eq!(refused.to_string(), "HTTP 429: slow down");
+        assert!(matches!(answered(413, "").trouble(), Trouble::TooLarge { .. }));
+        assert!(matches!(answered(401, "").trouble(), Trouble::Denied { .. }));
+        assert!(matches!(answered(400, "").trouble(), Trouble::Poisoned { .. }));
+        assert!(matches!(answered(503, "").trouble(), Trouble::Unclear { .. }));
+        assert!(answered(500, &"é".repeat(9_999)).reason().chars().count() < 400);
+    }
+
+    #[test]
+    fn a_url_with_a_password_is_refused() {
+        let endpoint = |url: &str| Endpoint { url: url.into(), ca: None, auth: None };
+        assert!(endpoint("https://a.example/x").check().is_ok());
+        for (wrong, says) in [
+            ("https://u:p@a.example", "secret store"),
+            ("ftp://a.example", "must begin"),
+            ("a.example", "url ="),
+        ] {
+            assert!(endpoint(wrong).check().unwrap_err().contains(says), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn no_connection_means_that_nothing_arrived() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dir = tempfile::tempdir().unwrap();
+        let endpoint = Endpoint { url: format!("http://127.0.0.1:{port}/"), ca: None, auth: None };
+        let http = Http::new(endpoint, Secrets::new(dir.path()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let request = http.request(Method::GET, "/x").unwrap();
+        let answer = runtime.block_on(http.answer(request)).err().unwrap();
+        assert!(matches!(answer, Trouble::Refused { .. }), "{answer}");
+    }
+
+    #[test]
+    fn a_secret_that_is_missing_is_for_a_person_to_mend() {
+        let dir = tempfile::tempdir().unwrap();
+        let auth = Some(Auth::Bearer { secret: "token".into() });
+        let endpoint = Endpoint { url: "http://127.0.0.1:1".into(), ca: None, auth };
+        let http = Http::new(endpoint, Secrets::new(dir.path()));
+        let error = http.request(Method::GET, "/").err().unwrap();
+        assert!(matches!(&error, Trouble::Denied { reason } if reason.contains("custodyd secret put token")));
+        Secrets::new(dir.path()).put("token", "t").unwrap();
+        let request = http.request(Method::GET, "/").unwrap().build().unwrap();
+        assert_eq!(request.headers()["authorization"], "Bearer t");
+    }
+}

@@ -1,0 +1,96 @@
+//! What Loki answers to a question for lines.
+
+use crate::sink::Held;
+use custody_core::clock::Nanos;
+use custody_core::event::hex::hash_from_hex;
+use custody_core::log::Hash;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// Lines in no order.
+#[derive(Debug)]
+pub struct Page {
+    pub lines: Vec<Line>,
+}
+
+/// One line.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub time: Nanos,
+    pub text: String,
+    pub metadata: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Response {
+    status: String,
+    data: Data,
+    #[serde(default)]
+    warnings: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Data {
+    result_type: String,
+    result: Vec<Stream>,
+}
+
+#[derive(Deserialize)]
+struct Stream {
+    values: Vec<Value>,
+}
+
+/// `[time, line]`, or `[time, line, {structuredMetadata, parsed}]`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Value {
+    With(String, String, Categories),
+    Bare(String, String),
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Categories {
+    structured_metadata: BTreeMap<String, String>,
+}
+
+/// Reads an answer; one that says that it isn't whole is none.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse(body: &[u8]) -> Result<Page, String> {
+    let response: Response =
+        serde_json::from_slice(body).map_err(|error| format!("its answer can't be read: {error}"))?;
+    if response.status != "success" || response.data.result_type != "streams" {
+        return Err("its answer isn't one to a question for lines".to_owned());
+    }
+    if let Some(warning) = response.warnings.as_ref().and_then(|warnings| warnings.first()) {
+        return Err(format!("its answer isn't whole: {warning}"));
+    }
+    let values = response.data.result.into_iter().flat_map(|stream| stream.values);
+    let lines: Result<Vec<Line>, String> = values.map(Line::new).collect();
+    Ok(Page { lines: lines? })
+}
+
+impl Line {
+    fn new(value: Value) -> Result<Self, String> {
+        let (time, text, metadata) = match value {
+            Value::With(time, text, categories) => (time, text, categories.structured_metadata),
+            Value::Bare(time, text) => (time, text, BTreeMap::new()),
+        };
+        let time = time.parse().map_err(|_| "a line of it has no time".to_owned())?;
+        Ok(Self { time: Nanos(time), text, metadata })
+    }
+
+    /// What it claims, where it doesn't claim to be of another log.
+    pub fn held(self, origin: &str) -> Option<Held> {
+        let get = |name: &str| self.metadata.get(name).map(String::as_str);
+        if get("log_origin").is_some_and(|claimed| claimed != origin) {
+            return None;
+        }
+        let index = get("log_origin").and(get("log_index")).and_then(|index| index.parse().ok());
+        let leaf = get("log_leaf").and_then(hash_from_hex).map(Hash);
+        Some(Held { index, leaf, appended: Some(self.time), original: Some(self.text.into_bytes()) })
+    }
+}

@@ -1,0 +1,104 @@
+//! What goes to Loki and what comes back, without Loki: tests/sinks has the real one.
+
+use super::*;
+use custody_core::clock::SystemClock;
+use custody_core::event::TYPES;
+use custody_core::log::Entry;
+use loki_api::logproto::PushRequest;
+use loki_api::prost::Message as _;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+fn loki() -> Loki {
+    let endpoint = Endpoint { url: "http://127.0.0.1:1".into(), ca: None, auth: None };
+    let settings = Settings { endpoint, tenant: None, job: "custody".into() };
+    Loki::new(
+        settings,
+        Secrets::new(std::path::Path::new("/nowhere")),
+        "custody.test/log",
+        Arc::new(SystemClock),
+    )
+}
+
+fn item(index: u64, tag: u8, bytes: &[u8]) -> Item {
+    Item::new(Entry { index, appended: Nanos(1_764_000_000_123_456_789 + index), tag, bytes: bytes.into() })
+}
+
+fn decoded(entries: Vec<LokiEntry<'_>>) -> PushRequest {
+    let bytes = encode_push(entries.into_iter()).unwrap();
+    let bytes = snap::raw::Decoder::new().decompress_vec(&bytes).unwrap();
+    PushRequest::decode(bytes.as_slice()).unwrap()
+}
+
+#[test]
+fn every_type_of_event_goes_into_one_of_few_streams() {
+    let loki = loki();
+    let mut labels = BTreeSet::new();
+    for (index, info) in (0..).zip(TYPES) {
+        let bytes = (info.example)().unwrap();
+        let encoded = loki.encode(&item(index, info.family.tag(), &bytes)).unwrap();
+        let request = decoded(vec![LokiEntry { labels: encoded.labels.clone(), bytes: &encoded.entry }]);
+        let entry = &request.streams[0].entries[0];
+        assert_eq!(entry.line.as_bytes(), bytes);
+        assert_eq!(entry.timestamp.as_ref().unwrap().nanos as u64, 123_456_789 + index);
+        labels.insert(encoded.labels);
+    }
+    assert!(labels.len() <= 16, "{labels:?}");
+    let stranger = br#"{"type":"galaxy.formed"}"#;
+    assert!(loki.encode(&item(1, 99, stranger)).unwrap().labels.contains("family=\"other\""));
+}
+
+#[test]
+fn what_is_old_has_a_stream_for_each_hour() {
+    let loki = loki();
+    let labels = loki.backfill_labels(Nanos(1_764_000_000_123_456_789));
+    assert_eq!(labels, r#"{hour="2025-11-24T16", job="custody", origin="backfill"}"#);
+}
+
+#[test]
+fn long_values_are_cut_at_a_character_and_empty_ones_left_out() {
+    let mut text = "é".repeat(2_000);
+    cut(&mut text);
+    assert_eq!(text.len(), VALUE_BYTES_MAX);
+    let bytes = (TYPES[0].example)().unwrap();
+    assert!(metadata(&item(0, 1, &bytes), "o").iter().all(|(_, value)| !value.is_empty()));
+}
+
+#[test]
+fn an_answer_that_is_not_whole_is_none() {
+    let answer = |more: &str| {
+        format!(
+            r#"{{"status":"success","data":{{"resultType":"streams","result":[{{"stream":{{}},"values":[
+                ["5","{{}}",{{"structuredMetadata":{{"log_index":"3","log_origin":"custody.test/log"}}}}],
+                ["6","x",{{}}],["7","y",{{"structuredMetadata":{{"log_origin":"other"}}}}],["8","z"]]}}]}}{more}}}"#
+        )
+    };
+    let page = parse(answer("").as_bytes()).unwrap();
+    let held: Vec<Held> = page.lines.into_iter().filter_map(|line| line.held("custody.test/log")).collect();
+    assert_eq!(held.iter().map(|held| held.index).collect::<Vec<_>>(), [Some(3), None, None]);
+    assert_eq!(held[0].appended, Some(Nanos(5)));
+    assert!(parse(answer(r#","warnings":["partial"]"#).as_bytes()).is_err());
+    assert!(parse(b"{}").is_err());
+    assert!(parse(br#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#).is_err());
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_line_it_comes_back(
+        line in ".{0,200}", values in prop::collection::vec(".{0,40}", 0..6), times in prop::collection::vec(any::<u32>(), 1..9)
+    ) {
+        let metadata: Vec<(&str, String)> = values.iter().map(|value| ("name", value.clone())).collect();
+        let entries: Vec<Vec<u8>> =
+            times.iter().map(|time| encode_entry(Nanos(u64::from(*time) * 1_000_003), &line, &metadata)).collect();
+        let request = decoded(
+            entries.iter().map(|bytes| LokiEntry { labels: "{a=\"b\"}".into(), bytes }).collect(),
+        );
+        prop_assert_eq!(request.streams.len(), 1);
+        prop_assert_eq!(request.streams[0].entries.len(), times.len());
+        for (entry, time) in request.streams[0].entries.iter().zip(times) {
+            prop_assert_eq!(&entry.line, &line);
+            let got = entry.timestamp.as_ref().unwrap();
+            prop_assert_eq!(got.seconds as u64 * 1_000_000_000 + got.nanos as u64, u64::from(time) * 1_000_003);
+        }
+    }
+}
