@@ -4,27 +4,32 @@
 #
 #   setup/install.sh                  everything
 #   setup/install.sh --programs       only what the demo needs
+#   setup/install.sh --packages       only Debian's packages; the rest takes minutes the first time (setup/beside.sh)
 #   setup/install.sh --print-python   prints where the Python environment lies, and does nothing else
 #   setup/install.sh --print-go       prints where the Go tools lie, and does nothing else
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# shellcheck source=setup/cache.sh
+source "$here/cache.sh"
+# shellcheck source=setup/java/jdk.sh
+source "$here/java/jdk.sh"
 
 fail() {
   printf 'setup: %s\n' "$*" >&2
   exit 1
 }
 
-# Outside the work tree and named by what is in it: a changed list makes a new one, a fresh clone finds the old one.
 requirements=$here/requirements.txt
-hash=$(sha256sum "$requirements" | cut -c1-16)
-environment=${XDG_CACHE_HOME:-$HOME/.cache}/custody/python-$hash
+cached python "$requirements"
+environment=$REPLY
 
 # Verifiers, a witness and another log by others, and our two small programs on their libraries: named by all they are
 # built from, so that a stale one can't be run.
 proof=$here/../tests/proof
 verify=$here/../docs/verify/go
-hash=$(cat "$proof"/go.{mod,sum} "$proof"/*.go "$verify"/go.{mod,sum} "$verify"/*.go | sha256sum | cut -c1-16)
-go_tools=${XDG_CACHE_HOME:-$HOME/.cache}/custody/go-$hash
+cached go "$proof"/go.{mod,sum} "$proof"/*.go "$verify"/go.{mod,sum} "$verify"/*.go
+go_tools=$REPLY
 
 case ${1:-} in
   --print-python)
@@ -53,6 +58,17 @@ done
 command -v cmake >/dev/null || missing+=(cmake)
 if [[ ${1:-} != --programs ]]; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  for program in mvn:maven kcat:kcat rsyslogd:rsyslog; do
+    command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
+  done
+  for module in lmnsd_gtls:gnutls lmnsd_ossl:openssl omelasticsearch:elasticsearch omkafka:kafka; do
+    compgen -G "/usr/lib/*/rsyslog/${module%:*}.so" >/dev/null || missing+=("rsyslog-${module#*:}")
+  done
+  for server in "${!jdk_of[@]}"; do
+    jdk_for "$server" && continue
+    # What isn't Debian's either is said when that server is fetched.
+    if jdk_package "$server"; then missing+=("$REPLY"); fi
+  done
 fi
 if ((${#missing[@]})); then
   command -v apt-get >/dev/null || fail "not there, and no apt-get to install it: ${missing[*]}"
@@ -76,7 +92,7 @@ if ((${#missing[@]})); then
   [[ -z $policy ]] || rm -f "$policy"
 fi
 
-[[ ${1:-} != --programs ]] || exit 0
+[[ ${1:-} != --programs && ${1:-} != --packages ]] || exit 0
 
 if [[ ! -e $environment/complete ]]; then
   printf 'setup: making the Python environment %s\n' "$environment" >&2
@@ -88,16 +104,14 @@ if [[ ! -e $environment/complete ]]; then
   touch "$environment/complete"
 fi
 
-if [[ ! -e $go_tools/complete ]]; then
+build_go_tools() {
+  local tools
   command -v go >/dev/null || fail "go is not there: install Go $(sed -n 's/^go //p' "$proof/go.mod") or later and put it on PATH"
-  printf 'setup: building the Go tools %s\n' "$go_tools" >&2
-  mkdir -p "$(dirname "$go_tools")"
-  made=$(mktemp -d "$go_tools.XXXXXX")
-  trap 'rm -rf "$made"' EXIT
   mapfile -t tools < <(cd "$proof" && go list tool)
-  (cd "$proof" && CGO_ENABLED=0 go build -o "$made/" "${tools[@]}" .)
-  (cd "$verify" && CGO_ENABLED=0 go build -o "$made/" .)
-  touch "$made/complete"
-  # Moved into place whole. Whoever built the same at the same time may have been first, and his are as good.
-  mv -T "$made" "$go_tools" 2>/dev/null || [[ -e $go_tools/complete ]]
-fi
+  (cd "$proof" && CGO_ENABLED=0 go build -o "$1/" "${tools[@]}" .)
+  (cd "$verify" && CGO_ENABLED=0 go build -o "$1/" .)
+}
+make_once "$go_tools" build_go_tools
+
+"$here/java/install.sh"
+"$here/loki/install.sh"

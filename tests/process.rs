@@ -6,7 +6,10 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{LazyLock, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 /// A server that runs as long as this value lives.
@@ -24,6 +27,21 @@ impl Running {
     #[must_use]
     pub fn start(name: &str, command: &mut Command) -> Self {
         let child = command.spawn().unwrap_or_else(|e| panic!("{name} can't be started: {e}"));
+        Self { child, name: name.to_owned() }
+    }
+
+    /// Starts a server that must not outlive this process, however that ends: tests share servers in a `static`, which
+    /// is never dropped. The kernel kills it (prctl(2), `PR_SET_PDEATHSIG`, by way of setpriv(1)). It has a process group
+    /// of its own, so that a Ctrl-C is for the tests only.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    #[must_use]
+    pub fn start_bound(name: &str, program: &Path, complete: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program).process_group(0);
+        complete(&mut command);
+        let child = spawn_for_good(command).unwrap_or_else(|e| panic!("{name} can't be started: {e}"));
         Self { child, name: name.to_owned() }
     }
 
@@ -87,6 +105,25 @@ impl Drop for Running {
     }
 }
 
+/// Spawns from a thread that ends with this process: the kernel takes the end of the thread that made a child for the
+/// end of its parent, and each test has a thread of its own.
+fn spawn_for_good(command: Command) -> std::io::Result<Child> {
+    type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
+    static SPAWNER: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
+        let (orders, incoming) = mpsc::channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, answer) in incoming {
+                // Whoever ordered waits for it.
+                drop(answer.send(command.spawn()));
+            }
+        });
+        orders
+    });
+    let (answer, spawned) = mpsc::channel();
+    SPAWNER.send((command, answer)).expect("its thread never ends");
+    spawned.recv().expect("it answers")
+}
+
 /// Sends a signal to a process that may be gone already.
 pub fn send(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
@@ -95,14 +132,25 @@ pub fn send(pid: u32, signal: Signal) {
     }
 }
 
-/// A port of loopback that was free a moment ago. Whoever uses it checks by process id that the listener is his.
+/// A port of loopback that nobody listens on, and that this process hasn't given out yet. Whoever uses it checks by
+/// process id that the listener is his. It lies below those that the kernel takes for outgoing connections: a server that
+/// is killed and started again finds it free, and a client that knocks meanwhile isn't connected with itself.
 ///
 /// # Panics
 /// When there is none.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("a listener has an address").port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("no other thread has panicked here");
+    let mut random = std::iter::repeat_with(|| uuid::Uuid::new_v4().as_u64_pair().0);
+    let port = random
+        .by_ref()
+        .take(1000)
+        .filter_map(|number| u16::try_from(10_000 + number % 22_000).ok())
+        .find(|port| !given.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("loopback has a free port");
+    given.insert(port);
+    port
 }
 
 /// Whether process `pid` holds a listening TCP socket on `port`.
