@@ -6,7 +6,7 @@
 
 use crate::delivery::Control;
 use crate::item::Item;
-use crate::sink::{Held, Sink, Unproven, Window};
+use crate::sink::{Found, Held, Sink, Unproven, Window};
 use custody_core::clock::Nanos;
 use custody_core::delivery::{Report, Unshown};
 use custody_core::log::tree::leaf_hash;
@@ -46,7 +46,7 @@ pub async fn prove<S: Sink>(
         let to = next + entries.len() as u64;
         let window = Window { indexes: next..to, appended: since..until };
         match shown(control, &window).await {
-            Ok(held) => compare(control, entries, held, &dead, &mut report),
+            Ok(found) => compare(control, entries, found, &dead, &mut report),
             Err(Unproven::Never(reason)) => {
                 report.unproven.push(Unshown { from: 0, to: size, reason: reason.to_owned() });
                 return Ok(report);
@@ -99,7 +99,7 @@ fn window(log: &dyn Log, next: u64, size: u64) -> Result<(Vec<Entry>, Nanos), Re
     Ok((entries, Nanos(appended.0.saturating_add(1))))
 }
 
-async fn shown<S: Sink>(control: &Control<S>, window: &Window) -> Result<Vec<Held>, Unproven> {
+async fn shown<S: Sink>(control: &Control<S>, window: &Window) -> Result<Found, Unproven> {
     let mut attempts = 0;
     loop {
         let limit = control.shared.sink.limits().timeout.saturating_mul(2);
@@ -127,11 +127,13 @@ struct Expected {
 fn compare<S: Sink>(
     control: &Control<S>,
     entries: Vec<Entry>,
-    held: Vec<Held>,
+    found: Found,
     dead: &BTreeSet<u64>,
     report: &mut Report,
 ) {
     let shared = &control.shared;
+    let ends = (entries.first().map(|entry| entry.index), entries.last().map(|entry| entry.index));
+    let mut unseen = 0_u64;
     let mut expected: BTreeMap<u64, Expected> = BTreeMap::new();
     let mut held_back: BTreeSet<u64> = BTreeSet::new();
     for entry in entries {
@@ -143,7 +145,7 @@ fn compare<S: Sink>(
             held_back.insert(item.index);
         }
     }
-    for document in held {
+    for document in found.documents {
         let Some(index) = document.index else {
             report.extra.add(None, "a document without an index of this log");
             continue;
@@ -166,6 +168,7 @@ fn compare<S: Sink>(
         }
         report.expected += 1;
         match (event.times, event.altered) {
+            (0, _) if found.perhaps_more.is_some() => unseen += 1,
             (0, _) => report.missing.add(Some(index), format!("{} isn't there", event.item.kind())),
             (_, Some(what)) => report.altered.add(Some(index), what),
             (1, None) => {
@@ -174,6 +177,13 @@ fn compare<S: Sink>(
             }
             (times, None) => report.duplicated.add(Some(index), format!("it is there {times} times")),
         }
+    }
+    if let (Some(reason), (Some(from), Some(last)), 1..) = (found.perhaps_more, ends, unseen) {
+        report.unproven.push(Unshown {
+            from,
+            to: last + 1,
+            reason: format!("{unseen} events don't show: {reason}"),
+        });
     }
 }
 
@@ -200,7 +210,7 @@ fn difference(item: &Item, document: &Held) -> Option<&'static str> {
 async fn beyond<S: Sink>(control: &Control<S>, size: u64, since: Nanos, report: &mut Report) {
     let window = Window { indexes: size..u64::MAX, appended: since..Nanos(u64::MAX) };
     match shown(control, &window).await {
-        Ok(held) => {
+        Ok(Found { documents: held, .. }) => {
             // Read after the destination was: what it had then, the log has now.
             let now = control.shared.log.size();
             for document in held {

@@ -46,7 +46,7 @@ pub trait Sink: Send + Sync + 'static {
     /// # Errors
     /// [`Unproven`] unless the answer is certainly whole and certainly new: a missing shard, a capped total or a
     /// document that isn't visible yet must never look like an absent one.
-    fn read_back(&self, window: &Window) -> impl Future<Output = Result<Vec<Held>, Unproven>> + Send;
+    fn read_back(&self, window: &Window) -> impl Future<Output = Result<Found, Unproven>> + Send;
 }
 
 /// How much a destination takes at once.
@@ -149,6 +149,21 @@ pub struct Window {
     pub indexes: Range<u64>,
     /// The times of appending. The log's events in it are those of `indexes`, and no others.
     pub appended: Range<Nanos>,
+}
+
+/// What a destination holds of a part of the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The documents.
+    pub documents: Vec<Held>,
+    /// Why it may hold more than it shows right now. Then what isn't among the documents isn't known to be absent.
+    pub perhaps_more: Option<String>,
+}
+
+impl From<Vec<Held>> for Found {
+    fn from(documents: Vec<Held>) -> Self {
+        Self { documents, perhaps_more: None }
+    }
 }
 
 /// One document that a destination holds.

@@ -72,8 +72,7 @@ impl Loki {
     }
 
     /// The lines that a LogQL query finds from `start` (inclusive) to `end` (exclusive), both in nanoseconds, oldest first
-    /// within each stream, 5,000 at most. Lines older than three hours (`query_ingesters_within`) are found only once they
-    /// are flushed.
+    /// within each stream, 5,000 at most.
     ///
     /// # Panics
     /// When Loki refuses the query.
@@ -165,6 +164,8 @@ compactor:
   delete_request_cancel_period: 0s
 frontend:
   address: 127.0.0.1
+querier:
+  query_ingesters_within: 0s
 memberlist:
   bind_addr: [127.0.0.1]
 query_scheduler:

@@ -120,16 +120,19 @@ async fn look_up<S: Sink>(shared: &Shared<S>, letters: &mut Vec<Letter<S>>) -> R
         indexes: first.index..last.index.saturating_add(1),
         appended: first.appended..last.appended.saturating_add(Duration::from_nanos(1)),
     };
-    let held = match within(shared, shared.sink.read_back(&window)).await {
-        Some(Ok(held)) => held,
+    let found = match within(shared, shared.sink.read_back(&window)).await {
+        Some(Ok(found)) => found,
         // What can't be looked up is sent again: at least once is all that such a destination gives.
         Some(Err(Unproven::Never(_))) => return Ok(()),
         Some(Err(Unproven::Now(reason))) => return Err(reason),
         None => return Err("no answer came to what it holds".to_owned()),
     };
-    let held: HashSet<u64> = held.into_iter().filter_map(|held| held.index).collect();
+    let held: HashSet<u64> = found.documents.into_iter().filter_map(|held| held.index).collect();
     let before = letters.len();
     letters.retain(|letter| !held.contains(&letter.index));
+    if let Some(reason) = found.perhaps_more.filter(|_| !letters.is_empty()) {
+        return Err(reason);
+    }
     let found = before - letters.len();
     shared.health.looked_up(before, found);
     if found > 0 {

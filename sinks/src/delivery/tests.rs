@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::proof::prove;
-use crate::sink::{Answer, Held, Limits, Trouble, Unproven, Window};
+use crate::sink::{Answer, Found, Held, Limits, Trouble, Unproven, Window};
 use crate::testing::Story;
 use custody_core::clock::Nanos;
 use custody_core::event::{Event, Payload};
@@ -164,7 +164,7 @@ impl Sink for Store {
         Ok(batch.iter().map(answer).collect())
     }
 
-    async fn read_back(&self, window: &Window) -> Result<Vec<Held>, Unproven> {
+    async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {
         if !self.reads_back {
             return Err(Unproven::Never("it is a pipe"));
         }
@@ -181,7 +181,7 @@ impl Sink for Store {
             original: Some(document.bytes.clone()),
             appended: Some(document.appended),
         };
-        Ok(within.map(held).collect())
+        Ok(within.map(held).collect::<Vec<_>>().into())
     }
 }
 

@@ -15,14 +15,14 @@ use self::read::{Page, parse};
 use crate::http::{Answered, Endpoint, Http};
 use crate::item::Item;
 use crate::secret::Secrets;
-use crate::sink::{Answer, Held, Limits, Sink, Trouble, Unproven, Window};
+use crate::sink::{Answer, Found, Held, Limits, Sink, Trouble, Unproven, Window};
 use custody_core::clock::{Clock, Nanos};
 use custody_core::event::{Event, Family, Outcome, ProducerKind, hex};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// A line may lie half of `max_chunk_age` (two hours) behind its stream's newest: less, so that clocks may differ.
@@ -37,6 +37,11 @@ const SPAN: Duration = Duration::from_secs(7 * 86_400);
 const BEFORE: Duration = Duration::from_secs(30 * 86_400);
 const AFTER: Duration = Duration::from_secs(3_600);
 
+/// What is younger is always shown: less than the default of `query_ingesters_within`, three hours.
+const SHOWN: Duration = Duration::from_secs(2 * 3_600 + 1_800);
+const HIDES: &str = "Loki doesn't show lines older than three hours until they are flushed: set \
+    querier.query_ingesters_within to 0 (or sends_old_again = true, and perhaps some arrive twice)";
+
 /// `[sink.loki]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +50,10 @@ pub struct Settings {
     pub endpoint: Endpoint,
     /// The tenant (`X-Scope-OrgID`), where it has more than one.
     pub tenant: Option<String>,
+    /// Send events again that are older than three hours and may be there: a Loki that can't be told to show all that
+    /// it holds gets them at least once, and not exactly once.
+    #[serde(default)]
+    pub sends_old_again: bool,
     /// The label `job` of all streams.
     #[serde(default = "job")]
     pub job: String,
@@ -77,6 +86,9 @@ pub struct Loki {
     clock: Arc<dyn Clock>,
     /// When the newest line that Loki has of this job was appended; nanoseconds.
     newest: AtomicU64,
+    /// Whether it shows all that it holds, however old.
+    shows_all: AtomicBool,
+    sends_old_again: bool,
 }
 
 /// An event as Loki takes it.
@@ -97,6 +109,8 @@ impl Loki {
             origin: origin.to_owned(),
             clock,
             newest: AtomicU64::new(0),
+            shows_all: AtomicBool::new(false),
+            sends_old_again: settings.sends_old_again,
         }
     }
 
@@ -232,6 +246,12 @@ impl Sink for Loki {
         let page = parse(&answered.body).map_err(|reason| Trouble::Unclear { reason })?;
         let newest = page.lines.iter().map(|line| line.time.0).max().unwrap_or(0);
         self.newest.fetch_max(newest, Relaxed);
+        // Where nobody may ask for its configuration, it is as the default has it.
+        let configuration = self.http.answer(self.request(Method::GET, "/config")?).await?;
+        let text = String::from_utf8_lossy(&configuration.body);
+        let shows_all = configuration.status == StatusCode::OK
+            && text.lines().any(|line| line.trim() == "query_ingesters_within: 0s");
+        self.shows_all.store(shows_all, Relaxed);
         Ok(())
     }
 
@@ -268,7 +288,7 @@ impl Sink for Loki {
         }
     }
 
-    async fn read_back(&self, window: &Window) -> Result<Vec<Held>, Unproven> {
+    async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {
         let now = self.clock.wall();
         let end = window.appended.end.min(now.saturating_add(AFTER));
         // Nothing is looked for in the decades before there was a log.
@@ -283,7 +303,11 @@ impl Sink for Loki {
             self.lines(start..until, &mut held).await.map_err(Unproven::Now)?;
             start = until;
         }
-        Ok(held)
+        // What is older than `query_ingesters_within` isn't looked for in the memory of those who hold it.
+        let hides = !self.shows_all.load(Relaxed) && !self.sends_old_again;
+        let perhaps_more =
+            (hides && first < Nanos(now.0.saturating_sub(nanos(SHOWN)))).then(|| HIDES.to_owned());
+        Ok(Found { documents: held, perhaps_more })
     }
 }
 

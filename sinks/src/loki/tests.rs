@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 fn loki() -> Loki {
     let endpoint = Endpoint { url: "http://127.0.0.1:1".into(), ca: None, auth: None };
-    let settings = Settings { endpoint, tenant: None, job: "custody".into() };
+    let settings = Settings { endpoint, tenant: None, job: "custody".into(), sends_old_again: false };
     Loki::new(
         settings,
         Secrets::new(std::path::Path::new("/nowhere")),
