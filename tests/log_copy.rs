@@ -53,6 +53,8 @@ fn a_backup_of_a_log_under_load_is_whole_and_comes_back() {
     world.custodyd.start();
     let told = world.event("type=log.recovered", "it says that it was put back", |_| true);
     assert_eq!(told.event["data"]["from"], "backup");
+    let checked = world.admin.custody(&["log", "check", text(&data), "--key", &key]).text();
+    assert!(checked.contains("is what was signed") && checked.contains("missing      0"), "{checked}");
     let after = world.entries("type=session");
     let same = before.iter().zip(&after).take_while(|(a, b)| a.line == b.line).count();
     assert!(same + 2 >= before.len(), "{same} of {} are the same", before.len());

@@ -71,6 +71,24 @@ impl Loki {
         http::send("POST", &url, &headers, &body.to_string())
     }
 
+    /// Pushes one line with structured metadata.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn push_with(
+        &self,
+        tenant: &str,
+        labels: &Value,
+        (time, line): (u64, &str),
+        metadata: &Value,
+    ) -> Result<Answer, String> {
+        let values = json!([[time.to_string(), line, metadata]]);
+        let body = json!({ "streams": [{ "stream": labels, "values": values }] });
+        let url = format!("{}/loki/api/v1/push", self.url());
+        let headers = [("x-scope-orgid", tenant), ("content-type", "application/json")];
+        http::send("POST", &url, &headers, &body.to_string())
+    }
+
     /// The lines that a LogQL query finds from `start` (inclusive) to `end` (exclusive), both in nanoseconds, oldest first
     /// within each stream, 5,000 at most.
     ///
@@ -97,6 +115,19 @@ impl Loki {
             .append_pair("limit", "5000")
             .append_pair("direction", "forward");
         http::get(url.as_str(), &[("x-scope-orgid", tenant)])
+    }
+
+    /// What a LogQL query of a number gives at a time in seconds; 0 where it finds nothing.
+    ///
+    /// # Panics
+    /// When Loki refuses the query.
+    #[must_use]
+    pub fn count(&self, tenant: &str, query: &str, time: u64) -> u64 {
+        let mut url = reqwest::Url::parse(&format!("{}/loki/api/v1/query", self.url())).expect("a URL");
+        url.query_pairs_mut().append_pair("query", query).append_pair("time", &time.to_string());
+        let answer = http::get(url.as_str(), &[("x-scope-orgid", tenant)]).expect("an answer").ok().json();
+        let value = answer["data"]["result"][0]["value"][1].as_str().map(str::to_owned);
+        value.map_or(0, |value| value.parse().expect("a whole number"))
     }
 
     /// Writes out what it has in memory, as it does by itself after half an hour.

@@ -1,7 +1,14 @@
+use super::campaign::{ORIGIN, Source};
+use custody_core::clock::{ManualClock, Nanos, SystemClock};
+use custody_sinks::http::Endpoint;
+use custody_sinks::loki::Settings;
+use custody_sinks::secret::Secrets;
 use custody_tests::servers::Loki;
+use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::wait::{DEADLINE, until_true};
 use serde_json::json;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const TENANT: &str = "acme";
 const SECOND: u64 = 1_000_000_000;
@@ -103,4 +110,147 @@ fn connections_to(port: u16) -> usize {
             words.next().is_some_and(|remote| remote.ends_with(&end)) && words.next() == Some("01")
         })
         .count()
+}
+
+/// Everything that the log has, once, as Loki itself counts it: not by what its queries show, which hide repeats.
+fn counted(loki: &Loki, (start, end): (u64, u64)) -> u64 {
+    let span = end.div_ceil(SECOND) - start / SECOND + 1;
+    let query = format!("sum(count_over_time({{job=\"custody\"}}[{span}s]))");
+    loki.count(TENANT, &query, end.div_ceil(SECOND))
+}
+
+fn sink(url: &str) -> custody_sinks::loki::Loki {
+    let endpoint = Endpoint { url: url.to_owned(), ca: None, auth: None };
+    let settings = Settings {
+        endpoint,
+        tenant: Some(TENANT.to_owned()),
+        sends_old_again: false,
+        job: "custody".to_owned(),
+    };
+    let nothing = Secrets::new(std::path::Path::new("/nowhere"));
+    custody_sinks::loki::Loki::new(settings, nothing, ORIGIN, Arc::new(SystemClock::new()))
+}
+
+/// The server is killed three times, the delivery more often; answers are cut off, swallowed, late, or 429.
+#[test]
+fn each_event_is_in_loki_once_whatever_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut loki = started(dir.path(), &["ingestion_rate_mb: 2", "ingestion_burst_size_mb: 2"]);
+    let proxy = Flaky::http(loki.service.port());
+    let source = Source::new();
+    let begun = now();
+    for round in 0..12 {
+        let run = source.deliver(sink(&proxy.url()));
+        match round % 4 {
+            0 => proxy.next(2, Fault::Swallow),
+            1 => proxy.next(2, Fault::Cut),
+            2 => proxy.next(2, Fault::Answer(429, Some(0))),
+            _ => proxy.next(1, Fault::Answer(503, None)),
+        }
+        source.grow(1_000);
+        if round % 4 == 1 {
+            loki.service.kill_now();
+            source.grow(1_000);
+            loki.start();
+        }
+        source.kill(run);
+    }
+    proxy.set(Fault::Pass);
+    let run = source.deliver(sink(&proxy.url()));
+    source.delivered(&run);
+    let report = source.prove(&run);
+    assert!(report.is_proven(), "{report:?}");
+    assert_eq!(counted(&loki, (begun - 60 * SECOND, now() + 2 * SECOND)), source.log.size());
+    // As it does after half an hour; then a repeat would count.
+    loki.flush();
+    assert_eq!(counted(&loki, (begun - 60 * SECOND, now() + 2 * SECOND)), source.log.size());
+    source.stop(run);
+}
+
+/// One line that is too long is a dead letter with Loki's own reason; the others of its push arrive, once.
+#[test]
+fn a_line_that_loki_refuses_is_a_dead_letter_and_the_others_arrive() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started(dir.path(), &["max_line_size: 1KB"]);
+    let source = Source::new();
+    let begun = now();
+    source.grow(400);
+    let run = source.deliver(sink(&loki.url()));
+    source.delivered(&run);
+    let letters = source.runtime.block_on(run.control.dead_letters()).unwrap();
+    assert!(
+        !letters.is_empty() && letters.iter().all(|letter| letter.reason.contains("max entry size")),
+        "{letters:?}"
+    );
+    let report = source.prove(&run);
+    assert!(report.is_proven() && report.proven > 0, "{report:?}");
+    assert_eq!(report.proven + report.rejected, report.size);
+    assert_eq!(counted(&loki, (begun - 60 * SECOND, now() + 2 * SECOND)), report.proven);
+    source.stop(run);
+}
+
+/// What was lost in the store is named.
+#[test]
+fn lines_that_are_gone_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut loki = started(dir.path(), &[]);
+    let source = Source::new();
+    let begun = now();
+    source.grow(2_500);
+    let run = source.deliver(sink(&loki.url()));
+    source.delivered(&run);
+    assert!(source.prove(&run).is_proven());
+    // Somebody deletes all failed logins. Loki does so at its next start.
+    let span = (begun - 60 * SECOND, now());
+    assert_eq!(loki.delete(TENANT, r#"{job="custody", family="login"}"#, span).unwrap().status, 204);
+    loki.flush();
+    loki.service.stop();
+    loki.start();
+    let report = source.prove(&run);
+    assert!(!report.is_proven() && report.missing.count > 0, "{report:?}");
+    assert!(report.missing.first[0].what.contains("login.failed"), "{report:?}");
+    source.stop(run);
+}
+
+/// What isn't ours among our streams is named, and so is what says that it is ours.
+#[test]
+fn lines_that_were_added_or_altered_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started(dir.path(), &[]);
+    let source = Source::new();
+    source.grow(50);
+    let run = source.deliver(sink(&loki.url()));
+    source.delivered(&run);
+    let labels = json!({ "job": "custody", "family": "log", "outcome": "none", "producer": "log" });
+    assert_eq!(loki.push(TENANT, &labels, &[(now(), "{\"a\":1}")]).unwrap().status, 204);
+    let time = source.log.read(20, 1, 0).unwrap()[0].appended.0;
+    let claims = json!({ "log_index": "20", "log_origin": ORIGIN, "log_leaf": "00" });
+    assert_eq!(loki.push_with(TENANT, &labels, (time, "{\"b\":2}"), &claims).unwrap().status, 204);
+    let report = source.prove(&run);
+    assert_eq!((report.extra.count, report.altered.count), (1, 1), "{report:?}");
+    assert_eq!(report.altered.first[0].index, Some(20));
+    source.stop(run);
+}
+
+/// Loki takes nothing that lies more than an hour behind its stream: what is old has streams of its own.
+#[test]
+fn what_is_old_arrives_although_newer_lines_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started(dir.path(), &[]);
+    let others = json!({ "log_origin": "another.log" });
+    let labels = json!({ "job": "custody", "family": "log", "outcome": "none", "producer": "log" });
+    assert_eq!(loki.push_with(TENANT, &labels, (now(), "newer"), &others).unwrap().status, 204);
+    let clock = Arc::new(ManualClock::new(Nanos(now() - 9 * 3_600 * SECOND)));
+    let source = Source::with(clock.clone());
+    for _ in 0..5 {
+        source.grow(40);
+        clock.advance(Duration::from_secs(3_600));
+    }
+    let run = source.deliver(sink(&loki.url()));
+    source.delivered(&run);
+    let report = source.prove(&run);
+    assert!(report.is_proven(), "{report:?}");
+    let all = (now() - 10 * 3_600 * SECOND, now());
+    assert_eq!(loki.lines(TENANT, r#"{origin="backfill"}"#, all).len() as u64, source.log.size());
+    source.stop(run);
 }

@@ -1,5 +1,6 @@
 //! `custody log …`: how the log does, its keys and its clock, and what keeps it safe: checks, backups, what brings it back.
 
+mod check;
 mod copy;
 mod operate;
 mod recover;
@@ -19,6 +20,8 @@ pub enum Log {
         #[arg(long)]
         json: bool,
     },
+    /// Say what a start would find in a data directory: whether the log and its recordings are whole
+    Check(check::Check),
     /// Copy a data directory, also of a running custodyd; verified on the way
     Backup(copy::Backup),
     /// Put a backup back
@@ -51,6 +54,7 @@ pub enum Log {
 pub async fn log(command: Log) -> anyhow::Result<()> {
     match command {
         Log::Status { json } => operate::status(json).await,
+        Log::Check(args) => check::check(&args),
         Log::Backup(args) => copy::backup(&args),
         Log::Restore(args) => copy::restore(&args),
         Log::Stamps(args) => stamps::stamps(&args).await,

@@ -13,13 +13,13 @@ use custody_core::state::State;
 use serde_json::json;
 use std::path::Path;
 
-/// A data directory, or the log directory in it.
+/// A data directory, or the log directory in it. Gives the state that the log holds.
 pub fn verify(
     path: &Path,
     key: &VerifierKey,
     known: &[Checkpoint],
     report: &mut Report,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<State> {
     let log = if path.join("segments").is_dir() { path.to_owned() } else { path.join("log") };
     report.value("kind", json!("directory"));
     let bar = progress_bar("verifying")?;
@@ -71,13 +71,11 @@ pub fn verify(
     }
     match log.parent() {
         Some(data) if data.join("recordings").is_dir() => {
-            check_recordings(&state, &data.join("recordings"), report)
+            check_recordings(&state, &data.join("recordings"), report)?;
         }
-        _ => {
-            report.line("recordings", "not here");
-            Ok(())
-        }
+        _ => report.line("recordings", "not here"),
     }
+    Ok(state)
 }
 
 /// The newest checkpoint with cosignatures that the directory holds, if it does: to be verified with the rest.

@@ -249,8 +249,12 @@ impl Sink for Loki {
         // Where nobody may ask for its configuration, it is as the default has it.
         let configuration = self.http.answer(self.request(Method::GET, "/config")?).await?;
         let text = String::from_utf8_lossy(&configuration.body);
-        let shows_all = configuration.status == StatusCode::OK
-            && text.lines().any(|line| line.trim() == "query_ingesters_within: 0s");
+        // Zero is left out of it.
+        let limited = text.lines().map(str::trim).any(|line| {
+            line.strip_prefix("query_ingesters_within:").is_some_and(|within| within.trim() != "0s")
+        });
+        let is_whole = text.lines().any(|line| line == "querier:");
+        let shows_all = configuration.status == StatusCode::OK && is_whole && !limited;
         self.shows_all.store(shows_all, Relaxed);
         Ok(())
     }

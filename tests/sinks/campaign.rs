@@ -1,0 +1,138 @@
+//! What all sinks go through: a log that grows, a destination that fails in every way, a delivery that is killed. What is
+//! in the destination afterwards is asked of the destination itself.
+
+use custody_core::clock::{Clock, SystemClock};
+use custody_core::delivery::Report;
+use custody_core::event::{Actor, Draft, ProducerKind, log, login, producer};
+use custody_core::log::embedded::{EmbeddedLog, Options};
+use custody_core::log::note::Ed25519Signer;
+use custody_core::log::{Log, Numbering, Producer};
+use custody_sinks::delivery::{Control, Delivery, Parts, Stopped};
+use custody_sinks::filter::Filter;
+use custody_sinks::proof::prove;
+use custody_sinks::redaction::Redaction;
+use custody_sinks::sink::Sink;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// The log's name.
+pub const ORIGIN: &str = "custody.test/sinks";
+
+/// The length of the longest name: every hundredth event is longer than the others by it.
+pub const LONG: usize = 1_000;
+
+/// How long a delivery may take to come through.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A log that grows, in a folder of its own.
+pub struct Source {
+    pub dir: TempDir,
+    pub log: Arc<dyn Log>,
+    producer: Arc<Producer>,
+    pub runtime: Runtime,
+}
+
+impl Source {
+    pub fn new() -> Self {
+        Self::with(Arc::new(SystemClock::new()))
+    }
+
+    /// With a clock of its own.
+    pub fn with(clock: Arc<dyn Clock>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let signer = Arc::new(Ed25519Signer::from_seed(ORIGIN, &[7; 32]).unwrap());
+        let options = Options::new(signer, Arc::clone(&clock));
+        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(&dir.path().join("log"), options).unwrap());
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let numbering = Numbering {
+            log: Arc::clone(&log),
+            clock,
+            id: "custody".to_owned(),
+            kind: ProducerKind::Log,
+            previous: None,
+            program: "tests".to_owned(),
+        };
+        let nothing = Vec::<Draft<producer::Started>>::new();
+        let producer = Arc::new(runtime.block_on(Producer::start(numbering, nothing)).unwrap());
+        Self { dir, log, producer, runtime }
+    }
+
+    /// So many events more, of two families.
+    pub fn grow(&self, events: u64) {
+        let mut left = events;
+        while left > 0 {
+            let some = left.min(200);
+            let seals = (0..some / 2).map(|size| Draft::new(Actor::system("tests"), log::Sealed { size }));
+            let logins = (some / 2..some).map(|n| {
+                let length = if n % 50 == 0 { LONG } else { 5 };
+                let failed = login::Failed {
+                    claimed_user: Some(format!("\"{}\\\n\u{e9}", "x".repeat(length))),
+                    method: login::Method::Password,
+                    reason: "wrong password".to_owned(),
+                };
+                Draft::new(Actor::system("tests"), failed)
+            });
+            let batch = (seals.collect::<Vec<_>>(), logins.collect::<Vec<_>>());
+            drop(self.runtime.block_on(self.producer.append(batch)).unwrap());
+            left -= some;
+        }
+    }
+
+    /// Begins to deliver, from where it was.
+    pub fn deliver<S: Sink>(&self, sink: S) -> Run<S> {
+        let parts = Parts {
+            name: "tested".to_owned(),
+            sink: Arc::new(sink),
+            log: Arc::clone(&self.log),
+            producer: Arc::clone(&self.producer),
+            filter: Filter::default(),
+            redaction: Redaction::default(),
+            directory: self.dir.path().join("sink"),
+            stall: Duration::from_secs(10),
+        };
+        let delivery = Delivery::open(parts).unwrap();
+        let (control, inbox) = delivery.control(false);
+        let (stop, stopping) = watch::channel(false);
+        Run { control, task: self.runtime.spawn(delivery.run(inbox, stopping)), stop }
+    }
+
+    /// Ends a delivery as kill -9 does.
+    pub fn kill<S: Sink>(&self, run: Run<S>) {
+        run.task.abort();
+        drop(self.runtime.block_on(run.task));
+    }
+
+    /// Ends it in order.
+    pub fn stop<S: Sink>(&self, run: Run<S>) {
+        run.stop.send_replace(true);
+        self.runtime.block_on(run.task).unwrap().unwrap();
+    }
+
+    /// Waits until all that is in the log now is confirmed.
+    pub fn delivered<S: Sink>(&self, run: &Run<S>) {
+        let (size, begun) = (self.log.size(), Instant::now());
+        while run.control.health().numbers().next < size {
+            let numbers = run.control.health().numbers();
+            assert!(!run.task.is_finished(), "the delivery has ended: {numbers:?}");
+            assert!(begun.elapsed() < PATIENCE, "not delivered: {numbers:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Reads it back.
+    pub fn prove<S: Sink>(&self, run: &Run<S>) -> Report {
+        let size = self.log.size();
+        self.runtime.block_on(prove(&run.control, size, |_| ())).unwrap()
+    }
+}
+
+/// A delivery that runs.
+pub struct Run<S> {
+    pub control: Control<S>,
+    task: JoinHandle<Result<(), Stopped>>,
+    stop: watch::Sender<bool>,
+}
