@@ -1,6 +1,7 @@
 //! One file for each real server, and the world that puts them together.
 
 pub mod custodyd;
+pub mod docker;
 pub mod elasticsearch;
 pub mod flaky;
 pub mod golang;
