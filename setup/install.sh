@@ -58,7 +58,7 @@ done
 command -v cmake >/dev/null || missing+=(cmake)
 if [[ ${1:-} != --programs ]]; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-  for program in mvn:maven kcat:kcat rsyslogd:rsyslog; do
+  for program in mvn:maven kcat:kcat dockerd:docker.io debootstrap:debootstrap rsyslogd:rsyslog; do
     command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
   done
   for module in lmnsd_gtls:gnutls lmnsd_ossl:openssl omelasticsearch:elasticsearch omkafka:kafka; do
@@ -114,4 +114,5 @@ build_go_tools() {
 make_once "$go_tools" build_go_tools
 
 "$here/java/install.sh"
+"$here/docker/install.sh"
 "$here/loki/install.sh"

@@ -6,6 +6,8 @@ mod api;
 mod demo;
 #[path = "evidence.rs"]
 mod evidence;
+#[path = "image.rs"]
+mod image;
 #[path = "kill.rs"]
 mod kill;
 #[path = "lock.rs"]

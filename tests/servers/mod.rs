@@ -1,23 +1,31 @@
 //! One file for each real server, and the world that puts them together.
 
 pub mod custodyd;
+pub mod docker;
+pub mod elasticsearch;
 pub mod flaky;
 pub mod golang;
 pub mod http;
+pub mod kafka;
 pub mod loki;
 pub mod opensearch;
 pub mod python;
+pub mod rsyslog;
 pub mod service;
 pub mod setup;
 pub mod shared;
 pub mod sshd;
+pub mod tls;
 pub mod witness;
 pub mod world;
 
 pub use custodyd::Custodyd;
+pub use elasticsearch::Elasticsearch;
 pub use flaky::Flaky;
+pub use kafka::Kafka;
 pub use loki::Loki;
 pub use opensearch::OpenSearch;
+pub use rsyslog::Rsyslog;
 pub use shared::Shared;
 pub use sshd::{Host, Sshd};
 pub use world::World;

@@ -113,6 +113,18 @@ impl Service {
         self.port
     }
 
+    /// `127.0.0.1:PORT`
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The program that it is.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// What it printed in all its lives.
     #[must_use]
     pub fn output(&self) -> String {

@@ -2,6 +2,9 @@
 //! back, and survives kill -9 is what all tests of sinks build upon.
 
 mod campaign;
+mod elasticsearch;
 mod flaky;
+mod kafka;
 mod loki;
 mod opensearch;
+mod rsyslog;

@@ -42,11 +42,24 @@ fn create(node: &OpenSearch, stream: &str, ids: &[&str]) -> Vec<u64> {
 }
 
 #[test]
-fn what_opensearch_has_taken_is_there_after_kill_9() {
+fn what_opensearch_2_has_taken_is_there_after_kill_9() {
+    survives_kill_9(Version::Two, "2.19.1");
+}
+
+#[test]
+fn what_opensearch_3_has_taken_is_there_after_kill_9() {
+    survives_kill_9(Version::Three, "3.3.0");
+}
+
+fn survives_kill_9(version: Version, number: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let mut node = OpenSearch::prepare(Version::Two, dir.path(), &[]);
+    let mut node = OpenSearch::prepare(version, dir.path(), &[]);
     node.start();
-    assert_eq!(node.ask("GET", "", "").unwrap().json()["version"]["distribution"], "opensearch");
+    let about = node.ask("GET", "", "").unwrap().json();
+    assert_eq!(
+        (&about["version"]["distribution"], &about["version"]["number"]),
+        (&"opensearch".into(), &number.into())
+    );
     data_stream(&node, "killed");
     assert_eq!(create(&node, "killed", &["a", "b", "c"]), [201, 201, 201]);
     assert_eq!(node.count("killed"), 3);

@@ -1,0 +1,28 @@
+use custody_tests::servers::Elasticsearch;
+use serde_json::json;
+
+#[test]
+fn what_elasticsearch_has_taken_is_there_after_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Elasticsearch::prepare(dir.path(), &[]);
+    node.start();
+    let about = node.ask("GET", "", "").unwrap().ok();
+    assert!(about.headers.contains(&("x-elastic-product".to_owned(), "Elasticsearch".to_owned())));
+    assert_eq!(about.json()["version"]["number"], "7.17.29");
+    let mapping = json!({ "mappings": { "dynamic": "strict", "properties": { "@timestamp": { "type": "date_nanos" } } } });
+    node.ask("PUT", "events-2026.01.01", &mapping.to_string()).unwrap().ok();
+    let document = json!({ "@timestamp": "2026-01-01T00:00:00.123456789Z" }).to_string();
+    let create = |node: &Elasticsearch, id: &str| {
+        node.ask("PUT", &format!("events-2026.01.01/_create/{id}"), &document).unwrap().status
+    };
+    assert_eq!(create(&node, "a"), 201);
+    node.service.kill_now();
+    node.start();
+    assert_eq!(node.count("events-2026.01.01"), 1);
+    assert_eq!(create(&node, "a"), 409);
+    assert_eq!(create(&node, "b"), 201);
+    assert_eq!(node.count("events-2026.01.01"), 2);
+    let stream = json!({ "index_patterns": ["s*"], "data_stream": {} });
+    let refused = node.ask("PUT", "_index_template/s", &stream.to_string()).unwrap();
+    assert_eq!(refused.status, 400, "data streams would be x-pack's: {}", refused.text);
+}

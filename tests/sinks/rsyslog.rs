@@ -1,0 +1,63 @@
+use custody_tests::process::run;
+use custody_tests::servers::Rsyslog;
+use custody_tests::servers::tls::Identity;
+use custody_tests::wait::{DEADLINE, until_true};
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::Command;
+
+/// RFC 5424 in octet counting (RFC 5425, section 4.3).
+fn frame(text: &str) -> String {
+    let message = format!("<86>1 2026-01-01T00:00:00Z web-1 custody - - - {text}");
+    format!("{} {message}", message.len())
+}
+
+#[test]
+fn syslog_over_tls_arrives_whole_and_stays_after_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = Identity::new();
+    let mut rsyslog = Rsyslog::tls(dir.path(), &identity, &[]);
+    rsyslog.start();
+    let send = |address: &str, text: &str| {
+        let mut command = Command::new("openssl");
+        command.args([
+            "s_client",
+            "-quiet",
+            "-no_ign_eof",
+            "-verify_return_error",
+            "-verify_hostname",
+            "localhost",
+        ]);
+        command.args(["-connect", address, "-CAfile"]).arg(dir.path().join("ca.pem"));
+        run(&mut command, frame(text).as_bytes(), DEADLINE).ok();
+    };
+    // An event at its limit, with a line break inside.
+    let long = format!("{}\\n{}", "x".repeat(40_000), "y".repeat(25_000));
+    send(&rsyslog.service.address(), "first");
+    send(&rsyslog.service.address(), &long);
+    until_true("both have arrived", DEADLINE, || rsyslog.received().len() == 2);
+    let received = rsyslog.received();
+    assert!(received.iter().any(|line| line.ends_with("- first")), "{received:?}");
+    assert!(received.iter().any(|line| line.ends_with(&format!("- {long}"))));
+    rsyslog.service.kill_now();
+    rsyslog.start();
+    send(&rsyslog.service.address(), "after");
+    until_true("the third has arrived", DEADLINE, || rsyslog.received().len() == 3);
+    assert_eq!(rsyslog.received()[..2], received);
+}
+
+#[test]
+fn rsyslog_takes_plain_tcp_and_further_actions() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("copy");
+    let action = format!("action(type=\"omfile\" file=\"{}\" template=\"raw\")", copy.display());
+    let mut rsyslog = Rsyslog::tcp(dir.path(), &[&action]);
+    rsyslog.start();
+    let mut stream = TcpStream::connect(rsyslog.service.address()).unwrap();
+    stream.write_all(frame("one").as_bytes()).unwrap();
+    stream.write_all(frame("two").as_bytes()).unwrap();
+    until_true("both have arrived", DEADLINE, || rsyslog.received().len() == 2);
+    until_true("and their copies", DEADLINE, || {
+        std::fs::read_to_string(&copy).is_ok_and(|text| text.contains("one") && text.contains("two"))
+    });
+}
