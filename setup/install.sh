@@ -6,6 +6,7 @@
 #   setup/install.sh --programs       only what the demo needs
 #   setup/install.sh --print-python   prints where the Python environment lies, and does nothing else
 #   setup/install.sh --print-go       prints where the Go tools lie, and does nothing else
+#   setup/install.sh --print-npm      prints where the npm packages lie, and does nothing else
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -26,7 +27,14 @@ verify=$here/../docs/verify/go
 hash=$(cat "$proof"/go.{mod,sum} "$proof"/*.go "$verify"/go.{mod,sum} "$verify"/*.go | sha256sum | cut -c1-16)
 go_tools=${XDG_CACHE_HOME:-$HOME/.cache}/custody/go-$hash
 
+hash=$(cat "$here"/npm/package.json "$here"/npm/package-lock.json | sha256sum | cut -c1-16)
+npm_packages=${XDG_CACHE_HOME:-$HOME/.cache}/custody/npm-$hash
+
 case ${1:-} in
+  --print-npm)
+    printf '%s\n' "$npm_packages"
+    exit 0
+    ;;
   --print-python)
     printf '%s\n' "$environment"
     exit 0
@@ -53,6 +61,8 @@ done
 command -v cmake >/dev/null || missing+=(cmake)
 if [[ ${1:-} != --programs ]]; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  command -v node >/dev/null || missing+=(nodejs)
+  command -v npm >/dev/null || missing+=(npm)
 fi
 if ((${#missing[@]})); then
   command -v apt-get >/dev/null || fail "not there, and no apt-get to install it: ${missing[*]}"
@@ -100,4 +110,15 @@ if [[ ! -e $go_tools/complete ]]; then
   touch "$made/complete"
   # Moved into place whole. Whoever built the same at the same time may have been first, and his are as good.
   mv -T "$made" "$go_tools" 2>/dev/null || [[ -e $go_tools/complete ]]
+fi
+
+if [[ ! -e $npm_packages/complete ]]; then
+  printf 'setup: installing the npm packages %s\n' "$npm_packages" >&2
+  mkdir -p "$(dirname "$npm_packages")"
+  made=$(mktemp -d "$npm_packages.XXXXXX")
+  trap 'rm -rf "$made"' EXIT
+  cp "$here"/npm/package.json "$here"/npm/package-lock.json "$made/"
+  (cd "$made" && npm ci --ignore-scripts --no-audit --no-fund --silent)
+  touch "$made/complete"
+  mv -T "$made" "$npm_packages" 2>/dev/null || [[ -e $npm_packages/complete ]]
 fi

@@ -4,7 +4,7 @@ pub mod process;
 pub mod servers;
 pub mod wait;
 
-pub use servers::{golang, python};
+pub use servers::{golang, node, python};
 
 use std::path::{Path, PathBuf};
 

@@ -2,5 +2,9 @@
 
 #[path = "generated.rs"]
 mod generated;
+#[path = "mapping_files.rs"]
+mod mapping_files;
+#[path = "mappings.rs"]
+mod mappings;
 #[path = "tree.rs"]
 mod tree;

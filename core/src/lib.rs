@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod event;
 pub mod log;
+pub mod mapping;
 pub mod policy;
 pub mod recording;
 pub mod search;

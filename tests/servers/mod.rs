@@ -2,6 +2,7 @@
 
 pub mod custodyd;
 pub mod golang;
+pub mod node;
 pub mod python;
 pub mod sshd;
 pub mod witness;

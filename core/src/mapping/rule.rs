@@ -1,0 +1,214 @@
+//! Rules, as the mapping files write them: for a field, where its value comes from.
+//!
+//! | in the file | the field's value |
+//! |---|---|
+//! | `"data.reason"` | what stands at that path of the event |
+//! | `"target.address as ip"` | the same as another [`Kind`] |
+//! | `["data.claimed_user", "actor.user"]` | of these rules the first that gives something |
+//! | `{"is": "ssh"}` | always that |
+//! | `{"of": "outcome", "values": {"denied": "failure"}, "otherwise": "unknown"}` | by the text at a path |
+//! | `{"when": "target.kind", "equals": "node", "take": "target.name"}` | only if that text stands there |
+
+use super::convert::{Kind, scalar};
+use super::view::View;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// Where to look in an event.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub(super) struct Path(pub(super) Vec<String>);
+
+impl From<String> for Path {
+    fn from(text: String) -> Self {
+        Self(text.split('.').map(str::to_owned).collect())
+    }
+}
+
+/// A path, and as what its value is wanted.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Take {
+    path: Path,
+    kind: Kind,
+}
+
+impl TryFrom<String> for Take {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let (path, kind) = match text.split_once(" as ") {
+            None => (text.as_str(), Kind::default()),
+            Some((path, name)) => (path, Kind::named(name).ok_or_else(|| format!("{text}: no such kind"))?),
+        };
+        Ok(Self { path: path.to_owned().into(), kind })
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub(super) enum Rule {
+    Take(Take),
+    First(Vec<Rule>),
+    Is { is: Value },
+    Table { of: Path, values: BTreeMap<String, Value>, otherwise: Option<Value> },
+    When { when: Path, equals: String, take: Box<Rule> },
+}
+
+impl Rule {
+    /// The value that it gives for an event. Paths whose values it takes over whole are added to `taken`.
+    pub(super) fn value<'r>(&'r self, view: &View, taken: &mut Vec<&'r Path>) -> Option<Value> {
+        match self {
+            Self::Take(Take { path, kind }) => {
+                let value = kind.convert(view.at(&path.0)?)?;
+                taken.push(path);
+                Some(value)
+            }
+            Self::First(rules) => rules.iter().find_map(|rule| rule.value(view, taken)),
+            Self::Is { is } => Some(is.clone()),
+            Self::Table { of, values, otherwise } => {
+                let key = scalar(view.at(&of.0)?)?;
+                values.get(&key).or(otherwise.as_ref()).cloned()
+            }
+            Self::When { when, equals, take } => {
+                let there = scalar(view.at(&when.0)?)?;
+                if there == *equals { take.value(view, taken) } else { None }
+            }
+        }
+    }
+}
+
+/// Where to put a value: keys, and `[0]` behind one that holds a list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(from = "String")]
+pub(super) struct Field {
+    /// As the file writes it.
+    pub(super) name: String,
+    steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Step {
+    key: String,
+    /// Whether the key holds a list, of which the first item is meant.
+    list: bool,
+}
+
+impl From<String> for Field {
+    fn from(name: String) -> Self {
+        let step = |part: &str| match part.strip_suffix("[0]") {
+            Some(key) => Step { key: key.to_owned(), list: true },
+            None => Step { key: part.to_owned(), list: false },
+        };
+        Self { steps: name.split('.').map(step).collect(), name }
+    }
+}
+
+impl Field {
+    /// Puts `value` into `tree`, and makes the objects and lists on the way.
+    pub(super) fn put(&self, tree: &mut Map<String, Value>, value: Value) {
+        if let Some((last, way)) = self.steps.split_last() {
+            let mut at = Some(tree);
+            for step in way {
+                at = at.and_then(|object| step.enter(object));
+            }
+            if let Some(object) = at {
+                let value = if last.list { Value::from(vec![value]) } else { value };
+                object.insert(last.key.clone(), value);
+            }
+        }
+    }
+
+    /// What stands there in `tree`.
+    pub(super) fn get<'t>(&self, tree: &'t Map<String, Value>) -> Option<&'t Value> {
+        let (first, rest) = self.steps.split_first()?;
+        rest.iter().try_fold(tree.get(&first.key)?, |value, step| value.as_object()?.get(&step.key))
+    }
+}
+
+impl Step {
+    /// The object behind this step. The files name no field that is an object here and a value there; if one did, the
+    /// later would be left out.
+    fn enter<'t>(&self, object: &'t mut Map<String, Value>) -> Option<&'t mut Map<String, Value>> {
+        let value = object.entry(self.key.clone()).or_insert_with(|| {
+            let inner = Value::Object(Map::new());
+            if self.list { Value::from(vec![inner]) } else { inner }
+        });
+        if self.list { value.get_mut(0)?.as_object_mut() } else { value.as_object_mut() }
+    }
+}
+
+/// Rules by their fields.
+pub(super) type Rules = BTreeMap<Field, Rule>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Timestamp;
+    use crate::log::{Hash, tree::leaf_hash};
+    use crate::mapping::Logged;
+    use serde_json::json;
+
+    fn view() -> View {
+        let bytes =
+            br#"{"actor":{"user":"alice"},"data":{"at":"[::1]:22","n":7,"none":null},"outcome":"denied"}"#;
+        let leaf: Hash = leaf_hash(bytes);
+        View::new(&Logged { origin: "o", index: 3, appended: Timestamp::from_seconds(1), leaf, bytes })
+    }
+
+    fn value(rule: Value) -> Value {
+        let rule: Rule = serde_json::from_value(rule).unwrap();
+        rule.value(&view(), &mut Vec::new()).unwrap_or_default()
+    }
+
+    #[test]
+    fn each_form_gives_what_it_says() {
+        assert_eq!(value(json!("actor.user")), "alice");
+        assert_eq!(value(json!("data.n")), "7");
+        assert_eq!(value(json!("data.n as long")), 7);
+        assert_eq!(value(json!("data.at as ip")), "::1");
+        assert_eq!(value(json!("data.none")), json!(null));
+        assert_eq!(value(json!("data.n.deeper")), json!(null));
+        assert_eq!(value(json!("log.id")), "o#3");
+        assert_eq!(value(json!("log.appended")), "1970-01-01T00:00:01.000000000Z");
+        assert_eq!(value(json!(["data.none", "actor.user"])), "alice");
+        assert_eq!(value(json!({"is": ["a"]})), json!(["a"]));
+        let table = json!({"of": "outcome", "values": {"denied": "failure"}, "otherwise": "unknown"});
+        assert_eq!(value(table), "failure");
+        assert_eq!(value(json!({"of": "outcome", "values": {}, "otherwise": 1})), 1);
+        assert_eq!(value(json!({"of": "outcome", "values": {}})), json!(null));
+        assert_eq!(value(json!({"when": "outcome", "equals": "denied", "take": "data.n"})), "7");
+        assert_eq!(value(json!({"when": "outcome", "equals": "success", "take": "data.n"})), json!(null));
+    }
+
+    #[test]
+    fn a_rule_that_is_written_wrongly_is_refused() {
+        for rule in [json!("a as unicorn"), json!({"of": "a"}), json!({"is": 1, "are": 2}), json!(7)] {
+            assert!(serde_json::from_value::<Rule>(rule.clone()).is_err(), "{rule}");
+        }
+    }
+
+    #[test]
+    fn fields_are_put_where_they_say() {
+        let mut tree = Map::new();
+        for (name, value) in
+            [("a.b", 1), ("a.c.d", 2), ("l[0].x", 3), ("l[0].y", 4), ("m[0]", 5), ("a.b.e", 6)]
+        {
+            Field::from(name.to_owned()).put(&mut tree, json!(value));
+        }
+        let wanted = json!({"a": {"b": 1, "c": {"d": 2}}, "l": [{"x": 3, "y": 4}], "m": [5]});
+        assert_eq!(Value::Object(tree.clone()), wanted);
+        assert_eq!(Field::from("a.c.d".to_owned()).get(&tree), Some(&json!(2)));
+        assert_eq!(Field::from("a.x".to_owned()).get(&tree), None);
+    }
+
+    #[test]
+    fn what_is_taken_over_is_told() {
+        let rule: Rule =
+            serde_json::from_value(json!(["data.none", "data.n as long", "actor.user"])).unwrap();
+        let mut taken = Vec::new();
+        rule.value(&view(), &mut taken);
+        assert_eq!(taken, [&Path::from("data.n".to_owned())]);
+    }
+}
