@@ -75,11 +75,7 @@ fn extension(view: &View) -> BTreeMap<&'static str, Value> {
 
 /// A value as text; none for an empty one, which says nothing.
 fn written(value: &Value) -> Option<String> {
-    let text = match value {
-        Value::Array(items) => items.iter().filter_map(scalar).collect::<Vec<_>>().join(","),
-        one => scalar(one)?,
-    };
-    (!text.is_empty()).then_some(text)
+    scalar(value).filter(|text| !text.is_empty())
 }
 
 fn push(line: &mut String, between: &mut &str, key: &str, value: &str) {
@@ -199,7 +195,7 @@ mod tests {
             ("externalId", "41"),
             ("outcome", "failure"),
             ("rt", "1764028801000"),
-            ("spriv", "a=b,c"),
+            ("spriv", "a=b, c"),
             ("spt", "50022"),
             ("src", "192.0.2.7"),
             ("start", "1764028800123"),

@@ -13,15 +13,21 @@ const MILLISECOND: u64 = 1_000_000;
 /// What kind of value a field holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Text that is found as a whole, or a list of such: numbers and truth values are written out.
+    /// Text that is found as a whole; numbers and truth values are written out.
     #[default]
     Keyword,
-    /// The same, always as a list.
+    /// A list of such.
     List,
+    /// The items of a list in one line.
+    Line,
+    /// Hexadecimal digits.
+    Hex,
     /// Text that is found by its words.
     Text,
     /// An integer of 63 bits.
     Long,
+    /// An integer of 31 bits.
+    Int,
     /// A port, from a number or from an address's text.
     Port,
     /// True or false.
@@ -48,8 +54,11 @@ impl Kind {
         Some(match name {
             "keyword" => Self::Keyword,
             "list" => Self::List,
+            "line" => Self::Line,
+            "hex" => Self::Hex,
             "text" => Self::Text,
             "long" => Self::Long,
+            "int" => Self::Int,
             "port" => Self::Port,
             "bool" => Self::Bool,
             "date" => Self::Date,
@@ -66,9 +75,12 @@ impl Kind {
     /// `value` as this kind asks for it.
     pub(super) fn convert(self, value: &Value) -> Option<Value> {
         match self {
-            Self::Keyword | Self::Text => keyword(value),
-            Self::List => keyword(value).map(|one| if one.is_array() { one } else { Value::from(vec![one]) }),
+            Self::Keyword | Self::Text => scalar(value).map(Value::from),
+            Self::List => items(value).map(Value::from),
+            Self::Line => items(value).map(|items| Value::from(items.join(", "))),
+            Self::Hex => Some(value.as_str()?).filter(|text| is_hex(text)).map(Value::from),
             Self::Long => value.as_i64().map(Value::from),
+            Self::Int => value.as_i64().and_then(|n| i32::try_from(n).ok()).map(Value::from),
             Self::Port => port(value).map(Value::from),
             Self::Bool => value.as_bool().map(Value::from),
             Self::Date => time(value).map(|time| Value::from(time.to_string())),
@@ -82,14 +94,17 @@ impl Kind {
     }
 }
 
-fn keyword(value: &Value) -> Option<Value> {
-    match value {
-        Value::Array(items) => {
-            let items: Vec<Value> = items.iter().filter_map(scalar).map(Value::from).collect();
-            (!items.is_empty()).then_some(Value::from(items))
-        }
-        one => scalar(one).map(Value::from),
-    }
+/// What of a value or of a list can stand in a line; `None` if nothing can.
+pub(super) fn items(value: &Value) -> Option<Vec<String>> {
+    let items: Vec<String> = match value {
+        Value::Array(items) => items.iter().filter_map(scalar).collect(),
+        one => scalar(one).into_iter().collect(),
+    };
+    (!items.is_empty()).then_some(items)
+}
+
+fn is_hex(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// What isn't a list or an object, as text.
@@ -135,9 +150,16 @@ mod tests {
         let cases = [
             (Kind::Keyword, json!("a"), json!("a")),
             (Kind::Keyword, json!(7), json!("7")),
-            (Kind::Keyword, json!(["a", 1, {"b": 2}, null]), json!(["a", "1"])),
+            (Kind::Keyword, json!(["a"]), json!(null)),
             (Kind::Keyword, json!({"a": 1}), json!(null)),
-            (Kind::Keyword, json!([]), json!(null)),
+            (Kind::List, json!(["a", 1, {"b": 2}, null]), json!(["a", "1"])),
+            (Kind::List, json!([]), json!(null)),
+            (Kind::List, json!([[]]), json!(null)),
+            (Kind::Line, json!(["a", 1]), json!("a, 1")),
+            (Kind::Line, json!("a"), json!("a")),
+            (Kind::Hex, json!("09aF"), json!("09aF")),
+            (Kind::Hex, json!("09ag"), json!(null)),
+            (Kind::Hex, json!(""), json!(null)),
             (Kind::List, json!("a"), json!(["a"])),
             (Kind::List, json!(["a", 1]), json!(["a", "1"])),
             (Kind::Long, json!(7), json!(7)),
@@ -145,6 +167,8 @@ mod tests {
             (Kind::Long, json!(u64::MAX), json!(null)),
             (Kind::Long, json!(0.5), json!(null)),
             (Kind::Long, json!("7"), json!(null)),
+            (Kind::Int, json!(i32::MAX), json!(i32::MAX)),
+            (Kind::Int, json!(1_u64 << 31), json!(null)),
             (Kind::Port, json!(22), json!(22)),
             (Kind::Port, json!(70_000), json!(null)),
             (Kind::Port, json!("[::1]:22"), json!(22)),

@@ -3,7 +3,7 @@
 //! A sentence of `schemas/messages.json` has `{path}` where a value goes, `{path|path}` for the first that is there,
 //! and `[…]` around what is left out when a value in it is missing.
 
-use super::convert::{cut, scalar};
+use super::convert::{cut, items};
 use super::rule::Path;
 use super::view::View;
 use serde::Deserialize;
@@ -176,22 +176,12 @@ fn say(piece: &Piece, view: &View, line: &mut String) -> bool {
     match piece {
         Piece::Words(words) => line.push_str(words),
         Piece::Value(paths) => {
-            let Some(text) = paths.iter().find_map(|path| written(view.at(&path.0)?)) else { return false };
-            line.push_str(&safe(&text));
+            let Some(text) = paths.iter().find_map(|path| items(view.at(&path.0)?)) else { return false };
+            line.push_str(&safe(&text.join(", ")));
         }
         Piece::Optional(inner) => return inner.iter().all(|piece| say(piece, view, line)),
     }
     true
-}
-
-fn written(value: &serde_json::Value) -> Option<String> {
-    match value {
-        serde_json::Value::Array(items) => {
-            let items: Vec<String> = items.iter().filter_map(scalar).collect();
-            (!items.is_empty()).then(|| items.join(", "))
-        }
-        one => scalar(one),
-    }
 }
 
 /// A value in a line: short, and without characters that would end the line or turn the text around.

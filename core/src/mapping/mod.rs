@@ -1,6 +1,6 @@
-//! Events as others want them: Elastic Common Schema and CEF.
+//! Events as others want them: Elastic Common Schema, OCSF and CEF.
 //!
-//! What goes where is data (`schemas/{ecs,cef}/mapping.json`, `schemas/messages.json`), read once by this program
+//! What goes where is data (`schemas/{ecs,ocsf,cef}/mapping.json`, `schemas/messages.json`), read once by this program
 //! and printed in docs/mappings.md; here lie the pure functions that carry it out. A mapped event is a copy for searching
 //! and alerting, and holds the evidence unchanged beside it, so that a reader can check it against the log.
 //!
@@ -13,6 +13,7 @@ pub mod cef;
 mod convert;
 pub mod ecs;
 mod message;
+pub mod ocsf;
 mod plain;
 mod rule;
 mod view;

@@ -106,6 +106,11 @@ impl From<String> for Field {
 }
 
 impl Field {
+    /// The first of its keys.
+    pub(super) fn top(&self) -> &str {
+        self.steps.first().map_or("", |step| &step.key)
+    }
+
     /// Puts `value` into `tree`, and makes the objects and lists on the way.
     pub(super) fn put(&self, tree: &mut Map<String, Value>, value: Value) {
         if let Some((last, way)) = self.steps.split_last() {
@@ -120,14 +125,48 @@ impl Field {
         }
     }
 
-    /// What stands there in `tree`.
+    /// What stands there in `tree`; of a list its first item.
     pub(super) fn get<'t>(&self, tree: &'t Map<String, Value>) -> Option<&'t Value> {
-        let (first, rest) = self.steps.split_first()?;
-        rest.iter().try_fold(tree.get(&first.key)?, |value, step| value.as_object()?.get(&step.key))
+        let (last, way) = self.steps.split_last()?;
+        way.iter()
+            .try_fold(tree, |object, step| step.item(object)?.as_object())
+            .and_then(|object| last.item(object))
+    }
+
+    /// Puts `value` into `tree` if the object is there that it belongs to, and has nothing there yet.
+    pub(super) fn complete(&self, tree: &mut Map<String, Value>, value: Value) {
+        if let Some(last) = self.steps.last().filter(|last| !last.list)
+            && let Some(object) = self.around(tree)
+        {
+            object.entry(last.key.clone()).or_insert(value);
+        }
+    }
+
+    /// Takes out what stands there in `tree`; of a list the whole.
+    pub(super) fn remove(&self, tree: &mut Map<String, Value>) {
+        if let Some(last) = self.steps.last()
+            && let Some(object) = self.around(tree)
+        {
+            object.remove(&last.key);
+        }
+    }
+
+    /// The object that holds the last of its keys, where there is one.
+    fn around<'t>(&self, tree: &'t mut Map<String, Value>) -> Option<&'t mut Map<String, Value>> {
+        let (_, way) = self.steps.split_last()?;
+        way.iter().try_fold(tree, |object, step| {
+            let value = object.get_mut(&step.key)?;
+            if step.list { value.get_mut(0)?.as_object_mut() } else { value.as_object_mut() }
+        })
     }
 }
 
 impl Step {
+    fn item<'t>(&self, object: &'t Map<String, Value>) -> Option<&'t Value> {
+        let value = object.get(&self.key)?;
+        if self.list { value.get(0) } else { Some(value) }
+    }
+
     /// The object behind this step. The files name no field that is an object here and a value there; if one did, the
     /// later would be left out.
     fn enter<'t>(&self, object: &'t mut Map<String, Value>) -> Option<&'t mut Map<String, Value>> {
@@ -201,6 +240,14 @@ mod tests {
         assert_eq!(Value::Object(tree.clone()), wanted);
         assert_eq!(Field::from("a.c.d".to_owned()).get(&tree), Some(&json!(2)));
         assert_eq!(Field::from("a.x".to_owned()).get(&tree), None);
+        assert_eq!(Field::from("l[0].x".to_owned()).get(&tree), Some(&json!(3)));
+        for name in ["a.b", "a.n", "l[0].n", "gone.n", "a.gone.n"] {
+            Field::from(name.to_owned()).complete(&mut tree, json!(9));
+        }
+        Field::from("m[0]".to_owned()).remove(&mut tree);
+        Field::from("a.c.d".to_owned()).remove(&mut tree);
+        let wanted = json!({"a": {"b": 1, "c": {}, "n": 9}, "l": [{"x": 3, "y": 4, "n": 9}]});
+        assert_eq!(Value::Object(tree), wanted);
     }
 
     #[test]
