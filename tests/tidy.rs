@@ -6,5 +6,7 @@ mod generated;
 mod mapping_files;
 #[path = "mappings.rs"]
 mod mappings;
+#[path = "sigma.rs"]
+mod sigma;
 #[path = "tree.rs"]
 mod tree;
