@@ -1,9 +1,15 @@
-//! What is generated from the mappings: the fields of the index templates.
+//! What is generated from the mappings: the fields of the index templates, and the tables in docs/mappings.md.
 
+use custody_core::event::TYPES;
 use custody_tests::root;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::PathBuf;
+
+const PAGE: &str = "docs/mappings.md";
+const BEGIN: &str = "<!-- generated from the mappings; `make schemas` writes it -->";
+const END: &str = "<!-- end of what is generated -->";
 
 /// Lucene takes no longer term, in bytes.
 const TERM_BYTES_MAX: u64 = 32_766;
@@ -20,10 +26,15 @@ pub fn everything() -> BTreeMap<PathBuf, String> {
             format!("{:#}\n", template(&fields, data)),
         );
     }
+    let page = std::fs::read_to_string(root().join(PAGE)).unwrap();
+    let (before, rest) =
+        page.split_once(BEGIN).expect("docs/mappings.md has lost the mark of its generated part");
+    let (_, after) = rest.split_once(END).expect("docs/mappings.md has lost the end of its generated part");
+    files.insert(PAGE.into(), format!("{before}{BEGIN}\n{}{END}{after}", tables()));
     files
 }
 
-pub fn read(path: &str) -> Value {
+fn read(path: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(root().join(path)).unwrap()).unwrap()
 }
 
@@ -118,6 +129,107 @@ fn sorted(object: Map<String, Value>) -> Value {
         })
         .collect();
     Value::Object(ordered.into_iter().collect())
+}
+
+/// A table for every event, and a section a type.
+fn tables() -> String {
+    let [ecs, ocsf, cef] = ["ecs", "ocsf", "cef"].map(|name| read(&format!("schemas/{name}/mapping.json")));
+    let messages = read("schemas/messages.json");
+    let mut out = String::from("\n## Every event\n\n| standard | field | value |\n|---|---|---|\n");
+    rows(&mut out, "ECS", &ecs["every"]);
+    for (field, from) in ecs["related"].as_object().unwrap() {
+        let from: Vec<String> = from.as_array().unwrap().iter().map(code).collect();
+        writeln!(out, "| ECS | `{field}` | what stands in {} |", from.join(", ")).unwrap();
+    }
+    rows(&mut out, "OCSF", &ocsf["every"]);
+    for rules in ocsf["shared"].as_object().unwrap().values() {
+        rows(&mut out, "OCSF, some classes", rules);
+    }
+    rows(&mut out, "CEF", &cef["every"]);
+
+    out.push_str("\n## Each type\n");
+    for info in TYPES {
+        let about = &messages[info.name];
+        let severity = about["severity"].as_str().unwrap();
+        let otherwise = about["otherwise"]
+            .as_str()
+            .map_or(String::new(), |o| format!(", {o} if it failed or was denied"));
+        writeln!(
+            out,
+            "\n### `{}`\n\n«{}»; {severity}{otherwise}.\n",
+            info.name,
+            about["text"].as_str().unwrap()
+        )
+        .unwrap();
+        out.push_str("| standard | field | value |\n|---|---|---|\n");
+        let of_ecs = &ecs["types"][info.name];
+        for (when, event) in [("", &of_ecs["event"]), (", if denied", &of_ecs["denied"])] {
+            for (key, value) in event.as_object().into_iter().flatten() {
+                let when = if key == "outcome" { ", if the event has none" } else { when };
+                writeln!(out, "| ECS | `event.{key}` | {}{when} |", constant(value)).unwrap();
+            }
+        }
+        rows(&mut out, "ECS", &of_ecs["fields"]);
+        for candidate in ocsf["types"][info.name].as_array().unwrap() {
+            let class = &candidate["class"];
+            let name = ocsf["classes"][class.to_string()]["name"].as_str().unwrap();
+            let activity = match &candidate["activity"] {
+                Value::Number(number) => number.to_string(),
+                rule => written(rule),
+            };
+            let called = candidate["name"].as_str().map_or(String::new(), |n| format!(" «{n}»"));
+            writeln!(out, "| OCSF | class | {name} ({class}), activity {activity}{called} |").unwrap();
+            rows(&mut out, "OCSF", &candidate["fields"]);
+            rows(&mut out, "OCSF, if absent", &candidate["otherwise"]);
+        }
+        rows(&mut out, "CEF", &cef["types"][info.name]);
+    }
+    out.push('\n');
+    out
+}
+
+fn rows(out: &mut String, standard: &str, rules: &Value) {
+    for (field, rule) in rules.as_object().into_iter().flatten() {
+        writeln!(out, "| {standard} | `{field}` | {} |", written(rule)).unwrap();
+    }
+}
+
+/// A rule for people.
+fn written(rule: &Value) -> String {
+    match rule {
+        Value::String(path) => match path.split_once(" as ") {
+            None => code(rule),
+            Some((path, kind)) => format!("`{path}` as {kind}"),
+        },
+        Value::Array(rules) => rules.iter().map(written).collect::<Vec<_>>().join(", else "),
+        Value::Object(form) if form.contains_key("is") => format!("always {}", constant(&form["is"])),
+        Value::Object(form) if form.contains_key("when") => {
+            format!("{}, if {} is {}", written(&form["take"]), code(&form["when"]), code(&form["equals"]))
+        }
+        Value::Object(form) => {
+            let mut cases: Vec<String> = form["values"]
+                .as_object()
+                .unwrap()
+                .iter()
+                .map(|(key, value)| format!("`{key}` → {}", constant(value)))
+                .collect();
+            cases.extend(form.get("otherwise").map(|value| format!("else {}", constant(value))));
+            format!("by {}: {}", code(&form["of"]), cases.join(", "))
+        }
+        _ => panic!("{rule} is no rule"),
+    }
+}
+
+fn code(text: &Value) -> String {
+    format!("`{}`", text.as_str().unwrap())
+}
+
+fn constant(value: &Value) -> String {
+    match value {
+        Value::Array(items) => items.iter().map(constant).collect::<Vec<_>>().join(", "),
+        Value::String(text) => format!("`{text}`"),
+        other => other.to_string(),
+    }
 }
 
 /// What the templates say of each other, and the limits that documents are cut to.
