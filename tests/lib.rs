@@ -1,5 +1,6 @@
 //! Starts and stops what the end-to-end tests need: real servers on loopback, stock clients, and a world of both.
 
+pub mod events;
 pub mod process;
 pub mod servers;
 pub mod wait;

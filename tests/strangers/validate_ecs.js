@@ -1,8 +1,9 @@
-// Holds ECS documents (one JSON object a line on standard input) against the schema that Elastic publishes: names, types,
-// allowed values, and the event types that each category expects. Then holds our index templates' fields against it.
+// Holds ECS documents (one JSON object a line on standard input) against the schemas of ECS 8 and 9 that Elastic publishes:
+// names, types, allowed values, and the event types that each category expects. Then holds our index templates' fields
+// against them.
 "use strict";
 
-const { EcsFlat } = require("@elastic/ecs");
+const schemas = ["@elastic/ecs", "ecs-9"].map((name) => require(name).EcsFlat);
 const net = require("node:net");
 const fs = require("node:fs");
 
@@ -26,7 +27,7 @@ const holds = {
   date: (v) => /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$/.test(v) && !Number.isNaN(Date.parse(v)),
 };
 
-function complaints(document) {
+function complaintsBy(EcsFlat, document) {
   const found = [];
   for (const [name, value] of leaves(document, "")) {
     if (name.startsWith(OURS)) continue;
@@ -56,6 +57,8 @@ function complaints(document) {
   }
   return found;
 }
+
+const complaints = (document) => [...new Set(schemas.flatMap((schema) => complaintsBy(schema, document)))];
 
 const documents = fs.readFileSync(0, "utf8").split("\n").filter(Boolean).map((line) => JSON.parse(line));
 let wrong = 0;
@@ -97,10 +100,11 @@ for (const path of process.argv.slice(2)) {
         walk(field.properties, `${name}.`);
       } else if (!name.startsWith(OURS)) {
         fields += 1;
-        const type = EcsFlat[name]?.type;
-        if (field.type !== type && !instead[type]?.includes(field.type)) {
-          wrong += 1;
-          console.error(`${path}: ${name} is ${field.type}, in ECS ${type}`);
+        for (const type of schemas.map((schema) => schema[name]?.type)) {
+          if (field.type !== type && !instead[type]?.includes(field.type)) {
+            wrong += 1;
+            console.error(`${path}: ${name} is ${field.type}, in ECS ${type}`);
+          }
         }
       }
     }

@@ -190,7 +190,13 @@ fn shorten(value: &mut Value, bytes_max: usize) -> bool {
             *text = cut(text, bytes_max).to_owned();
             true
         }
-        Value::Array(items) => items.iter_mut().fold(false, |any, item| shorten(item, bytes_max) || any),
+        Value::Array(items) => {
+            let mut any = false;
+            for item in items {
+                any |= shorten(item, bytes_max);
+            }
+            any
+        }
         _ => false,
     }
 }
