@@ -6,12 +6,12 @@
 //! so that it can't be taken for two.
 
 use super::Logged;
-use super::convert::{cut, scalar};
+use super::convert::cut;
+use super::json::Value;
 use super::message::{MESSAGE_BYTES_MAX, Message};
 use super::rule::{Field, Rules};
 use super::view::View;
 use serde::Deserialize;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::LazyLock;
@@ -51,10 +51,11 @@ pub fn line(entry: &Logged<'_>) -> String {
         severity.cef()
     );
     let mut extension = extension(&view);
-    extension.insert("msg", Value::from(cut(&said, MESSAGE_BYTES_MAX)));
+    extension.insert("msg", cut(&said, MESSAGE_BYTES_MAX).into());
     let mut between = "";
     for (key, value) in extension {
-        let Some(text) = written(&value) else { continue };
+        // An empty value says nothing.
+        let Some(text) = value.scalar().filter(|text| !text.is_empty()) else { continue };
         let bytes_max = MAPPING.limits.get(key).copied().unwrap_or(usize::MAX);
         push(&mut line, &mut between, key, cut(&text, bytes_max));
         if let Some(label) = MAPPING.labels.get(key) {
@@ -64,18 +65,13 @@ pub fn line(entry: &Logged<'_>) -> String {
     line
 }
 
-fn extension(view: &View) -> BTreeMap<&'static str, Value> {
+fn extension<'v>(view: &'v View<'_>) -> BTreeMap<&'static str, Value<'v>> {
     let of_type = view.text("type").and_then(|name| MAPPING.types.get(name));
     let rules = MAPPING.every.iter().chain(of_type.into_iter().flatten());
     let value = |(field, rule): (&'static Field, &'static super::rule::Rule)| {
         Some((field.name.as_str(), rule.value(view, &mut Vec::new())?))
     };
     rules.filter_map(value).collect()
-}
-
-/// A value as text; none for an empty one, which says nothing.
-fn written(value: &Value) -> Option<String> {
-    scalar(value).filter(|text| !text.is_empty())
 }
 
 fn push(line: &mut String, between: &mut &str, key: &str, value: &str) {

@@ -1,8 +1,9 @@
 //! What a field asks of its value, and the value made so; what can't be made so is left out.
 
 use super::address::Address;
+use super::json::Value;
 use crate::event::Timestamp;
-use serde_json::Value;
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// The last moment that both Elasticsearch and OpenSearch take as `date_nanos`, in nanoseconds since the epoch.
@@ -73,9 +74,9 @@ impl Kind {
     }
 
     /// `value` as this kind asks for it.
-    pub(super) fn convert(self, value: &Value) -> Option<Value> {
+    pub(super) fn convert<'v>(self, value: &'v Value<'_>) -> Option<Value<'v>> {
         match self {
-            Self::Keyword | Self::Text => scalar(value).map(Value::from),
+            Self::Keyword | Self::Text => value.scalar().map(Value::from),
             Self::List => items(value).map(Value::from),
             Self::Line => items(value).map(|items| Value::from(items.join(", "))),
             Self::Hex => Some(value.as_str()?).filter(|text| is_hex(text)).map(Value::from),
@@ -95,10 +96,10 @@ impl Kind {
 }
 
 /// What of a value or of a list can stand in a line; `None` if nothing can.
-pub(super) fn items(value: &Value) -> Option<Vec<String>> {
-    let items: Vec<String> = match value {
-        Value::Array(items) => items.iter().filter_map(scalar).collect(),
-        one => scalar(one).into_iter().collect(),
+pub(super) fn items<'v>(value: &'v Value<'_>) -> Option<Vec<Cow<'v, str>>> {
+    let items: Vec<_> = match value {
+        Value::List(items) => items.iter().filter_map(Value::scalar).collect(),
+        one => one.scalar().into_iter().collect(),
     };
     (!items.is_empty()).then_some(items)
 }
@@ -107,28 +108,18 @@ fn is_hex(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// What isn't a list or an object, as text.
-pub(super) fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(truth) => Some(truth.to_string()),
-        _ => None,
-    }
-}
-
-fn ip(value: &Value) -> Option<IpAddr> {
+fn ip(value: &Value<'_>) -> Option<IpAddr> {
     Address::parse(value.as_str()?).ip
 }
 
-fn port(value: &Value) -> Option<u16> {
+fn port(value: &Value<'_>) -> Option<u16> {
     match value {
-        Value::String(address) => Address::parse(address).port,
+        Value::Text(address) => Address::parse(address).port,
         other => other.as_u64()?.try_into().ok(),
     }
 }
 
-fn time(value: &Value) -> Option<Timestamp> {
+fn time(value: &Value<'_>) -> Option<Timestamp> {
     let time: Timestamp = value.as_str()?.parse().ok()?;
     (time.nanos() <= DATE_NANOS_MAX).then_some(time)
 }
@@ -191,7 +182,8 @@ mod tests {
             (Kind::Name, json!("who knows"), json!(null)),
         ];
         for (kind, value, wanted) in cases {
-            assert_eq!(kind.convert(&value).unwrap_or_default(), wanted, "{kind:?} {value}");
+            let (from, wanted) = (Value::from(value.clone()), Value::from(wanted));
+            assert_eq!(kind.convert(&from).unwrap_or_default(), wanted, "{kind:?} {value}");
         }
     }
 

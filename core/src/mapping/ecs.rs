@@ -7,15 +7,14 @@
 //! `custody.cut` names what was cut.
 
 use super::Logged;
-use super::convert::cut;
-use super::message::{MESSAGE_BYTES_MAX, Message};
-use super::plain::plain;
+use super::json::{Object, Value};
+use super::message::Message;
+use super::plain::{plain, shortened};
 use super::rule::{Field, Path, Rules};
 use super::view::View;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -72,10 +71,6 @@ struct Event {
 /// The ECS document of an entry, as JSON. It is the same however often it is made.
 #[must_use]
 pub fn document(entry: &Logged<'_>) -> Vec<u8> {
-    Value::Object(tree(entry)).to_string().into_bytes()
-}
-
-fn tree(entry: &Logged<'_>) -> Map<String, Value> {
     let view = View::new(entry);
     let mut document = Document::default();
     let of_type = view.text("type").and_then(|name| MAPPING.types.get(name));
@@ -92,105 +87,95 @@ fn tree(entry: &Logged<'_>) -> Map<String, Value> {
     document.say(&view);
     document.keep_data(&view, &taken);
     document.keep_original(entry);
-    document.tree
+    Value::from(document.tree).to_json().into_bytes()
 }
 
 #[derive(Default)]
-struct Document {
-    tree: Map<String, Value>,
+struct Document<'v> {
+    tree: Object<'v>,
     /// Names of fields whose text was cut.
-    cut: Vec<String>,
+    cut: Vec<&'static str>,
 }
 
-impl Document {
-    fn put(&mut self, field: &Field, value: Option<Value>) {
+impl<'v> Document<'v> {
+    fn put(&mut self, field: &'static Field, value: Option<Value<'v>>) {
         let Some(mut value) = value else { return };
         let bytes_max = MAPPING.limits.get(&field.name).copied().unwrap_or(KEYWORD_BYTES_MAX);
         if shorten(&mut value, bytes_max) {
-            self.cut.push(field.name.clone());
+            self.cut.push(&field.name);
         }
         field.put(&mut self.tree, value);
     }
 
-    fn set(&mut self, name: &str, value: impl Into<Value>) {
-        Field::from(name.to_owned()).put(&mut self.tree, value.into());
-    }
-
     /// What kind of event it is.
-    fn classify(&mut self, of_type: Option<&Type>, denied: bool) {
+    fn classify(&mut self, of_type: Option<&'static Type>, denied: bool) {
         let event = of_type.map(|t| t.denied.as_ref().filter(|_| denied).unwrap_or(&t.event));
         let usual = of_type.map(|t| &t.event);
-        self.set("event.kind", usual.and_then(|e| e.kind.as_deref()).unwrap_or("event"));
+        self.tree.set("event.kind", usual.and_then(|e| e.kind.as_deref()).unwrap_or("event"));
+        let names = |names: &'static [String]| names.iter().map(String::as_str).collect::<Vec<_>>();
         if let Some(event) = event {
-            self.set("event.category", event.category.clone());
-            self.set("event.type", event.kinds.clone());
+            self.tree.set("event.category", names(&event.category));
+            self.tree.set("event.type", names(&event.kinds));
         }
-        let outcome = usual.and_then(|e| e.outcome.as_deref());
-        if let (None, Some(outcome)) = (self.tree.get("event").and_then(|e| e.get("outcome")), outcome) {
-            self.set("event.outcome", outcome);
+        let has_outcome =
+            self.tree.get("event").and_then(Value::as_object).is_some_and(|e| e.contains_key("outcome"));
+        if let Some(outcome) = usual.and_then(|e| e.outcome.as_deref()).filter(|_| !has_outcome) {
+            self.tree.set("event.outcome", outcome);
         }
     }
 
     fn relate(&mut self) {
         for (field, from) in &MAPPING.related {
-            let mut found = Vec::new();
+            let mut distinct: Vec<Value<'v>> = Vec::new();
             for value in from.iter().filter_map(|from| from.get(&self.tree)) {
-                match value {
-                    Value::Array(items) => found.extend(items.iter().cloned()),
-                    one => found.push(one.clone()),
-                }
-            }
-            let mut distinct: Vec<Value> = Vec::new();
-            for value in found {
-                if !distinct.contains(&value) {
-                    distinct.push(value);
+                if !distinct.contains(value) {
+                    distinct.push(value.clone());
                 }
             }
             if !distinct.is_empty() {
-                field.put(&mut self.tree, Value::from(distinct));
+                field.put(&mut self.tree, distinct.into());
             }
         }
     }
 
-    fn say(&mut self, view: &View) {
+    fn say(&mut self, view: &View<'_>) {
         let message = Message::of(view);
-        self.set("message", cut(&message.line, MESSAGE_BYTES_MAX));
-        self.set("event.severity", message.severity.cef());
+        self.tree.set("message", message.line);
+        self.tree.set("event.severity", message.severity.cef());
     }
 
-    fn keep_data(&mut self, view: &View, taken: &[&Path]) {
-        let Some(data) = view.data() else { return };
+    fn keep_data(&mut self, view: &'v View<'_>, taken: &[&Path]) {
+        let Some(data) = view.field("data") else { return };
         let plain = plain(data, taken, KEYWORD_BYTES_MAX);
         if plain.cut {
-            self.cut.push("custody.data".to_owned());
+            self.cut.push("custody.data");
         }
         if !plain.values.is_empty() {
-            self.set("custody.data", plain.values);
+            self.tree.set("custody.data", plain.values);
         }
     }
 
     /// The evidence, and what of the document is less than it.
-    fn keep_original(&mut self, entry: &Logged<'_>) {
+    fn keep_original(&mut self, entry: &Logged<'v>) {
         match str::from_utf8(entry.bytes) {
-            Ok(text) => self.set("event.original", text),
+            Ok(text) => self.tree.set("event.original", text),
             // JSON can't hold these bytes; the log takes them all the same.
-            Err(_) => self.set("custody.original_base64", STANDARD.encode(entry.bytes)),
+            Err(_) => self.tree.set("custody.original_base64", STANDARD.encode(entry.bytes)),
         }
         if !self.cut.is_empty() {
-            let cut = std::mem::take(&mut self.cut);
-            self.set("custody.cut", json!(cut));
+            self.tree.set("custody.cut", std::mem::take(&mut self.cut));
         }
     }
 }
 
 /// Cuts text in `value`; whether there was something to cut.
-fn shorten(value: &mut Value, bytes_max: usize) -> bool {
+fn shorten(value: &mut Value<'_>, bytes_max: usize) -> bool {
     match value {
-        Value::String(text) if text.len() > bytes_max => {
-            *text = cut(text, bytes_max).to_owned();
+        Value::Text(text) if text.len() > bytes_max => {
+            *text = shortened(std::mem::take(text), bytes_max);
             true
         }
-        Value::Array(items) => {
+        Value::List(items) => {
             let mut any = false;
             for item in items {
                 any |= shorten(item, bytes_max);

@@ -2,6 +2,7 @@ use super::*;
 use crate::event::TYPES;
 use crate::mapping::hostile::{any_entry, entry, hashes_to};
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 /// What the largest event becomes at most: its text twice (whole and cut), each character escaped.
 const DOCUMENT_BYTES_MAX: usize = 512 * 1024;

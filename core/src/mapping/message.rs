@@ -89,7 +89,7 @@ pub(super) struct Message {
 }
 
 impl Message {
-    pub(super) fn of(view: &View) -> Self {
+    pub(super) fn of(view: &View<'_>) -> Self {
         let kind = view.text("type").unwrap_or_default();
         let Some(about) = MESSAGES.get(kind) else {
             let line = format!("An event of the type «{}», which isn't mapped", safe(kind));
@@ -150,7 +150,7 @@ fn pieces(rest: &mut &str, inner: bool) -> Option<Vec<Piece>> {
 }
 
 impl Sentence {
-    fn said(&self, view: &View) -> String {
+    fn said(&self, view: &View<'_>) -> String {
         let mut line = String::new();
         for piece in &self.0 {
             match piece {
@@ -172,7 +172,7 @@ impl Sentence {
 }
 
 /// Adds a piece to `line`; whether it could be said.
-fn say(piece: &Piece, view: &View, line: &mut String) -> bool {
+fn say(piece: &Piece, view: &View<'_>, line: &mut String) -> bool {
     match piece {
         Piece::Words(words) => line.push_str(words),
         Piece::Value(paths) => {

@@ -12,6 +12,7 @@ mod address;
 pub mod cef;
 mod convert;
 pub mod ecs;
+mod json;
 mod message;
 pub mod ocsf;
 mod plain;

@@ -7,15 +7,15 @@
 //! event is complete enough for is taken, and the base event, which asks for nothing, is behind them all.
 
 use super::Logged;
+use super::json::{Object, Value};
 use super::message::{Message, Severity};
-use super::plain::plain;
+use super::plain::{Plain, plain, plain_fields};
 use super::rule::{Field, Path, Rule, Rules};
 use super::view::View;
 use crate::event::hex::to_hex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -147,28 +147,28 @@ pub fn event(entry: &Logged<'_>, version: Version) -> Vec<u8> {
         .flatten()
         .find_map(|candidate| Attributes::complete(candidate, &view))
         .unwrap_or_else(|| Attributes::filled(&BASE, &view));
-    event.set("metadata.version", version.name());
+    event.tree.set("metadata.version", version.name());
     event.say(&view);
     event.keep(entry, &view);
-    Value::Object(event.tree).to_string().into_bytes()
+    Value::from(event.tree).to_json().into_bytes()
 }
 
-struct Attributes {
-    tree: Map<String, Value>,
+struct Attributes<'v> {
+    tree: Object<'v>,
     /// Paths of the event whose values have an attribute.
     taken: Vec<&'static Path>,
 }
 
-impl Attributes {
+impl<'v> Attributes<'v> {
     /// The attributes, if none is missing that the class needs.
-    fn complete(candidate: &'static Candidate, view: &View) -> Option<Self> {
+    fn complete(candidate: &'static Candidate, view: &'v View<'_>) -> Option<Self> {
         let filled = Self::filled(candidate, view);
         let class = MAPPING.classes.get(&candidate.class)?;
         class.needs.iter().all(|name| filled.tree.contains_key(name)).then_some(filled)
     }
 
-    fn filled(candidate: &'static Candidate, view: &View) -> Self {
-        let mut this = Self { tree: Map::new(), taken: Vec::new() };
+    fn filled(candidate: &'static Candidate, view: &'v View<'_>) -> Self {
+        let mut this = Self { tree: Object::new(), taken: Vec::new() };
         this.put(&MAPPING.every, view);
         let class = MAPPING.classes.get(&candidate.class);
         for rules in class.iter().flat_map(|c| &c.takes).filter_map(|name| MAPPING.shared.get(name)) {
@@ -192,16 +192,12 @@ impl Attributes {
         this
     }
 
-    fn put(&mut self, rules: &'static Rules, view: &View) {
+    fn put(&mut self, rules: &'static Rules, view: &'v View<'_>) {
         for (field, rule) in rules {
             if let Some(value) = rule.value(view, &mut self.taken) {
                 field.put(&mut self.tree, value);
             }
         }
-    }
-
-    fn set(&mut self, name: &str, value: impl Into<Value>) {
-        Field::from(name.to_owned()).put(&mut self.tree, value.into());
     }
 
     /// Takes out objects that name nothing.
@@ -214,7 +210,7 @@ impl Attributes {
         }
     }
 
-    fn classify(&mut self, candidate: &'static Candidate, class: Option<&Class>, view: &View) {
+    fn classify(&mut self, candidate: &'static Candidate, class: Option<&'static Class>, view: &View<'_>) {
         let activity = match &candidate.activity {
             Activity::Always(number) => *number,
             Activity::By(rule) => {
@@ -222,15 +218,15 @@ impl Attributes {
             }
         };
         let category = candidate.class / 1_000;
-        self.set("activity_id", activity);
+        self.tree.set("activity_id", activity);
         if activity == OTHER {
-            self.set("activity_name", candidate.name.as_deref().unwrap_or("Other"));
+            self.tree.set("activity_name", candidate.name.as_deref().unwrap_or("Other"));
         }
-        self.set("category_uid", category);
-        self.set("category_name", MAPPING.categories.get(&category).map_or("", String::as_str));
-        self.set("class_uid", candidate.class);
-        self.set("class_name", class.map_or("", |c| c.name.as_str()));
-        self.set("type_uid", candidate.class * 100 + activity);
+        self.tree.set("category_uid", category);
+        self.tree.set("category_name", MAPPING.categories.get(&category).map_or("", String::as_str));
+        self.tree.set("class_uid", candidate.class);
+        self.tree.set("class_name", class.map_or("", |c| c.name.as_str()));
+        self.tree.set("type_uid", candidate.class * 100 + activity);
         let status = match view.text("outcome") {
             Some("success") => Status::Success,
             Some("failure" | "denied") => Status::Failure,
@@ -241,47 +237,41 @@ impl Attributes {
             Status::Success => (1, "Success"),
             Status::Failure => (2, "Failure"),
         };
-        self.set("status_id", number);
-        self.set("status", name);
+        self.tree.set("status_id", number);
+        self.tree.set("status", name);
     }
 
-    fn say(&mut self, view: &View) {
+    fn say(&mut self, view: &View<'_>) {
         let Message { line, severity, .. } = Message::of(view);
-        self.set("message", line);
-        self.set("severity_id", severity.ocsf());
-        self.set("severity", caption(severity));
+        self.tree.set("message", line);
+        self.tree.set("severity_id", severity.ocsf());
+        self.tree.set("severity", caption(severity));
     }
 
     /// The evidence, and what has no attribute.
-    fn keep(&mut self, entry: &Logged<'_>, view: &View) {
-        let mut left = Map::new();
-        for name in ["cause", "id", "outcome", "producer", "session", "target", "type", "version"] {
-            if let Some(value) = view.at(&[name.to_owned()]) {
-                left.insert(name.to_owned(), value.clone());
-            }
-        }
-        let envelope = plain(&Value::Object(left), &[], UNMAPPED_BYTES_MAX);
-        let (mut left, mut cut) = (envelope.values, envelope.cut);
-        if let Some(data) = view.data() {
+    fn keep(&mut self, entry: &Logged<'v>, view: &'v View<'_>) {
+        let names = ["cause", "id", "outcome", "producer", "session", "target", "type", "version"];
+        let envelope = names.into_iter().filter_map(|name| Some((name, view.field(name)?)));
+        let Plain { values: mut left, mut cut } = plain_fields(envelope, UNMAPPED_BYTES_MAX);
+        if let Some(data) = view.field("data") {
             let data = plain(data, &self.taken, UNMAPPED_BYTES_MAX);
             cut |= data.cut;
             if !data.values.is_empty() {
-                left.insert("data".to_owned(), data.values.into());
+                left.insert("data", data.values);
             }
         }
         if cut {
-            left.insert("cut".to_owned(), cut.into());
+            left.insert("cut", true);
         }
-        let leaf = to_hex(&entry.leaf.0);
-        left.insert("log".to_owned(), json!({"index": entry.index, "leaf": leaf, "origin": entry.origin}));
+        left.set("log.index", entry.index);
+        left.set("log.leaf", to_hex(&entry.leaf.0));
+        left.set("log.origin", entry.origin);
         match str::from_utf8(entry.bytes) {
-            Ok(text) => self.set("raw_data", text),
+            Ok(text) => self.tree.set("raw_data", text),
             // JSON can't hold these bytes; the log takes them all the same.
-            Err(_) => {
-                left.insert("original_base64".to_owned(), STANDARD.encode(entry.bytes).into());
-            }
+            Err(_) => left.insert("original_base64", STANDARD.encode(entry.bytes)),
         }
-        self.set("unmapped.custody", left);
+        self.tree.set("unmapped.custody", left);
     }
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::event::TYPES;
 use crate::mapping::hostile::{any_entry, entry, hashes_to};
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 fn of(event: &Value) -> Value {
     let bytes = serde_json::to_vec(event).unwrap();

@@ -6,8 +6,9 @@
 //! and an object there. So: objects of text, numbers and truth values or lists of these, and nothing else.
 
 use super::convert::cut;
+use super::json::{Object, Value};
 use super::rule::Path;
-use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// A longer key is cut: keys count towards the length of a term in the index, which is at most 32,766 bytes.
 const KEY_BYTES_MAX: usize = 128;
@@ -17,21 +18,32 @@ const DEPTH_MAX: usize = 8;
 const VALUES_MAX: usize = 1_024;
 
 /// The plain form of an event's data.
-pub(super) struct Plain {
+pub(super) struct Plain<'d> {
     /// The values, by keys.
-    pub(super) values: Map<String, Value>,
+    pub(super) values: Object<'d>,
     /// Whether something was cut or left out.
     pub(super) cut: bool,
 }
 
-/// The plain form of `data` without what `taken` names; text is cut to `bytes_max` bytes.
-pub(super) fn plain(data: &Value, taken: &[&Path], bytes_max: usize) -> Plain {
+/// The plain form of an event's `data` without what `taken` names; text is cut to `bytes_max` bytes.
+pub(super) fn plain<'d>(data: &'d Value<'_>, taken: &[&Path], bytes_max: usize) -> Plain<'d> {
     let mut form = Form { taken, bytes_max, left: VALUES_MAX, cut: false };
-    let mut values = Map::new();
+    let mut values = Object::new();
     match data {
-        Value::Object(fields) => form.object(&mut values, fields, &mut vec!["data"]),
-        other => form.put(&mut values, "value", other, &mut vec!["data"]),
+        Value::Object(fields) => form.fields(&mut values, &mut fields.iter(), &mut vec!["data"]),
+        other => form.put(&mut values, Cow::Borrowed("value"), other, &mut vec!["data"]),
     }
+    Plain { values, cut: form.cut }
+}
+
+/// The plain form of fields of an event's envelope.
+pub(super) fn plain_fields<'d, 'e: 'd>(
+    mut fields: impl Iterator<Item = (&'d str, &'d Value<'e>)>,
+    bytes_max: usize,
+) -> Plain<'d> {
+    let mut form = Form { taken: &[], bytes_max, left: VALUES_MAX, cut: false };
+    let mut values = Object::new();
+    form.fields(&mut values, &mut fields, &mut Vec::new());
     Plain { values, cut: form.cut }
 }
 
@@ -43,17 +55,17 @@ struct Form<'a> {
 }
 
 impl Form<'_> {
-    fn object<'d>(
+    fn fields<'d, 'e: 'd>(
         &mut self,
-        into: &mut Map<String, Value>,
-        fields: &'d Map<String, Value>,
+        into: &mut Object<'d>,
+        fields: &mut dyn Iterator<Item = (&'d str, &'d Value<'e>)>,
         at: &mut Vec<&'d str>,
     ) {
         for (key, value) in fields {
             at.push(key);
             if !self.taken.iter().any(|path| path.0.iter().eq(at.iter())) {
                 let name = self.key(key);
-                self.put(into, &name, value, at);
+                self.put(into, name, value, at);
             }
             at.pop();
         }
@@ -61,70 +73,77 @@ impl Form<'_> {
 
     fn put<'d>(
         &mut self,
-        into: &mut Map<String, Value>,
-        name: &str,
-        value: &'d Value,
+        into: &mut Object<'d>,
+        name: Cow<'d, str>,
+        value: &'d Value<'_>,
         at: &mut Vec<&'d str>,
     ) {
         match value {
             Value::Null => {}
-            Value::Array(items) => {
+            Value::List(items) => {
                 for item in items {
-                    self.put(into, name, item, at);
+                    self.put(into, name.clone(), item, at);
                 }
             }
             Value::Object(fields) if fields.is_empty() => {}
             Value::Object(fields) => {
-                let free = into.get(name).is_none_or(Value::is_object);
+                let free = into.get(&name).is_none_or(|there| there.as_object().is_some());
                 if !free || at.len() > DEPTH_MAX {
-                    return self.add(into, name, Value::from(value.to_string()));
+                    return self.add(into, name, value.to_json().into());
                 }
-                let inner = into.entry(name).or_insert_with(|| Value::Object(Map::new()));
-                if let Some(inner) = inner.as_object_mut() {
-                    self.object(inner, fields, at);
+                if let Some(inner) = into.get_or_insert(name, Object::new().into()).as_object_mut() {
+                    self.fields(inner, &mut fields.iter(), at);
                 }
             }
-            one => self.add(into, name, one.clone()),
+            one => self.add(into, name, one.borrowed()),
         }
     }
 
     /// Adds one value: alone it stands for itself, with others in a list.
-    fn add(&mut self, into: &mut Map<String, Value>, name: &str, value: Value) {
+    fn add<'d>(&mut self, into: &mut Object<'d>, name: Cow<'d, str>, value: Value<'d>) {
         if self.left == 0 {
             self.cut = true;
             return;
         }
         self.left -= 1;
         let value = match value {
-            Value::String(text) if text.len() > self.bytes_max => {
+            Value::Text(text) if text.len() > self.bytes_max => {
                 self.cut = true;
-                Value::from(cut(&text, self.bytes_max))
+                shortened(text, self.bytes_max).into()
             }
             other => other,
         };
-        match into.get_mut(name) {
-            None => {
-                into.insert(name.to_owned(), value);
-            }
-            Some(Value::Array(items)) => items.push(value),
+        match into.get_mut(&name) {
+            None => into.insert(name, value),
+            Some(Value::List(items)) => items.push(value),
             // Two keys that differed became one name, and an object has it.
             Some(Value::Object(_)) => {
                 self.left += 1;
-                self.add(into, &format!("{name}_"), value);
+                self.add(into, format!("{name}_").into(), value);
             }
             Some(one) => {
-                let first = one.take();
-                *one = Value::from(vec![first, value]);
+                let first = std::mem::take(one);
+                *one = Value::List(vec![first, value]);
             }
         }
     }
 
     /// A key that an index takes: a dot would divide it, NUL ends it, and it is neither empty nor blank.
-    fn key(&mut self, key: &str) -> String {
+    fn key<'d>(&mut self, key: &'d str) -> Cow<'d, str> {
+        let divides = |c: char| c == '.' || c.is_control();
         let short = cut(key, KEY_BYTES_MAX);
         self.cut |= short.len() < key.len();
-        let key: String = short.chars().map(|c| if c == '.' || c.is_control() { '_' } else { c }).collect();
-        if key.trim().is_empty() { "_".to_owned() } else { key }
+        let key =
+            if short.contains(divides) { short.replace(divides, "_").into() } else { Cow::Borrowed(short) };
+        if key.trim().is_empty() { Cow::Borrowed("_") } else { key }
+    }
+}
+
+/// At most `bytes_max` bytes of `text`.
+pub(super) fn shortened(text: Cow<'_, str>, bytes_max: usize) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(cut(text, bytes_max)),
+        Cow::Owned(text) => Cow::Owned(cut(&text, bytes_max).to_owned()),
     }
 }
 
@@ -132,11 +151,12 @@ impl Form<'_> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn plain_of(data: &Value) -> (Value, bool) {
-        let plain = plain(data, &[&Path::from("data.taken".to_owned())], 10);
-        (Value::Object(plain.values), plain.cut)
+        let data = data.clone().into();
+        let plain = plain(&data, &[&Path::from("data.taken".to_owned())], 10);
+        (serde_json::to_value(super::Value::from(plain.values)).unwrap(), plain.cut)
     }
 
     #[test]
@@ -178,7 +198,7 @@ mod tests {
     }
 
     /// Objects of values or of lists of values, within the limits.
-    fn assert_plain(values: &Map<String, Value>) {
+    fn assert_plain(values: &serde_json::Map<String, Value>) {
         for (key, value) in values {
             assert!(
                 !key.trim().is_empty()
@@ -199,9 +219,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_data_become_plain(data in crate::mapping::hostile::any_json()) {
-            let plain = plain(&data, &[], 10);
-            assert_plain(&plain.values);
-            prop_assert!(depth(&Value::Object(plain.values)) <= DEPTH_MAX + 1);
+            let (plain, _) = plain_of(&data);
+            assert_plain(plain.as_object().unwrap());
+            prop_assert!(depth(&plain) <= DEPTH_MAX + 1);
         }
     }
 }

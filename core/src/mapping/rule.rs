@@ -9,10 +9,10 @@
 //! | `{"of": "outcome", "values": {"denied": "failure"}, "otherwise": "unknown"}` | by the text at a path |
 //! | `{"when": "target.kind", "equals": "node", "take": "target.name"}` | only if that text stands there |
 
-use super::convert::{Kind, scalar};
+use super::convert::Kind;
+use super::json::{Object, Value};
 use super::view::View;
 use serde::Deserialize;
-use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Where to look in an event.
@@ -45,20 +45,35 @@ impl TryFrom<String> for Take {
     }
 }
 
+/// A value that stands in the file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "serde_json::Value")]
+pub(super) struct Constant(Value<'static>);
+
+impl From<serde_json::Value> for Constant {
+    fn from(value: serde_json::Value) -> Self {
+        Self(value.into())
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 pub(super) enum Rule {
     Take(Take),
     First(Vec<Rule>),
-    Is { is: Value },
-    Table { of: Path, values: BTreeMap<String, Value>, otherwise: Option<Value> },
+    Is { is: Constant },
+    Table { of: Path, values: BTreeMap<String, Constant>, otherwise: Option<Constant> },
     When { when: Path, equals: String, take: Box<Rule> },
 }
 
 impl Rule {
     /// The value that it gives for an event. Paths whose values it takes over whole are added to `taken`.
-    pub(super) fn value<'r>(&'r self, view: &View, taken: &mut Vec<&'r Path>) -> Option<Value> {
+    pub(super) fn value<'r: 'v, 'v>(
+        &'r self,
+        view: &'v View<'_>,
+        taken: &mut Vec<&'r Path>,
+    ) -> Option<Value<'v>> {
         match self {
             Self::Take(Take { path, kind }) => {
                 let value = kind.convert(view.at(&path.0)?)?;
@@ -66,14 +81,14 @@ impl Rule {
                 Some(value)
             }
             Self::First(rules) => rules.iter().find_map(|rule| rule.value(view, taken)),
-            Self::Is { is } => Some(is.clone()),
+            Self::Is { is } => Some(is.0.borrowed()),
             Self::Table { of, values, otherwise } => {
-                let key = scalar(view.at(&of.0)?)?;
-                values.get(&key).or(otherwise.as_ref()).cloned()
+                let key = view.at(&of.0)?.scalar()?;
+                values.get(key.as_ref()).or(otherwise.as_ref()).map(|constant| constant.0.borrowed())
             }
             Self::When { when, equals, take } => {
-                let there = scalar(view.at(&when.0)?)?;
-                if there == *equals { take.value(view, taken) } else { None }
+                let there = view.at(&when.0)?.scalar()?;
+                if there == equals.as_str() { take.value(view, taken) } else { None }
             }
         }
     }
@@ -112,21 +127,21 @@ impl Field {
     }
 
     /// Puts `value` into `tree`, and makes the objects and lists on the way.
-    pub(super) fn put(&self, tree: &mut Map<String, Value>, value: Value) {
+    pub(super) fn put<'t>(&'t self, tree: &mut Object<'t>, value: Value<'t>) {
         if let Some((last, way)) = self.steps.split_last() {
             let mut at = Some(tree);
             for step in way {
                 at = at.and_then(|object| step.enter(object));
             }
             if let Some(object) = at {
-                let value = if last.list { Value::from(vec![value]) } else { value };
-                object.insert(last.key.clone(), value);
+                let value = if last.list { Value::List(vec![value]) } else { value };
+                object.insert(last.key.as_str(), value);
             }
         }
     }
 
     /// What stands there in `tree`; of a list its first item.
-    pub(super) fn get<'t>(&self, tree: &'t Map<String, Value>) -> Option<&'t Value> {
+    pub(super) fn get<'o, 't>(&self, tree: &'o Object<'t>) -> Option<&'o Value<'t>> {
         let (last, way) = self.steps.split_last()?;
         way.iter()
             .try_fold(tree, |object, step| step.item(object)?.as_object())
@@ -134,16 +149,16 @@ impl Field {
     }
 
     /// Puts `value` into `tree` if the object is there that it belongs to, and has nothing there yet.
-    pub(super) fn complete(&self, tree: &mut Map<String, Value>, value: Value) {
+    pub(super) fn complete<'t>(&'t self, tree: &mut Object<'t>, value: Value<'t>) {
         if let Some(last) = self.steps.last().filter(|last| !last.list)
             && let Some(object) = self.around(tree)
         {
-            object.entry(last.key.clone()).or_insert(value);
+            object.get_or_insert(last.key.as_str(), value);
         }
     }
 
     /// Takes out what stands there in `tree`; of a list the whole.
-    pub(super) fn remove(&self, tree: &mut Map<String, Value>) {
+    pub(super) fn remove(&self, tree: &mut Object<'_>) {
         if let Some(last) = self.steps.last()
             && let Some(object) = self.around(tree)
         {
@@ -152,29 +167,28 @@ impl Field {
     }
 
     /// The object that holds the last of its keys, where there is one.
-    fn around<'t>(&self, tree: &'t mut Map<String, Value>) -> Option<&'t mut Map<String, Value>> {
+    fn around<'o, 't>(&self, tree: &'o mut Object<'t>) -> Option<&'o mut Object<'t>> {
         let (_, way) = self.steps.split_last()?;
         way.iter().try_fold(tree, |object, step| {
             let value = object.get_mut(&step.key)?;
-            if step.list { value.get_mut(0)?.as_object_mut() } else { value.as_object_mut() }
+            if step.list { value.first_mut()?.as_object_mut() } else { value.as_object_mut() }
         })
     }
 }
 
 impl Step {
-    fn item<'t>(&self, object: &'t Map<String, Value>) -> Option<&'t Value> {
+    fn item<'o, 't>(&self, object: &'o Object<'t>) -> Option<&'o Value<'t>> {
         let value = object.get(&self.key)?;
-        if self.list { value.get(0) } else { Some(value) }
+        if self.list { value.first() } else { Some(value) }
     }
 
     /// The object behind this step. The files name no field that is an object here and a value there; if one did, the
     /// later would be left out.
-    fn enter<'t>(&self, object: &'t mut Map<String, Value>) -> Option<&'t mut Map<String, Value>> {
-        let value = object.entry(self.key.clone()).or_insert_with(|| {
-            let inner = Value::Object(Map::new());
-            if self.list { Value::from(vec![inner]) } else { inner }
-        });
-        if self.list { value.get_mut(0)?.as_object_mut() } else { value.as_object_mut() }
+    fn enter<'o, 't>(&'t self, object: &'o mut Object<'t>) -> Option<&'o mut Object<'t>> {
+        let inner = Value::Object(Object::new());
+        let new = if self.list { Value::List(vec![inner]) } else { inner };
+        let value = object.get_or_insert(self.key.as_str(), new);
+        if self.list { value.first_mut()?.as_object_mut() } else { value.as_object_mut() }
     }
 }
 
@@ -189,16 +203,20 @@ mod tests {
     use crate::mapping::Logged;
     use serde_json::json;
 
-    fn view() -> View {
+    fn view() -> View<'static> {
         let bytes =
             br#"{"actor":{"user":"alice"},"data":{"at":"[::1]:22","n":7,"none":null},"outcome":"denied"}"#;
         let leaf: Hash = leaf_hash(bytes);
         View::new(&Logged { origin: "o", index: 3, appended: Timestamp::from_seconds(1), leaf, bytes })
     }
 
-    fn value(rule: Value) -> Value {
+    fn value(rule: serde_json::Value) -> serde_json::Value {
         let rule: Rule = serde_json::from_value(rule).unwrap();
-        rule.value(&view(), &mut Vec::new()).unwrap_or_default()
+        plain(rule.value(&view(), &mut Vec::new()).unwrap_or_default())
+    }
+
+    fn plain<'v>(value: impl Into<Value<'v>>) -> serde_json::Value {
+        serde_json::to_value(value.into()).unwrap()
     }
 
     #[test]
@@ -230,32 +248,34 @@ mod tests {
 
     #[test]
     fn fields_are_put_where_they_say() {
-        let mut tree = Map::new();
-        for (name, value) in
-            [("a.b", 1), ("a.c.d", 2), ("l[0].x", 3), ("l[0].y", 4), ("m[0]", 5), ("a.b.e", 6)]
-        {
-            Field::from(name.to_owned()).put(&mut tree, json!(value));
+        let fields =
+            |names: &[&str]| -> Vec<Field> { names.iter().map(|n| Field::from((*n).to_owned())).collect() };
+        let given = fields(&["a.b", "a.c.d", "l[0].x", "l[0].y", "m[0]", "a.b.e"]);
+        let added = fields(&["a.b", "a.n", "l[0].n", "gone.n", "a.gone.n"]);
+        let [d, x, gone, m] = ["a.c.d", "l[0].x", "a.x", "m[0]"].map(|name| Field::from(name.to_owned()));
+        let mut tree = Object::new();
+        for (number, field) in (1_u64..).zip(&given) {
+            field.put(&mut tree, number.into());
         }
         let wanted = json!({"a": {"b": 1, "c": {"d": 2}}, "l": [{"x": 3, "y": 4}], "m": [5]});
-        assert_eq!(Value::Object(tree.clone()), wanted);
-        assert_eq!(Field::from("a.c.d".to_owned()).get(&tree), Some(&json!(2)));
-        assert_eq!(Field::from("a.x".to_owned()).get(&tree), None);
-        assert_eq!(Field::from("l[0].x".to_owned()).get(&tree), Some(&json!(3)));
-        for name in ["a.b", "a.n", "l[0].n", "gone.n", "a.gone.n"] {
-            Field::from(name.to_owned()).complete(&mut tree, json!(9));
+        assert_eq!(plain(tree.clone()), wanted);
+        assert_eq!((d.get(&tree), x.get(&tree)), (Some(&Value::from(2_u64)), Some(&Value::from(3_u64))));
+        assert_eq!(gone.get(&tree), None);
+        for field in &added {
+            field.complete(&mut tree, 9_u64.into());
         }
-        Field::from("m[0]".to_owned()).remove(&mut tree);
-        Field::from("a.c.d".to_owned()).remove(&mut tree);
+        m.remove(&mut tree);
+        d.remove(&mut tree);
         let wanted = json!({"a": {"b": 1, "c": {}, "n": 9}, "l": [{"x": 3, "y": 4, "n": 9}]});
-        assert_eq!(Value::Object(tree), wanted);
+        assert_eq!(plain(tree), wanted);
     }
 
     #[test]
     fn what_is_taken_over_is_told() {
         let rule: Rule =
             serde_json::from_value(json!(["data.none", "data.n as long", "actor.user"])).unwrap();
-        let mut taken = Vec::new();
-        rule.value(&view(), &mut taken);
+        let (view, mut taken) = (view(), Vec::new());
+        rule.value(&view, &mut taken);
         assert_eq!(taken, [&Path::from("data.n".to_owned())]);
     }
 }

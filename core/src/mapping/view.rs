@@ -1,49 +1,56 @@
 //! An entry as rules see it: the event's own fields, and beside them what the log knows of it.
 
 use super::Logged;
+use super::json::{Object, Value};
 use crate::event::hex::to_hex;
-use serde_json::{Value, json};
 
 /// The name under which rules find what the log knows; no event has a field of that name.
 const LOG: &str = "log";
 
 /// An entry whose fields can be asked for by path.
-pub(super) struct View {
-    event: Value,
-    log: Value,
+pub(super) struct View<'e> {
+    event: Value<'e>,
+    log: Object<'e>,
 }
 
-impl View {
+impl<'e> View<'e> {
     /// Reads an entry. What isn't a JSON object has no fields, and that is no error.
-    pub(super) fn new(entry: &Logged<'_>) -> Self {
-        let event = serde_json::from_slice(entry.bytes).ok().filter(Value::is_object).unwrap_or_default();
-        let log = json!({
-            "appended": entry.appended.to_string(),
-            "family": event.get("type").and_then(Value::as_str).and_then(|t| Some(t.split_once('.')?.0)),
-            "id": entry.id(),
-            "index": entry.index,
-            "leaf": to_hex(&entry.leaf.0),
-            "origin": entry.origin,
-        });
-        Self { event, log }
+    pub(super) fn new(entry: &Logged<'e>) -> Self {
+        let event: Value<'e> = serde_json::from_slice(entry.bytes).unwrap_or_default();
+        let mut log = Object::new();
+        log.insert("appended", entry.appended.to_string());
+        log.insert("id", entry.id());
+        log.insert("index", entry.index);
+        log.insert("leaf", to_hex(&entry.leaf.0));
+        log.insert("origin", entry.origin);
+        let mut this = Self { event, log };
+        if let Some((family, _)) = this.text("type").and_then(|kind| kind.split_once('.')) {
+            let family = family.to_owned();
+            this.log.insert("family", family);
+        }
+        this
     }
 
     /// The value at `path`; `None` if it is absent or null.
-    pub(super) fn at(&self, path: &[String]) -> Option<&Value> {
-        let (root, rest) = match path.split_first() {
-            Some((first, rest)) if first == LOG => (&self.log, rest),
-            _ => (&self.event, path),
+    pub(super) fn at<'v>(&'v self, path: &[String]) -> Option<&'v Value<'e>> {
+        let (first, rest) = path.split_first()?;
+        let root = if first == LOG {
+            let (key, rest) = rest.split_first()?;
+            return self.log.get(key).filter(|_| rest.is_empty());
+        } else {
+            self.event.as_object()?.get(first)?
         };
-        rest.iter().try_fold(root, |value, key| value.as_object()?.get(key)).filter(|value| !value.is_null())
+        let value = rest.iter().try_fold(root, |value, key| value.as_object()?.get(key))?;
+        (*value != Value::Null).then_some(value)
     }
 
-    /// The text at the top-level field `name`.
+    /// The value of the top-level field `name`; `None` if it is absent or null.
+    pub(super) fn field(&self, name: &str) -> Option<&Value<'e>> {
+        self.event.as_object()?.get(name).filter(|value| **value != Value::Null)
+    }
+
+    /// The text of the top-level field `name`.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.event.get(name)?.as_str()
-    }
-
-    /// The event's data.
-    pub(super) fn data(&self) -> Option<&Value> {
-        self.event.get("data")
+        self.field(name)?.as_str()
     }
 }
