@@ -7,6 +7,7 @@
 #   setup/install.sh --packages       only Debian's packages; the rest takes minutes the first time (setup/beside.sh)
 #   setup/install.sh --print-python   prints where the Python environment lies, and does nothing else
 #   setup/install.sh --print-go       prints where the Go tools lie, and does nothing else
+#   setup/install.sh --print-npm      prints where the npm packages lie, and does nothing else
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -31,7 +32,14 @@ verify=$here/../docs/verify/go
 cached go "$proof"/go.{mod,sum} "$proof"/*.go "$verify"/go.{mod,sum} "$verify"/*.go
 go_tools=$REPLY
 
+cached npm "$here"/npm/package.json "$here"/npm/package-lock.json
+npm_packages=$REPLY
+
 case ${1:-} in
+  --print-npm)
+    printf '%s\n' "$npm_packages"
+    exit 0
+    ;;
   --print-python)
     printf '%s\n' "$environment"
     exit 0
@@ -69,6 +77,8 @@ if [[ ${1:-} != --programs ]]; then
     # What isn't Debian's either is said when that server is fetched.
     if jdk_package "$server"; then missing+=("$REPLY"); fi
   done
+  command -v node >/dev/null || missing+=(nodejs)
+  command -v npm >/dev/null || missing+=(npm)
 fi
 if ((${#missing[@]})); then
   command -v apt-get >/dev/null || fail "not there, and no apt-get to install it: ${missing[*]}"
@@ -112,6 +122,12 @@ build_go_tools() {
   (cd "$verify" && CGO_ENABLED=0 go build -o "$1/" .)
 }
 make_once "$go_tools" build_go_tools
+
+install_npm_packages() {
+  cp "$here"/npm/package.json "$here"/npm/package-lock.json "$1/"
+  (cd "$1" && npm ci --ignore-scripts --no-audit --no-fund --silent)
+}
+make_once "$npm_packages" install_npm_packages
 
 "$here/java/install.sh"
 "$here/docker/install.sh"

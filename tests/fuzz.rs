@@ -97,4 +97,4 @@ macro_rules! fuzzed {
         }
     };
 }
-fuzzed!(records events notes proofs tiles recordings changes messages keys transport);
+fuzzed!(records events mappings notes proofs tiles recordings changes messages keys transport);

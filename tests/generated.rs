@@ -1,5 +1,5 @@
 //! Files that are generated from the event types: `schemas/events/*.json`, their examples, and the tables in
-//! docs/events.md. The test fails when one is stale; `make schemas` (`UPDATE=1`) writes them.
+//! docs/events.md; and those that are generated from the mappings (`mapping_files.rs`). The test fails when one is stale; `make schemas` (`UPDATE=1`) writes them.
 
 use custody_core::event::{Envelope, TYPES, TypeInfo};
 use custody_tests::{python, root};
@@ -61,7 +61,7 @@ fn each_type_has_a_docstring_for_itself_and_for_each_field() {
 }
 
 fn everything() -> BTreeMap<PathBuf, String> {
-    let mut files = BTreeMap::new();
+    let mut files = crate::mapping_files::everything();
     files.insert("schemas/events/envelope.json".into(), pretty(&envelope()));
     for info in TYPES {
         files.insert(format!("schemas/events/{}.json", info.name).into(), pretty(&schema(info)));

@@ -1,10 +1,11 @@
 //! Starts and stops what the end-to-end tests need: real servers on loopback, stock clients, and a world of both.
 
+pub mod events;
 pub mod process;
 pub mod servers;
 pub mod wait;
 
-pub use servers::{golang, python};
+pub use servers::{golang, node, python};
 
 use std::path::{Path, PathBuf};
 

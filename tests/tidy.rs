@@ -2,5 +2,11 @@
 
 #[path = "generated.rs"]
 mod generated;
+#[path = "mapping_files.rs"]
+mod mapping_files;
+#[path = "mappings.rs"]
+mod mappings;
+#[path = "sigma.rs"]
+mod sigma;
 #[path = "tree.rs"]
 mod tree;

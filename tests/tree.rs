@@ -80,6 +80,7 @@ fn nothing_is_left_to_do_and_no_test_is_switched_off() {
 #[test]
 fn each_type_of_event_has_schema_example_and_a_section_in_the_docs() {
     let docs = std::fs::read_to_string(root().join("docs/events.md")).unwrap();
+    let mappings = std::fs::read_to_string(root().join("docs/mappings.md")).unwrap();
     for info in TYPES {
         for path in [
             format!("schemas/events/{}.json", info.name),
@@ -87,7 +88,9 @@ fn each_type_of_event_has_schema_example_and_a_section_in_the_docs() {
         ] {
             assert!(root().join(&path).is_file(), "{path} is missing: run `make schemas`");
         }
-        assert!(docs.contains(&format!("### `{}`", info.name)), "docs/events.md lacks {}", info.name);
+        for (page, text) in [("events", &docs), ("mappings", &mappings)] {
+            assert!(text.contains(&format!("### `{}`", info.name)), "docs/{page}.md lacks {}", info.name);
+        }
     }
 }
 

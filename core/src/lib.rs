@@ -4,6 +4,7 @@ pub mod clock;
 pub mod delivery;
 pub mod event;
 pub mod log;
+pub mod mapping;
 pub mod policy;
 pub mod recording;
 pub mod search;

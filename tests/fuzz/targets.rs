@@ -10,8 +10,10 @@ use custody_core::log::note::{Ed25519Signer, Note, VerifierKey};
 use custody_core::log::proof::ProofFile;
 use custody_core::log::served::Prover;
 use custody_core::log::tile::{Tile, parse_bundle, parse_hashes};
-use custody_core::log::tree::{verify_consistency, verify_inclusion};
+use custody_core::log::tree::{leaf_hash, verify_consistency, verify_inclusion};
 use custody_core::log::{Checkpoint, Hash, Signer as _};
+use custody_core::mapping::ocsf::Version;
+use custody_core::mapping::{Logged, cef, ecs, ocsf};
 use custody_core::policy::{defaults, validate};
 use custody_core::recording::{Direction, Level, Reader, Recorder};
 use custody_core::state::State;
@@ -45,10 +47,11 @@ impl Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     // A directory for each: slower.
     Target { inputs: 500, ..Target::new("records", records, super::records::seeds) },
     Target::new("events", events, event_seeds),
+    Target::new("mappings", mappings, event_seeds),
     Target::new("notes", notes, note_seeds),
     Target::new("proofs", proofs, proof_seeds),
     Target::new("tiles", tiles, tile_seeds),
@@ -74,6 +77,17 @@ pub fn events(bytes: &[u8]) {
 
 fn event_seeds() -> Vec<Vec<u8>> {
     TYPES.iter().map(|info| (info.example)().expect("an example")).collect()
+}
+
+/// Entries in the words of each standard: all of them, whatever they hold, and the evidence unchanged beside.
+pub fn mappings(bytes: &[u8]) {
+    let appended = Timestamp::from_seconds(1_800_000_000);
+    let entry = Logged { origin: "custody.test/log", index: 7, appended, leaf: leaf_hash(bytes), bytes };
+    let ecs: serde_json::Value = serde_json::from_slice(&ecs::document(&entry)).unwrap();
+    let ocsf: serde_json::Value = serde_json::from_slice(&ocsf::event(&entry, Version::default())).unwrap();
+    assert_eq!(ecs["event"]["original"].as_str(), std::str::from_utf8(bytes).ok());
+    assert_eq!(ocsf["raw_data"].as_str(), std::str::from_utf8(bytes).ok());
+    assert!(!cef::line(&entry).chars().any(char::is_control));
 }
 
 static LOG_KEY: LazyLock<Ed25519Signer> =

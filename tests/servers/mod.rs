@@ -8,6 +8,7 @@ pub mod golang;
 pub mod http;
 pub mod kafka;
 pub mod loki;
+pub mod node;
 pub mod opensearch;
 pub mod python;
 pub mod rsyslog;

@@ -40,5 +40,14 @@ pub fn script(name: &str, arguments: &[&str]) -> Command {
 /// When it fails or takes longer than two minutes.
 #[must_use]
 pub fn run(name: &str, arguments: &[&str]) -> String {
-    process::run(&mut script(name, arguments), b"", Duration::from_secs(120)).ok().text()
+    run_with(name, arguments, b"")
+}
+
+/// The same for a script that reads `input`.
+///
+/// # Panics
+/// As [`run`].
+#[must_use]
+pub fn run_with(name: &str, arguments: &[&str], input: &[u8]) -> String {
+    process::run(&mut script(name, arguments), input, Duration::from_secs(120)).ok().text()
 }

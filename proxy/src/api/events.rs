@@ -4,6 +4,7 @@
 //! slow reader falls behind in the log, not in our memory, and one that takes nothing is dropped.
 
 use super::error::ApiError;
+use super::format::Format;
 use super::reading::Telling;
 use super::{Api, Caller};
 use axum::body::{Body, Bytes};
@@ -55,6 +56,7 @@ pub struct Asked {
     target: Option<String>,
     outcome: Option<String>,
     order: Option<Direction>,
+    format: Option<Format>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -113,7 +115,7 @@ fn form(headers: &HeaderMap) -> Form {
         headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     for kind in accepted {
         match kind.split(';').next().unwrap_or_default().trim() {
-            "application/x-ndjson" => return Form::Lines,
+            "application/x-ndjson" | "text/plain" => return Form::Lines,
             "text/event-stream" => return Form::Stream,
             "application/json" => return Form::Json,
             _ => {}
@@ -131,6 +133,7 @@ pub async fn events(
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let Query(asked) = asked.map_err(|rejected| ApiError::Invalid(rejected.body_text()))?;
+    let format = asked.format.unwrap_or_default();
     let mut search = asked.into_search()?;
     let query = uri.query().unwrap_or_default();
     let form = form(&headers);
@@ -138,15 +141,16 @@ pub async fn events(
         if let Some(last) = headers.get("last-event-id") {
             search.cursor = Some(parse_cursor(last.to_str().unwrap_or_default())?);
         }
-        return follow(api, caller, search, query).await;
+        return follow(api, caller, search, query, format).await;
     }
     api.read(&caller, What::ReadLog, "search", query, Telling::Aggregated).await?;
     let page = find(&api, search).await?;
     let next = HeaderValue::from(page.next);
+    let origin = api.context.log.origin();
     let (kind, body) = if form == Form::Lines {
-        ("application/x-ndjson", lines(&page.entries))
+        (format.content_type(), lines(origin, &page.entries, format))
     } else {
-        ("application/json", json_page(&page))
+        ("application/json", json_page(origin, &page, format))
     };
     Ok(([(CONTENT_TYPE, HeaderValue::from_static(kind)), (CURSOR, next)], body).into_response())
 }
@@ -159,22 +163,22 @@ async fn find(api: &Api, search: Search) -> Result<Page, ApiError> {
     Ok(api.context.search.find(search).await?)
 }
 
-fn lines(entries: &[Entry]) -> Vec<u8> {
+fn lines(origin: &str, entries: &[Entry], format: Format) -> Vec<u8> {
     let mut out = Vec::new();
     for entry in entries {
-        out.extend_from_slice(&entry_line(entry));
+        out.extend_from_slice(&format.line(origin, entry));
         out.push(b'\n');
     }
     out
 }
 
-fn json_page(page: &Page) -> Vec<u8> {
+fn json_page(origin: &str, page: &Page, format: Format) -> Vec<u8> {
     let mut out = format!("{{\"cursor\":\"{}\",\"entries\":[", page.next).into_bytes();
     for (n, entry) in page.entries.iter().enumerate() {
         if n > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(&entry_line(entry));
+        out.extend_from_slice(&format.item(origin, entry));
     }
     out.extend_from_slice(b"]}");
     out
@@ -205,6 +209,7 @@ struct Follower {
     api: Arc<Api>,
     caller: Caller,
     search: Search,
+    format: Format,
     /// When something was last handed over.
     handed: Instant,
     ended: bool,
@@ -216,6 +221,7 @@ async fn follow(
     caller: Caller,
     mut search: Search,
     query: &str,
+    format: Format,
 ) -> Result<Response, ApiError> {
     if search.order == Order::Descending {
         return Err(ApiError::Invalid("a subscription has order=asc: it goes on to what comes".to_owned()));
@@ -225,7 +231,8 @@ async fn follow(
         .map_err(|_| ApiError::Unavailable("too many subscriptions: end one and try again".to_owned()))?;
     api.read(&caller, What::ReadLog, "follow", query, Telling::Always).await?;
     search.cursor.get_or_insert(0);
-    let follower = Follower { api, caller, search, handed: Instant::now(), ended: false, _place: place };
+    let follower =
+        Follower { api, caller, search, format, handed: Instant::now(), ended: false, _place: place };
     let stream = stream::unfold(follower, |mut follower| async move {
         if follower.ended {
             return None;
@@ -267,7 +274,7 @@ impl Follower {
                 Ok(page) => {
                     self.search.cursor = Some(page.next);
                     if !page.entries.is_empty() {
-                        return chunk(&page.entries);
+                        return chunk(self.api.context.log.origin(), &page.entries, self.format);
                     }
                 }
             }
@@ -298,11 +305,11 @@ impl Follower {
     }
 }
 
-fn chunk(entries: &[Entry]) -> Bytes {
+fn chunk(origin: &str, entries: &[Entry], format: Format) -> Bytes {
     let mut out = Vec::new();
     for entry in entries {
         out.extend_from_slice(format!("id: {}\ndata: ", entry.index.saturating_add(1)).as_bytes());
-        out.extend_from_slice(&entry_line(entry));
+        out.extend_from_slice(&format.line(origin, entry));
         out.extend_from_slice(b"\n\n");
     }
     Bytes::from(out)

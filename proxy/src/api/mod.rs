@@ -6,6 +6,7 @@
 mod commands;
 mod error;
 mod events;
+mod format;
 mod identity;
 mod log;
 mod log_times;

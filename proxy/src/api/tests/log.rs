@@ -55,6 +55,48 @@ async fn pages_hold_the_canonical_bytes_and_always_a_cursor() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_has_the_same_entries_and_cursor_in_every_format() {
+    let world = World::new().await;
+    let admin = world.admin().await;
+    admin.done("create-role", json!({ "name": "r1", "description": "a|b=c" })).await;
+    let (custody, cursor) = admin.page("type=role").await;
+    let indices: Vec<u64> = custody.iter().map(|entry| entry["index"].as_u64().unwrap()).collect();
+    assert_eq!(indices.len(), 2);
+    let id = |index: &u64| format!("{}#{index}", world.log.origin());
+    let ids: Vec<String> = indices.iter().map(id).collect();
+
+    let (ecs, same) = admin.page("type=role&format=ecs").await;
+    assert_eq!(
+        (ecs.iter().map(|d| d["event"]["id"].as_str().unwrap()).collect::<Vec<_>>(), &same),
+        (ids.iter().map(String::as_str).collect(), &cursor)
+    );
+    assert_eq!(ecs[1]["group"]["name"], "r1");
+    let page = admin.json("/v1/events?type=role&format=ocsf").await;
+    let ocsf = page["entries"].as_array().unwrap();
+    assert_eq!(ocsf.iter().map(|e| e["metadata"]["uid"].as_str().unwrap()).collect::<Vec<_>>(), ids);
+    assert_eq!(page["cursor"].as_str().unwrap(), cursor);
+
+    let asked = admin.request("/v1/events?type=role&format=cef").header("accept", "text/plain");
+    let answer = asked.send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "text/plain; charset=utf-8");
+    assert_eq!(answer.headers()["custody-cursor"], cursor.as_str());
+    let text = answer.text().await.unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        lines.len() == 2 && lines.iter().all(|line| line.starts_with("CEF:0|Custody|custodyd|")),
+        "{text}"
+    );
+    let page = admin.json("/v1/events?type=role&format=cef").await;
+    assert_eq!(page["entries"], json!(lines));
+
+    let mut stream = subscribe(&admin, "type=role&cursor=0&format=ecs", None).await;
+    let told = pieces(&mut stream, &mut String::new(), 2).await;
+    assert_eq!(told[1].1, ecs[1]);
+    let (status, _) = admin.get("/v1/events?format=leef").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_is_told_once_a_minute_and_a_denied_one_too() {
     let world = World::new().await;
     let admin = world.admin().await;

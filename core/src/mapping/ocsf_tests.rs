@@ -1,0 +1,125 @@
+use super::*;
+use crate::event::TYPES;
+use crate::mapping::hostile::{any_entry, entry, hashes_to};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn of(event: &Value) -> Value {
+    let bytes = serde_json::to_vec(event).unwrap();
+    serde_json::from_slice(&super::event(&entry(&bytes), Version::default())).unwrap()
+}
+
+#[test]
+fn the_file_can_be_read_and_knows_every_type() {
+    let mapping: Mapping = serde_json::from_str(FILE).unwrap();
+    for info in TYPES {
+        assert!(mapping.types.contains_key(info.name), "{} isn't mapped", info.name);
+    }
+    for class in mapping.types.values().flatten().map(|candidate| candidate.class) {
+        assert!(
+            mapping.classes.contains_key(&class) && mapping.categories.contains_key(&(class / 1_000)),
+            "{class}"
+        );
+    }
+    for name in mapping.classes.values().flat_map(|class| &class.takes) {
+        assert!(mapping.shared.contains_key(name), "{name}");
+    }
+}
+
+#[test]
+fn every_example_has_a_class_of_its_own() {
+    for info in TYPES {
+        let bytes = (info.example)().unwrap();
+        let got: Value = serde_json::from_slice(&super::event(&entry(&bytes), Version::default())).unwrap();
+        assert_ne!(got["class_uid"], 0, "{}", info.name);
+    }
+}
+
+#[test]
+fn an_example_says_who_what_where_and_keeps_the_evidence() {
+    let event = json!({
+        "actor": {"user": "alice", "roles": ["operator"], "mfa": true, "identity_provider": "local"},
+        "cause": "c", "data": {"claimed_user": "alice", "method": "password", "reason": "wrong password", "more": [1]},
+        "id": "i", "outcome": "failure", "producer": {"boot": "b", "id": "custody", "kind": "log", "seq": 7},
+        "source": {"address": "[fe80::1%eth0]:7", "port": 50_022}, "target": {"kind": "user", "name": "alice"},
+        "time": "2025-11-25T00:00:00.123456789Z", "type": "login.failed", "version": 1
+    });
+    let bytes = serde_json::to_vec(&event).unwrap();
+    let got: Value = serde_json::from_slice(&super::event(&entry(&bytes), Version::V1_5)).unwrap();
+    let wanted = json!({
+        "activity_id": 1,
+        "actor": {"idp": {"name": "local"}, "user": {"has_mfa": true, "name": "alice", "type_id": 1}},
+        "auth_protocol": "password", "auth_protocol_id": 99, "category_name": "Identity & Access Management",
+        "category_uid": 3, "class_name": "Authentication", "class_uid": 3002, "is_remote": true, "logon_type_id": 3,
+        "message": "Login as alice by password from [fe80::1%eth0]:7 failed: wrong password",
+        "metadata": {
+            "event_code": "login.failed", "log_name": "custody.example.com/log", "log_provider": "custody",
+            "logged_time": 1_764_028_801_000_u64, "original_time": "2025-11-25T00:00:00.123456789Z",
+            "product": {"name": "Custody", "vendor_name": "Custody"}, "profiles": ["host", "security_control"],
+            "uid": "custody.example.com/log#41", "version": "1.5.0"
+        },
+        "raw_data": String::from_utf8(bytes.clone()).unwrap(), "service": {"name": "Custody"}, "severity": "Low",
+        "severity_id": 2, "src_endpoint": {"ip": "fe80::1", "port": 50_022}, "status": "Failure", "status_code": "failure",
+        "status_detail": "wrong password", "status_id": 2, "time": 1_764_028_801_000_u64, "type_uid": 300_201,
+        "unmapped": {"custody": {
+            "cause": "c", "data": {"more": 1}, "id": "i",
+            "log": {"index": 41, "leaf": to_hex(&entry(&bytes).leaf.0), "origin": "custody.example.com/log"},
+            "outcome": "failure", "producer": {"boot": "b", "id": "custody", "kind": "log", "seq": 7},
+            "target": {"kind": "user", "name": "alice"}, "type": "login.failed", "version": 1
+        }},
+        "user": {"name": "alice", "type_id": 1}
+    });
+    assert_eq!(got, wanted);
+}
+
+#[test]
+fn the_first_class_is_taken_that_the_event_is_complete_enough_for() {
+    let class =
+        |matches: Value| of(&json!({"type": "lock.created", "data": {"matches": matches, "name": "l"}}));
+    assert_eq!(class(json!({"user": "mallory"}))["type_uid"], 300_109);
+    assert_eq!(class(json!({"node": "web-1"}))["type_uid"], 300_401);
+    let incomplete = of(&json!({"type": "lock.created", "data": {"name": ["l"]}}));
+    assert_eq!((&incomplete["class_uid"], &incomplete["type_uid"]), (&json!(0), &json!(99)));
+    assert_eq!(incomplete["unmapped"]["custody"]["data"]["name"], "l");
+}
+
+#[test]
+fn denied_is_a_failure_that_was_blocked() {
+    let data = json!({"allowed": false, "action": "a"});
+    let producer = json!({"id": "custody"});
+    let got = of(&json!({"type": "decision.made", "outcome": "denied", "data": data, "producer": producer}));
+    assert_eq!(got["src_endpoint"], json!({"svc_name": "custody"}));
+    for (name, value) in [("status_id", 2), ("action_id", 2), ("disposition_id", 2), ("severity_id", 3)] {
+        assert_eq!(got[name], value, "{name}");
+    }
+    assert_eq!(got["authorizations"], json!([{"decision": "denied"}]));
+}
+
+#[test]
+fn types_that_nobody_knows_and_bytes_that_are_no_event_become_base_events() {
+    let got =
+        of(&json!({"type": "galaxy.formed", "version": 9, "actor": {"user": "eve"}, "data": {"stars": 7}}));
+    assert_eq!((&got["class_uid"], &got["activity_name"]), (&json!(0), &json!("Other")));
+    assert_eq!(got["unmapped"]["custody"]["data"], json!({"stars": 7}));
+    let got: Value = serde_json::from_slice(&super::event(&entry(b"\xff"), Version::default())).unwrap();
+    assert_eq!(got["unmapped"]["custody"]["original_base64"], "/w==");
+}
+
+proptest! {
+    #[test]
+    fn whatever_an_entry_holds_it_becomes_an_event_of_a_class_it_is_complete_for(bytes in any_entry()) {
+        let entry = entry(&bytes);
+        let got: Value = serde_json::from_slice(&super::event(&entry, Version::default())).unwrap();
+        let class = got["class_uid"].as_u64().unwrap();
+        for name in &MAPPING.classes[&class].needs {
+            prop_assert!(!got[name].is_null(), "{} lacks {}", class, name);
+        }
+        prop_assert_eq!(got["type_uid"].as_u64().unwrap(), class * 100 + got["activity_id"].as_u64().unwrap());
+        let custody = &got["unmapped"]["custody"];
+        let original = match got["raw_data"].as_str() {
+            Some(text) => text.as_bytes().to_vec(),
+            None => STANDARD.decode(custody["original_base64"].as_str().unwrap()).unwrap(),
+        };
+        prop_assert!(original == bytes && hashes_to(entry.leaf, &original));
+    }
+}

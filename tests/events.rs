@@ -1,0 +1,112 @@
+//! Events for tests of what reads events: every type in many ways, and as nobody should write them.
+
+use custody_core::event::{TYPES, Timestamp};
+use custody_core::log::tree::leaf_hash;
+use custody_core::mapping::Logged;
+use serde_json::{Value, json};
+
+/// Every type as its example, and in all the ways that change how it is mapped: with a full envelope and each outcome, of
+/// a person and of a part of Custody, at targets of other kinds; then a type that nobody knows, and bytes that are no event.
+///
+/// # Panics
+/// When an example can't be made.
+#[must_use]
+pub fn every() -> Vec<Vec<u8>> {
+    let mut events = Vec::new();
+    for info in TYPES {
+        let bare = (info.example)().unwrap();
+        let mut whole: Value = serde_json::from_slice(&bare).unwrap();
+        events.push(bare);
+        whole["cause"] = json!("01900000-0000-7000-8000-000000000003");
+        whole["session"] = json!("01900000-0000-7000-8000-000000000005");
+        whole["source"] =
+            json!({"address": "2001:db8::7", "client": "SSH-2.0-OpenSSH_9.2p1", "port": 50_022});
+        for (kind, name, address) in [
+            ("node", "web-1", Some("[fe80::1%eth0]:22")),
+            ("node", "web-1", Some("web-1.example.com:22")),
+            ("user", "alice", None),
+        ] {
+            whole["target"] = json!({"kind": kind, "login": "root", "name": name});
+            if let Some(address) = address {
+                whole["target"]["address"] = json!(address);
+            }
+            for outcome in ["success", "failure", "denied"] {
+                whole["outcome"] = json!(outcome);
+                events.push(serde_json::to_vec(&whole).unwrap());
+            }
+        }
+        whole["actor"] = json!({"system": "custodyd"});
+        events.push(serde_json::to_vec(&whole).unwrap());
+    }
+    events.push(
+        br#"{"type":"galaxy.formed","version":3,"data":{"stars":["a",{"b":1}]},"actor":{"user":"x"}}"#
+            .to_vec(),
+    );
+    events.push(b"\xff".to_vec());
+    events
+}
+
+/// Every type with one thing in it replaced at a time, wherever there is something, by what doesn't belong there;
+/// then what is too long, too deep and too much.
+///
+/// # Panics
+/// When an example can't be made.
+#[must_use]
+pub fn hostile() -> Vec<Vec<u8>> {
+    let others = [
+        json!(null),
+        json!([]),
+        json!({}),
+        json!(-1),
+        json!(1e300),
+        json!(""),
+        json!("10.0.0.1:443"),
+        json!("[fe80::1%eth0]:22"),
+        json!("2300-01-01T00:00:00Z"),
+        json!("a\u{0}b\r\n\u{202e}\"\\|= c=d"),
+        json!([["a", 1], {"b": [true, null]}]),
+        json!({"addr": "10.0.0.1:443", "addr.local": "10.0.0.1:5", "": {"..": " "}, "\u{0}": 0}),
+    ];
+    let mut events = Vec::new();
+    for bytes in events_of_all_types() {
+        let event: Value = serde_json::from_slice(&bytes).unwrap();
+        let mut places = Vec::new();
+        places_in(&event, "", &mut places);
+        for place in places {
+            for other in &others {
+                let mut changed = event.clone();
+                *changed.pointer_mut(&place).unwrap() = other.clone();
+                events.push(serde_json::to_vec(&changed).unwrap());
+            }
+        }
+    }
+    // What is too long, too deep, too many.
+    let long = |data: Value| {
+        json!({"type": "command.requested", "version": 1, "data": data}).to_string().into_bytes()
+    };
+    events.push(long(json!({"command": "𝕏".repeat(10_001)})));
+    events.push(long(json!({"k".repeat(33_000): "v".repeat(30_000)})));
+    events.push(long((0..60).fold(json!("x"), |inner, n| json!({ format!("level-{n}"): [inner] }))));
+    events.push(long((0..3_000).map(|n| (format!("app.kubernetes.io/x{n}"), json!(n))).collect()));
+    events
+}
+
+/// Each type's example with a full envelope.
+fn events_of_all_types() -> Vec<Vec<u8>> {
+    every().into_iter().skip(1).step_by(11).filter(|bytes| bytes != b"\xff").collect()
+}
+
+fn places_in(value: &Value, at: &str, places: &mut Vec<String>) {
+    for (key, inner) in value.as_object().into_iter().flatten() {
+        let place = format!("{at}/{key}");
+        places_in(inner, &place, places);
+        places.push(place);
+    }
+}
+
+/// `bytes` as entry 41 of a log.
+#[must_use]
+pub fn logged(bytes: &[u8]) -> Logged<'_> {
+    let appended = Timestamp::from_nanos(1_764_028_801_000_000_007);
+    Logged { origin: "custody.example.com/log", index: 41, appended, leaf: leaf_hash(bytes), bytes }
+}
