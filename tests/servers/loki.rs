@@ -186,6 +186,7 @@ schema_config:
         prefix: index_
         period: 24h
 ingester:
+  query_store_max_look_back_period: -1ns
   lifecycler:
     min_ready_duration: 0s
     final_sleep: 0s
@@ -195,8 +196,6 @@ compactor:
   delete_request_cancel_period: 0s
 frontend:
   address: 127.0.0.1
-querier:
-  query_ingesters_within: 0s
 memberlist:
   bind_addr: [127.0.0.1]
 query_scheduler:

@@ -159,7 +159,7 @@ fn each_event_is_in_loki_once_whatever_fails() {
     let run = source.deliver(sink(&proxy.url()));
     source.delivered(&run);
     let report = source.prove(&run);
-    assert!(report.is_proven(), "{report:?}");
+    assert!(report.is_proven(), "{} missing, {:?}", report.missing.count, report.unproven);
     assert_eq!(counted(&loki, (begun - 60 * SECOND, now() + 2 * SECOND)), source.log.size());
     // As it does after half an hour; then a repeat would count.
     loki.flush();
@@ -249,7 +249,7 @@ fn what_is_old_arrives_although_newer_lines_are_there() {
     let run = source.deliver(sink(&loki.url()));
     source.delivered(&run);
     let report = source.prove(&run);
-    assert!(report.is_proven(), "{report:?}");
+    assert!(report.is_proven(), "{} missing, {:?}", report.missing.count, report.unproven);
     let all = (now() - 10 * 3_600 * SECOND, now());
     assert_eq!(loki.lines(TENANT, r#"{origin="backfill"}"#, all).len() as u64, source.log.size());
     source.stop(run);

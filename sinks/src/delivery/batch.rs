@@ -54,6 +54,11 @@ pub(super) async fn deliver<S: Sink>(
     let mut rejected = Vec::new();
     let mut backoff = Backoff::default();
     while let Some(mut chunk) = open.pop_front() {
+        if let Err(trouble) = prepare(shared).await {
+            wait(shared, &mut backoff, &trouble.to_string(), trouble.retry_after()).await;
+            open.push_front(chunk);
+            continue;
+        }
         if chunk.in_doubt {
             match look_up(shared, &mut chunk.letters).await {
                 Ok(()) => chunk.in_doubt = false,
@@ -69,11 +74,6 @@ pub(super) async fn deliver<S: Sink>(
         }
         if let Some(rest) = cut(&mut chunk.letters, shared.bytes_max.load(Relaxed)) {
             open.push_front(Chunk { letters: rest, in_doubt: false });
-        }
-        if let Err(trouble) = prepare(shared).await {
-            wait(shared, &mut backoff, &trouble.to_string(), trouble.retry_after()).await;
-            open.push_front(chunk);
-            continue;
         }
         match send(shared, &chunk.letters).await {
             Ok(answers) => {

@@ -37,10 +37,10 @@ const SPAN: Duration = Duration::from_secs(7 * 86_400);
 const BEFORE: Duration = Duration::from_secs(30 * 86_400);
 const AFTER: Duration = Duration::from_secs(3_600);
 
-/// What is younger is always shown: less than the default of `query_ingesters_within`, three hours.
+/// What is younger is always shown: less than the shortest of Loki's defaults, two hours and three quarters.
 const SHOWN: Duration = Duration::from_secs(2 * 3_600 + 1_800);
-const HIDES: &str = "Loki doesn't show lines older than three hours until they are flushed: set \
-    querier.query_ingesters_within to 0 (or sends_old_again = true, and perhaps some arrive twice)";
+const HIDES: &str = "Loki doesn't show lines older than some hours until they are flushed, so it isn't known what it has: \
+    see docs/sinks.md for the two settings, or set sends_old_again = true (and perhaps some arrive twice)";
 
 /// `[sink.loki]`
 #[derive(Clone, Debug, Deserialize)]
@@ -248,13 +248,8 @@ impl Sink for Loki {
         self.newest.fetch_max(newest, Relaxed);
         // Where nobody may ask for its configuration, it is as the default has it.
         let configuration = self.http.answer(self.request(Method::GET, "/config")?).await?;
-        let text = String::from_utf8_lossy(&configuration.body);
-        // Zero is left out of it.
-        let limited = text.lines().map(str::trim).any(|line| {
-            line.strip_prefix("query_ingesters_within:").is_some_and(|within| within.trim() != "0s")
-        });
-        let is_whole = text.lines().any(|line| line == "querier:");
-        let shows_all = configuration.status == StatusCode::OK && is_whole && !limited;
+        let shows_all = configuration.status == StatusCode::OK
+            && shows_all(&String::from_utf8_lossy(&configuration.body));
         self.shows_all.store(shows_all, Relaxed);
         Ok(())
     }
@@ -317,6 +312,23 @@ impl Sink for Loki {
 
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Whether a Loki with this configuration (`/config`, which tells the values that count) looks for lines of any age in
+/// the memory of those who hold them: by `query_store_max_look_back_period` if that isn't zero, and else by
+/// `query_ingesters_within`, which is left out where it is zero.
+fn shows_all(configuration: &str) -> bool {
+    let value = |name: &str| {
+        let mut lines = configuration.lines().map(str::trim);
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("0s", str::trim)
+    };
+    if !configuration.lines().any(|line| line == "querier:") {
+        return false;
+    }
+    match value("query_store_max_look_back_period") {
+        "0s" => value("query_ingesters_within") == "0s",
+        period => period.starts_with('-'),
+    }
 }
 
 fn says(answered: &Answered, text: &str) -> bool {

@@ -49,6 +49,19 @@ fn every_type_of_event_goes_into_one_of_few_streams() {
 }
 
 #[test]
+fn what_loki_shows_follows_from_its_configuration() {
+    let with = |period: &str, within: &str| format!("querier:\n{within}\ningester:\n{period}\n");
+    let period = |value: &str| format!("  query_store_max_look_back_period: {value}");
+    let within = "  query_ingesters_within: 3h0m0s";
+    assert!(!shows_all(&with(&period("2h41m0s"), within)), "the default of a single process");
+    assert!(!shows_all(&with(&period("2h41m0s"), "")));
+    assert!(!shows_all(&with(&period("0s"), within)), "the default of many");
+    assert!(shows_all(&with(&period("0s"), "")));
+    assert!(shows_all(&with(&period("-1ns"), within)));
+    assert!(!shows_all("not found"));
+}
+
+#[test]
 fn what_is_old_has_a_stream_for_each_hour() {
     let loki = loki();
     let labels = loki.backfill_labels(Nanos(1_764_000_000_123_456_789));
