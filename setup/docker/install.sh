@@ -20,6 +20,7 @@ fi
 
 bootstrap() {
   local mirror
+  # shellcheck disable=SC2016 # apt-get expands it.
   mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $codename" | head -n 1)
   debootstrap --variant=minbase --include=ca-certificates "$codename" "$1/base" ${mirror:+"$mirror"} >"$1/log" 2>&1 || {
     tail -n 20 "$1/log" >&2

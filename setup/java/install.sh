@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Fetches Kafka, OpenSearch and Elasticsearch from Maven Central: each a folder with a pom.xml, and the hashes of all
-# jars that it must bring (jars.sha256). OpenSearch and Elasticsearch get a launcher of a page, since their own are not
-# there.
+# jars that it must bring (jars.sha256), and a launcher of a page.
 #
 #   setup/java/install.sh                all of them
 #   setup/java/install.sh --print NAME   prints where one lies, and does nothing else
@@ -13,7 +12,7 @@ source "$here/../cache.sh"
 # shellcheck source=setup/java/jdk.sh
 source "$here/jdk.sh"
 
-declare -A launcher=([opensearch-2]=OpenSearch [opensearch-3]=OpenSearch [elasticsearch]=Elasticsearch)
+declare -A launcher=([kafka]=Kafka [opensearch-2]=OpenSearch [opensearch-3]=OpenSearch [elasticsearch]=Elasticsearch)
 
 fail() {
   printf 'setup: %s\n' "$*" >&2
@@ -22,9 +21,7 @@ fail() {
 
 # folder_of NAME: where it lies is REPLY.
 folder_of() {
-  local files=("$here/$1/pom.xml" "$here/$1/jars.sha256" "$here/install.sh")
-  [[ -z ${launcher[$1]:-} ]] || files+=("$here/${launcher[$1]}.java")
-  cached "$1" "${files[@]}"
+  cached "$1" "$here/$1/pom.xml" "$here/$1/jars.sha256" "$here/${launcher[$1]}.java" "$here/install.sh"
 }
 
 # jars NAME FOLDER
@@ -46,24 +43,22 @@ install() {
   local name=$1 folder=$2
   jars "$name" "$folder"
   sums "$folder" | diff "$here/$name/jars.sha256" - >&2 || fail "the jars of $name are not those of $name/jars.sha256"
-  if [[ -n ${launcher[$name]:-} ]]; then
-    "$jdk/bin/javac" -proc:none -cp "$folder/lib/*" -d "$folder/classes" "$here/${launcher[$name]}.java"
-    # An archive of classes (see rehearse) takes them from jars only.
-    "$jdk/bin/jar" --create --file "$folder/lib/launcher.jar" -C "$folder/classes" .
-    rm -r "$folder/classes"
-  fi
+  "$jdk/bin/javac" -proc:none -cp "$folder/lib/*" -d "$folder/classes" "$here/${launcher[$name]}.java"
+  # An archive of classes (see rehearse) takes them from jars only.
+  "$jdk/bin/jar" --create --file "$folder/lib/launcher.jar" -C "$folder/classes" .
+  rm -r "$folder/classes"
 }
 
 # rehearse NAME FOLDER: starts and stops it once, so that an archive of the classes that it loads halves the time of later
 # starts. The archive names the jars by their paths: so this comes after the folder has got its own.
 rehearse() {
-  local class=${launcher[$1]:-} folder=$2 stage
-  [[ -n $class && ! -e $folder/classes.jsa ]] || return 0
+  local folder=$2 stage
+  [[ ! -e $folder/classes.jsa ]] || return 0
   stage=$(mktemp -d "$folder/rehearsal.XXXXXX")
   timeout 300 "$folder/jdk/bin/java" -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
-    -XX:ArchiveClassesAtExit="$stage/classes.jsa" -Drehearsal=true -cp "$folder/lib/*" \
-    "$class" "$stage/node" network.host=127.0.0.1 http.port=0 transport.port=0 >"$stage/log" 2>&1 &&
-    [[ -e $stage/classes.jsa ]] || {
+    -XX:ArchiveClassesAtExit="$stage/classes.jsa" -Drehearsal=true -cp "$folder/lib/*" "${launcher[$1]}" \
+    "$stage/node" network.host=127.0.0.1 http.port=0 transport.port=0 >"$stage/log" 2>&1 || true
+  [[ -e $stage/classes.jsa ]] || {
     tail -n 40 "$stage/log" >&2
     fail "$1 doesn't start"
   }

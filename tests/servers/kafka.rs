@@ -11,9 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Any 16 bytes in URL-safe base64: brokers that name another cluster are refused.
-const CLUSTER_ID: &str = "Y3VzdG9keS1pbi10ZXN0cw";
-
 /// Brokers, each a controller too.
 #[derive(Debug)]
 pub struct Kafka {
@@ -27,7 +24,6 @@ pub struct Broker {
     /// Its process.
     pub service: Service,
     config: PathBuf,
-    class_path: String,
 }
 
 impl Kafka {
@@ -40,7 +36,6 @@ impl Kafka {
     #[must_use]
     pub fn prepare(dir: &Path, brokers: usize, settings: &[&str]) -> Self {
         let home = setup::folder("java/install.sh", &["--print", "kafka"]);
-        let class_path = format!("{}/lib/*", home.display());
         let ports: Vec<(u16, u16)> = (0..brokers).map(|_| (free_port(), free_port())).collect();
         let voters: Vec<String> = ports
             .iter()
@@ -71,8 +66,10 @@ impl Kafka {
             std::fs::write(&config, text).expect("a broker's configuration");
             let service = Service::new("Kafka", &folder, home.join("jdk/bin/java"), *port)
                 .arguments(JAVA)
-                .arguments(["-cp", &class_path, "kafka.Kafka", path(&config)]);
-            made.push(Broker { service, config, class_path: class_path.clone() });
+                .arguments([format!("-XX:SharedArchiveFile={}/classes.jsa", home.display())])
+                .arguments(["-cp".to_owned(), format!("{}/lib/*", home.display())])
+                .arguments(["Kafka", path(&folder)]);
+            made.push(Broker { service, config });
         }
         Self { brokers: made }
     }
@@ -168,13 +165,6 @@ impl Broker {
     /// # Panics
     /// When it doesn't.
     pub fn start(&mut self) {
-        let data = self.config.with_file_name("data");
-        if !data.exists() {
-            let mut command = Command::new(self.service.program());
-            command.args(JAVA).args(["-cp", &self.class_path, "kafka.tools.StorageTool"]);
-            command.args(["format", "-t", CLUSTER_ID, "-c"]).arg(&self.config);
-            run(&mut command, b"", Duration::from_secs(120)).ok();
-        }
         self.service.start(|| true);
     }
 

@@ -119,12 +119,6 @@ impl Service {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The program that it is.
-    #[must_use]
-    pub fn program(&self) -> &Path {
-        &self.program
-    }
-
     /// What it printed in all its lives.
     #[must_use]
     pub fn output(&self) -> String {

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 static TWO: Shared<OpenSearch> = Shared::new();
 
-fn two() -> &'static OpenSearch {
+/// The node that tests share which don't kill it.
+pub fn two() -> &'static OpenSearch {
     TWO.get(|dir| {
         let mut node = OpenSearch::prepare(Version::Two, dir, &["http.max_content_length=1mb"]);
         node.start();

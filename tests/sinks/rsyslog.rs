@@ -1,6 +1,7 @@
+use crate::opensearch::two;
 use custody_tests::process::run;
-use custody_tests::servers::Rsyslog;
 use custody_tests::servers::tls::Identity;
+use custody_tests::servers::{Kafka, Rsyslog};
 use custody_tests::wait::{DEADLINE, until_true};
 use std::io::Write;
 use std::net::TcpStream;
@@ -60,4 +61,35 @@ fn rsyslog_takes_plain_tcp_and_further_actions() {
     until_true("and their copies", DEADLINE, || {
         std::fs::read_to_string(&copy).is_ok_and(|text| text.contains("one") && text.contains("two"))
     });
+}
+
+/// The shipper that users have today; the benchmarks stand beside it.
+#[test]
+fn rsyslog_ships_to_opensearch_and_kafka() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = two();
+    let mut kafka = Kafka::prepare(&dir.path().join("kafka"), 1, &[]);
+    kafka.start();
+    let document = "template(name=\"document\" type=\"list\" option.jsonf=\"on\") {\
+                    property(outname=\"message\" name=\"msg\" format=\"jsonf\") }";
+    // An empty type: OpenSearch has none any more.
+    let to_opensearch = format!(
+        "module(load=\"omelasticsearch\")\naction(type=\"omelasticsearch\" server=\"127.0.0.1\" serverport=\"{}\" \
+         searchIndex=\"shipped\" searchType=\"\" bulkmode=\"on\" template=\"document\")",
+        node.service.port()
+    );
+    let to_kafka = format!(
+        "module(load=\"omkafka\")\n\
+         action(type=\"omkafka\" broker=[\"{}\"] topic=\"shipped\" template=\"raw\")",
+        kafka.bootstrap()
+    );
+    let mut rsyslog = Rsyslog::tcp(&dir.path().join("rsyslog"), &[document, &to_opensearch, &to_kafka]);
+    rsyslog.start();
+    let mut stream = TcpStream::connect(rsyslog.service.address()).unwrap();
+    for number in 0..100 {
+        stream.write_all(frame(&format!("event {number}")).as_bytes()).unwrap();
+    }
+    let there = || node.ask("HEAD", "shipped", "").is_ok_and(|answer| answer.status == 200);
+    until_true("OpenSearch has all", DEADLINE * 2, || there() && node.count("shipped") == 100);
+    until_true("Kafka has all", DEADLINE * 2, || kafka.consume("shipped").len() == 100);
 }
