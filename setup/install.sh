@@ -19,11 +19,11 @@ requirements=$here/requirements.txt
 hash=$(sha256sum "$requirements" | cut -c1-16)
 environment=${XDG_CACHE_HOME:-$HOME/.cache}/custody/python-$hash
 
-# Verifiers, a witness and another log by others, and our two small programs on their libraries: named by all they are
+# Verifiers, a witness and another log by others, and our three small programs on their libraries: named by all they are
 # built from, so that a stale one can't be run.
 proof=$here/../tests/proof
 verify=$here/../docs/verify/go
-hash=$(cat "$proof"/go.{mod,sum} "$proof"/*.go "$verify"/go.{mod,sum} "$verify"/*.go | sha256sum | cut -c1-16)
+hash=$(cat "$proof"/go.{mod,sum} "$proof"/{,*/}*.go "$verify"/go.{mod,sum} "$verify"/*.go | sha256sum | cut -c1-16)
 go_tools=${XDG_CACHE_HOME:-$HOME/.cache}/custody/go-$hash
 
 case ${1:-} in
@@ -95,7 +95,7 @@ if [[ ! -e $go_tools/complete ]]; then
   made=$(mktemp -d "$go_tools.XXXXXX")
   trap 'rm -rf "$made"' EXIT
   mapfile -t tools < <(cd "$proof" && go list tool)
-  (cd "$proof" && CGO_ENABLED=0 go build -o "$made/" "${tools[@]}" .)
+  (cd "$proof" && CGO_ENABLED=0 go build -o "$made/" "${tools[@]}" ./...)
   (cd "$verify" && CGO_ENABLED=0 go build -o "$made/" .)
   touch "$made/complete"
   # Moved into place whole. Whoever built the same at the same time may have been first, and his are as good.
