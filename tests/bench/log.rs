@@ -16,16 +16,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-const ROUNDS: usize = 5;
-const ROUND: Duration = Duration::from_secs(2);
-/// Room for a second of the bare loop over zeroes, for each record that it writes at once.
+const ROUNDS: usize = 9;
+const ROUND: Duration = Duration::from_secs(1);
+/// What the bare loop writes over, for each record that it writes at once.
 const ZEROES_BYTES: usize = 8 << 20;
-/// Enough for a second of any.
-const ZEROES_BYTES_MAX: usize = 512 << 20;
+/// And at most: making more ready would keep the disk busy when the log's turn comes.
+const ZEROES_BYTES_MAX: usize = 64 << 20;
 /// Events of the story that are appended over and over; about 600 bytes each.
 const EVENTS: usize = 10_000;
 /// What the child that runs without its syncs is told: how many producers.
 pub const CHILD: &str = "CUSTODY_BENCH_PRODUCERS";
+
+/// Batches that wait while a log is filled: few, since what waits is in memory.
+const IN_FLIGHT: usize = 2;
 
 type Events = Arc<Vec<(u8, Arc<[u8]>)>>;
 
@@ -49,8 +52,8 @@ pub fn fill(log: &dyn Log, boot: Uuid, seq: u64, story: &mut Story, count: u64) 
         let batch = batch.map(|(event, seq)| record("bench", boot, seq, event)).collect();
         waiting.push_back(log.submit(batch).expect("the log takes it"));
         done += size;
-        if waiting.len() > 16 {
-            drop(waiting.pop_front().expect("there are 17").wait_blocking().expect("it becomes durable"));
+        if waiting.len() > IN_FLIGHT {
+            drop(waiting.pop_front().expect("there are some").wait_blocking().expect("it becomes durable"));
         }
     }
     for pending in waiting {
