@@ -40,7 +40,7 @@ soak: setup build ## kill -9, 1,000 rounds and more, and ten minutes of libFuzze
 	  cargo fuzz run -s none "$$target" -- -max_total_time="$$CUSTODY_FUZZ_SECONDS" -print_final_stats=1; \
 	done
 
-bench: setup ## writes a table and bench.json
+bench: setup ## what it costs, beside what others cost: a table, and bench.json (CUSTODY_BENCH_LARGE=1: ten million entries)
 	cargo build --release --workspace --bins
 	cargo bench --workspace --bench costs
 

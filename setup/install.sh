@@ -25,11 +25,11 @@ requirements=$here/requirements.txt
 cached python "$requirements"
 environment=$REPLY
 
-# Verifiers, a witness and another log by others, and our two small programs on their libraries: named by all they are
+# Verifiers, a witness and another log by others, and our three small programs on their libraries: named by all they are
 # built from, so that a stale one can't be run.
 proof=$here/../tests/proof
 verify=$here/../docs/verify/go
-cached go "$proof"/go.{mod,sum} "$proof"/*.go "$verify"/go.{mod,sum} "$verify"/*.go
+cached go "$proof"/go.{mod,sum} "$proof"/{,*/}*.go "$verify"/go.{mod,sum} "$verify"/*.go
 go_tools=$REPLY
 
 cached npm "$here"/npm/package.json "$here"/npm/package-lock.json
@@ -118,7 +118,7 @@ build_go_tools() {
   local tools
   command -v go >/dev/null || fail "go is not there: install Go $(sed -n 's/^go //p' "$proof/go.mod") or later and put it on PATH"
   mapfile -t tools < <(cd "$proof" && go list tool)
-  (cd "$proof" && CGO_ENABLED=0 go build -o "$1/" "${tools[@]}" .)
+  (cd "$proof" && CGO_ENABLED=0 go build -o "$1/" "${tools[@]}" ./...)
   (cd "$verify" && CGO_ENABLED=0 go build -o "$1/" .)
 }
 make_once "$go_tools" build_go_tools

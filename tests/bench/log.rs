@@ -1,69 +1,95 @@
-//! The log: durable appends and replay.
+//! The log: durable appends.
 
-use crate::table::{Row, median};
+use crate::story::Story;
+use crate::table::Row;
 use custody_core::clock::SystemClock;
-use custody_core::event::TYPES;
 use custody_core::log::embedded::{EmbeddedLog, Options};
 use custody_core::log::note::Ed25519Signer;
-use custody_core::log::{Log, ProducerKey, Record};
-use custody_core::state::replay;
-use std::io::Write;
+use custody_core::log::{Log, Pending, ProducerKey, Record};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-const ROUNDS: usize = 3;
-const ROUND: Duration = Duration::from_secs(3);
-const REPLAYED: u64 = 1_000_000;
+const ROUNDS: usize = 9;
+const ROUND: Duration = Duration::from_secs(1);
+/// What the bare loop writes over, for each record that it writes at once.
+const ZEROES_BYTES: usize = 8 << 20;
+/// And at most: making more ready would keep the disk busy when the log's turn comes.
+const ZEROES_BYTES_MAX: usize = 64 << 20;
+/// Events of the story that are appended over and over; about 600 bytes each.
+const EVENTS: usize = 10_000;
+/// What the child that runs without its syncs is told: how many producers.
+pub const CHILD: &str = "CUSTODY_BENCH_PRODUCERS";
 
-/// The examples of all types: what events look like, about 600 bytes each.
-fn events() -> Vec<(u8, Box<[u8]>)> {
-    TYPES
-        .iter()
-        .map(|info| (info.family.tag(), (info.example)().expect("an example").into_boxed_slice()))
-        .collect()
-}
+/// Batches that wait while a log is filled: few, since what waits is in memory.
+const IN_FLIGHT: usize = 2;
 
-fn open(directory: &Path) -> Arc<EmbeddedLog> {
+type Events = Arc<Vec<(u8, Arc<[u8]>)>>;
+
+pub fn open(directory: &Path) -> Arc<EmbeddedLog> {
     let signer = Ed25519Signer::from_seed("custody.test/bench", &[7; 32]).expect("a key");
     let options = Options::new(Arc::new(signer), Arc::new(SystemClock::new()));
     Arc::new(EmbeddedLog::open(directory, options).expect("a new log"))
 }
 
-fn record(producer: &str, boot: Uuid, seq: u64, events: &[(u8, Box<[u8]>)]) -> Record {
-    let (tag, bytes) = events[usize::try_from(seq).unwrap_or(0) % events.len()].clone();
-    Record { producer: ProducerKey { id: producer.to_owned(), boot, seq }, tag, bytes: bytes.into() }
+pub fn record(producer: &str, boot: Uuid, seq: u64, (tag, bytes): (u8, Arc<[u8]>)) -> Record {
+    Record { producer: ProducerKey { id: producer.to_owned(), boot, seq }, tag, bytes }
 }
 
-/// Durable appends a second, each producer waiting for its own; beside a bare loop that writes and syncs as many
-/// records at once as there are producers.
+/// Appends `count` events of the story as fast as the log takes them, as the events `seq` and later of one boot.
+pub fn fill(log: &dyn Log, boot: Uuid, seq: u64, story: &mut Story, count: u64) {
+    let mut waiting: VecDeque<Pending> = VecDeque::new();
+    let mut done = 0;
+    while done < count {
+        let size = (count - done).min(1000);
+        let batch = story.take(usize::try_from(size).expect("small")).zip(seq + done..);
+        let batch = batch.map(|(event, seq)| record("bench", boot, seq, event)).collect();
+        waiting.push_back(log.submit(batch).expect("the log takes it"));
+        done += size;
+        if waiting.len() > IN_FLIGHT {
+            drop(waiting.pop_front().expect("there are some").wait_blocking().expect("it becomes durable"));
+        }
+    }
+    for pending in waiting {
+        drop(pending.wait_blocking().expect("it becomes durable"));
+    }
+}
+
+/// Durable appends a second, each producer waiting for its own. Beside a bare loop that writes and syncs as many records
+/// at once as there are producers, at the end of a file and over zeroes that are there already; and beside the same
+/// program whose syncs do nothing.
 pub fn appends() -> Vec<Row> {
-    [1, 64, 1024]
-        .into_iter()
-        .map(|producers| {
-            let (mut ours, mut beside) = (vec![], vec![]);
-            for _ in 0..ROUNDS {
-                ours.push(appended(producers));
-                beside.push(written(producers));
-            }
-            Row {
-                name: format!("durable appends/s, {producers} producers"),
-                ours: median(ours),
-                beside: median(beside),
-                beside_what: "write + fdatasync in a bare loop",
-                more_is_better: true,
-                aim: None,
-            }
-        })
-        .collect()
+    let mut rows = Vec::new();
+    for (producers, aim) in [(1, Some(0.9)), (64, Some(0.8)), (1024, None)] {
+        let row = |beside, aim, theirs: &dyn Fn() -> f64| Row {
+            name: format!("durable appends/s, {producers} producers"),
+            pairs: (0..ROUNDS).map(|_| (appended(producers), theirs())).collect(),
+            beside,
+            more_is_better: true,
+            aim,
+        };
+        rows.push(row("write + fdatasync in a bare loop", aim, &|| written(producers, 0)));
+        rows.push(row("the same over zeroes", None, &|| {
+            written(producers, (producers * ZEROES_BYTES).min(ZEROES_BYTES_MAX))
+        }));
+        if producers == 1024 {
+            rows.push(row("the same program without its syncs", Some(0.8), &|| appended_unsynced(producers)));
+        }
+    }
+    rows
 }
 
-fn appended(producers: usize) -> f64 {
+/// Durable appends a second by `producers` that each wait for their own.
+pub fn appended(producers: usize) -> f64 {
     let dir = tempfile::tempdir().expect("a folder");
     let log = open(dir.path());
-    let events = Arc::new(events());
+    let events: Events = Arc::new(Story::new().take(EVENTS).collect());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -77,13 +103,13 @@ fn appended(producers: usize) -> f64 {
                 let (log, events, stop, done) = (log.clone(), events.clone(), stop.clone(), done.clone());
                 tokio::spawn(async move {
                     let (id, boot) = (format!("producer-{n}"), Uuid::new_v4());
-                    for seq in 0.. {
+                    for (seq, event) in (0..).zip(events.iter().cycle().skip(n)) {
                         if stop.load(Ordering::Relaxed) {
                             return;
                         }
-                        let pending =
-                            log.submit(vec![record(&id, boot, seq, &events)]).expect("the log takes it");
-                        pending.await.expect("it becomes durable");
+                        let record = record(&id, boot, seq, event.clone());
+                        let pending = log.submit(vec![record]).expect("the log takes it");
+                        drop(pending.await.expect("it becomes durable"));
                         done.fetch_add(1, Ordering::Relaxed);
                     }
                 })
@@ -98,69 +124,42 @@ fn appended(producers: usize) -> f64 {
     done.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
 }
 
-fn written(at_once: usize) -> f64 {
+/// [`appended`] in a child whose `fdatasync` and `fsync` do nothing: the library is loaded into this bench only, so that
+/// no program of ours can be told to leave them out.
+fn appended_unsynced(producers: usize) -> f64 {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut file = std::fs::File::create(dir.path().join("bare")).expect("a file");
-    let events = events();
-    let (mut records, mut buffer, start) = (0_u64, Vec::new(), Instant::now());
-    while start.elapsed() < ROUND {
+    let library = dir.path().join("unsynced.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/unsynced.c");
+    let compiled =
+        Command::new("cc").args(["-O2", "-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
+    assert!(compiled.expect("cc, which links Rust too").success());
+    let program = std::env::current_exe().expect("this program");
+    let child = Command::new(program).env(CHILD, producers.to_string()).env("LD_PRELOAD", &library).output();
+    let output = child.expect("this program once more");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number")
+}
+
+/// Records a second of a loop that writes `at_once` of them and syncs, over `zeroes` bytes that are there already; it
+/// ends when they are used up.
+fn written(at_once: usize, zeroes: usize) -> f64 {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut file = File::create(dir.path().join("bare")).expect("a file");
+    file.write_all(&vec![0; zeroes]).expect("written");
+    file.sync_all().expect("synced");
+    file.rewind().expect("a file");
+    let events: Vec<_> = Story::new().take(EVENTS).collect();
+    let mut events = events.iter().cycle();
+    let (mut records, mut bytes, mut buffer, start) = (0_u64, 0, Vec::new(), Instant::now());
+    while start.elapsed() < ROUND && (zeroes == 0 || bytes < zeroes) {
         buffer.clear();
-        for _ in 0..at_once {
-            buffer.extend_from_slice(&events[usize::try_from(records).unwrap_or(0) % events.len()].1);
+        for (_, event) in events.by_ref().take(at_once) {
+            buffer.extend_from_slice(event);
             records += 1;
         }
         file.write_all(&buffer).expect("written");
         file.sync_data().expect("synced");
+        bytes += buffer.len();
     }
     records as f64 / start.elapsed().as_secs_f64()
-}
-
-/// Seconds for the state after a million events, beside reading the same files once.
-pub fn replay() -> Row {
-    let dir = tempfile::tempdir().expect("a folder");
-    let events = events();
-    let log = open(dir.path());
-    let boot = Uuid::new_v4();
-    let mut seq = 0;
-    let mut waiting = std::collections::VecDeque::new();
-    while seq < REPLAYED {
-        let batch: Vec<Record> = (seq..seq + 1000).map(|n| record("bench", boot, n, &events)).collect();
-        seq += 1000;
-        waiting.push_back(log.submit(batch).expect("the log takes it"));
-        if waiting.len() > 16 {
-            let first = waiting.pop_front().expect("there are 17");
-            drop(first.wait_blocking().expect("it becomes durable"));
-        }
-    }
-    for pending in waiting {
-        drop(pending.wait_blocking().expect("it becomes durable"));
-    }
-    let (mut ours, mut beside) = (vec![], vec![]);
-    for _ in 0..ROUNDS {
-        let start = Instant::now();
-        let state = replay::replay(&*log, None, |_, _| ()).expect("a state");
-        ours.push(start.elapsed().as_secs_f64());
-        assert_eq!(state.size(), REPLAYED);
-        let start = Instant::now();
-        assert!(read_all(dir.path()) > REPLAYED);
-        beside.push(start.elapsed().as_secs_f64());
-    }
-    Row {
-        name: format!("replay of {REPLAYED} events, seconds"),
-        ours: median(ours),
-        beside: median(beside),
-        beside_what: "reading the same files",
-        more_is_better: false,
-        aim: None,
-    }
-}
-
-fn read_all(dir: &Path) -> u64 {
-    let mut total = 0;
-    for entry in std::fs::read_dir(dir).expect("a folder").flatten() {
-        let path = entry.path();
-        total +=
-            if path.is_dir() { read_all(&path) } else { std::fs::read(&path).map_or(0, |b| b.len() as u64) };
-    }
-    total
 }

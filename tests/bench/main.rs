@@ -1,22 +1,32 @@
 //! `make bench`: what Custody costs, beside the least that could do the same in the same run. Writes a table and
 //! bench.json. Numbers from a busy or another machine can't be compared; the two columns of one run can.
 
+mod growth;
 mod log;
+mod replay;
 mod ssh;
+mod story;
 mod table;
+mod tessera;
 
 use table::Row;
 
 fn main() {
+    if let Ok(producers) = std::env::var(log::CHILD) {
+        println!("{:.1}", log::appended(producers.parse().expect("a number")));
+        return;
+    }
     // `cargo bench` hands its own flags over; there is nothing to choose here.
     let mut rows: Vec<Row> = Vec::new();
-    let only = std::env::var("CUSTODY_BENCH").unwrap_or_else(|_| "log,replay,ssh".to_owned());
+    let only = std::env::var("CUSTODY_BENCH").unwrap_or_else(|_| "log,tessera,growth,replay,ssh".to_owned());
     for part in only.split(',') {
         match part {
             "log" => rows.extend(log::appends()),
-            "replay" => rows.push(log::replay()),
+            "tessera" => rows.extend(tessera::rows()),
+            "growth" => rows.extend(growth::rows()),
+            "replay" => rows.extend(replay::rows()),
             "ssh" => rows.extend(ssh::rows()),
-            other => panic!("CUSTODY_BENCH={other}: log, replay and ssh are there"),
+            other => panic!("CUSTODY_BENCH={other}: log, tessera, growth, replay and ssh are there"),
         }
     }
     println!("{}", table::text(&rows));

@@ -1,6 +1,6 @@
 //! Sessions through the proxy, beside `ssh -J` through a stock sshd to the same target.
 
-use crate::table::{Row, median};
+use crate::table::Row;
 use custody_tests::process::run;
 use custody_tests::servers::{Host, Sshd, World};
 use std::process::{Command, Stdio};
@@ -29,32 +29,21 @@ pub fn rows() -> Vec<Row> {
         command.args(["-c", CIPHER, "-o", &format!("ProxyCommand={}", inner.join(" ")), "root@127.0.0.1"]);
         command
     };
-    let (mut rates, mut jump_rates, mut logins, mut jump_logins) = (vec![], vec![], vec![], vec![]);
+    let (mut rates, mut logins) = (vec![], vec![]);
     for _ in 0..ROUNDS {
-        rates.push(rate(&mut ours()));
-        jump_rates.push(rate(&mut jumped()));
-        for _ in 0..LOGINS {
-            logins.push(login(&mut ours()));
-            jump_logins.push(login(&mut jumped()));
-        }
+        rates.push((rate(&mut ours()), rate(&mut jumped())));
+        logins.extend((0..LOGINS).map(|_| (login(&mut ours()), login(&mut jumped()))));
     }
+    let row = |name: String, pairs, more_is_better| Row {
+        name,
+        pairs,
+        beside: "ssh -J",
+        more_is_better,
+        aim: None,
+    };
     vec![
-        Row {
-            name: format!("exec output of {MIB} MiB, MiB/s"),
-            ours: median(rates),
-            beside: median(jump_rates),
-            beside_what: "ssh -J",
-            more_is_better: true,
-            aim: None,
-        },
-        Row {
-            name: "login to exit of `true`, seconds".to_owned(),
-            ours: median(logins),
-            beside: median(jump_logins),
-            beside_what: "ssh -J",
-            more_is_better: false,
-            aim: None,
-        },
+        row(format!("exec output of {MIB} MiB, MiB/s"), rates, true),
+        row("login to exit of `true`, seconds".to_owned(), logins, false),
     ]
 }
 

@@ -6,12 +6,10 @@ use serde_json::json;
 pub struct Row {
     /// What was measured, with its unit.
     pub name: String,
-    /// By Custody.
-    pub ours: f64,
-    /// By what stands beside it in the same run.
-    pub beside: f64,
+    /// By Custody, and by what stands beside it, one right after the other.
+    pub pairs: Vec<(f64, f64)>,
     /// What that is.
-    pub beside_what: &'static str,
+    pub beside: &'static str,
     /// Whether more is better.
     pub more_is_better: bool,
     /// The ratio that is aimed at; none yet.
@@ -19,26 +17,30 @@ pub struct Row {
 }
 
 impl Row {
-    /// How much better than what stands beside it: 1 is equal, 2 twice as good.
+    fn ours(&self) -> f64 {
+        median(self.pairs.iter().map(|(ours, _)| *ours).collect())
+    }
+
+    fn theirs(&self) -> f64 {
+        median(self.pairs.iter().map(|(_, theirs)| *theirs).collect())
+    }
+
+    /// How much better than what stands beside it: 1 is equal, 2 twice as good. The middle of the pairs' ratios: what
+    /// slows a machine down for a while slows both of a pair.
     fn ratio(&self) -> f64 {
-        if self.more_is_better { self.ours / self.beside } else { self.beside / self.ours }
+        let better =
+            |(ours, theirs): &(f64, f64)| if self.more_is_better { ours / theirs } else { theirs / ours };
+        median(self.pairs.iter().map(better).collect())
     }
 }
 
 pub fn text(rows: &[Row]) -> String {
     let mut out =
-        format!("\n{:<58}{:>12}{:>12}  {:<34}{:>6}{:>6}\n", "", "ours", "beside", "", "ratio", "aim");
+        format!("\n{:<46}{:>10}{:>10}  {:<36}{:>7}{:>6}\n", "", "ours", "beside", "", "ratio", "aim");
     for row in rows {
-        let aim = row.aim.map_or_else(|| "–".to_owned(), |a| format!("{a:.2}"));
-        out += &format!(
-            "{:<58}{:>12}{:>12}  {:<34}{:>6.2}{:>6}\n",
-            row.name,
-            number(row.ours),
-            number(row.beside),
-            row.beside_what,
-            row.ratio(),
-            aim
-        );
+        let aim = row.aim.map_or_else(|| "–".to_owned(), |aim| format!("{aim:.2}"));
+        let (ours, theirs, ratio) = (number(row.ours()), number(row.theirs()), row.ratio());
+        out += &format!("{:<46}{ours:>10}{theirs:>10}  {:<36}{ratio:>7.2}{aim:>6}\n", row.name, row.beside);
     }
     out
 }
@@ -52,8 +54,8 @@ pub fn json(rows: &[Row]) -> String {
         .iter()
         .map(|row| {
             json!({
-                "name": row.name, "ours": row.ours, "beside": row.beside, "beside_what": row.beside_what,
-                "ratio": row.ratio(), "aim": row.aim,
+                "name": row.name, "ours": row.ours(), "theirs": row.theirs(), "beside": row.beside,
+                "ratio": row.ratio(), "aim": row.aim, "pairs": row.pairs,
             })
         })
         .collect();

@@ -1,7 +1,8 @@
 //! Producers: the last number of each, so that what is missing shows.
 
+use super::view::ProducerView;
+use crate::event::ProducerKind;
 use crate::event::producer::{Gap, Previous};
-use crate::event::{ProducerKind, ProducerRef};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use uuid::Uuid;
@@ -88,16 +89,16 @@ impl Producers {
         self.by_id.values().fold(0, |sum, producer| sum.saturating_add(producer.gaps))
     }
 
-    pub(super) fn spoke(&mut self, index: u64, who: &ProducerRef) {
-        if !self.by_id.contains_key(&who.id) {
+    pub(super) fn spoke(&mut self, index: u64, who: &ProducerView<'_>) {
+        if !self.by_id.contains_key(&*who.id) {
             if self.by_id.len() >= PRODUCERS_MAX {
                 self.untold = self.untold.saturating_add(1);
                 return;
             }
             let fresh = Producer { boots: BTreeMap::new(), gaps: 0, kind: who.kind };
-            self.by_id.insert(who.id.clone(), fresh);
+            self.by_id.insert(who.id.to_string(), fresh);
         }
-        let Some(producer) = self.by_id.get_mut(&who.id) else { return };
+        let Some(producer) = self.by_id.get_mut(&*who.id) else { return };
         let expected = producer.boots.get(&who.boot).map_or(0, |boot| boot.seq.saturating_add(1));
         let boot = producer.boots.entry(who.boot).or_insert(Boot { gaps: 0, index, seq: 0, stopped: false });
         boot.index = index;
@@ -107,20 +108,20 @@ impl Producers {
     }
 
     /// A boot begins and names the one before: what that one said and the log hasn't got is lost.
-    pub(super) fn started(&mut self, index: u64, who: &ProducerRef, previous: Option<Previous>) {
+    pub(super) fn started(&mut self, index: u64, who: &ProducerView<'_>, previous: Option<Previous>) {
         let Some(Previous { boot, seq }) = previous else { return };
-        let Some(known) = self.by_id.get(&who.id) else { return };
+        let Some(known) = self.by_id.get(&*who.id) else { return };
         let expected = known.boots.get(&boot).map_or(0, |boot| boot.seq.saturating_add(1));
         self.missed(index, who, boot, expected, seq.saturating_add(1));
     }
 
     /// Numbers from `expected` on and below `next` are missing.
-    fn missed(&mut self, index: u64, who: &ProducerRef, boot: Uuid, expected: u64, next: u64) {
+    fn missed(&mut self, index: u64, who: &ProducerView<'_>, boot: Uuid, expected: u64, next: u64) {
         let count = next.saturating_sub(expected);
         if count == 0 {
             return;
         }
-        let Some(producer) = self.by_id.get_mut(&who.id) else { return };
+        let Some(producer) = self.by_id.get_mut(&*who.id) else { return };
         producer.gaps = producer.gaps.saturating_add(count);
         let known = producer.boots.entry(boot).or_insert(Boot { gaps: 0, index, seq: 0, stopped: false });
         known.gaps = known.gaps.saturating_add(count);
@@ -128,12 +129,12 @@ impl Producers {
         known.seq = known.seq.max(next.saturating_sub(1));
         producer.forget();
         if self.gaps.len() < GAPS_MAX {
-            self.gaps.push_back(Gap { boot, count, first: expected, index, producer: who.id.clone() });
+            self.gaps.push_back(Gap { boot, count, first: expected, index, producer: who.id.to_string() });
         }
     }
 
     /// A gap was told. The log tells those that its numbering shows; others tell what they lost themselves.
-    pub(super) fn gap_told(&mut self, who: &ProducerRef, gap: &Gap) -> Result<(), &'static str> {
+    pub(super) fn gap_told(&mut self, who: &ProducerView<'_>, gap: &Gap) -> Result<(), &'static str> {
         if who.kind != ProducerKind::Log && who.id != gap.producer {
             return Err("a producer tells its own gaps only");
         }
@@ -143,8 +144,8 @@ impl Producers {
         Ok(())
     }
 
-    pub(super) fn stopped(&mut self, who: &ProducerRef) {
-        let boot = self.by_id.get_mut(&who.id).and_then(|producer| producer.boots.get_mut(&who.boot));
+    pub(super) fn stopped(&mut self, who: &ProducerView<'_>) {
+        let boot = self.by_id.get_mut(&*who.id).and_then(|producer| producer.boots.get_mut(&who.boot));
         if let Some(boot) = boot {
             boot.stopped = true;
         }
@@ -155,8 +156,8 @@ impl Producers {
 mod tests {
     use super::*;
 
-    fn who(boot: u128, seq: u64) -> ProducerRef {
-        ProducerRef { boot: Uuid::from_u128(boot), id: "web-1".into(), kind: ProducerKind::Node, seq }
+    fn who(boot: u128, seq: u64) -> ProducerView<'static> {
+        ProducerView { boot: Uuid::from_u128(boot), id: "web-1".into(), kind: ProducerKind::Node, seq }
     }
 
     fn gap(boot: u128, first: u64, count: u64, index: u64) -> Gap {
@@ -172,7 +173,7 @@ mod tests {
         let gaps: Vec<_> = producers.untold_gaps().cloned().collect();
         assert_eq!(gaps, [gap(1, 2, 3, 2), gap(1, 7, 1, 4)]);
         assert_eq!(producers.gaps(), 4);
-        let log = ProducerRef { kind: ProducerKind::Log, id: "custody".into(), ..who(2, 0) };
+        let log = ProducerView { kind: ProducerKind::Log, id: "custody".into(), ..who(2, 0) };
         producers.gap_told(&log, &gaps[0]).unwrap();
         assert_eq!(producers.untold_gaps().cloned().collect::<Vec<_>>(), gaps[1..]);
         assert_eq!(producers.gaps(), 4, "told, and still missing");
@@ -209,7 +210,7 @@ mod tests {
     #[test]
     fn nobody_tells_gaps_of_others_but_the_log() {
         let mut producers = Producers::default();
-        let other = ProducerRef { id: "web-2".into(), ..who(5, 0) };
+        let other = ProducerView { id: "web-2".into(), ..who(5, 0) };
         assert!(producers.gap_told(&other, &gap(1, 2, 3, 2)).is_err());
         assert!(producers.gap_told(&who(1, 3), &gap(1, 2, 3, 2)).is_ok());
     }

@@ -11,7 +11,7 @@ use crate::log::{FIRST_SEQ, ProducerKey};
 
 /// Numbers of one boot whose places are remembered: more than any producer has under way.
 const RECENT_MAX: usize = 4_096;
-/// Places that are remembered in all; 16 bytes each.
+/// Places that are remembered in all, whatever the number of boots; 16 bytes each.
 const RECENT_TOTAL_MAX: usize = 1 << 20;
 
 /// What a number means.
@@ -77,7 +77,8 @@ impl Dedupe {
 
     /// Takes the number of an entry that the log has.
     pub fn recover(&mut self, producer: &str, boot: Uuid, seq: u64, index: u64) {
-        self.note(producer, boot, seq, index);
+        let (place, _) = self.note(producer, boot, seq, index);
+        self.trim(place);
         self.forget();
     }
 
@@ -101,7 +102,9 @@ impl Dedupe {
 
     /// What was taken is durable.
     pub fn settle(&mut self) {
-        self.unsettled.clear();
+        while let Some((place, _)) = self.unsettled.pop() {
+            self.trim(place);
+        }
         self.forget();
     }
 
@@ -125,12 +128,21 @@ impl Dedupe {
         (place, before)
     }
 
-    /// Keeps memory bounded. Only called when nothing is unsettled.
+    /// Forgets the oldest of a stream that has many. Nothing of it is unsettled.
+    fn trim(&mut self, place: usize) {
+        let Some(stream) = self.streams.get_mut(place) else { return };
+        while stream.recent.len() > RECENT_MAX {
+            stream.recent.pop_front();
+            self.remembered -= 1;
+        }
+    }
+
+    /// Keeps memory bounded where there are many streams. Only called when nothing is unsettled.
     fn forget(&mut self) {
         if self.remembered <= RECENT_TOTAL_MAX {
             return;
         }
-        // Rare, and it makes room for a quarter: first the long ones, then those that were silent longest.
+        // Rare, and it makes room for a quarter: those go first that were silent longest.
         let mut streams: Vec<&mut Stream> = self.streams.iter_mut().collect();
         streams.sort_by_key(|stream| stream.newest);
         let mut remembered = 0;
@@ -154,16 +166,40 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_what_is_forgotten_is_refused_not_taken_twice() {
+    fn one_boot_takes_little_memory_and_what_is_forgotten_is_refused_not_taken_twice() {
         let mut dedupe = Dedupe::new();
-        let count = RECENT_TOTAL_MAX as u64 + 10;
+        let count = 3 * RECENT_MAX as u64;
         for seq in 0..count {
-            dedupe.recover("p", Uuid::from_u128(1), seq, seq);
+            if seq < count / 2 {
+                dedupe.recover("p", Uuid::from_u128(1), seq, seq);
+            } else {
+                dedupe.take(&key(seq), seq);
+            }
         }
-        assert!(dedupe.remembered < RECENT_TOTAL_MAX);
-        assert_eq!(dedupe.judge(&key(0)), Number::Backwards { last: count - 1 });
-        assert_eq!(dedupe.judge(&key(count - 4_000)), Number::Known { index: count - 4_000 });
+        dedupe.settle();
+        assert_eq!(dedupe.remembered, RECENT_MAX);
+        let oldest = count - RECENT_MAX as u64;
+        assert_eq!(dedupe.judge(&key(oldest - 1)), Number::Backwards { last: count - 1 });
+        assert_eq!(dedupe.judge(&key(oldest)), Number::Known { index: oldest });
         assert_eq!(dedupe.judge(&key(count)), Number::New { gap: 0 });
+    }
+
+    #[test]
+    fn many_boots_take_bounded_memory_and_those_that_speak_are_remembered() {
+        let mut dedupe = Dedupe::new();
+        let boots = (RECENT_TOTAL_MAX / RECENT_MAX) as u128 + 2;
+        let mut index = 0;
+        for boot in 1..=boots {
+            for seq in 0..RECENT_MAX as u64 {
+                dedupe.recover("p", Uuid::from_u128(boot), seq, index);
+                index += 1;
+            }
+        }
+        assert!(dedupe.remembered <= RECENT_TOTAL_MAX);
+        let last = RECENT_MAX as u64 - 1;
+        assert_eq!(dedupe.judge(&key(last)), Number::Backwards { last }, "silent longest");
+        let newest = ProducerKey { boot: Uuid::from_u128(boots), ..key(0) };
+        assert_eq!(dedupe.judge(&newest), Number::Known { index: index - RECENT_MAX as u64 });
     }
 
     #[test]

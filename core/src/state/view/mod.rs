@@ -5,7 +5,7 @@
 
 mod canonical;
 
-use crate::event::{Actor, Event, EventId, Outcome, Payload, ProducerRef, SessionId, Timestamp};
+use crate::event::{Actor, Event, EventId, Outcome, Payload, ProducerKind, SessionId, Timestamp};
 use crate::policy::Circumstances;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de::Error as _};
@@ -13,17 +13,29 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
+use uuid::Uuid;
 
 /// An event whose bytes are elsewhere.
 pub(super) struct EventView<'a> {
     pub cause: Option<EventId>,
     data: &'a str,
     pub id: EventId,
-    pub producer: ProducerRef,
+    pub producer: ProducerView<'a>,
     pub session: Option<SessionId>,
     pub target: Option<TargetView<'a>>,
     pub kind: Cow<'a, str>,
     version: u32,
+}
+
+/// [`crate::event::ProducerRef`].
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(Clone, PartialEq))]
+pub(super) struct ProducerView<'a> {
+    pub boot: Uuid,
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
+    pub kind: ProducerKind,
+    pub seq: u64,
 }
 
 /// What is read of [`crate::event::Target`].
@@ -69,7 +81,7 @@ impl<'a> EventView<'a> {
 
 /// What is read of events that change nothing.
 pub(super) struct Header<'a> {
-    pub producer: ProducerRef,
+    pub producer: ProducerView<'a>,
     pub session: Option<SessionId>,
     pub kind: Cow<'a, str>,
 }
@@ -83,7 +95,8 @@ impl<'a> Header<'a> {
         }
         #[derive(Deserialize)]
         struct Parsed<'a> {
-            producer: ProducerRef,
+            #[serde(borrow)]
+            producer: ProducerView<'a>,
             #[serde(default)]
             session: Option<SessionId>,
             #[serde(rename = "type", borrow)]
@@ -106,7 +119,8 @@ struct EnvelopeView<'a> {
     id: EventId,
     #[serde(default, rename = "outcome")]
     _outcome: Option<Outcome>,
-    producer: ProducerRef,
+    #[serde(borrow)]
+    producer: ProducerView<'a>,
     #[serde(default)]
     session: Option<SessionId>,
     #[serde(default, rename = "source")]
