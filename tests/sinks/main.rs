@@ -2,6 +2,7 @@
 //! back, and survives kill -9 is what all tests of sinks build upon.
 
 mod campaign;
+mod daemon;
 mod elasticsearch;
 mod flaky;
 mod kafka;
