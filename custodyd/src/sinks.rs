@@ -10,6 +10,7 @@ use custody_core::state::follow::Replica;
 use custody_sinks::delivery::{Delivery, Parts};
 use custody_sinks::filter::Filter;
 use custody_sinks::loki::{self, Loki};
+use custody_sinks::opensearch::{self, OpenSearch};
 use custody_sinks::redaction::{Redaction, Rule};
 use custody_sinks::secret::Secrets;
 use custody_sinks::sink::Sink;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub stall_seconds: u64,
     /// Grafana Loki.
     pub loki: Option<loki::Settings>,
+    /// OpenSearch or Elasticsearch.
+    pub opensearch: Option<opensearch::Settings>,
 }
 
 const fn default_stall_seconds() -> u64 {
@@ -58,9 +61,10 @@ impl Settings {
             return Err(named("stall_seconds must be 1 or more".to_owned()));
         }
         self.filter.check().map_err(named)?;
-        match &self.loki {
-            Some(loki) => loki.check().map_err(named),
-            None => Err(named("say where to: [sink.loki]".to_owned())),
+        match (&self.loki, &self.opensearch) {
+            (Some(loki), None) => loki.check().map_err(named),
+            (None, Some(opensearch)) => opensearch.check().map_err(named),
+            _ => Err(named("say where to, once: [sink.loki] or [sink.opensearch]".to_owned())),
         }
     }
 }
@@ -86,12 +90,16 @@ impl Around<'_> {
     /// start.
     pub fn start(&self, settings: Settings) -> anyhow::Result<Started> {
         let secrets = self.secrets();
-        match settings.loki.clone() {
-            Some(loki) => {
+        match (settings.loki.clone(), settings.opensearch.clone()) {
+            (Some(loki), None) => {
                 let sink = Loki::new(loki, secrets, self.log.origin(), Arc::clone(self.clock));
                 self.deliver(settings, sink)
             }
-            None => anyhow::bail!("the sink {} has no destination", settings.name),
+            (None, Some(opensearch)) => {
+                let sink = OpenSearch::new(opensearch, secrets, self.log.origin());
+                self.deliver(settings, sink)
+            }
+            _ => anyhow::bail!("the sink {} has no destination", settings.name),
         }
     }
 

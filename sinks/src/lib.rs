@@ -11,6 +11,7 @@ pub mod health;
 pub mod http;
 pub mod item;
 pub mod loki;
+pub mod opensearch;
 pub mod position;
 pub mod proof;
 pub mod redaction;

@@ -89,7 +89,8 @@ pub(super) fn java_node(name: &'static str, folder: &str, dir: &Path, settings: 
         .arguments(["-cp".to_owned(), format!("{}/lib/*", home.display()), name.to_owned()])
         .arguments([dir.join("node").into_os_string()])
         .arguments([format!("http.port={port}"), format!("transport.port={}", free_port())])
-        .arguments(["network.host=127.0.0.1"])
+        // A test's disk may be nearly full of other things.
+        .arguments(["network.host=127.0.0.1", "cluster.routing.allocation.disk.threshold_enabled=false"])
         .arguments(settings)
 }
 

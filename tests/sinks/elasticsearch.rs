@@ -1,4 +1,7 @@
+use super::campaign::Source;
+use super::opensearch::sink;
 use custody_tests::servers::Elasticsearch;
+use custody_tests::servers::flaky::{Fault, Flaky};
 use serde_json::json;
 
 #[test]
@@ -25,4 +28,27 @@ fn what_elasticsearch_has_taken_is_there_after_kill_9() {
     let stream = json!({ "index_patterns": ["s*"], "data_stream": {} });
     let refused = node.ask("PUT", "_index_template/s", &stream.to_string()).unwrap();
     assert_eq!(refused.status, 400, "data streams would be x-pack's: {}", refused.text);
+}
+
+/// It has no data streams: an index for each day, and the `_id` alone suffices.
+#[test]
+fn each_event_is_in_elasticsearch_7_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Elasticsearch::prepare(dir.path(), &[]);
+    node.start();
+    let proxy = Flaky::http(node.service.port());
+    proxy.only("/_bulk");
+    let source = Source::new();
+    for fault in [Fault::Swallow, Fault::Cut, Fault::Answer(503, None)] {
+        let run = source.deliver(sink(&proxy.url(), "custody-events"));
+        proxy.next(1, fault);
+        source.grow(500);
+        source.kill(run);
+    }
+    let run = source.deliver(sink(&proxy.url(), "custody-events"));
+    source.delivered(&run);
+    assert_eq!(node.count("custody-events-*"), source.log.size());
+    let report = source.prove(&run);
+    assert!(report.is_proven() && report.proven == source.log.size(), "{report:?}");
+    source.stop(run);
 }

@@ -1,3 +1,8 @@
+use super::campaign::{ORIGIN, Source};
+use custody_sinks::http::Endpoint;
+use custody_sinks::opensearch::Settings;
+use custody_sinks::secret::Secrets;
+use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::servers::opensearch::{OpenSearch, Version};
 use custody_tests::servers::shared::Shared;
 use serde_json::{Value, json};
@@ -105,4 +110,96 @@ fn opensearch_refuses_a_body_over_its_limit() {
     if let Ok(answer) = two().ask("POST", "_bulk", &body) {
         assert_eq!(answer.status, 413);
     }
+}
+
+pub fn sink(url: &str, stream: &str) -> custody_sinks::opensearch::OpenSearch {
+    let endpoint = Endpoint { url: url.to_owned(), ca: None, auth: None };
+    let settings = Settings { endpoint, stream: stream.to_owned() };
+    custody_sinks::opensearch::OpenSearch::new(
+        settings,
+        Secrets::new(std::path::Path::new("/nowhere")),
+        ORIGIN,
+    )
+}
+
+#[test]
+fn each_event_is_in_opensearch_2_once_whatever_fails() {
+    whatever_fails(Version::Two);
+}
+
+#[test]
+fn each_event_is_in_opensearch_3_once_whatever_fails() {
+    whatever_fails(Version::Three);
+}
+
+/// The node is killed, the delivery more often, the stream rolls over in between; answers are cut off, swallowed, or 429.
+fn whatever_fails(version: Version) {
+    const STREAM: &str = "logs-custody.events-default";
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = OpenSearch::prepare(version, dir.path(), &[]);
+    node.start();
+    let proxy = Flaky::http(node.service.port());
+    proxy.only("/_bulk");
+    let source = Source::new();
+    for round in 0..8 {
+        let run = source.deliver(sink(&proxy.url(), STREAM));
+        match round % 4 {
+            0 => proxy.next(1, Fault::Swallow),
+            1 => proxy.next(1, Fault::Cut),
+            2 => proxy.next(2, Fault::Answer(429, Some(0))),
+            _ => proxy.next(1, Fault::BodyMax(100_000)),
+        }
+        source.grow(800);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        if round % 2 == 1 {
+            // The stream may not be there yet.
+            drop(node.ask("POST", &format!("{STREAM}/_rollover"), ""));
+        }
+        if round == 3 {
+            node.service.kill_now();
+            source.grow(200);
+            node.start();
+        }
+        source.kill(run);
+    }
+    let run = source.deliver(sink(&proxy.url(), STREAM));
+    source.delivered(&run);
+    assert_eq!(node.count(STREAM), source.log.size(), "as it counts itself");
+    let report = source.prove(&run);
+    assert!(report.is_proven() && report.proven == source.log.size(), "{report:?}");
+    source.stop(run);
+}
+
+#[test]
+fn documents_that_were_altered_deleted_or_added_are_named() {
+    const STREAM: &str = "logs-custody.events-tampered";
+    let node = two();
+    let source = Source::new();
+    source.grow(120);
+    let run = source.deliver(sink(&node.url(), STREAM));
+    source.delivered(&run);
+    assert!(source.prove(&run).is_proven());
+    let index = |n: u64| json!({ "term": { "custody.log.index": n } });
+    let script = json!({ "source": "ctx._source.event.original = '{}'" });
+    let ask = |path: &str, body: Value| {
+        node.ask("POST", &format!("{STREAM}/{path}"), &body.to_string()).unwrap().ok();
+    };
+    ask("_update_by_query?refresh=true", json!({ "query": index(40), "script": script }));
+    ask("_delete_by_query?refresh=true", json!({ "query": index(50) }));
+    ask("_doc", json!({ "@timestamp": "2026-01-01T00:00:00Z", "event": { "original": "{}" } }));
+    ask(
+        "_doc",
+        json!({ "@timestamp": "2026-01-01T00:00:00Z", "custody": { "log": { "index": 999_999, "origin": ORIGIN } } }),
+    );
+    let report = source.prove(&run);
+    let named = |findings: &custody_core::delivery::Findings| {
+        findings.first.iter().map(|finding| finding.index).collect::<Vec<_>>()
+    };
+    assert_eq!(named(&report.altered), [Some(40)], "{report:?}");
+    assert_eq!(named(&report.missing), [Some(50)]);
+    let mut extra = named(&report.extra);
+    extra.sort_unstable();
+    extra.dedup();
+    assert_eq!(extra, [None, Some(999_999)]);
+    source.stop(run);
 }

@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn every_type_has_a_line_that_says_something_of_its_example() {
-        serde_json::from_str::<BTreeMap<String, About>>(FILE).unwrap();
+        let messages: BTreeMap<String, About> = serde_json::from_str(FILE).unwrap();
+        assert_eq!(messages.len(), TYPES.len(), "a message of no type");
         for info in TYPES {
             let message = of(&(info.example)().unwrap());
             assert!(message.name != "Other event", "{} has no message", info.name);

@@ -1,0 +1,78 @@
+//! Bulk requests and their answers: one status for each item.
+
+use super::Encoded;
+use super::product::Product;
+use crate::sink::Answer;
+use serde::Deserialize;
+use serde_json::json;
+
+/// What of the answer is wanted.
+pub const FILTER: &str =
+    "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.failure_store";
+
+/// NDJSON: an action and a document for each event.
+pub fn request(batch: &[&Encoded], stream: &str, product: Product) -> Vec<u8> {
+    let mut body = Vec::with_capacity(batch.iter().map(|encoded| encoded.document.len() + 256).sum());
+    for Encoded { id, day, document } in batch {
+        let index = if product.has_streams { stream.to_owned() } else { format!("{stream}-{day}") };
+        body.extend_from_slice(json!({ "create": { "_index": index, "_id": id } }).to_string().as_bytes());
+        body.push(b'\n');
+        body.extend_from_slice(document);
+        body.push(b'\n');
+    }
+    body
+}
+
+#[derive(Deserialize)]
+struct Response {
+    items: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    create: Outcome,
+}
+
+#[derive(Deserialize)]
+struct Outcome {
+    status: u16,
+    error: Option<Error>,
+    failure_store: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Error {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    reason: String,
+}
+
+/// One for each event.
+///
+/// # Errors
+/// When it isn't an answer to so many.
+pub fn answers(body: &[u8], events: usize) -> Result<Vec<Answer>, String> {
+    let response: Response =
+        serde_json::from_slice(body).map_err(|error| format!("its answer can't be read: {error}"))?;
+    if response.items.len() != events {
+        return Err(format!("{} answers came to {events} documents", response.items.len()));
+    }
+    Ok(response.items.into_iter().map(|item| answer(item.create)).collect())
+}
+
+fn answer(Outcome { status, error, failure_store }: Outcome) -> Answer {
+    let reason = error
+        .map_or_else(|| format!("status {status}"), |Error { kind, reason }| format!("{kind}: {reason}"));
+    match status {
+        // Put aside as a document that doesn't fit: it isn't where it can be found.
+        201 if failure_store.as_deref() == Some("used") => {
+            Answer::Rejected("it went to the failure store".to_owned())
+        }
+        // Made now, or there already under this id.
+        200 | 201 | 409 => Answer::Stored,
+        // Too busy, a full disk, a shard on the move.
+        403 | 429 | 500..=599 => Answer::Later(reason),
+        _ => Answer::Rejected(reason),
+    }
+}

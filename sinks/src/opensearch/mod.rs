@@ -1,0 +1,232 @@
+//! OpenSearch and Elasticsearch: a data stream of ECS documents, each with the canonical event beside it.
+//!
+//! Neither refuses an `_id` a second time once a data stream has rolled over, so what is in doubt is looked up over the
+//! whole stream after a refresh. A bulk answer of 200 says nothing: each item has its own status.
+
+mod bulk;
+mod product;
+mod search;
+#[cfg(test)]
+mod tests;
+
+use self::product::{Product, Templates};
+use crate::http::{Answered, Endpoint, Http};
+use crate::item::Item;
+use crate::secret::Secrets;
+use crate::sink::{Answer, Found, Limits, Sink, Trouble, Unproven, Window};
+use custody_core::mapping::{Logged, ecs};
+use reqwest::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::Value;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Documents of one window that are asked for at once: what these products give without a scroll.
+const HITS_MAX: usize = 10_000;
+
+/// `[sink.opensearch]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// The data stream; where there are none (Elasticsearch 7 without x-pack) it begins the names of daily indices.
+    #[serde(default = "stream")]
+    pub stream: String,
+}
+
+fn stream() -> String {
+    "logs-custody.events-default".to_owned()
+}
+
+impl Settings {
+    /// Whether they make sense.
+    ///
+    /// # Errors
+    /// What doesn't.
+    pub fn check(&self) -> Result<(), String> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+        let (stream, first) = (&self.stream, self.stream.chars().next());
+        if stream.len() > 200 || !stream.chars().all(plain) || !first.is_some_and(|c| c.is_ascii_lowercase())
+        {
+            return Err(format!("stream = \"{stream}\" must be lower-case letters, digits, - _ or ."));
+        }
+        self.endpoint.check()
+    }
+}
+
+/// Delivers to OpenSearch or Elasticsearch.
+pub struct OpenSearch {
+    http: Http,
+    stream: String,
+    origin: String,
+    /// What it is, once it was asked.
+    product: Mutex<Option<Product>>,
+}
+
+/// An event as a bulk request has it.
+pub struct Encoded {
+    id: String,
+    /// The day of appending: of the index, where there are no data streams.
+    day: String,
+    document: Vec<u8>,
+}
+
+impl OpenSearch {
+    /// For the log with that origin.
+    #[must_use]
+    pub fn new(settings: Settings, secrets: Secrets, origin: &str) -> Self {
+        Self {
+            http: Http::new(settings.endpoint, secrets),
+            stream: settings.stream,
+            origin: origin.to_owned(),
+            product: Mutex::new(None),
+        }
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Answered, Trouble> {
+        let mut request = self.http.request(method, path)?;
+        if let Some(body) = body {
+            let lines = path.contains("/_bulk");
+            let kind = if lines { "application/x-ndjson" } else { "application/json" };
+            request = request.header("content-type", kind).body(body);
+        }
+        self.http.answer(request).await
+    }
+
+    async fn put(&self, path: &str, body: &Value) -> Result<Answered, Trouble> {
+        self.ask(Method::PUT, path, Some(body.to_string().into_bytes())).await
+    }
+
+    /// Asks what it is.
+    async fn detect(&self) -> Result<Product, Trouble> {
+        let answered = self.ask(Method::GET, "/", None).await?;
+        if !answered.status.is_success() {
+            return Err(answered.trouble());
+        }
+        Product::of(&answered.body).map_err(|reason| Trouble::Denied { reason })
+    }
+
+    /// Puts the templates there, and the stream. Gives the product without data streams, where it has none.
+    async fn set_up(&self, product: Product) -> Result<Product, Trouble> {
+        let templates = Templates::of(product, &self.stream).map_err(|reason| Trouble::Denied { reason })?;
+        // A product without lifecycles, or one where others see to them: the documents don't depend on it.
+        if let Some((path, body)) = &templates.lifecycle {
+            let answered = self.put(path, body).await?;
+            if !answered.status.is_success() {
+                tracing::debug!("no lifecycle for {}: {}", self.stream, answered.reason());
+            }
+        }
+        for (path, body) in &templates.components {
+            let answered = self.put(path, body).await?;
+            if !answered.status.is_success() {
+                return match product.poorer(&answered.reason()) {
+                    Some(poorer) => Box::pin(self.set_up(poorer)).await,
+                    None => Err(denied(&answered)),
+                };
+            }
+        }
+        if !product.has_streams {
+            return Ok(product);
+        }
+        let path = format!("/_data_stream/{}", self.stream);
+        let there = self.ask(Method::GET, &path, None).await?;
+        if there.status == StatusCode::NOT_FOUND {
+            let made = self.ask(Method::PUT, &path, None).await?;
+            // Somebody else may have made it meanwhile.
+            if !made.status.is_success() && made.status != StatusCode::BAD_REQUEST {
+                return Err(denied(&made));
+            }
+        }
+        Ok(product)
+    }
+
+    fn product(&self) -> Option<Product> {
+        *self.product.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that is ours: the stream, or its daily indices.
+    fn everything(&self, product: Product) -> String {
+        if product.has_streams { self.stream.clone() } else { format!("{}-*", self.stream) }
+    }
+}
+
+/// A refusal that only a person can do something about; what is busy is tried again.
+fn denied(answered: &Answered) -> Trouble {
+    match answered.trouble() {
+        Trouble::Poisoned { reason } => Trouble::Denied { reason },
+        other => other,
+    }
+}
+
+impl Sink for OpenSearch {
+    type Encoded = Encoded;
+
+    fn limits(&self) -> Limits {
+        Limits {
+            batch_events: 1_000,
+            batch_bytes: 5 << 20,
+            in_flight: 2,
+            linger: Duration::from_millis(200),
+            timeout: Duration::from_secs(60),
+        }
+    }
+
+    async fn prepare(&self) -> Result<(), Trouble> {
+        let product = self.detect().await?;
+        let product = self.set_up(product).await?;
+        *self.product.lock().unwrap_or_else(PoisonError::into_inner) = Some(product);
+        Ok(())
+    }
+
+    fn encode(&self, item: &Item) -> Result<Encoded, String> {
+        let logged = Logged {
+            origin: &self.origin,
+            index: item.index,
+            appended: item.appended.into(),
+            leaf: item.leaf,
+            bytes: &item.bytes,
+        };
+        let day = item.appended.to_string();
+        let day = day.get(..10).unwrap_or("1970-01-01").replace('-', ".");
+        Ok(Encoded { id: logged.id(), day, document: ecs::document(&logged) })
+    }
+
+    fn bytes(encoded: &Encoded) -> usize {
+        encoded.document.len() + encoded.id.len() + 64
+    }
+
+    async fn send(&self, batch: &[&Encoded]) -> Result<Vec<Answer>, Trouble> {
+        let product = self.product().ok_or_else(|| Trouble::Refused {
+            reason: "it wasn't made ready".to_owned(),
+            retry_after: None,
+        })?;
+        let body = bulk::request(batch, &self.stream, product);
+        let path = format!("/_bulk?filter_path={}", bulk::FILTER);
+        let answered = self.ask(Method::POST, &path, Some(body)).await?;
+        if answered.status == StatusCode::BAD_REQUEST && batch.len() > 1 {
+            return Err(Trouble::Poisoned { reason: answered.reason() });
+        }
+        if !answered.status.is_success() {
+            return Err(answered.trouble());
+        }
+        bulk::answers(&answered.body, batch.len()).map_err(|reason| Trouble::Unclear { reason })
+    }
+
+    async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {
+        let now = |error: Trouble| Unproven::Now(error.to_string());
+        let product = self.product().ok_or_else(|| Unproven::Now("it wasn't made ready".to_owned()))?;
+        let everything = self.everything(product);
+        let path = format!("/{everything}/_refresh");
+        let refreshed = self.ask(Method::POST, &path, None).await.map_err(now)?;
+        search::whole_refresh(refreshed.status, &refreshed.body)
+            .map_err(|reason| Unproven::Now(format!("{reason}: {}", refreshed.reason())))?;
+        let path = format!("/{everything}/_search?allow_partial_search_results=false");
+        let body = search::question(window, &self.origin, HITS_MAX).to_string().into_bytes();
+        let answered = self.ask(Method::POST, &path, Some(body)).await.map_err(now)?;
+        if answered.status != StatusCode::OK {
+            return Err(Unproven::Now(answered.reason()));
+        }
+        search::documents(&answered.body, &self.origin).map(Found::from).map_err(Unproven::Now)
+    }
+}

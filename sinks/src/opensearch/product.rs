@@ -1,0 +1,116 @@
+//! Which product it is, and what that one is told of our documents.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+const OPENSEARCH: [&str; 4] = [
+    include_str!("../../../schemas/opensearch/mappings.json"),
+    include_str!("../../../schemas/opensearch/settings.json"),
+    include_str!("../../../schemas/opensearch/index-template.json"),
+    include_str!("../../../schemas/opensearch/lifecycle.json"),
+];
+const ELASTICSEARCH: [&str; 4] = [
+    include_str!("../../../schemas/elasticsearch/mappings.json"),
+    include_str!("../../../schemas/elasticsearch/settings.json"),
+    include_str!("../../../schemas/elasticsearch/index-template.json"),
+    include_str!("../../../schemas/elasticsearch/lifecycle.json"),
+];
+
+/// What it is and can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Product {
+    pub is_opensearch: bool,
+    /// Data streams, and what else Elasticsearch has by its x-pack.
+    pub has_streams: bool,
+}
+
+impl Product {
+    /// From the answer to `GET /`.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn of(body: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct About {
+            version: Version,
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            number: String,
+            distribution: Option<String>,
+        }
+        let About { version } = serde_json::from_slice(body)
+            .map_err(|_| "that is neither OpenSearch nor Elasticsearch: check the url".to_owned())?;
+        let is_opensearch = version.distribution.as_deref() == Some("opensearch");
+        let major: u32 = version.number.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        if !is_opensearch && major < 7 {
+            return Err(format!(
+                "it is version {}: Elasticsearch 7 or later, or OpenSearch, is needed",
+                version.number
+            ));
+        }
+        Ok(Self { is_opensearch, has_streams: true })
+    }
+
+    /// The same product without data streams, if that is what it complains about.
+    pub fn poorer(self, reason: &str) -> Option<Self> {
+        let lacks = ["data_stream", "[flattened]", "index.lifecycle", "index.mode"];
+        let is_lack =
+            !self.is_opensearch && self.has_streams && lacks.iter().any(|lack| reason.contains(lack));
+        is_lack.then_some(Self { has_streams: false, ..self })
+    }
+}
+
+/// What is put there, in this order: paths and bodies.
+pub struct Templates {
+    pub lifecycle: Option<(String, Value)>,
+    pub components: Vec<(String, Value)>,
+}
+
+impl Templates {
+    /// For a stream of that name.
+    ///
+    /// # Errors
+    /// Never with the files that this program was built with.
+    pub fn of(product: Product, stream: &str) -> Result<Self, String> {
+        let files = if product.is_opensearch { OPENSEARCH } else { ELASTICSEARCH };
+        let read = |text: &str| serde_json::from_str::<Value>(text).map_err(|error| error.to_string());
+        let [mut mappings, mut settings, mut index, mut lifecycle] =
+            [read(files[0])?, read(files[1])?, read(files[2])?, read(files[3])?];
+        let patterns = if product.has_streams { json!([stream]) } else { json!([format!("{stream}-*")]) };
+        put(&mut index, "/index_patterns", patterns.clone());
+        put(&mut lifecycle, "/policy/ism_template/0/index_patterns", patterns);
+        if !product.has_streams {
+            put(
+                &mut mappings,
+                "/template/mappings/properties/custody/properties/data",
+                json!({ "type": "object", "enabled": false }),
+            );
+            remove(&mut settings, "/template/settings/index", "lifecycle");
+            remove(&mut settings, "/template/settings/index", "mode");
+            remove(&mut index, "", "data_stream");
+        }
+        let path =
+            if product.is_opensearch { "/_plugins/_ism/policies/custody" } else { "/_ilm/policy/custody" };
+        Ok(Self {
+            lifecycle: product.has_streams.then(|| (path.to_owned(), lifecycle)),
+            components: vec![
+                ("/_component_template/custody-settings".to_owned(), settings),
+                ("/_component_template/custody-mappings".to_owned(), mappings),
+                ("/_index_template/custody-events".to_owned(), index),
+            ],
+        })
+    }
+}
+
+fn put(body: &mut Value, pointer: &str, value: Value) {
+    if let Some(place) = body.pointer_mut(pointer) {
+        *place = value;
+    }
+}
+
+fn remove(body: &mut Value, pointer: &str, key: &str) {
+    if let Some(Value::Object(object)) = body.pointer_mut(pointer) {
+        object.remove(key);
+    }
+}

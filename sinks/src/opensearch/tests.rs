@@ -1,0 +1,108 @@
+//! Requests and answers, without a store: tests/sinks has the real ones.
+
+use super::*;
+use custody_core::clock::Nanos;
+use custody_core::event::TYPES;
+use custody_core::log::Entry;
+
+const ORIGIN: &str = "custody.test/log";
+const STREAMS: Product = Product { is_opensearch: true, has_streams: true };
+
+fn sink() -> OpenSearch {
+    let endpoint = Endpoint { url: "http://127.0.0.1:1".into(), ca: None, auth: None };
+    let settings = Settings { endpoint, stream: stream() };
+    OpenSearch::new(settings, Secrets::new(std::path::Path::new("/nowhere")), ORIGIN)
+}
+
+#[test]
+fn what_it_is_is_asked() {
+    let about = |number: &str, more: &str| format!(r#"{{"version":{{"number":"{number}"{more}}}}}"#);
+    let opensearch = Product::of(about("2.19.1", r#","distribution":"opensearch""#).as_bytes()).unwrap();
+    assert_eq!(opensearch, STREAMS);
+    let elasticsearch = Product::of(about("9.1.0", "").as_bytes()).unwrap();
+    assert!(!elasticsearch.is_opensearch && elasticsearch.has_streams);
+    assert!(Product::of(about("6.8.0", "").as_bytes()).is_err());
+    assert!(Product::of(b"<html>").unwrap_err().contains("check the url"));
+    assert_eq!(opensearch.poorer("unknown field [data_stream]"), None);
+    let poorer = elasticsearch.poorer("No handler for type [flattened] declared on field [data]").unwrap();
+    assert!(!poorer.has_streams && poorer.poorer("data_stream").is_none());
+}
+
+#[test]
+fn templates_are_for_the_configured_stream() {
+    for is_opensearch in [true, false] {
+        let templates = Templates::of(Product { is_opensearch, has_streams: true }, "logs-x").unwrap();
+        assert_eq!(templates.components[2].1["index_patterns"], serde_json::json!(["logs-x"]));
+        assert!(templates.lifecycle.is_some());
+    }
+    let plain = Templates::of(Product { is_opensearch: false, has_streams: false }, "logs-x").unwrap();
+    assert!(plain.lifecycle.is_none() && plain.components[2].1.get("data_stream").is_none());
+    assert_eq!(plain.components[2].1["index_patterns"], serde_json::json!(["logs-x-*"]));
+    assert!(!plain.components.iter().any(|(_, body)| body.to_string().contains("flattened")));
+}
+
+#[test]
+fn each_item_has_its_own_answer() {
+    let body = br#"{"errors":true,"items":[{"create":{"status":201}},{"create":{"status":409,"error":{"type":"v","reason":"r"}}},
+        {"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"no"}}},{"create":{"status":429}},
+        {"create":{"status":201,"failure_store":"used"}},{"create":{"status":403,"error":{"type":"cluster_block_exception","reason":"disk"}}}]}"#;
+    let answers = bulk::answers(body, 6).unwrap();
+    assert_eq!(answers[..2], [Answer::Stored, Answer::Stored]);
+    assert_eq!(answers[2], Answer::Rejected("mapper_parsing_exception: no".into()));
+    assert!(matches!(&answers[3], Answer::Later(_)) && matches!(&answers[4], Answer::Rejected(_)));
+    assert!(matches!(&answers[5], Answer::Later(reason) if reason.contains("disk")));
+    assert!(bulk::answers(body, 5).is_err());
+    assert!(bulk::answers(b"{}", 0).is_err());
+}
+
+#[test]
+fn a_bulk_request_is_two_lines_for_each_event() {
+    let sink = sink();
+    let encoded: Vec<Encoded> = (0..)
+        .zip(TYPES)
+        .map(|(index, info)| {
+            let bytes = (info.example)().unwrap().into();
+            let appended = Nanos(1_764_000_000_000_000_000 + index);
+            sink.encode(&Item::new(Entry { index, appended, tag: info.family.tag(), bytes })).unwrap()
+        })
+        .collect();
+    let batch: Vec<&Encoded> = encoded.iter().collect();
+    let body = bulk::request(&batch, "s", STREAMS);
+    let lines: Vec<Value> = body
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2 * TYPES.len());
+    assert_eq!(lines[0], serde_json::json!({ "create": { "_index": "s", "_id": "custody.test/log#0" } }));
+    let plain = bulk::request(&batch[..1], "s", Product { is_opensearch: false, has_streams: false });
+    assert!(String::from_utf8(plain).unwrap().contains(r#""_index":"s-2025.11.24""#));
+}
+
+#[test]
+fn an_answer_that_is_not_whole_is_none() {
+    let answer = |timed_out: bool, failed: u64, total: u64, relation: &str| {
+        format!(
+            r#"{{"timed_out":{timed_out},"_shards":{{"failed":{failed}}},"hits":{{"total":{{"value":{total},"relation":"{relation}"}},"hits":[
+            {{"_source":{{"@timestamp":"2025-11-24T16:00:00.000000005Z","custody":{{"log":{{"index":7,"leaf":"{leaf}","origin":"{ORIGIN}"}}}},"event":{{"original":"{{}}"}}}}}},
+            {{"_source":{{"custody":{{"log":{{"index":7,"origin":"other"}}}}}}}},
+            {{"_source":{{"custody":{{"log":{{"index":"x","origin":"{ORIGIN}"}}}}}}}}]}}}}"#,
+            leaf = "ab".repeat(32)
+        )
+    };
+    let held = search::documents(answer(false, 0, 3, "eq").as_bytes(), ORIGIN).unwrap();
+    assert_eq!(held.iter().map(|held| held.index).collect::<Vec<_>>(), [Some(7), None]);
+    assert_eq!(
+        (held[0].original.as_deref(), held[0].leaf),
+        (Some(&b"{}"[..]), Some(custody_core::log::Hash([0xab; 32])))
+    );
+    assert_eq!(held[0].appended, Some(Nanos(1_764_000_000_000_000_005)));
+    for (timed_out, failed, total, relation) in
+        [(true, 0, 3, "eq"), (false, 1, 3, "eq"), (false, 0, 4, "eq"), (false, 0, 3, "gte")]
+    {
+        assert!(search::documents(answer(timed_out, failed, total, relation).as_bytes(), ORIGIN).is_err());
+    }
+    assert!(search::whole_refresh(StatusCode::OK, br#"{"_shards":{"failed":0}}"#).is_ok());
+    assert!(search::whole_refresh(StatusCode::OK, br#"{"_shards":{"failed":1}}"#).is_err());
+    assert!(search::whole_refresh(StatusCode::NOT_FOUND, b"{}").is_err());
+}
