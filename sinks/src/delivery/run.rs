@@ -215,7 +215,9 @@ impl<S: Sink> Loop<S> {
             rejected.iter().map(|Rejection { index, kind, reason }| DeadLetter::new(*index, kind, reason));
         let new = self.dead.add(letters.collect()).map_err(Stopped::DeadLetters)?;
         self.shared.health.set_dead_letters(self.dead.indexes().len());
-        let untold = if self.untold { self.untold(&rejected)? } else { vec![] };
+        let known =
+            rejected.into_iter().filter(|rejection| new.iter().all(|new| new.index != rejection.index));
+        let untold = if self.untold { self.untold(known)? } else { vec![] };
         // What tells of a sink is no reason to tell of it again: the log would feed on itself.
         let mut told = new.into_iter().chain(untold).filter(|letter| !letter.kind.starts_with("sink."));
         let Some(first) = told.next() else { return Ok(()) };
@@ -242,12 +244,12 @@ impl<S: Sink> Loop<S> {
     }
 
     /// Dead letters of an earlier run of which the log may say nothing: a crash came between.
-    fn untold(&self, rejected: &[Rejection]) -> Result<Vec<DeadLetter>, Stopped> {
+    fn untold(&self, known: impl Iterator<Item = Rejection>) -> Result<Vec<DeadLetter>, Stopped> {
         let log = &self.shared.log;
         let mut missing = Vec::new();
-        for Rejection { index, kind, reason } in rejected {
-            if !told_of(&**log, &self.shared.name, *index)? {
-                missing.push(DeadLetter::new(*index, kind, reason));
+        for Rejection { index, kind, reason } in known {
+            if !told_of(&**log, &self.shared.name, index)? {
+                missing.push(DeadLetter::new(index, &kind, &reason));
             }
         }
         Ok(missing)
