@@ -9,6 +9,7 @@ mod log;
 mod login;
 mod play;
 mod profile;
+mod progress;
 mod prove;
 mod served;
 mod sessions;

@@ -2,15 +2,14 @@
 
 use crate::client::Client;
 use crate::profile::Home;
+use crate::progress;
 use crate::table;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use custody_core::delivery::{DeadLetter, Findings, Numbers, Report};
+use custody_core::delivery::{Comparing, DeadLetter, Findings, Report, Standing};
 use futures_util::StreamExt as _;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::ops::Range;
 use std::time::Duration;
 
 /// Findings of each kind that are printed.
@@ -86,17 +85,6 @@ pub struct Reason {
     reason: String,
 }
 
-#[derive(Deserialize)]
-struct Sink {
-    lag_events: u64,
-    lag_seconds: u64,
-    name: String,
-    #[serde(flatten)]
-    numbers: Numbers,
-    paused: Option<String>,
-    replaying: Option<Range<u64>>,
-}
-
 /// Does what was asked.
 pub async fn sinks(command: Sinks) -> anyhow::Result<()> {
     let (client, _) = Client::logged_in(&Home::find()?)?;
@@ -134,7 +122,7 @@ async fn list(client: &Client, as_json: bool) -> anyhow::Result<()> {
         println!("{answer}");
         return Ok(());
     }
-    let sinks: Vec<Sink> = serde_json::from_value(answer)?;
+    let sinks: Vec<Standing> = serde_json::from_value(answer)?;
     let rows = sinks.into_iter().map(|sink| {
         let state = match (&sink.paused, &sink.numbers.trouble, &sink.replaying) {
             (Some(reason), ..) if reason.is_empty() => "held".to_owned(),
@@ -165,16 +153,6 @@ fn place(text: &str) -> anyhow::Result<Value> {
     Ok(json!(crate::at::moment(text).map_err(anyhow::Error::msg)?))
 }
 
-/// A line of the answer to `verify`.
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Told {
-    Compared { events: u64, of: u64 },
-    Report(Box<Report>),
-    Repairing(Vec<Range<u64>>),
-    Error(String),
-}
-
 async fn verify(
     client: &Client,
     name: &str,
@@ -185,20 +163,20 @@ async fn verify(
     let to = to.as_deref().map(place).transpose()?;
     let body = json!({ "to": to, "repair": repair });
     let response = client.send(&format!("/v1/sinks/{name}/verify"), &body).await?;
-    let bar = bar();
+    let bar = progress::events("comparing")?;
     let (mut report, mut repairing) = (None, Vec::new());
     let mut lines = Lines::default();
     let mut pieces = response.bytes_stream();
     while let Some(piece) = pieces.next().await {
         for line in lines.feed(&piece.context("the answer broke off")?) {
             match serde_json::from_slice(&line)? {
-                Told::Compared { events, of } => {
+                Comparing::Compared { events, of } => {
                     bar.set_length(of);
                     bar.set_position(events);
                 }
-                Told::Report(found) => report = Some(found),
-                Told::Repairing(ranges) => repairing = ranges,
-                Told::Error(reason) => bail!("{reason}"),
+                Comparing::Report(found) => report = Some(found),
+                Comparing::Repairing(ranges) => repairing = ranges,
+                Comparing::Error(reason) => bail!("{reason}"),
             }
         }
     }
@@ -267,14 +245,6 @@ impl Lines {
     }
 }
 
-fn bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} events, {eta} left") {
-        bar.set_style(style);
-    }
-    bar
-}
-
 #[derive(Deserialize)]
 struct Replaying {
     index: u64,
@@ -299,10 +269,10 @@ async fn replay(
     if detach {
         return Ok(());
     }
-    let bar = bar();
+    let bar = progress::events("delivering")?;
     bar.set_length(begun.to - begun.from);
     loop {
-        let sinks: Vec<Sink> = client.get_json("/v1/sinks", &[]).await?;
+        let sinks: Vec<Standing> = client.get_json("/v1/sinks", &[]).await?;
         let sink = sinks.into_iter().find(|sink| sink.name == name).context("the sink is gone")?;
         let Some(left) = sink.replaying else { break };
         bar.set_position(left.start - begun.from);

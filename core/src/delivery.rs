@@ -51,12 +51,8 @@ impl DeadLetter {
     /// With as much of the reason as is kept.
     #[must_use]
     pub fn new(index: u64, kind: &str, reason: &str) -> Self {
-        let mut end = reason.len().min(REASON_BYTES_MAX);
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        let reason = reason.get(..end).unwrap_or_default().to_owned();
-        Self { index, kind: kind.to_owned(), reason }
+        let (reason, _) = reason.split_at(reason.floor_char_boundary(REASON_BYTES_MAX));
+        Self { index, kind: kind.to_owned(), reason: reason.to_owned() }
     }
 }
 
@@ -145,6 +141,43 @@ impl Report {
         }
         ranges
     }
+}
+
+/// A sink as the API tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Events that aren't delivered yet.
+    pub lag_events: u64,
+    /// How old the oldest of them is, in seconds.
+    pub lag_seconds: u64,
+    /// Its name.
+    pub name: String,
+    /// Its numbers.
+    #[serde(flatten)]
+    pub numbers: Numbers,
+    /// Why somebody holds it.
+    pub paused: Option<String>,
+    /// What is left of a replay.
+    pub replaying: Option<Range<u64>>,
+}
+
+/// A line of the API's answer while a destination is compared with the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Comparing {
+    /// Compared so far.
+    Compared {
+        /// Events.
+        events: u64,
+        /// Of so many.
+        of: u64,
+    },
+    /// What was found.
+    Report(Box<Report>),
+    /// Ranges that are delivered again.
+    Repairing(Vec<Range<u64>>),
+    /// It came to nothing.
+    Error(String),
 }
 
 /// What a question to a delivery comes to; `Err` is one line.

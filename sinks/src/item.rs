@@ -42,10 +42,4 @@ impl Item {
     pub fn kind(&self) -> &str {
         self.event.as_ref().map_or("", |event| &event.kind)
     }
-
-    /// Whether it tells of a sink: such an event never causes another one.
-    #[must_use]
-    pub fn tells_of_a_sink(&self) -> bool {
-        self.kind().starts_with("sink.")
-    }
 }

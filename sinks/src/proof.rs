@@ -21,6 +21,7 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// How often a window is asked for that can't be shown right now.
 const ATTEMPTS: u32 = 4;
 const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Compares everything below `size`, which a signed checkpoint covers. `told` hears how far it is.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 //! the entries below it say of them. What a copy holds is checked against the key before it is sealed.
 
 use crate::log::key;
+use crate::progress;
 use crate::verify::{Report, check_recordings};
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -12,7 +13,6 @@ use custody_core::log::embedded::import::Import;
 use custody_core::log::{Checkpoint, VerifierKey, durable, verify as log_verify};
 use custody_core::recording::recording_path;
 use custody_core::state::State;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -127,7 +127,7 @@ fn copy(from: &Path, to: &Path, key: &VerifierKey, with_keys: bool) -> anyhow::R
             checkpoint.size()
         );
     }
-    let bar = bar("copying")?;
+    let bar = progress::pieces("copying")?;
     let mut state = State::new();
     let mut failed = None;
     let verified = log_verify::directory(
@@ -202,7 +202,7 @@ fn read(path: &Path) -> anyhow::Result<Option<String>> {
 /// Copies the recordings that the log speaks of, as far as the copy hasn't got them whole.
 fn copy_recordings(state: &State, from: &Path, to: &Path) -> anyhow::Result<u64> {
     let sessions: Vec<_> = state.sessions().iter().collect();
-    let bar = bar("copying recordings")?;
+    let bar = progress::pieces("copying recordings")?;
     bar.set_length(sessions.len() as u64);
     let mut files = 0;
     for (id, session) in sessions {
@@ -252,11 +252,4 @@ fn copy_file(from: &Path, to: &Path) -> anyhow::Result<()> {
         durable::rename(&unfinished, to)
     };
     write().with_context(|| format!("{} can't be copied to {}", from.display(), to.display()))
-}
-
-fn bar(message: &'static str) -> anyhow::Result<ProgressBar> {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    bar.set_style(ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len}, {eta} left")?);
-    bar.set_message(message);
-    Ok(bar)
 }

@@ -1,6 +1,7 @@
 //! `custody log recover --from-witness`: what a witness has and this directory hasn't is brought back, offline, under
 //! the log's own signature and the witness's.
 
+use crate::progress;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use custody_core::log::embedded::import::Import;
@@ -9,7 +10,6 @@ use custody_core::log::{Checkpoint, CosignerKey, Log as _, VerifierKey, durable}
 use custody_witness::copy::first_difference;
 use custody_witness::origin_hash;
 use custody_witness::source::{Source, http_client};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::PathBuf;
 
 /// The note for the next `custodyd run`: what the log came back from.
@@ -79,11 +79,8 @@ pub async fn recover(args: Recover) -> anyhow::Result<()> {
         bail!("{}", other_history(&import, &source, theirs).await);
     }
 
-    let bar = ProgressBar::with_draw_target(Some(theirs), ProgressDrawTarget::stderr());
-    bar.set_style(ProgressStyle::with_template(
-        "{msg} {wide_bar} {human_pos}/{human_len} events, {eta} left",
-    )?);
-    bar.set_message("bringing back");
+    let bar = progress::events("bringing back")?;
+    bar.set_length(theirs);
     bar.set_position(ours);
     while import.size() < theirs {
         for entry in source.next(import.size(), theirs).await? {

@@ -2,6 +2,7 @@
 
 use super::{Entry, PAGE_EVENTS, Proofs, RECORDING, covering, file_sha256, page, put};
 use crate::client::Client;
+use crate::progress;
 use crate::sessions::fetch_recording;
 use anyhow::{Context as _, bail};
 use custody_core::log::bundle::{CHECKPOINT, EVENT_SUFFIX, PROOF_SUFFIX};
@@ -9,7 +10,6 @@ use custody_core::log::tree::leaf_hash;
 use custody_core::log::{Hash, VerifierKey};
 use custody_core::recording::Reader;
 use custody_core::recording::asciicast;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write as _};
@@ -47,7 +47,7 @@ pub async fn write(client: &Client, key: &VerifierKey, id: Uuid, output: &Path) 
     let signed = checkpoint.size();
     put(&folder.join(CHECKPOINT), checkpoint.to_string().as_bytes())?;
     let proofs = Proofs::fetch(&log, checkpoint, &story.events).await?;
-    let bar = bar("proving")?;
+    let bar = progress::endless("proving")?;
     for (index, leaf) in bar.wrap_iter(story.events.iter()) {
         let (index, proof) = proofs.of(*index, leaf)?;
         put(&folder.join(format!("{index}{PROOF_SUFFIX}")), proof.as_bytes())?;
@@ -68,7 +68,7 @@ pub async fn write(client: &Client, key: &VerifierKey, id: Uuid, output: &Path) 
 
 /// All events of the session, into files as they come.
 async fn events(client: &Client, id: Uuid, folder: &Path) -> anyhow::Result<Story> {
-    let bar = bar("fetching")?;
+    let bar = progress::endless("fetching")?;
     let mut story = Story::default();
     let mut cursor = "0".to_owned();
     loop {
@@ -142,11 +142,4 @@ fn readme(id: Uuid, key: &VerifierKey, signed: u64, story: &Story, recording: &s
         ("{ended}", completeness.to_owned()),
     ];
     values.iter().fold(README.to_owned(), |text, (name, value)| text.replace(name, value))
-}
-
-fn bar(message: &'static str) -> anyhow::Result<ProgressBar> {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    bar.set_style(ProgressStyle::with_template("{msg} {human_pos} events {spinner}")?);
-    bar.set_message(message);
-    Ok(bar)
 }

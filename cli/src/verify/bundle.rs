@@ -1,7 +1,8 @@
 //! What `custody prove` wrote, offline: a folder with a session, or one event with its proof.
 
 use super::report::Report;
-use super::{progress_bar, read, read_text};
+use super::{read, read_text};
+use crate::progress;
 use crate::prove::{RECORDING, event_path, file_sha256};
 use anyhow::{Context as _, bail};
 use custody_core::log::note::NOTE_BYTES_MAX;
@@ -14,7 +15,7 @@ use std::path::Path;
 /// A folder.
 pub fn folder(path: &Path, key: &VerifierKey, report: &mut Report) -> anyhow::Result<Checkpoint> {
     report.value("kind", json!("bundle"));
-    let bar = progress_bar("verifying")?;
+    let bar = progress::events("verifying")?;
     let found = bundle::verify(path, key, &mut |done, of| {
         bar.set_length(of);
         bar.set_position(done);

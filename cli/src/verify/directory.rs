@@ -1,7 +1,7 @@
 //! A log's directory with its recordings, offline.
 
-use super::progress_bar;
 use super::report::Report;
+use crate::progress;
 use anyhow::{Context as _, bail};
 use custody_core::event::Timestamp;
 use custody_core::event::hex::to_hex;
@@ -22,7 +22,7 @@ pub fn verify(
 ) -> anyhow::Result<State> {
     let log = if path.join("segments").is_dir() { path.to_owned() } else { path.join("log") };
     report.value("kind", json!("directory"));
-    let bar = progress_bar("verifying")?;
+    let bar = progress::events("verifying")?;
     let mut state = State::new();
     let verified = log_verify::directory(
         &log,

@@ -15,7 +15,6 @@ use clap::Args;
 use custody_core::log::cosignature::CosignerKey;
 use custody_core::log::note::NOTE_BYTES_MAX;
 use custody_core::log::{Checkpoint, VerifierKey};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -157,14 +156,4 @@ fn read(path: &Path, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
         bail!("{} is too long for what it should be", path.display());
     }
     std::fs::read(path).with_context(unreadable)
-}
-
-/// A bar on standard error, where that is a terminal.
-pub fn progress_bar(message: &'static str) -> anyhow::Result<ProgressBar> {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    bar.set_style(ProgressStyle::with_template(
-        "{msg} {wide_bar} {human_pos}/{human_len} events, {eta} left",
-    )?);
-    bar.set_message(message);
-    Ok(bar)
 }

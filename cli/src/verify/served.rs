@@ -1,9 +1,10 @@
 //! A log by its URL: everything that it serves is fetched, and every root that was signed is computed again.
 
 use super::report::Report;
-use super::{Verify, progress_bar, read_text};
+use super::{Verify, read_text};
 use crate::client::Client;
 use crate::profile::Home;
+use crate::progress;
 use crate::served::{Fetched, ServedLog};
 use anyhow::{Context as _, bail};
 use custody_core::event::hex::to_hex;
@@ -82,7 +83,7 @@ fn open(args: &Verify) -> anyhow::Result<ServedLog> {
 }
 
 async fn recompute(log: &ServedLog, mut recomputed: Recomputed, entries: bool) -> anyhow::Result<()> {
-    let bar = progress_bar("verifying")?;
+    let bar = progress::events("verifying")?;
     bar.set_length(recomputed.signed());
     let mut fetched = stream::iter(Tile::all(Some(0), recomputed.signed()))
         .map(async |tile: Tile| {

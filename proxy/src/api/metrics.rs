@@ -154,7 +154,7 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
         &families,
     );
     cosignatures(&mut out, context);
-    deliveries(&mut out, &api)?;
+    deliveries(&mut out, &api).await?;
     metric(&mut out, "custody_logins_total", "counter", "Password logins since the start.", &logins);
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out))
 }
@@ -183,11 +183,11 @@ fn cosignatures(out: &mut String, context: &ApiContext) {
 }
 
 /// How the sinks do.
-fn deliveries(out: &mut String, api: &Api) -> Result<(), ApiError> {
+async fn deliveries(out: &mut String, api: &Api) -> Result<(), ApiError> {
     let mut sinks = Vec::new();
     for sink in &api.context.sinks {
         let numbers = sink.numbers();
-        let lag = super::sinks::lag(api, &numbers)?;
+        let lag = super::sinks::lag(api, &numbers).await?;
         sinks.push((label("sink", sink.name()), numbers, lag));
     }
     let each = |value: &dyn Fn(&Numbers, (u64, u64)) -> u64| -> Vec<(String, u64)> {

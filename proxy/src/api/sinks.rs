@@ -3,13 +3,13 @@
 
 use super::error::ApiError;
 use super::reading::{Telling, about};
-use super::{Api, Caller, whole};
+use super::{Api, Caller, blocking, whole};
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State as Shared};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use custody_core::delivery::{DeadLetter, Numbers, Report, Running};
+use custody_core::delivery::{Comparing, DeadLetter, Numbers, Report, Running, Standing};
 use custody_core::event::sink::{Paused, RedriveBegun, Released, ReplayBegun, Verified};
 use custody_core::event::{EventData, Outcome, Target, Timestamp};
 use custody_core::log::{Durable, Log};
@@ -30,31 +30,15 @@ const CATCHING_UP: Duration = Duration::from_secs(10);
 /// How often a sink that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// A sink, as `GET /v1/sinks` has it.
-#[derive(Serialize)]
-pub struct Sink {
-    /// Events that aren't delivered yet.
-    lag_events: u64,
-    /// How old the oldest of them is, in seconds.
-    lag_seconds: u64,
-    name: String,
-    #[serde(flatten)]
-    numbers: Numbers,
-    /// Why somebody holds it.
-    paused: Option<String>,
-    /// What is left of a replay.
-    replaying: Option<Range<u64>>,
-}
-
 /// `GET /v1/sinks`
-pub async fn list(Shared(api): Shared<Arc<Api>>, caller: Caller) -> Result<Json<Vec<Sink>>, ApiError> {
+pub async fn list(Shared(api): Shared<Arc<Api>>, caller: Caller) -> Result<Json<Vec<Standing>>, ApiError> {
     api.read(&caller, What::ReadState, "sinks", "", Telling::Aggregated).await?;
     let mut sinks = Vec::new();
     for running in &api.context.sinks {
-        let (lag_events, lag_seconds) = lag(&api, &running.numbers())?;
+        let (lag_events, lag_seconds) = lag(&api, &running.numbers()).await?;
         let paused =
             api.context.replica.read(|state| state.sinks().paused(running.name()).map(str::to_owned));
-        sinks.push(Sink {
+        sinks.push(Standing {
             lag_events,
             lag_seconds,
             name: running.name().to_owned(),
@@ -68,10 +52,11 @@ pub async fn list(Shared(api): Shared<Arc<Api>>, caller: Caller) -> Result<Json<
 }
 
 /// How many events a sink is behind, and by how many seconds.
-pub(super) fn lag(api: &Api, numbers: &Numbers) -> Result<(u64, u64), ApiError> {
-    let log = &api.context.log;
-    let events = log.size().saturating_sub(numbers.next);
-    let oldest = if events == 0 { None } else { appended(&**log, numbers.next)? };
+pub(super) async fn lag(api: &Api, numbers: &Numbers) -> Result<(u64, u64), ApiError> {
+    let (log, next) = (Arc::clone(&api.context.log), numbers.next);
+    let events = log.size().saturating_sub(next);
+    let oldest =
+        if events == 0 { None } else { blocking("read the log", move || appended(&*log, next)).await?? };
     let now = api.now();
     let seconds = oldest.map_or(0, |oldest| now.seconds().saturating_sub(oldest.seconds()));
     Ok((events, seconds))
@@ -219,9 +204,8 @@ async fn release(api: &Api, caller: &Caller, sink: &dyn Running) -> Result<Done,
 
 async fn replay(api: &Api, caller: &Caller, sink: &dyn Running, asked: Asked) -> Result<Done, ApiError> {
     let delivered = sink.numbers().next;
-    let log = &api.context.log;
-    let from = asked.from.map_or(Ok(0), |place| index_at(&**log, &place))?;
-    let to = asked.to.map_or(Ok(delivered), |place| index_at(&**log, &place))?.min(delivered);
+    let from = index_at(api, asked.from, 0).await?;
+    let to = index_at(api, asked.to, delivered).await?.min(delivered);
     begin_replay(api, caller, sink, from..to).await
 }
 
@@ -259,25 +243,6 @@ async fn redrive(api: &Api, caller: &Caller, sink: &dyn Running) -> Result<Done,
     Ok(Done::Redriven { index: done.index(), count, left })
 }
 
-/// A line of the answer to `verify`.
-#[derive(Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Told {
-    /// Compared so far.
-    Compared {
-        /// Events.
-        events: u64,
-        /// Of so many.
-        of: u64,
-    },
-    /// What was found.
-    Report(Box<Report>),
-    /// Ranges that are delivered again.
-    Repairing(Vec<Range<u64>>),
-    /// It came to nothing.
-    Error(String),
-}
-
 /// Reads the destination back. The answer is NDJSON: how far it is, and at the end the report.
 async fn verify(
     api: Arc<Api>,
@@ -290,7 +255,7 @@ async fn verify(
     let decision = super::commands::allowed(&api, &caller, what, target).await?;
     let _durable = api.context.producer.append(decision).await?;
     let signed = api.context.log.checkpoint().size();
-    let size = asked.to.map_or(Ok(signed), |place| index_at(&*api.context.log, &place))?;
+    let size = index_at(&api, asked.to, signed).await?;
     if size > signed || size == 0 {
         return Err(ApiError::Invalid(format!("only what is signed can be proved: events 1 to {signed}")));
     }
@@ -311,11 +276,11 @@ async fn verify(
         let events = sender.clone();
         let progress = Box::new(move |events_done| {
             // Somebody who reads slowly sees fewer of them.
-            drop(events.try_send(line(&Told::Compared { events: events_done, of: size })));
+            drop(events.try_send(line(&Comparing::Compared { events: events_done, of: size })));
         });
         let last = match sink.verify(size, progress).await {
             Ok(report) => conclude(&api, &caller, &*sink, report, asked.repair).await,
-            Err(reason) => vec![Told::Error(reason)],
+            Err(reason) => vec![Comparing::Error(reason)],
         };
         for told in last {
             // Whoever asked may have gone.
@@ -329,7 +294,13 @@ async fn verify(
 }
 
 /// Tells what was found, and has delivered again what is missing.
-async fn conclude(api: &Api, caller: &Caller, sink: &dyn Running, report: Report, repair: bool) -> Vec<Told> {
+async fn conclude(
+    api: &Api,
+    caller: &Caller,
+    sink: &dyn Running,
+    report: Report,
+    repair: bool,
+) -> Vec<Comparing> {
     let verified = Verified {
         altered: report.altered.count,
         duplicated: report.duplicated.count,
@@ -348,41 +319,46 @@ async fn conclude(api: &Api, caller: &Caller, sink: &dyn Running, report: Report
         Outcome::Failure
     });
     if let Err(error) = api.context.producer.append(draft).await {
-        return vec![Told::Error(ApiError::from(error).to_string())];
+        return vec![Comparing::Error(ApiError::from(error).to_string())];
     }
     let ranges = report.to_repair();
     let mut told = Vec::new();
     if repair && let (Some(first), Some(last)) = (ranges.first(), ranges.last()) {
         // What stands there already isn't sent, so one range over all of them will do.
         match begin_replay(api, caller, sink, first.start..last.end).await {
-            Ok(_) => told.push(Told::Repairing(ranges)),
-            Err(error) => told.push(Told::Error(error.to_string())),
+            Ok(_) => told.push(Comparing::Repairing(ranges)),
+            Err(error) => told.push(Comparing::Error(error.to_string())),
         }
     }
-    told.insert(0, Told::Report(Box::new(report)));
+    told.insert(0, Comparing::Report(Box::new(report)));
     told
 }
 
-fn line(told: &Told) -> Bytes {
+fn line(told: &Comparing) -> Bytes {
     // These types always have a JSON form.
     let mut line = serde_json::to_vec(told).unwrap_or_default();
     line.push(b'\n');
     line.into()
 }
 
-/// The index of the first event that was appended at that time or later.
-fn index_at(log: &dyn Log, place: &Place) -> Result<u64, ApiError> {
+/// The index that a place means: a time means the first event that was appended then or later, and no place `otherwise`.
+async fn index_at(api: &Api, place: Option<Place>, otherwise: u64) -> Result<u64, ApiError> {
     let time = match place {
-        Place::Index(index) => return Ok(*index),
-        Place::Time(time) => *time,
+        None => return Ok(otherwise),
+        Some(Place::Index(index)) => return Ok(index),
+        Some(Place::Time(time)) => time,
     };
-    let (mut low, mut high) = (0, log.size());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        match appended(log, middle)? {
-            Some(appended) if appended < time => low = middle + 1,
-            _ => high = middle,
+    let log = Arc::clone(&api.context.log);
+    blocking("read the log", move || {
+        let (mut low, mut high) = (0, log.size());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match appended(&*log, middle)? {
+                Some(appended) if appended < time => low = middle + 1,
+                _ => high = middle,
+            }
         }
-    }
-    Ok(low)
+        Ok(low)
+    })
+    .await?
 }

@@ -29,7 +29,7 @@ pub enum Stopped {
 }
 
 /// What somebody wants of a delivery.
-pub enum Command {
+pub(super) enum Command {
     /// Deliver this part of the log once more.
     Replay {
         /// Which.
@@ -91,11 +91,7 @@ impl<S: Sink> Control<S> {
         self.paused.send_replace(paused);
     }
 
-    /// Hands a command over.
-    ///
-    /// # Errors
-    /// When the delivery has stopped.
-    pub async fn command(&self, command: Command) -> Result<(), String> {
+    async fn command(&self, command: Command) -> Result<(), String> {
         self.commands.send(command).await.map_err(|_| self.stopped())
     }
 

@@ -11,7 +11,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use control::{Command, Control, Inbox, Stopped};
+pub use control::{Control, Inbox, Stopped};
 
 use crate::dead_letters::DeadLetters;
 use crate::filter::Filter;

@@ -347,7 +347,7 @@ fn metadata(item: &Item, origin: &str) -> Vec<(&'static str, String)> {
         of_event(event, &mut pairs);
     }
     for (_, value) in &mut pairs {
-        cut(value);
+        value.truncate(value.floor_char_boundary(VALUE_BYTES_MAX));
     }
     // An empty value is none for Loki.
     pairs.retain(|(_, value)| !value.is_empty());
@@ -372,12 +372,4 @@ fn of_event(event: &Event, pairs: &mut Vec<(&'static str, String)>) {
         put("target_kind", Some(target.kind.clone()));
         put("login", target.login.as_ref().map(ToString::to_string));
     }
-}
-
-fn cut(value: &mut String) {
-    let mut end = value.len().min(VALUE_BYTES_MAX);
-    while !value.is_char_boundary(end) {
-        end -= 1;
-    }
-    value.truncate(end);
 }
