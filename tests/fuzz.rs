@@ -8,22 +8,19 @@ mod records;
 mod targets;
 
 use custody_core::event::ByteString;
+use custody_tests::random::Random;
 use targets::TARGETS;
 
-/// SplitMix64: small, and the same everywhere.
-struct Random(u64);
+/// Changes inputs.
+struct Changes(Random);
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+impl Changes {
+    fn byte(&mut self) -> u8 {
+        self.0.number().to_le_bytes()[0]
     }
 
     fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % limit.max(1) as u64).unwrap_or(0)
+        usize::try_from(self.0.below(limit as u64)).unwrap_or(0)
     }
 
     /// One of the seeds with up to eight changes: bits, bytes, lengths, pieces of another seed.
@@ -33,9 +30,9 @@ impl Random {
             let at = self.below(bytes.len());
             match self.below(7) {
                 0 if !bytes.is_empty() => bytes[at] ^= 1 << self.below(8),
-                1 if !bytes.is_empty() => bytes[at] = self.next().to_le_bytes()[0],
+                1 if !bytes.is_empty() => bytes[at] = self.byte(),
                 2 => bytes.truncate(at),
-                3 => bytes.insert(at, self.next().to_le_bytes()[0]),
+                3 => bytes.insert(at, self.byte()),
                 4 if at + 4 <= bytes.len() => {
                     let odd = [0, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX, 255, 65_536];
                     bytes[at..at + 4].copy_from_slice(&odd[self.below(odd.len())].to_be_bytes());
@@ -71,9 +68,9 @@ fn fuzz(name: &str) {
     let number =
         |name: &str, default: u64| std::env::var(name).map_or(default, |n| n.parse().expect("a number"));
     let (inputs, seed) = (number("CUSTODY_FUZZ", target.inputs), number("CUSTODY_SEED", 20_261_125));
-    let mut random = Random(seed);
+    let mut changes = Changes(Random(seed));
     for _ in 0..inputs {
-        let input = random.changed(&seeds);
+        let input = changes.changed(&seeds);
         let outcome = std::panic::catch_unwind(|| (target.body)(&input));
         assert!(outcome.is_ok(), "{name} panicked on {:?}", ByteString::from(input.as_slice()));
     }

@@ -2,6 +2,7 @@
 //! Six times in the tests, `CUSTODY_KILLS` (30 in `make soak`) for more. The seed is printed.
 
 use custody_tests::process::run;
+use custody_tests::random::Random;
 use custody_tests::servers::World;
 use custody_tests::servers::custodyd::{Entry, Home, layout};
 use custody_tests::wait::{self, DEADLINE};
@@ -188,19 +189,6 @@ fn a_session_that_was_live_gets_one_end_and_plays_up_to_it() {
     assert!(played.contains("shown-before-the-crash"), "{played}");
     let live = world.admin.request("/v1/sessions?live=true", &[]).json();
     assert_eq!(live.as_array().map(Vec::len), Some(0), "{live}");
-}
-
-/// SplitMix64: enough for moments, and the same again from the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
 }
 
 /// A torn tail, as a power failure leaves one: the log is cut back to its last whole event, and takes up from there.

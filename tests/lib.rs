@@ -2,6 +2,7 @@
 
 pub mod events;
 pub mod process;
+pub mod random;
 pub mod servers;
 pub mod wait;
 

@@ -5,6 +5,7 @@
 use super::events::record;
 use super::ledger::{Ledger, open};
 use custody_core::log::Log as _;
+use custody_tests::random::Random;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -138,17 +139,4 @@ fn hear_and_kill(child: &mut Child, told: &mut Ledger, boot: u64, least: u64, lo
         kill.join().expect("the killer")
     });
     assert_eq!(kill.unwrap().code(), None, "it ended by itself before it was killed");
-}
-
-/// SplitMix64: enough for moments, and the same again from the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
 }

@@ -2,16 +2,15 @@
 
 pub mod custodyd;
 pub mod docker;
-pub mod elasticsearch;
 pub mod flaky;
 pub mod golang;
 pub mod http;
 pub mod kafka;
 pub mod loki;
 pub mod node;
-pub mod opensearch;
 pub mod python;
 pub mod rsyslog;
+pub mod search_node;
 pub mod service;
 pub mod setup;
 pub mod shared;
@@ -21,12 +20,11 @@ pub mod witness;
 pub mod world;
 
 pub use custodyd::Custodyd;
-pub use elasticsearch::Elasticsearch;
 pub use flaky::Flaky;
 pub use kafka::Kafka;
 pub use loki::Loki;
-pub use opensearch::OpenSearch;
 pub use rsyslog::Rsyslog;
+pub use search_node::SearchNode;
 pub use shared::Shared;
 pub use sshd::{Host, Sshd};
 pub use world::World;

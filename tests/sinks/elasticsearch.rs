@@ -1,13 +1,13 @@
 use super::campaign::Source;
 use super::opensearch::sink;
-use custody_tests::servers::Elasticsearch;
 use custody_tests::servers::flaky::{Fault, Flaky};
+use custody_tests::servers::search_node::{Product, SearchNode};
 use serde_json::json;
 
 #[test]
 fn what_elasticsearch_has_taken_is_there_after_kill_9() {
     let dir = tempfile::tempdir().unwrap();
-    let mut node = Elasticsearch::prepare(dir.path(), &[]);
+    let mut node = SearchNode::prepare(Product::Elasticsearch7, dir.path(), &[]);
     node.start();
     let about = node.ask("GET", "", "").unwrap().ok();
     assert!(about.headers.contains(&("x-elastic-product".to_owned(), "Elasticsearch".to_owned())));
@@ -15,7 +15,7 @@ fn what_elasticsearch_has_taken_is_there_after_kill_9() {
     let mapping = json!({ "mappings": { "dynamic": "strict", "properties": { "@timestamp": { "type": "date_nanos" } } } });
     node.ask("PUT", "events-2026.01.01", &mapping.to_string()).unwrap().ok();
     let document = json!({ "@timestamp": "2026-01-01T00:00:00.123456789Z" }).to_string();
-    let create = |node: &Elasticsearch, id: &str| {
+    let create = |node: &SearchNode, id: &str| {
         node.ask("PUT", &format!("events-2026.01.01/_create/{id}"), &document).unwrap().status
     };
     assert_eq!(create(&node, "a"), 201);
@@ -34,7 +34,7 @@ fn what_elasticsearch_has_taken_is_there_after_kill_9() {
 #[test]
 fn each_event_is_in_elasticsearch_7_once() {
     let dir = tempfile::tempdir().unwrap();
-    let mut node = Elasticsearch::prepare(dir.path(), &[]);
+    let mut node = SearchNode::prepare(Product::Elasticsearch7, dir.path(), &[]);
     node.start();
     let proxy = Flaky::http(node.service.port());
     proxy.only("/_bulk");

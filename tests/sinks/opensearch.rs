@@ -3,24 +3,24 @@ use custody_sinks::http::Endpoint;
 use custody_sinks::opensearch::Settings;
 use custody_sinks::secret::Secrets;
 use custody_tests::servers::flaky::{Fault, Flaky};
-use custody_tests::servers::opensearch::{OpenSearch, Version};
+use custody_tests::servers::search_node::{Product, SearchNode};
 use custody_tests::servers::shared::Shared;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
-static TWO: Shared<OpenSearch> = Shared::new();
+static TWO: Shared<SearchNode> = Shared::new();
 
 /// The node that tests share which don't kill it.
-pub fn two() -> &'static OpenSearch {
+pub fn two() -> &'static SearchNode {
     TWO.get(|dir| {
-        let mut node = OpenSearch::prepare(Version::Two, dir, &["http.max_content_length=1mb"]);
+        let mut node = SearchNode::prepare(Product::OpenSearch2, dir, &["http.max_content_length=1mb"]);
         node.start();
         node
     })
 }
 
 /// A stream's template: documents with a time and nothing unexpected.
-fn data_stream(node: &OpenSearch, name: &str) {
+fn data_stream(node: &SearchNode, name: &str) {
     let template = json!({
         "index_patterns": [format!("{name}*")],
         "data_stream": {},
@@ -36,7 +36,7 @@ fn data_stream(node: &OpenSearch, name: &str) {
 }
 
 /// The statuses of creating one document for each id.
-fn create(node: &OpenSearch, stream: &str, ids: &[&str]) -> Vec<u64> {
+fn create(node: &SearchNode, stream: &str, ids: &[&str]) -> Vec<u64> {
     let mut body = String::new();
     for id in ids {
         let document = json!({ "@timestamp": "2026-01-01T00:00:00.123456789Z", "user": id });
@@ -49,17 +49,17 @@ fn create(node: &OpenSearch, stream: &str, ids: &[&str]) -> Vec<u64> {
 
 #[test]
 fn what_opensearch_2_has_taken_is_there_after_kill_9() {
-    survives_kill_9(Version::Two, "2.19.1");
+    survives_kill_9(Product::OpenSearch2, "2.19.1");
 }
 
 #[test]
 fn what_opensearch_3_has_taken_is_there_after_kill_9() {
-    survives_kill_9(Version::Three, "3.3.0");
+    survives_kill_9(Product::OpenSearch3, "3.3.0");
 }
 
-fn survives_kill_9(version: Version, number: &str) {
+fn survives_kill_9(product: Product, number: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let mut node = OpenSearch::prepare(version, dir.path(), &[]);
+    let mut node = SearchNode::prepare(product, dir.path(), &[]);
     node.start();
     let about = node.ask("GET", "", "").unwrap().json();
     assert_eq!(
@@ -124,19 +124,19 @@ pub fn sink(url: &str, stream: &str) -> custody_sinks::opensearch::OpenSearch {
 
 #[test]
 fn each_event_is_in_opensearch_2_once_whatever_fails() {
-    whatever_fails(Version::Two);
+    whatever_fails(Product::OpenSearch2);
 }
 
 #[test]
 fn each_event_is_in_opensearch_3_once_whatever_fails() {
-    whatever_fails(Version::Three);
+    whatever_fails(Product::OpenSearch3);
 }
 
 /// The node is killed, the delivery more often, the stream rolls over in between; answers are cut off, swallowed, or 429.
-fn whatever_fails(version: Version) {
+fn whatever_fails(product: Product) {
     const STREAM: &str = "logs-custody.events-default";
     let dir = tempfile::tempdir().unwrap();
-    let mut node = OpenSearch::prepare(version, dir.path(), &[]);
+    let mut node = SearchNode::prepare(product, dir.path(), &[]);
     node.start();
     let proxy = Flaky::http(node.service.port());
     proxy.only("/_bulk");

@@ -1,4 +1,6 @@
-//! OpenSearch, the real one: a single node without the security, ISM and ML plugins, which Maven Central doesn't have.
+//! OpenSearch and Elasticsearch, the real ones, as single nodes with what Maven Central has: no security, ISM and ML plugins;
+//! and of Elasticsearch only 7.17, since later versions have no HTTP transport there, without x-pack: so without data streams,
+//! `flattened` and ILM.
 
 use super::http::{self, Answer};
 use super::service::Service;
@@ -7,41 +9,44 @@ use crate::process::free_port;
 use serde_json::Value;
 use std::path::Path;
 
-/// Which OpenSearch.
+/// Which product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// 2.19.
-    Two,
-    /// 3.3.
-    Three,
+pub enum Product {
+    /// OpenSearch 2.19.
+    OpenSearch2,
+    /// OpenSearch 3.3.
+    OpenSearch3,
+    /// Elasticsearch 7.17.
+    Elasticsearch7,
 }
 
-impl Version {
-    fn folder(self) -> &'static str {
+impl Product {
+    /// Its launcher's class, and its folder below `setup/java`.
+    fn launcher(self) -> (&'static str, &'static str) {
         match self {
-            Self::Two => "opensearch-2",
-            Self::Three => "opensearch-3",
+            Self::OpenSearch2 => ("OpenSearch", "opensearch-2"),
+            Self::OpenSearch3 => ("OpenSearch", "opensearch-3"),
+            Self::Elasticsearch7 => ("Elasticsearch", "elasticsearch"),
         }
     }
 }
 
 /// A node.
 #[derive(Debug)]
-pub struct OpenSearch {
+pub struct SearchNode {
     /// Its process.
     pub service: Service,
 }
 
-impl OpenSearch {
-    /// A node with its data in `dir`, and lines for opensearch.yml beside those that every one here has, e.g.
+impl SearchNode {
+    /// A node with its data in `dir`, and settings beside those that every one here has, e.g.
     /// `http.max_content_length=1mb`.
     ///
     /// # Panics
     /// When it isn't there.
     #[must_use]
-    pub fn prepare(version: Version, dir: &Path, settings: &[&str]) -> Self {
-        let service = java_node("OpenSearch", version.folder(), dir, settings);
-        Self { service }
+    pub fn prepare(product: Product, dir: &Path, settings: &[&str]) -> Self {
+        Self { service: java_node(product.launcher(), dir, settings) }
     }
 
     /// Starts it, and waits until it takes and answers.
@@ -77,7 +82,7 @@ impl OpenSearch {
 }
 
 /// A node in one JVM with a small heap: its launcher (`setup/java`) takes a folder and settings.
-pub(super) fn java_node(name: &'static str, folder: &str, dir: &Path, settings: &[&str]) -> Service {
+fn java_node((name, folder): (&'static str, &str), dir: &Path, settings: &[&str]) -> Service {
     let home = setup::folder("java/install.sh", &["--print", folder]);
     let port = free_port();
     let memory = dir.join("tmp");
@@ -94,11 +99,11 @@ pub(super) fn java_node(name: &'static str, folder: &str, dir: &Path, settings: 
         .arguments(settings)
 }
 
-pub(super) fn url(service: &Service) -> String {
+fn url(service: &Service) -> String {
     format!("http://127.0.0.1:{}", service.port())
 }
 
-pub(super) fn start_node(service: &mut Service) {
+fn start_node(service: &mut Service) {
     let health = format!("{}/_cluster/health?wait_for_status=yellow&timeout=1s", url(service));
     service.start(|| {
         http::get(&health, &[])
@@ -106,7 +111,7 @@ pub(super) fn start_node(service: &mut Service) {
     });
 }
 
-pub(super) fn ask(service: &Service, method: &str, path: &str, body: &str) -> Result<Answer, String> {
+fn ask(service: &Service, method: &str, path: &str, body: &str) -> Result<Answer, String> {
     let kind = if path.split('?').next().is_some_and(|path| path.ends_with("_bulk")) {
         "application/x-ndjson"
     } else {
@@ -115,7 +120,7 @@ pub(super) fn ask(service: &Service, method: &str, path: &str, body: &str) -> Re
     http::send(method, &format!("{}/{path}", url(service)), &[("content-type", kind)], body)
 }
 
-pub(super) fn count(service: &Service, index: &str) -> u64 {
+fn count(service: &Service, index: &str) -> u64 {
     ask(service, "POST", &format!("{index}/_refresh"), "").expect("an answer").ok();
     let answer = ask(service, "GET", &format!("{index}/_count"), "").expect("an answer").ok().json();
     assert_eq!(answer["_shards"]["failed"], 0, "not all shards answered: {answer}");
