@@ -61,12 +61,29 @@ impl Settings {
             return Err(named("stall_seconds must be 1 or more".to_owned()));
         }
         self.filter.check().map_err(named)?;
-        match (&self.loki, &self.opensearch) {
-            (Some(loki), None) => loki.check().map_err(named),
-            (None, Some(opensearch)) => opensearch.check().map_err(named),
-            _ => Err(named("say where to, once: [sink.loki] or [sink.opensearch]".to_owned())),
+        match self.destination().map_err(named)? {
+            Destination::Loki(loki) => loki.check().map_err(named),
+            Destination::OpenSearch(opensearch) => opensearch.check().map_err(named),
         }
     }
+
+    /// The one destination that is named.
+    fn destination(&self) -> Result<Destination, String> {
+        let mut named =
+            [self.loki.clone().map(Destination::Loki), self.opensearch.clone().map(Destination::OpenSearch)]
+                .into_iter()
+                .flatten();
+        match (named.next(), named.next()) {
+            (Some(destination), None) => Ok(destination),
+            _ => Err("say where to, once: [sink.loki] or [sink.opensearch]".to_owned()),
+        }
+    }
+}
+
+/// Where to, with that destination's own settings.
+enum Destination {
+    Loki(loki::Settings),
+    OpenSearch(opensearch::Settings),
 }
 
 /// What all sinks are given.
@@ -90,16 +107,15 @@ impl Around<'_> {
     /// start.
     pub fn start(&self, settings: Settings) -> anyhow::Result<Started> {
         let secrets = self.secrets();
-        match (settings.loki.clone(), settings.opensearch.clone()) {
-            (Some(loki), None) => {
+        match settings.destination().map_err(anyhow::Error::msg)? {
+            Destination::Loki(loki) => {
                 let sink = Loki::new(loki, secrets, self.log.origin(), Arc::clone(self.clock));
                 self.deliver(settings, sink)
             }
-            (None, Some(opensearch)) => {
+            Destination::OpenSearch(opensearch) => {
                 let sink = OpenSearch::new(opensearch, secrets, self.log.origin());
                 self.deliver(settings, sink)
             }
-            _ => anyhow::bail!("the sink {} has no destination", settings.name),
         }
     }
 
