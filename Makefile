@@ -30,9 +30,10 @@ test: ## everything that CI checks
 
 # Seeds are printed; CUSTODY_SEED takes one. The fuzzers need no sanitizer (the code is safe Rust), so stable will do.
 soak: export CUSTODY_FUZZ_SECONDS ?= 600
-soak: setup build ## kill -9, 1,000 rounds and more, and ten minutes of libFuzzer for each codec
+soak: setup build ## kill -9, 1,000 rounds and more, 100,000 events into besieged stores, ten minutes of libFuzzer for each codec
 	CUSTODY_KILLS=30 cargo test --workspace --test e2e -- --nocapture kill::
 	CUSTODY_ROUNDS=1000 cargo test --workspace --test crash -- --nocapture kill::
+	CUSTODY_SINK_EVENTS=100000 cargo test --workspace --test sinks -- --nocapture --test-threads 1 under_siege
 	command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked
 	CUSTODY_CORPUS=$(CURDIR)/fuzz/corpus cargo test --workspace --test fuzz
 	cargo fuzz build -s none

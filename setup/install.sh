@@ -66,12 +66,13 @@ done
 command -v cmake >/dev/null || missing+=(cmake)
 if [[ ${1:-} != --programs ]]; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-  for program in mvn:maven kcat:kcat dockerd:docker.io debootstrap:debootstrap rsyslogd:rsyslog; do
+  for program in mvn:maven kcat:kcat dockerd:docker.io debootstrap:debootstrap rsyslogd:rsyslog nginx:nginx-light; do
     command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
   done
   for module in lmnsd_gtls:gnutls lmnsd_ossl:openssl omelasticsearch:elasticsearch omkafka:kafka; do
     compgen -G "/usr/lib/*/rsyslog/${module%:*}.so" >/dev/null || missing+=("rsyslog-${module#*:}")
   done
+  compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1" >/dev/null || missing+=(libfaketime)
   for server in "${!jdk_of[@]}"; do
     jdk_for "$server" && continue
     # What isn't Debian's either is said when that server is fetched.

@@ -1,9 +1,12 @@
 //! Starts and stops what the end-to-end tests need: real servers on loopback, stock clients, and a world of both.
 
+pub mod campaign;
 pub mod events;
 pub mod process;
 pub mod random;
 pub mod servers;
+pub mod story;
+pub mod volume;
 pub mod wait;
 
 pub use servers::{golang, node, python};

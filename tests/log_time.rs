@@ -1,6 +1,8 @@
 //! What others say of the log's time, what the log says of the machine's clock, and the state of any moment.
 
 use custody_tests::process::{Running, free_port, run};
+use custody_tests::program;
+use custody_tests::servers::world::ADMIN_PASSWORD;
 use custody_tests::servers::{World, python};
 use custody_tests::wait;
 use std::path::Path;
@@ -101,4 +103,66 @@ fn lists_show_any_moment() {
     assert!(!said(&["events", "search", "--type", "user", "--at", &before_bob]).contains("bob"));
     let refused = world.admin.try_custody(&["user", "ls", "--at", "yesterday"], b"");
     assert!(refused.code != 0 && refused.err.contains("how long ago"), "{}", refused.err);
+}
+
+/// The machine's clock is a day ahead, then an hour behind: as the daemon sees it, by a library in between.
+#[test]
+fn a_clock_that_is_set_wrongly_moves_the_log_neither_forward_nor_back() {
+    let mut world = World::start();
+    world.custodyd.stop();
+    let offset = world.dir().join("offset");
+    let set = |by: &str| {
+        // In one step: it is read at each question for the time.
+        let next = offset.with_extension("next");
+        std::fs::write(&next, by).unwrap();
+        std::fs::rename(&next, &offset).unwrap();
+    };
+    set("+0");
+    let mut command = Command::new(program("custodyd"));
+    command.env("LD_PRELOAD", libfaketime()).env("FAKETIME_TIMESTAMP_FILE", &offset);
+    command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    world.custodyd.spawn(&mut command);
+    world.custodyd.wait_until_it_serves();
+    let appended = |world: &World| -> Vec<jiff::Timestamp> {
+        let entries = world.entries("");
+        let line = |entry: &custody_tests::servers::custodyd::Entry| {
+            let value: serde_json::Value = serde_json::from_str(&entry.line).unwrap();
+            value["appended"].as_str().unwrap().parse().unwrap()
+        };
+        entries.iter().map(line).collect()
+    };
+    let ahead_of_us = |time: &jiff::Timestamp| time.duration_since(jiff::Timestamp::now()).as_secs();
+
+    // A certificate of a day ago is over: so a new one is asked for, and that is logged.
+    set("+1d");
+    world.admin.login(ADMIN_PASSWORD);
+    let refused = world.event("type=log.clock-refused", "the leap is told", |_| true);
+    let seconds = refused.event["data"]["ahead_seconds"].as_i64().unwrap();
+    assert!((86_000..86_800).contains(&seconds), "{seconds} s");
+    let newest = *appended(&world).last().unwrap();
+    assert!(ahead_of_us(&newest) < 60, "the log followed to {newest}");
+    world.admin.custody(&["log", "confirm-clock"]);
+    world.admin.login(ADMIN_PASSWORD);
+    let newest = *appended(&world).last().unwrap();
+    assert!(ahead_of_us(&newest) > 86_000, "somebody said that it is right, and the log stays at {newest}");
+
+    // Back, and an hour more: time goes on by the least step.
+    set("-1h");
+    world.admin.login(ADMIN_PASSWORD);
+    let times = appended(&world);
+    assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "the log's time went back");
+    assert!(times.last().unwrap().duration_since(newest).as_secs() < 60);
+    world.custodyd.stop();
+    world.custodyd.start();
+    world.admin.login(ADMIN_PASSWORD);
+    let times = appended(&world);
+    assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "the log's time went back over a restart");
+}
+
+/// Where Debian's package has it: /usr/lib/ARCHITECTURE/faketime.
+fn libfaketime() -> std::path::PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    let found =
+        folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.is_file());
+    found.expect("`make setup` installs libfaketime")
 }

@@ -544,6 +544,20 @@ fn without_its_witness_a_log_starts_only_when_told_to() {
     let said = place.refused();
     assert!(said.contains("witness.test can't be asked") && said.contains("--without-witness"), "{said}");
     assert_eq!(place.signed(), before);
+
+    // Once, by whoever starts it.
+    let mut command = Command::new("sh");
+    let program = program("custodyd");
+    command.args(["-c", "exec \"$@\" --without-witness", "sh", path(&program)]);
+    place.custodyd.spawn(&mut command);
+    place.custodyd.wait_until_it_serves();
+    let told = place.admin.entries("type=log.unwitnessed").pop().expect("the log says so");
+    assert_eq!(told.event["data"]["size"], before.size());
+    place.custodyd.stop();
+    let before = place.signed();
+    assert!(place.refused().contains("--without-witness"), "the next start asks again");
+
+    // Always, by the configuration.
     std::fs::write(
         place.custodyd.config(),
         format!("{without}\n{}at_start = \"warn\"\n", witness.as_configured()),

@@ -2,8 +2,8 @@
 
 use custody_core::delivery::Numbers;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Counted since the program started, but for the position.
 #[derive(Debug, Default)]
@@ -19,6 +19,10 @@ pub struct Health {
     looked_up: AtomicU64,
     found: AtomicU64,
     trouble: Mutex<Option<Ailing>>,
+    /// Since when an answer of any kind is awaited; nothing while nobody asks.
+    awaited: Mutex<Option<Instant>>,
+    /// How long it may be awaited.
+    stall: Duration,
 }
 
 /// Since when what doesn't work.
@@ -31,6 +35,11 @@ pub struct Ailing {
 }
 
 impl Health {
+    /// Of a sink whose destination counts as ailing after so long a silence.
+    pub(crate) fn new(stall: Duration) -> Self {
+        Self { stall, ..Self::default() }
+    }
+
     /// The numbers now.
     #[must_use]
     pub fn numbers(&self) -> Numbers {
@@ -48,10 +57,35 @@ impl Health {
         }
     }
 
-    /// What doesn't work, and since when.
+    /// What doesn't work, and since when: what went wrong last, or that no answer came for long.
     #[must_use]
     pub fn ailing(&self) -> Option<Ailing> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        trouble.or_else(|| {
+            let since = (*self.awaited()).filter(|since| since.elapsed() >= self.stall)?;
+            Some(Ailing { since, reason: format!("no answer for {} s", since.elapsed().as_secs()) })
+        })
+    }
+
+    fn awaited(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An answer is awaited from now on, if none was before.
+    pub(crate) fn asks(&self) {
+        self.awaited().get_or_insert_with(Instant::now);
+    }
+
+    /// An answer of some kind came: the next one is awaited.
+    pub(crate) fn heard(&self) {
+        if let Some(since) = &mut *self.awaited() {
+            *since = Instant::now();
+        }
+    }
+
+    /// Nobody asks any more.
+    pub(crate) fn rests(&self) {
+        *self.awaited() = None;
     }
 
     /// An attempt came to nothing.

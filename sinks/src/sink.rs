@@ -83,8 +83,10 @@ pub enum Answer {
     Stored,
     /// It never will, for what the event is.
     Rejected(String),
-    /// Not now: it is too busy for this one.
+    /// Not now: it is too busy for this one, and hasn't stored it.
     Later(String),
+    /// Something broke while it was stored: whether it was isn't known.
+    Unclear(String),
 }
 
 /// Why there are no answers for a batch.

@@ -1,10 +1,10 @@
 //! What grows with the log's length, and what doesn't.
 
 use crate::log::{fill, open, record};
-use crate::story::Story;
 use crate::table::{Row, median};
 use custody_core::log::Log;
 use custody_core::log::embedded::EmbeddedLog;
+use custody_tests::story::Story;
 use std::sync::Arc;
 use std::time::Instant;
 use tempfile::TempDir;

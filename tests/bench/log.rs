@@ -1,11 +1,11 @@
 //! The log: durable appends.
 
-use crate::story::Story;
 use crate::table::Row;
 use custody_core::clock::SystemClock;
 use custody_core::log::embedded::{EmbeddedLog, Options};
 use custody_core::log::note::Ed25519Signer;
 use custody_core::log::{Log, Pending, ProducerKey, Record};
+use custody_tests::story::Story;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Seek as _, Write as _};

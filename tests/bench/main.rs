@@ -4,8 +4,8 @@
 mod growth;
 mod log;
 mod replay;
+mod sinks;
 mod ssh;
-mod story;
 mod table;
 mod tessera;
 
@@ -18,15 +18,17 @@ fn main() {
     }
     // `cargo bench` hands its own flags over; there is nothing to choose here.
     let mut rows: Vec<Row> = Vec::new();
-    let only = std::env::var("CUSTODY_BENCH").unwrap_or_else(|_| "log,tessera,growth,replay,ssh".to_owned());
+    let only =
+        std::env::var("CUSTODY_BENCH").unwrap_or_else(|_| "log,tessera,growth,replay,sinks,ssh".to_owned());
     for part in only.split(',') {
         match part {
             "log" => rows.extend(log::appends()),
             "tessera" => rows.extend(tessera::rows()),
             "growth" => rows.extend(growth::rows()),
             "replay" => rows.extend(replay::rows()),
+            "sinks" => rows.extend(sinks::rows()),
             "ssh" => rows.extend(ssh::rows()),
-            other => panic!("CUSTODY_BENCH={other}: log, tessera, growth, replay and ssh are there"),
+            other => panic!("CUSTODY_BENCH={other}: log, tessera, growth, replay, sinks and ssh are there"),
         }
     }
     println!("{}", table::text(&rows));

@@ -2,11 +2,11 @@
 
 use crate::growth::anonymous_mib;
 use crate::log::{fill, open};
-use crate::story::Story;
 use crate::table::Row;
 use custody_core::event::{TYPES, Timestamp};
 use custody_core::log::tree::leaf_hash;
 use custody_core::state::{State, replay};
+use custody_tests::story::Story;
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::time::Duration;

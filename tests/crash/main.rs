@@ -7,4 +7,3 @@ mod ledger;
 mod replay;
 mod stepping;
 mod syscalls;
-mod volume;

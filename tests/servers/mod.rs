@@ -3,6 +3,7 @@
 pub mod custodyd;
 pub mod docker;
 pub mod flaky;
+pub mod front;
 pub mod golang;
 pub mod http;
 pub mod kafka;

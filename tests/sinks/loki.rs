@@ -1,10 +1,12 @@
 use super::campaign::{ORIGIN, Source};
+use super::siege::{Store, besiege};
 use custody_core::clock::{ManualClock, Nanos, SystemClock};
 use custody_sinks::http::Endpoint;
 use custody_sinks::loki::Settings;
 use custody_sinks::secret::Secrets;
-use custody_tests::servers::Loki;
 use custody_tests::servers::flaky::{Fault, Flaky};
+use custody_tests::servers::{Loki, World};
+use custody_tests::volume::{Journal, Volume};
 use custody_tests::wait::{DEADLINE, until_true};
 use serde_json::json;
 use std::sync::Arc;
@@ -119,7 +121,7 @@ fn counted(loki: &Loki, (start, end): (u64, u64)) -> u64 {
     loki.count(TENANT, &query, end.div_ceil(SECOND))
 }
 
-fn sink(url: &str) -> custody_sinks::loki::Loki {
+pub fn sink(url: &str) -> custody_sinks::loki::Loki {
     let endpoint = Endpoint { url: url.to_owned(), ca: None, auth: None };
     let settings = Settings {
         endpoint,
@@ -232,6 +234,28 @@ fn lines_that_were_added_or_altered_are_named() {
     source.stop(run);
 }
 
+/// As many lines with one time as no page holds: what can't be seen is not proven, and not complete.
+#[test]
+fn more_lines_with_one_time_than_a_page_holds_are_not_proven() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started(dir.path(), &["max_entries_limit_per_query: 1000"]);
+    let source = Source::new();
+    source.grow(3_000);
+    let run = source.deliver(sink(&loki.url()));
+    source.delivered(&run);
+    assert!(source.prove(&run).is_proven(), "3,000 lines in streams of all lengths, by pages of 1,000");
+    let time = source.log.read(1_500, 1, 0).unwrap()[0].appended.0;
+    let labels = json!({ "job": "custody", "family": "added" });
+    let lines: Vec<String> = (0..1_200).map(|n| format!("line {n}")).collect();
+    let lines: Vec<(u64, &str)> = lines.iter().map(|line| (time, line.as_str())).collect();
+    assert_eq!(loki.push(TENANT, &labels, &lines).unwrap().status, 204);
+    let report = source.prove(&run);
+    assert!(!report.is_proven() && !report.unproven.is_empty(), "{report:?}");
+    assert!(report.unproven[0].reason.contains("not all of them can be seen"), "{report:?}");
+    assert_eq!(report.missing.count, 0, "what isn't seen isn't called missing");
+    source.stop(run);
+}
+
 /// Loki takes nothing that lies more than an hour behind its stream: what is old has streams of its own.
 #[test]
 fn what_is_old_arrives_although_newer_lines_are_there() {
@@ -253,4 +277,80 @@ fn what_is_old_arrives_although_newer_lines_are_there() {
     let all = (now() - 10 * 3_600 * SECOND, now());
     assert_eq!(loki.lines(TENANT, r#"{origin="backfill"}"#, all).len() as u64, source.log.size());
     source.stop(run);
+}
+
+/// With a log that is older than this moment by less than Loki's head block lives.
+struct Besieged {
+    loki: Loki,
+    begun: u64,
+}
+
+impl Store for Besieged {
+    fn table(&self, port: u16) -> String {
+        format!("[sink.loki]\ntenant = \"{TENANT}\"\nendpoint = {{ url = \"http://127.0.0.1:{port}\" }}\n")
+    }
+
+    fn proxy(&self) -> Flaky {
+        Flaky::http(self.loki.service.port())
+    }
+
+    fn kill(&mut self) {
+        self.loki.service.kill_now();
+    }
+
+    fn start(&mut self) {
+        self.loki.start();
+    }
+
+    /// A write-ahead log that could not be written is torn: what comes behind isn't read at the next start, although it was
+    /// acknowledged. Whoever ends it in order, once there is room, loses nothing: it writes out what it has in memory.
+    fn relieve(&mut self) {
+        self.loki.service.stop();
+        self.loki.start();
+    }
+
+    fn age(&self) {
+        self.loki.flush();
+    }
+
+    fn count(&self) -> u64 {
+        counted(&self.loki, (self.begun - 60 * SECOND, now() + 2 * SECOND))
+    }
+}
+
+#[test]
+fn loki_under_siege_has_each_event_once() {
+    besiege(|disk| Besieged { loki: Loki::prepare(disk, &["ingestion_rate_mb: 4"]), begun: now() });
+}
+
+/// With a full disk Loki acknowledges lines that it only has in memory: when it is killed then, they are gone. The proof
+/// names them, and they are delivered again.
+#[test]
+fn what_loki_acknowledged_with_a_full_disk_and_lost_is_named_and_delivered_again() {
+    let volume = Volume::new(256, 300, Journal::With);
+    let mut loki = Loki::prepare(&volume.disk(), &[]);
+    loki.start();
+    let mut world = World::start();
+    world.custodyd.stop();
+    let table = format!(
+        "[[sink]]\nname = \"store\"\n[sink.loki]\ntenant = \"{TENANT}\"\nendpoint = {{ url = \"{}\" }}\n",
+        loki.url()
+    );
+    world.custodyd.configure(&table);
+    world.custodyd.start();
+    let verify = |arguments: &[&str]| {
+        world.admin.try_custody(&[&["sinks", "verify", "store"], arguments].concat(), b"")
+    };
+    until_true("it is all there", DEADLINE, || verify(&[]).code == 0);
+    let full = volume.fill();
+    for n in 0..3 {
+        world.ssh(&[], &format!("echo session {n}"), b"").ok();
+    }
+    until_true("it is all there, says Loki", DEADLINE, || verify(&[]).code == 0);
+    loki.service.kill_now();
+    drop(full);
+    loki.start();
+    let said = verify(&["--repair"]);
+    assert!(said.code != 0 && said.text().contains("MISSING"), "{}{}", said.err, said.text());
+    until_true("it is all there again", DEADLINE, || verify(&[]).code == 0);
 }

@@ -1,4 +1,5 @@
 use super::campaign::{ORIGIN, Source};
+use super::siege::{Store, besiege};
 use custody_sinks::http::Endpoint;
 use custody_sinks::opensearch::Settings;
 use custody_sinks::secret::Secrets;
@@ -202,4 +203,49 @@ fn documents_that_were_altered_deleted_or_added_are_named() {
     extra.dedup();
     assert_eq!(extra, [None, Some(999_999)]);
     source.stop(run);
+}
+
+struct Besieged(SearchNode);
+
+const BESIEGED: &str = "logs-custody.events-besieged";
+
+impl Store for Besieged {
+    fn table(&self, port: u16) -> String {
+        format!(
+            "[sink.opensearch]\nstream = \"{BESIEGED}\"\nendpoint = {{ url = \"http://127.0.0.1:{port}\" }}\n"
+        )
+    }
+
+    fn proxy(&self) -> Flaky {
+        let proxy = Flaky::http(self.0.service.port());
+        proxy.only("/_bulk");
+        proxy
+    }
+
+    fn kill(&mut self) {
+        self.0.service.kill_now();
+    }
+
+    fn start(&mut self) {
+        self.0.start();
+    }
+
+    /// It gives a shard up that could not be opened five times.
+    fn relieve(&mut self) {
+        self.0.ask("POST", "_cluster/reroute?retry_failed=true", "").unwrap().ok();
+    }
+
+    fn age(&self) {
+        // The stream may not be there yet.
+        drop(self.0.ask("POST", &format!("{BESIEGED}/_rollover"), ""));
+    }
+
+    fn count(&self) -> u64 {
+        self.0.count(BESIEGED)
+    }
+}
+
+#[test]
+fn opensearch_under_siege_has_each_event_once() {
+    besiege(|disk| Besieged(SearchNode::prepare(Product::OpenSearch3, disk, &[])));
 }

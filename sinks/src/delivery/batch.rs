@@ -78,9 +78,9 @@ pub(super) async fn deliver<S: Sink>(
         match send(shared, &chunk.letters).await {
             Ok(answers) => {
                 let left = settle(shared, chunk.letters, answers, &mut rejected);
-                if let Some((letters, reason)) = left {
+                if let Some((chunk, reason)) = left {
                     wait(shared, &mut backoff, &reason, None).await;
-                    open.push_front(Chunk { letters, in_doubt: false });
+                    open.push_front(chunk);
                 } else {
                     backoff.reset();
                 }
@@ -172,7 +172,11 @@ async fn send<S: Sink>(shared: &Shared<S>, letters: &[Letter<S>]) -> Result<Vec<
 
 /// What the destination answers, if it does so in time.
 async fn within<S: Sink, T>(shared: &Shared<S>, asked: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(shared.sink.limits().timeout, asked).await.ok()
+    let answer = tokio::time::timeout(shared.sink.limits().timeout, asked).await.ok();
+    if answer.is_some() {
+        shared.health.heard();
+    }
+    answer
 }
 
 /// Sorts letters by their answers: gives those that have to be sent again, and why.
@@ -181,21 +185,28 @@ fn settle<S: Sink>(
     letters: Vec<Letter<S>>,
     answers: Vec<Answer>,
     rejected: &mut Vec<Rejection>,
-) -> Option<(Vec<Letter<S>>, String)> {
+) -> Option<(Chunk<S>, String)> {
     let (mut events, mut bytes) = (0, 0);
-    let mut later: Option<(Vec<Letter<S>>, String)> = None;
+    let mut left = Chunk { letters: Vec::new(), in_doubt: false };
+    let mut first_reason = None;
     for (letter, answer) in letters.into_iter().zip(answers) {
+        left.in_doubt |= matches!(answer, Answer::Unclear(_));
         match answer {
             Answer::Stored => {
                 events += 1;
                 bytes += letter.bytes;
             }
             Answer::Rejected(reason) => rejected.push(letter.rejected(&reason)),
-            Answer::Later(reason) => later.get_or_insert((Vec::new(), reason)).0.push(letter),
+            Answer::Later(reason) | Answer::Unclear(reason) => {
+                first_reason.get_or_insert(reason);
+                left.letters.push(letter);
+            }
         }
     }
-    shared.health.confirmed(events, bytes);
-    later
+    if events > 0 || first_reason.is_none() {
+        shared.health.confirmed(events, bytes);
+    }
+    first_reason.map(|reason| (left, reason))
 }
 
 async fn wait<S: Sink>(shared: &Shared<S>, backoff: &mut Backoff, reason: &str, asked: Option<Duration>) {

@@ -128,7 +128,7 @@ impl<S: Sink> Delivery<S> {
         let position = Position::open(&directory.join("position.json"), &*log)?;
         let letters = directory.join("dead-letters.ndjson");
         let dead = DeadLetters::open(&letters).map_err(file(&letters))?;
-        let health = Arc::new(Health::default());
+        let health = Arc::new(Health::new(stall));
         health.moved(position.next(), None);
         health.set_dead_letters(dead.indexes().len());
         let shared = Shared {

@@ -165,6 +165,9 @@ impl<S: Sink> Loop<S> {
             }
             Done::Delivered { way, indexes, end, rejected } => {
                 self.delivering -= 1;
+                if self.delivering == 0 {
+                    self.shared.health.rests();
+                }
                 self.bury(rejected).await?;
                 if let Some(course) = self.course(way)
                     && let Some(end) = course.is_done(indexes, end)
@@ -198,6 +201,7 @@ impl<S: Sink> Loop<S> {
         let in_doubt = course.is_in_doubt(indexes.start);
         // Those that were dead letters before a crash are told below, and aren't sent.
         self.delivering += 1;
+        self.shared.health.asks();
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
             rejected.extend(deliver(&shared, letters, in_doubt).await);

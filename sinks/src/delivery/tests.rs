@@ -140,7 +140,7 @@ impl Sink for Store {
         }
         if self.goes_wrong() {
             let part = usize::try_from(self.below(batch.len() as u64 + 1)).unwrap();
-            return match self.below(4) {
+            return match self.below(5) {
                 0 => Err(Trouble::Refused { reason: "busy".into(), retry_after: Some(Duration::ZERO) }),
                 1 => {
                     self.keep(batch.iter().take(part).copied());
@@ -150,9 +150,15 @@ impl Sink for Store {
                     self.keep(batch.iter().copied());
                     Err(Trouble::Unclear { reason: "the answer is lost".into() })
                 }
-                _ => {
+                3 => {
                     self.keep(batch.iter().take(part).copied());
                     let answer = |n| if n < part { Answer::Stored } else { Answer::Later("429".into()) };
+                    Ok((0..batch.len()).map(answer).collect())
+                }
+                _ => {
+                    // All are stored, and it doesn't know that of some.
+                    self.keep(batch.iter().copied());
+                    let answer = |n| if n < part { Answer::Stored } else { Answer::Unclear("503".into()) };
                     Ok((0..batch.len()).map(answer).collect())
                 }
             };

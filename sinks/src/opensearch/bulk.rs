@@ -71,8 +71,10 @@ fn answer(Outcome { status, error, failure_store }: Outcome) -> Answer {
         }
         // Made now, or there already under this id.
         200 | 201 | 409 => Answer::Stored,
-        // Too busy, a full disk, a shard on the move.
-        403 | 429 | 500..=599 => Answer::Later(reason),
+        // Too busy, a block on a nearly full disk: nothing was done.
+        403 | 429 => Answer::Later(reason),
+        // A shard on the move or one that failed, with or without the document.
+        500..=599 => Answer::Unclear(reason),
         _ => Answer::Rejected(reason),
     }
 }

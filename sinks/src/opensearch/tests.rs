@@ -45,13 +45,15 @@ fn templates_are_for_the_configured_stream() {
 fn each_item_has_its_own_answer() {
     let body = br#"{"errors":true,"items":[{"create":{"status":201}},{"create":{"status":409,"error":{"type":"v","reason":"r"}}},
         {"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"no"}}},{"create":{"status":429}},
-        {"create":{"status":201,"failure_store":"used"}},{"create":{"status":403,"error":{"type":"cluster_block_exception","reason":"disk"}}}]}"#;
-    let answers = bulk::answers(body, 6).unwrap();
+        {"create":{"status":201,"failure_store":"used"}},{"create":{"status":403,"error":{"type":"cluster_block_exception","reason":"disk"}}},
+        {"create":{"status":503,"error":{"type":"unavailable_shards_exception","reason":"moved"}}}]}"#;
+    let answers = bulk::answers(body, 7).unwrap();
     assert_eq!(answers[..2], [Answer::Stored, Answer::Stored]);
     assert_eq!(answers[2], Answer::Rejected("mapper_parsing_exception: no".into()));
     assert!(matches!(&answers[3], Answer::Later(_)) && matches!(&answers[4], Answer::Rejected(_)));
     assert!(matches!(&answers[5], Answer::Later(reason) if reason.contains("disk")));
-    assert!(bulk::answers(body, 5).is_err());
+    assert!(matches!(&answers[6], Answer::Unclear(reason) if reason.contains("moved")));
+    assert!(bulk::answers(body, 6).is_err());
     assert!(bulk::answers(b"{}", 0).is_err());
 }
 

@@ -45,6 +45,7 @@ pub async fn serve(client: TcpStream, shared: &Shared) -> Result<()> {
             Fault::Delay(time) => tokio::time::sleep(time).await,
             Fault::Pass | Fault::Cut | Fault::Swallow | Fault::BodyMax(_) | Fault::HangUpAfter(_) => {}
         }
+        shared.keep(&request, &line);
         let mut connection = match upstream.take() {
             Some(connection) => connection,
             None => Reader::new(shared.connect().await?),

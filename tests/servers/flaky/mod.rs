@@ -1,6 +1,7 @@
 //! A proxy between us and a destination that does what networks and overloaded servers do. It is switched while it runs,
 //! and counts what it did.
 
+mod again;
 mod http;
 mod message;
 mod tcp;
@@ -71,6 +72,8 @@ struct Plan {
     /// Requests whose first line doesn't contain it pass.
     only: Option<String>,
     counts: Counts,
+    /// Requests that passed, byte for byte, where they are kept.
+    kept: Option<Vec<Vec<u8>>>,
 }
 
 /// What all connections share.
@@ -102,6 +105,16 @@ impl Shared {
 
     fn count(&self, counted: impl FnOnce(&mut Counts) -> &mut u64) {
         *counted(&mut self.plan().counts) += 1;
+    }
+
+    /// Keeps a request, where they are.
+    fn keep(&self, request: &message::Message, line: &str) {
+        let mut plan = self.plan();
+        if plan.only.as_ref().is_none_or(|only| line.contains(only))
+            && let Some(kept) = &mut plan.kept
+        {
+            kept.push([request.head.as_slice(), &request.body].concat());
+        }
     }
 
     async fn connect(&self) -> std::io::Result<TcpStream> {
@@ -147,8 +160,13 @@ impl Flaky {
     }
 
     fn start(protocol: Protocol, upstream: u16) -> Self {
-        let plan =
-            Plan { standing: Fault::Pass, queued: VecDeque::new(), only: None, counts: Counts::default() };
+        let plan = Plan {
+            standing: Fault::Pass,
+            queued: VecDeque::new(),
+            only: None,
+            counts: Counts::default(),
+            kept: None,
+        };
         let shared = Arc::new(Shared {
             upstream,
             plan: Mutex::new(plan),
@@ -189,6 +207,25 @@ impl Flaky {
         self.check(fault);
         self.shared.plan().queued.extend(std::iter::repeat_n(fault, times));
         self.shared.changed.send_replace(());
+    }
+
+    /// HTTP: keeps requests from now on, those that [`Flaky::only`] names.
+    pub fn keep(&self) {
+        self.shared.plan().kept = Some(vec![]);
+    }
+
+    /// Those that were kept, byte for byte, in their order; none is kept any more.
+    pub fn kept(&self) -> Vec<Vec<u8>> {
+        self.shared.plan().kept.take().unwrap_or_default()
+    }
+
+    /// Sends whole requests of HTTP/1.1 once more over so many connections at once, each after the answer to the one before,
+    /// to a port of loopback. Gives how long that took.
+    ///
+    /// # Panics
+    /// When one isn't answered with a success.
+    pub fn again(requests: &[Vec<u8>], connections: usize, port: u16) -> Duration {
+        again::send(requests, connections, port)
     }
 
     /// HTTP: faults are for requests whose first line contains this, e.g. `/_bulk`; others pass.

@@ -6,7 +6,7 @@ use custody_core::delivery::Report;
 use custody_core::event::{Actor, Draft, ProducerKind, log, login, producer};
 use custody_core::log::embedded::{EmbeddedLog, Options};
 use custody_core::log::note::Ed25519Signer;
-use custody_core::log::{Log, Numbering, Producer};
+use custody_core::log::{Log, Numbering, Producer, ProducerKey, Record};
 use custody_sinks::delivery::{Control, Delivery, Parts, Stopped};
 use custody_sinks::filter::Filter;
 use custody_sinks::proof::prove;
@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 /// The log's name.
 pub const ORIGIN: &str = "custody.test/sinks";
@@ -30,9 +31,12 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A log that grows, in a folder of its own.
 pub struct Source {
+    /// The folder.
     pub dir: TempDir,
+    /// The log.
     pub log: Arc<dyn Log>,
     producer: Arc<Producer>,
+    /// What deliveries run on.
     pub runtime: Runtime,
 }
 
@@ -79,6 +83,23 @@ impl Source {
             let batch = (seals.collect::<Vec<_>>(), logins.collect::<Vec<_>>());
             drop(self.runtime.block_on(self.producer.append(batch)).unwrap());
             left -= some;
+        }
+    }
+
+    /// Entries with these bytes, whatever they are.
+    pub fn append(&self, entries: &[Vec<u8>]) {
+        let boot = Uuid::now_v7();
+        let mut records = entries.iter().zip(0..).map(|(bytes, seq)| Record {
+            producer: ProducerKey { id: "stranger".to_owned(), boot, seq },
+            tag: 0,
+            bytes: bytes.as_slice().into(),
+        });
+        loop {
+            let batch: Vec<_> = records.by_ref().take(100).collect();
+            if batch.is_empty() {
+                return;
+            }
+            drop(self.log.submit(batch).unwrap().wait_blocking().unwrap());
         }
     }
 
@@ -132,6 +153,7 @@ impl Source {
 
 /// A delivery that runs.
 pub struct Run<S> {
+    /// What others may do with it.
     pub control: Control<S>,
     task: JoinHandle<Result<(), Stopped>>,
     stop: watch::Sender<bool>,

@@ -15,7 +15,8 @@ const ANCHORS: u64 = 40;
 /// When it begins, in seconds since the epoch.
 const BEGIN: u64 = 1_764_028_800;
 
-/// Makes events as long as somebody wants more.
+/// Makes events as long as somebody wants more: each with the tag of its family.
+#[derive(Debug)]
 pub struct Story {
     ready: std::collections::VecDeque<(u8, Arc<[u8]>)>,
     seq: [u64; 2],
@@ -25,7 +26,15 @@ pub struct Story {
     ids: u128,
 }
 
+impl Default for Story {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Story {
+    /// From the beginning, the same each time.
+    #[must_use]
     pub fn new() -> Story {
         let mut story = Story { ready: Default::default(), seq: [0, 0], sessions: 0, second: BEGIN, ids: 0 };
         let created = log::Created { origin: "custody.test/bench".into(), verifier_key: "key".into() };

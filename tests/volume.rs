@@ -1,8 +1,8 @@
 //! A small disk of one's own: an image in memory, a loop device over it, a file system on that. It can fill up, it can
 //! fail (an image that gets no more memory takes no more blocks), and it can lose power.
 
-use custody_tests::process::run;
-use custody_tests::wait::{self, DEADLINE};
+use crate::process::run;
+use crate::wait::{self, DEADLINE};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,13 +14,14 @@ const PREFIX: &str = "custody-volume-";
 const BLOCK: u64 = 4_096;
 
 /// A mounted file system that goes away with this value.
+#[derive(Debug)]
 pub struct Volume {
     /// `memory/` holds the image, `disk/` is where it is mounted.
     base: PathBuf,
 }
 
 /// How the file system is made.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Journal {
     /// As everybody has it.
     With,
@@ -33,6 +34,7 @@ impl Volume {
     ///
     /// # Panics
     /// When this machine can't mount: these tests need root and loop devices, and say so.
+    #[must_use]
     pub fn new(disk_mib: u32, memory_mib: u32, journal: Journal) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         clean_up();
@@ -57,17 +59,26 @@ impl Volume {
     }
 
     /// Where it is mounted.
+    #[must_use]
     pub fn disk(&self) -> PathBuf {
         self.base.join("disk")
     }
 
     /// Takes what is left of the space on the disk, to the last block: until the guard goes, it is full.
+    ///
+    /// # Panics
+    /// When no file can be made on it.
+    #[must_use]
     pub fn fill(&self) -> Ballast {
         Ballast::take(self.disk().join("ballast"))
     }
 
     /// Takes what is left of the image's memory: blocks of the disk that were never written can't be any more. The same
     /// happens to the blocks of `file` that lie wholly behind byte `end`, which must hold zeroes.
+    ///
+    /// # Panics
+    /// When there are no such blocks.
+    #[must_use]
     pub fn wear_out(&self, file: &Path, end: u64) -> Ballast {
         self.forget_zeroes(file, end);
         Ballast::take(self.base.join("memory/ballast"))
@@ -107,6 +118,10 @@ impl Volume {
     }
 
     /// What would be found if the power failed now: the same disk, from the image alone, without what is in memory.
+    ///
+    /// # Panics
+    /// When it can't be mended.
+    #[must_use]
     pub fn after_power_loss(&self) -> Snapshot<'_> {
         let (image, disk) = (self.base.join("copy.image"), self.base.join("copy"));
         std::fs::create_dir_all(&disk).expect("a folder to mount on");
@@ -134,6 +149,7 @@ impl Drop for Volume {
 }
 
 /// The disk as it would be found; unmounted with this value.
+#[derive(Debug)]
 pub struct Snapshot<'a> {
     disk: PathBuf,
     image: PathBuf,
@@ -142,6 +158,7 @@ pub struct Snapshot<'a> {
 
 impl Snapshot<'_> {
     /// Where it is mounted.
+    #[must_use]
     pub fn disk(&self) -> &Path {
         &self.disk
     }
@@ -158,6 +175,7 @@ impl Drop for Snapshot<'_> {
 }
 
 /// Space that is taken.
+#[derive(Debug)]
 pub struct Ballast(PathBuf);
 
 impl Ballast {

@@ -1,0 +1,404 @@
+//! Delivery: events a second into a store, how soon one can be found there, and what a long backlog costs.
+
+use crate::growth::anonymous_mib;
+use crate::log::{fill, open};
+use crate::table::{Row, median};
+use custody_core::clock::SystemClock;
+use custody_core::event::{Actor, Draft, ProducerKind, log, producer};
+use custody_core::log::embedded::EmbeddedLog;
+use custody_core::log::{Log, Numbering, Producer};
+use custody_sinks::delivery::{Control, Delivery, Parts};
+use custody_sinks::filter::Filter;
+use custody_sinks::http::Endpoint;
+use custody_sinks::redaction::Redaction;
+use custody_sinks::secret::Secrets;
+use custody_sinks::sink::Sink;
+use custody_sinks::{loki, opensearch};
+use custody_tests::servers::flaky::{Fault, Flaky};
+use custody_tests::servers::search_node::{Product, SearchNode};
+use custody_tests::servers::{Loki, Rsyslog};
+use custody_tests::story::Story;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+const ROUNDS: usize = 3;
+/// Events of a round.
+const EVENTS: u64 = 50_000;
+/// Events a second while is measured how soon one can be found, and for how long.
+const RATE: u64 = 2_000;
+const LASTS: Duration = Duration::from_secs(10);
+/// A backlog, and the one that it stands beside.
+const BACKLOG: u64 = 1_000_000;
+const BACKLOG_LARGE: u64 = 5_000_000;
+const BACKLOG_SMALL: u64 = 100_000;
+const STREAM: &str = "logs-custody.events-bench";
+const TENANT: &str = "bench";
+
+/// All of it.
+pub fn rows() -> Vec<Row> {
+    let mut rows = throughput::<LokiStore>();
+    rows.extend(throughput::<OpenSearchStore>());
+    rows.push(beside_rsyslog());
+    rows.push(soon::<LokiStore>(1.0));
+    // Its refresh interval and a second.
+    rows.push(soon::<OpenSearchStore>(2.0));
+    rows.push(backlog());
+    rows
+}
+
+/// A store that starts empty.
+trait Store: Sized {
+    type Sink: Sink;
+    const NAME: &'static str;
+    /// What its requests for storing contain.
+    const STORES: &'static str;
+    fn start(dir: &Path) -> Self;
+    fn port(&self) -> u16;
+    fn sink(&self, port: u16) -> Self::Sink;
+    /// Whether a query finds the event at `index` now.
+    fn shows(&self, index: u64) -> bool;
+}
+
+struct LokiStore(Loki);
+
+impl Store for LokiStore {
+    type Sink = loki::Loki;
+    const NAME: &'static str = "Loki";
+    const STORES: &'static str = "/push";
+
+    fn start(dir: &Path) -> Self {
+        let unlimited = [
+            "ingestion_rate_mb: 10000",
+            "ingestion_burst_size_mb: 10000",
+            "per_stream_rate_limit: 10GB",
+            "per_stream_rate_limit_burst: 10GB",
+        ];
+        let mut loki = Loki::prepare(dir, &unlimited);
+        loki.start();
+        Self(loki)
+    }
+
+    fn port(&self) -> u16 {
+        self.0.service.port()
+    }
+
+    fn sink(&self, port: u16) -> Self::Sink {
+        let settings = loki::Settings {
+            endpoint: endpoint(port),
+            tenant: Some(TENANT.to_owned()),
+            sends_old_again: false,
+            job: "custody".to_owned(),
+        };
+        loki::Loki::new(settings, no_secrets(), "custody.test/bench", Arc::new(SystemClock::new()))
+    }
+
+    fn shows(&self, index: u64) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_nanos();
+        let now = u64::try_from(now).expect("this century");
+        let query = format!("{{job=\"custody\"}} | log_index=\"{index}\"");
+        !self.0.lines(TENANT, &query, (now - 60_000_000_000, now + 1_000_000_000)).is_empty()
+    }
+}
+
+struct OpenSearchStore(SearchNode);
+
+impl Store for OpenSearchStore {
+    type Sink = opensearch::OpenSearch;
+    const NAME: &'static str = "OpenSearch 3";
+    const STORES: &'static str = "/_bulk";
+
+    fn start(dir: &Path) -> Self {
+        let mut node = SearchNode::prepare(Product::OpenSearch3, dir, &[]);
+        node.start();
+        Self(node)
+    }
+
+    fn port(&self) -> u16 {
+        self.0.service.port()
+    }
+
+    fn sink(&self, port: u16) -> Self::Sink {
+        let settings = opensearch::Settings { endpoint: endpoint(port), stream: STREAM.to_owned() };
+        opensearch::OpenSearch::new(settings, no_secrets(), "custody.test/bench")
+    }
+
+    /// By a search, which sees what a refresh has made visible; nothing here asks for one.
+    fn shows(&self, index: u64) -> bool {
+        let path = format!("{STREAM}/_search?size=0&q=custody.log.index:{index}");
+        let found = self.0.ask("GET", &path, "").expect("an answer").ok().json();
+        found["hits"]["total"]["value"].as_u64().expect("a count") > 0
+    }
+}
+
+fn endpoint(port: u16) -> Endpoint {
+    Endpoint { url: format!("http://127.0.0.1:{port}"), ca: None, auth: None }
+}
+
+fn no_secrets() -> Secrets {
+    Secrets::new(Path::new("/nowhere"))
+}
+
+/// A log, and what delivers it.
+struct Source {
+    log: Arc<EmbeddedLog>,
+    boot: Uuid,
+    story: Story,
+    producer: Arc<Producer>,
+    runtime: Runtime,
+    dir: TempDir,
+}
+
+impl Source {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let log = open(&dir.path().join("log"));
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        let numbering = Numbering {
+            log: Arc::clone(&log) as Arc<dyn Log>,
+            clock: Arc::new(SystemClock::new()),
+            id: "custody".to_owned(),
+            kind: ProducerKind::Log,
+            previous: None,
+            program: "bench".to_owned(),
+        };
+        let nothing = Vec::<Draft<producer::Started>>::new();
+        let producer = runtime.block_on(Producer::start(numbering, nothing)).expect("a producer");
+        Self { log, boot: Uuid::new_v4(), story: Story::new(), producer: Arc::new(producer), runtime, dir }
+    }
+
+    fn fill_to(&mut self, size: u64) {
+        let before = self.log.size();
+        fill(&*self.log, self.boot, before, &mut self.story, size - before);
+    }
+
+    /// Will deliver everything from the log's first event, once it is released; ends with the value.
+    fn deliver<S: Sink>(&self, sink: S) -> Delivering<S> {
+        let delivery = Delivery::open(Parts {
+            name: "bench".to_owned(),
+            sink: Arc::new(sink),
+            log: Arc::clone(&self.log) as Arc<dyn Log>,
+            producer: Arc::clone(&self.producer),
+            filter: Filter::default(),
+            redaction: Redaction::default(),
+            directory: self.dir.path().join(Uuid::new_v4().to_string()),
+            stall: Duration::from_secs(3_600),
+        });
+        let delivery = delivery.expect("a new position");
+        let (control, inbox) = delivery.control(true);
+        let (stop, stopping) = watch::channel(false);
+        self.runtime.spawn(delivery.run(inbox, stopping));
+        Delivering { control, _stop: stop }
+    }
+}
+
+struct Delivering<S: Sink> {
+    control: Control<S>,
+    _stop: watch::Sender<bool>,
+}
+
+impl<S: Sink> Delivering<S> {
+    /// How long it takes to deliver all of it.
+    fn took(&self, index: u64) -> Duration {
+        let begun = Instant::now();
+        self.control.pause(false);
+        self.wait_for(index, || ());
+        begun.elapsed()
+    }
+
+    fn wait_for(&self, index: u64, mut meanwhile: impl FnMut()) {
+        while self.control.health().numbers().next < index {
+            meanwhile();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Beside the same requests, byte for byte, over as many connections, from a loop that does nothing else. Then with events
+/// that the store might have already, as a new sink of an old log finds it, and asks.
+fn throughput<S: Store>() -> Vec<Row> {
+    let (mut new, mut in_doubt) = (Vec::new(), Vec::new());
+    let requests = {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = S::start(dir.path());
+        let proxy = Flaky::http(store.port());
+        proxy.only(S::STORES);
+        proxy.keep();
+        delivered(store.sink(proxy.port), Filled::Later);
+        proxy.kept()
+    };
+    for _ in 0..ROUNDS {
+        let ours = on_a_new_one::<S>(|_, sink| delivered(sink, Filled::Later));
+        let bare =
+            on_a_new_one::<S>(|store, sink| Flaky::again(&requests, sink.limits().in_flight, store.port()));
+        let asked = on_a_new_one::<S>(|_, sink| delivered(sink, Filled::Before));
+        let rate = |took: Duration| EVENTS as f64 / took.as_secs_f64();
+        new.push((rate(ours), rate(bare)));
+        in_doubt.push((rate(asked), rate(ours)));
+    }
+    let row = |name: &str, pairs, beside, aim| Row {
+        name: format!("{}, {name}", S::NAME),
+        pairs,
+        beside,
+        more_is_better: true,
+        aim,
+    };
+    vec![
+        row("events/s", new, "the same requests from a bare loop", Some(0.9)),
+        row("events/s of an old log", in_doubt, "events that can't be there yet", None),
+    ]
+}
+
+/// Whether the log is there before the sink.
+enum Filled {
+    Before,
+    Later,
+}
+
+/// How long it takes to deliver a log.
+fn delivered<S: Sink>(sink: S, filled: Filled) -> Duration {
+    let mut source = Source::new();
+    if let Filled::Before = filled {
+        source.fill_to(EVENTS);
+    }
+    let delivering = source.deliver(sink);
+    source.fill_to(EVENTS);
+    delivering.took(EVENTS)
+}
+
+/// With a store that is empty but for what the sink makes ready before.
+fn on_a_new_one<S: Store>(measured: impl FnOnce(&S, S::Sink) -> Duration) -> Duration {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = S::start(dir.path());
+    let sink = store.sink(store.port());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(sink.prepare()).expect("a store that is ready");
+    measured(&store, sink)
+}
+
+/// The shipper that many have today: rsyslog with omelasticsearch, fed with the same events as syslog over TCP.
+fn beside_rsyslog() -> Row {
+    let frames: Vec<u8> = Story::new()
+        .take(EVENTS as usize)
+        .flat_map(|(_, bytes)| {
+            let head = b"<86>1 2026-01-01T00:00:00Z web-1 custody - - - ";
+            let length = format!("{} ", head.len() + bytes.len());
+            [length.as_bytes(), head, &bytes].concat()
+        })
+        .collect();
+    let mut pairs = Vec::new();
+    for _ in 0..ROUNDS {
+        let ours = on_a_new_one::<OpenSearchStore>(|_, sink| delivered(sink, Filled::Later));
+        pairs.push((EVENTS as f64 / ours.as_secs_f64(), EVENTS as f64 / shipped(&frames).as_secs_f64()));
+    }
+    Row {
+        name: "OpenSearch 3, events/s".to_owned(),
+        pairs,
+        beside: "rsyslog with omelasticsearch",
+        more_is_better: true,
+        aim: None,
+    }
+}
+
+fn shipped(frames: &[u8]) -> Duration {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = OpenSearchStore::start(&dir.path().join("node"));
+    let document = "template(name=\"document\" type=\"list\" option.jsonf=\"on\") {\
+                    property(outname=\"message\" name=\"msg\" format=\"jsonf\") }";
+    let action = format!(
+        "module(load=\"omelasticsearch\")\naction(type=\"omelasticsearch\" server=\"127.0.0.1\" serverport=\"{}\" \
+         searchIndex=\"shipped\" searchType=\"\" bulkmode=\"on\" template=\"document\" \
+         queue.type=\"LinkedList\" queue.size=\"100000\" queue.dequeuebatchsize=\"1000\" queue.workerthreads=\"2\")",
+        store.port()
+    );
+    let mut rsyslog = Rsyslog::tcp(&dir.path().join("rsyslog"), &[document, &action]);
+    rsyslog.start();
+    let begun = Instant::now();
+    let mut stream = TcpStream::connect(rsyslog.service.address()).expect("it listens");
+    stream.write_all(frames).expect("it takes them");
+    let there = || store.0.ask("HEAD", "shipped", "").is_ok_and(|answer| answer.status == 200);
+    while !there() || store.0.count("shipped") < EVENTS {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    begun.elapsed()
+}
+
+/// From the append to the moment when a query finds it, while events come at a steady rate: the longest that an event
+/// took of those that were looked for one after the other. Beside what is aimed at.
+fn soon<S: Store>(aim: f64) -> Row {
+    let source = Source::new();
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = S::start(dir.path());
+    let delivering = source.deliver(store.sink(store.port()));
+    delivering.control.pause(false);
+    let mut all = Vec::new();
+    std::thread::scope(|scope| {
+        let appending = scope.spawn(|| {
+            let begun = Instant::now();
+            let mut done = 0;
+            while begun.elapsed() < LASTS {
+                let due = (begun.elapsed().as_secs_f64() * RATE as f64) as u64;
+                let batch: Vec<_> = (done..due)
+                    .map(|size| Draft::new(Actor::system("bench"), log::Sealed { size }))
+                    .collect();
+                if !batch.is_empty() {
+                    drop(source.runtime.block_on(source.producer.append(batch)).expect("appended"));
+                    done = due;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        // The first ones also wait for what is made ready once.
+        delivering.wait_for(RATE, || ());
+        while !appending.is_finished() {
+            let (newest, begun) = (source.log.size() - 1, Instant::now());
+            while !store.shows(newest) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            all.push(begun.elapsed().as_secs_f64());
+        }
+    });
+    println!("{}: found after {:.3} s (middle), {} looked for", S::NAME, median(all.clone()), all.len());
+    Row {
+        name: format!("{}, longest until it is found, s", S::NAME),
+        pairs: vec![(all.into_iter().fold(0.0, f64::max), aim)],
+        beside: "the goal, at 2,000 events/s",
+        more_is_better: false,
+        aim: Some(1.0),
+    }
+}
+
+/// Memory while a destination is away and the log grows, and while it catches up, beside the same with a shorter backlog.
+fn backlog() -> Row {
+    let large = std::env::var_os("CUSTODY_BENCH_LARGE").map_or(BACKLOG, |_| BACKLOG_LARGE);
+    let mut source = Source::new();
+    let dir = tempfile::tempdir().expect("a folder");
+    let loki = LokiStore::start(dir.path());
+    let proxy = Flaky::http(loki.port());
+    proxy.only(LokiStore::STORES);
+    let mut peaks = Vec::new();
+    for backlog in [BACKLOG_SMALL, large] {
+        proxy.set(Fault::Refuse);
+        let delivering = source.deliver(loki.sink(proxy.port));
+        delivering.control.pause(false);
+        source.fill_to(backlog);
+        let mut peak = anonymous_mib();
+        // All that it sends is taken, and thrown away.
+        proxy.set(Fault::Answer(204, None));
+        delivering.wait_for(backlog, || peak = peak.max(anonymous_mib()));
+        peaks.push(peak);
+    }
+    Row {
+        name: format!("memory with {large} events to deliver, MiB"),
+        pairs: vec![(peaks[1], peaks[0])],
+        beside: "with a hundred thousand",
+        more_is_better: false,
+        aim: Some(0.9),
+    }
+}

@@ -1,0 +1,167 @@
+//! A store under siege: a real custodyd delivers a long log of all kinds of events and goes on having sessions, while both
+//! are killed, connections break, answers come late, wrong or never, and the store's disk fills up. Afterwards
+//! `custody sinks verify` proves that all of it is there, and the store itself counts as many as the log has.
+//!
+//! `CUSTODY_SINK_EVENTS` says how long the log is; `make soak` asks for 100,000. `CUSTODY_SEED` takes a seed that was printed.
+
+use custody_core::clock::SystemClock;
+use custody_core::event::{Event, TYPES};
+use custody_core::log::embedded::{EmbeddedLog, Options};
+use custody_core::log::{Log, ProducerKey, Record};
+use custody_tests::events;
+use custody_tests::random::Random;
+use custody_tests::servers::World;
+use custody_tests::servers::custodyd::layout;
+use custody_tests::servers::flaky::{Fault, Flaky};
+use custody_tests::story::Story;
+use custody_tests::volume::{Journal, Volume};
+use custody_tests::wait::until_true;
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Events of the log before it begins.
+const EVENTS: u64 = 8_000;
+/// Times that something fails.
+const ROUNDS: u64 = 12;
+/// How long the delivery may take from one round to the next, and to its end.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// What each answer is late by, so that what fails does so in the middle of something.
+const LATE: Duration = Duration::from_millis(30);
+
+/// A store that can be besieged.
+pub trait Store {
+    /// The table of custodyd's configuration that sends to it by way of a port of loopback.
+    fn table(&self, port: u16) -> String;
+    /// Something between it and custodyd.
+    fn proxy(&self) -> Flaky;
+    /// SIGKILL.
+    fn kill(&mut self);
+    /// From what is on its disk.
+    fn start(&mut self);
+    /// What its operator does once there is room on the disk again.
+    fn relieve(&mut self);
+    /// What it does by itself with time: a rollover, a flush.
+    fn age(&self);
+    /// How many of the log's events it has by its own count, repeats counted.
+    fn count(&self) -> u64;
+}
+
+/// Its data is on a small disk of its own. `make` gets the disk's folder.
+pub fn besiege<S: Store>(make: impl FnOnce(&Path) -> S) {
+    let seed = std::env::var("CUSTODY_SEED")
+        .map_or_else(|_| Uuid::new_v4().as_u128() as u64, |seed| seed.parse().unwrap());
+    let length = std::env::var("CUSTODY_SINK_EVENTS").map_or(EVENTS, |events| events.parse().unwrap());
+    println!("CUSTODY_SEED={seed} CUSTODY_SINK_EVENTS={length}");
+    let mut random = Random(seed);
+    let volume = Volume::new(1_024, 1_100, Journal::With);
+    let mut store = make(&volume.disk());
+    store.start();
+    let proxy = store.proxy();
+    let mut world = World::start();
+    world.custodyd.stop();
+    fill(&world, length);
+    world
+        .custodyd
+        .configure(&format!("[[sink]]\nname = \"store\"\nstall_seconds = 1\n{}", store.table(proxy.port)));
+    proxy.set(Fault::Delay(LATE));
+    world.custodyd.start();
+    let share = length / ROUNDS;
+    for round in 0..ROUNDS {
+        println!("round {round}: {} events are confirmed", next(&world));
+        let place = round * share + random.below(share);
+        until_true("the delivery gets to where the next thing fails", PATIENCE, || next(&world) >= place);
+        match round % 4 {
+            0 => {
+                world.custodyd.kill_now();
+                proxy.next(3, Fault::Swallow);
+                world.custodyd.start();
+            }
+            1 => {
+                store.kill();
+                // Told at the soonest after a second.
+                world.event("type=sink.stalled", "the outage is told", |_| true);
+                store.start();
+            }
+            2 => proxy.next(4, Fault::Cut),
+            _ => {
+                let full = volume.fill();
+                // Sessions don't notice.
+                world.ssh(&[], "echo while the store is full", b"").ok();
+                std::thread::sleep(Duration::from_secs(1));
+                drop(full);
+                store.relieve();
+                world.custodyd.kill_now();
+                world.custodyd.start();
+            }
+        }
+        store.age();
+        world.ssh(&[], "echo during the siege", b"").ok();
+    }
+    proxy.set(Fault::Pass);
+    proven(&mut world);
+    store.age();
+    // What the log tells of the proof itself is on its way.
+    until_true("the store counts what the log has", PATIENCE, || store.count() == size(&world));
+    proven(&mut world);
+}
+
+/// Appends a long log to the daemon's own, offline.
+pub fn fill(world: &World, events: u64) {
+    let signer = layout::log_signer(&world.custodyd.data(), "custody.test/log");
+    let options = Options::new(Arc::new(signer), Arc::new(SystemClock::new()));
+    let log = EmbeddedLog::open(&world.custodyd.data().join("log"), options).unwrap();
+    let boot = Uuid::now_v7();
+    // All that are logged, in all forms, but for those that would change who may do what here.
+    let strange: Vec<_> =
+        events::every().into_iter().filter_map(|bytes| Some((tag(&bytes)?, bytes.into()))).collect();
+    let mixed =
+        Story::new().zip(strange.iter().cloned().cycle()).flat_map(|(plain, strange)| [plain, strange]);
+    let mut records = (0..events).zip(mixed).map(|(seq, (tag, bytes))| Record {
+        producer: ProducerKey { id: "besieger".to_owned(), boot, seq },
+        tag,
+        bytes,
+    });
+    loop {
+        let batch: Vec<_> = records.by_ref().take(500).collect();
+        if batch.is_empty() {
+            break;
+        }
+        drop(log.submit(batch).unwrap().wait_blocking().unwrap());
+    }
+    log.close();
+}
+
+/// The family's tag; `None` for what nobody but the log itself may say.
+fn tag(bytes: &[u8]) -> Option<u8> {
+    let event = Event::parse(bytes).ok()?;
+    let info = TYPES.iter().find(|info| info.name == event.kind)?;
+    let harmless = ["login", "certificate", "session", "command", "decision", "recording"];
+    harmless.contains(&info.name.split('.').next().unwrap_or_default()).then(|| info.family.tag())
+}
+
+fn sink(world: &World) -> Value {
+    let sinks: Value = serde_json::from_str(&world.admin.custody(&["sinks", "ls", "--json"]).text()).unwrap();
+    sinks[0].clone()
+}
+
+/// The first event that isn't confirmed.
+fn next(world: &World) -> u64 {
+    sink(world)["next"].as_u64().unwrap()
+}
+
+/// The log's length once nothing is on its way any more.
+fn size(world: &World) -> u64 {
+    until_true("all is delivered", PATIENCE, || sink(world)["lag_events"] == 0);
+    next(world)
+}
+
+fn proven(world: &mut World) {
+    size(world);
+    let said = world.admin.try_custody(&["sinks", "verify", "store", "--json"], b"");
+    assert_eq!(said.code, 0, "{}{}", said.err, said.text());
+    let report: Value = serde_json::from_str(&said.text()).unwrap();
+    assert_eq!((&report["proven"], &report["rejected"]), (&report["expected"], &0.into()), "{report}");
+}
