@@ -6,6 +6,8 @@ mod generated;
 mod mapping_files;
 #[path = "mappings.rs"]
 mod mappings;
+#[path = "picture_files.rs"]
+mod picture_files;
 #[path = "sigma.rs"]
 mod sigma;
 #[path = "tree.rs"]
