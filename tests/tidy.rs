@@ -1,5 +1,7 @@
 //! What a machine can check about the tree itself: no server is started.
 
+#[path = "compose.rs"]
+mod compose;
 #[path = "generated.rs"]
 mod generated;
 #[path = "mapping_files.rs"]

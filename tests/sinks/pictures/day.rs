@@ -14,7 +14,7 @@ use custody_tests::servers::sshd::{keygen, path};
 use custody_tests::servers::witness::Witness;
 use custody_tests::servers::world::{HostProof, OPERATOR_PASSWORD};
 use custody_tests::servers::{Loki, Sshd, World};
-use custody_tests::wait::{DEADLINE, until, until_true};
+use custody_tests::wait::{DEADLINE, until_true};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -244,10 +244,10 @@ fn settled(world: &World) -> (Vec<Entry>, u64) {
     let last: Value = serde_json::from_str(&entries.last().unwrap().line).unwrap();
     let last: Timestamp = last["appended"].as_str().unwrap().parse().unwrap();
     let size = entries.last().unwrap().index + 1;
-    until("both stores have them", DEADLINE * 2, || {
+    until_true("both stores have them", DEADLINE * 2, || {
         let sinks = world.admin.request("/v1/sinks", &[]).json();
-        let behind = |sink: &&Value| sink["name"] != "second" && sink["next"].as_u64().unwrap() < size;
-        sinks.as_array().unwrap().iter().find(behind).is_none().then_some(())
+        let behind = |sink: &Value| sink["name"] != "second" && sink["next"].as_u64().unwrap() < size;
+        !sinks.as_array().unwrap().iter().any(behind)
     });
     (entries, last.nanos())
 }

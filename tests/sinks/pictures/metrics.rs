@@ -4,7 +4,7 @@ use super::day::Day;
 use custody_tests::golang;
 use custody_tests::pictures::{alerts, dashboards, substituted};
 use custody_tests::process::run;
-use custody_tests::wait::DEADLINE;
+use custody_tests::wait::{DEADLINE, until};
 use serde_json::{Value, json};
 
 /// What is wrong with them.
@@ -13,7 +13,10 @@ pub fn wrong(day: &Day) -> Vec<String> {
     let before = scrape();
     // Something happens between two scrapes.
     day.world.ssh(&[], "true", b"").ok();
-    let after = scrape();
+    let after = until("only the session that stays is live", DEADLINE, || {
+        let text = scrape();
+        text.contains("\ncustody_sessions_live 1\n").then_some(text)
+    });
     let panels: Vec<(String, String)> = dashboards("prometheus")
         .iter()
         .flat_map(|dashboard| dashboard.queries())
