@@ -2,7 +2,7 @@
 # What the demo's scripts share: where things lie, how a process of ours is known, how one waits.
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-demo=$top/.demo
+demo=${CUSTODY_DEMO:-$top/.demo}
 data=$demo/data
 programs=${CARGO_TARGET_DIR:-$top/target}/debug
 custodyd=$programs/custodyd
@@ -10,6 +10,8 @@ custody=$programs/custody
 config=$demo/config.toml
 # Where the data directory keeps the CA of the API's server certificate.
 server_ca=$data/ca/x509-server-ca.pem
+# shellcheck source=demo/stores.sh
+source "$top/demo/stores.sh"
 
 say() { printf '%s\n' "$*"; }
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
@@ -110,6 +112,8 @@ stop_all() {
   end custodyd
   end web-1
   end db-1
+  # After custodyd, which delivers to them.
+  for name in loki opensearch kafka; do end "$name" 60; done
 }
 
 # These three look at start_custodyd's variables.
@@ -150,7 +154,7 @@ ssh_as() {
 
 # write_env: what a detached demo tells those who use it.
 write_env() {
-  local log_key api_port ssh_port
+  local log_key restart api_port ssh_port loki_port opensearch_port kafka_port
   # shellcheck source=/dev/null
   source "$demo/ports"
   log_key=$(curl --silent --fail --cacert "$server_ca" "https://127.0.0.1:$api_port/v1/authorities" |
@@ -158,6 +162,8 @@ write_env() {
   # alice's, for whom the nodes' bare names do as well.
   sed 's/^Match originalhost \*\.custody$/Match originalhost *.custody,web-1,db-1/' "$demo/alice/ssh_config" >"$demo/ssh_config"
   [[ -n $log_key ]] || fail "the API doesn't tell the log's key"
+  printf -v restart %q "$top/demo/restart.sh"
+  [[ -z ${CUSTODY_DEMO:-} ]] || printf -v restart 'CUSTODY_DEMO=%q %s' "$demo" "$restart"
   {
     printf 'CUSTODY_SSH=%q\n' "127.0.0.1:$ssh_port"
     printf 'CUSTODY_SSH_CONFIG=%q\n' "$demo/ssh_config"
@@ -172,7 +178,8 @@ write_env() {
     printf 'CUSTODY_LOG_KEY=%q\n' "$log_key"
     printf 'CUSTODY_DATA=%q\n' "$data"
     printf 'CUSTODY_PID=%q\n' "$(ours custodyd)"
-    printf 'CUSTODY_RESTART=%q\n' "$top/demo/restart.sh"
+    printf 'CUSTODY_RESTART=%q\n' "$restart"
+    stores_env
   } >"$demo/env.new"
   mv "$demo/env.new" "$demo/env"
 }

@@ -1,17 +1,24 @@
 #!/usr/bin/env bash
 # A session from login to replay: custodyd, two stock sshd, two people, one policy that denies. Ctrl-C ends all of it;
-# DETACH=1 returns once all is up and has written .demo/env; CUSTODY_BUILT=1 takes the programs as they are.
+# DETACH=1 returns once all is up and has written .demo/env; CUSTODY_BUILT=1 takes the programs as they are;
+# SINKS=loki,opensearch,kafka delivers the log there too, to servers that it starts; CUSTODY_DEMO is the demo's folder.
 set -euo pipefail
 # shellcheck source=demo/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 detach=${DETACH:-}
+read_stores
 "$top/setup/install.sh" --programs
+((${#stores[@]} == 0)) || with_progress "Fetching and building ${stores[*]} (some minutes the first time)" \
+  "$top/setup/install.sh" --servers "${stores[@]}"
 if [[ -z ${CUSTODY_BUILT:-} ]]; then
   step "Building (the first time takes some minutes)"
   (cd "$top" && cargo build --workspace --bins --quiet)
 fi
 
+if [[ -n ${CUSTODY_DEMO:-} && -e $demo && ! -e $demo/config.toml && -n $(ls -A "$demo") ]]; then
+  fail "CUSTODY_DEMO=$demo holds something else than a demo, and would be emptied"
+fi
 stop_all
 rm -rf "$demo"
 mkdir -p "$demo"
@@ -26,12 +33,17 @@ trap 'exit 130' INT TERM
 
 password() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
 
+if ((${#stores[@]})); then
+  step "Stores for what the log delivers"
+  start_stores
+fi
+
 step "custodyd: keys, the log's first events, an administrator"
 free_port && api_port=$REPLY
 free_port && ssh_port=$REPLY
 free_port && web_port=$REPLY
 free_port && db_port=$REPLY
-printf 'api_port=%s\nssh_port=%s\n' "$api_port" "$ssh_port" >"$demo/ports"
+printf 'api_port=%s\nssh_port=%s\n' "$api_port" "$ssh_port" >>"$demo/ports"
 cat >"$config" <<C
 data = "$data"
 name = "custody"
@@ -49,6 +61,7 @@ names = ["127.0.0.1"]
 [recording]
 exec_bytes_max = 1048576
 C
+sink_settings >>"$config"
 (umask 077 && password >"$demo/alice.password" && password >"$demo/bob.password")
 # A pipe, not the file itself: the programs read one line that ends.
 line_of() { printf '%s\n' "$(<"$1")"; }
@@ -124,6 +137,11 @@ as alice events search --user bob --limit 40
 step "The proof"
 as alice verify "$data"
 
+if ((${#stores[@]})); then
+  step "The same in the stores"
+  show_stores
+fi
+
 write_env
 if [[ -n $detach ]]; then
   trap - EXIT INT TERM
@@ -132,14 +150,15 @@ if [[ -n $detach ]]; then
   exit 0
 fi
 
-step "Everything runs. Four commands to try:"
+step "Everything runs. Commands to try:"
 cat <<C
   ssh -F $demo/alice/ssh_config root@web-1.custody
   CUSTODY_HOME=$demo/alice $custody sessions                    # then: play ID
   CUSTODY_HOME=$demo/alice $custody events tail
   CUSTODY_HOME=$demo/alice $custody lock --user bob --reason "incident 4711"
-Ctrl-C ends all of it.
 C
+((${#stores[@]} == 0)) || say "  CUSTODY_HOME=$demo/alice $custody sinks ls                      # then: pause, release, replay, verify"
+say "Ctrl-C ends all of it."
 wait_for_end() { while ours custodyd >/dev/null; do sleep 1; done; }
 wait_for_end
 fail "custodyd has ended by itself; see $demo/custodyd.log"

@@ -4,9 +4,11 @@
 #
 #   setup/install.sh                  everything
 #   setup/install.sh --programs       only what the demo needs
+#   setup/install.sh --servers NAME…  that, and servers that the demo delivers to: loki, opensearch, kafka
 #   setup/install.sh --packages       only Debian's packages; the rest takes minutes the first time (setup/beside.sh)
 #   setup/install.sh --print-python   prints where the Python environment lies, and does nothing else
 #   setup/install.sh --print-go       prints where the Go tools lie, and does nothing else
+#   setup/install.sh --print-readers  prints where lie the programs that read our pictures and alerts, and does nothing else
 #   setup/install.sh --print-npm      prints where the npm packages lie, and does nothing else
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -32,6 +34,11 @@ verify=$here/../docs/verify/go
 cached go "$proof"/go.{mod,sum} "$proof"/{,*/}*.go "$verify"/go.{mod,sum} "$verify"/*.go
 go_tools=$REPLY
 
+# Prometheus' engine on our metrics and alerts, Compose's parser on our compose.yaml.
+readers=$here/../tests/readers
+cached readers "$readers"/go.{mod,sum} "$readers"/*/*.go
+reader_programs=$REPLY
+
 cached npm "$here"/npm/package.json "$here"/npm/package-lock.json
 npm_packages=$REPLY
 
@@ -48,7 +55,26 @@ case ${1:-} in
     printf '%s\n' "$go_tools"
     exit 0
     ;;
+  --print-readers)
+    printf '%s\n' "$reader_programs"
+    exit 0
+    ;;
 esac
+
+# Which servers of others are wanted, by the folders of setup/java.
+servers=(kafka opensearch-2 opensearch-3 elasticsearch)
+if [[ ${1:-} == --servers ]]; then
+  servers=()
+  for name in "${@:2}"; do
+    case $name in
+      loki) ;;
+      # The one that runs on the JDK that Debian 12 has.
+      opensearch) servers+=(opensearch-2) ;;
+      kafka) servers+=(kafka) ;;
+      *) fail "there is no server $name to deliver to: there are loki, opensearch and kafka" ;;
+    esac
+  done
+fi
 
 command -v cargo >/dev/null || fail "cargo is not there: install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$here/../Cargo.toml") or later and put it on PATH"
 command -v cc >/dev/null || need_cc=1
@@ -64,7 +90,10 @@ for program in "${!package[@]}"; do
 done
 [[ -z ${need_cc:-} ]] || missing+=(build-essential)
 command -v cmake >/dev/null || missing+=(cmake)
-if [[ ${1:-} != --programs ]]; then
+if [[ ${1:-} == --servers ]]; then
+  ((${#servers[@]} == 0)) || command -v mvn >/dev/null || missing+=(maven)
+  [[ " ${servers[*]} " != *" kafka "* ]] || command -v kcat >/dev/null || missing+=(kcat)
+elif [[ ${1:-} != --programs ]]; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   for program in mvn:maven kcat:kcat dockerd:docker.io debootstrap:debootstrap rsyslogd:rsyslog nginx:nginx-light; do
     command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
@@ -73,13 +102,15 @@ if [[ ${1:-} != --programs ]]; then
     compgen -G "/usr/lib/*/rsyslog/${module%:*}.so" >/dev/null || missing+=("rsyslog-${module#*:}")
   done
   compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1" >/dev/null || missing+=(libfaketime)
-  for server in "${!jdk_of[@]}"; do
+  command -v node >/dev/null || missing+=(nodejs)
+  command -v npm >/dev/null || missing+=(npm)
+fi
+if [[ ${1:-} != --programs ]]; then
+  for server in "${servers[@]}"; do
     jdk_for "$server" && continue
     # What isn't Debian's either is said when that server is fetched.
     if jdk_package "$server"; then missing+=("$REPLY"); fi
   done
-  command -v node >/dev/null || missing+=(nodejs)
-  command -v npm >/dev/null || missing+=(npm)
 fi
 if ((${#missing[@]})); then
   command -v apt-get >/dev/null || fail "not there, and no apt-get to install it: ${missing[*]}"
@@ -104,6 +135,11 @@ if ((${#missing[@]})); then
 fi
 
 [[ ${1:-} != --programs && ${1:-} != --packages ]] || exit 0
+if [[ ${1:-} == --servers ]]; then
+  ((${#servers[@]} == 0)) || "$here/java/install.sh" "${servers[@]}"
+  [[ " ${*:2} " != *" loki "* ]] || "$here/loki/install.sh"
+  exit 0
+fi
 
 if [[ ! -e $environment/complete ]]; then
   printf 'setup: making the Python environment %s\n' "$environment" >&2
@@ -123,6 +159,13 @@ build_go_tools() {
   (cd "$verify" && CGO_ENABLED=0 go build -o "$1/" .)
 }
 make_once "$go_tools" build_go_tools
+
+build_readers() {
+  (cd "$readers" && CGO_ENABLED=0 go build -trimpath -o "$1/" ./...)
+  # Its package is called cmd.
+  (cd "$readers" && CGO_ENABLED=0 go build -trimpath -o "$1/compose" github.com/compose-spec/compose-go/v2/cmd)
+}
+make_once "$reader_programs" build_readers
 
 install_npm_packages() {
   cp "$here"/npm/package.json "$here"/npm/package-lock.json "$1/"

@@ -1,6 +1,8 @@
 //! Events for tests of what reads events: every type in many ways, and as nobody should write them.
 
+use custody_core::clock::Nanos;
 use custody_core::event::{TYPES, Timestamp};
+use custody_core::log::Entry;
 use custody_core::log::tree::leaf_hash;
 use custody_core::mapping::Logged;
 use serde_json::{Value, json};
@@ -109,4 +111,37 @@ fn places_in(value: &Value, at: &str, places: &mut Vec<String>) {
 pub fn logged(bytes: &[u8]) -> Logged<'_> {
     let appended = Timestamp::from_nanos(1_764_028_801_000_000_007);
     Logged { origin: "custody.example.com/log", index: 41, appended, leaf: leaf_hash(bytes), bytes }
+}
+
+/// An entry that says only what matters, as the test events of detection rules and alerts do: the example of its type, with
+/// what is said in its place, appended `seconds` (as it says itself) after the start.
+///
+/// # Panics
+/// When there is no such type.
+#[must_use]
+pub fn entry(index: u64, start_seconds: u64, said: &Value) -> Entry {
+    let kind = said["type"].as_str().expect("it says its type");
+    let info =
+        TYPES.iter().find(|info| info.name == kind).unwrap_or_else(|| panic!("there is no type {kind}"));
+    let mut event: Value = serde_json::from_slice(&(info.example)().expect("an example")).expect("an event");
+    let mut said = said.clone();
+    let seconds = said.as_object_mut().and_then(|said| said.remove("seconds")).and_then(|s| s.as_u64());
+    put_over(&mut event, said);
+    Entry {
+        index,
+        appended: Nanos((start_seconds + seconds.unwrap_or(0)) * 1_000_000_000),
+        tag: info.family.tag(),
+        bytes: serde_json::to_vec(&event).expect("bytes").into(),
+    }
+}
+
+fn put_over(event: &mut Value, said: Value) {
+    match (event, said) {
+        (Value::Object(event), Value::Object(said)) => {
+            for (key, value) in said {
+                put_over(event.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (event, said) => *event = said,
+    }
 }

@@ -5,7 +5,7 @@ use custody_tests::servers::docker::Docker;
 use custody_tests::servers::setup;
 use custody_tests::servers::sshd::path;
 use custody_tests::servers::world::{ADMIN_PASSWORD, OPERATOR_PASSWORD, OPERATORS};
-use custody_tests::servers::{Host, Sshd};
+use custody_tests::servers::{Host, Loki, Sshd};
 use custody_tests::wait::{self, DEADLINE};
 use custody_tests::{program, root};
 use std::path::Path;
@@ -28,14 +28,17 @@ fn build(docker: &Docker, dir: &Path) {
     docker.run(&[&build[..], &[path(&dockerfile), path(&programs)]].concat(), b"");
 }
 
-/// The configuration that compose.yaml mounts, with free ports of loopback in place of its own.
-fn configuration(api: u16, ssh: u16) -> String {
+/// The configuration that compose.yaml mounts, with free ports of loopback in place of its own, and with a Loki that is there
+/// and an OpenSearch that isn't.
+fn configuration(api: u16, ssh: u16, loki: &str) -> String {
     let mut text = std::fs::read_to_string(root().join("docker/custody.toml")).unwrap();
     for (its, ours) in [
         ("0.0.0.0:3080", format!("127.0.0.1:{api}")),
         ("0.0.0.0:3022", format!("127.0.0.1:{ssh}")),
         ("127.0.0.1:3022", format!("127.0.0.1:{ssh}")),
         ("172.31.77.2", "127.0.0.1".to_owned()),
+        ("http://loki:3100", loki.to_owned()),
+        ("http://opensearch:9200", format!("http://127.0.0.1:{}", free_port())),
     ] {
         assert!(text.contains(its), "docker/custody.toml names {its}");
         text = text.replace(its, &ours);
@@ -53,9 +56,11 @@ fn the_image_runs_the_demos_session() {
     let user = docker.run(&["inspect", "--format", "{{.Config.User}}", "custody"], b"").text();
     assert_eq!(user.trim(), "custody", "not root");
 
+    let mut loki = Loki::prepare(&dir.path().join("loki"), &[]);
+    loki.start();
     let (api, ssh) = (free_port(), free_port());
     let config = dir.path().join("custody.toml");
-    std::fs::write(&config, configuration(api, ssh)).unwrap();
+    std::fs::write(&config, configuration(api, ssh, &loki.url())).unwrap();
     let mount = format!("{}:/etc/custody/custody.toml:ro", path(&config));
     let daemon = ["--network", "host", "--volume", "custody:/var/lib/custody", "--volume", &mount];
     let init = ["custody", "init", "--config", "/etc/custody/custody.toml", "--admin", "alice"];
@@ -73,6 +78,10 @@ fn the_image_runs_the_demos_session() {
         curl.args(["--silent", "--fail", "--cacert", path(&ca), &format!("{url}/healthz")]);
         run(&mut curl, b"", DEADLINE).code == 0
     });
+
+    // As compose.yaml finds out whether it is healthy.
+    let listens = format!("exec 3<>/dev/tcp/127.0.0.1/{api}");
+    docker.run(&["exec", "custodyd", "bash", "-c", &listens], b"");
 
     // The client of the same image, whose homes are folders of this machine.
     let here = path(dir.path());
@@ -140,6 +149,14 @@ fn the_image_runs_the_demos_session() {
 
     let events = client("alice", &["events", "search", "--user", "bob", "--limit", "40"], "");
     assert!(events.contains("command.requested"), "{events}");
+    // One store has all of it, and the other's absence is told.
+    let said = client("alice", &["sinks", "verify", "loki"], "");
+    assert!(said.contains("proven"), "{said}");
+    let said = client("alice", &["sinks", "ls"], "");
+    assert!(
+        said.lines().any(|line| line.trim_start().starts_with("opensearch") && line.contains("TROUBLE")),
+        "{said}"
+    );
     // The image is its own verifier: the same volume, read by another container when the daemon is gone.
     docker.run(&["stop", "--time", "30", "custodyd"], b"");
     let code = docker.run(&["inspect", "--format", "{{.State.ExitCode}}", "custodyd"], b"").text();

@@ -2,6 +2,7 @@
 
 pub mod campaign;
 pub mod events;
+pub mod pictures;
 pub mod process;
 pub mod random;
 pub mod servers;

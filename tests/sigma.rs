@@ -1,10 +1,7 @@
 //! Each Sigma rule on events that it is for and on events that it isn't for, run by Sigma's own tools.
 
-use custody_core::clock::Nanos;
-use custody_core::event::TYPES;
-use custody_core::log::Entry;
 use custody_core::mapping::{Logged, ecs};
-use custody_tests::{python, root};
+use custody_tests::{events, python, root};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -60,31 +57,8 @@ fn rules() -> Vec<(PathBuf, Value)> {
     found.iter().map(cases).collect()
 }
 
-/// The ECS document of a test event: the example of its type with what the test says in its place.
+/// The ECS document of a test event.
 fn document(index: usize, said: &Value) -> Value {
-    let kind = said["type"].as_str().unwrap();
-    let info =
-        TYPES.iter().find(|info| info.name == kind).unwrap_or_else(|| panic!("there is no type {kind}"));
-    let mut event: Value = serde_json::from_slice(&(info.example)().unwrap()).unwrap();
-    let mut said = said.clone();
-    let seconds = said.as_object_mut().unwrap().remove("seconds").and_then(|s| s.as_u64()).unwrap_or(0);
-    put_over(&mut event, said);
-    let entry = Entry {
-        index: index as u64,
-        appended: Nanos((START_SECONDS + seconds) * 1_000_000_000),
-        tag: info.family.tag(),
-        bytes: serde_json::to_vec(&event).unwrap().into(),
-    };
+    let entry = events::entry(index as u64, START_SECONDS, said);
     serde_json::from_slice(&ecs::document(&Logged::new("custody.example.com/log", &entry))).unwrap()
-}
-
-fn put_over(event: &mut Value, said: Value) {
-    match (event, said) {
-        (Value::Object(event), Value::Object(said)) => {
-            for (key, value) in said {
-                put_over(event.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (event, said) => *event = said,
-    }
 }

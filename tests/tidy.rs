@@ -1,11 +1,15 @@
 //! What a machine can check about the tree itself: no server is started.
 
+#[path = "compose.rs"]
+mod compose;
 #[path = "generated.rs"]
 mod generated;
 #[path = "mapping_files.rs"]
 mod mapping_files;
 #[path = "mappings.rs"]
 mod mappings;
+#[path = "picture_files.rs"]
+mod picture_files;
 #[path = "sigma.rs"]
 mod sigma;
 #[path = "tree.rs"]

@@ -2,7 +2,7 @@
 # Fetches Kafka, OpenSearch and Elasticsearch from Maven Central: each a folder with a pom.xml, and the hashes of all
 # jars that it must bring (jars.sha256), and a launcher of a page.
 #
-#   setup/java/install.sh                all of them
+#   setup/java/install.sh [NAME…]        all of them, or those
 #   setup/java/install.sh --print NAME   prints where one lies, and does nothing else
 #   setup/java/install.sh --lock NAME    writes its jars.sha256 anew, after its pom.xml was changed
 set -euo pipefail
@@ -81,7 +81,8 @@ case ${1:-} in
     ;;
 esac
 
-for name in kafka opensearch-2 opensearch-3 elasticsearch; do
+(($#)) || set -- kafka opensearch-2 opensearch-3 elasticsearch
+for name in "$@"; do
   jdk_for "$name" || fail "$name needs a JDK of a version from ${jdk_of[$name]/ / to }, and none is in JAVA_HOME or /usr/lib/jvm"
   jdk=$REPLY
   folder_of "$name"

@@ -79,8 +79,10 @@ impl Default for Limits {
 /// What a destination says of one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It has it, now or already before.
+    /// It has it, and keeps it.
     Stored,
+    /// It says that something is there already in its place: whether that is this event, and is kept, is looked up.
+    Exists,
     /// It never will, for what the event is.
     Rejected(String),
     /// Not now: it is too busy for this one, and hasn't stored it.

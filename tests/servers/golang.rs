@@ -1,5 +1,6 @@
 //! Programs of others in Go: Tessera's fsck and its POSIX log, a witness, and strangers who read a log with Go's own
-//! libraries (`tests/proof`). `setup/install.sh` builds them outside the work tree, by the hash of what they are built from.
+//! libraries (`tests/proof`); Prometheus' engine and Compose's parser (`tests/readers`). `setup/install.sh` builds them
+//! outside the work tree, by the hash of what they are built from.
 
 use crate::{process, root};
 use std::path::PathBuf;
@@ -12,8 +13,21 @@ use std::time::Duration;
 /// When `setup/install.sh` hasn't built it.
 #[must_use]
 pub fn tool(name: &str) -> Command {
+    built("--print-go", name)
+}
+
+/// What reads our files as those for whom they are: `promql` or `compose`.
+///
+/// # Panics
+/// When `setup/install.sh` hasn't built it.
+#[must_use]
+pub fn reader(name: &str) -> Command {
+    built("--print-readers", name)
+}
+
+fn built(print: &str, name: &str) -> Command {
     let said = process::run(
-        Command::new("bash").arg(root().join("setup/install.sh")).arg("--print-go"),
+        Command::new("bash").arg(root().join("setup/install.sh")).arg(print),
         b"",
         Duration::from_secs(30),
     )

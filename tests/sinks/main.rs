@@ -1,6 +1,7 @@
 //! The servers of others that events are delivered to, and what is put between them and us: that each of them takes, gives
 //! back, and survives kill -9 is what all tests of sinks build upon.
 
+mod alerts;
 mod daemon;
 mod elasticsearch;
 mod flaky;
@@ -9,8 +10,15 @@ mod hostile;
 mod kafka;
 mod loki;
 mod opensearch;
+mod pictures;
 mod rsyslog;
 mod several;
 mod siege;
 
 use custody_tests::campaign;
+
+/// A moment ago, in seconds since 1970: Loki takes what isn't from the future.
+fn loki_now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is after 1970");
+    since.as_secs() - 2
+}

@@ -155,7 +155,7 @@ def answer(method, path, query, body):
     if parts[-1] == "_rollover":
         streams[parts[0]].append({})
         return 200, {"acknowledged": True, "rolled_over": True}
-    if parts[-1] == "_refresh":
+    if parts[-1] in ("_flush", "_refresh"):
         return 200, {"_shards": {"total": 1, "successful": 1, "failed": 0}}
     if parts[-1] == "_search":
         asked_for = json.loads(body)

@@ -38,10 +38,22 @@ pub(crate) struct Rejection {
     pub(crate) reason: String,
 }
 
+/// How often what "exists already" is looked up and not found, before it is somebody else's.
+const LOOKED_UP_MAX: u32 = 3;
+const TAKEN: &str = "another document stands in its place";
+
 /// Some letters, and whether the destination may have them already.
 struct Chunk<S: Sink> {
     letters: Vec<Letter<S>>,
     in_doubt: bool,
+    /// How often they were looked up and not found.
+    looked_up: u32,
+}
+
+impl<S: Sink> Chunk<S> {
+    fn new(letters: Vec<Letter<S>>, in_doubt: bool) -> Self {
+        Self { letters, in_doubt, looked_up: 0 }
+    }
 }
 
 /// Brings letters home, in order. `in_doubt`: they may have been sent before.
@@ -50,7 +62,7 @@ pub(super) async fn deliver<S: Sink>(
     letters: Vec<Letter<S>>,
     in_doubt: bool,
 ) -> Vec<Rejection> {
-    let mut open = VecDeque::from([Chunk { letters, in_doubt }]);
+    let mut open = VecDeque::from([Chunk::new(letters, in_doubt)]);
     let mut rejected = Vec::new();
     let mut backoff = Backoff::default();
     while let Some(mut chunk) = open.pop_front() {
@@ -61,7 +73,10 @@ pub(super) async fn deliver<S: Sink>(
         }
         if chunk.in_doubt {
             match look_up(shared, &mut chunk.letters).await {
-                Ok(()) => chunk.in_doubt = false,
+                Ok(()) => {
+                    chunk.in_doubt = false;
+                    chunk.looked_up += 1;
+                }
                 Err(reason) => {
                     wait(shared, &mut backoff, &reason, None).await;
                     open.push_front(chunk);
@@ -73,11 +88,11 @@ pub(super) async fn deliver<S: Sink>(
             continue;
         }
         if let Some(rest) = cut(&mut chunk.letters, shared.bytes_max.load(Relaxed)) {
-            open.push_front(Chunk { letters: rest, in_doubt: false });
+            open.push_front(Chunk { letters: rest, in_doubt: false, looked_up: chunk.looked_up });
         }
         match send(shared, &chunk.letters).await {
             Ok(answers) => {
-                let left = settle(shared, chunk.letters, answers, &mut rejected);
+                let left = settle(shared, chunk, answers, &mut rejected);
                 if let Some((chunk, reason)) = left {
                     wait(shared, &mut backoff, &reason, None).await;
                     open.push_front(chunk);
@@ -182,19 +197,25 @@ async fn within<S: Sink, T>(shared: &Shared<S>, asked: impl Future<Output = T>) 
 /// Sorts letters by their answers: gives those that have to be sent again, and why.
 fn settle<S: Sink>(
     shared: &Shared<S>,
-    letters: Vec<Letter<S>>,
+    chunk: Chunk<S>,
     answers: Vec<Answer>,
     rejected: &mut Vec<Rejection>,
 ) -> Option<(Chunk<S>, String)> {
     let (mut events, mut bytes) = (0, 0);
-    let mut left = Chunk { letters: Vec::new(), in_doubt: false };
+    let Chunk { letters, looked_up, .. } = chunk;
+    let mut left = Chunk { letters: Vec::new(), in_doubt: false, looked_up };
     let mut first_reason = None;
     for (letter, answer) in letters.into_iter().zip(answers) {
-        left.in_doubt |= matches!(answer, Answer::Unclear(_));
+        left.in_doubt |= matches!(answer, Answer::Unclear(_) | Answer::Exists);
         match answer {
             Answer::Stored => {
                 events += 1;
                 bytes += letter.bytes;
+            }
+            Answer::Exists if looked_up >= LOOKED_UP_MAX => rejected.push(letter.rejected(TAKEN)),
+            Answer::Exists => {
+                first_reason.get_or_insert_with(|| "something is there already".to_owned());
+                left.letters.push(letter);
             }
             Answer::Rejected(reason) => rejected.push(letter.rejected(&reason)),
             Answer::Later(reason) | Answer::Unclear(reason) => {
@@ -229,8 +250,8 @@ fn cut<S: Sink>(letters: &mut Vec<Letter<S>>, bytes_max: usize) -> Option<Vec<Le
 
 fn halve<S: Sink>(open: &mut VecDeque<Chunk<S>>, mut letters: Vec<Letter<S>>, in_doubt: bool) {
     let second = letters.split_off(letters.len() / 2);
-    open.push_front(Chunk { letters: second, in_doubt });
-    open.push_front(Chunk { letters, in_doubt });
+    open.push_front(Chunk::new(second, in_doubt));
+    open.push_front(Chunk::new(letters, in_doubt));
 }
 
 /// A part of the log, ready to be delivered.

@@ -69,8 +69,9 @@ fn answer(Outcome { status, error, failure_store }: Outcome) -> Answer {
         201 if failure_store.as_deref() == Some("used") => {
             Answer::Rejected("it went to the failure store".to_owned())
         }
-        // Made now, or there already under this id.
-        200 | 201 | 409 => Answer::Stored,
+        200 | 201 => Answer::Stored,
+        // In memory at least: of a document whose own request failed since then, the disk may know nothing.
+        409 => Answer::Exists,
         // Too busy, a block on a nearly full disk: nothing was done.
         403 | 429 => Answer::Later(reason),
         // A shard on the move or one that failed, with or without the document.

@@ -217,10 +217,15 @@ impl Sink for OpenSearch {
         let now = |error: Trouble| Unproven::Now(error.to_string());
         let product = self.product().ok_or_else(|| Unproven::Now("it wasn't made ready".to_owned()))?;
         let everything = self.everything(product);
-        let path = format!("/{everything}/_refresh");
-        let refreshed = self.ask(Method::POST, &path, None).await.map_err(now)?;
-        search::whole_refresh(refreshed.status, &refreshed.body)
-            .map_err(|reason| Unproven::Now(format!("{reason}: {}", refreshed.reason())))?;
+        // First onto its disk, then into what it shows: what a request that failed has left in memory would be gone with the
+        // next failure, and so must not count.
+        for operation in ["_flush", "_refresh"] {
+            let path = format!("/{everything}/{operation}");
+            let done = self.ask(Method::POST, &path, None).await.map_err(now)?;
+            search::whole(done.status, &done.body).map_err(|reason| {
+                Unproven::Now(format!("{operation} isn't whole: {reason}: {}", done.reason()))
+            })?;
+        }
         let path = format!("/{everything}/_search?allow_partial_search_results=false");
         let body = search::question(window, &self.origin, HITS_MAX).to_string().into_bytes();
         let answered = self.ask(Method::POST, &path, Some(body)).await.map_err(now)?;

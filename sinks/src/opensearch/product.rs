@@ -90,14 +90,18 @@ impl Templates {
             remove(&mut settings, "/template/settings/index", "mode");
             remove(&mut index, "", "data_stream");
         }
-        let path =
-            if product.is_opensearch { "/_plugins/_ism/policies/custody" } else { "/_ilm/policy/custody" };
+        // What names a stream is named by it: several streams, of several logs, may be in one place.
+        let path = if product.is_opensearch {
+            format!("/_plugins/_ism/policies/{stream}")
+        } else {
+            "/_ilm/policy/custody".to_owned()
+        };
         Ok(Self {
-            lifecycle: product.has_streams.then(|| (path.to_owned(), lifecycle)),
+            lifecycle: product.has_streams.then_some((path, lifecycle)),
             components: vec![
                 ("/_component_template/custody-settings".to_owned(), settings),
                 ("/_component_template/custody-mappings".to_owned(), mappings),
-                ("/_index_template/custody-events".to_owned(), index),
+                (format!("/_index_template/{stream}"), index),
             ],
         })
     }

@@ -14,19 +14,19 @@ use serde_json::{Value, json};
 /// The end of what `date_nanos` can hold, in the year 2262.
 const TIME_MAX: u64 = i64::MAX as u64;
 
-/// Whether all shards were refreshed: what isn't is not visible yet, and nothing can be said of it.
+/// Whether all shards did what was asked: of what one didn't, nothing can be said.
 ///
 /// # Errors
-/// When some weren't.
-pub fn whole_refresh(status: StatusCode, body: &[u8]) -> Result<(), &'static str> {
+/// When some didn't.
+pub fn whole(status: StatusCode, body: &[u8]) -> Result<(), &'static str> {
     #[derive(Deserialize)]
-    struct Refreshed {
+    struct Done {
         #[serde(rename = "_shards")]
         shards: Shards,
     }
-    match serde_json::from_slice::<Refreshed>(body) {
-        Ok(refreshed) if status.is_success() && refreshed.shards.failed == 0 => Ok(()),
-        _ => Err("not all of it could be refreshed"),
+    match serde_json::from_slice::<Done>(body) {
+        Ok(done) if status.is_success() && done.shards.failed == 0 => Ok(()),
+        _ => Err("not all shards did it"),
     }
 }
 

@@ -48,7 +48,7 @@ fn each_item_has_its_own_answer() {
         {"create":{"status":201,"failure_store":"used"}},{"create":{"status":403,"error":{"type":"cluster_block_exception","reason":"disk"}}},
         {"create":{"status":503,"error":{"type":"unavailable_shards_exception","reason":"moved"}}}]}"#;
     let answers = bulk::answers(body, 7).unwrap();
-    assert_eq!(answers[..2], [Answer::Stored, Answer::Stored]);
+    assert_eq!(answers[..2], [Answer::Stored, Answer::Exists]);
     assert_eq!(answers[2], Answer::Rejected("mapper_parsing_exception: no".into()));
     assert!(matches!(&answers[3], Answer::Later(_)) && matches!(&answers[4], Answer::Rejected(_)));
     assert!(matches!(&answers[5], Answer::Later(reason) if reason.contains("disk")));
@@ -104,7 +104,7 @@ fn an_answer_that_is_not_whole_is_none() {
     {
         assert!(search::documents(answer(timed_out, failed, total, relation).as_bytes(), ORIGIN).is_err());
     }
-    assert!(search::whole_refresh(StatusCode::OK, br#"{"_shards":{"failed":0}}"#).is_ok());
-    assert!(search::whole_refresh(StatusCode::OK, br#"{"_shards":{"failed":1}}"#).is_err());
-    assert!(search::whole_refresh(StatusCode::NOT_FOUND, b"{}").is_err());
+    assert!(search::whole(StatusCode::OK, br#"{"_shards":{"failed":0}}"#).is_ok());
+    assert!(search::whole(StatusCode::OK, br#"{"_shards":{"failed":1}}"#).is_err());
+    assert!(search::whole(StatusCode::NOT_FOUND, b"{}").is_err());
 }
