@@ -6,6 +6,7 @@ use custody_sinks::secret::Secrets;
 use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::servers::search_node::{Product, SearchNode};
 use custody_tests::servers::shared::Shared;
+use custody_tests::wait::{DEADLINE, until_true};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -232,7 +233,11 @@ impl Store for Besieged {
 
     /// It gives a shard up that could not be opened five times.
     fn relieve(&mut self) {
-        self.0.ask("POST", "_cluster/reroute?retry_failed=true", "").unwrap().ok();
+        // It may be too busy with failing for an answer.
+        until_true("it tries once more", DEADLINE * 4, || {
+            let asked = self.0.ask("POST", "_cluster/reroute?retry_failed=true", "");
+            asked.is_ok_and(|answer| answer.status == 200)
+        });
     }
 
     fn age(&self) {
