@@ -4,8 +4,12 @@
 mod campaign;
 mod daemon;
 mod elasticsearch;
+mod files;
 mod flaky;
 mod kafka;
 mod loki;
 mod opensearch;
 mod rsyslog;
+mod splunk;
+mod syslog;
+mod webhook;
