@@ -58,15 +58,22 @@ fn proven(source: &Source, run: &Run<Files>) {
     assert!(report.is_proven() && report.proven == source.log.size(), "{report:?}");
 }
 
+/// Ends a delivery as soon as some of the events are confirmed, while others come.
+fn killed_in_the_middle(source: &Source, run: Run<Files>, events: u64) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..5).for_each(|_| source.grow(events / 5)));
+        until_true("some are confirmed", DEADLINE, || run.control.health().numbers().confirmed > 0);
+    });
+    source.kill(run);
+}
+
 #[test]
 fn each_event_is_in_the_days_lines_once_however_often_the_delivery_is_killed() {
     for format in [Format::Custody, Format::Ecs, Format::Ocsf] {
         let (source, folder) = (Source::new(), tempfile::tempdir().unwrap());
         for round in 0..6 {
             let run = source.deliver(lines(folder.path(), format));
-            source.grow(500);
-            std::thread::sleep(std::time::Duration::from_millis(60 * round));
-            source.kill(run);
+            killed_in_the_middle(&source, run, 500);
             let gone = std::fs::File::open(folder.path().join(".custody-sink.lock"));
             if let (Ok(lock), true) = (gone, round % 2 == 0) {
                 until_true("the last writer has gone", DEADLINE, || lock.try_lock().is_ok());
@@ -100,11 +107,9 @@ fn days(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn each_event_is_in_the_lake_once_however_often_the_delivery_is_killed() {
     let (source, folder) = (Source::new(), tempfile::tempdir().unwrap());
-    for round in 0..6 {
+    for _ in 0..6 {
         let run = source.deliver(lake(folder.path(), 300));
-        source.grow(700);
-        std::thread::sleep(std::time::Duration::from_millis(80 * round));
-        source.kill(run);
+        killed_in_the_middle(&source, run, 700);
     }
     let run = source.deliver(lake(folder.path(), 300));
     source.delivered(&run);
@@ -122,7 +127,7 @@ fn each_event_is_in_the_lake_once_however_often_the_delivery_is_killed() {
 /// A row that was changed by somebody with the right tools, a file that is gone, one that is there twice.
 fn tampered(source: &Source, folder: &Path, run: &Run<Files>) {
     let mut files: Vec<PathBuf> = vec![];
-    let mut open = vec![folder.join("ext")];
+    let mut open = vec![folder.join("ext/custody-3002")];
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(folder).unwrap().flatten() {
             if entry.path().is_dir() { open.push(entry.path()) } else { files.push(entry.path()) }
@@ -146,9 +151,9 @@ fn tampered(source: &Source, folder: &Path, run: &Run<Files>) {
         let part = |n: usize| name.split('-').nth(n).unwrap().parse::<u64>().unwrap();
         part(0)..=part(1)
     };
-    assert!(report.missing.count > 50, "{report:?}");
+    assert!(report.missing.count > 20, "{report:?}");
     assert!(report.missing.first.iter().all(|missing| events(&second).contains(&missing.index.unwrap())));
-    assert!(report.duplicated.count > 50, "{report:?}");
+    assert!(report.duplicated.count > 20, "{report:?}");
     assert!(report.duplicated.first.iter().all(|twice| events(&third).contains(&twice.index.unwrap())));
 }
 
@@ -178,7 +183,7 @@ fn a_full_disk_stalls_and_says_so_and_it_goes_on_when_there_is_room() {
         let disk = Small::mount(&dir.path().join("disk"), "1m");
         let (source, folder) = (Source::new(), disk.0.join("files"));
         let ballast = disk.0.join("ballast");
-        std::fs::write(&ballast, vec![1; 500 << 10]).unwrap();
+        std::fs::write(&ballast, vec![1; 900 << 10]).unwrap();
         let sink = if is_lake { lake(&folder, 100_000) } else { lines(&folder, Format::Custody) };
         source.grow(1_000);
         let run = source.deliver(sink);

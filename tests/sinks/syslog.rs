@@ -13,6 +13,7 @@ use custody_tests::wait::{DEADLINE, until_true};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Everything that rsyslog understood of a message, a JSON object a line.
 const UNDERSTOOD: &str = r#"template(name="understood" type="list" option.jsonf="on") {
@@ -111,22 +112,30 @@ fn nothing_is_lost_whatever_is_killed() {
     let mut receiver = Receiver::start(dir.path(), |lines| Rsyslog::tls(dir.path(), &identity, lines));
     let proxy = Flaky::tcp(receiver.rsyslog.service.port());
     let source = Source::new();
+    // So that there is always a connection open to be hit.
+    proxy.set(Fault::Delay(Duration::from_millis(30)));
     for round in 0..9 {
         let run = source.deliver(over_tls(proxy.port, dir.path()));
-        source.grow(700);
-        match round % 3 {
-            0 => proxy.next(3, Fault::Cut),
-            1 => proxy.end_connections(),
-            _ => receiver.rsyslog.service.kill_now(),
-        }
-        source.grow(700);
-        if round % 3 == 2 {
-            // It stays away until somebody has noticed.
-            until_true("the outage shows", DEADLINE, || run.control.health().numbers().trouble.is_some());
-            receiver.rsyslog.start();
-        }
+        let numbers = || run.control.health().numbers();
+        std::thread::scope(|scope| {
+            let growing = scope.spawn(|| (0..10).for_each(|_| source.grow(150)));
+            until_true("some are there", DEADLINE, || numbers().confirmed > 0);
+            match round % 3 {
+                0 => proxy.next(1, Fault::Cut),
+                1 => proxy.end_connections(),
+                _ => receiver.rsyslog.service.kill_now(),
+            }
+            growing.join().unwrap();
+            if round % 3 == 2 {
+                source.grow(1);
+                // It stays away until somebody has noticed.
+                until_true("the outage shows", DEADLINE, || numbers().trouble.is_some());
+                receiver.rsyslog.start();
+            }
+        });
         source.kill(run);
     }
+    proxy.set(Fault::Pass);
     let run = source.deliver(over_tls(proxy.port, dir.path()));
     source.delivered(&run);
     let report = source.prove(&run);

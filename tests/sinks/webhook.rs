@@ -116,29 +116,31 @@ fn nothing_is_lost_whatever_the_receiver_answers() {
     Secrets::new(dir.path()).put("key", &make().unwrap()).unwrap();
     let (receiver, source) = (receiver(), Source::new());
     let proxy = Flaky::http(receiver.port);
-    for round in 0..5 {
+    let planned = [
+        Answer::new(429, "").with("retry-after", "0"),
+        Answer::new(502, ""),
+        Answer::new(503, "").with("retry-after", "0"),
+        Answer::new(500, "oops"),
+        Answer::new(413, ""),
+        // It has it, and says nothing.
+        Answer::none(),
+    ];
+    for (answer, fault) in planned.into_iter().zip([Fault::Swallow, Fault::Cut].into_iter().cycle()) {
         let run = source.deliver(sink(&proxy.url(), dir.path(), &["key"]));
-        receiver.state().planned.extend([
-            Answer::new(429, "").with("retry-after", "0"),
-            Answer::new(502, ""),
-            Answer::new(503, "").with("retry-after", "0"),
-            Answer::new(500, "oops"),
-            Answer::new(413, ""),
-            // It has it, and says nothing.
-            Answer::none(),
-        ]);
-        proxy.next(2, if round % 2 == 0 { Fault::Swallow } else { Fault::Cut });
-        source.grow(500);
-        if round < 4 {
-            source.kill(run);
-        } else {
-            source.delivered(&run);
-            assert_eq!(run.control.health().numbers().dead_letters, 0);
-            let report = source.prove(&run);
-            assert!(report.unproven[0].reason.contains("webhook"), "{report:?}");
-            source.stop(run);
-        }
+        receiver.state().planned.push_back(answer);
+        proxy.next(1, fault);
+        source.grow(300);
+        let asked = receiver.state().asked;
+        until_true("it was asked again and again", DEADLINE, || receiver.state().asked > asked + 3);
+        source.kill(run);
     }
+    receiver.state().planned.clear();
+    let run = source.deliver(sink(&proxy.url(), dir.path(), &["key"]));
+    source.delivered(&run);
+    assert_eq!(run.control.health().numbers().dead_letters, 0);
+    let report = source.prove(&run);
+    assert!(report.unproven[0].reason.contains("webhook"), "{report:?}");
+    source.stop(run);
     let state = receiver.state();
     let counts = counts(&source, &state.taken);
     assert_eq!(counts.len() as u64, source.log.size(), "all are there");

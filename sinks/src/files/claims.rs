@@ -122,8 +122,9 @@ fn of_row(millis: Option<u64>, raw_data: Option<String>, custody: Custody, origi
     let exact = time(&custody.log.appended);
     let appended = match (exact, millis) {
         (Some(exact), Some(millis)) if exact.0 / 1_000_000 == millis => Some(exact),
-        (_, Some(millis)) => Some(Nanos(millis.saturating_mul(1_000_000))),
-        (_, None) => Some(Nanos(0)),
+        (None, Some(millis)) => Some(Nanos(millis.saturating_mul(1_000_000))),
+        // No event was appended then.
+        _ => Some(Nanos(0)),
     };
     held(&custody.log, original(raw_data, custody.original_base64), appended, origin)
 }

@@ -52,7 +52,7 @@ pub struct Settings {
     /// The version of OCSF.
     #[serde(default = "ocsf_version")]
     pub ocsf_version: String,
-    /// How many events a file holds at most.
+    /// How many events become a file.
     #[serde(default = "roll_events")]
     pub roll_events: u64,
     /// How many megabytes of events, before compression.

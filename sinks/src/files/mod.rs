@@ -34,6 +34,8 @@ use std::time::Duration;
 const LOCK: &str = ".custody-sink.lock";
 /// Permissions of files: a forwarder in the owner's group may read them.
 const MODE: u32 = 0o640;
+/// Events that are synced at once.
+const BATCH_EVENTS: usize = 5_000;
 /// How often is looked whether the spool is old enough for Parquet.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -79,6 +81,8 @@ pub struct Files {
     origin: String,
     /// Of lines; none in a lake.
     format: Option<Format>,
+    /// A batch isn't longer than what a lake makes a file of.
+    batch_events: usize,
     folder: Arc<Folder>,
 }
 
@@ -114,13 +118,16 @@ impl Files {
     pub fn new(settings: Settings, origin: &str) -> Self {
         let path = settings.folder;
         let format = settings.lake.is_none().then_some(settings.format);
+        let roll_events = settings.lake.as_ref().map_or(u64::MAX, |lake| lake.roll_events);
+        let batch_events =
+            usize::try_from(roll_events).map_or(BATCH_EVENTS, |events| events.min(BATCH_EVENTS));
         let kind = match settings.lake {
             None => Kind::Lines(Lines::new(&path, settings.format, origin)),
             Some(lake) => Kind::Lake(Lake::new(&path, lake, origin)),
         };
         let store = Mutex::new(Store { lock: None, kind });
         let folder = Arc::new(Folder { path, store, watched: Mutex::new(false) });
-        Self { origin: origin.to_owned(), format, folder }
+        Self { origin: origin.to_owned(), format, batch_events, folder }
     }
 
     /// Does something with the files, on a thread that may wait for a disk.
@@ -199,7 +206,7 @@ impl Sink for Files {
 
     fn limits(&self) -> Limits {
         Limits {
-            batch_events: 5_000,
+            batch_events: self.batch_events,
             batch_bytes: 4 << 20,
             in_flight: 1,
             linger: Duration::from_millis(100),
