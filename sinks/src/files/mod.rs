@@ -102,7 +102,7 @@ struct Store {
 
 enum Kind {
     Lines(Lines),
-    Lake(Lake),
+    Lake(Box<Lake>),
 }
 
 /// An event as a file takes it.
@@ -123,7 +123,7 @@ impl Files {
             usize::try_from(roll_events).map_or(BATCH_EVENTS, |events| events.min(BATCH_EVENTS));
         let kind = match settings.lake {
             None => Kind::Lines(Lines::new(&path, settings.format, origin)),
-            Some(lake) => Kind::Lake(Lake::new(&path, lake, origin)),
+            Some(lake) => Kind::Lake(Box::new(Lake::new(&path, lake, origin))),
         };
         let store = Mutex::new(Store { lock: None, kind });
         let folder = Arc::new(Folder { path, store, watched: Mutex::new(false) });

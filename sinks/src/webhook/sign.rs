@@ -42,7 +42,7 @@ pub(super) enum Key {
     /// `v1a`
     Ed25519(Ed25519KeyPair),
     /// `v1`
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
 }
 
 impl Key {
@@ -53,7 +53,7 @@ impl Key {
             if !SHARED_BYTES.contains(&bytes.len()) {
                 return Err(KeyError::Length);
             }
-            return Ok(Self::Hmac(hmac::Key::new(hmac::HMAC_SHA256, &bytes)));
+            return Ok(Self::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &bytes))));
         }
         let bytes = decoded(text.strip_prefix(PRIVATE).ok_or(KeyError::Form)?)?;
         // The seed, and in the longer form the public half behind it.
