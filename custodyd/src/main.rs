@@ -58,6 +58,17 @@ enum Command {
     /// Keep what a destination of the log's events wants to be shown: a password, a token
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// Print the public key (whpk_…) by which receivers know webhooks of a secret that signs them
+    WebhookKey {
+        /// The secret's name, as the configuration has it in `sign_with`
+        name: String,
+        /// The configuration
+        #[arg(long)]
+        config: PathBuf,
+        /// Make a new key first, and put it in the place of what had its name
+        #[arg(long)]
+        make: bool,
+    },
     /// Go on under another origin, without entries that a witness has cosigned and that are lost for ever
     NewEpoch {
         /// The configuration, with the origin so far
@@ -112,6 +123,9 @@ fn start(command: Command) -> anyhow::Result<()> {
         }
         Command::Witness(role) => runtime.block_on(witness::run(role)),
         Command::Secret(SecretCommand::Put { name, config }) => secret::put(&Config::read(&config)?, &name),
+        Command::WebhookKey { name, config, make } => {
+            secret::webhook_key(&Config::read(&config)?, &name, make)
+        }
         Command::NewEpoch { config, origin, reason, lost } => {
             runtime.block_on(epoch::begin(&Config::read(&config)?, &origin, &reason, lost.as_deref()))
         }

@@ -1,9 +1,11 @@
 //! `custodyd secret put NAME`: what a destination wants to be shown, from standard input, never from a command line.
+//! `custodyd webhook-key NAME`: the public half of what signs webhooks.
 
 use crate::config::Config;
 use crate::data::DataDir;
 use anyhow::Context as _;
 use custody_sinks::secret::Secrets;
+use custody_sinks::webhook;
 use std::io::Read as _;
 use zeroize::Zeroizing;
 
@@ -18,11 +20,27 @@ pub fn put(config: &Config, name: &str) -> anyhow::Result<()> {
     if secret.trim_end().is_empty() || secret.len() as u64 > BYTES_MAX {
         anyhow::bail!("a secret has 1 to {BYTES_MAX} bytes: `custodyd secret put {name} < file`");
     }
+    store(config)?.put(name, &secret).with_context(|| format!("the secret {name}"))?;
+    println!("The secret {name} counts from now on.");
+    Ok(())
+}
+
+/// Prints the public key of a secret that signs webhooks; with `make` of a new one.
+pub fn webhook_key(config: &Config, name: &str, make: bool) -> anyhow::Result<()> {
+    let secrets = store(config)?;
+    if make {
+        secrets.put(name, &webhook::make()?).with_context(|| format!("the secret {name}"))?;
+    }
+    let secret = secrets.read(name).map_err(anyhow::Error::msg)?;
+    println!("{}", webhook::public(&secret).with_context(|| format!("the secret {name}"))?);
+    Ok(())
+}
+
+/// The secrets of sinks, where there is a log.
+fn store(config: &Config) -> anyhow::Result<Secrets> {
     let data = DataDir::new(&config.data);
     if !data.is_begun() {
         anyhow::bail!("{} holds no log yet: begin one with `custodyd init`", data.path().display());
     }
-    Secrets::new(&data.sink_secrets()).put(name, &secret).with_context(|| format!("the secret {name}"))?;
-    println!("The secret {name} counts from now on.");
-    Ok(())
+    Ok(Secrets::new(&data.sink_secrets()))
 }

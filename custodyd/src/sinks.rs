@@ -8,12 +8,16 @@ use custody_core::delivery::Running;
 use custody_core::log::{Log, Producer};
 use custody_core::state::follow::Replica;
 use custody_sinks::delivery::{Delivery, Parts};
+use custody_sinks::files::{self, Files};
 use custody_sinks::filter::Filter;
+use custody_sinks::hec::{self, Hec};
 use custody_sinks::loki::{self, Loki};
 use custody_sinks::opensearch::{self, OpenSearch};
 use custody_sinks::redaction::{Redaction, Rule};
 use custody_sinks::secret::Secrets;
 use custody_sinks::sink::Sink;
+use custody_sinks::syslog::{self, Syslog};
+use custody_sinks::webhook::{self, Webhook};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +45,14 @@ pub struct Settings {
     pub loki: Option<loki::Settings>,
     /// OpenSearch or Elasticsearch.
     pub opensearch: Option<opensearch::Settings>,
+    /// A syslog receiver.
+    pub syslog: Option<syslog::Settings>,
+    /// Splunk's HTTP Event Collector.
+    pub splunk: Option<hec::Settings>,
+    /// A webhook.
+    pub webhook: Option<webhook::Settings>,
+    /// Files.
+    pub files: Option<files::Settings>,
 }
 
 const fn default_stall_seconds() -> u64 {
@@ -64,18 +76,31 @@ impl Settings {
         match self.destination().map_err(named)? {
             Destination::Loki(loki) => loki.check().map_err(named),
             Destination::OpenSearch(opensearch) => opensearch.check().map_err(named),
+            Destination::Syslog(syslog) => syslog.check().map_err(named),
+            Destination::Splunk(splunk) => splunk.check().map_err(named),
+            Destination::Webhook(webhook) => webhook.check().map_err(named),
+            Destination::Files(files) => files.check().map_err(named),
         }
     }
 
     /// The one destination that is named.
     fn destination(&self) -> Result<Destination, String> {
-        let mut named =
-            [self.loki.clone().map(Destination::Loki), self.opensearch.clone().map(Destination::OpenSearch)]
-                .into_iter()
-                .flatten();
+        let mut named = [
+            self.loki.clone().map(Destination::Loki),
+            self.opensearch.clone().map(Destination::OpenSearch),
+            self.syslog.clone().map(Destination::Syslog),
+            self.splunk.clone().map(Destination::Splunk),
+            self.webhook.clone().map(Destination::Webhook),
+            self.files.clone().map(Destination::Files),
+        ]
+        .into_iter()
+        .flatten();
         match (named.next(), named.next()) {
             (Some(destination), None) => Ok(destination),
-            _ => Err("say where to, once: [sink.loki] or [sink.opensearch]".to_owned()),
+            _ => {
+                Err("say where to, once: [sink.loki], opensearch, syslog, splunk, webhook or files"
+                    .to_owned())
+            }
         }
     }
 }
@@ -84,6 +109,10 @@ impl Settings {
 enum Destination {
     Loki(loki::Settings),
     OpenSearch(opensearch::Settings),
+    Syslog(syslog::Settings),
+    Splunk(hec::Settings),
+    Webhook(webhook::Settings),
+    Files(files::Settings),
 }
 
 /// What all sinks are given.
@@ -114,6 +143,22 @@ impl Around<'_> {
             }
             Destination::OpenSearch(opensearch) => {
                 let sink = OpenSearch::new(opensearch, secrets, self.log.origin());
+                self.deliver(settings, sink)
+            }
+            Destination::Syslog(syslog) => {
+                let sink = Syslog::new(syslog, secrets, self.log.origin());
+                self.deliver(settings, sink)
+            }
+            Destination::Splunk(splunk) => {
+                let sink = Hec::new(splunk, secrets, self.log.origin());
+                self.deliver(settings, sink)
+            }
+            Destination::Webhook(webhook) => {
+                let sink = Webhook::new(webhook, secrets, self.log.origin(), Arc::clone(self.clock));
+                self.deliver(settings, sink)
+            }
+            Destination::Files(files) => {
+                let sink = Files::new(files, self.log.origin());
                 self.deliver(settings, sink)
             }
         }
@@ -151,5 +196,42 @@ impl Around<'_> {
             }
         });
         Ok(Started { running: Arc::new(control), ended })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Configured {
+        sink: Vec<Settings>,
+    }
+
+    /// What the documentation shows can be copied.
+    #[test]
+    fn every_example_of_the_documentation_is_a_sink() {
+        let pages = [include_str!("../../docs/sinks.md"), include_str!("../../docs/sinks-others.md")];
+        let mut seen = 0;
+        for block in pages.iter().flat_map(|page| page.split("```").skip(1).step_by(2)) {
+            if !block.contains("[sink.") {
+                continue;
+            }
+            let head = if block.contains("[[sink]]") { "" } else { "[[sink]]\nname = \"shown\"\n" };
+            let configured: Configured =
+                toml::from_str(&format!("{head}{block}")).unwrap_or_else(|error| panic!("{error}{block}"));
+            for sink in configured.sink {
+                assert_eq!(sink.check(), Ok(()), "{block}");
+                seen += 1;
+            }
+        }
+        assert!(seen >= 7, "{seen} examples");
+    }
+
+    #[test]
+    fn a_sink_has_one_destination() {
+        let two = "[[sink]]\nname = \"x\"\n[sink.files]\nfolder = \"/x\"\n[sink.syslog]\nserver = \"localhost:6514\"\n";
+        let configured: Configured = toml::from_str(two).unwrap();
+        assert!(configured.sink[0].check().unwrap_err().contains("say where to, once"));
     }
 }

@@ -231,6 +231,12 @@ impl Answered {
         }
     }
 
+    /// When the destination wants to be asked again, where it says so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        retry_after(&self.headers)
+    }
+
     /// The status and the beginning of the body, in one line.
     #[must_use]
     pub fn reason(&self) -> String {

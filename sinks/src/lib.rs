@@ -6,8 +6,11 @@
 mod backoff;
 pub mod dead_letters;
 pub mod delivery;
+pub mod files;
 pub mod filter;
+pub mod format;
 pub mod health;
+pub mod hec;
 pub mod http;
 pub mod item;
 pub mod loki;
@@ -17,5 +20,7 @@ pub mod proof;
 pub mod redaction;
 pub mod secret;
 pub mod sink;
+pub mod syslog;
 #[cfg(test)]
 mod testing;
+pub mod webhook;

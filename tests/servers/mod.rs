@@ -11,6 +11,7 @@ pub mod loki;
 pub mod node;
 pub mod python;
 pub mod rsyslog;
+pub mod scripted;
 pub mod search_node;
 pub mod service;
 pub mod setup;

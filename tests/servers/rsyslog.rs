@@ -28,6 +28,19 @@ impl Rsyslog {
     /// When its files can't be written.
     #[must_use]
     pub fn tls(dir: &Path, identity: &Identity, lines: &[&str]) -> Self {
+        Self::tls_for(dir, identity, "anon", lines)
+    }
+
+    /// The same, for clients with a certificate of the same CA only.
+    ///
+    /// # Panics
+    /// As [`Rsyslog::tls`].
+    #[must_use]
+    pub fn tls_for_known(dir: &Path, identity: &Identity, lines: &[&str]) -> Self {
+        Self::tls_for(dir, identity, "x509/certvalid", lines)
+    }
+
+    fn tls_for(dir: &Path, identity: &Identity, clients: &str, lines: &[&str]) -> Self {
         let (ca, certificate, key) = identity.write(dir);
         let global = format!(
             "global(defaultNetstreamDriver=\"ossl\" defaultNetstreamDriverCAFile=\"{}\" \
@@ -36,8 +49,9 @@ impl Rsyslog {
             path(&certificate),
             path(&key),
         );
-        let driver = "StreamDriver.Name=\"ossl\" StreamDriver.Mode=\"1\" StreamDriver.AuthMode=\"anon\"";
-        Self::prepare(dir, &global, driver, lines)
+        let driver =
+            format!("StreamDriver.Name=\"ossl\" StreamDriver.Mode=\"1\" StreamDriver.AuthMode=\"{clients}\"");
+        Self::prepare(dir, &global, &driver, lines)
     }
 
     fn prepare(dir: &Path, global: &str, driver: &str, lines: &[&str]) -> Self {

@@ -4,6 +4,7 @@
 mod alerts;
 mod daemon;
 mod elasticsearch;
+mod files;
 mod flaky;
 mod front;
 mod hostile;
@@ -14,6 +15,9 @@ mod pictures;
 mod rsyslog;
 mod several;
 mod siege;
+mod splunk;
+mod syslog;
+mod webhook;
 
 use custody_tests::campaign;
 

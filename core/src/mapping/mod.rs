@@ -27,6 +27,12 @@ pub use message::Severity;
 use crate::event::Timestamp;
 use crate::log::{Entry, Hash, tree};
 
+/// How bad an entry is: what its type usually is, or what it is where it failed or was denied.
+#[must_use]
+pub fn severity(entry: &Logged<'_>) -> Severity {
+    message::Message::of(&view::View::new(entry)).severity
+}
+
 /// One entry of a log, as a mapping needs it.
 #[derive(Clone, Copy, Debug)]
 pub struct Logged<'a> {

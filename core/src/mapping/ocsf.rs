@@ -16,7 +16,7 @@ use crate::event::hex::to_hex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 const FILE: &str = include_str!("../../../schemas/ocsf/mapping.json");
@@ -48,6 +48,12 @@ pub enum Version {
 impl Version {
     /// All of them, the oldest first.
     pub const ALL: [Self; 5] = [Self::V1_4, Self::V1_5, Self::V1_6, Self::V1_7, Self::V1_8];
+
+    /// The one of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|version| version.name() == name)
+    }
 
     /// As it stands in `metadata.version`.
     #[must_use]
@@ -136,6 +142,35 @@ static BASE: Candidate = Candidate {
     fields: Rules::new(),
     otherwise: Rules::new(),
 };
+
+/// What attributes events of a class may have, by their paths: `actor.user.name`, `resources[0].uid`. Those that every event
+/// has whatever its class is (`class_uid`, `message`, `raw_data` …) aren't among them.
+#[must_use]
+pub fn attributes(class: u64) -> BTreeSet<&'static str> {
+    let of_class = MAPPING.classes.get(&class).into_iter();
+    let shared = of_class.flat_map(|class| &class.takes).filter_map(|name| MAPPING.shared.get(name));
+    let candidates = MAPPING.types.values().flatten().filter(|candidate| candidate.class == class);
+    let own = candidates.flat_map(|candidate| [&candidate.fields, &candidate.otherwise]);
+    let mut found: BTreeSet<&str> = std::iter::once(&MAPPING.every)
+        .chain(shared)
+        .chain(own)
+        .flat_map(|rules| rules.keys())
+        .map(|field| field.name.as_str())
+        .collect();
+    let parent = |name: &str| name.rsplit_once('.').map(|(object, _)| format!("{object}."));
+    for field in MAPPING.complete.keys() {
+        let object = parent(&field.name);
+        if object.is_some_and(|object| found.iter().any(|name| name.starts_with(&object))) {
+            found.insert(&field.name);
+        }
+    }
+    found
+}
+
+/// The classes that events become, by their numbers; 0 is the base event.
+pub fn classes() -> impl Iterator<Item = u64> {
+    MAPPING.classes.keys().copied()
+}
 
 /// The OCSF event of an entry, as JSON. It is the same however often it is made.
 #[must_use]
@@ -263,6 +298,7 @@ impl<'v> Attributes<'v> {
         if cut {
             left.insert("cut", true);
         }
+        left.set("log.appended", entry.appended.to_string());
         left.set("log.index", entry.index);
         left.set("log.leaf", to_hex(&entry.leaf.0));
         left.set("log.origin", entry.origin);

@@ -64,7 +64,7 @@ fn an_example_says_who_what_where_and_keeps_the_evidence() {
         "status_detail": "wrong password", "status_id": 2, "time": 1_764_028_801_000_u64, "type_uid": 300_201,
         "unmapped": {"custody": {
             "cause": "c", "data": {"more": 1}, "id": "i",
-            "log": {"index": 41, "leaf": to_hex(&entry(&bytes).leaf.0), "origin": "custody.example.com/log"},
+            "log": {"appended": "2025-11-25T00:00:01.000000007Z", "index": 41, "leaf": to_hex(&entry(&bytes).leaf.0), "origin": "custody.example.com/log"},
             "outcome": "failure", "producer": {"boot": "b", "id": "custody", "kind": "log", "seq": 7},
             "target": {"kind": "user", "name": "alice"}, "type": "login.failed", "version": 1
         }},
@@ -82,6 +82,19 @@ fn the_first_class_is_taken_that_the_event_is_complete_enough_for() {
     let incomplete = of(&json!({"type": "lock.created", "data": {"name": ["l"]}}));
     assert_eq!((&incomplete["class_uid"], &incomplete["type_uid"]), (&json!(0), &json!(99)));
     assert_eq!(incomplete["unmapped"]["custody"]["data"]["name"], "l");
+}
+
+#[test]
+fn what_a_class_may_have_is_told() {
+    let authentication = attributes(3002);
+    for name in
+        ["actor.user.name", "actor.user.type_id", "is_mfa", "src_endpoint.port", "user.name", "user.type_id"]
+    {
+        assert!(authentication.contains(name), "{name}");
+    }
+    assert!(!authentication.contains("file.name") && !authentication.contains("file.type_id"));
+    assert!(attributes(1001).contains("file.hashes[0].value"));
+    assert!(attributes(0).contains("metadata.uid") && classes().any(|class| class == 0));
 }
 
 #[test]

@@ -1,0 +1,369 @@
+//! Parquet by OCSF class and day, in the folders that Amazon Security Lake gives to custom sources.
+//!
+//! A Parquet file can't be appended to, and an event is confirmed only when it is on the disk. So events go into a spool
+//! of lines first. When there are enough of them, or they are old enough, or the day ends, the spool is taken aside (one
+//! rename), becomes one file for each class and day, and is removed. Whatever stops in between is done again: the same
+//! lines become the same files under the same names. A file is written once, and its name says which indexes it holds.
+
+use super::columns;
+use super::lines::{Appender, Part, beginning, cut_torn_tail, held};
+use super::read::{Index, bytes};
+use super::{MODE, claims, day};
+use crate::format::Format;
+use crate::sink::{Held, Window};
+use aws_lc_rs::digest::{SHA256, digest};
+use custody_core::clock::Nanos;
+use custody_core::event::hex::to_hex;
+use custody_core::log::durable::{create_directories, rename, sync_directory, write_file};
+use custody_core::mapping::Logged;
+use custody_core::mapping::ocsf::{self, Version};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Lines that aren't in Parquet yet.
+const SPOOL: &str = "spool/current.ndjson";
+/// Those that become Parquet right now.
+const ROLLING: &str = "spool/rolling.ndjson";
+/// What is before the sources' names, as the service has it.
+const EXTERNAL: &str = "ext";
+/// The service wants an object every five minutes at most, or large ones.
+const ROLL_SECONDS: u64 = 300;
+const ROLL_EVENTS: u64 = 20_000;
+const ROLL_MEGABYTES: u64 = 32;
+
+/// `lake` of `[sink.files]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// What the names of the custom sources begin with; `-` and the class's number come after it.
+    #[serde(default = "source")]
+    pub source: String,
+    /// The custom sources' version, where they were registered with one.
+    pub source_version: Option<String>,
+    /// The AWS region.
+    pub region: String,
+    /// The AWS account, or another name for where the events come from.
+    pub account: String,
+    /// The version of OCSF.
+    #[serde(default = "ocsf_version")]
+    pub ocsf_version: String,
+    /// How many events become a file.
+    #[serde(default = "roll_events")]
+    pub roll_events: u64,
+    /// How many megabytes of events, before compression.
+    #[serde(default = "roll_megabytes")]
+    pub roll_megabytes: u64,
+    /// After how many seconds there is a file, however few events there are.
+    #[serde(default = "roll_seconds")]
+    pub roll_seconds: u64,
+}
+
+fn source() -> String {
+    "custody".to_owned()
+}
+
+fn ocsf_version() -> String {
+    Version::default().name().to_owned()
+}
+
+const fn roll_events() -> u64 {
+    ROLL_EVENTS
+}
+
+const fn roll_megabytes() -> u64 {
+    ROLL_MEGABYTES
+}
+
+const fn roll_seconds() -> u64 {
+    ROLL_SECONDS
+}
+
+impl Settings {
+    /// Whether they make sense.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let names = [
+            ("source", Some(&self.source)),
+            ("source_version", self.source_version.as_ref()),
+            ("region", Some(&self.region)),
+            ("account", Some(&self.account)),
+        ];
+        for (what, name) in names {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            if let Some(name) = name
+                && (name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(plain))
+            {
+                return Err(format!("lake.{what} = \"{name}\" must be 1 to 64 letters, digits, - _ or ."));
+            }
+        }
+        if Version::named(&self.ocsf_version).is_none() {
+            let known = Version::ALL.map(Version::name).join(", ");
+            return Err(format!("lake.ocsf_version = \"{}\" must be one of {known}", self.ocsf_version));
+        }
+        if self.roll_events == 0 || self.roll_seconds == 0 || !(1..=1_024).contains(&self.roll_megabytes) {
+            return Err(
+                "lake.roll_events and roll_seconds must be 1 or more, roll_megabytes 1 to 1024".to_owned()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What is in the spool.
+#[derive(Default)]
+struct Spooled {
+    events: u64,
+    bytes: u64,
+    day: Option<String>,
+    /// Since when.
+    since: Option<Instant>,
+}
+
+/// The folders of a lake, and its spool.
+pub struct Lake {
+    folder: PathBuf,
+    settings: Settings,
+    version: Version,
+    origin: String,
+    appender: Appender,
+    index: Index,
+    spooled: Spooled,
+}
+
+impl Lake {
+    pub fn new(folder: &Path, settings: Settings, origin: &str) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            version: Version::named(&settings.ocsf_version).unwrap_or_default(),
+            settings,
+            origin: origin.to_owned(),
+            appender: Appender::default(),
+            index: Index::default(),
+            spooled: Spooled::default(),
+        }
+    }
+
+    fn spool(&self) -> PathBuf {
+        self.folder.join(SPOOL)
+    }
+
+    fn rolling(&self) -> PathBuf {
+        self.folder.join(ROLLING)
+    }
+
+    /// Makes the folders what they should be after whatever happened.
+    pub fn prepare(&mut self) -> io::Result<()> {
+        self.appender.mend()?;
+        if let Some(folder) = self.spool().parent() {
+            create_directories(folder)?;
+        }
+        self.complete()?;
+        self.spooled = Spooled::default();
+        let spool = self.spool();
+        if spool.exists() {
+            cut_torn_tail(&spool)?;
+            let lines = std::fs::read(&spool)?;
+            let held = held(&lines, Format::Custody, &self.origin)?;
+            if let Some(last) = held.last() {
+                let day = last.appended.map(day);
+                let (events, bytes) = (held.len() as u64, lines.len() as u64);
+                self.spooled = Spooled { events, bytes, day, since: Some(Instant::now()) };
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends durably to the spool, or not at all.
+    pub fn append(&mut self, part: &Part) -> io::Result<()> {
+        // A lake that can't be written doesn't fill the disk with its spool.
+        if self.is_full() || self.spooled.day.as_ref().is_some_and(|day| *day != part.day) {
+            self.roll()?;
+        }
+        let spool = self.spool();
+        let (before, after) = self.appender.append(&spool, &part.bytes)?;
+        self.index.appended(&spool, before, after);
+        self.spooled.events += part.events;
+        self.spooled.bytes += part.bytes.len() as u64;
+        self.spooled.day = Some(part.day.clone());
+        self.spooled.since.get_or_insert_with(Instant::now);
+        if self.is_full()
+            && let Err(error) = self.roll()
+        {
+            // What is in the spool is safe; it is tried again before the next event.
+            tracing::warn!("{}: no Parquet is written: {error}", self.folder.display());
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.spooled.events >= self.settings.roll_events
+            || self.spooled.bytes >= self.settings.roll_megabytes << 20
+    }
+
+    /// Makes Parquet of what is old enough, and of what couldn't be made Parquet before.
+    pub fn roll_if_due(&mut self) -> io::Result<()> {
+        let age = Duration::from_secs(self.settings.roll_seconds);
+        if self.spooled.since.is_some_and(|since| since.elapsed() >= age) {
+            return self.roll();
+        }
+        self.complete()
+    }
+
+    fn roll(&mut self) -> io::Result<()> {
+        self.appender.mend()?;
+        self.complete()?;
+        if self.spooled.events == 0 {
+            return Ok(());
+        }
+        rename(&self.spool(), &self.rolling())?;
+        self.spooled = Spooled::default();
+        self.complete()
+    }
+
+    /// Makes Parquet of the lines that were taken aside, if there are any.
+    fn complete(&self) -> io::Result<()> {
+        let rolling = self.rolling();
+        let lines = match std::fs::read(&rolling) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            lines => lines?,
+        };
+        for ((class, day), rows) in self.grouped(&lines) {
+            let (Some(first), Some(last)) =
+                (rows.iter().map(|row| row.index).min(), rows.iter().map(|row| row.index).max())
+            else {
+                continue;
+            };
+            let documents: Vec<&[u8]> = rows.iter().map(|row| row.document.as_slice()).collect();
+            let file = columns::write(class, &documents).map_err(io::Error::other)?;
+            let hash = to_hex(digest(&SHA256, &file).as_ref());
+            let hash = hash.get(..16).unwrap_or(&hash);
+            let folder = self.day_folder(class, &day);
+            create_directories(&folder)?;
+            let path = folder.join(format!("{first:012}-{last:012}-{hash}.parquet"));
+            // The hash is in its name: what has it is this file.
+            if !path.exists() {
+                write_file(&path, &file, MODE)?;
+            }
+        }
+        std::fs::remove_file(&rolling)?;
+        sync_directory(rolling.parent().unwrap_or(&self.folder))
+    }
+
+    /// The rows of each class and day, in the order of time.
+    fn grouped(&self, lines: &[u8]) -> BTreeMap<(u64, String), Vec<Row>> {
+        let mut groups: BTreeMap<(u64, String), Vec<Row>> = BTreeMap::new();
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let claimed = claims::of_line(line, Format::Custody, &self.origin);
+            let Some(Held {
+                index: Some(index),
+                leaf: Some(leaf),
+                original: Some(bytes),
+                appended: Some(appended),
+            }) = claimed
+            else {
+                tracing::warn!("{}: a line of it is no event and is left out", self.rolling().display());
+                continue;
+            };
+            let origin = &self.origin;
+            let logged = Logged { origin, index, appended: appended.into(), leaf, bytes: &bytes };
+            let document = ocsf::event(&logged, self.version);
+            let class = serde_json::from_slice::<Class>(&document).map_or(0, |class| class.class_uid);
+            groups.entry((class, day(appended))).or_default().push(Row { appended, index, document });
+        }
+        for rows in groups.values_mut() {
+            rows.sort_by_key(|row| (row.appended, row.index));
+        }
+        groups
+    }
+
+    /// `ext/custody-3002/region=…/accountId=…/eventDay=20261127`
+    fn day_folder(&self, class: u64, day: &str) -> PathBuf {
+        let Settings { source, source_version, region, account, .. } = &self.settings;
+        let mut folder = self.folder.join(EXTERNAL).join(format!("{source}-{class}"));
+        if let Some(version) = source_version {
+            folder.push(version);
+        }
+        folder.push(format!("region={region}"));
+        folder.push(format!("accountId={account}"));
+        folder.push(format!("eventDay={}", day.replace('-', "")));
+        folder
+    }
+
+    pub fn read_back(&mut self, window: &Window) -> io::Result<Vec<Held>> {
+        self.appender.mend()?;
+        // Else an event may be in both, the lines and a file of some class.
+        self.complete()?;
+        let (spool, origin) = (self.spool(), &self.origin);
+        let mut found = Vec::new();
+        if spool.exists() {
+            let read = |file: &mut File, part| held(&bytes(file, part)?, Format::Custody, origin);
+            found = self.index.find(&spool, window, Nanos(0), false, &read)?;
+        }
+        let mut files = Vec::new();
+        walk(&self.folder.join(EXTERNAL), &mut files)?;
+        for path in files {
+            let since = day_of(&path).unwrap_or_default();
+            let read = |file: &mut File, _| columns::read(file, origin).map_err(io::Error::other);
+            match self.index.find(&path, window, since, true, &read) {
+                Ok(held) => found.extend(held),
+                // What a damaged file may hold isn't known; what it may not hold is.
+                Err(error) if may_hold(&path, window) => {
+                    return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A line on its way into a file.
+struct Row {
+    appended: Nanos,
+    index: u64,
+    document: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct Class {
+    class_uid: u64,
+}
+
+/// The Parquet files below a folder.
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            walk(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "parquet") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(())
+}
+
+/// When the day of a file begins, by its folder.
+fn day_of(path: &Path) -> Option<Nanos> {
+    let folder = path.parent()?.file_name()?.to_str()?;
+    let digits = folder.strip_prefix("eventDay=").filter(|digits| digits.len() == 8)?;
+    beginning(&format!("{}-{}-{}", digits.get(..4)?, digits.get(4..6)?, digits.get(6..)?))
+}
+
+/// Whether a file may hold something of a window, by its name; one with another name may hold anything.
+fn may_hold(path: &Path, window: &Window) -> bool {
+    fn indexes(path: &Path) -> Option<Range<u64>> {
+        let mut parts = path.file_stem()?.to_str()?.split('-');
+        let (first, last) = (parts.next()?.parse::<u64>().ok()?, parts.next()?.parse::<u64>().ok()?);
+        Some(first..last.saturating_add(1))
+    }
+    indexes(path).is_none_or(|held| held.start < window.indexes.end && window.indexes.start < held.end)
+}

@@ -1,0 +1,177 @@
+//! A file for each UTC day of appending, a line for each event (NDJSON).
+
+use super::MODE;
+use super::claims;
+use super::read::{Index, bytes};
+use super::stamp::Stamp;
+use crate::format::{Format, envelope};
+use crate::sink::{Held, Window};
+use custody_core::clock::Nanos;
+use custody_core::event::Timestamp;
+use custody_core::log::durable::sync_directory;
+use custody_core::mapping::Logged;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+const PREFIX: &str = "custody-";
+const SUFFIX: &str = ".ndjson";
+/// How much of a file's end is looked at, at once, for the end of its last whole line.
+const TAIL_BYTES: u64 = 128 << 10;
+
+/// Lines of one day.
+pub struct Part {
+    pub day: String,
+    pub events: u64,
+    pub bytes: Vec<u8>,
+}
+
+/// The daily files of a folder.
+pub struct Lines {
+    folder: PathBuf,
+    format: Format,
+    origin: String,
+    appender: Appender,
+    index: Index,
+}
+
+impl Lines {
+    pub fn new(folder: &Path, format: Format, origin: &str) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            format,
+            origin: origin.to_owned(),
+            appender: Appender::default(),
+            index: Index::default(),
+        }
+    }
+
+    /// Makes the files what they should be after whatever happened.
+    pub fn prepare(&mut self) -> io::Result<()> {
+        self.appender.mend()?;
+        for (_, path) in self.files()? {
+            cut_torn_tail(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Appends durably, or not at all.
+    pub fn append(&mut self, part: &Part) -> io::Result<()> {
+        let path = self.folder.join(format!("{PREFIX}{}{SUFFIX}", part.day));
+        let (before, after) = self.appender.append(&path, &part.bytes)?;
+        self.index.appended(&path, before, after);
+        Ok(())
+    }
+
+    pub fn read_back(&mut self, window: &Window) -> io::Result<Vec<Held>> {
+        self.appender.mend()?;
+        let mut found = Vec::new();
+        let (format, origin) = (self.format, &self.origin);
+        for (since, path) in self.files()? {
+            let read = |file: &mut File, part| held(&bytes(file, part)?, format, origin);
+            found.extend(self.index.find(&path, window, since, false, &read)?);
+        }
+        Ok(found)
+    }
+
+    /// Ours, with the beginnings of their days.
+    fn files(&self) -> io::Result<Vec<(Nanos, PathBuf)>> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let day = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));
+            if let Some(since) = day.and_then(beginning) {
+                files.push((since, entry.path()));
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+/// When a day begins, `2026-11-27`.
+pub fn beginning(day: &str) -> Option<Nanos> {
+    let time: Timestamp = format!("{day}T00:00:00.000000000Z").parse().ok()?;
+    Some(Nanos(time.nanos()))
+}
+
+/// An event's line, with its end.
+pub fn line(format: Format, logged: &Logged<'_>, redacted: bool) -> Vec<u8> {
+    let mut line = match format {
+        Format::Custody => envelope(logged, redacted),
+        other => other.of(logged),
+    };
+    line.push(b'\n');
+    line
+}
+
+/// What lines claim; a part of a line at the end claims nothing.
+pub fn held(bytes: &[u8], format: Format, origin: &str) -> io::Result<Vec<Held>> {
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    Ok(lines.filter_map(|line| claims::of_line(line, format, origin)).collect())
+}
+
+/// Appends so that what is there is durable, and takes back what isn't.
+#[derive(Default)]
+pub struct Appender {
+    /// A file that was written to and not synced, and how long it was before.
+    pub(super) torn: Option<(PathBuf, u64)>,
+}
+
+impl Appender {
+    /// Takes back what a failed write has left: the kernel may show what isn't on the disk.
+    pub fn mend(&mut self) -> io::Result<()> {
+        if let Some((path, length)) = &self.torn {
+            let file = OpenOptions::new().write(true).open(path)?;
+            file.set_len(*length)?;
+            file.sync_data()?;
+            self.torn = None;
+        }
+        Ok(())
+    }
+
+    /// Appends and syncs. Gives the file's stamps before and after.
+    pub fn append(&mut self, path: &Path, bytes: &[u8]) -> io::Result<(Stamp, Stamp)> {
+        self.mend()?;
+        let is_new = !path.exists();
+        let mut file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
+        if is_new && let Some(folder) = path.parent() {
+            sync_directory(folder)?;
+        }
+        let metadata = file.metadata()?;
+        let before = Stamp::of(&metadata);
+        self.torn = Some((path.to_owned(), metadata.len()));
+        if let Err(error) = file.write_all(bytes).and_then(|()| file.sync_data()) {
+            drop(file);
+            // If it can't be taken back now, it is before anything else happens.
+            if let Err(error) = self.mend() {
+                tracing::warn!("{}: what was not written whole stays there for now: {error}", path.display());
+            }
+            return Err(error);
+        }
+        self.torn = None;
+        Ok((before, Stamp::of(&file.metadata()?)))
+    }
+}
+
+/// Cuts what a crash left of a line at the end, and syncs what was read but perhaps never synced.
+pub fn cut_torn_tail(path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let length = file.metadata()?.len();
+    let (mut end, mut whole) = (length, 0);
+    while end > 0 {
+        let start = end.saturating_sub(TAIL_BYTES);
+        let tail = bytes(&mut file, start..end)?;
+        if let Some(at) = tail.iter().rposition(|byte| *byte == b'\n') {
+            whole = start + at as u64 + 1;
+            break;
+        }
+        end = start;
+    }
+    if whole < length {
+        file.set_len(whole)?;
+    }
+    file.sync_data()
+}

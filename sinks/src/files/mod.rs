@@ -1,0 +1,280 @@
+//! Files: a line for each event in a file for each day, or Parquet by OCSF class in the folders of a security lake.
+//!
+//! What is confirmed is on the disk: appended and synced. How far a file has come is what stands in it: so what is in
+//! doubt is read back from the files, and nothing arrives twice. A write that fails is taken back before anything else
+//! happens, since after a failed sync the kernel shows what never reached the disk.
+
+mod claims;
+mod columns;
+mod lake;
+mod lines;
+mod read;
+mod stamp;
+#[cfg(test)]
+mod tests;
+
+pub use self::lake::Settings as LakeSettings;
+
+use self::lake::Lake;
+use self::lines::Lines;
+use crate::format::{Format, logged};
+use crate::item::Item;
+use crate::sink::{Answer, Found, Limits, Sink, Trouble, Unproven, Window};
+use custody_core::clock::Nanos;
+use custody_core::log::durable::create_directories;
+use serde::Deserialize;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+/// Held by whoever writes into a folder: two writers would cut each other's lines.
+const LOCK: &str = ".custody-sink.lock";
+/// Permissions of files: a forwarder in the owner's group may read them.
+const MODE: u32 = 0o640;
+/// Events that are synced at once.
+const BATCH_EVENTS: usize = 5_000;
+/// How often is looked whether the spool is old enough for Parquet.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// `[sink.files]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where the files lie: a folder of this sink's own.
+    pub folder: PathBuf,
+    /// What a line holds; without `lake`.
+    #[serde(default)]
+    pub format: Format,
+    /// Parquet by OCSF class instead of lines by day.
+    pub lake: Option<LakeSettings>,
+}
+
+impl Settings {
+    /// Whether they make sense.
+    ///
+    /// # Errors
+    /// What doesn't.
+    pub fn check(&self) -> Result<(), String> {
+        if !self.folder.is_absolute() {
+            return Err(format!("folder = \"{}\" must be a whole path", self.folder.display()));
+        }
+        if self.format == Format::Cef {
+            return Err(
+                "format = \"cef\": a CEF line doesn't hold the event; take custody, ecs or ocsf".to_owned()
+            );
+        }
+        match &self.lake {
+            Some(_) if self.format != Format::default() => {
+                Err("a lake holds OCSF in Parquet: leave format out, or lake".to_owned())
+            }
+            Some(lake) => lake.check(),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Delivers to files.
+pub struct Files {
+    origin: String,
+    /// Of lines; none in a lake.
+    format: Option<Format>,
+    /// A batch isn't longer than what a lake makes a file of.
+    batch_events: usize,
+    folder: Arc<Folder>,
+}
+
+/// What only one at a time may touch.
+struct Folder {
+    path: PathBuf,
+    store: Mutex<Store>,
+    /// Whether somebody looks after the spool's age.
+    watched: Mutex<bool>,
+}
+
+struct Store {
+    /// The lock, once it is ours.
+    lock: Option<File>,
+    kind: Kind,
+}
+
+enum Kind {
+    Lines(Lines),
+    Lake(Box<Lake>),
+}
+
+/// An event as a file takes it.
+pub struct Encoded {
+    /// The day of appending, `2026-11-27`.
+    day: String,
+    line: Vec<u8>,
+}
+
+impl Files {
+    /// For the log with that origin.
+    #[must_use]
+    pub fn new(settings: Settings, origin: &str) -> Self {
+        let path = settings.folder;
+        let format = settings.lake.is_none().then_some(settings.format);
+        let roll_events = settings.lake.as_ref().map_or(u64::MAX, |lake| lake.roll_events);
+        let batch_events =
+            usize::try_from(roll_events).map_or(BATCH_EVENTS, |events| events.min(BATCH_EVENTS));
+        let kind = match settings.lake {
+            None => Kind::Lines(Lines::new(&path, settings.format, origin)),
+            Some(lake) => Kind::Lake(Box::new(Lake::new(&path, lake, origin))),
+        };
+        let store = Mutex::new(Store { lock: None, kind });
+        let folder = Arc::new(Folder { path, store, watched: Mutex::new(false) });
+        Self { origin: origin.to_owned(), format, batch_events, folder }
+    }
+
+    /// Does something with the files, on a thread that may wait for a disk.
+    async fn with<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&mut Store, &Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, String> {
+        let folder = Arc::clone(&self.folder);
+        let done = tokio::task::spawn_blocking(move || {
+            what(&mut folder.store(), &folder.path)
+                .map_err(|error| format!("{}: {error}", folder.path.display()))
+        });
+        done.await.map_err(|error| error.to_string())?
+    }
+}
+
+impl Folder {
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks after the spool as long as the sink lives.
+    fn watch(self: &Arc<Self>) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *watched, true) {
+            return;
+        }
+        let folder = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let Some(folder) = Weak::upgrade(&folder) else { return };
+                let looked = tokio::task::spawn_blocking(move || {
+                    if let Store { lock: Some(_), kind: Kind::Lake(lake) } = &mut *folder.store()
+                        && let Err(error) = lake.roll_if_due()
+                    {
+                        tracing::warn!("{}: no Parquet is written: {error}", folder.path.display());
+                    }
+                });
+                if looked.await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+impl Store {
+    /// Makes the folder ours.
+    fn lock(&mut self, folder: &Path) -> io::Result<()> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        create_directories(folder)?;
+        let path = folder.join(LOCK);
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(MODE).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {
+                self.lock = Some(file);
+                Ok(())
+            }
+            Err(TryLockError::WouldBlock) => Err(io::Error::other("another sink or program writes there")),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+/// The day of a time, as names of files have it.
+fn day(appended: Nanos) -> String {
+    let text = appended.to_string();
+    text.get(..10).unwrap_or("1970-01-01").to_owned()
+}
+
+impl Sink for Files {
+    type Encoded = Encoded;
+
+    fn limits(&self) -> Limits {
+        Limits {
+            batch_events: self.batch_events,
+            batch_bytes: 4 << 20,
+            in_flight: 1,
+            linger: Duration::from_millis(100),
+            timeout: Duration::from_secs(120),
+        }
+    }
+
+    async fn prepare(&self) -> Result<(), Trouble> {
+        let prepared = self.with(|store, folder| {
+            store.lock(folder)?;
+            match &mut store.kind {
+                Kind::Lines(lines) => lines.prepare(),
+                Kind::Lake(lake) => lake.prepare(),
+            }
+        });
+        prepared.await.map_err(|reason| Trouble::Refused { reason, retry_after: None })?;
+        if self.format.is_none() {
+            self.folder.watch();
+        }
+        Ok(())
+    }
+
+    fn encode(&self, item: &Item) -> Result<Encoded, String> {
+        let logged = logged(item, &self.origin);
+        let line = lines::line(self.format.unwrap_or_default(), &logged, item.redacted);
+        Ok(Encoded { day: day(item.appended), line })
+    }
+
+    fn bytes(encoded: &Encoded) -> usize {
+        encoded.line.len()
+    }
+
+    async fn send(&self, batch: &[&Encoded]) -> Result<Vec<Answer>, Trouble> {
+        // The log's times never decrease, so a day's lines stand together.
+        let mut days: Vec<lines::Part> = Vec::new();
+        for Encoded { day, line } in batch {
+            match days.last_mut() {
+                Some(part) if part.day == *day => {
+                    part.events += 1;
+                    part.bytes.extend_from_slice(line);
+                }
+                _ => days.push(lines::Part { day: day.clone(), events: 1, bytes: line.clone() }),
+            }
+        }
+        let written = self.with(move |store, folder| {
+            store.lock(folder)?;
+            for part in days {
+                match &mut store.kind {
+                    Kind::Lines(lines) => lines.append(&part)?,
+                    Kind::Lake(lake) => lake.append(&part)?,
+                }
+            }
+            Ok(())
+        });
+        // A part may be there; the files say which.
+        written.await.map_err(|reason| Trouble::Unclear { reason })?;
+        Ok(vec![Answer::Stored; batch.len()])
+    }
+
+    async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {
+        let window = window.clone();
+        let found = self.with(move |store, folder| {
+            store.lock(folder)?;
+            match &mut store.kind {
+                Kind::Lines(lines) => lines.read_back(&window),
+                Kind::Lake(lake) => lake.read_back(&window),
+            }
+        });
+        found.await.map(Found::from).map_err(Unproven::Now)
+    }
+}

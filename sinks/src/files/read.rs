@@ -1,0 +1,144 @@
+//! Finds what files hold of a part of the log without reading all of them each time.
+//!
+//! A file is read once, and it is remembered which indexes its blocks hold; a block is read anew whenever it is asked for. A
+//! file that was changed by anybody else is another file.
+
+use super::stamp::Stamp;
+use crate::sink::{Held, Window};
+use custody_core::clock::Nanos;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// How long a block of lines is, in bytes.
+const BLOCK_BYTES: usize = 256 << 10;
+/// Files that are remembered; then it begins anew.
+const FILES_MAX: usize = 10_000;
+
+/// A part of a file, and what it claims to hold.
+#[derive(Clone, Debug)]
+struct Block {
+    bytes: Range<u64>,
+    /// The indexes that its documents claim.
+    indexes: Option<Range<u64>>,
+    /// The times of those that claim no index.
+    times: Option<Range<u64>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    stamp: Stamp,
+    blocks: Vec<Block>,
+    /// Up to where it was read.
+    read: u64,
+}
+
+/// What is known of files.
+#[derive(Debug, Default)]
+pub struct Index {
+    files: HashMap<PathBuf, Known>,
+}
+
+/// Reads the documents of a part of a file.
+pub type Reader<'a> = &'a dyn Fn(&mut File, Range<u64>) -> io::Result<Vec<Held>>;
+
+impl Index {
+    /// We have appended to a file: what is known of it stays true.
+    pub fn appended(&mut self, path: &Path, before: Stamp, after: Stamp) {
+        match self.files.get_mut(path) {
+            Some(known) if known.stamp == before => known.stamp = after,
+            Some(_) => drop(self.files.remove(path)),
+            None => {}
+        }
+    }
+
+    /// What a file holds of a window: by the index that a document claims, and by its time where it claims none; without
+    /// either it counts as of `since`, the beginning of the file's day. `whole`: it is read as a whole or not at all.
+    pub fn find(
+        &mut self,
+        path: &Path,
+        window: &Window,
+        since: Nanos,
+        whole: bool,
+        read: Reader<'_>,
+    ) -> io::Result<Vec<Held>> {
+        let mut file = File::open(path)?;
+        let metadata = file.metadata()?;
+        let (stamp, length) = (Stamp::of(&metadata), metadata.len());
+        if self.files.len() > FILES_MAX {
+            self.files.clear();
+        }
+        if self.files.get(path).is_none_or(|known| known.stamp != stamp) {
+            self.files.insert(path.to_owned(), Known { stamp, blocks: Vec::new(), read: 0 });
+        }
+        let Some(known) = self.files.get_mut(path) else { return Ok(vec![]) };
+        while known.read < length {
+            let bytes = if whole { 0..length } else { next_block(&mut file, known.read, length)? };
+            known.read = bytes.end;
+            let held = read(&mut file, bytes.clone())?;
+            known.blocks.push(block(bytes, &held, since));
+        }
+        let mut found = Vec::new();
+        for Block { bytes, indexes, times } in &known.blocks {
+            let by_index = indexes.as_ref().is_some_and(|indexes| meet(indexes, &window.indexes));
+            let by_time = times.as_ref().is_some_and(|times| meet(times, &nanos(window)));
+            if by_index || by_time {
+                let held = read(&mut file, bytes.clone())?;
+                found.extend(held.into_iter().filter(|held| match held.index {
+                    Some(index) => window.indexes.contains(&index),
+                    None => window.appended.contains(&held.appended.unwrap_or(since)),
+                }));
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn nanos(window: &Window) -> Range<u64> {
+    window.appended.start.0..window.appended.end.0
+}
+
+fn meet(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+fn block(bytes: Range<u64>, held: &[Held], since: Nanos) -> Block {
+    let mut block = Block { bytes, indexes: None, times: None };
+    for held in held {
+        let (range, value) = match held.index {
+            Some(index) => (&mut block.indexes, index),
+            None => (&mut block.times, held.appended.unwrap_or(since).0),
+        };
+        let range = range.get_or_insert(value..value.saturating_add(1));
+        *range = range.start.min(value)..range.end.max(value.saturating_add(1));
+    }
+    block
+}
+
+/// Whole lines from `from` on; a longer line is a block by itself, and so is what is left at the end.
+fn next_block(file: &mut File, from: u64, length: u64) -> io::Result<Range<u64>> {
+    let mut bytes = Vec::new();
+    loop {
+        let at = from + bytes.len() as u64;
+        file.seek(SeekFrom::Start(at))?;
+        let mut piece = vec![0; BLOCK_BYTES.min(usize::try_from(length - at).unwrap_or(BLOCK_BYTES))];
+        file.read_exact(&mut piece)?;
+        bytes.extend_from_slice(&piece);
+        if let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(from..from + end as u64 + 1);
+        }
+        if from + bytes.len() as u64 >= length {
+            return Ok(from..length);
+        }
+    }
+}
+
+/// The bytes of a part of a file.
+pub fn bytes(file: &mut File, part: Range<u64>) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(part.end - part.start).unwrap_or(0)];
+    file.seek(SeekFrom::Start(part.start))?;
+    file.read_exact(&mut bytes)?;
+    Ok(bytes)
+}

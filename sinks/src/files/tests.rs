@@ -1,0 +1,460 @@
+//! Lines, columns, spool and what is found again: tests/sinks has deliveries that are killed and readers by others.
+#![allow(clippy::disallowed_methods, reason = "what a test damages needn't last")]
+
+use super::*;
+use crate::format::envelope;
+use crate::sink::Held;
+use arrow_json::LineDelimitedWriter;
+use custody_core::event::{Outcome, TYPES};
+use custody_core::log::Entry;
+use custody_core::mapping::ocsf::{self, Version};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::io::Write as _;
+
+const ORIGIN: &str = "custody.test/log";
+/// 2025-11-24T16:00:00Z
+const BEGIN: u64 = 1_764_000_000_000_000_000;
+const HOUR: u64 = 3_600_000_000_000;
+
+fn settings(folder: &Path, lake: bool) -> Settings {
+    let lake = lake.then(|| LakeSettings {
+        source: "custody".into(),
+        source_version: None,
+        region: "eu-central-1".into(),
+        account: "123456789012".into(),
+        ocsf_version: "1.7.0".into(),
+        roll_events: 40,
+        roll_megabytes: 32,
+        roll_seconds: 3_600,
+    });
+    Settings { folder: folder.to_owned(), format: Format::Custody, lake }
+}
+
+fn item(index: u64, appended: u64, bytes: &[u8]) -> Item {
+    Item::new(Entry { index, appended: Nanos(appended), tag: 1, bytes: bytes.into() })
+}
+
+fn example(which: u64) -> Vec<u8> {
+    (TYPES[usize::try_from(which).unwrap() % TYPES.len()].example)().unwrap()
+}
+
+/// Event `index`, one an hour.
+fn hourly(index: u64) -> Item {
+    item(index, BEGIN + index * HOUR, &example(index))
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn send(files: &Files, items: impl Iterator<Item = Item>) -> Result<(), Trouble> {
+    let encoded: Vec<Encoded> = items.map(|item| files.encode(&item).unwrap()).collect();
+    let batch: Vec<&Encoded> = encoded.iter().collect();
+    runtime().block_on(files.send(&batch)).map(drop)
+}
+
+fn ready(settings: Settings) -> Files {
+    settings.check().unwrap();
+    let files = Files::new(settings, ORIGIN);
+    runtime().block_on(files.prepare()).unwrap();
+    files
+}
+
+fn window(indexes: std::ops::Range<u64>) -> Window {
+    let time = |index: u64| Nanos(BEGIN.saturating_add(index.saturating_mul(HOUR)));
+    Window { appended: time(indexes.start)..time(indexes.end), indexes }
+}
+
+fn found(files: &Files, window: &Window) -> Vec<Held> {
+    let mut found = runtime().block_on(files.read_back(window)).unwrap().documents;
+    found.sort_by_key(|held| held.index);
+    found
+}
+
+/// All the documents are those of the log, in order.
+fn assert_holds(files: &Files, indexes: std::ops::Range<u64>) {
+    let held = found(files, &window(indexes.clone()));
+    assert_eq!(held.iter().filter_map(|held| held.index).collect::<Vec<_>>(), indexes.collect::<Vec<_>>());
+    for held in held {
+        let item = hourly(held.index.unwrap());
+        assert_eq!((held.leaf, held.appended), (Some(item.leaf), Some(item.appended)));
+        assert_eq!(held.original.as_deref(), Some(&*item.bytes));
+    }
+}
+
+fn parquet(folder: &Path) -> Vec<PathBuf> {
+    let mut found = vec![];
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.path().is_dir() {
+                open.push(entry.path());
+            } else if entry.path().extension().is_some_and(|extension| extension == "parquet") {
+                found.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn lines_of_each_form_are_found_again_by_day() {
+    for format in [Format::Custody, Format::Ecs, Format::Ocsf] {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ready(Settings { format, ..settings(dir.path(), false) });
+        send(&files, (0..60).map(hourly)).unwrap();
+        send(&files, (60..61).map(hourly)).unwrap();
+        let mut names: Vec<String> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != LOCK)
+            .collect();
+        names.sort();
+        let days = ["24", "25", "26", "27"].map(|day| format!("custody-2025-11-{day}.ndjson"));
+        assert_eq!(names, days);
+        assert_holds(&files, 0..61);
+        assert_holds(&files, 5..20);
+    }
+}
+
+#[test]
+fn a_line_that_a_crash_has_cut_is_taken_back_and_its_event_counts_as_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ready(settings(dir.path(), false));
+    send(&files, (0..5).map(hourly)).unwrap();
+    drop(files);
+    let path = dir.path().join("custody-2025-11-24.ndjson");
+    let length = std::fs::metadata(&path).unwrap().len();
+    for cut in [1, 2, 150, 300] {
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length - cut).unwrap();
+        let files = ready(settings(dir.path(), false));
+        let held = found(&files, &window(0..5));
+        assert!(held.len() < 5 && held.iter().all(|held| held.index.is_some()), "{cut}: {held:?}");
+        let missing = held.len() as u64..5;
+        send(&files, missing.map(hourly)).unwrap();
+        assert_holds(&files, 0..5);
+        drop(files);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), length);
+    }
+}
+
+#[test]
+fn a_folder_has_one_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ready(settings(dir.path(), false));
+    let other = Files::new(settings(dir.path(), false), ORIGIN);
+    let refused = runtime().block_on(other.prepare()).unwrap_err();
+    assert!(
+        matches!(&refused, Trouble::Refused { reason, .. } if reason.contains("another sink")),
+        "{refused}"
+    );
+    drop(files);
+    runtime().block_on(other.prepare()).unwrap();
+}
+
+#[test]
+fn a_write_that_fails_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lines");
+    let mut appender = lines::Appender::default();
+    appender.append(&path, b"one\n").unwrap();
+    // As after a failed sync that couldn't be taken back at once.
+    std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"two").unwrap();
+    appender.torn = Some((path.clone(), 4));
+    appender.append(&path, b"three\n").unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"one\nthree\n");
+    // What can't be taken back stops everything.
+    appender.torn = Some((dir.path().join("gone"), 4));
+    assert!(appender.append(&path, b"four\n").is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), b"one\nthree\n");
+}
+
+#[test]
+fn what_others_did_to_lines_is_found_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ready(settings(dir.path(), false));
+    send(&files, (0..8).map(hourly)).unwrap();
+    assert_holds(&files, 0..8);
+    let path = dir.path().join("custody-2025-11-24.ndjson");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let foreign = text.lines().next().unwrap().replace(ORIGIN, "other/log");
+    let altered = text.replacen("\"index\":3,", "\"index\":9000,", 1);
+    std::fs::write(&path, format!("{altered}rubbish\n{foreign}\n")).unwrap();
+    let held = found(&files, &window(0..8));
+    let indexes: Vec<_> = held.iter().map(|held| held.index).collect();
+    // Rubbish claims nothing: it counts as of the beginning of its day, which is before this window.
+    assert_eq!(indexes, [0, 1, 2, 4, 5, 6, 7].map(Some));
+    let all = Window { indexes: 8..u64::MAX, appended: Nanos(0)..Nanos(u64::MAX) };
+    let held = found(&files, &all);
+    assert_eq!(held.iter().map(|held| held.index).collect::<Vec<_>>(), [None, Some(9_000)]);
+}
+
+#[test]
+fn a_lake_has_a_file_for_each_class_and_day_and_what_is_younger_in_its_spool() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ready(settings(dir.path(), true));
+    send(&files, (0..5).map(hourly)).unwrap();
+    assert_eq!(parquet(dir.path()).len(), 0, "too few for a file");
+    assert_holds(&files, 0..5);
+    // The next day begins, and more.
+    send(&files, (5..130).map(hourly)).unwrap();
+    let written = parquet(dir.path());
+    assert!(written.len() > 20, "{written:?}");
+    for path in &written {
+        let name = path.strip_prefix(dir.path()).unwrap().to_str().unwrap();
+        let parts: Vec<&str> = name.split('/').collect();
+        assert!(parts[0] == "ext" && parts[1].starts_with("custody-"), "{name}");
+        assert_eq!(parts[2..4], ["region=eu-central-1", "accountId=123456789012"]);
+        assert!(parts[4].starts_with("eventDay=202511"), "{name}");
+    }
+    assert_holds(&files, 0..130);
+    assert_holds(&files, 17..44);
+    drop(files);
+    let files = ready(settings(dir.path(), true));
+    assert_holds(&files, 0..130);
+    assert_eq!(parquet(dir.path()), written, "nothing is written twice");
+}
+
+#[test]
+fn whatever_stops_while_parquet_is_written_is_done_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ready(settings(dir.path(), true));
+    send(&files, (0..8).map(hourly)).unwrap();
+    drop(files);
+    let (spool, rolling) = (dir.path().join("spool/current.ndjson"), dir.path().join("spool/rolling.ndjson"));
+    let lines = std::fs::read(&spool).unwrap();
+    // It stopped after the spool was taken aside.
+    std::fs::rename(&spool, &rolling).unwrap();
+    let files = ready(settings(dir.path(), true));
+    let written = parquet(dir.path());
+    assert!(!written.is_empty() && !rolling.exists());
+    assert_holds(&files, 0..8);
+    drop(files);
+    // After some of the files were written, and one was begun.
+    std::fs::write(&rolling, &lines).unwrap();
+    std::fs::remove_file(&written[0]).unwrap();
+    std::fs::write(format!("{}.tmp", written[0].display()), b"half").unwrap();
+    let files = ready(settings(dir.path(), true));
+    assert_eq!(parquet(dir.path()), written);
+    assert!(!PathBuf::from(format!("{}.tmp", written[0].display())).exists());
+    assert_holds(&files, 0..8);
+    drop(files);
+    // After all of them, before the lines were removed.
+    std::fs::write(&rolling, &lines).unwrap();
+    let files = ready(settings(dir.path(), true));
+    assert_holds(&files, 0..8);
+}
+
+#[test]
+fn a_lake_that_can_not_be_written_stops_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ready(settings(dir.path(), true));
+    // Something stands in the place of the folder.
+    std::fs::write(dir.path().join("ext"), b"").unwrap();
+    send(&files, (0..8).map(hourly)).unwrap();
+    let trouble = send(&files, (8..20).map(hourly)).unwrap_err();
+    assert!(
+        matches!(&trouble, Trouble::Unclear { reason } if reason.contains("ext") || reason.contains("directory")),
+        "{trouble}"
+    );
+    std::fs::remove_file(dir.path().join("ext")).unwrap();
+    runtime().block_on(files.prepare()).unwrap();
+    assert_holds(&files, 0..8);
+    send(&files, (8..20).map(hourly)).unwrap();
+    assert_holds(&files, 0..20);
+}
+
+#[test]
+fn what_others_did_to_a_lake_is_found_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ready(settings(dir.path(), true));
+    send(&files, (0..100).map(hourly)).unwrap();
+    assert_holds(&files, 0..100);
+    let written = parquet(dir.path());
+    // Damaged: what it may hold can't be told, and what it can't hold still can.
+    let name = written[0].file_stem().unwrap().to_str().unwrap().to_owned();
+    let first: u64 = name.split('-').next().unwrap().parse().unwrap();
+    let last: u64 = name.split('-').nth(1).unwrap().parse().unwrap();
+    let whole = std::fs::read(&written[0]).unwrap();
+    std::fs::write(&written[0], &whole[..whole.len() / 2]).unwrap();
+    let unproven = runtime().block_on(files.read_back(&window(first..last + 1))).unwrap_err();
+    assert!(matches!(&unproven, Unproven::Now(reason) if reason.contains(&name)), "{unproven}");
+    let outside = if first > 3 { 0..first } else { last + 1..last + 4 };
+    assert!(runtime().block_on(files.read_back(&window(outside))).is_ok());
+    // Gone.
+    std::fs::remove_file(&written[0]).unwrap();
+    let held = found(&files, &window(0..100));
+    assert!(held.len() < 100 && !held.iter().any(|held| held.index == Some(first)));
+    // Copied to another name: it is there twice.
+    std::fs::write(&written[0], &whole).unwrap();
+    std::fs::write(written[0].with_file_name("copy.parquet"), &whole).unwrap();
+    let held = found(&files, &window(0..100));
+    assert_eq!(held.iter().filter(|held| held.index == Some(first)).count(), 2);
+}
+
+#[test]
+fn a_time_that_was_changed_in_a_row_shows() {
+    let item = hourly(7);
+    let logged = logged(&item, ORIGIN);
+    let document: Value = serde_json::from_slice(&ocsf::event(&logged, Version::default())).unwrap();
+    let held = |document: &Value| {
+        claims::of_line(document.to_string().as_bytes(), Format::Ocsf, ORIGIN).unwrap().appended
+    };
+    assert_eq!(held(&document), Some(item.appended));
+    let mut changed = document.clone();
+    changed["time"] = json!(1_764_000_000_000_u64);
+    assert_eq!(held(&changed), Some(Nanos(0)));
+    let mut changed = document.clone();
+    changed["unmapped"]["custody"]["log"]["appended"] = json!("2025-11-24T16:00:00Z");
+    assert_eq!(held(&changed), Some(Nanos(0)));
+    changed["time"] = Value::Null;
+    assert_eq!(held(&changed), Some(Nanos(0)));
+}
+
+#[test]
+fn what_a_configuration_may_not_say() {
+    let good = |lake| settings(Path::new("/srv/custody"), lake);
+    assert!(good(false).check().is_ok() && good(true).check().is_ok());
+    let with = |change: &dyn Fn(&mut Settings)| {
+        let mut settings = good(true);
+        change(&mut settings);
+        settings.check().unwrap_err()
+    };
+    fn lake(settings: &mut Settings) -> &mut LakeSettings {
+        settings.lake.as_mut().unwrap()
+    }
+    type Change<'a> = (&'a dyn Fn(&mut Settings), &'a str);
+    let wrong: [Change<'_>; 7] = [
+        (&|s| s.folder = "here".into(), "whole path"),
+        (&|s| s.format = Format::Cef, "CEF"),
+        (&|s| s.format = Format::Ecs, "leave format out"),
+        (&|s| lake(s).region = "a/b".into(), "lake.region"),
+        (&|s| lake(s).source = "..".into(), "lake.source"),
+        (&|s| lake(s).ocsf_version = "9".into(), "1.7.0"),
+        (&|s| lake(s).roll_events = 0, "roll_events"),
+    ];
+    for (change, says) in wrong {
+        let error = with(change);
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+/// Rows as JSON, as anybody reads them out of the columns; without what is null.
+fn rows(file: &[u8]) -> Vec<Value> {
+    let mut scratch = tempfile::tempfile().unwrap();
+    scratch.write_all(file).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(scratch).unwrap().build().unwrap();
+    let mut writer = LineDelimitedWriter::new(Vec::new());
+    for batch in reader {
+        writer.write(&batch.unwrap()).unwrap();
+    }
+    writer.finish().unwrap();
+    let text = String::from_utf8(writer.into_inner()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Nothing of an event is lost on its way through the columns.
+fn assert_comes_back(bytes: &[u8]) {
+    let item = item(7, BEGIN + 1_234_567, bytes);
+    let document = ocsf::event(&logged(&item, ORIGIN), Version::default());
+    let wanted: Value = serde_json::from_slice(&document).unwrap();
+    let class = wanted["class_uid"].as_u64().unwrap();
+    let file = columns::write(class, &[&document]).unwrap();
+    let [mut got] = <[Value; 1]>::try_from(rows(&file)).unwrap();
+    let unmapped = got["unmapped"].as_str().unwrap().to_owned();
+    got["unmapped"] = serde_json::from_str(&unmapped).unwrap();
+    assert_eq!(without_empty(got), without_empty(wanted));
+    let mut scratch = tempfile::tempfile().unwrap();
+    scratch.write_all(&file).unwrap();
+    let held = columns::read(&scratch, ORIGIN).unwrap();
+    assert_eq!(
+        (held[0].index, held[0].leaf, held[0].appended),
+        (Some(7), Some(item.leaf), Some(item.appended))
+    );
+    assert_eq!(held[0].original.as_deref(), Some(bytes));
+}
+
+/// A structure that isn't there and one without anything in it are the same for a reader of columns.
+fn without_empty(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().map(|(name, value)| (name, without_empty(value)));
+            fields.filter(|(_, value)| *value != json!({}) && !value.is_null()).collect()
+        }
+        Value::Array(items) => items.into_iter().map(without_empty).collect(),
+        other => other,
+    }
+}
+
+#[test]
+fn every_type_of_event_comes_back_from_its_columns() {
+    for info in TYPES {
+        let bytes = (info.example)().unwrap();
+        assert_comes_back(&bytes);
+        // With everything in its envelope.
+        let mut event: Value = serde_json::from_slice(&bytes).unwrap();
+        event["cause"] = json!("01900000-0000-7000-8000-000000000003");
+        event["session"] = json!("01900000-0000-7000-8000-000000000005");
+        event["outcome"] = serde_json::to_value(Outcome::Denied).unwrap();
+        event["source"] = json!({"address": "192.0.2.7", "port": 50_022, "client": "SSH-2.0-OpenSSH_9.2p1"});
+        event["target"] =
+            json!({"address": "192.0.2.10:22", "kind": "node", "login": "root", "name": "web-1"});
+        event["actor"] = json!({"user": "alice", "mfa": true, "identity_provider": "local"});
+        assert_comes_back(event.to_string().as_bytes());
+    }
+}
+
+#[test]
+fn each_class_has_columns_and_what_ocsf_requires_can_not_be_null() {
+    for class in ocsf::classes() {
+        let schema = columns::schema(class);
+        for required in ["time", "class_uid", "type_uid", "severity_id", "metadata"] {
+            assert!(!schema.field_with_name(required).unwrap().is_nullable(), "{class}: {required}");
+        }
+        for name in ocsf::attributes(class) {
+            let top = name.split(['.', '[']).next().unwrap();
+            assert!(schema.field_with_name(top).is_ok(), "{class}: {name}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_an_entry_holds_it_comes_back_from_its_columns(
+        which in 0..TYPES.len(),
+        place in prop::sample::select(vec!["/data", "/data/reason", "/actor", "/target/address", "/source/port", "/outcome", "/type"]),
+        value in prop_oneof![
+            any::<String>().prop_map(Value::from), any::<i64>().prop_map(Value::from),
+            any::<bool>().prop_map(Value::from), Just(json!([{"a": [1]}, "b"])), Just(Value::Null),
+        ],
+    ) {
+        let mut event: Value = serde_json::from_slice(&(TYPES[which].example)().unwrap()).unwrap();
+        if let Some(old) = event.pointer_mut(place) {
+            *old = value;
+        }
+        assert_comes_back(event.to_string().as_bytes());
+    }
+
+    #[test]
+    fn whatever_bytes_an_entry_has_its_line_gives_them_back(
+        bytes in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..200),
+            "[ \n\r\t{}\"a1:,é]{0,40}".prop_map(String::into_bytes),
+        ],
+        redacted in any::<bool>(),
+    ) {
+        let item = item(3, BEGIN, &bytes);
+        let line = envelope(&logged(&item, ORIGIN), redacted);
+        prop_assert!(!line.contains(&b'\n'));
+        let held = claims::of_line(&line, Format::Custody, ORIGIN).unwrap();
+        prop_assert_eq!(held, Held {
+            index: Some(3), leaf: Some(item.leaf), original: Some(bytes), appended: Some(item.appended),
+        });
+        prop_assert_eq!(claims::of_line(&line, Format::Custody, "other/log"), None);
+    }
+}

@@ -1,0 +1,110 @@
+//! What a collector answers ("HTTP Event Collector response codes" in Splunk's documentation).
+
+use crate::http::Answered;
+use crate::sink::Trouble;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// What became of a request with events.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// They are in the collector's memory; with the number by which is asked whether they are indexed.
+    Taken(Option<u64>),
+    /// One of them isn't what the collector takes.
+    Invalid {
+        /// Which, from zero, if it says so.
+        event: Option<usize>,
+        /// What it says.
+        reason: String,
+    },
+}
+
+/// Whether a batch is indexed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Acknowledged {
+    Yes,
+    /// Or never.
+    NotYet,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    #[serde(default)]
+    text: String,
+    code: u64,
+    #[serde(rename = "ackId")]
+    acknowledgement: Option<u64>,
+    #[serde(rename = "invalid-event-number")]
+    invalid: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct Acknowledgements {
+    acks: BTreeMap<String, bool>,
+}
+
+/// Reads an answer to events.
+///
+/// # Errors
+/// [`Trouble`] for everything but these two outcomes.
+pub fn outcome(answered: &Answered) -> Result<Outcome, Trouble> {
+    let Ok(said) = serde_json::from_slice::<Said>(&answered.body) else {
+        // What stands between us and the collector, perhaps.
+        return Err(if answered.status.is_success() {
+            Trouble::Unclear { reason: format!("no answer of a collector: {}", answered.reason()) }
+        } else {
+            answered.trouble()
+        });
+    };
+    let reason = format!("{} (code {})", one_line(&said.text), said.code);
+    match said.code {
+        0 if answered.status.is_success() => Ok(Outcome::Taken(said.acknowledgement)),
+        5 | 6 | 12 | 13 | 15 => Ok(Outcome::Invalid { event: said.invalid, reason }),
+        code => Err(trouble(code, reason, answered)),
+    }
+}
+
+/// Reads an answer to the question whether a batch is indexed.
+///
+/// # Errors
+/// [`Trouble`]: nobody knows then.
+pub fn acknowledged(answered: &Answered, id: u64) -> Result<Acknowledged, Trouble> {
+    let unclear = |reason| Trouble::Unclear { reason };
+    if !answered.status.is_success() {
+        return match serde_json::from_slice::<Said>(&answered.body) {
+            Ok(Said { code: 14, .. }) => Err(trouble(14, answered.reason(), answered)),
+            _ => Err(unclear(format!("its acknowledgement can't be asked for: {}", answered.reason()))),
+        };
+    }
+    let said: Acknowledgements = serde_json::from_slice(&answered.body)
+        .map_err(|error| unclear(format!("its acknowledgement can't be read: {error}")))?;
+    match said.acks.get(&id.to_string()) {
+        Some(true) => Ok(Acknowledged::Yes),
+        Some(false) => Ok(Acknowledged::NotYet),
+        None => Err(unclear("it knows nothing of an acknowledgement that it promised".to_owned())),
+    }
+}
+
+fn trouble(code: u64, reason: String, answered: &Answered) -> Trouble {
+    match code {
+        // The token: disabled, missing, of a wrong form, unknown; query strings.
+        1..=4 | 16 => {
+            Trouble::Denied { reason: format!("{reason}: see endpoint.auth and the token in Splunk") }
+        }
+        // One index that the token may not write to makes the whole batch invalid, and all of ours name the same.
+        7 => Trouble::Denied { reason: format!("{reason}: see index, and which ones the token allows") },
+        10 | 11 => Trouble::Denied { reason },
+        14 => Trouble::Denied {
+            reason: format!(
+                "{reason}: switch indexer acknowledgement on in Splunk, or set acknowledged = false"
+            ),
+        },
+        // Busy, unhealthy, going down, full.
+        9 | 18..=27 => Trouble::Refused { reason, retry_after: answered.retry_after() },
+        _ => answered.trouble(),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

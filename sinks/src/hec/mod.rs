@@ -1,0 +1,319 @@
+//! Splunk's HTTP Event Collector, with indexer acknowledgement.
+//!
+//! "Success" of a collector means that it took the events into its memory. Only the acknowledgement, which is asked for
+//! until it comes, means that an indexer has them. One that doesn't come is no refusal: perhaps they are there, and so they
+//! are looked up by Splunk's search, where that is configured, or sent again.
+
+mod answer;
+mod search;
+#[cfg(test)]
+mod tests;
+
+use self::answer::{Acknowledged, Outcome};
+use crate::format::{Format, logged};
+use crate::http::{Endpoint, Http};
+use crate::item::Item;
+use crate::secret::Secrets;
+use crate::sink::{Answer, Found, Limits, Sink, Trouble, Unproven, Window};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use custody_core::clock::Nanos;
+use custody_core::event::hex::to_hex;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// How often is asked whether a batch is indexed, from the first time to the last.
+const ASK_FIRST: Duration = Duration::from_millis(100);
+const ASK_LAST: Duration = Duration::from_secs(2);
+const ACKNOWLEDGE_SECONDS: u64 = 60;
+const ACKNOWLEDGE_SECONDS_MAX: u64 = 600;
+/// Requests beside the asking may take so long.
+const REQUEST: Duration = Duration::from_secs(30);
+/// How long it may take until a search shows what an indexer has.
+const SHOWN_SECONDS: u64 = 30;
+
+/// `[sink.splunk]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The collector, `https://splunk.example:8088`.
+    pub endpoint: Endpoint,
+    /// Whether the token has indexer acknowledgement; without it events are lost when Splunk stops at the wrong moment.
+    #[serde(default = "acknowledged")]
+    pub acknowledged: bool,
+    /// How long an acknowledgement may take, in seconds.
+    #[serde(default = "acknowledge_seconds")]
+    pub acknowledge_seconds: u64,
+    /// The index; the token's own without one.
+    pub index: Option<String>,
+    /// What stands as source.
+    #[serde(default = "source")]
+    pub source: String,
+    /// What stands as source type.
+    #[serde(default = "sourcetype")]
+    pub sourcetype: String,
+    /// What stands as host; the log's origin without one.
+    pub host: Option<String>,
+    /// What an event holds.
+    #[serde(default)]
+    pub format: Format,
+    /// Splunk's management interface, `https://splunk.example:8089`, by which is looked up what is there.
+    pub search: Option<Endpoint>,
+    /// How long it may take until a search shows what an indexer has, in seconds: until then nothing counts as missing.
+    #[serde(default = "shown_seconds")]
+    pub shown_seconds: u64,
+}
+
+const fn acknowledged() -> bool {
+    true
+}
+
+const fn acknowledge_seconds() -> u64 {
+    ACKNOWLEDGE_SECONDS
+}
+
+const fn shown_seconds() -> u64 {
+    SHOWN_SECONDS
+}
+
+fn source() -> String {
+    "custody".to_owned()
+}
+
+fn sourcetype() -> String {
+    "custody:event".to_owned()
+}
+
+impl Settings {
+    /// Whether they make sense.
+    ///
+    /// # Errors
+    /// What doesn't.
+    pub fn check(&self) -> Result<(), String> {
+        let names = [
+            ("index", self.index.as_ref()),
+            ("source", Some(&self.source)),
+            ("sourcetype", Some(&self.sourcetype)),
+        ];
+        for (what, name) in names {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+            if let Some(name) = name
+                && (name.is_empty() || name.len() > 128 || !name.chars().all(plain))
+            {
+                return Err(format!("{what} = \"{name}\" must be 1 to 128 letters, digits, - _ . or :"));
+            }
+        }
+        if !(1..=ACKNOWLEDGE_SECONDS_MAX).contains(&self.acknowledge_seconds) {
+            return Err(format!("acknowledge_seconds must be 1 to {ACKNOWLEDGE_SECONDS_MAX}"));
+        }
+        if let Some(search) = &self.search {
+            search.check().map_err(|error| format!("search: {error}"))?;
+            if self.index.is_none() {
+                return Err("search needs to know the index: set index".to_owned());
+            }
+            if self.format != Format::Custody {
+                return Err("search proves events of format = \"custody\" only".to_owned());
+            }
+        }
+        self.endpoint.check()
+    }
+}
+
+/// Delivers to a collector.
+pub struct Hec {
+    http: Http,
+    search: Option<Http>,
+    settings: Settings,
+    origin: String,
+    /// Acknowledgements belong to a channel: one for each life of this sink.
+    channel: Uuid,
+    /// When something was sent last of which nobody knows whether it arrived; the beginning of this life counts as such.
+    unclear: Mutex<Instant>,
+}
+
+impl Hec {
+    /// For the log with that origin.
+    #[must_use]
+    pub fn new(settings: Settings, secrets: Secrets, origin: &str) -> Self {
+        Self {
+            http: Http::new(settings.endpoint.clone(), secrets.clone()),
+            search: settings.search.clone().map(|endpoint| Http::new(endpoint, secrets)),
+            settings,
+            origin: origin.to_owned(),
+            channel: Uuid::new_v4(),
+            unclear: Mutex::new(Instant::now()),
+        }
+    }
+
+    async fn post(&self, path: &str, body: Vec<u8>) -> Result<Outcome, Trouble> {
+        let request = self
+            .http
+            .request(Method::POST, path)?
+            .header("content-type", "application/json")
+            .header("x-splunk-request-channel", self.channel.to_string())
+            .timeout(REQUEST)
+            .body(body);
+        answer::outcome(&self.http.answer(request).await?)
+    }
+
+    /// Asks until an indexer has the batch.
+    async fn acknowledgement(&self, id: u64) -> Result<(), Trouble> {
+        let limit = Duration::from_secs(self.settings.acknowledge_seconds);
+        let (begun, mut wait) = (Instant::now(), ASK_FIRST);
+        let question = serde_json::json!({ "acks": [id] }).to_string().into_bytes();
+        let path = format!("/services/collector/ack?channel={}", self.channel);
+        loop {
+            tokio::time::sleep(wait).await;
+            let request = self.http.request(Method::POST, &path)?.timeout(REQUEST).body(question.clone());
+            // An answer that got lost isn't given twice: a collector forgets what it has acknowledged.
+            let answered = self.http.answer(request).await.map_err(|error| Trouble::Unclear {
+                reason: format!("its acknowledgement can't be asked for: {error}"),
+            })?;
+            match answer::acknowledged(&answered, id)? {
+                Acknowledged::Yes => return Ok(()),
+                Acknowledged::NotYet if begun.elapsed() >= limit => {
+                    let seconds = limit.as_secs();
+                    return Err(Trouble::Unclear {
+                        reason: format!("no indexer has acknowledged it in {seconds} s"),
+                    });
+                }
+                Acknowledged::NotYet => wait = (wait * 2).min(ASK_LAST),
+            }
+        }
+    }
+
+    async fn deliver(&self, batch: &[&Vec<u8>]) -> Result<Vec<Answer>, Trouble> {
+        let body = batch.iter().flat_map(|event| event.iter().copied()).collect();
+        match self.post("/services/collector/event", body).await? {
+            Outcome::Taken(acknowledgement) => {
+                if self.settings.acknowledged {
+                    let id = acknowledgement.ok_or_else(|| Trouble::Denied {
+                        reason: "the token has no indexer acknowledgement: switch it on in Splunk, or set acknowledged = false"
+                            .to_owned(),
+                    })?;
+                    self.acknowledgement(id).await?;
+                }
+                Ok(vec![Answer::Stored; batch.len()])
+            }
+            // What stands before it may have been taken. With a search that is looked up.
+            Outcome::Invalid { reason, .. } if self.search.is_some() && batch.len() > 1 => {
+                Err(Trouble::Poisoned { reason })
+            }
+            Outcome::Invalid { event: Some(event), reason } if event < batch.len() => {
+                let others = || Answer::Later(format!("another event of the batch is invalid: {reason}"));
+                let mut answers: Vec<Answer> = batch.iter().map(|_| others()).collect();
+                if let Some(answer) = answers.get_mut(event) {
+                    *answer = Answer::Rejected(reason.clone());
+                }
+                Ok(answers)
+            }
+            Outcome::Invalid { reason, .. } => Err(Trouble::Poisoned { reason }),
+        }
+    }
+}
+
+/// Seconds since the epoch with nine digits behind the point: a number for JSON, without a float's loss.
+fn seconds(time: Nanos) -> String {
+    format!("{}.{:09}", time.0 / 1_000_000_000, time.0 % 1_000_000_000)
+}
+
+impl Sink for Hec {
+    /// An event with its time and its fields, as JSON.
+    type Encoded = Vec<u8>;
+
+    fn limits(&self) -> Limits {
+        Limits {
+            batch_events: 1_000,
+            // A collector takes 1,000,000 bytes and more (`max_content_length`).
+            batch_bytes: 800_000,
+            in_flight: 4,
+            linger: Duration::from_millis(200),
+            timeout: REQUEST * 2 + Duration::from_secs(self.settings.acknowledge_seconds),
+        }
+    }
+
+    async fn prepare(&self) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    fn encode(&self, item: &Item) -> Result<Vec<u8>, String> {
+        let logged = logged(item, &self.origin);
+        let mut fields = Map::new();
+        let mut field = |name: &str, value: String| drop(fields.insert(name.to_owned(), value.into()));
+        field("log_appended", item.appended.to_string());
+        field("log_index", item.index.to_string());
+        field("log_leaf", to_hex(&item.leaf.0));
+        field("log_origin", self.origin.clone());
+        if !item.kind().is_empty() {
+            field("type", item.kind().to_owned());
+        }
+        // As text, so that the event stands there byte by byte: of an object Splunk makes its own.
+        let text = match String::from_utf8(self.settings.format.of(&logged)) {
+            Ok(text) if !text.trim().is_empty() => text,
+            Ok(text) => {
+                field("encoding", "base64".to_owned());
+                format!("base64:{}", STANDARD.encode(text))
+            }
+            Err(error) => {
+                field("encoding", "base64".to_owned());
+                format!("base64:{}", STANDARD.encode(error.as_bytes()))
+            }
+        };
+        let mut event = Map::new();
+        let host = self.settings.host.as_deref().unwrap_or(&self.origin);
+        let about = [
+            ("host", Some(host)),
+            ("index", self.settings.index.as_deref()),
+            ("source", Some(self.settings.source.as_str())),
+            ("sourcetype", Some(self.settings.sourcetype.as_str())),
+        ];
+        for (name, value) in about {
+            if let Some(value) = value {
+                event.insert(name.to_owned(), value.into());
+            }
+        }
+        event.insert("event".to_owned(), text.into());
+        event.insert("fields".to_owned(), Value::Object(fields));
+        let event = Value::Object(event).to_string();
+        // The time goes in by hand: a float hasn't got so many digits.
+        let rest = event.strip_prefix('{').unwrap_or_default();
+        Ok(format!("{{\"time\":{},{rest}\n", seconds(item.appended)).into_bytes())
+    }
+
+    fn bytes(encoded: &Vec<u8>) -> usize {
+        encoded.len()
+    }
+
+    async fn send(&self, batch: &[&Vec<u8>]) -> Result<Vec<Answer>, Trouble> {
+        let sent = self.deliver(batch).await;
+        if let Err(Trouble::Unclear { .. }) = &sent {
+            *self.unclear.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+        sent
+    }
+
+    async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {
+        let (Some(http), Some(index)) = (&self.search, &self.settings.index) else {
+            return Err(Unproven::Never("no search is configured, by which Splunk would show what it holds"));
+        };
+        let form = search::form(window, index, &self.settings.sourcetype, &self.origin);
+        let request = http
+            .request(Method::POST, "/services/search/v2/jobs/export")
+            .map_err(|error| Unproven::Now(error.to_string()))?
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form);
+        let answered = http.answer(request).await.map_err(|error| Unproven::Now(error.to_string()))?;
+        if !answered.status.is_success() {
+            return Err(Unproven::Now(answered.reason()));
+        }
+        let documents = search::documents(&answered.body, window, &self.origin).map_err(Unproven::Now)?;
+        let unclear = *self.unclear.lock().unwrap_or_else(PoisonError::into_inner);
+        let perhaps_more = (unclear.elapsed() < Duration::from_secs(self.settings.shown_seconds))
+            .then(|| "Splunk's search may not show yet what its indexers have".to_owned());
+        Ok(Found { documents, perhaps_more })
+    }
+}

@@ -1,0 +1,158 @@
+//! Events, answers and what a search shows: tests/sinks has a collector that is played after the documentation.
+
+use super::*;
+use custody_core::event::TYPES;
+use custody_core::log::Entry;
+use proptest::prelude::*;
+use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
+
+const ORIGIN: &str = "custody.test/log";
+
+fn settings() -> Settings {
+    Settings {
+        endpoint: Endpoint { url: "http://127.0.0.1:1".into(), ca: None, auth: None },
+        acknowledged: true,
+        acknowledge_seconds: 60,
+        index: Some("audit".into()),
+        source: source(),
+        sourcetype: sourcetype(),
+        host: None,
+        format: Format::Custody,
+        search: None,
+        shown_seconds: 30,
+    }
+}
+
+fn encoded(index: u64, bytes: &[u8]) -> Value {
+    let hec = Hec::new(settings(), Secrets::new(std::path::Path::new("/nowhere")), ORIGIN);
+    let appended = Nanos(1_764_000_000_000_456_789 + index);
+    let item = Item::new(Entry { index, appended, tag: 1, bytes: bytes.into() });
+    let encoded = hec.encode(&item).unwrap();
+    assert!(
+        encoded.ends_with(b"\n") && str::from_utf8(&encoded).unwrap().contains("\"time\":1764000000.00045")
+    );
+    serde_json::from_slice(&encoded).unwrap()
+}
+
+fn answered(status: u16, body: &str) -> crate::http::Answered {
+    crate::http::Answered {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: HeaderMap::new(),
+        body: body.as_bytes().to_vec(),
+    }
+}
+
+#[test]
+fn every_type_of_event_stands_there_byte_by_byte() {
+    for (index, info) in (0..).zip(TYPES) {
+        let bytes = (info.example)().unwrap();
+        let event = encoded(index, &bytes);
+        assert_eq!(event["event"].as_str().unwrap().as_bytes(), bytes);
+        assert_eq!(event["fields"]["log_index"], index.to_string());
+        assert_eq!(event["fields"]["type"], info.name);
+        assert_eq!((&event["index"], &event["host"]), (&"audit".into(), &ORIGIN.into()));
+    }
+}
+
+#[test]
+fn what_a_collector_says_means() {
+    let of = |status, code: u64| {
+        answer::outcome(&answered(status, &format!("{{\"text\":\"so\\nwhat\",\"code\":{code}}}")))
+    };
+    assert_eq!(of(200, 0), Ok(Outcome::Taken(None)));
+    let taken = answer::outcome(&answered(200, r#"{"text":"Success","code":0,"ackId":7}"#));
+    assert_eq!(taken, Ok(Outcome::Taken(Some(7))));
+    let invalid = answer::outcome(&answered(400, r#"{"text":"x","code":6,"invalid-event-number":3}"#));
+    assert!(matches!(invalid, Ok(Outcome::Invalid { event: Some(3), .. })));
+    for (status, code) in [(403, 1), (401, 2), (401, 3), (403, 4), (400, 7), (400, 10), (400, 11), (400, 14)]
+    {
+        let trouble = of(status, code).unwrap_err();
+        assert!(
+            matches!(&trouble, Trouble::Denied { reason } if reason.starts_with("so what (code")),
+            "{code}: {trouble}"
+        );
+    }
+    for code in [9, 18, 23] {
+        assert!(matches!(of(503, code), Err(Trouble::Refused { .. })), "{code}");
+    }
+    assert!(matches!(of(500, 8), Err(Trouble::Unclear { .. })));
+    assert!(matches!(answer::outcome(&answered(413, "too long")), Err(Trouble::TooLarge { .. })));
+    assert!(matches!(answer::outcome(&answered(200, "<html>")), Err(Trouble::Unclear { .. })));
+    assert!(matches!(answer::outcome(&answered(502, "<html>")), Err(Trouble::Unclear { .. })));
+}
+
+#[test]
+fn an_acknowledgement_is_yes_or_not_yet_or_unknown() {
+    let of = |status, body: &str| answer::acknowledged(&answered(status, body), 5);
+    assert_eq!(of(200, r#"{"acks":{"5":true}}"#), Ok(Acknowledged::Yes));
+    assert_eq!(of(200, r#"{"acks":{"5":false}}"#), Ok(Acknowledged::NotYet));
+    for (status, body) in
+        [(200, r#"{"acks":{"4":true}}"#), (200, "{}"), (503, ""), (400, r#"{"text":"","code":11}"#)]
+    {
+        assert!(matches!(of(status, body), Err(Trouble::Unclear { .. })), "{status} {body}");
+    }
+    assert!(matches!(of(400, r#"{"text":"ACK is disabled","code":14}"#), Err(Trouble::Denied { .. })));
+}
+
+#[test]
+fn an_answer_of_a_search_that_is_not_whole_is_none() {
+    let window = Window { indexes: 5..9, appended: Nanos(1_000_000_000)..Nanos(3_000_000_000) };
+    let row = r#"{"preview":false,"offset":0,"result":{"_time":"2.000000","_raw":"{}","log_index":"5","log_origin":"custody.test/log","log_appended":"1970-01-01T00:00:02.000000400Z"}}"#;
+    let other = r#"{"preview":false,"result":{"_time":"2.5","_raw":"x","log_origin":"another"}}"#;
+    let edge = r#"{"preview":false,"result":{"_time":"1970-01-01T00:00:03.500+00:00","log_index":"9","log_origin":"custody.test/log"}}"#;
+    let nobodys = r#"{"preview":false,"result":{"_time":"2.5","_raw":"y"}}"#;
+    let last = r#"{"preview":false,"lastrow":true}"#;
+    let of = |lines: &[&str]| search::documents(lines.join("\n").as_bytes(), &window, ORIGIN);
+    let held = of(&[row, other, edge, nobodys, last]).unwrap();
+    assert_eq!(held.iter().map(|held| held.index).collect::<Vec<_>>(), [Some(5), None]);
+    assert_eq!(
+        (held[0].appended, held[0].original.as_deref()),
+        (Some(Nanos(2_000_000_400)), Some(&b"{}"[..]))
+    );
+    assert!(of(&[row]).is_err(), "no last row");
+    assert!(of(&[row, &last[..10]]).is_err());
+    assert!(of(&[r#"{"messages":[{"type":"FATAL","text":"no"}]}"#, last]).unwrap_err().contains("FATAL no"));
+    assert!(of(&[&row.replace("false", "true"), last]).is_err());
+}
+
+#[test]
+fn a_question_is_a_form() {
+    let window = Window { indexes: 0..1, appended: Nanos(7_500_000_000)..Nanos(u64::MAX) };
+    let form = String::from_utf8(search::form(&window, "audit", "custody:event", "a\"b")).unwrap();
+    let url = reqwest::Url::parse(&format!("http://x/?{form}")).unwrap();
+    let fields: std::collections::BTreeMap<String, String> = url.query_pairs().into_owned().collect();
+    assert!(fields["search"].starts_with("search index=\"audit\" sourcetype=\"custody:event\""));
+    assert!(fields["search"].contains(r#"log_origin="a\"b""#));
+    assert_eq!((fields["earliest_time"].as_str(), fields["latest_time"].as_str()), ("6", "2147483647"));
+}
+
+#[test]
+fn what_a_configuration_may_not_say() {
+    assert!(settings().check().is_ok());
+    let search = Some(settings().endpoint);
+    for (wrong, says) in [
+        (Settings { index: Some("a b".into()), ..settings() }, "index"),
+        (Settings { acknowledge_seconds: 0, ..settings() }, "acknowledge_seconds"),
+        (Settings { index: None, search: search.clone(), ..settings() }, "set index"),
+        (Settings { format: Format::Ecs, search, ..settings() }, "custody"),
+    ] {
+        let error = wrong.check().unwrap_err();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_an_entry_holds_it_is_an_event_of_one_line(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let event = encoded(0, &bytes);
+        let text = event["event"].as_str().unwrap();
+        prop_assert!(!text.trim().is_empty());
+        let held = if event["fields"]["encoding"] == "base64" {
+            STANDARD.decode(text.strip_prefix("base64:").unwrap()).unwrap()
+        } else {
+            text.as_bytes().to_vec()
+        };
+        prop_assert_eq!(held, bytes);
+    }
+}

@@ -1,0 +1,301 @@
+//! Splunk's collector and its search, played by a script after Splunk's documentation: there is no Splunk here.
+
+use crate::campaign::{ORIGIN, Source};
+use custody_sinks::format::Format;
+use custody_sinks::hec::{Hec, Settings};
+use custody_sinks::http::{Auth, Endpoint};
+use custody_sinks::secret::Secrets;
+use custody_tests::servers::flaky::{Fault, Flaky};
+use custody_tests::servers::scripted::{Answer, Asked, Scripted};
+use custody_tests::wait::{DEADLINE, until_true};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+
+/// A collector with one token, and what is indexed.
+#[derive(Default)]
+struct Splunk {
+    /// Whether the token has acknowledgement.
+    acknowledges: bool,
+    /// Taken, by channel and number, and not indexed yet.
+    pending: BTreeMap<(String, u64), Vec<Value>>,
+    /// Numbers that were told to be indexed, and how often that was asked.
+    next: u64,
+    indexed: Vec<Value>,
+    /// How often an acknowledgement says no before it says yes.
+    patience: u64,
+    asked: BTreeMap<(String, u64), u64>,
+    /// What comes instead of taking the next requests.
+    planned: VecDeque<Answer>,
+    /// An event with this index is invalid.
+    invalid: Option<u64>,
+    /// Warnings of the search.
+    warns: bool,
+}
+
+fn said(status: u16, code: u64, text: &str) -> Answer {
+    Answer::new(status, json!({ "text": text, "code": code }).to_string())
+}
+
+impl Splunk {
+    fn answer(&mut self, asked: &Asked) -> Answer {
+        match asked.path.split('?').next().unwrap() {
+            "/services/collector/event" => self.collect(asked),
+            "/services/collector/ack" => self.acknowledge(asked),
+            "/services/search/v2/jobs/export" => self.search(asked),
+            _ => said(404, 404, "not found"),
+        }
+    }
+
+    fn collect(&mut self, asked: &Asked) -> Answer {
+        if asked.header("authorization") != Some("Splunk t0ken") {
+            return said(403, 4, "Invalid token");
+        }
+        let Some(channel) = asked.header("x-splunk-request-channel") else {
+            return said(400, 10, "Data channel is missing");
+        };
+        if let Some(answer) = self.planned.pop_front() {
+            return answer;
+        }
+        let events: Vec<Value> =
+            serde_json::Deserializer::from_slice(&asked.body).into_iter().map(Result::unwrap).collect();
+        if let Some(at) = self.invalid.and_then(|wrong| events.iter().position(|event| index(event) == wrong))
+        {
+            let body = json!({ "text": "Invalid data format", "code": 6, "invalid-event-number": at });
+            return Answer::new(400, body.to_string());
+        }
+        if !self.acknowledges {
+            self.indexed.extend(events);
+            return said(200, 0, "Success");
+        }
+        let id = self.next;
+        self.next += 1;
+        self.pending.insert((channel.to_owned(), id), events);
+        Answer::new(200, json!({ "text": "Success", "code": 0, "ackId": id }).to_string())
+    }
+
+    fn acknowledge(&mut self, asked: &Asked) -> Answer {
+        if !self.acknowledges {
+            return said(400, 14, "ACK is disabled");
+        }
+        let channel = asked.path.split_once("channel=").unwrap().1.to_owned();
+        let question: Value = serde_json::from_slice(&asked.body).unwrap();
+        let mut acks = serde_json::Map::new();
+        for id in question["acks"].as_array().unwrap() {
+            let key = (channel.clone(), id.as_u64().unwrap());
+            let times = self.asked.entry(key.clone()).or_default();
+            *times += 1;
+            let events = if *times > self.patience { self.pending.remove(&key) } else { None };
+            acks.insert(id.to_string(), events.is_some().into());
+            self.indexed.extend(events.into_iter().flatten());
+        }
+        Answer::new(200, json!({ "acks": acks }).to_string())
+    }
+
+    fn search(&mut self, asked: &Asked) -> Answer {
+        if asked.header("authorization") != Some("Bearer se4rch") {
+            return Answer::new(401, "");
+        }
+        let form: BTreeMap<String, String> =
+            reqwest::Url::parse(&format!("http://x/?{}", str::from_utf8(&asked.body).unwrap()))
+                .unwrap()
+                .query_pairs()
+                .into_owned()
+                .collect();
+        assert!(form["search"].contains("index=\"audit\"") && form["output_mode"] == "json");
+        let bound = |name: &str| form[name].parse::<f64>().unwrap();
+        let mut lines = String::new();
+        if self.warns {
+            lines.push_str(
+                "{\"preview\":false,\"messages\":[{\"type\":\"WARN\",\"text\":\"a peer is down\"}]}\n",
+            );
+        }
+        for event in &self.indexed {
+            let time = event["time"].as_f64().unwrap();
+            if time < bound("earliest_time") || time >= bound("latest_time") {
+                continue;
+            }
+            let mut result = event["fields"].as_object().cloned().unwrap_or_default();
+            // To the microsecond.
+            result.insert("_time".to_owned(), format!("{:.6}", time).into());
+            result.insert("_raw".to_owned(), event["event"].clone());
+            lines.push_str(&format!("{}\n", json!({ "preview": false, "offset": 0, "result": result })));
+        }
+        lines.push_str("{\"preview\":false,\"lastrow\":true}\n");
+        Answer::new(200, lines)
+    }
+}
+
+fn index(event: &Value) -> u64 {
+    event["fields"]["log_index"].as_str().unwrap().parse().unwrap()
+}
+
+fn splunk(acknowledges: bool) -> Scripted<Splunk> {
+    let state = Splunk { acknowledges, patience: 2, ..Splunk::default() };
+    Scripted::start(state, |splunk, asked| splunk.answer(asked))
+}
+
+fn settings(url: &str) -> Settings {
+    let auth = Some(Auth::Splunk { secret: "token".to_owned() });
+    Settings {
+        endpoint: Endpoint { url: url.to_owned(), ca: None, auth },
+        acknowledged: true,
+        acknowledge_seconds: 5,
+        index: Some("audit".to_owned()),
+        source: "custody".to_owned(),
+        sourcetype: "custody:event".to_owned(),
+        host: None,
+        format: Format::Custody,
+        search: None,
+        shown_seconds: 2,
+    }
+}
+
+fn searched(url: &str, management: &str) -> Settings {
+    let auth = Some(Auth::Bearer { secret: "search".to_owned() });
+    let search = Some(Endpoint { url: management.to_owned(), ca: None, auth });
+    Settings { search, ..settings(url) }
+}
+
+fn sink(settings: Settings, dir: &Path) -> Hec {
+    settings.check().unwrap();
+    let secrets = Secrets::new(dir);
+    secrets.put("token", "t0ken").unwrap();
+    secrets.put("search", "se4rch").unwrap();
+    Hec::new(settings, secrets, ORIGIN)
+}
+
+/// Everything that is indexed is the log's; how often each.
+fn counts(source: &Source, splunk: &Splunk) -> BTreeMap<u64, u64> {
+    let mut counts = BTreeMap::new();
+    for event in &splunk.indexed {
+        let entry = source.log.read(index(event), 1, 0).unwrap().remove(0);
+        assert_eq!(event["event"].as_str().unwrap().as_bytes(), &*entry.bytes);
+        assert_eq!(event["fields"]["log_appended"], entry.appended.to_string());
+        assert_eq!((&event["index"], &event["host"]), (&"audit".into(), &ORIGIN.into()));
+        *counts.entry(index(event)).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn what_no_indexer_has_acknowledged_is_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (splunk, source) = (splunk(true), Source::new());
+    let proxy = Flaky::http(splunk.port);
+    source.grow(3_000);
+    splunk.state().planned.extend([said(503, 9, "Server is busy"), said(500, 8, "Internal server error")]);
+    proxy.next(1, Fault::Swallow);
+    let run = source.deliver(sink(settings(&proxy.url()), dir.path()));
+    // It stops with events in its memory that it has answered for.
+    until_true("some are pending", DEADLINE, || !splunk.state().pending.is_empty());
+    splunk.state().pending.clear();
+    source.delivered(&run);
+    let report = source.prove(&run);
+    assert!(report.unproven[0].reason.contains("no search is configured"), "{report:?}");
+    source.stop(run);
+    let counts = counts(&source, &splunk.state());
+    assert_eq!(counts.len() as u64, source.log.size());
+}
+
+#[test]
+fn with_a_search_nothing_comes_twice_and_all_is_proven() {
+    let dir = tempfile::tempdir().unwrap();
+    let (splunk, source) = (splunk(true), Source::new());
+    let proxy = Flaky::http(splunk.port);
+    proxy.only("/services/collector");
+    for round in 0..2 {
+        source.grow(1_500);
+        let run = source.deliver(sink(searched(&proxy.url(), &splunk.url()), dir.path()));
+        until_true("some are indexed", DEADLINE * 2, || run.control.health().numbers().confirmed > 0);
+        if round == 0 {
+            proxy.next(2, Fault::Swallow);
+            source.grow(200);
+            source.kill(run);
+        } else {
+            source.delivered(&run);
+            // Everything is old enough to be shown, or is there anyway.
+            let report = source.prove(&run);
+            assert!(report.is_proven() && report.proven == source.log.size(), "{report:?}");
+            splunk.state().warns = true;
+            let report = source.prove(&run);
+            assert!(
+                !report.is_proven() && report.unproven[0].reason.contains("a peer is down"),
+                "{report:?}"
+            );
+            splunk.state().warns = false;
+            tampered(&source, &splunk, &run);
+            source.stop(run);
+        }
+    }
+}
+
+/// Altered, added and taken away.
+fn tampered(source: &Source, splunk: &Scripted<Splunk>, run: &crate::campaign::Run<Hec>) {
+    {
+        let mut state = splunk.state();
+        let at = |state: &Splunk, wanted: u64| {
+            state.indexed.iter().position(|event| index(event) == wanted).unwrap()
+        };
+        let altered = at(&state, 40);
+        state.indexed[altered]["event"] = "{}".into();
+        let gone = at(&state, 50);
+        state.indexed.remove(gone);
+        let mut added = state.indexed[0].clone();
+        added["fields"]["log_index"] = "999999".into();
+        state.indexed.push(added);
+        let time = state.indexed[0]["time"].clone();
+        state.indexed.push(json!({ "time": time, "event": "nobody's", "fields": {} }));
+    }
+    let report = source.prove(run);
+    let named = |findings: &custody_core::delivery::Findings| {
+        let mut named: Vec<_> = findings.first.iter().map(|finding| finding.index).collect();
+        named.sort_unstable();
+        named.dedup();
+        named
+    };
+    assert_eq!(named(&report.altered), [Some(40)], "{report:?}");
+    assert_eq!(named(&report.extra), [None, Some(999_999)], "{report:?}");
+    let shows = report.unproven.iter().any(|part| (part.from..part.to).contains(&50));
+    assert!(named(&report.missing) == [Some(50)] || shows, "{report:?}");
+}
+
+#[test]
+fn an_event_that_is_invalid_is_a_dead_letter_and_its_neighbours_arrive() {
+    for with_search in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (splunk, source) = (splunk(true), Source::new());
+        source.grow(50);
+        splunk.state().invalid = Some(20);
+        let url = splunk.url();
+        let settings = if with_search { searched(&url, &url) } else { settings(&url) };
+        let run = source.deliver(sink(settings, dir.path()));
+        source.delivered(&run);
+        let dead = source.runtime.block_on(run.control.dead_letters()).unwrap();
+        assert_eq!(dead.iter().map(|letter| letter.index).collect::<Vec<_>>(), [20]);
+        assert!(dead[0].reason.contains("Invalid data format (code 6)"), "{dead:?}");
+        source.stop(run);
+        let counts = counts(&source, &splunk.state());
+        assert!(!counts.contains_key(&20) && counts.len() as u64 >= 50, "{counts:?}");
+    }
+}
+
+#[test]
+fn a_token_that_is_not_what_was_configured_is_for_a_person_to_mend() {
+    let dir = tempfile::tempdir().unwrap();
+    let (splunk, source) = (splunk(false), Source::new());
+    source.grow(20);
+    let run = source.deliver(sink(settings(&splunk.url()), dir.path()));
+    let trouble = || run.control.health().numbers().trouble.unwrap_or_default();
+    until_true("it has no acknowledgement", DEADLINE, || trouble().contains("acknowledged = false"));
+    Secrets::new(dir.path()).put("token", "another").unwrap();
+    until_true("the token is wrong", DEADLINE, || trouble().contains("Invalid token (code 4)"));
+    source.kill(run);
+    // Without acknowledgement, as somebody has decided.
+    let without = Settings { acknowledged: false, ..settings(&splunk.url()) };
+    let run = source.deliver(sink(without, dir.path()));
+    source.delivered(&run);
+    source.stop(run);
+    let counts = counts(&source, &splunk.state());
+    assert_eq!(counts.len() as u64, source.log.size());
+}
