@@ -21,6 +21,7 @@ pub mod policy;
 pub mod producer;
 pub mod recording;
 pub mod role;
+pub mod service;
 pub mod session;
 pub mod sink;
 pub mod user;
@@ -192,7 +193,7 @@ pub struct Target {
     /// Address and port that the proxy connects to.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub address: Option<String>,
-    /// `node`, `user`, `role`, `policy`, `lock`, `session`, `log`.
+    /// `node`, `user`, `service`, `role`, `policy`, `lock`, `session`, `sink`, `log`.
     pub kind: String,
     /// The account at the target.
     #[serde(skip_serializing_if = "Option::is_none", default)]
