@@ -193,7 +193,7 @@ pub struct Target {
     /// Address and port that the proxy connects to.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub address: Option<String>,
-    /// `node`, `user`, `service`, `role`, `policy`, `lock`, `session`, `sink`, `log`.
+    /// `node`, `user`, `role`, `policy`, `lock`, `session`, `log`.
     pub kind: String,
     /// The account at the target.
     #[serde(skip_serializing_if = "Option::is_none", default)]

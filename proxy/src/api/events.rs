@@ -304,7 +304,8 @@ impl Answer {
         let mut link = next_of.to_vec();
         link.extend_from_slice(cursor.as_bytes());
         let more = match question.search.order {
-            Order::Ascending => next < api.context.log.size(),
+            // An empty page has looked at all there was, whatever came since.
+            Order::Ascending => !pieces.is_empty() && next < api.context.log.size(),
             Order::Descending => next > 0,
         };
         let (kind, body) = match (form, question.envelope) {
