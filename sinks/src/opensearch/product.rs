@@ -97,10 +97,15 @@ impl Templates {
             components: vec![
                 ("/_component_template/custody-settings".to_owned(), settings),
                 ("/_component_template/custody-mappings".to_owned(), mappings),
-                ("/_index_template/custody-events".to_owned(), index),
+                (format!("/_index_template/{}", template(stream)), index),
             ],
         })
     }
+}
+
+/// The index template's name: each stream has its own, so that two logs in one cluster don't take each other's away.
+fn template(stream: &str) -> String {
+    if stream == super::stream() { "custody-events".to_owned() } else { format!("custody-events.{stream}") }
 }
 
 fn put(body: &mut Value, pointer: &str, value: Value) {
