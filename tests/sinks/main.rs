@@ -8,4 +8,5 @@ mod flaky;
 mod kafka;
 mod loki;
 mod opensearch;
+mod restore;
 mod rsyslog;
