@@ -268,7 +268,7 @@ impl Rebuilding<'_> {
         if self.import.root() != self.checkpoint.root() {
             // Every checksum holds, and something was replaced all the same: here, or there.
             self.import.rewind(&mut |_, _, _| {})?;
-            self.fetch(0..size, (Nanos(0), Nanos(u64::MAX)), true).await?;
+            self.fetch(0..size, self.salvage.appended(size), true).await?;
             if !self.lacking.is_empty() || self.import.root() != self.checkpoint.root() {
                 self.replaced.clear();
                 bail!(

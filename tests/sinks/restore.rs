@@ -13,6 +13,7 @@ use custody_tests::servers::custodyd::layout;
 use custody_tests::servers::{Loki, World};
 use custody_tests::wait::{DEADLINE, until, until_true};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -98,6 +99,28 @@ fn damage(path: &Path) {
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     bytes[end / 2] ^= 1;
     std::fs::write(path, bytes).unwrap();
+}
+
+/// Writes another event over one of a segment, as somebody would who knows how records are made; gives its index.
+fn forge(path: &Path) -> u64 {
+    let mut bytes = std::fs::read(path).unwrap();
+    let first: u64 = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    let word = b"wrong password";
+    let (mut at, mut index) = (64, first);
+    loop {
+        let length = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        let record = at + 8..at + 8 + length;
+        if let Some(place) = bytes[record.clone()].windows(word.len()).position(|part| part == word) {
+            bytes[record.start + place] = b'W';
+            let seed = crc32c::crc32c_append(crc32c::crc32c(&Sha256::digest(ORIGIN)), &first.to_le_bytes());
+            let length = crc32c::crc32c_append(seed, &bytes[at..at + 4]);
+            let crc = crc32c::crc32c_append(length, &bytes[record]);
+            bytes[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
+            std::fs::write(path, bytes).unwrap();
+            return index;
+        }
+        (at, index) = (record.end, index + 1);
+    }
 }
 
 /// Why the daemon doesn't start.
@@ -277,6 +300,16 @@ fn a_damaged_log_comes_back_from_loki() {
     let told = world.event("type=log.recovered", "it says where it came back from", |_| true);
     assert_eq!(told.event["data"]["from"], "sink loki");
     proven(&world, "loki");
+
+    // One entry is another, with checksums that hold: only the signed root tells, and only a copy tells which one it is.
+    world.custodyd.stop();
+    let before = entries(&world);
+    let forged = forge(&segments(&world)[0]);
+    let said = refusal(&mut world);
+    assert!(said.contains("was replaced"), "{said}");
+    let said = restore(&world, &["--from", "loki"]).ok().text();
+    assert!(said.contains("is whole again") && said.contains(&format!("replaced     {forged}:")), "{said}");
+    is_whole(&world, &before);
 }
 
 #[test]

@@ -103,6 +103,14 @@ impl Salvage {
         parts
     }
 
+    /// Between which times the first `size` entries were appended, both inclusive, as far as their ends are here.
+    #[must_use]
+    pub fn appended(&self, size: u64) -> (Nanos, Nanos) {
+        let first = self.runs.first().filter(|run| run.indexes.start == 0);
+        let last = self.runs.iter().find(|run| run.indexes.end >= size && run.indexes.start < size);
+        (first.map_or(Nanos(0), |run| run.appended.0), last.map_or(Nanos(u64::MAX), |run| run.appended.1))
+    }
+
     /// How many entries follow without a gap on the first `size`: they were appended after the checkpoint was signed.
     #[must_use]
     pub fn beyond(&self, size: u64) -> u64 {

@@ -57,6 +57,8 @@ fn what_is_whole_is_found_whole() {
     assert_eq!(salvage.parts(399), [Part::Here(0..399)]);
     assert_eq!((salvage.beyond(390), salvage.beyond(400)), (10, 0));
     assert_eq!(read_all(&salvage, 0..400), entries);
+    assert_eq!(salvage.appended(400), (entries[0].appended, entries[399].appended));
+    assert_eq!(salvage.appended(401).1, Nanos(u64::MAX));
     assert_eq!(salvage.read(17, 19).unwrap(), entries[17..19]);
     let key = Ed25519Signer::from_seed(ORIGIN, &[7; 32]).unwrap().verifier_key();
     assert!(matches!(Import::begin(scratch.path(), &key, &mut |_, _, _| {}), Err(OpenError::InUse { .. })));
