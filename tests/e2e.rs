@@ -38,5 +38,7 @@ mod ssh_russh;
 mod ssh_shell;
 #[path = "ssh_strangers.rs"]
 mod ssh_strangers;
+#[path = "subscribe.rs"]
+mod subscribe;
 #[path = "witness.rs"]
 mod witness;

@@ -183,7 +183,7 @@ fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-async fn command(name: &str, body: Value, done: &str) -> anyhow::Result<()> {
+pub(crate) async fn command(name: &str, body: Value, done: &str) -> anyhow::Result<()> {
     let (client, _) = Client::logged_in(&Home::find()?)?;
     let answer: Done = client.post(&format!("/v1/commands/{name}"), &body).await?;
     println!("{done} (event {})", answer.index);
@@ -335,7 +335,7 @@ pub async fn policy(command_line: Policy) -> anyhow::Result<()> {
     }
 }
 
-async fn state(at: &At) -> anyhow::Result<Value> {
+pub(crate) async fn state(at: &At) -> anyhow::Result<Value> {
     let (client, _) = Client::logged_in(&Home::find()?)?;
     client.get_json("/v1/state", &at.query()).await
 }

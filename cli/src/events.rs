@@ -127,12 +127,12 @@ async fn search(filter: &Filter, limit: usize, newest: bool, json: bool) -> anyh
 
 async fn tail(filter: &Filter, json: bool) -> anyhow::Result<()> {
     let (client, _) = Client::logged_in(&Home::find()?)?;
-    // Begin at the end: the newest cursor there is.
+    // Begin behind the newest event there is.
     let mut query = filter.query();
     let newest: Value =
         client.get_json("/v1/events", &[("limit", "1".into()), ("order", "desc".into())]).await?;
-    let index = newest.pointer("/entries/0/index").and_then(Value::as_u64);
-    query.push(("cursor", index.map_or(0, |index| index + 1).to_string()));
+    let index = newest.pointer("/0/index").and_then(Value::as_u64);
+    query.push(("from", index.map_or(0, |index| index + 1).to_string()));
     let response = client.get("/v1/events", &query, "text/event-stream").await?;
     let mut stream = response.bytes_stream();
     let mut buffer = Vec::new();

@@ -12,6 +12,7 @@ mod profile;
 mod progress;
 mod prove;
 mod served;
+mod service;
 mod sessions;
 mod sinks;
 mod table;
@@ -83,6 +84,9 @@ enum Command {
     /// Users
     #[command(subcommand)]
     User(admin::User),
+    /// Service accounts: programs that read events by a token, and nothing else
+    #[command(subcommand)]
+    Service(service::Service),
     /// Roles
     #[command(subcommand)]
     Role(admin::Role),
@@ -149,6 +153,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Locks { at, json } => admin::locks(&at, json).await,
         Command::Node(command) => admin::node(command).await,
         Command::User(command) => admin::user(command).await,
+        Command::Service(command) => service::service(command).await,
         Command::Role(command) => admin::role(command).await,
         Command::Policy(command) => admin::policy(command).await,
         Command::Completions { shell } => {

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The file that says what the log was put back from.
-const RESTORED: &str = "restored";
+pub const RESTORED: &str = "restored";
 
 /// The data directory.
 #[derive(Clone, Debug)]
@@ -85,7 +85,7 @@ impl DataDir {
         }
     }
 
-    /// What the log was put back from, as `custody log restore` left it: `backup` or `witness`.
+    /// What the log was put back from, as it was left there: `backup`, `witness` or `sink NAME`.
     pub fn restored_from(&self) -> anyhow::Result<Option<String>> {
         let path = self.log().join(RESTORED);
         match std::fs::read_to_string(&path) {

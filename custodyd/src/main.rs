@@ -11,6 +11,7 @@ mod keys;
 mod leaps;
 mod newest;
 mod operate;
+mod restore;
 mod run;
 mod seal;
 mod secret;
@@ -69,6 +70,8 @@ enum Command {
         #[arg(long)]
         make: bool,
     },
+    /// Give a log that has lost entries back what a sink has of them, checked against the signed checkpoint
+    Restore(restore::Restore),
     /// Go on under another origin, without entries that a witness has cosigned and that are lost for ever
     NewEpoch {
         /// The configuration, with the origin so far
@@ -122,6 +125,7 @@ fn start(command: Command) -> anyhow::Result<()> {
             runtime.block_on(run::run(Config::read(&config)?, without_witness))
         }
         Command::Witness(role) => runtime.block_on(witness::run(role)),
+        Command::Restore(args) => runtime.block_on(restore::restore(args)),
         Command::Secret(SecretCommand::Put { name, config }) => secret::put(&Config::read(&config)?, &name),
         Command::WebhookKey { name, config, make } => {
             secret::webhook_key(&Config::read(&config)?, &name, make)

@@ -14,6 +14,7 @@ use custody_sinks::hec::{self, Hec};
 use custody_sinks::loki::{self, Loki};
 use custody_sinks::opensearch::{self, OpenSearch};
 use custody_sinks::redaction::{Redaction, Rule};
+use custody_sinks::restore::Archive;
 use custody_sinks::secret::Secrets;
 use custody_sinks::sink::Sink;
 use custody_sinks::syslog::{self, Syslog};
@@ -129,6 +130,24 @@ pub struct Around<'a> {
 pub struct Started {
     pub running: Arc<dyn Running>,
     pub ended: JoinHandle<()>,
+}
+
+/// The destination of a sink that isn't running, to be read from.
+pub fn archive(
+    settings: &Settings,
+    data: &DataDir,
+    origin: &str,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Box<dyn Archive>> {
+    let secrets = Secrets::new(&data.sink_secrets());
+    Ok(match settings.destination().map_err(anyhow::Error::msg)? {
+        Destination::Loki(loki) => Box::new(Loki::new(loki, secrets, origin, Arc::clone(clock))),
+        Destination::OpenSearch(opensearch) => Box::new(OpenSearch::new(opensearch, secrets, origin)),
+        Destination::Syslog(syslog) => Box::new(Syslog::new(syslog, secrets, origin)),
+        Destination::Splunk(splunk) => Box::new(Hec::new(splunk, secrets, origin)),
+        Destination::Webhook(webhook) => Box::new(Webhook::new(webhook, secrets, origin, Arc::clone(clock))),
+        Destination::Files(files) => Box::new(Files::new(files, origin)),
+    })
 }
 
 impl Around<'_> {

@@ -1,7 +1,8 @@
 //! Where the log's events are delivered to.
 //!
 //! [`delivery`] is the one loop that all destinations share; [`sink::Sink`] is what a destination is to it; [`proof`]
-//! reads a destination back and proves that everything is there, once and unaltered.
+//! reads a destination back and proves that everything is there, once and unaltered; [`restore`] gives back to a log what it
+//! has lost.
 
 mod backoff;
 pub mod dead_letters;
@@ -18,6 +19,7 @@ pub mod opensearch;
 pub mod position;
 pub mod proof;
 pub mod redaction;
+pub mod restore;
 pub mod secret;
 pub mod sink;
 pub mod syslog;

@@ -90,7 +90,7 @@ fn elasticsearch_8_and_9_as_documented_get_a_data_stream_and_each_event_once() {
         assert!(told["policies"]["custody"]["policy"]["phases"]["hot"].is_object());
         let settings = &told["components"]["custody-settings"]["template"]["settings"]["index"];
         assert_eq!(settings["lifecycle"]["name"], "custody");
-        assert_eq!(told["templates"][STREAM]["index_patterns"], json!([STREAM]));
+        assert_eq!(told["templates"]["custody-events"]["index_patterns"], json!([STREAM]));
         assert!(told["components"]["custody-mappings"].to_string().contains("\"flattened\""));
         source.stop(run);
     }

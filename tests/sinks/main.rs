@@ -12,6 +12,7 @@ mod kafka;
 mod loki;
 mod opensearch;
 mod pictures;
+mod restore;
 mod rsyslog;
 mod several;
 mod siege;

@@ -41,19 +41,6 @@ pub struct Backup {
     with_keys: bool,
 }
 
-/// `custody log restore`
-#[derive(Args)]
-pub struct Restore {
-    /// The folder of a backup
-    backup: PathBuf,
-    /// The data directory; its custodyd must not run. What it has already must be the beginning of the backup
-    #[arg(long)]
-    data: PathBuf,
-    /// The log's verifier key; the one pinned at login if left out
-    #[arg(long)]
-    key: Option<String>,
-}
-
 /// Runs `custody log backup`.
 pub fn backup(args: &Backup) -> anyhow::Result<()> {
     let copied = copy(&args.data, &args.output, &key(args.key.as_deref())?, args.with_keys)?;
@@ -66,14 +53,14 @@ pub fn backup(args: &Backup) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs `custody log restore`.
-pub fn restore(args: &Restore) -> anyhow::Result<()> {
-    let has_keys = args.backup.join(SECRET[0]).is_dir();
-    let copied = copy(&args.backup, &args.data, &key(args.key.as_deref())?, has_keys)?;
-    let told = args.data.join("log").join(RESTORED);
+/// Puts the backup in the folder `backup` back into the data directory `data`.
+pub fn put_back(backup: &Path, data: &Path, pinned: Option<&str>) -> anyhow::Result<()> {
+    let has_keys = backup.join(SECRET[0]).is_dir();
+    let copied = copy(backup, data, &key(pinned)?, has_keys)?;
+    let told = data.join("log").join(RESTORED);
     durable::write_file(&told, b"backup\n", 0o600)
         .with_context(|| format!("{} can't be written", told.display()))?;
-    println!("The log {} is back in {}: {} events.", copied.origin, args.data.display(), copied.size);
+    println!("The log {} is back in {}: {} events.", copied.origin, data.display(), copied.size);
     println!(
         "What came after the backup isn't in it. custodyd asks the witnesses before it goes on; without one nobody"
     );
@@ -81,7 +68,7 @@ pub fn restore(args: &Restore) -> anyhow::Result<()> {
     if !has_keys {
         println!(
             "The backup has no keys: put {} back before you start custodyd.",
-            args.data.join("keys").display()
+            data.join("keys").display()
         );
     }
     Ok(())

@@ -4,6 +4,7 @@ mod check;
 mod copy;
 mod operate;
 mod recover;
+mod restore;
 mod stamps;
 
 use crate::profile::Home;
@@ -24,8 +25,8 @@ pub enum Log {
     Check(check::Check),
     /// Copy a data directory, also of a running custodyd; verified on the way
     Backup(copy::Backup),
-    /// Put a backup back
-    Restore(copy::Restore),
+    /// Put a backup back, or give a damaged log back what a sink has of it
+    Restore(restore::Restore),
     /// List the time stamps of an authority (RFC 3161), or write them into files
     Stamps(stamps::Stamps),
     /// Let a further key sign the checkpoints, beside those that do: the first half of a rotation
@@ -56,7 +57,7 @@ pub async fn log(command: Log) -> anyhow::Result<()> {
         Log::Status { json } => operate::status(json).await,
         Log::Check(args) => check::check(&args),
         Log::Backup(args) => copy::backup(&args),
-        Log::Restore(args) => copy::restore(&args),
+        Log::Restore(args) => restore::restore(&args),
         Log::Stamps(args) => stamps::stamps(&args).await,
         Log::AddKey { reason } => operate::add_key(&reason).await,
         Log::RetireKey { key, reason } => operate::retire_key(&key, &reason).await,

@@ -35,10 +35,10 @@ struct Stamped {
 pub async fn stamps(args: &Stamps) -> anyhow::Result<()> {
     let (client, _) = Client::logged_in(&Home::find()?)?;
     let mut rows = Vec::new();
-    let mut cursor = "0".to_owned();
+    let mut cursor: Option<String> = None;
     loop {
-        let query =
-            [("type", "log.timestamped".to_owned()), ("limit", "1000".into()), ("cursor", cursor.clone())];
+        let mut query = vec![("type", "log.timestamped".to_owned()), ("limit", "1000".into())];
+        query.extend(cursor.clone().map(|cursor| ("cursor", cursor)));
         let response = client.get("/v1/events", &query, "application/x-ndjson").await?;
         let next = response.headers().get("custody-cursor").and_then(|v| v.to_str().ok()).map(str::to_owned);
         let page = response.text().await?;
@@ -51,7 +51,7 @@ pub async fn stamps(args: &Stamps) -> anyhow::Result<()> {
             rows.push(vec![index.to_string(), size, data.at.to_string(), data.authority]);
         }
         match next {
-            Some(next) if next != cursor && !page.is_empty() => cursor = next,
+            next @ Some(_) if next != cursor && !page.is_empty() => cursor = next,
             _ => break,
         }
     }

@@ -70,10 +70,10 @@ pub async fn write(client: &Client, key: &VerifierKey, id: Uuid, output: &Path) 
 async fn events(client: &Client, id: Uuid, folder: &Path) -> anyhow::Result<Story> {
     let bar = progress::endless("fetching")?;
     let mut story = Story::default();
-    let mut cursor = "0".to_owned();
+    let mut cursor: Option<String> = None;
     loop {
-        let query =
-            vec![("session", id.to_string()), ("limit", PAGE_EVENTS.to_string()), ("cursor", cursor.clone())];
+        let mut query = vec![("session", id.to_string()), ("limit", PAGE_EVENTS.to_string())];
+        query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
         let (lines, next) = page(client, query).await?;
         if lines.is_empty() {
             bar.finish_and_clear();
@@ -96,7 +96,7 @@ async fn events(client: &Client, id: Uuid, folder: &Path) -> anyhow::Result<Stor
             story.events.push((entry.index, leaf_hash(bytes.as_bytes())));
             bar.inc(1);
         }
-        cursor = next;
+        cursor = Some(next);
     }
 }
 

@@ -200,7 +200,7 @@ impl Filled {
 pub struct Recovered {
     /// Bytes of an unfinished write that were cut off; nobody had a receipt for them.
     pub cut_bytes: u64,
-    /// `crash`, `backup` or `witness`: what the log came back from.
+    /// `crash`, `backup`, `witness` or `sink NAME`: what the log came back from.
     pub from: String,
     /// Bytes behind the last checkpoint that were written and synced again.
     pub rewritten_bytes: u64,

@@ -21,6 +21,7 @@ pub mod policy;
 pub mod producer;
 pub mod recording;
 pub mod role;
+pub mod service;
 pub mod session;
 pub mod sink;
 pub mod user;

@@ -200,6 +200,12 @@ events! {
         SinkRedriveBegun: sink::RedriveBegun = "sink.redrive-begun" v 1,
         SinkVerified: sink::Verified = "sink.verified" v 1,
     }
+    Service = 15 {
+        ServiceCreated: service::Created = "service.created" v 1,
+        ServiceChanged: service::Changed = "service.changed" v 1,
+        ServiceTokenSet: service::TokenSet = "service.token-set" v 1,
+        ServiceRemoved: service::Removed = "service.removed" v 1,
+    }
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn only_the_log_role_changes_users_roles_policies_locks_and_nodes() {
         for info in TYPES {
-            let changes_state = ["user.", "role.", "policy.", "lock.", "certificate."]
+            let changes_state = ["user.", "role.", "policy.", "lock.", "certificate.", "service."]
                 .iter()
                 .any(|f| info.name.starts_with(f))
                 || matches!(info.name, "node.added" | "node.removed" | "log.created" | "log.sealed");

@@ -94,7 +94,7 @@ pub fn decide(state: &State, request: &Request) -> Decision {
         context: Json(request.context()),
         errors,
         policies,
-        principal: entity_text("User", &request.user),
+        principal: entity_text(request.what.principal(), &request.user),
         reason,
         resource: entity_text(kind, &id),
         state: state.size(),
@@ -146,7 +146,10 @@ fn verdict(state: &State, request: &Request) -> Verdict {
 }
 
 fn matching_lock<'a>(state: &'a State, request: &Request, now: Timestamp) -> Option<(&'a str, &'a Lock)> {
-    let roles = state.users().get(&request.user).map(|user| &user.roles);
+    let roles = match request.what.principal() {
+        "Service" => state.services().get(&request.user).map(|service| &service.roles),
+        _ => state.users().get(&request.user).map(|user| &user.roles),
+    };
     let place = request.what.place();
     let login = place.map(|(_, login)| login.to_text());
     let subject = Subject {
@@ -164,8 +167,12 @@ fn locked(name: &str, lock: &Lock) -> Verdict {
 }
 
 fn by_policy(state: &State, request: &Request) -> Verdict {
-    if state.users().get(&request.user).is_none() {
-        return Verdict::no(short(&format!("there is no user {}, or no longer", request.user)));
+    let (kind, is_there) = match request.what.principal() {
+        "Service" => ("service account", state.services().get(&request.user).is_some()),
+        _ => ("user", state.users().get(&request.user).is_some()),
+    };
+    if !is_there {
+        return Verdict::no(short(&format!("there is no {kind} {}, or no longer", request.user)));
     }
     if let Some((node, _)) = request.what.place()
         && state.nodes().get(node).is_none()

@@ -5,7 +5,7 @@ use crate::event::{ByteString, SessionId, Timestamp};
 use crate::state::{LOG, State};
 use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -47,6 +47,8 @@ actions! {
     SessionView = "session:view",
     /// To read the log.
     LogRead = "log:read",
+    /// For a service account: to read events, and nothing else.
+    EventsRead = "events:read",
     /// To read the state.
     StateRead = "state:read",
     /// To make a user.
@@ -75,6 +77,14 @@ actions! {
     CreateLock = "admin:create-lock",
     /// To lift a lock.
     LiftLock = "admin:lift-lock",
+    /// To make a service account.
+    CreateService = "admin:create-service",
+    /// To set a service account's roles.
+    SetServiceRoles = "admin:set-service-roles",
+    /// To give a service account another token.
+    RotateService = "admin:rotate-service",
+    /// To remove a service account.
+    RemoveService = "admin:remove-service",
     /// To operate the log: its keys, its clock, its projections.
     OperateLog = "admin:operate-log",
     /// To operate a sink: hold it, let it go, have it deliver again or read it back.
@@ -92,7 +102,7 @@ impl Action {
 /// What stands around a request: the same fields in each Cedar context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Circumstances {
-    /// The age of the certificate that proves the user, in seconds.
+    /// The age of what proves the asker, in seconds: a user's certificate, a service account's token.
     pub certificate_seconds: u64,
     /// Whether a second factor was given at login.
     pub mfa: bool,
@@ -164,6 +174,8 @@ pub enum What {
     },
     /// Read the log.
     ReadLog,
+    /// Read events, as a service account.
+    ReadEvents,
     /// Read the state.
     ReadState,
     /// Change the state: see [`crate::state::change::Change::what`].
@@ -178,7 +190,7 @@ pub enum What {
 /// A request to be decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Who: a user whose identity has been proved.
+    /// Who: a user whose identity has been proved, or a service account ([`What::principal`]).
     pub user: String,
     /// What.
     pub what: What,
@@ -199,8 +211,18 @@ impl What {
             Self::Subsystem { .. } => Action::SshSubsystem,
             Self::View { .. } => Action::SessionView,
             Self::ReadLog => Action::LogRead,
+            Self::ReadEvents => Action::EventsRead,
             Self::ReadState => Action::StateRead,
             Self::Administer { action, .. } => *action,
+        }
+    }
+
+    /// The type of who asks, in Cedar: what is for service accounts isn't for people, and the other way round.
+    #[must_use]
+    pub const fn principal(&self) -> &'static str {
+        match self {
+            Self::ReadEvents => "Service",
+            _ => "User",
         }
     }
 
@@ -212,7 +234,11 @@ impl What {
             | Self::Shell { node, login, .. }
             | Self::Exec { node, login, .. }
             | Self::Subsystem { node, login, .. } => Some((node, login)),
-            Self::View { .. } | Self::ReadLog | Self::ReadState | Self::Administer { .. } => None,
+            Self::View { .. }
+            | Self::ReadLog
+            | Self::ReadEvents
+            | Self::ReadState
+            | Self::Administer { .. } => None,
         }
     }
 
@@ -225,7 +251,7 @@ impl What {
             | Self::Exec { node, .. }
             | Self::Subsystem { node, .. } => ("Node", node.clone()),
             Self::View { session } => ("Session", session.to_string()),
-            Self::ReadLog => ("Log", LOG.to_owned()),
+            Self::ReadLog | Self::ReadEvents => ("Log", LOG.to_owned()),
             Self::ReadState => ("State", "state".to_owned()),
             Self::Administer { action, name } => (administered(*action), name.clone()),
         }
@@ -240,7 +266,10 @@ pub(crate) const fn administered(action: Action) -> &'static str {
         Action::UploadPolicy | Action::RemovePolicy => "Policy",
         Action::CreateLock | Action::LiftLock => "Lock",
         Action::StateRead => "State",
-        Action::LogRead | Action::OperateLog => "Log",
+        Action::LogRead | Action::EventsRead | Action::OperateLog => "Log",
+        Action::CreateService | Action::SetServiceRoles | Action::RotateService | Action::RemoveService => {
+            "Service"
+        }
         Action::OperateSink => "Sink",
         Action::SessionView => "Session",
         Action::AddNode
@@ -299,6 +328,7 @@ impl Request {
             What::Connect { .. }
             | What::View { .. }
             | What::ReadLog
+            | What::ReadEvents
             | What::ReadState
             | What::Administer { .. } => {}
         }
@@ -313,7 +343,7 @@ impl Request {
                 return Err(failed(format!("a name of more than {NAME_BYTES_MAX} bytes")));
             }
         }
-        let principal = uid("User", &self.user)?;
+        let principal = uid(self.what.principal(), &self.user)?;
         let action = uid("Action", self.what.action().name())?;
         let (kind, id) = self.what.resource();
         let resource = uid(kind, &id)?;
@@ -332,12 +362,16 @@ impl Request {
         }
     }
 
-    /// Each entity once: the user with his roles of this moment, and the resource.
+    /// Each entity once: who asks, with the roles of this moment, and the resource.
     fn entities(&self, state: &State, kind: &str, id: &str) -> Result<Vec<Entity>, RequestError> {
         let mut entities = BTreeMap::new();
-        add_user(&mut entities, state, &self.user)?;
+        match self.what.principal() {
+            "Service" => add_service(&mut entities, state, &self.user)?,
+            _ => add_user(&mut entities, state, &self.user)?,
+        }
         match kind {
             "User" => add_user(&mut entities, state, id)?,
+            "Service" => add_service(&mut entities, state, id)?,
             "Role" => add_role(&mut entities, id)?,
             "Node" => {
                 let labels = state.nodes().get(id).map(|node| &node.labels);
@@ -398,10 +432,24 @@ fn add_role(entities: &mut Collected, name: &str) -> Result<(), RequestError> {
 }
 
 fn add_user(entities: &mut Collected, state: &State, name: &str) -> Result<(), RequestError> {
+    add_member(entities, "User", name, state.users().get(name).map(|user| &user.roles))
+}
+
+fn add_service(entities: &mut Collected, state: &State, name: &str) -> Result<(), RequestError> {
+    add_member(entities, "Service", name, state.services().get(name).map(|service| &service.roles))
+}
+
+/// Somebody with roles, and the roles.
+fn add_member(
+    entities: &mut Collected,
+    kind: &str,
+    name: &str,
+    roles: Option<&BTreeSet<String>>,
+) -> Result<(), RequestError> {
     let mut parents = Vec::new();
-    for role in state.users().get(name).into_iter().flat_map(|user| &user.roles) {
+    for role in roles.into_iter().flatten() {
         parents.push(uid("Role", role)?);
         add_role(entities, role)?;
     }
-    add(entities, "User", name, [("name", text(name))], parents, [])
+    add(entities, kind, name, [("name", text(name))], parents, [])
 }

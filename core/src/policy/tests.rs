@@ -98,6 +98,55 @@ fn nobody_and_nowhere_are_denied_whatever_policy_says() {
 }
 
 #[test]
+fn a_service_account_reads_events_and_nothing_else_however_much_is_allowed() {
+    let all = "@id(\"all\") permit(principal, action, resource);";
+    let siem = json!({"name": "siem", "roles": ["operator"], "expires": "2099-01-01T00:00:00Z", "secret_version": 1});
+    let asks = |user: &str, what: What| Request {
+        user: user.into(),
+        what,
+        session: None,
+        circumstances: circumstances(),
+    };
+    let mut story = Story::with_policy(all);
+    story.command("create-service", siem.clone());
+    let allowed = |story: &Story, request: Request| story.decide(&request).made;
+    let made = allowed(&story, asks("siem", What::ReadEvents));
+    assert!(
+        made.allowed && made.principal == "Service::\"siem\"" && made.resource == "Log::\"log\"",
+        "{made:?}"
+    );
+    for (request, reason) in [
+        (asks("siem", What::ReadLog), "there is no user siem"),
+        (asks("siem", What::ReadState), "there is no user siem"),
+        (
+            asks("siem", What::Administer { action: Action::CreateUser, name: "x".into() }),
+            "there is no user siem",
+        ),
+        (connect("siem", "web-1", "root"), "there is no user siem"),
+        (asks("alice", What::ReadEvents), "there is no service account alice"),
+    ] {
+        let made = allowed(&story, request);
+        assert!(!made.allowed && made.reason.contains(reason), "{made:?}");
+    }
+    for matches in [json!({"user": "siem"}), json!({"role": "operator"})] {
+        story.command("create-lock", json!({"name": "l", "matches": matches, "reason": "stolen"}));
+        let made = allowed(&story, asks("siem", What::ReadEvents));
+        assert!(!made.allowed && made.reason == "locked by l: stolen", "{made:?}");
+        story.command("lift-lock", json!({"name": "l"}));
+    }
+
+    // What is allowed to begin with says nothing of service accounts; a role does once a policy says so.
+    let mut story = Story::with_policy("");
+    story.command("create-service", siem);
+    let made = allowed(&story, asks("siem", What::ReadEvents));
+    assert!(!made.allowed && made.reason == "no policy allows siem to events:read", "{made:?}");
+    let text =
+        "@id(\"siem\") permit(principal in Role::\"operator\", action == Action::\"events:read\", resource);";
+    story.command("upload-policy", json!({"name": "siem", "text": text}));
+    assert!(allowed(&story, asks("siem", What::ReadEvents)).allowed);
+}
+
+#[test]
 fn the_most_recorded_of_the_deciding_permits_counts() {
     let permit = |id: &str, annotation: &str| {
         format!("@id(\"{id}\") {annotation} permit(principal, action in Action::\"ssh\", resource);\n")

@@ -308,6 +308,44 @@ fn pages_are_bounded_in_bytes_and_a_cursor_stands_on_an_empty_page() {
     assert_eq!((page.entries.len(), page.next), (0, 1_000_000));
 }
 
+/// Each event has the same producer's time here, as of several producers whose clocks differ; days end at the edge of a
+/// page and within one.
+#[test]
+fn a_walk_sees_each_entry_once_whatever_its_times_are() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let world = World::new();
+    let search = world.search();
+    for filter in [query(3), Query { kind: Some("login".into()), ..query(3) }] {
+        let mut query = Query { cursor: Some(world.log.size()), ..filter };
+        let first = world.log.size();
+        let mut found = Vec::new();
+        for n in 0..30 {
+            // The third and the seventh of ten: at the edge of a page and within one, while it is read.
+            if [3, 7].contains(&(n % 10)) {
+                world.clock.advance(DAY - Duration::from_nanos(1));
+            }
+            world.some(n);
+            if n % 10 == 3 {
+                world.clock.advance(Duration::from_nanos(1));
+            }
+            if n % 4 == 0 {
+                world.runtime.block_on(search.at_least(world.log.size(), PATIENCE)).unwrap();
+                let page = world.page(&search, query.clone());
+                query.cursor = Some(page.next);
+                found.extend(page.entries.into_iter().map(|entry| entry.index));
+            }
+        }
+        world.runtime.block_on(search.at_least(world.log.size(), PATIENCE)).unwrap();
+        found.extend(world.all(&search, &query));
+        let all: Vec<u64> = (first..world.log.size()).collect();
+        let wanted: Vec<u64> = match query.kind {
+            None => all,
+            Some(_) => all.into_iter().filter(|index| matches!((index - first) % 4, 0 | 3)).collect(),
+        };
+        assert_eq!(found, wanted);
+    }
+}
+
 #[test]
 fn whoever_waits_is_told_how_far_it_is() {
     let world = World::new();

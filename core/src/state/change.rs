@@ -4,7 +4,7 @@
 use super::State;
 use super::locks::{Subject, fits};
 use crate::event::{Actor, Draft, EventData, EventId, Outcome, Target, Timestamp};
-use crate::event::{lock, node, policy, role, user};
+use crate::event::{lock, node, policy, role, service, user};
 use crate::policy::defaults::ADMIN;
 use crate::policy::request::{Action, What, administered};
 use crate::policy::validate::PolicyError;
@@ -114,6 +114,42 @@ pub enum Change {
         /// The lock's name.
         name: String,
     },
+    /// Makes a service account; the hash of its token lies in the secret store.
+    CreateService {
+        /// The name, for good.
+        name: String,
+        /// Roles from the start.
+        #[serde(default)]
+        roles: BTreeSet<String>,
+        /// When its token runs out.
+        expires: Timestamp,
+        /// The version of the token's hash.
+        secret_version: u64,
+    },
+    /// Sets all roles of a service account.
+    SetServiceRoles {
+        /// The service account.
+        name: String,
+        /// All roles from now on.
+        roles: BTreeSet<String>,
+    },
+    /// Puts another token in the place of a service account's.
+    RotateService {
+        /// The service account.
+        name: String,
+        /// When the new token runs out.
+        expires: Timestamp,
+        /// How long the one before still counts.
+        #[serde(default)]
+        previous_until: Option<Timestamp>,
+        /// The version of the new token's hash.
+        secret_version: u64,
+    },
+    /// Removes a service account for good.
+    RemoveService {
+        /// The service account.
+        name: String,
+    },
 }
 
 fn fresh_lock_name() -> String {
@@ -121,7 +157,7 @@ fn fresh_lock_name() -> String {
 }
 
 /// Names of all commands, as in the API's paths.
-pub const COMMANDS: [&str; 12] = [
+pub const COMMANDS: [&str; 16] = [
     "create-user",
     "set-roles",
     "remove-user",
@@ -134,6 +170,10 @@ pub const COMMANDS: [&str; 12] = [
     "remove-node",
     "create-lock",
     "lift-lock",
+    "create-service",
+    "set-service-roles",
+    "rotate-service",
+    "remove-service",
 ];
 
 /// Why a command can't be carried out on this state.
@@ -175,9 +215,13 @@ pub enum ChangeDraft {
     NodeRemoved(Draft<node::Removed>),
     LockCreated(Draft<lock::Created>),
     LockLifted(Draft<lock::Lifted>),
+    ServiceCreated(Draft<service::Created>),
+    ServiceChanged(Draft<service::Changed>),
+    ServiceTokenSet(Draft<service::TokenSet>),
+    ServiceRemoved(Draft<service::Removed>),
 }
 
-/// Whether `name` can be the name of a user, role, node, policy or lock: `[a-z0-9][a-z0-9._-]{0,62}`.
+/// Whether `name` can be the name of a user, service account, role, node, policy or lock: `[a-z0-9][a-z0-9._-]{0,62}`.
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     let ordinary = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -215,7 +259,11 @@ impl Change {
             | Self::AddNode { name, .. }
             | Self::RemoveNode { name }
             | Self::CreateLock { name, .. }
-            | Self::LiftLock { name } => name,
+            | Self::LiftLock { name }
+            | Self::CreateService { name, .. }
+            | Self::SetServiceRoles { name, .. }
+            | Self::RotateService { name, .. }
+            | Self::RemoveService { name } => name,
         }
     }
 
@@ -235,6 +283,10 @@ impl Change {
             Self::RemoveNode { .. } => Action::RemoveNode,
             Self::CreateLock { .. } => Action::CreateLock,
             Self::LiftLock { .. } => Action::LiftLock,
+            Self::CreateService { .. } => Action::CreateService,
+            Self::SetServiceRoles { .. } => Action::SetServiceRoles,
+            Self::RotateService { .. } => Action::RotateService,
+            Self::RemoveService { .. } => Action::RemoveService,
         }
     }
 
@@ -282,6 +334,24 @@ impl Change {
                 ChangeDraft::LockCreated(made.of(lock::Created { expires, matches, name, reason }))
             }
             Self::LiftLock { name } => ChangeDraft::LockLifted(made.of(lock::Lifted { name })),
+            Self::CreateService { name, roles, expires, secret_version } => {
+                let roles = roles.into_iter().collect();
+                ChangeDraft::ServiceCreated(made.of(service::Created {
+                    expires,
+                    name,
+                    roles,
+                    secret_version,
+                }))
+            }
+            Self::SetServiceRoles { name, roles } => {
+                let roles = roles.into_iter().collect();
+                ChangeDraft::ServiceChanged(made.of(service::Changed { name, roles }))
+            }
+            Self::RotateService { name, expires, previous_until, secret_version } => {
+                let set = service::TokenSet { expires, name, previous_until, secret_version };
+                ChangeDraft::ServiceTokenSet(made.of(set))
+            }
+            Self::RemoveService { name } => ChangeDraft::ServiceRemoved(made.of(service::Removed { name })),
         }
     }
 }
@@ -312,14 +382,7 @@ pub fn check(state: &State, change: &Change, now: Timestamp) -> Result<(), Chang
     }
     match change {
         Change::CreateUser { name, roles } => {
-            if state.users().get(name).is_some() {
-                return conflict(format!("there is a user {name} already"));
-            }
-            if state.users().was_removed(name) {
-                return conflict(format!(
-                    "{name} was a user once, and a name is somebody's for good: choose another"
-                ));
-            }
+            check_new_name(state, name)?;
             check_roles(state, roles)
         }
         Change::SetRoles { name, roles } => {
@@ -373,6 +436,26 @@ pub fn check(state: &State, change: &Change, now: Timestamp) -> Result<(), Chang
             })
         }
         Change::LiftLock { name } => exists("lock", name, state.locks().get(name).is_some()),
+        Change::CreateService { name, roles, expires, secret_version: _ } => {
+            check_new_name(state, name)?;
+            check_service_roles(state, roles)?;
+            check_expiry(*expires, now)
+        }
+        Change::SetServiceRoles { name, roles } => {
+            check_service(state, name)?;
+            check_service_roles(state, roles)
+        }
+        Change::RotateService { name, expires, previous_until: _, secret_version } => {
+            check_service(state, name)?;
+            let before = state.services().get(name).map_or(0, |service| service.token.version);
+            if *secret_version <= before {
+                return conflict(format!(
+                    "the token of {name} has version {before}, so {secret_version} is too old"
+                ));
+            }
+            check_expiry(*expires, now)
+        }
+        Change::RemoveService { name } => check_service(state, name),
     }
 }
 
@@ -390,6 +473,41 @@ fn exists(kind: &'static str, name: &str, there: bool) -> Result<(), ChangeRefus
 
 fn check_user(state: &State, name: &str) -> Result<(), ChangeRefused> {
     exists("user", name, state.users().get(name).is_some())
+}
+
+/// Users and service accounts share their names, so that a lock on one never means another.
+fn check_new_name(state: &State, name: &str) -> Result<(), ChangeRefused> {
+    let (user, service) = (state.users().get(name).is_some(), state.services().get(name).is_some());
+    if user || service {
+        let kind = if user { "user" } else { "service account" };
+        return conflict(format!("there is a {kind} {name} already"));
+    }
+    if state.users().knows(name) || state.services().knows(name) {
+        return conflict(format!(
+            "{name} was somebody once, and a name is somebody's for good: choose another"
+        ));
+    }
+    Ok(())
+}
+
+fn check_service(state: &State, name: &str) -> Result<(), ChangeRefused> {
+    exists("service account", name, state.services().get(name).is_some())
+}
+
+fn check_service_roles(state: &State, roles: &BTreeSet<String>) -> Result<(), ChangeRefused> {
+    if roles.contains(ADMIN) {
+        return conflict(format!(
+            "a service account reads events and nothing else, so the role {ADMIN} isn't for it"
+        ));
+    }
+    check_roles(state, roles)
+}
+
+fn check_expiry(expires: Timestamp, now: Timestamp) -> Result<(), ChangeRefused> {
+    if expires <= now {
+        return invalid("the token would have run out already".to_owned());
+    }
+    Ok(())
 }
 
 fn check_roles(state: &State, roles: &BTreeSet<String>) -> Result<(), ChangeRefused> {

@@ -16,6 +16,7 @@ pub mod recordings;
 pub mod refused;
 pub mod replay;
 pub mod roles;
+pub mod services;
 pub mod sessions;
 pub mod sinks;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use self::policies::Policies;
 use self::producers::Producers;
 use self::refused::{Refused, Unknown};
 use self::roles::Roles;
+use self::services::Services;
 use self::sessions::Sessions;
 use self::sinks::Sinks;
 use self::users::Users;
@@ -71,6 +73,7 @@ pub struct State {
     #[serde(skip)]
     rights_changed: Option<EventId>,
     roles: Roles,
+    services: Services,
     sessions: Sessions,
     sinks: Sinks,
     size: u64,
@@ -82,7 +85,8 @@ pub struct State {
 type Place = (u64, Timestamp);
 
 /// Families whose events change who may do what.
-const CHANGE_RIGHTS: [Family; 5] = [Family::Lock, Family::User, Family::Role, Family::Policy, Family::Node];
+const CHANGE_RIGHTS: [Family; 6] =
+    [Family::Lock, Family::User, Family::Role, Family::Policy, Family::Node, Family::Service];
 
 /// Types of which only the header is read, since the state doesn't hold what they say.
 const PASSED_OVER: [&str; 4] = ["log.read", "log.sealed", "login.failed", "login.succeeded"];
@@ -164,6 +168,12 @@ impl State {
     #[must_use]
     pub fn roles(&self) -> &Roles {
         &self.roles
+    }
+
+    /// Service accounts.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.services
     }
 
     /// Sessions, live and ended.
@@ -375,7 +385,11 @@ impl State {
             | Payload::NodeAdded(_)
             | Payload::NodeRemoved(_)
             | Payload::LockCreated(_)
-            | Payload::LockLifted(_)) => self.apply_change(index, event, change),
+            | Payload::LockLifted(_)
+            | Payload::ServiceCreated(_)
+            | Payload::ServiceChanged(_)
+            | Payload::ServiceTokenSet(_)
+            | Payload::ServiceRemoved(_)) => self.apply_change(index, event, change),
         }
     }
 
@@ -386,11 +400,15 @@ impl State {
         event: &EventView<'_>,
         change: Payload,
     ) -> Result<(), &'static str> {
+        let appended = self.appended;
         let mut decided = |action, name: &str| self.decided(index, event, action, name);
         match change {
             Payload::UserCreated(data) => {
                 decided(Action::CreateUser, &data.name)?;
                 self.need_roles(&data.roles)?;
+                if self.services.knows(&data.name) {
+                    return Err("a service account has or had this name");
+                }
                 self.users.created(index, data)
             }
             Payload::UserChanged(data) => {
@@ -413,6 +431,7 @@ impl State {
             Payload::RoleRemoved(data) => {
                 decided(Action::RemoveRole, &data.name)?;
                 self.users.role_removed(&data.name);
+                self.services.role_removed(&data.name);
                 self.roles.removed(&data)
             }
             Payload::PolicyUploaded(data) => {
@@ -439,6 +458,27 @@ impl State {
             Payload::LockLifted(data) => {
                 decided(Action::LiftLock, &data.name)?;
                 self.locks.lifted(&data)
+            }
+            Payload::ServiceCreated(data) => {
+                decided(Action::CreateService, &data.name)?;
+                self.need_roles(&data.roles)?;
+                if self.users.knows(&data.name) {
+                    return Err("a user has or had this name");
+                }
+                self.services.created(index, appended, data)
+            }
+            Payload::ServiceChanged(data) => {
+                decided(Action::SetServiceRoles, &data.name)?;
+                self.need_roles(&data.roles)?;
+                self.services.changed(data)
+            }
+            Payload::ServiceTokenSet(data) => {
+                decided(Action::RotateService, &data.name)?;
+                self.services.token_set(appended, data)
+            }
+            Payload::ServiceRemoved(data) => {
+                decided(Action::RemoveService, &data.name)?;
+                self.services.removed(index, data)
             }
             _ => Err("the fold has no rule for it"),
         }

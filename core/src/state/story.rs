@@ -123,6 +123,10 @@ impl Story {
             ChangeDraft::NodeRemoved(draft) => self.tell(draft),
             ChangeDraft::LockCreated(draft) => self.tell(draft),
             ChangeDraft::LockLifted(draft) => self.tell(draft),
+            ChangeDraft::ServiceCreated(draft) => self.tell(draft),
+            ChangeDraft::ServiceChanged(draft) => self.tell(draft),
+            ChangeDraft::ServiceTokenSet(draft) => self.tell(draft),
+            ChangeDraft::ServiceRemoved(draft) => self.tell(draft),
         }
     }
 

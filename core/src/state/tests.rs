@@ -315,6 +315,25 @@ fn commands_are_checked_on_the_state() {
         ("create-lock", json!({"matches": {"user": "alice"}, "reason": "a\nb"}), "one line"),
         ("create-lock", json!({"matches": {"user": "alice"}, "reason": "x"}), ""),
         ("lift-lock", json!({"name": "none"}), "there is no lock none"),
+        ("create-service", json!({"name": "siem", "expires": now(9), "secret_version": 1}), ""),
+        (
+            "create-service",
+            json!({"name": "siem", "expires": now(0), "secret_version": 1}),
+            "run out already",
+        ),
+        ("create-service", json!({"name": "alice", "expires": now(9), "secret_version": 1}), "already"),
+        (
+            "create-service",
+            json!({"name": "siem", "roles": ["admin"], "expires": now(9), "secret_version": 1}),
+            "isn't for it",
+        ),
+        ("set-service-roles", json!({"name": "alice", "roles": []}), "there is no service account alice"),
+        (
+            "rotate-service",
+            json!({"name": "siem", "expires": now(9), "secret_version": 2}),
+            "there is no service account siem",
+        ),
+        ("remove-service", json!({"name": "siem"}), "there is no service account siem"),
     ];
     for (command, body, expected) in table {
         let change = Change::parse(command, body.to_string().as_bytes()).unwrap();
@@ -342,6 +361,40 @@ fn commands_are_checked_on_the_state() {
         let action = format!("admin:{command}");
         assert!(crate::policy::Action::named(&action).is_some(), "{action}");
     }
+}
+
+#[test]
+fn a_service_account_is_made_rotated_and_removed_and_keeps_its_name() {
+    let mut story = Story::with_policy(REACH);
+    story.command(
+        "create-service",
+        json!({"name": "siem", "roles": ["operator"], "expires": now(1_000), "secret_version": 1}),
+    );
+    let siem = story.state.services().get("siem").unwrap().clone();
+    assert!(siem.token.version == 1 && siem.roles.contains("operator") && siem.token.set >= now(0));
+    let refused = |story: &mut Story, name: &str, body: serde_json::Value| {
+        story.change("root", Change::parse(name, body.to_string().as_bytes()).unwrap()).unwrap_err()
+    };
+    assert!(refused(&mut story, "create-user", json!({"name": "siem"})).contains("a service account siem"));
+    let rotate =
+        json!({"name": "siem", "expires": now(2_000), "previous_until": now(60), "secret_version": 2});
+    story.command("rotate-service", rotate.clone());
+    assert!(refused(&mut story, "rotate-service", rotate).contains("too old"));
+    let tokens = |story: &Story| -> Vec<u64> {
+        story.state.services().get("siem").unwrap().tokens().map(|token| token.version).collect()
+    };
+    assert_eq!(tokens(&story), [2, 1]);
+    story.command("remove-role", json!({"name": "operator"}));
+    assert!(story.state.services().get("siem").unwrap().roles.is_empty());
+    story.command("remove-service", json!({"name": "siem"}));
+    for (name, body) in [
+        ("create-user", json!({"name": "siem"})),
+        ("create-service", json!({"name": "siem", "expires": now(9), "secret_version": 3})),
+    ] {
+        assert!(refused(&mut story, name, body).contains("somebody's for good"), "{name}");
+    }
+    assert_eq!(story.state.refused().count(), 0);
+    assert_eq!(replayed(&story.entries).canonical().unwrap(), story.state.canonical().unwrap());
 }
 
 #[test]
@@ -394,12 +447,16 @@ enum Step {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let name = || prop::sample::select(vec!["alice", "bob", "operator", "web-1", "test", "lock-1"]);
+    let name = || prop::sample::select(vec!["alice", "bob", "siem", "operator", "web-1", "test", "lock-1"]);
     prop_oneof![
         4 => (prop::sample::select(COMMANDS.to_vec()), name()).prop_map(|(command, name)| {
             let mut body = json!({"name": name});
             match command {
-                "set-roles" => body["roles"] = json!(["operator"]),
+                "set-roles" | "set-service-roles" => body["roles"] = json!(["operator"]),
+                "create-service" | "rotate-service" => {
+                    body["expires"] = json!(now(1_000));
+                    body["secret_version"] = json!(if command == "create-service" { 1 } else { 2 });
+                }
                 "set-password" => body["secret_version"] = json!(3),
                 "upload-policy" => body["text"] = json!(REACH),
                 "add-node" => body["address"] = json!("192.0.2.10:22"),

@@ -47,14 +47,14 @@ impl Users {
         self.present.is_empty()
     }
 
-    /// Whether the name was a user's who was removed; it can't be given again.
+    /// Whether a user has or had this name; it can't be given again.
     #[must_use]
-    pub fn was_removed(&self, name: &str) -> bool {
-        self.removed.contains_key(name)
+    pub fn knows(&self, name: &str) -> bool {
+        self.present.contains_key(name) || self.removed.contains_key(name)
     }
 
     pub(super) fn created(&mut self, index: u64, data: user::Created) -> Result<(), &'static str> {
-        if self.present.contains_key(&data.name) || self.removed.contains_key(&data.name) {
+        if self.knows(&data.name) {
             return Err("a user has or had this name");
         }
         let roles = data.roles.into_iter().collect();

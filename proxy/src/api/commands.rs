@@ -3,7 +3,7 @@
 
 use super::error::ApiError;
 use super::reading::decided;
-use super::{Api, Caller, blocking, whole};
+use super::{Api, Caller, blocking, services, whole};
 use crate::ca::ssh::{HOST_SECONDS_MAX, HostRequest};
 use crate::login::password;
 use axum::Json;
@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 /// The answer to a command.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub enum Answer {
+pub(super) enum Answer {
     /// It is durable and applied.
     Done {
         /// The event's id.
@@ -33,6 +33,8 @@ pub enum Answer {
     },
     /// A node's host key was certified.
     Enrolled(Enrolled),
+    /// A service account has a token.
+    Token(services::Token),
 }
 
 /// What a node's sshd needs.
@@ -60,7 +62,7 @@ struct Enroll {
 }
 
 /// `POST /v1/commands/{name}`
-pub async fn command(
+pub(super) async fn command(
     Shared(api): Shared<Arc<Api>>,
     caller: Caller,
     Path(name): Path<String>,
@@ -73,6 +75,8 @@ pub async fn command(
         match name.as_str() {
             "set-password" => set_password(&api, &caller, &body).await,
             "enroll-node" => enroll(&api, &caller, &body).await,
+            "create-service" => services::create(&api, &caller, &body).await.map(Answer::Token),
+            "rotate-service" => services::rotate(&api, &caller, &body).await.map(Answer::Token),
             name if COMMANDS.contains(&name) => change(&api, &caller, Change::parse(name, &body)?).await,
             _ => Err(ApiError::Missing("there is no such command: see docs/api.md".to_owned())),
         }
@@ -85,7 +89,12 @@ async fn change(api: &Api, caller: &Caller, change: Change) -> Result<Answer, Ap
     let _turn = api.changing.lock().await;
     let decision = allowed(api, caller, change.what(), change.target()).await?;
     checked(api, &change)?;
-    carry_out(api, caller, change, decision).await
+    let removed = if let Change::RemoveService { name } = &change { Some(name.clone()) } else { None };
+    let (id, index) = carry_out(api, caller, change, decision).await?;
+    if let Some(name) = removed {
+        services::retire(api, &name).await;
+    }
+    Ok(Answer::Done { id, index })
 }
 
 /// The password's hash is stored before the event that makes it count: a crash between them leaves the old one.
@@ -119,14 +128,13 @@ async fn set_password(api: &Arc<Api>, caller: &Caller, body: &[u8]) -> Result<An
     let version = blocking("stored a password", move || secrets.put(&user, before, &hash))
         .await?
         .map_err(|error| ApiError::failed("stored a password", error))?;
-    let answer =
-        carry_out(api, caller, Change::SetPassword { name: name.clone(), secret_version: version }, decision)
-            .await?;
+    let change = Change::SetPassword { name: name.clone(), secret_version: version };
+    let (id, index) = carry_out(api, caller, change, decision).await?;
     let secrets = Arc::clone(&api.context.secrets);
     if let Err(error) = blocking("retired a password", move || secrets.retire_below(&name, version)).await? {
         tracing::warn!(%error, "an old password hash couldn't be removed; it counts no longer");
     }
-    Ok(answer)
+    Ok(Answer::Done { id, index })
 }
 
 async fn enroll(api: &Api, caller: &Caller, body: &[u8]) -> Result<Answer, ApiError> {
@@ -183,12 +191,12 @@ async fn enroll(api: &Api, caller: &Caller, body: &[u8]) -> Result<Answer, ApiEr
     }))
 }
 
-fn parse<'a, T: Deserialize<'a>>(command: &str, body: &'a [u8]) -> Result<T, ApiError> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(command: &str, body: &'a [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::Invalid(format!("{command}: {error}")))
 }
 
 /// Names go into the decision's event, so what can't be one goes no further.
-fn check_name(name: &str) -> Result<(), ApiError> {
+pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
     if is_name(name) {
         return Ok(());
     }
@@ -198,7 +206,7 @@ fn check_name(name: &str) -> Result<(), ApiError> {
     )))
 }
 
-fn checked(api: &Api, change: &Change) -> Result<(), ChangeRefused> {
+pub(super) fn checked(api: &Api, change: &Change) -> Result<(), ChangeRefused> {
     let now = api.now();
     api.context.replica.read(|state| check(state, change, now))
 }
@@ -223,16 +231,16 @@ pub(super) async fn allowed(
 }
 
 /// Appends the decision and the change in one batch, and waits until the state holds them.
-async fn carry_out(
+pub(super) async fn carry_out(
     api: &Api,
     caller: &Caller,
     change: Change,
     decision: Draft<custody_core::event::decision::Made>,
-) -> Result<Answer, ApiError> {
+) -> Result<(EventId, u64), ApiError> {
     let draft = change.draft(caller.actor(), decision.id);
     let (id, index) = append(api, caller, decision, draft).await?;
     api.context.replica.at_least(index).await?;
-    Ok(Answer::Done { id, index })
+    Ok((id, index))
 }
 
 macro_rules! append_each {
@@ -255,5 +263,5 @@ async fn append(
 ) -> Result<(EventId, u64), ProducerError> {
     append_each!(api, caller, decision, change:
         UserCreated UserChanged UserRemoved UserPasswordSet RoleCreated RoleRemoved PolicyUploaded PolicyRemoved
-        NodeAdded NodeRemoved LockCreated LockLifted)
+        NodeAdded NodeRemoved LockCreated LockLifted ServiceCreated ServiceChanged ServiceTokenSet ServiceRemoved)
 }

@@ -11,6 +11,9 @@ use custody_core::state::follow::Stopped;
 /// Why a request isn't done. `Display` is what the client is told.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
+    /// 400: where to go on isn't known.
+    #[error("{0}")]
+    Cursor(#[from] super::cursor::CursorError),
     /// 401: who asks isn't proved.
     #[error("{0}")]
     Unproved(&'static str),
@@ -36,6 +39,12 @@ pub enum ApiError {
     #[error("too many failed logins: try again in {seconds} s")]
     Limited {
         /// When one more is allowed.
+        seconds: u64,
+    },
+    /// 429.
+    #[error("too many subscriptions and long polls are open: end one, or come again in {seconds} s")]
+    Crowded {
+        /// When to come again.
         seconds: u64,
     },
     /// 503: the log takes no evidence, so nothing is done.
@@ -72,6 +81,7 @@ impl ApiError {
 
     fn status(&self) -> StatusCode {
         match self {
+            Self::Cursor(_) => StatusCode::BAD_REQUEST,
             Self::Unproved(_) => StatusCode::UNAUTHORIZED,
             Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Missing(_) => StatusCode::NOT_FOUND,
@@ -79,7 +89,7 @@ impl ApiError {
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Limited { .. } | Self::Crowded { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoEvidence(_) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Damaged { .. } | Self::Failed { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -94,11 +104,15 @@ impl IntoResponse for ApiError {
             Self::Failed { doing, cause } => tracing::error!(%doing, %cause, "a request failed"),
             _ => {}
         }
-        let body = Json(serde_json::json!({ "error": self.to_string() }));
+        let mut body = serde_json::json!({ "error": self.to_string() });
+        if let (Self::Cursor(error), Some(fields)) = (&self, body.as_object_mut()) {
+            fields.insert("code".to_owned(), error.code().into());
+        }
+        let body = Json(body);
         let mut response = (self.status(), body).into_response();
         // "Not yet" and "not now" are soon wrong.
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Self::Limited { seconds } = self {
+        if let Self::Limited { seconds } | Self::Crowded { seconds } = self {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response

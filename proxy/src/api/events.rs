@@ -1,32 +1,36 @@
-//! The log, as people and programs read it: pages in JSON or NDJSON, and subscriptions as server-sent events.
+//! The log, as people and programs read it: pages in JSON or NDJSON, and subscriptions ([`super::follow`]).
 //!
-//! A subscription holds a cursor and no queue: entries are read from the log when the reader has room for them. So a
-//! slow reader falls behind in the log, not in our memory, and one that takes nothing is dropped.
+//! A page names the next one in each answer, also an empty one, so that whoever polls never has to think where to go
+//! on; and it is cut by bytes too, but never to nothing while there is more.
 
+use super::cursor::CursorError;
 use super::error::ApiError;
+use super::follow;
 use super::format::Format;
+use super::place::{Place, index_at};
 use super::reading::Telling;
-use super::{Api, Caller};
-use axum::body::{Body, Bytes};
+use super::subscriber::Subscriber;
+use super::{Api, blocking};
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State as Shared};
-use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, LINK, VARY};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use custody_core::event::hex::to_hex;
 use custody_core::event::{SessionId, Timestamp};
-use custody_core::log::Entry;
-use custody_core::policy::What;
+use custody_core::log::{Entry, Hash, ReadError};
 use custody_core::search::{LIMIT_MAX, Order, Page, Query as Search};
-use futures_util::stream;
 use serde::Deserialize;
-use std::convert::Infallible;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
 
 /// The next page's cursor, in each answer.
 pub const CURSOR: HeaderName = HeaderName::from_static("custody-cursor");
+/// Whether there is more than this page right now: `true` or `false`.
+const MORE: HeaderName = HeaderName::from_static("custody-more");
 
 /// Entries in a page when nobody says how many.
 const LIMIT_DEFAULT: usize = 100;
@@ -34,12 +38,11 @@ const LIMIT_DEFAULT: usize = 100;
 const FILTER_BYTES_MAX: usize = 512;
 /// How long a question waits for the search projection.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A subscription says at least so often that it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// A reader that leaves what it was sent for so long is dropped.
-const SLOW: Duration = Duration::from_secs(30);
-/// After something new a subscription waits so long for more of it: bounds its questions to the projection.
-const GATHER: Duration = Duration::from_millis(20);
+/// The longest that a long poll waits, in seconds: less than what proxies on the way have patience for.
+const WAIT_SECONDS_MAX: u64 = 60;
+/// Bytes of an answer, at most, but for the entry that it ends with: told in a standard's words an event is several
+/// times as long as its bytes.
+pub(super) const ANSWER_BYTES_MAX: usize = 6 << 20;
 
 /// What may stand in the query string.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -47,16 +50,22 @@ const GATHER: Duration = Duration::from_millis(20);
 pub struct Asked {
     limit: Option<usize>,
     cursor: Option<String>,
+    #[serde(alias = "since")]
+    from: Option<String>,
     #[serde(rename = "type")]
     kind: Option<String>,
     user: Option<String>,
     text: Option<String>,
     until: Option<Timestamp>,
     session: Option<SessionId>,
+    #[serde(alias = "node")]
     target: Option<String>,
     outcome: Option<String>,
     order: Option<Direction>,
     format: Option<Format>,
+    wait: Option<String>,
+    envelope: Option<Envelope>,
+    proof: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -66,9 +75,36 @@ enum Direction {
     Desc,
 }
 
+/// What stands around a page in JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Envelope {
+    /// Nothing: a list.
+    #[default]
+    None,
+    /// An object that names the next page.
+    Page,
+}
+
+/// A question, typed.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    /// Which entries, from where.
+    pub search: Search,
+    /// In whose words.
+    pub format: Format,
+    envelope: Envelope,
+    proof: bool,
+    wait: Duration,
+}
+
+fn invalid<T>(what: String) -> Result<T, ApiError> {
+    Err(ApiError::Invalid(what))
+}
+
 impl Asked {
-    fn into_search(self) -> Result<Search, ApiError> {
-        let invalid = |what: String| Err(ApiError::Invalid(what));
+    /// With the place where it begins: at the cursor, or else at `from`, or else at the beginning.
+    async fn into_question(self, api: &Api, last_event_id: Option<&str>) -> Result<Question, ApiError> {
         let texts = [&self.kind, &self.user, &self.text, &self.target, &self.outcome];
         if texts.into_iter().flatten().any(|text| text.len() > FILTER_BYTES_MAX) {
             return invalid(format!("a filter has at most {FILTER_BYTES_MAX} bytes"));
@@ -77,8 +113,22 @@ impl Asked {
         if !(1..=LIMIT_MAX).contains(&limit) {
             return invalid(format!("limit is 1 to {LIMIT_MAX}"));
         }
-        let cursor = self.cursor.as_deref().map(parse_cursor).transpose()?;
-        Ok(Search {
+        let order = match self.order {
+            Some(Direction::Desc) => Order::Descending,
+            Some(Direction::Asc) | None => Order::Ascending,
+        };
+        let wait = seconds(self.wait.as_deref())?;
+        let descends = order == Order::Descending;
+        if descends && (self.from.is_some() || !wait.is_zero()) {
+            return invalid("from and wait go with order=asc: what is new comes at the end".to_owned());
+        }
+        let envelope = self.envelope.unwrap_or_default();
+        let proof = match self.proof.as_deref() {
+            None | Some("0") => false,
+            Some("1") if envelope == Envelope::Page => true,
+            Some(_) => return invalid("proof is 1, and goes with envelope=page".to_owned()),
+        };
+        let mut search = Search {
             kind: self.kind,
             user: self.user,
             session: self.session,
@@ -86,20 +136,40 @@ impl Asked {
             outcome: self.outcome,
             text: self.text,
             until: self.until,
-            order: match self.order {
-                Some(Direction::Desc) => Order::Descending,
-                Some(Direction::Asc) | None => Order::Ascending,
-            },
-            cursor,
+            order,
+            cursor: None,
             limit,
-        })
+        };
+        let size = api.context.log.size();
+        search.cursor = match (last_event_id.or(self.cursor.as_deref()), self.from.as_deref()) {
+            (Some(cursor), _) => Some(api.cursors.read(cursor, &search, size)?),
+            (None, Some(from)) => Some(begin_at(api, from, size).await?),
+            (None, None) => None,
+        };
+        Ok(Question { search, format: self.format.unwrap_or_default(), envelope, proof, wait })
     }
 }
 
-fn parse_cursor(text: &str) -> Result<u64, ApiError> {
-    text.parse().map_err(|_| {
-        ApiError::Invalid("that is no cursor of this server: take it from Custody-Cursor".to_owned())
-    })
+async fn begin_at(api: &Api, from: &str, size: u64) -> Result<u64, ApiError> {
+    let place: Place = from.parse().map_err(|why| {
+        ApiError::Invalid(format!("from is an index, or a time such as 2026-11-25T09:30:00Z: {why}"))
+    })?;
+    let index = index_at(api, Some(place), 0).await?;
+    if index > size {
+        return invalid(format!("from={index} lies beyond the end: the log has {size} events"));
+    }
+    Ok(index)
+}
+
+/// `30s` or `30`.
+fn seconds(wait: Option<&str>) -> Result<Duration, ApiError> {
+    let Some(wait) = wait else { return Ok(Duration::ZERO) };
+    let number = wait.strip_suffix('s').unwrap_or(wait);
+    let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    match number.parse() {
+        Ok(seconds) if is_number && seconds <= WAIT_SECONDS_MAX => Ok(Duration::from_secs(seconds)),
+        _ => invalid(format!("wait is 0s to {WAIT_SECONDS_MAX}s")),
+    }
 }
 
 /// In which form an answer is wanted.
@@ -125,34 +195,40 @@ fn form(headers: &HeaderMap) -> Form {
 }
 
 /// `GET /v1/events`
-pub async fn events(
+pub(super) async fn events(
     Shared(api): Shared<Arc<Api>>,
-    caller: Caller,
+    subscriber: Subscriber,
     asked: Result<Query<Asked>, QueryRejection>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let Query(asked) = asked.map_err(|rejected| ApiError::Invalid(rejected.body_text()))?;
-    let format = asked.format.unwrap_or_default();
-    let mut search = asked.into_search()?;
     let query = uri.query().unwrap_or_default();
     let form = form(&headers);
-    if form == Form::Stream {
-        if let Some(last) = headers.get("last-event-id") {
-            search.cursor = Some(parse_cursor(last.to_str().unwrap_or_default())?);
-        }
-        return follow(api, caller, search, query, format).await;
-    }
-    api.read(&caller, What::ReadLog, "search", query, Telling::Aggregated).await?;
-    let page = find(&api, search).await?;
-    let next = HeaderValue::from(page.next);
-    let origin = api.context.log.origin();
-    let (kind, body) = if form == Form::Lines {
-        (format.content_type(), lines(origin, &page.entries, format))
-    } else {
-        ("application/json", json_page(origin, &page, format))
+    let last_event_id = match headers.get("last-event-id") {
+        Some(last) if form == Form::Stream => Some(last.to_str().map_err(|_| CursorError::Malformed)?),
+        _ => None,
     };
-    Ok(([(CONTENT_TYPE, HeaderValue::from_static(kind)), (CURSOR, next)], body).into_response())
+    let is_resumed = last_event_id.is_some();
+    let mut question = asked.into_question(&api, last_event_id).await?;
+    if form == Form::Stream {
+        if question.search.order == Order::Descending {
+            return invalid("a subscription has order=asc: it goes on to what comes".to_owned());
+        }
+        return follow::follow(api, subscriber, question, query, is_resumed).await;
+    }
+    let next_of = next_link(&headers, query)?;
+    api.read(&subscriber, subscriber.what(), "search", query, Telling::Aggregated).await?;
+    let page = find(&api, question.search.clone()).await?;
+    let wait = question.wait;
+    let page = follow::long_poll(&api, &subscriber, &mut question, page, wait).await?;
+    let checkpoint = if question.proof { covering(&api, &page).await? } else { None };
+    let answer = {
+        let api = Arc::clone(&api);
+        blocking("told a page", move || Answer::new(&api, &question, form, page, checkpoint, &next_of))
+            .await??
+    };
+    Ok(answer.into_response(&headers))
 }
 
 /// A page that holds all that is durable now.
@@ -163,25 +239,192 @@ async fn find(api: &Api, search: Search) -> Result<Page, ApiError> {
     Ok(api.context.search.find(search).await?)
 }
 
-fn lines(origin: &str, entries: &[Entry], format: Format) -> Vec<u8> {
+/// A checkpoint that covers the page; none is needed for an empty one.
+async fn covering(api: &Api, page: &Page) -> Result<Option<custody_core::log::Checkpoint>, ApiError> {
+    let Some(last) = page.entries.iter().map(|entry| entry.index).max() else { return Ok(None) };
+    let checkpoint = api.context.log.checkpoint();
+    if checkpoint.size() > last {
+        return Ok(Some(checkpoint));
+    }
+    let signed = api.context.log.sign_now().await;
+    signed
+        .map(Some)
+        .map_err(|error| ApiError::Unavailable(format!("no checkpoint covers entry {last} yet: {error}")))
+}
+
+/// What comes before the cursor in the address of the next page: the same question, where the client found it. It is
+/// absolute where the client said under which name, since not every program knows what to do with another.
+fn next_link(headers: &HeaderMap, query: &str) -> Result<Vec<u8>, ApiError> {
+    let mut link = Vec::new();
+    if let Some(host) = headers.get(HOST).filter(|host| is_host(host.as_bytes())) {
+        link.extend_from_slice(b"https://");
+        link.extend_from_slice(host.as_bytes());
+    }
+    link.extend_from_slice(b"/v1/events?");
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let name = pair.split('=').next().unwrap_or_default();
+        if name.contains(['%', '+']) {
+            return invalid("names of parameters are written plainly".to_owned());
+        }
+        if !matches!(name, "cursor" | "from" | "since") {
+            link.extend_from_slice(pair.as_bytes());
+            link.push(b'&');
+        }
+    }
+    link.extend_from_slice(b"cursor=");
+    Ok(link)
+}
+
+fn is_host(host: &[u8]) -> bool {
+    !host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(b))
+}
+
+/// An answer in full.
+struct Answer {
+    kind: &'static str,
+    body: Vec<u8>,
+    cursor: String,
+    link: Vec<u8>,
+    more: bool,
+    tag: String,
+}
+
+impl Answer {
+    fn new(
+        api: &Api,
+        question: &Question,
+        form: Form,
+        page: Page,
+        checkpoint: Option<custody_core::log::Checkpoint>,
+        next_of: &[u8],
+    ) -> Result<Self, ApiError> {
+        let origin = api.context.log.origin();
+        let Cut { pieces, indexes, next } = Cut::new(origin, question, form, page);
+        let cursor = api.cursors.write(&question.search, next);
+        let mut link = next_of.to_vec();
+        link.extend_from_slice(cursor.as_bytes());
+        let more = match question.search.order {
+            // An empty page has looked at all there was, whatever came since.
+            Order::Ascending => !pieces.is_empty() && next < api.context.log.size(),
+            Order::Descending => next > 0,
+        };
+        let (kind, body) = match (form, question.envelope) {
+            (Form::Lines, _) => (question.format.content_type(), lines(&pieces)),
+            (_, Envelope::None) => ("application/json", list(&pieces)),
+            (_, Envelope::Page) => {
+                let mut around =
+                    json!({ "more": more, "next": String::from_utf8_lossy(&link), "next_cursor": cursor });
+                if let (Some(checkpoint), Some(fields)) = (checkpoint, around.as_object_mut()) {
+                    fields.insert("checkpoint".to_owned(), checkpoint.to_string().into());
+                    fields.insert("proofs".to_owned(), proofs(api, &indexes, checkpoint.size())?);
+                }
+                ("application/json", enveloped(&pieces, &around))
+            }
+        };
+        // The same bytes and the same next page: nothing is new for whoever has them.
+        let mut hash = Sha256::new();
+        hash.update(cursor.as_bytes());
+        hash.update(&body);
+        let tag = to_hex(hash.finalize().as_slice());
+        let tag = format!("\"{}\"", tag.get(..32).unwrap_or(&tag));
+        Ok(Self { kind, body, cursor, link, more, tag })
+    }
+
+    fn into_response(self, headers: &HeaderMap) -> Response {
+        let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+        let is_known = known.flat_map(|value| value.split(',')).any(|tag| tag.trim() == self.tag);
+        let mut response = if is_known {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            ([(CONTENT_TYPE, HeaderValue::from_static(self.kind))], Body::from(self.body)).into_response()
+        };
+        let mut link = b"<".to_vec();
+        link.extend_from_slice(&self.link);
+        link.extend_from_slice(b">; rel=\"next\"");
+        let out = response.headers_mut();
+        out.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        out.insert(VARY, HeaderValue::from_static("accept, authorization"));
+        out.insert(MORE, HeaderValue::from_static(if self.more { "true" } else { "false" }));
+        // Of a query that came as a request's head, which a header can hold.
+        for (name, value) in [(CURSOR, self.cursor.into_bytes()), (LINK, link), (ETAG, self.tag.into_bytes())]
+        {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                out.insert(name, value);
+            }
+        }
+        response
+    }
+}
+
+/// As much of a page as an answer holds: its entries in the form that is wanted.
+struct Cut {
+    pieces: Vec<Vec<u8>>,
+    indexes: Vec<u64>,
+    /// Where the next page begins.
+    next: u64,
+}
+
+impl Cut {
+    fn new(origin: &str, question: &Question, form: Form, page: Page) -> Self {
+        let (mut pieces, mut indexes, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
+        let (mut next, count) = (page.next, page.entries.len());
+        for entry in page.entries {
+            let piece = match form {
+                Form::Lines => question.format.line(origin, &entry),
+                Form::Json | Form::Stream => question.format.item(origin, &entry),
+            };
+            bytes = bytes.saturating_add(piece.len());
+            pieces.push(piece);
+            indexes.push(entry.index);
+            // The first comes however long it is.
+            if bytes >= ANSWER_BYTES_MAX && pieces.len() < count {
+                next = match question.search.order {
+                    Order::Ascending => entry.index.saturating_add(1),
+                    Order::Descending => entry.index,
+                };
+                break;
+            }
+        }
+        Self { pieces, indexes, next }
+    }
+}
+
+fn lines(pieces: &[Vec<u8>]) -> Vec<u8> {
     let mut out = Vec::new();
-    for entry in entries {
-        out.extend_from_slice(&format.line(origin, entry));
+    for piece in pieces {
+        out.extend_from_slice(piece);
         out.push(b'\n');
     }
     out
 }
 
-fn json_page(origin: &str, page: &Page, format: Format) -> Vec<u8> {
-    let mut out = format!("{{\"cursor\":\"{}\",\"entries\":[", page.next).into_bytes();
-    for (n, entry) in page.entries.iter().enumerate() {
-        if n > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(&format.item(origin, entry));
-    }
-    out.extend_from_slice(b"]}");
+fn list(pieces: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = b"[".to_vec();
+    out.extend_from_slice(&pieces.join(&b','));
+    out.push(b']');
     out
+}
+
+/// The list within an object, behind what stands around it.
+fn enveloped(pieces: &[Vec<u8>], around: &Value) -> Vec<u8> {
+    let mut out = b"{".to_vec();
+    for (name, value) in around.as_object().into_iter().flatten() {
+        out.extend_from_slice(format!("{}:{value},", Value::from(name.as_str())).as_bytes());
+    }
+    out.extend_from_slice(b"\"entries\":");
+    out.extend_from_slice(&list(pieces));
+    out.push(b'}');
+    out
+}
+
+/// For each entry of a page what proves it under the checkpoint of `size` (RFC 6962, 2.1.1).
+fn proofs(api: &Api, indexes: &[u64], size: u64) -> Result<Value, ApiError> {
+    let proof = |index: &u64| -> Result<Value, ReadError> {
+        let hashes = api.context.log.inclusion_proof(*index, size)?;
+        let hashes: Vec<String> = hashes.into_iter().map(Hash::to_base64).collect();
+        Ok(json!({ "index": index, "hashes": hashes }))
+    };
+    Ok(indexes.iter().map(proof).collect::<Result<Vec<Value>, ReadError>>()?.into())
 }
 
 /// One entry as one line of JSON around the canonical bytes, verbatim. Bytes that aren't one line of JSON (no producer
@@ -204,113 +447,41 @@ pub(super) fn entry_line(entry: &Entry) -> Vec<u8> {
     out
 }
 
-/// A subscription.
-struct Follower {
-    api: Arc<Api>,
-    caller: Caller,
-    search: Search,
-    format: Format,
-    /// When something was last handed over.
-    handed: Instant,
-    ended: bool,
-    _place: OwnedSemaphorePermit,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn follow(
-    api: Arc<Api>,
-    caller: Caller,
-    mut search: Search,
-    query: &str,
-    format: Format,
-) -> Result<Response, ApiError> {
-    if search.order == Order::Descending {
-        return Err(ApiError::Invalid("a subscription has order=asc: it goes on to what comes".to_owned()));
-    }
-    let place = Arc::clone(&api.followers)
-        .try_acquire_owned()
-        .map_err(|_| ApiError::Unavailable("too many subscriptions: end one and try again".to_owned()))?;
-    api.read(&caller, What::ReadLog, "follow", query, Telling::Always).await?;
-    search.cursor.get_or_insert(0);
-    let follower =
-        Follower { api, caller, search, format, handed: Instant::now(), ended: false, _place: place };
-    let stream = stream::unfold(follower, |mut follower| async move {
-        if follower.ended {
-            return None;
+    #[test]
+    fn a_wait_is_seconds() {
+        for (text, wanted) in [("30s", 30), ("0", 0), ("60", 60)] {
+            assert_eq!(seconds(Some(text)).unwrap(), Duration::from_secs(wanted), "{text}");
         }
-        let chunk = follower.next().await;
-        follower.handed = Instant::now();
-        Some((Ok::<_, Infallible>(chunk), follower))
-    });
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    Ok((headers, Body::from_stream(stream)).into_response())
-}
-
-impl Follower {
-    /// The next piece of the stream: entries, a sign of life, or the last event.
-    async fn next(&mut self) -> Bytes {
-        if self.handed.elapsed() > SLOW {
-            return self.end("too-slow", "you read slower than the log grows: go on from the last id");
-        }
-        let quiet_since = Instant::now();
-        loop {
-            // Roles, policies and locks may have changed since.
-            if let Err(reason) = self.api.may(&self.caller, What::ReadLog) {
-                return self.end("denied", &reason);
-            }
-            let mut closing = self.api.closing.clone();
-            if *closing.borrow() {
-                return self.end("closing", "the server is being stopped: go on from the last id later");
-            }
-            // Both are taken before the look, so that what comes after it wakes us.
-            let mut size = self.api.context.log.follow();
-            size.mark_unchanged();
-            let mut indexed = self.api.context.search.progress();
-            indexed.mark_unchanged();
-            match self.api.context.search.find(self.search.clone()).await {
-                Err(error) => return self.end("failed", &error.to_string()),
-                Ok(page) => {
-                    self.search.cursor = Some(page.next);
-                    if !page.entries.is_empty() {
-                        return chunk(self.api.context.log.origin(), &page.entries, self.format);
-                    }
-                }
-            }
-            let unfiltered = self.search.is_unfiltered();
-            let changed = async {
-                let changed = if unfiltered { size.changed().await } else { indexed.changed().await };
-                tokio::time::sleep(GATHER).await;
-                changed
-            };
-            tokio::select! {
-                changed = changed => {
-                    if changed.is_err() {
-                        return self.end("stopped", "the log has stopped: nothing more will come until it is restarted");
-                    }
-                }
-                _ = closing.changed() => {}
-                () = tokio::time::sleep_until(quiet_since + KEEP_ALIVE) => return Bytes::from_static(b": alive\n\n"),
-            }
+        for wrong in ["", "s", "61s", "1m", "-1", "+1", "1.5s", "30ss"] {
+            assert!(seconds(Some(wrong)).is_err(), "{wrong}");
         }
     }
 
-    /// The last event of the stream: which, and one line for people.
-    fn end(&mut self, event: &str, line: &str) -> Bytes {
-        self.ended = true;
-        let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let body = serde_json::json!({ "error": line });
-        Bytes::from(format!("event: {event}\ndata: {body}\n\n"))
+    #[test]
+    fn the_next_link_is_the_same_question_at_another_place() {
+        let link = |host: &'static str, query: &str| {
+            let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
+            next_link(&headers, query).map(|link| String::from_utf8(link).unwrap())
+        };
+        assert_eq!(
+            link("custody.example:3080", "type=login&from=0&limit=3&&cursor=x").unwrap(),
+            "https://custody.example:3080/v1/events?type=login&limit=3&cursor="
+        );
+        assert_eq!(link("[::1]:3080", "").unwrap(), "https://[::1]:3080/v1/events?cursor=");
+        assert_eq!(link("a>; rel=\"next\"", "").unwrap(), "/v1/events?cursor=");
+        assert!(link("x", "%63ursor=1").is_err());
     }
-}
 
-fn chunk(origin: &str, entries: &[Entry], format: Format) -> Bytes {
-    let mut out = Vec::new();
-    for entry in entries {
-        out.extend_from_slice(format!("id: {}\ndata: ", entry.index.saturating_add(1)).as_bytes());
-        out.extend_from_slice(&format.line(origin, entry));
-        out.extend_from_slice(b"\n\n");
+    #[test]
+    fn what_is_wanted_is_the_first_that_is_known() {
+        let with =
+            |value: &'static str| form(&HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(value))]));
+        assert_eq!(with("text/html, application/x-ndjson;q=0.9, application/json"), Form::Lines);
+        assert_eq!(with("text/event-stream"), Form::Stream);
+        assert_eq!((with("*/*"), form(&HeaderMap::new())), (Form::Json, Form::Json));
     }
-    Bytes::from(out)
 }

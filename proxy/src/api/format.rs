@@ -1,5 +1,5 @@
 //! In whose words an entry is told: our own around the canonical bytes, or those of a standard that SIEMs read
-//! (docs/mappings.md). A page has the same entries and the same cursor in each.
+//! (docs/mappings.md, docs/siem.md). A page has the same entries and the same cursor in each.
 
 use super::events::entry_line;
 use custody_core::log::Entry;

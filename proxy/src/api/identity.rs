@@ -20,6 +20,7 @@ const CLIENT_BYTES_MAX: usize = 256;
 
 const NO_CERTIFICATE: &str = "no client certificate was shown: log in with `custody login`";
 const BAD_CERTIFICATE: &str = "the client certificate isn't one that this server knows: log in again";
+const RUN_OUT: &str = "the client certificate has run out: log in again";
 const NO_USER: &str = "the certificate's user doesn't exist any more";
 
 /// The other end of a connection: put into each of its requests by the listener.
@@ -68,6 +69,14 @@ impl Caller {
         })
     }
 
+    /// Whether the certificate still proves somebody whom the state knows.
+    pub(super) fn still(&self, state: &State, now: Timestamp) -> Result<(), ApiError> {
+        if now.seconds() > self.shown.valid_until {
+            return Err(ApiError::Unproved(RUN_OUT));
+        }
+        admit(state, &self.shown, now).map(drop)
+    }
+
     /// The request that policy decides about, at `now`.
     pub fn request(&self, what: What, now: Timestamp) -> Request {
         Request {
@@ -94,7 +103,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
         let now = api.now();
         // The handshake looked at the dates when the connection began, and connections live long.
         if now.seconds() > shown.valid_until {
-            return Err(ApiError::Unproved("the client certificate has run out: log in again"));
+            return Err(ApiError::Unproved(RUN_OUT));
         }
         let roles = api.context.replica.read(|state| admit(state, &shown, now))?;
         Ok(Self { shown, roles, source: source(peer.address, parts), address: peer.address })

@@ -5,12 +5,11 @@
 
 use super::error::ApiError;
 use super::reading::Telling;
+use super::subscriber::bearer;
 use super::{Api, Caller, blocking};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::extract::State as Shared;
-use axum::http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY,
-};
+use axum::http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use custody_core::log::ReadError;
@@ -101,11 +100,6 @@ pub(super) async fn may_read_entries(
         }
         (None, Err(error)) => Err(error),
     }
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Looks at all of them and at every byte: the time that it takes says nothing.

@@ -92,7 +92,7 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
     ];
     let version = vec![(label("version", env!("CARGO_PKG_VERSION")), 1)];
     let mut out = String::new();
-    let gauges: [Gauge<'_>; 15] = [
+    let gauges: [Gauge<'_>; 16] = [
         ("custody_build_info", "The program's version.", version),
         ("custody_log_up", "1 while the log takes events.", one(api.log_is_alive().into())),
         ("custody_log_entries", "Durable entries of the log.", one(size)),
@@ -125,6 +125,11 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
             "custody_search_up",
             "1 while the search projection follows the log.",
             one(indexed.stopped.is_none().into()),
+        ),
+        (
+            "custody_subscriptions",
+            "Subscriptions and long polls that are open.",
+            one(u64::try_from(api.places.taken()).unwrap_or(u64::MAX)),
         ),
         ("custody_sessions_live", "Sessions whose end wasn't told.", one(live)),
         ("custody_users", "Users.", one(users)),

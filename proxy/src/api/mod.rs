@@ -4,8 +4,10 @@
 //! says so is durable, and a read is decided and told. One file for each kind of question.
 
 mod commands;
+mod cursor;
 mod error;
 mod events;
+mod follow;
 mod format;
 mod identity;
 mod log;
@@ -13,11 +15,14 @@ mod log_times;
 mod login;
 mod metrics;
 pub mod operate;
+mod place;
 mod proof;
 mod reading;
+mod services;
 mod sessions;
 mod sinks;
 mod state;
+mod subscriber;
 pub mod tls;
 
 #[cfg(test)]
@@ -36,12 +41,14 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use cursor::Cursors;
 use custody_core::clock::Clock;
 use custody_core::delivery::Running;
 use custody_core::event::Timestamp;
 use custody_core::log::{CosignedCheckpoints, Log, Producer};
 use custody_core::search::Search;
 use custody_core::state::follow::Replica;
+use follow::Places;
 use metrics::Counters;
 use reading::ReadLedger;
 use std::path::PathBuf;
@@ -62,9 +69,6 @@ const HASHES_AT_ONCE: usize = 2;
 /// States of the past that are derived at once: each may read the whole log.
 const REPLAYS_AT_ONCE: usize = 1;
 
-/// Subscriptions at once.
-const FOLLOWERS_MAX: usize = 256;
-
 /// What the API has of the rest of Custody.
 pub struct ApiContext {
     /// The log.
@@ -79,7 +83,7 @@ pub struct ApiContext {
     pub authorities: Arc<Authorities>,
     /// Verifies passwords.
     pub passwords: Arc<PasswordVerification>,
-    /// Where password hashes lie.
+    /// Where password hashes lie, hashes of tokens, and the key of cursors.
     pub secrets: Arc<SecretStore>,
     /// How often a login may fail.
     pub limiter: Arc<Mutex<LoginLimiter>>,
@@ -109,7 +113,8 @@ pub struct Api {
     hashing: Arc<Semaphore>,
     replaying: Arc<Semaphore>,
     rendering: Arc<Semaphore>,
-    followers: Arc<Semaphore>,
+    places: Arc<Places>,
+    cursors: Cursors,
     reads: Mutex<ReadLedger>,
     counters: Counters,
     closing: watch::Receiver<bool>,
@@ -139,7 +144,7 @@ impl Api {
 /// and nothing else, without TLS.
 ///
 /// # Errors
-/// When the listener can't accept any more.
+/// When the listener can't accept any more, or the secret store fails.
 pub async fn serve(
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
@@ -148,13 +153,15 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let (close, closing) = watch::channel(false);
+    let cursors = Cursors::open(&context.secrets, context.log.origin()).map_err(std::io::Error::other)?;
     let api = Arc::new(Api {
         context,
         changing: tokio::sync::Mutex::new(()),
         hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
         replaying: Arc::new(Semaphore::new(REPLAYS_AT_ONCE)),
         rendering: Arc::new(Semaphore::new(log::RENDERS_AT_ONCE)),
-        followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+        places: Arc::new(Places::default()),
+        cursors,
         reads: Mutex::new(ReadLedger::default()),
         counters: Counters::default(),
         closing: closing.clone(),

@@ -3,6 +3,7 @@
 use super::error::ApiError;
 use super::events::entry_line;
 use super::reading::Telling;
+use super::subscriber::Subscriber;
 use super::{Api, Caller, blocking};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -11,31 +12,30 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use custody_core::log::proof::ProofFile;
 use custody_core::log::{Entry, Hash, ReadError};
-use custody_core::policy::What;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// `GET /v1/events/{index}`
-pub async fn event(
+pub(super) async fn event(
     Shared(api): Shared<Arc<Api>>,
-    caller: Caller,
+    subscriber: Subscriber,
     Path(index): Path<String>,
 ) -> Result<impl IntoResponse, ApiError> {
     let index = number(&index)?;
-    api.read(&caller, What::ReadLog, "event", &format!("index={index}"), Telling::Aggregated).await?;
+    api.read(&subscriber, subscriber.what(), "event", &format!("index={index}"), Telling::Aggregated).await?;
     let entry = entry(&api, index).await?;
     Ok(([(CONTENT_TYPE, "application/json")], entry_line(&entry)))
 }
 
 /// `GET /v1/events/{index}/proof`: a C2SP tlog-proof of the event under a checkpoint that covers it.
-pub async fn proof(
+pub(super) async fn proof(
     Shared(api): Shared<Arc<Api>>,
-    caller: Caller,
+    subscriber: Subscriber,
     Path(index): Path<String>,
 ) -> Result<impl IntoResponse, ApiError> {
     let index = number(&index)?;
-    api.read(&caller, What::ReadLog, "proof", &format!("index={index}"), Telling::Aggregated).await?;
+    api.read(&subscriber, subscriber.what(), "proof", &format!("index={index}"), Telling::Aggregated).await?;
     let log = Arc::clone(&api.context.log);
     if index >= log.size() {
         return Err(ReadError::OutOfRange { wanted: index, size: log.size() }.into());

@@ -3,8 +3,8 @@
 
 use super::error::ApiError;
 use super::{Api, Caller};
-use custody_core::event::{Actor, Draft, EventData, Outcome, Target, Timestamp, decision, log};
-use custody_core::policy::{Decision, What, decide};
+use custody_core::event::{Actor, Draft, EventData, Outcome, Source, Target, Timestamp, decision, log};
+use custody_core::policy::{Decision, Request, What, decide};
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
@@ -36,6 +36,36 @@ impl ReadLedger {
     }
 }
 
+/// Somebody whose identity is proved: what is decided and told needs of him.
+pub(super) trait Asks: Send + Sync {
+    /// On whose behalf events are.
+    fn actor(&self) -> Actor;
+    /// The name under which reads are counted: a user's, or with a colon in it, which no user has.
+    fn name(&self) -> String;
+    /// Where from.
+    fn source(&self) -> &Source;
+    /// The request that policy decides about, at `now`.
+    fn request(&self, what: What, now: Timestamp) -> Request;
+}
+
+impl Asks for Caller {
+    fn actor(&self) -> Actor {
+        Caller::actor(self)
+    }
+
+    fn name(&self) -> String {
+        self.shown.user.clone()
+    }
+
+    fn source(&self) -> &Source {
+        &self.source
+    }
+
+    fn request(&self, what: What, now: Timestamp) -> Request {
+        Caller::request(self, what, now)
+    }
+}
+
 /// How often a read is told.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Telling {
@@ -50,7 +80,7 @@ impl Api {
     /// afterwards.
     pub(super) async fn read(
         &self,
-        caller: &Caller,
+        caller: &impl Asks,
         what: What,
         purpose: &'static str,
         query: &str,
@@ -61,7 +91,7 @@ impl Api {
         let target = Target { kind: kind.to_ascii_lowercase(), name, ..Target::default() };
         let request = caller.request(what, now);
         let Decision { made, .. } = self.context.replica.read(|state| decide(state, &request));
-        let key = (caller.shown.user.clone(), purpose, made.allowed);
+        let key = (caller.name(), purpose, made.allowed);
         let is_due = telling == Telling::Always
             || self.reads.lock().unwrap_or_else(PoisonError::into_inner).is_due(&key, now);
         let (allowed, reason) = (made.allowed, made.reason.clone());
@@ -95,7 +125,7 @@ impl Api {
     }
 
     /// Whether a read would be allowed now; tells nothing, so that nothing may be handed out on its word but less.
-    pub(super) fn may(&self, caller: &Caller, what: What) -> Result<(), String> {
+    pub(super) fn may(&self, caller: &impl Asks, what: What) -> Result<(), String> {
         let request = caller.request(what, self.now());
         let Decision { made, .. } = self.context.replica.read(|state| decide(state, &request));
         if made.allowed { Ok(()) } else { Err(made.reason) }
@@ -103,14 +133,14 @@ impl Api {
 }
 
 /// A decision's event.
-pub(super) fn decided(caller: &Caller, made: decision::Made, target: Target) -> Draft<decision::Made> {
+pub(super) fn decided(caller: &impl Asks, made: decision::Made, target: Target) -> Draft<decision::Made> {
     let outcome = if made.allowed { Outcome::Success } else { Outcome::Denied };
     about(caller, made, target).outcome(outcome)
 }
 
 /// An event on the caller's behalf about `target`.
-pub(super) fn about<D: EventData>(caller: &Caller, data: D, target: Target) -> Draft<D> {
-    Draft::new(caller.actor(), data).source(caller.source.clone()).target(target)
+pub(super) fn about<D: EventData>(caller: &impl Asks, data: D, target: Target) -> Draft<D> {
+    Draft::new(caller.actor(), data).source(caller.source().clone()).target(target)
 }
 
 #[cfg(test)]

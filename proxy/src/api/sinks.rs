@@ -2,6 +2,7 @@
 //! effect; what a destination was found to hold is an event too.
 
 use super::error::ApiError;
+use super::place::{Place, appended, index_at};
 use super::reading::{Telling, about};
 use super::{Api, Caller, blocking, whole};
 use axum::Json;
@@ -11,8 +12,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use custody_core::delivery::{Comparing, DeadLetter, Numbers, Report, Running, Standing};
 use custody_core::event::sink::{Paused, RedriveBegun, Released, ReplayBegun, Verified};
-use custody_core::event::{EventData, Outcome, Target, Timestamp};
-use custody_core::log::{Durable, Log};
+use custody_core::event::{EventData, Outcome, Target};
+use custody_core::log::Durable;
 use custody_core::policy::What;
 use custody_core::policy::request::Action;
 use futures_util::stream;
@@ -62,11 +63,6 @@ pub(super) async fn lag(api: &Api, numbers: &Numbers) -> Result<(u64, u64), ApiE
     Ok((events, seconds))
 }
 
-fn appended(log: &dyn Log, index: u64) -> Result<Option<Timestamp>, ApiError> {
-    let entries = log.read(index, 1, 0).map_err(|error| ApiError::failed("read the log", error))?;
-    Ok(entries.first().map(|entry| entry.appended.into()))
-}
-
 /// `GET /v1/sinks/{name}/dead-letters`
 pub async fn dead_letters(
     Shared(api): Shared<Arc<Api>>,
@@ -76,14 +72,6 @@ pub async fn dead_letters(
     api.read(&caller, What::ReadState, "dead-letters", &name, Telling::Aggregated).await?;
     let letters = find(&api, &name)?.dead_letters().await;
     letters.map(Json).map_err(ApiError::Unavailable)
-}
-
-/// Where in the log: an index, or a time of appending.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum Place {
-    Index(u64),
-    Time(Timestamp),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -339,26 +327,4 @@ fn line(told: &Comparing) -> Bytes {
     let mut line = serde_json::to_vec(told).unwrap_or_default();
     line.push(b'\n');
     line.into()
-}
-
-/// The index that a place means: a time means the first event that was appended then or later, and no place `otherwise`.
-async fn index_at(api: &Api, place: Option<Place>, otherwise: u64) -> Result<u64, ApiError> {
-    let time = match place {
-        None => return Ok(otherwise),
-        Some(Place::Index(index)) => return Ok(index),
-        Some(Place::Time(time)) => time,
-    };
-    let log = Arc::clone(&api.context.log);
-    blocking("read the log", move || {
-        let (mut low, mut high) = (0, log.size());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match appended(&*log, middle)? {
-                Some(appended) if appended < time => low = middle + 1,
-                _ => high = middle,
-            }
-        }
-        Ok(low)
-    })
-    .await?
 }

@@ -27,8 +27,8 @@ const HEAD: Duration = Duration::from_secs(15);
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Header lines of a request.
 const HEADERS_MAX: usize = 64;
-/// How long a reader may leave what was sent unread before the connection is cut.
-const UNREAD_MILLISECONDS: u32 = 60_000;
+/// How long a reader may leave what was sent unread before the connection is cut: as long as a subscription may be slow.
+const UNREAD_MILLISECONDS: u32 = 1_000 * super::follow::SLOW.as_secs() as u32;
 /// How long answers may go on after shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
 

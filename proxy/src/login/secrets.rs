@@ -1,4 +1,5 @@
-//! The secret store: password hashes by user id and version. Events carry id and version only.
+//! The secret store: password hashes by user id and version, and what else the API keeps secret, under ids that no user
+//! has. Events carry id and version only.
 //!
 //! A new hash is written *beside* the old one under a higher version, and counts once an event in the log names that
 //! version. So a crash between the two leaves the old password in force, and replaying the log to an earlier time
@@ -40,6 +41,9 @@ pub enum SecretError {
     /// Versions have run out.
     #[error("no version is left for this user's secret")]
     VersionsExhausted,
+    /// It can't be what it should be.
+    #[error("{0}")]
+    Useless(&'static str),
     /// The directory can't be listed.
     #[error("can't list the secret store {path}: {source}")]
     List {

@@ -92,7 +92,7 @@ impl Templates {
         }
         // What names a stream is named by it: several streams, of several logs, may be in one place.
         let path = if product.is_opensearch {
-            format!("/_plugins/_ism/policies/{stream}")
+            format!("/_plugins/_ism/policies/{}", template(stream))
         } else {
             "/_ilm/policy/custody".to_owned()
         };
@@ -101,10 +101,15 @@ impl Templates {
             components: vec![
                 ("/_component_template/custody-settings".to_owned(), settings),
                 ("/_component_template/custody-mappings".to_owned(), mappings),
-                (format!("/_index_template/{stream}"), index),
+                (format!("/_index_template/{}", template(stream)), index),
             ],
         })
     }
+}
+
+/// The index template's name: each stream has its own, so that two logs in one cluster don't take each other's away.
+fn template(stream: &str) -> String {
+    if stream == super::stream() { "custody-events".to_owned() } else { format!("custody-events.{stream}") }
 }
 
 fn put(body: &mut Value, pointer: &str, value: Value) {

@@ -34,6 +34,10 @@ fn templates_are_for_the_configured_stream() {
         let templates = Templates::of(Product { is_opensearch, has_streams: true }, "logs-x").unwrap();
         assert_eq!(templates.components[2].1["index_patterns"], serde_json::json!(["logs-x"]));
         assert!(templates.lifecycle.is_some());
+        // Two logs in one cluster don't take each other's template away.
+        assert_eq!(templates.components[2].0, "/_index_template/custody-events.logs-x");
+        let usual = Templates::of(Product { is_opensearch, has_streams: true }, &stream()).unwrap();
+        assert_eq!(usual.components[2].0, "/_index_template/custody-events");
     }
     let plain = Templates::of(Product { is_opensearch: false, has_streams: false }, "logs-x").unwrap();
     assert!(plain.lifecycle.is_none() && plain.components[2].1.get("data_stream").is_none());

@@ -12,6 +12,7 @@ pub mod import;
 mod preallocate;
 mod queue;
 mod recover;
+pub mod salvage;
 pub(crate) mod scan;
 mod segment;
 mod statistics;

@@ -36,8 +36,9 @@ pub enum OpenError {
     },
     /// Acknowledged entries are missing or changed.
     #[error(
-        "{source}. Nothing was changed; don't delete anything: put back the file from a copy (a witness's, a \
-         sink's, a backup newer than the checkpoint) and start again"
+        "{source}. Nothing was changed; don't delete anything: bring it back from a sink's copy with \
+         `custody log restore --from SINK`, or put back the file from another (a witness's, a backup newer than the \
+         checkpoint), and start again"
     )]
     Damaged {
         /// What is wrong, and where.

@@ -5,6 +5,8 @@ mod commands;
 mod hostile;
 mod log;
 mod operate;
+mod services;
 mod sessions;
+mod subscribe;
 mod tiles;
 mod world;

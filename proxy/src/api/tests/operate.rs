@@ -37,7 +37,7 @@ async fn the_log_is_operated_by_those_who_may_and_each_thing_is_an_event_first()
     assert_eq!(compacted.0, StatusCode::OK, "{}", compacted.1);
     assert!(compacted.1["after"].as_u64().unwrap() > 0);
     let found = root.json("/v1/events?type=log.key-added").await;
-    assert_eq!(found["entries"].as_array().unwrap().len(), 1, "a compacted projection answers as before");
+    assert_eq!(found.as_array().unwrap().len(), 1, "a compacted projection answers as before");
 }
 
 #[tokio::test(flavor = "multi_thread")]

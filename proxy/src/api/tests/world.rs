@@ -163,7 +163,7 @@ impl World {
         drop(self.stop.take());
     }
 
-    fn builder(&self) -> reqwest::ClientBuilder {
+    pub fn builder(&self) -> reqwest::ClientBuilder {
         let ca = reqwest::Certificate::from_pem(self.authorities.x509_server.pem().as_bytes()).unwrap();
         Client::builder().tls_certs_only([ca]).https_only(true).no_proxy().timeout(Duration::from_secs(20))
     }
@@ -206,6 +206,12 @@ impl World {
         admin.done("create-user", json!({ "name": "ana", "roles": ["operator"] })).await;
         admin.done("set-password", json!({ "name": "ana", "password": PASSWORD })).await;
         self.login("ana", PASSWORD).await
+    }
+
+    /// The whole log as text.
+    pub fn everything(&self) -> String {
+        let entries = self.log.read(0, usize::MAX, usize::MAX).unwrap();
+        entries.iter().map(|entry| String::from_utf8_lossy(&entry.bytes).into_owned()).collect()
     }
 
     /// All events of a type, in order.

@@ -1,0 +1,407 @@
+//! `custodyd restore --from SINK`: a log that has lost entries gets them back from the destinations that it was delivered
+//! to, offline. What is put together is the log if the signed checkpoint says so; until then nothing is changed.
+//!
+//! The log is put together beside the old one and takes its place with two renames; a crash before them changes nothing,
+//! and one between them leaves `log.damaged` and `log.restored`, which is said at the next start.
+
+use crate::config::Config;
+use crate::data::{DataDir, RESTORED};
+use crate::keys::Keyring;
+use crate::sinks;
+use anyhow::{Context as _, bail};
+use clap::Args;
+use custody_core::clock::{Clock, Nanos, SystemClock};
+use custody_core::event::Timestamp;
+use custody_core::log::embedded::import::{Import, ImportError};
+use custody_core::log::embedded::salvage::{Part, Salvage};
+use custody_core::log::{Checkpoint, Signer as _, VerifierKey, durable, verify};
+use custody_proxy::ca::store::{FileKeyStore, KeyStore};
+use custody_sinks::restore::{Archive, Copied, Lacking, Walk, judge};
+use custody_sinks::sink::Held;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Before this there was no Custody: where a walk through a destination begins when nothing says when the log did.
+const FIRST: Nanos = Nanos(1_704_067_200_000_000_000);
+/// The log's clock may be ahead of this machine's.
+const AHEAD: Duration = Duration::from_secs(86_400);
+/// How many entries that can't be had are named.
+const NAMED: usize = 20;
+
+/// `custodyd restore`
+#[derive(Args)]
+pub struct Restore {
+    /// The configuration; its custodyd doesn't run
+    #[arg(long)]
+    config: PathBuf,
+    /// A sink that gives back what it was delivered; may be given several times, and what one lacks another may have
+    #[arg(long, required = true, value_name = "SINK")]
+    from: Vec<String>,
+    /// A file with a signed checkpoint, e.g. a witness's: needed where the log has lost its own
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// The log's verifier key, where the keys are lost too
+    #[arg(long)]
+    key: Option<String>,
+    /// When the log began, where it has lost its beginning: no destination is looked through before that
+    #[arg(long, value_name = "TIME")]
+    since: Option<Timestamp>,
+}
+
+/// Runs `custodyd restore`.
+pub async fn restore(args: Restore) -> anyhow::Result<()> {
+    let config = Config::read(&args.config)?;
+    let data = DataDir::new(&config.data);
+    data.create().with_context(|| format!("{} can't be made", data.path().display()))?;
+    let key = key(&config, &data, args.key.as_deref())?;
+    let (checkpoint, older) = checkpoints(&data, &key, args.checkpoint.as_deref())?;
+    let log = data.log();
+    let salvage = Salvage::begin(&log, key.name())?;
+    let parts = salvage.parts(checkpoint.size());
+    let missing: u64 = parts
+        .iter()
+        .map(|part| if let Part::Missing { indexes, .. } = part { indexes.end - indexes.start } else { 0 })
+        .sum();
+    println!(
+        "{} of the {} entries that were signed are good in {}.",
+        checkpoint.size() - missing,
+        checkpoint.size(),
+        log.display()
+    );
+
+    let signed = std::slice::from_ref(&checkpoint);
+    if missing == 0 && verify::directory(&log, &key, signed, &mut |_, _| {}, &mut |_| {}).is_ok() {
+        println!("Nothing is missing, and all of it is what was signed: nothing was changed.");
+        return Ok(());
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let (archives, is_redacted) = archives(&config, &data, &args.from, &clock).await?;
+    let aside = free(&data, "log.damaged")?;
+    let fresh = data.path().join("log.restored");
+    if fresh.exists() {
+        // Of a try that was cut off: nothing points at it.
+        std::fs::remove_dir_all(&fresh).with_context(|| format!("{} can't be removed", fresh.display()))?;
+    }
+    let import = Import::begin(&fresh, &key, &mut |_, _, _| {})?;
+    let bar = progress(checkpoint.size())?;
+    let mut rebuilding = Rebuilding {
+        salvage: &salvage,
+        archives: &archives,
+        import,
+        checkpoint: &checkpoint,
+        ends: (args.since.map_or(FIRST, |since| Nanos(since.nanos())), clock.wall().saturating_add(AHEAD)),
+        lacking: BTreeMap::new(),
+        replaced: Vec::new(),
+        perhaps_more: None,
+        bar,
+    };
+    let from = args.from.join(", ");
+    let outcome = rebuilding.run(&older).await;
+    rebuilding.bar.finish_and_clear();
+    let beyond = match outcome {
+        Ok(beyond) => beyond,
+        Err(error) => {
+            let lines = rebuilding.told(&from, is_redacted);
+            drop(rebuilding);
+            // What isn't the log must not lie about as one.
+            std::fs::remove_dir_all(&fresh)
+                .with_context(|| format!("{} can't be removed", fresh.display()))?;
+            return Err(error.context(lines));
+        }
+    };
+    let Rebuilding { import, replaced, .. } = rebuilding;
+    durable::write_file(&fresh.join(RESTORED), format!("sink {from}\n").as_bytes(), 0o600)
+        .context("the note for custodyd can't be left")?;
+    if let Ok(cosigned) = std::fs::read(log.join("cosigned")) {
+        durable::write_file(&fresh.join("cosigned"), &cosigned, 0o644)?;
+    }
+    drop((import, salvage));
+    durable::rename(&log, &aside)?;
+    durable::rename(&fresh, &log)?;
+    println!(
+        "The log {} is whole again in {}: {} entries, {missing} of them from {from}.",
+        key.name(),
+        log.display(),
+        checkpoint.size() + beyond
+    );
+    if !replaced.is_empty() {
+        println!("  replaced     {}: what was here isn't what was signed", listed(&replaced));
+    }
+    println!("  root         {}", checkpoint.root());
+    println!("  as it was    {}: evidence of what happened; remove it when nobody needs it", aside.display());
+    if matches!(parts.last(), Some(Part::Missing { .. })) {
+        println!(
+            "What was appended after the newest checkpoint was signed, a moment's worth, nobody vouches for, and it isn't \
+             here. Should a sink have had it already, custodyd will say so, and `custodyd new-epoch` goes on without it."
+        );
+    }
+    println!("Next: `custodyd run`, which says in the log where they came from.");
+    Ok(())
+}
+
+/// The key that is pinned, or else the one in the key store.
+fn key(config: &Config, data: &DataDir, pinned: Option<&str>) -> anyhow::Result<VerifierKey> {
+    if let Some(pinned) = pinned {
+        let key = VerifierKey::parse(pinned)?;
+        if key.name() != config.origin {
+            bail!(
+                "the key is of {}, the configuration says {}: which one is meant?",
+                key.name(),
+                config.origin
+            );
+        }
+        return Ok(key);
+    }
+    let store: Arc<dyn KeyStore> = Arc::new(FileKeyStore::open(&data.keys())?);
+    let signed = data.checkpoint()?;
+    let keyring = Keyring::open(store, &config.origin, signed.as_ref());
+    Ok(keyring.context("nothing says which key signs the log: give it with --key")?.verifier_key())
+}
+
+/// The checkpoint that covers most, and the others that have to fit it.
+fn checkpoints(
+    data: &DataDir,
+    key: &VerifierKey,
+    given: Option<&Path>,
+) -> anyhow::Result<(Checkpoint, Vec<Checkpoint>)> {
+    let mut known = Vec::new();
+    let mut why = None;
+    for path in [data.log().join("checkpoint"), data.log().join("cosigned")] {
+        // What is damaged here is what this is for.
+        if let Ok(note) = std::fs::read_to_string(&path) {
+            match Checkpoint::verify(&note, key) {
+                Ok(checkpoint) => known.push(checkpoint),
+                Err(error) => why = Some(format!("{} isn't believed: {error}", path.display())),
+            }
+        }
+    }
+    if let Some(path) = given {
+        let note =
+            std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
+        let checkpoint = Checkpoint::verify(&note, key);
+        known.push(checkpoint.with_context(|| format!("{} isn't a checkpoint of this log", path.display()))?);
+    }
+    known.sort_by_key(Checkpoint::size);
+    match known.pop() {
+        Some(newest) if newest.size() > 0 => Ok((newest, known)),
+        _ => bail!(
+            "{}no signed checkpoint says what the log was: give one with --checkpoint FILE, from a witness or from \
+             anybody who kept GET /log/checkpoint",
+            why.map(|why| format!("{why}; ")).unwrap_or_default()
+        ),
+    }
+}
+
+/// The sinks of these names, ready to be read, and whether what they hold may be redacted.
+async fn archives(
+    config: &Config,
+    data: &DataDir,
+    names: &[String],
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<(Vec<Box<dyn Archive>>, bool)> {
+    let (mut archives, mut is_redacted) = (Vec::new(), false);
+    for name in names {
+        let settings = config.sinks.iter().find(|sink| sink.name == *name).with_context(|| {
+            let known: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+            format!("there is no sink {name} in the configuration: there are {}", known.join(", "))
+        })?;
+        is_redacted |= !settings.redact.is_empty();
+        let archive = sinks::archive(settings, data, &config.origin, clock)
+            .with_context(|| format!("the sink {name}"))?;
+        archive.prepare().await.with_context(|| format!("the sink {name} can't be read"))?;
+        archives.push(archive);
+    }
+    Ok((archives, is_redacted))
+}
+
+/// A name in the data directory that isn't taken.
+fn free(data: &DataDir, name: &str) -> anyhow::Result<PathBuf> {
+    let numbered = (2..100).map(|number| data.path().join(format!("{name}-{number}")));
+    let mut paths = std::iter::once(data.path().join(name)).chain(numbered);
+    paths
+        .find(|path| !path.exists())
+        .with_context(|| format!("move away the {name}-… in {}", data.path().display()))
+}
+
+fn progress(entries: u64) -> anyhow::Result<ProgressBar> {
+    let bar = ProgressBar::with_draw_target(Some(entries), ProgressDrawTarget::stderr());
+    bar.set_style(ProgressStyle::with_template(
+        "{msg} {wide_bar} {human_pos}/{human_len} events, {eta} left",
+    )?);
+    bar.set_message("restoring");
+    Ok(bar)
+}
+
+/// The log that is being put together.
+struct Rebuilding<'a> {
+    salvage: &'a Salvage,
+    archives: &'a [Box<dyn Archive>],
+    import: Import,
+    checkpoint: &'a Checkpoint,
+    /// The first and the last moment at which an entry may have been appended.
+    ends: (Nanos, Nanos),
+    /// Entries that nobody has, and why.
+    lacking: BTreeMap<u64, String>,
+    /// Entries that are here and for which a destination's were taken, since together these are what was signed.
+    replaced: Vec<u64>,
+    perhaps_more: Option<String>,
+    bar: ProgressBar,
+}
+
+impl Rebuilding<'_> {
+    /// Puts it together and seals it; gives how many entries behind the checkpoint were good here.
+    async fn run(&mut self, older: &[Checkpoint]) -> anyhow::Result<u64> {
+        let size = self.checkpoint.size();
+        for part in self.salvage.parts(size) {
+            match part {
+                Part::Here(indexes) => self.keep(indexes)?,
+                Part::Missing { indexes, appended } => self.fetch(indexes, appended, false).await?,
+            }
+        }
+        if !self.lacking.is_empty() {
+            bail!("nothing was changed");
+        }
+        if self.import.root() != self.checkpoint.root() {
+            // Every checksum holds, and something was replaced all the same: here, or there.
+            self.import.rewind(&mut |_, _, _| {})?;
+            self.fetch(0..size, self.salvage.appended(size), true).await?;
+            if !self.lacking.is_empty() || self.import.root() != self.checkpoint.root() {
+                self.replaced.clear();
+                bail!(
+                    "all entries were found, but together they aren't what was signed: one of them was replaced by \
+                     another with a leaf hash of its own. Nothing was changed"
+                );
+            }
+        }
+        for known in older {
+            if self.import.root_at(known.size())? != known.root() {
+                bail!(
+                    "the checkpoints of {} and {size} entries are of two different logs. Nothing was changed",
+                    known.size()
+                );
+            }
+        }
+        self.import.seal(self.checkpoint)?;
+        let beyond = self.salvage.beyond(size);
+        self.keep(size..size + beyond)?;
+        self.import.flush()?;
+        Ok(beyond)
+    }
+
+    /// Takes what is good here.
+    fn keep(&mut self, indexes: Range<u64>) -> anyhow::Result<()> {
+        let mut next = indexes.start;
+        // Behind a hole there is nothing to put it on: only what else is lacking is of interest.
+        while next < indexes.end && self.lacking.is_empty() {
+            let entries = self.salvage.read(next, indexes.end)?;
+            if entries.is_empty() {
+                bail!("entry {next} was good a moment ago and isn't any more: is the disk in order?");
+            }
+            for entry in entries {
+                next = entry.index + 1;
+                self.push(entry.index, entry.appended, &entry.bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what the destinations have of `indexes`. With `or_here` they are believed first, and what is here fills
+    /// what they lack.
+    async fn fetch(
+        &mut self,
+        indexes: Range<u64>,
+        (since, until): (Nanos, Nanos),
+        or_here: bool,
+    ) -> anyhow::Result<()> {
+        let until = until.min(self.ends.1).saturating_add(Duration::from_nanos(1));
+        let mut walk = Walk::new(self.archives, since.max(self.ends.0)..until);
+        let mut expected = indexes.start;
+        while expected < indexes.end {
+            let shown = walk.next().await.map_err(|reason| {
+                anyhow::anyhow!(
+                    "entry {expected} and what comes after it can't be read: {reason}. Nothing was changed"
+                )
+            })?;
+            let Some(shown) = shown else { break };
+            let Some((&last, _)) = shown.range(expected..indexes.end).next_back() else { continue };
+            for index in expected..=last {
+                self.take(index, shown.get(&index).map_or(&[], Vec::as_slice), or_here)?;
+            }
+            expected = last + 1;
+        }
+        self.perhaps_more = self.perhaps_more.take().or(walk.perhaps_more().map(str::to_owned));
+        for index in expected..indexes.end {
+            self.take(index, &[], or_here)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, index: u64, documents: &[Held], or_here: bool) -> anyhow::Result<()> {
+        let here = if or_here { self.salvage.read(index, index + 1)?.pop() } else { None };
+        match (judge(documents), here) {
+            (Ok(Copied { appended, bytes }), here) => {
+                if here.is_some_and(|here| *here.bytes != *bytes) {
+                    self.replaced.push(index);
+                }
+                self.push(index, appended, &bytes)
+            }
+            (Err(_), Some(here)) => self.push(index, here.appended, &here.bytes),
+            (Err(lacking), None) => {
+                let reason = match (&lacking, &self.perhaps_more) {
+                    (Lacking::Absent, Some(why)) => format!("it doesn't show: {why}"),
+                    _ => lacking.to_string(),
+                };
+                self.lacking.insert(index, reason);
+                Ok(())
+            }
+        }
+    }
+
+    fn push(&mut self, index: u64, appended: Nanos, bytes: &[u8]) -> anyhow::Result<()> {
+        if !self.lacking.is_empty() {
+            return Ok(());
+        }
+        match self.import.push(appended, bytes) {
+            Ok(_) => self.bar.set_position(self.import.size()),
+            Err(ImportError::Entry { reason, .. }) => {
+                self.lacking.insert(index, reason);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// One line: what nobody has.
+    fn told(&self, from: &str, is_redacted: bool) -> String {
+        if self.lacking.is_empty() {
+            return format!("the log can't be restored from {from}");
+        }
+        let mut named: Vec<String> = self
+            .lacking
+            .iter()
+            .take(NAMED)
+            .map(|(index, reason)| format!("entry {index}: {reason}"))
+            .collect();
+        if self.lacking.len() > NAMED {
+            named.push(format!("and {} more", self.lacking.len() - NAMED));
+        }
+        let hint = if is_redacted { " (what the sink redacts can't be had from it)" } else { "" };
+        format!(
+            "{from} lacks {} of the entries that are missing here{hint}: {}",
+            self.lacking.len(),
+            named.join("; ")
+        )
+    }
+}
+
+fn listed(indexes: &[u64]) -> String {
+    let mut named: Vec<String> = indexes.iter().take(NAMED).map(u64::to_string).collect();
+    if indexes.len() > NAMED {
+        named.push(format!("and {} more", indexes.len() - NAMED));
+    }
+    named.join(", ")
+}

@@ -1,0 +1,235 @@
+//! Who reads events: a person by certificate, or a service account by a token that it shows with each request.
+//!
+//! A token is `custody~NAME~SECRET`, shown once; the secret store holds its SHA-256 under `service:NAME`, by a version
+//! that the log knows. 256 random bits can't be guessed, so the hash is a plain one and no attempt is counted.
+
+use super::error::ApiError;
+use super::identity::{Caller, Peer, source};
+use super::reading::Asks;
+use super::{Api, blocking};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::rand;
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use custody_core::event::hex::to_hex;
+use custody_core::event::{Actor, Source, Timestamp};
+use custody_core::policy::{Circumstances, Request, What};
+use custody_core::state::State;
+use custody_core::state::change::is_name;
+use custody_core::state::locks::Subject;
+use custody_core::state::services::Token;
+use sha2::{Digest as _, Sha256};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+const PREFIX: &str = "custody~";
+const SECRET_BYTES: usize = 32;
+/// What the secret store's text begins with: which hash it is.
+const HASH_PREFIX: &str = "sha256:";
+
+const WRONG: &str = "that token is of no service account here, or it was replaced: `custody service rotate`";
+const RUN_OUT: &str = "the service account's token has run out: `custody service rotate`";
+
+/// A token that is being made: what its owner gets, and what is kept of it.
+pub(super) struct Minted {
+    /// The token itself.
+    pub token: Zeroizing<String>,
+    /// Its hash, for the secret store.
+    pub hash: String,
+}
+
+/// A fresh token for the service account `name`.
+pub(super) fn mint(name: &str) -> Result<Minted, ApiError> {
+    let mut secret = Zeroizing::new([0; SECRET_BYTES]);
+    rand::fill(&mut *secret).map_err(|_| ApiError::failed("made a token", "no random bytes"))?;
+    let token = Zeroizing::new(format!("{PREFIX}{name}~{}", URL_SAFE_NO_PAD.encode(secret.as_slice())));
+    let hash = hash(&token);
+    Ok(Minted { token, hash })
+}
+
+/// Whose secret it is in the secret store: no user's name has a colon.
+pub(super) fn secret_owner(name: &str) -> String {
+    format!("service:{name}")
+}
+
+fn hash(token: &str) -> String {
+    format!("{HASH_PREFIX}{}", to_hex(Sha256::digest(token.as_bytes()).as_slice()))
+}
+
+/// The name that a token claims.
+fn claimed(token: &str) -> Option<&str> {
+    let (name, _) = token.strip_prefix(PREFIX)?.split_once('~')?;
+    is_name(name).then_some(name)
+}
+
+/// What stands behind `Authorization: Bearer`.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// A service account whose token was right.
+#[derive(Clone, Debug)]
+pub(super) struct Service {
+    name: String,
+    token: Token,
+    source: Source,
+    address: SocketAddr,
+}
+
+/// Who reads events.
+#[derive(Clone, Debug)]
+pub(super) enum Subscriber {
+    /// Somebody with a certificate.
+    Person(Box<Caller>),
+    /// A program with a token.
+    Service(Box<Service>),
+}
+
+impl Subscriber {
+    /// What is decided about.
+    pub fn what(&self) -> What {
+        match self {
+            Self::Person(_) => What::ReadLog,
+            Self::Service(_) => What::ReadEvents,
+        }
+    }
+
+    /// Whether what proved who it is still does, and policy still lets it read. Tells nothing.
+    pub fn may_go_on(&self, api: &Api) -> Result<(), String> {
+        let now = api.now();
+        let proved = api.context.replica.read(|state| match self {
+            Self::Person(caller) => caller.still(state, now),
+            Self::Service(service) => admit(state, &service.name, service.token, now),
+        });
+        let proved = proved.map_err(|error| match error {
+            ApiError::Denied(reason) => reason,
+            other => other.to_string(),
+        });
+        proved.and_then(|()| api.may(self, self.what()))
+    }
+}
+
+impl Asks for Subscriber {
+    fn actor(&self) -> Actor {
+        match self {
+            Self::Person(caller) => caller.actor(),
+            Self::Service(service) => Actor::system(&secret_owner(&service.name)),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Person(caller) => caller.shown.user.clone(),
+            Self::Service(service) => secret_owner(&service.name),
+        }
+    }
+
+    fn source(&self) -> &Source {
+        match self {
+            Self::Person(caller) => &caller.source,
+            Self::Service(service) => &service.source,
+        }
+    }
+
+    fn request(&self, what: What, now: Timestamp) -> Request {
+        match self {
+            Self::Person(caller) => caller.request(what, now),
+            Self::Service(service) => Request {
+                user: service.name.clone(),
+                what,
+                session: None,
+                circumstances: Circumstances {
+                    certificate_seconds: now.seconds().saturating_sub(service.token.set.seconds()),
+                    mfa: false,
+                    source: service.address.ip(),
+                    time: now,
+                },
+            },
+        }
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for Subscriber {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let Some(token) = bearer(&parts.headers).map(|token| Zeroizing::new(token.to_owned())) else {
+            let caller = Caller::from_request_parts(parts, api).await?;
+            return Ok(Self::Person(Box::new(caller)));
+        };
+        let peer = parts.extensions.get::<Peer>().cloned();
+        let peer = peer.ok_or_else(|| ApiError::failed("looked who asks", "the listener named no peer"))?;
+        let name = claimed(&token).ok_or(ApiError::Unproved(WRONG))?.to_owned();
+        let tokens: Vec<Token> = api.context.replica.read(|state| {
+            state.services().get(&name).into_iter().flat_map(|service| service.tokens()).collect()
+        });
+        let (secrets, shown, owner) = (Arc::clone(&api.context.secrets), hash(&token), secret_owner(&name));
+        let right = blocking("looked up a token", move || {
+            for token in tokens {
+                let stored = secrets.get(&owner, token.version)?;
+                let is_right =
+                    |stored: &str| verify_slices_are_equal(stored.as_bytes(), shown.as_bytes()).is_ok();
+                if stored.is_some_and(|stored| is_right(&stored)) {
+                    return Ok(Some(token));
+                }
+            }
+            Ok::<_, crate::login::secrets::SecretError>(None)
+        });
+        let right = right.await?.map_err(|error| ApiError::failed("looked up a token", error))?;
+        let token = right.ok_or(ApiError::Unproved(WRONG))?;
+        let now = api.now();
+        api.context.replica.read(|state| admit(state, &name, token, now))?;
+        let source = source(peer.address, parts);
+        Ok(Self::Service(Box::new(Service { name, token, source, address: peer.address })))
+    }
+}
+
+/// Whether a token that was right counts: it is one of the service account's, hasn't run out, and no lock is on it.
+fn admit(state: &State, name: &str, token: Token, now: Timestamp) -> Result<(), ApiError> {
+    let service = state.services().get(name).ok_or(ApiError::Unproved(WRONG))?;
+    let counts = service.tokens().find(|other| other.version == token.version);
+    let counts = counts.ok_or(ApiError::Unproved(WRONG))?;
+    if !counts.counts(now) {
+        return Err(ApiError::Unproved(RUN_OUT));
+    }
+    let subject = Subject { user: name, roles: Some(&service.roles), node: None, login: None, session: None };
+    match state.locks().matching(&subject, now) {
+        Some((lock, why)) => Err(ApiError::Denied(format!("locked by {lock}: {}", why.reason))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn a_token_names_its_service_account_and_is_never_the_same() {
+        let (one, two) = (mint("siem-1.x").unwrap(), mint("siem-1.x").unwrap());
+        assert_eq!(claimed(&one.token), Some("siem-1.x"));
+        assert!(one.token != two.token && one.hash != two.hash && one.hash == hash(&one.token));
+        assert!(one.token.len() > 50 && !one.hash.contains(&*one.token));
+        for wrong in
+            ["", "custody~", "custody~~x", "custody~SIEM~x", "custody~a b~x", "siem~x", "custody~siem"]
+        {
+            assert_eq!(claimed(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_bearer_is_read_whatever_its_case() {
+        let with =
+            |value: &'static str| HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
+        assert_eq!(bearer(&with("bEARER  x ")), Some("x"));
+        for wrong in ["Basic eDp5", "Bearer", ""] {
+            assert_eq!(bearer(&with(wrong)), None, "{wrong}");
+        }
+    }
+}
