@@ -64,6 +64,9 @@ for program in "${!package[@]}"; do
 done
 [[ -z ${need_cc:-} ]] || missing+=(build-essential)
 command -v cmake >/dev/null || missing+=(cmake)
+# librdkafka, the sink for Kafka, links OpenSSL: for TLS and for SCRAM.
+command -v pkg-config >/dev/null || missing+=(pkg-config)
+[[ -e /usr/include/openssl/ssl.h ]] || missing+=(libssl-dev)
 if [[ ${1:-} != --programs ]]; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   for program in mvn:maven kcat:kcat dockerd:docker.io debootstrap:debootstrap rsyslogd:rsyslog; do

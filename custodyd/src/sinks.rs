@@ -14,6 +14,7 @@ use custody_sinks::opensearch::{self, OpenSearch};
 use custody_sinks::redaction::{Redaction, Rule};
 use custody_sinks::secret::Secrets;
 use custody_sinks::sink::Sink;
+use custody_sinks_kafka::{self as kafka, Kafka};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub loki: Option<loki::Settings>,
     /// OpenSearch or Elasticsearch.
     pub opensearch: Option<opensearch::Settings>,
+    /// Kafka.
+    pub kafka: Option<kafka::Settings>,
 }
 
 const fn default_stall_seconds() -> u64 {
@@ -64,18 +67,22 @@ impl Settings {
         match self.destination().map_err(named)? {
             Destination::Loki(loki) => loki.check().map_err(named),
             Destination::OpenSearch(opensearch) => opensearch.check().map_err(named),
+            Destination::Kafka(kafka) => kafka.check().map_err(named),
         }
     }
 
     /// The one destination that is named.
     fn destination(&self) -> Result<Destination, String> {
-        let mut named =
-            [self.loki.clone().map(Destination::Loki), self.opensearch.clone().map(Destination::OpenSearch)]
-                .into_iter()
-                .flatten();
+        let mut named = [
+            self.loki.clone().map(Destination::Loki),
+            self.opensearch.clone().map(Destination::OpenSearch),
+            self.kafka.clone().map(Destination::Kafka),
+        ]
+        .into_iter()
+        .flatten();
         match (named.next(), named.next()) {
             (Some(destination), None) => Ok(destination),
-            _ => Err("say where to, once: [sink.loki] or [sink.opensearch]".to_owned()),
+            _ => Err("say where to, once: [sink.loki], [sink.opensearch] or [sink.kafka]".to_owned()),
         }
     }
 }
@@ -84,6 +91,7 @@ impl Settings {
 enum Destination {
     Loki(loki::Settings),
     OpenSearch(opensearch::Settings),
+    Kafka(kafka::Settings),
 }
 
 /// What all sinks are given.
@@ -114,6 +122,10 @@ impl Around<'_> {
             }
             Destination::OpenSearch(opensearch) => {
                 let sink = OpenSearch::new(opensearch, secrets, self.log.origin());
+                self.deliver(settings, sink)
+            }
+            Destination::Kafka(kafka) => {
+                let sink = Kafka::new(kafka, secrets, &settings.name, self.log.origin());
                 self.deliver(settings, sink)
             }
         }

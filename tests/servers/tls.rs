@@ -3,7 +3,7 @@
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use std::path::{Path, PathBuf};
 
-/// A CA, and a server's certificate of it for `localhost` and `127.0.0.1`. All in PEM.
+/// A CA, and certificates of it: a server's for `localhost` and `127.0.0.1`, and a client's. All in PEM.
 #[derive(Debug)]
 pub struct Identity {
     /// The CA's certificate.
@@ -11,10 +11,14 @@ pub struct Identity {
     /// The server's.
     pub certificate: String,
     key: String,
+    /// The client's certificate.
+    pub client_certificate: String,
+    /// And its key.
+    pub client_key: String,
 }
 
 impl Identity {
-    /// A new CA, and a server's certificate by it.
+    /// A new CA, and certificates by it.
     ///
     /// # Panics
     /// When the keys can't be made.
@@ -30,7 +34,15 @@ impl Identity {
         let key = KeyPair::generate().expect("a key");
         let server =
             CertificateParams::new(names).expect("names").signed_by(&key, &ca).expect("a certificate");
-        Self { ca: ca.pem(), certificate: server.pem(), key: key.serialize_pem() }
+        let client_key = KeyPair::generate().expect("a key");
+        let client = CertificateParams::default().signed_by(&client_key, &ca).expect("a certificate");
+        Self {
+            ca: ca.pem(),
+            certificate: server.pem(),
+            key: key.serialize_pem(),
+            client_certificate: client.pem(),
+            client_key: client_key.serialize_pem(),
+        }
     }
 
     /// Writes `ca.pem`, `server.pem` and `server.key` into a folder, and gives their paths.
