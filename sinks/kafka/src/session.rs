@@ -14,7 +14,7 @@ use crate::record::Record;
 use custody_sinks::sink::{Answer, Trouble};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -30,6 +30,8 @@ const QUEUE_KIB: usize = 64 << 10;
 const LOOK: Duration = Duration::from_millis(3);
 /// How long a step may block before is looked whether anybody still waits.
 const STEP: Duration = Duration::from_millis(500);
+/// How long taking back may block before is heard what that has done.
+const TURN: Duration = Duration::from_millis(50);
 /// How long brokers that don't let us in may take to think better of it: one of several may be wrong.
 const DOUBT: Duration = Duration::from_secs(2);
 /// How long a producer that is done with may take to take back what it has begun, so that readers needn't wait for the
@@ -199,19 +201,74 @@ struct Transaction<'a, W> {
     waits: W,
 }
 
+/// What came of some records.
+enum Outcome {
+    /// All of them are there.
+    Stored,
+    /// None of them is: some are too long by themselves.
+    TooLong(String),
+    /// Why they aren't, or why nobody knows; and whether the session goes on.
+    Not(Trouble, bool),
+}
+
 impl<W: Fn() -> bool> Transaction<'_, W> {
     fn run(&self, records: &[Arc<Record>]) -> Done {
-        if let Err(error) = self.producer.begin_transaction() {
-            return Done { result: Err(refused(code(&error))), lives: false };
+        match self.attempt(records) {
+            Outcome::Stored => Done { result: Ok(vec![Answer::Stored; records.len()]), lives: true },
+            Outcome::Not(trouble, lives) => Done { result: Err(trouble), lives },
+            Outcome::TooLong(reason) => match records {
+                [_] => Done { result: Ok(vec![Answer::Rejected(reason)]), lives: true },
+                records => self.in_pieces(records),
+            },
         }
-        let all_answered = self.hand_over(records);
-        let failed = self.producer.context().take_failed();
-        if all_answered && failed.is_empty() && (self.waits)() {
-            return self.commit(records.len());
+    }
+
+    /// In the same order, but each that may be too long has a transaction of its own.
+    fn in_pieces(&self, records: &[Arc<Record>]) -> Done {
+        let begun = Instant::now();
+        let mut answers = Vec::with_capacity(records.len());
+        let mut reason = "events of its batch are refused one by one, which takes long".to_owned();
+        let mut lives = true;
+        for piece in records.chunk_by(|one, other| !self.is_long(one) && !self.is_long(other)) {
+            if begun.elapsed() > self.plan.timeout {
+                break;
+            }
+            match (self.attempt(piece), piece) {
+                (Outcome::Stored, _) => answers.extend(piece.iter().map(|_| Answer::Stored)),
+                (Outcome::TooLong(reason), [_]) => answers.push(Answer::Rejected(reason)),
+                (Outcome::Not(trouble, lives), _) if answers.is_empty() || trouble.leaves_doubt() => {
+                    return Done { result: Err(trouble), lives };
+                }
+                (Outcome::Not(trouble, goes_on), _) => {
+                    (reason, lives) = (trouble.to_string(), goes_on);
+                    break;
+                }
+                (Outcome::TooLong(why), _) => {
+                    reason = why;
+                    break;
+                }
+            }
+        }
+        answers.resize(records.len(), Answer::Later(reason));
+        Done { result: Ok(answers), lives }
+    }
+
+    /// Whether a record may be too long for the topic: packed, it may be not.
+    fn is_long(&self, record: &Record) -> bool {
+        self.plan.set_bytes_max.is_some_and(|most| record.bytes() > most)
+    }
+
+    /// One transaction.
+    fn attempt(&self, records: &[Arc<Record>]) -> Outcome {
+        if let Err(error) = self.producer.begin_transaction() {
+            return Outcome::Not(refused(code(&error)), false);
+        }
+        if self.hand_over(records) {
+            return self.commit();
         }
         match self.abort() {
-            Ok(()) => self.told(records, &failed),
-            Err(reason) => Done { result: Err(Trouble::Unclear { reason }), lives: false },
+            Ok(failed) => self.told(records, &failed),
+            Err(reason) => Outcome::Not(Trouble::Unclear { reason }, false),
         }
     }
 
@@ -227,22 +284,20 @@ impl<W: Fn() -> bool> Transaction<'_, W> {
                 context.was_refused(place, code(&error));
             }
         }
-        let all_answered = self.answered(Instant::now() + self.plan.timeout + Duration::from_secs(5));
-        let failed = context.take_failed();
-        let unclear = |reason| Trouble::Refused { reason, retry_after: None };
-        self.abort().map_err(unclear)?;
+        let all_stored = self.are_stored();
+        let refused_for = |reason| Trouble::Refused { reason, retry_after: None };
+        let failed = self.abort().map_err(refused_for)?;
         match failed.first() {
             Some((_, code)) => Err(refused(*code)),
-            None if all_answered => Ok(()),
-            None => Err(unclear(context.reason("the brokers don't take a mark"))),
+            None if all_stored => Ok(()),
+            None => Err(refused_for(context.reason("the brokers don't take a mark"))),
         }
     }
 
-    /// Gives all of them to librdkafka and waits for the answers. Whether all have come.
+    /// Gives all of them to librdkafka and waits for the answers. Whether all are stored.
     fn hand_over(&self, records: &[Arc<Record>]) -> bool {
         let (producer, context) = (self.producer, self.producer.context());
-        // librdkafka answers for each record when its time is over; this is for the case that it doesn't.
-        let deadline = Instant::now() + self.plan.timeout + Duration::from_secs(5);
+        let deadline = Instant::now() + self.plan.timeout;
         for (place, record) in records.iter().enumerate() {
             loop {
                 let message = BaseRecord::with_opaque_to(&self.plan.topic, place)
@@ -263,101 +318,89 @@ impl<W: Fn() -> bool> Transaction<'_, W> {
                 }
             }
             if context.has_failed() {
-                return self.answered(deadline);
-            }
-        }
-        self.answered(deadline)
-    }
-
-    fn answered(&self, deadline: Instant) -> bool {
-        let (producer, context) = (self.producer, self.producer.context());
-        let mut purged = false;
-        while context.open() > 0 {
-            // One that isn't stored is enough: the others needn't be sent any more. Those that are on their way are waited
-            // for, or there would be a gap in what the brokers count.
-            if !purged && (context.has_failed() || !(self.waits)()) {
-                producer.purge(PurgeConfig::default().queue());
-                purged = true;
-            }
-            if Instant::now() > deadline {
                 return false;
             }
-            producer.poll(LOOK);
         }
-        true
+        self.are_stored()
     }
 
-    fn commit(&self, records: usize) -> Done {
+    /// Waits until all are stored, or one isn't: then the others needn't be waited for, and some of them can't be, since
+    /// librdkafka holds them back until all is taken back.
+    fn are_stored(&self) -> bool {
+        let (producer, context) = (self.producer, self.producer.context());
+        // librdkafka answers for each record when its time is over; this is for the case that it doesn't.
+        let deadline = Instant::now() + self.plan.timeout + Duration::from_secs(5);
+        while context.open() > 0 && !context.has_failed() && (self.waits)() && Instant::now() < deadline {
+            producer.poll(LOOK);
+        }
+        context.open() == 0 && !context.has_failed() && (self.waits)()
+    }
+
+    fn commit(&self) -> Outcome {
         match self.producer.commit_transaction(self.plan.timeout) {
-            Ok(()) => Done { result: Ok(vec![Answer::Stored; records]), lives: true },
+            Ok(()) => Outcome::Stored,
             Err(error) => {
                 let reason = format!("it isn't known whether the brokers committed: {}", said(&error));
-                Done { result: Err(Trouble::Unclear { reason }), lives: false }
+                Outcome::Not(Trouble::Unclear { reason }, false)
             }
         }
     }
 
-    /// Takes everything back. `Ok` means that the brokers have acknowledged that: nothing of it will ever be seen.
-    fn abort(&self) -> Result<(), String> {
+    /// Takes everything back. When this succeeds, the brokers have acknowledged that: nothing of it will ever be seen. Gives
+    /// what wasn't stored before, in the order in which that was heard.
+    fn abort(&self) -> Result<Vec<(usize, Code)>, String> {
+        let (producer, context) = (self.producer, self.producer.context());
         let patience = if (self.waits)() { self.plan.timeout } else { FAREWELL };
         let begun = Instant::now();
         loop {
-            match self.producer.abort_transaction(STEP) {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    let goes_on = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
-                    if !goes_on || begun.elapsed() > patience {
-                        return Err(format!("it couldn't be taken back: {}", said(&error)));
-                    }
-                    // What it purges is told only so.
-                    self.producer.poll(LOOK);
-                }
+            // What it purges is told only so, and it waits until that was heard.
+            producer.poll(LOOK);
+            let Err(error) = producer.abort_transaction(TURN) else { break };
+            let goes_on = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
+            if !goes_on || begun.elapsed() > patience {
+                return Err(format!("it couldn't be taken back: {}", said(&error)));
             }
+        }
+        let failed = context.take_failed();
+        match context.open() {
+            0 => Ok(failed),
+            open => Err(format!("librdkafka doesn't answer for {open} records")),
         }
     }
 
-    /// What to say of a batch of which nothing is stored.
-    fn told(&self, records: &[Arc<Record>], failed: &[(usize, Code)]) -> Done {
+    /// What to say of records none of which is stored.
+    fn told(&self, records: &[Arc<Record>], failed: &[(usize, Code)]) -> Outcome {
         // What failed only because something else did.
         let follows = |code: Code| {
-            matches!(code, Code::PurgeQueue | Code::PurgeInflight | Code::InvalidDifferentRecord)
+            matches!(
+                code,
+                Code::PurgeQueue | Code::PurgeInflight | Code::InvalidDifferentRecord | Code::State
+            )
         };
-        let causes: Vec<(usize, Code)> = failed.iter().copied().filter(|(_, code)| !follows(*code)).collect();
-        let Some((_, cause)) = causes.iter().find(|(_, code)| !is_its_own_fault(*code)).or(causes.first())
-        else {
+        let causes = || failed.iter().copied().filter(|(_, code)| !follows(*code));
+        let Some((_, cause)) = causes().next() else {
             let reason = self.producer.context().reason("nobody waited for the answer");
-            return Done { result: Err(Trouble::Refused { reason, retry_after: None }), lives: false };
+            return Outcome::Not(Trouble::Refused { reason, retry_after: None }, false);
         };
-        if !is_its_own_fault(*cause) {
+        if !is_its_own_fault(cause) {
             let trouble = match self.producer.client().fatal_error() {
                 Some((_, reason)) => Trouble::Refused { reason: one_line(&reason), retry_after: None },
-                None => refused(*cause),
+                None => refused(cause),
             };
-            return Done { result: Err(trouble), lives: false };
+            return Outcome::Not(trouble, false);
         }
-        let reason = words(*cause);
-        if let [_] = records {
-            return Done { result: Ok(vec![Answer::Rejected(reason)]), lives: true };
-        }
-        // Those that are too long by themselves are known; what failed beside one of them in its set is not at fault.
-        let alone = |place: &usize| {
-            self.plan.set_bytes_max.is_some_and(|most| records.get(*place).is_some_and(|r| r.bytes() > most))
-        };
-        let guilty: Vec<usize> = causes.iter().map(|(place, _)| *place).filter(alone).collect();
-        if !guilty.is_empty() {
-            let answer = |place: usize| match guilty.contains(&place) {
-                true => Answer::Rejected(reason.clone()),
-                false => Answer::Later("another event of its batch was refused".to_owned()),
-            };
-            return Done { result: Ok((0..records.len()).map(answer).collect()), lives: true };
+        let reason = words(cause);
+        // One that is too long by itself is known; what failed beside one in its set is not at fault.
+        let is_long = |place: usize| records.get(place).is_some_and(|record| self.is_long(record));
+        if records.len() == 1 || causes().any(|(place, _)| is_long(place)) {
+            return Outcome::TooLong(reason);
         }
         // What the topic takes may have been changed since this began: it is asked again. If that was it, they all go.
-        let trouble = match self.proven {
-            true => Trouble::Refused { reason, retry_after: None },
-            false => Trouble::Poisoned { reason },
-        };
-        let lives = !self.proven;
-        Done { result: Err(trouble), lives }
+        if self.proven {
+            Outcome::Not(Trouble::Refused { reason, retry_after: None }, false)
+        } else {
+            Outcome::Not(Trouble::Poisoned { reason }, true)
+        }
     }
 }
 

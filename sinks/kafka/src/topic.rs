@@ -15,6 +15,8 @@ use tokio::runtime::Handle;
 
 /// How long one question may take before it is asked again.
 const STEP: Duration = Duration::from_secs(1);
+/// How long is listened to what happened.
+const HEAR: Duration = Duration::from_millis(10);
 /// How long brokers that don't let us in may take to think better of it: one of several may be wrong.
 const DOUBT: Duration = Duration::from_secs(2);
 /// The longest record with an event: 65,535 bytes, and what stands beside it.
@@ -90,8 +92,8 @@ pub fn partitions(
     let begun = Instant::now();
     loop {
         let asked = asker.fetch_metadata(Some(topic), STEP.min(limit));
-        // Errors of connections are heard only so.
-        asker.poll(Duration::ZERO);
+        // What connections tell is heard only so: each line that is logged is an event like an error.
+        while asker.poll(HEAR).is_some() {}
         let error = match asked {
             Ok(metadata) => {
                 let brokers = metadata.brokers().len();

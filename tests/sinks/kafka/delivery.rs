@@ -158,7 +158,7 @@ fn an_event_that_kafka_refuses_is_a_dead_letter_and_the_others_arrive() {
     let mut kafka = Kafka::prepare(dir.path(), 1, &[]);
     kafka.start();
     let source = Source::new();
-    make(&kafka, &source, &[("max.message.bytes", "1900")]);
+    make(&kafka, &source, &[("max.message.bytes", "1400")]);
     let unpacked = || {
         let mut settings = settings(&kafka.bootstrap());
         settings.compression = Compression::None;
@@ -176,7 +176,8 @@ fn an_event_that_kafka_refuses_is_a_dead_letter_and_the_others_arrive() {
     let report = source.prove(&run);
     assert!(report.is_proven() && report.proven > 300, "{report:?}");
     assert_eq!(report.proven + report.rejected, report.size);
-    assert_eq!(stored(&kafka).len() as u64, report.proven);
+    let there = stored(&kafka).into_iter().filter(|record| record.index() < report.size);
+    assert_eq!(there.count() as u64, report.proven);
 
     // Once the topic takes them, they are sent again.
     alter(&kafka, &source, "max.message.bytes", "1000000");
@@ -188,7 +189,7 @@ fn an_event_that_kafka_refuses_is_a_dead_letter_and_the_others_arrive() {
     assert!(dead(&run).is_empty());
 
     // And what it takes may shrink under our hands.
-    alter(&kafka, &source, "max.message.bytes", "1900");
+    alter(&kafka, &source, "max.message.bytes", "1400");
     source.grow(400);
     source.delivered(&run);
     let letters = dead(&run);

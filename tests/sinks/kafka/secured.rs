@@ -36,9 +36,14 @@ fn credentials_are_shown_and_read_anew_and_what_is_wrong_with_them_is_told() {
     source.grow(20);
     let run = source.deliver(sink(secured(Mechanism::ScramSha512, USER)));
     let told = |says: &str| {
-        let told = until(says, DEADLINE * 2, || {
-            run.control.health().numbers().trouble.filter(|trouble| trouble.contains(says))
-        });
+        let mut last = None;
+        let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            until(says, DEADLINE * 2, || {
+                last = run.control.health().numbers().trouble;
+                last.clone().filter(|trouble| trouble.contains(says))
+            })
+        }));
+        let told = told.unwrap_or_else(|_| panic!("{last:?} instead of {says}"));
         assert!(!told.contains(PASSWORD) && !told.contains("hunter2"), "{told}");
     };
     told("custodyd secret put kafka-key");
