@@ -90,6 +90,9 @@ for program in "${!package[@]}"; do
 done
 [[ -z ${need_cc:-} ]] || missing+=(build-essential)
 command -v cmake >/dev/null || missing+=(cmake)
+# librdkafka, the sink for Kafka, links OpenSSL: for TLS and for SCRAM.
+command -v pkg-config >/dev/null || missing+=(pkg-config)
+[[ -e /usr/include/openssl/ssl.h ]] || missing+=(libssl-dev)
 if [[ ${1:-} == --servers ]]; then
   ((${#servers[@]} == 0)) || command -v mvn >/dev/null || missing+=(maven)
   [[ " ${servers[*]} " != *" kafka "* ]] || command -v kcat >/dev/null || missing+=(kcat)

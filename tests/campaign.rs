@@ -29,6 +29,11 @@ pub const LONG: usize = 1_000;
 /// How long a delivery may take to come through.
 const PATIENCE: Duration = Duration::from_secs(240);
 
+/// How many events a campaign delivers: `short` in a test, as many as `CUSTODY_SINK_EVENTS` says in a soak.
+pub fn events(short: u64) -> u64 {
+    std::env::var("CUSTODY_SINK_EVENTS").ok().map_or(short, |text| text.parse().expect("a number of events"))
+}
+
 /// A log that grows, in a folder of its own.
 pub struct Source {
     /// The folder.

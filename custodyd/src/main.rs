@@ -25,6 +25,10 @@ use config::Config;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long connections to Kafka may take to be closed at the end.
+const CLOSING: Duration = Duration::from_secs(3);
 
 /// The daemon of Custody
 #[derive(Parser)]
@@ -119,7 +123,7 @@ fn start(command: Command) -> anyhow::Result<()> {
         anyhow::bail!("another TLS provider is installed already");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    match command {
+    let done = match command {
         Command::Init { config, admin } => runtime.block_on(init::init(&Config::read(&config)?, &admin)),
         Command::Run { config, without_witness } => {
             runtime.block_on(run::run(Config::read(&config)?, without_witness))
@@ -133,5 +137,8 @@ fn start(command: Command) -> anyhow::Result<()> {
         Command::NewEpoch { config, origin, reason, lost } => {
             runtime.block_on(epoch::begin(&Config::read(&config)?, &origin, &reason, lost.as_deref()))
         }
-    }
+    };
+    drop(runtime);
+    custody_sinks_kafka::wait_until_closed(CLOSING);
+    done
 }

@@ -19,6 +19,7 @@ use custody_sinks::secret::Secrets;
 use custody_sinks::sink::Sink;
 use custody_sinks::syslog::{self, Syslog};
 use custody_sinks::webhook::{self, Webhook};
+use custody_sinks_kafka::{self as kafka, Kafka};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub loki: Option<loki::Settings>,
     /// OpenSearch or Elasticsearch.
     pub opensearch: Option<opensearch::Settings>,
+    /// Kafka.
+    pub kafka: Option<kafka::Settings>,
     /// A syslog receiver.
     pub syslog: Option<syslog::Settings>,
     /// Splunk's HTTP Event Collector.
@@ -77,6 +80,7 @@ impl Settings {
         match self.destination().map_err(named)? {
             Destination::Loki(loki) => loki.check().map_err(named),
             Destination::OpenSearch(opensearch) => opensearch.check().map_err(named),
+            Destination::Kafka(kafka) => kafka.check().map_err(named),
             Destination::Syslog(syslog) => syslog.check().map_err(named),
             Destination::Splunk(splunk) => splunk.check().map_err(named),
             Destination::Webhook(webhook) => webhook.check().map_err(named),
@@ -89,6 +93,7 @@ impl Settings {
         let mut named = [
             self.loki.clone().map(Destination::Loki),
             self.opensearch.clone().map(Destination::OpenSearch),
+            self.kafka.clone().map(Destination::Kafka),
             self.syslog.clone().map(Destination::Syslog),
             self.splunk.clone().map(Destination::Splunk),
             self.webhook.clone().map(Destination::Webhook),
@@ -98,10 +103,8 @@ impl Settings {
         .flatten();
         match (named.next(), named.next()) {
             (Some(destination), None) => Ok(destination),
-            _ => {
-                Err("say where to, once: [sink.loki], opensearch, syslog, splunk, webhook or files"
-                    .to_owned())
-            }
+            _ => Err("say where to, once: [sink.loki], opensearch, kafka, syslog, splunk, webhook or files"
+                .to_owned()),
         }
     }
 }
@@ -110,6 +113,7 @@ impl Settings {
 enum Destination {
     Loki(loki::Settings),
     OpenSearch(opensearch::Settings),
+    Kafka(kafka::Settings),
     Syslog(syslog::Settings),
     Splunk(hec::Settings),
     Webhook(webhook::Settings),
@@ -143,6 +147,7 @@ pub fn archive(
     Ok(match settings.destination().map_err(anyhow::Error::msg)? {
         Destination::Loki(loki) => Box::new(Loki::new(loki, secrets, origin, Arc::clone(clock))),
         Destination::OpenSearch(opensearch) => Box::new(OpenSearch::new(opensearch, secrets, origin)),
+        Destination::Kafka(kafka) => Box::new(Kafka::new(kafka, secrets, &settings.name, origin)),
         Destination::Syslog(syslog) => Box::new(Syslog::new(syslog, secrets, origin)),
         Destination::Splunk(splunk) => Box::new(Hec::new(splunk, secrets, origin)),
         Destination::Webhook(webhook) => Box::new(Webhook::new(webhook, secrets, origin, Arc::clone(clock))),
@@ -162,6 +167,10 @@ impl Around<'_> {
             }
             Destination::OpenSearch(opensearch) => {
                 let sink = OpenSearch::new(opensearch, secrets, self.log.origin());
+                self.deliver(settings, sink)
+            }
+            Destination::Kafka(kafka) => {
+                let sink = Kafka::new(kafka, secrets, &settings.name, self.log.origin());
                 self.deliver(settings, sink)
             }
             Destination::Syslog(syslog) => {

@@ -2,6 +2,9 @@ import java.io.IOException;
 import java.net.ServerSocket;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
 import java.util.Properties;
 import kafka.server.KafkaConfig;
 import kafka.server.KafkaRaftServer;
@@ -10,8 +13,8 @@ import org.apache.kafka.common.utils.Time;
 import org.apache.kafka.common.utils.Utils;
 
 /**
- * One Kafka broker and controller in this process: {@code Kafka FOLDER}, in which server.properties lies. The first time it
- * formats its data.
+ * One Kafka broker and controller in this process: {@code Kafka FOLDER [ARGUMENT…]}, in which server.properties lies. The
+ * first time it formats its data, with these further arguments: users with passwords are made so.
  */
 public final class Kafka {
     /** Any 16 bytes in URL-safe base64: brokers that name another cluster are refused. */
@@ -26,8 +29,11 @@ public final class Kafka {
         }
         Properties properties = Utils.loadProps(file.toString());
         if (Files.notExists(Path.of(properties.getProperty("log.dirs")))) {
-            String[] format = {"format", "-t", CLUSTER_ID, "-c", file.toString()};
-            int code = StorageTool.execute(format, System.out);
+            List<String> format = new ArrayList<>(List.of("format", "-t", CLUSTER_ID, "-c", file.toString()));
+            if (!rehearsal) {
+                format.addAll(Arrays.asList(arguments).subList(1, arguments.length));
+            }
+            int code = StorageTool.execute(format.toArray(String[]::new), System.out);
             if (code != 0) {
                 System.exit(code);
             }

@@ -47,6 +47,15 @@ pub trait Sink: Send + Sync + 'static {
     /// [`Unproven`] unless the answer is certainly whole and certainly new: a missing shard, a capped total or a
     /// document that isn't visible yet must never look like an absent one.
     fn read_back(&self, window: &Window) -> impl Future<Output = Result<Found, Unproven>> + Send;
+
+    /// The same, asked before something is sent again. What the destination has deleted meanwhile, for its age, counts as
+    /// absent here: sending it again makes no second one.
+    ///
+    /// # Errors
+    /// As [`Sink::read_back`].
+    fn look_up(&self, window: &Window) -> impl Future<Output = Result<Found, Unproven>> + Send {
+        self.read_back(window)
+    }
 }
 
 /// How much a destination takes at once.

@@ -3,6 +3,7 @@
 use super::service::Service;
 use super::setup;
 use super::sshd::path;
+use super::tls::Identity;
 use crate::process::{Said, free_port, run};
 use crate::wait;
 use serde_json::Value;
@@ -23,8 +24,17 @@ pub struct Kafka {
 pub struct Broker {
     /// Its process.
     pub service: Service,
+    /// The port where it wants TLS with a client's certificate, and a user: only [`Kafka::secured`] has one.
+    pub secure_port: Option<u16>,
     config: PathBuf,
 }
+
+/// The user that [`Kafka::secured`] lets in by password and by SCRAM, and who may do everything.
+pub const USER: &str = "custody";
+/// One whom it lets in, and who may do nothing.
+pub const STRANGER: &str = "stranger";
+/// The password of both. It protects nothing.
+pub const PASSWORD: &str = "a password that stands in no log";
 
 impl Kafka {
     /// `brokers` of them with their data in `dir`, and lines for server.properties beside those that every one here has,
@@ -35,6 +45,19 @@ impl Kafka {
     /// When Kafka isn't there.
     #[must_use]
     pub fn prepare(dir: &Path, brokers: usize, settings: &[&str]) -> Self {
+        Self::prepared(dir, brokers, settings, None)
+    }
+
+    /// One broker that has a second port, for TLS (with this identity) and SASL. On the first, everybody may do everything.
+    ///
+    /// # Panics
+    /// When Kafka isn't there.
+    #[must_use]
+    pub fn secured(dir: &Path, identity: &Identity) -> Self {
+        Self::prepared(dir, 1, &[], Some(identity))
+    }
+
+    fn prepared(dir: &Path, brokers: usize, settings: &[&str], identity: Option<&Identity>) -> Self {
         let home = setup::folder("java/install.sh", &["--print", "kafka"]);
         let ports: Vec<(u16, u16)> = (0..brokers).map(|_| (free_port(), free_port())).collect();
         let voters: Vec<String> = ports
@@ -63,13 +86,24 @@ impl Kafka {
             for setting in settings {
                 writeln!(text, "{setting}").expect("a string");
             }
+            let secure_port = identity.map(|identity| {
+                let secure_port = free_port();
+                text += &secure(&folder, identity, [*port, secure_port, *controller]);
+                secure_port
+            });
             std::fs::write(&config, text).expect("a broker's configuration");
+            let users = [USER, STRANGER]
+                .map(|user| format!("SCRAM-SHA-512=[name={user},password={PASSWORD}]"))
+                .into_iter()
+                .filter(|_| identity.is_some())
+                .flat_map(|user| ["--add-scram".to_owned(), user]);
             let service = Service::new("Kafka", &folder, home.join("jdk/bin/java"), *port)
                 .arguments(JAVA)
                 .arguments([format!("-XX:SharedArchiveFile={}/classes.jsa", home.display())])
                 .arguments(["-cp".to_owned(), format!("{}/lib/*", home.display())])
-                .arguments(["Kafka", path(&folder)]);
-            made.push(Broker { service, config });
+                .arguments(["Kafka", path(&folder)])
+                .arguments(users);
+            made.push(Broker { service, secure_port, config });
         }
         Self { brokers: made }
     }
@@ -174,6 +208,30 @@ impl Broker {
         let metadata: Value = serde_json::from_slice(&said.out).unwrap_or_default();
         metadata["brokers"].as_array().map_or(0, Vec::len)
     }
+}
+
+/// A second port, where clients show a certificate and a user.
+fn secure(folder: &Path, identity: &Identity, [port, secure_port, controller]: [u16; 3]) -> String {
+    let (ca, certificate, key) = identity.write(folder);
+    let read = |file: &Path| std::fs::read_to_string(file).expect("a certificate or key");
+    let store = folder.join("store.pem");
+    std::fs::write(&store, read(&key) + &read(&certificate)).expect("a certificate and its key");
+    let login = "listener.name.secure";
+    let module = "org.apache.kafka.common.security";
+    format!(
+        "listeners=PLAINTEXT://127.0.0.1:{port},SECURE://127.0.0.1:{secure_port},CONTROLLER://127.0.0.1:{controller}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{port},SECURE://127.0.0.1:{secure_port}\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SECURE:SASL_SSL,CONTROLLER:PLAINTEXT\n\
+         {login}.ssl.keystore.type=PEM\n{login}.ssl.keystore.location={}\n\
+         {login}.ssl.truststore.type=PEM\n{login}.ssl.truststore.location={}\n{login}.ssl.client.auth=required\n\
+         {login}.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512\n\
+         {login}.plain.sasl.jaas.config={module}.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";\n\
+         {login}.scram-sha-512.sasl.jaas.config={module}.scram.ScramLoginModule required;\n\
+         authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+         super.users=User:ANONYMOUS;User:{USER}\n",
+        path(&store),
+        path(&ca),
+    )
 }
 
 fn kcat(bootstrap: &str, arguments: &[&str], input: &[u8], deadline: Duration) -> Said {

@@ -1,3 +1,10 @@
+mod cluster;
+mod daemon;
+mod delivery;
+mod secured;
+mod tampering;
+mod topic;
+
 use custody_tests::servers::Kafka;
 use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::wait::{DEADLINE, until_true};

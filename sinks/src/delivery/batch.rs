@@ -135,7 +135,7 @@ async fn look_up<S: Sink>(shared: &Shared<S>, letters: &mut Vec<Letter<S>>) -> R
         indexes: first.index..last.index.saturating_add(1),
         appended: first.appended..last.appended.saturating_add(Duration::from_nanos(1)),
     };
-    let found = match within(shared, shared.sink.read_back(&window)).await {
+    let found = match within(shared, shared.sink.look_up(&window)).await {
         Some(Ok(found)) => found,
         // What can't be looked up is sent again: at least once is all that such a destination gives.
         Some(Err(Unproven::Never(_))) => return Ok(()),
