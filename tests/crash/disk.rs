@@ -3,8 +3,8 @@
 use super::events::EVEN_BOOT;
 use super::ledger::Ledger;
 use super::stepping::Stepping;
-use custody_tests::volume::{Journal, Volume};
 use custody_tests::servers::World;
+use custody_tests::volume::{Journal, Volume};
 use custody_tests::wait::{self, DEADLINE};
 use std::path::Path;
 
