@@ -176,7 +176,7 @@ show_stores() {
           --data '{"query":{"term":{"user.name":"bob"}},"aggs":{"types":{"terms":{"field":"custody.type"}}}}'
         ;;
       kafka)
-        shown kcat -q -b "127.0.0.1:$kafka_port" -t "$kafka_topic" -C -e -c 3 -f '%k %h\n'
+        shown kcat -q -X isolation.level=read_committed -b "127.0.0.1:$kafka_port" -t "$kafka_topic" -C -e -c 3 -f '%k %h\n'
         ;;
     esac
   done

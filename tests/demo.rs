@@ -143,11 +143,12 @@ fn the_demo_runs_is_restarted_and_stops() {
 /// With stores: everything is in them, asked of each by what the demo tells, before and after a restart.
 #[test]
 fn the_demo_delivers_to_the_stores_that_it_is_told() {
-    const STORES: [&str; 4] = ["LOKI_URL", "LOKI_TENANT", "OPENSEARCH_URL", "OPENSEARCH_STREAM"];
+    const STORES: [&str; 6] =
+        ["LOKI_URL", "LOKI_TENANT", "OPENSEARCH_URL", "OPENSEARCH_STREAM", "KAFKA_BOOTSTRAP", "KAFKA_TOPIC"];
     let folder = tempfile::Builder::new().prefix("custody-demo-").tempdir().unwrap();
     let demo = Demo::at(folder.path());
     let mut make = demo.make("demo");
-    let said = run(make.arg("DETACH=1").env("SINKS", "loki,opensearch"), b"", Duration::from_secs(600));
+    let said = run(make.arg("DETACH=1").env("SINKS", "loki,opensearch,kafka"), b"", Duration::from_secs(600));
     assert_eq!(said.code, 0, "{}\n{}", said.text(), said.err);
     let told = said.text();
     for shown in ["sinks ls", "proven", "\"type\":\"session.requested\"", "\"key\":\"session.requested\""] {
@@ -161,21 +162,26 @@ fn the_demo_delivers_to_the_stores_that_it_is_told() {
     let opensearch =
         "curl --silent --fail \"$OPENSEARCH_URL/$OPENSEARCH_STREAM/_count?q=custody.type:session.started\"";
     let ssh = "ssh -o BatchMode=yes -F \"$CUSTODY_SSH_CONFIG\" \"$CUSTODY_LOGIN@$CUSTODY_NODE\" true";
-    let counts = || -> (String, u64) {
+    let kafka = "kcat -C -e -q -o beginning -b \"$KAFKA_BOOTSTRAP\" -t \"$KAFKA_TOPIC\" -X isolation.level=read_committed";
+    let counts = || -> (String, u64, u64) {
         let (loki, opensearch) = (demo.shell(loki).ok().text(), demo.shell(opensearch).ok().text());
+        let kafka = demo.shell(kafka).ok().text();
+        let kafka = kafka.lines().filter(|line| line.contains("\"type\":\"session.started\"")).count() as u64;
         let loki: serde_json::Value = serde_json::from_str(&loki).unwrap();
         let opensearch: serde_json::Value = serde_json::from_str(&opensearch).unwrap();
         let loki = loki["data"]["result"][0]["value"][1].as_str().unwrap_or_default().to_owned();
-        (loki, opensearch["count"].as_u64().unwrap())
+        (loki, opensearch["count"].as_u64().unwrap(), kafka)
     };
-    let (_, before) = counts();
-    assert!(before >= 3 && counts() == (before.to_string(), before), "{:?}", counts());
+    let (_, before, _) = counts();
+    assert!(before >= 3 && counts() == (before.to_string(), before, before), "{:?}", counts());
     demo.shell("eval \"$CUSTODY_RESTART\"").ok();
     assert_eq!(demo.environment(&STORES), env, "the stores are where they were");
     demo.shell(ssh).ok();
     let after = before + 1;
-    wait::until_true("the next session arrives", wait::DEADLINE, || counts() == (after.to_string(), after));
-    demo.stop(&["custodyd", "web-1", "db-1", "loki", "opensearch"]);
+    wait::until_true("the next session arrives", wait::DEADLINE, || {
+        counts() == (after.to_string(), after, after)
+    });
+    demo.stop(&["custodyd", "web-1", "db-1", "loki", "opensearch", "kafka"]);
 }
 
 /// Whether a process runs; one that has ended and isn't reaped yet doesn't.

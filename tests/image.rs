@@ -39,6 +39,7 @@ fn configuration(api: u16, ssh: u16, loki: &str) -> String {
         ("172.31.77.2", "127.0.0.1".to_owned()),
         ("http://loki:3100", loki.to_owned()),
         ("http://opensearch:9200", format!("http://127.0.0.1:{}", free_port())),
+        ("kafka:19092", format!("127.0.0.1:{}", free_port())),
     ] {
         assert!(text.contains(its), "docker/custody.toml names {its}");
         text = text.replace(its, &ours);

@@ -16,12 +16,14 @@ use custody_sinks::sink::Sink;
 use custody_sinks::{loki, opensearch};
 use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::servers::search_node::{Product, SearchNode};
-use custody_tests::servers::{Loki, Rsyslog};
+use custody_tests::servers::{Kafka, Loki, Rsyslog};
 use custody_tests::story::Story;
-use std::io::Write as _;
+use std::collections::HashSet;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::sync::Arc;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -46,7 +48,9 @@ pub fn rows() -> Vec<Row> {
     let mut rows = throughput::<LokiStore>();
     rows.extend(throughput::<OpenSearchStore>());
     rows.push(beside_rsyslog());
+    rows.push(beside_kcat());
     rows.push(soon::<LokiStore>(1.0));
+    rows.push(soon::<KafkaStore>(1.0));
     // Its refresh interval and a second.
     rows.push(soon::<OpenSearchStore>(2.0));
     rows.push(backlog());
@@ -57,8 +61,6 @@ pub fn rows() -> Vec<Row> {
 trait Store: Sized {
     type Sink: Sink;
     const NAME: &'static str;
-    /// What its requests for storing contain.
-    const STORES: &'static str;
     fn start(dir: &Path) -> Self;
     fn port(&self) -> u16;
     fn sink(&self, port: u16) -> Self::Sink;
@@ -66,12 +68,25 @@ trait Store: Sized {
     fn shows(&self, index: u64) -> bool;
 }
 
+/// One that speaks HTTP.
+trait Http: Store {
+    /// What its requests for storing contain.
+    const STORES: &'static str;
+}
+
+impl Http for LokiStore {
+    const STORES: &'static str = "/push";
+}
+
+impl Http for OpenSearchStore {
+    const STORES: &'static str = "/_bulk";
+}
+
 struct LokiStore(Loki);
 
 impl Store for LokiStore {
     type Sink = loki::Loki;
     const NAME: &'static str = "Loki";
-    const STORES: &'static str = "/push";
 
     fn start(dir: &Path) -> Self {
         let unlimited = [
@@ -112,7 +127,6 @@ struct OpenSearchStore(SearchNode);
 impl Store for OpenSearchStore {
     type Sink = opensearch::OpenSearch;
     const NAME: &'static str = "OpenSearch 3";
-    const STORES: &'static str = "/_bulk";
 
     fn start(dir: &Path) -> Self {
         let mut node = SearchNode::prepare(Product::OpenSearch3, dir, &[]);
@@ -134,6 +148,69 @@ impl Store for OpenSearchStore {
         let path = format!("{STREAM}/_search?size=0&q=custody.log.index:{index}");
         let found = self.0.ask("GET", &path, "").expect("an answer").ok().json();
         found["hits"]["total"]["value"].as_u64().expect("a count") > 0
+    }
+}
+
+/// A broker, and a stranger who reads what comes into its topic.
+struct KafkaStore {
+    kafka: Kafka,
+    reader: OnceLock<Reader>,
+    seen: Arc<Mutex<HashSet<u64>>>,
+}
+
+/// A kcat that reads along; it ends with this value.
+struct Reader(Child);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+const TOPIC: &str = "custody.events";
+
+impl Store for KafkaStore {
+    type Sink = custody_sinks_kafka::Kafka;
+    const NAME: &'static str = "Kafka";
+
+    fn start(dir: &Path) -> Self {
+        let mut kafka = Kafka::prepare(dir, 1, &[]);
+        kafka.start();
+        Self { kafka, reader: OnceLock::new(), seen: Arc::default() }
+    }
+
+    fn port(&self) -> u16 {
+        self.kafka.brokers[0].service.port()
+    }
+
+    fn sink(&self, port: u16) -> Self::Sink {
+        let settings = serde_json::json!({ "brokers": [format!("127.0.0.1:{port}")] });
+        let settings = serde_json::from_value(settings).expect("settings");
+        custody_sinks_kafka::Kafka::new(settings, no_secrets(), "bench", "custody.test/bench")
+    }
+
+    /// By kcat, which reads along.
+    fn shows(&self, index: u64) -> bool {
+        self.reader.get_or_init(|| {
+            let mut command = Command::new("kcat");
+            command.args(["-C", "-q", "-u", "-b", &self.kafka.bootstrap(), "-t", TOPIC, "-o", "beginning"]);
+            command.args(["-X", "isolation.level=read_committed", "-f", "%h\n"]).stdout(Stdio::piped());
+            let mut reader = command.spawn().expect("kcat");
+            let lines = BufReader::new(reader.stdout.take().expect("a pipe")).lines();
+            let seen = Arc::clone(&self.seen);
+            std::thread::spawn(move || {
+                for line in lines.map_while(Result::ok) {
+                    let mut headers = line.split(',').filter_map(|header| header.split_once('='));
+                    let index = headers.find(|(name, _)| *name == "custody-index").expect("each has one").1;
+                    seen.lock()
+                        .expect("nobody panics while holding it")
+                        .insert(index.parse().expect("a number"));
+                }
+            });
+            Reader(reader)
+        });
+        self.seen.lock().expect("nobody panics while holding it").contains(&index)
     }
 }
 
@@ -222,7 +299,7 @@ impl<S: Sink> Delivering<S> {
 
 /// Beside the same requests, byte for byte, over as many connections, from a loop that does nothing else. Then with events
 /// that the store might have already, as a new sink of an old log finds it, and asks.
-fn throughput<S: Store>() -> Vec<Row> {
+fn throughput<S: Http>() -> Vec<Row> {
     let (mut new, mut in_doubt) = (Vec::new(), Vec::new());
     let requests = {
         let dir = tempfile::tempdir().expect("a folder");
@@ -303,6 +380,30 @@ fn beside_rsyslog() -> Row {
         beside: "rsyslog with omelasticsearch",
         more_is_better: true,
         aim: None,
+    }
+}
+
+/// Kafka, beside kcat, which hands the same values to librdkafka and does nothing else.
+fn beside_kcat() -> Row {
+    let values: Vec<u8> =
+        Story::new().take(EVENTS as usize).flat_map(|(_, bytes)| [&*bytes, b"\n"].concat()).collect();
+    let mut pairs = Vec::new();
+    for _ in 0..ROUNDS {
+        let ours = on_a_new_one::<KafkaStore>(|_, sink| delivered(sink, Filled::Later));
+        let bare = on_a_new_one::<KafkaStore>(|store, _| {
+            let options = ["-P", "-t", TOPIC, "-X", "acks=all", "-X", "enable.idempotence=true", "-z", "lz4"];
+            let begun = Instant::now();
+            store.kafka.kcat(&options, &values, Duration::from_secs(300)).ok();
+            begun.elapsed()
+        });
+        pairs.push((EVENTS as f64 / ours.as_secs_f64(), EVENTS as f64 / bare.as_secs_f64()));
+    }
+    Row {
+        name: "Kafka, events/s".to_owned(),
+        pairs,
+        beside: "kcat with the same values",
+        more_is_better: true,
+        aim: Some(0.9),
     }
 }
 

@@ -1,3 +1,4 @@
+mod besieged;
 mod cluster;
 mod daemon;
 mod delivery;

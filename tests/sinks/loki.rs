@@ -290,7 +290,7 @@ impl Store for Besieged {
         format!("[sink.loki]\ntenant = \"{TENANT}\"\nendpoint = {{ url = \"http://127.0.0.1:{port}\" }}\n")
     }
 
-    fn proxy(&self) -> Flaky {
+    fn proxy(&mut self) -> Flaky {
         Flaky::http(self.loki.service.port())
     }
 

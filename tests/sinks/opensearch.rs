@@ -217,7 +217,7 @@ impl Store for Besieged {
         )
     }
 
-    fn proxy(&self) -> Flaky {
+    fn proxy(&mut self) -> Flaky {
         let proxy = Flaky::http(self.0.service.port());
         proxy.only("/_bulk");
         proxy

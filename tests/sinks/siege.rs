@@ -35,8 +35,8 @@ const LATE: Duration = Duration::from_millis(30);
 pub trait Store {
     /// The table of custodyd's configuration that sends to it by way of a port of loopback.
     fn table(&self, port: u16) -> String;
-    /// Something between it and custodyd.
-    fn proxy(&self) -> Flaky;
+    /// What is put between it and custodyd.
+    fn proxy(&mut self) -> Flaky;
     /// SIGKILL.
     fn kill(&mut self);
     /// From what is on its disk.
