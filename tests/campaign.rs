@@ -45,6 +45,12 @@ pub struct Source {
     pub runtime: Runtime,
 }
 
+impl Default for Source {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Source {
     pub fn new() -> Self {
         Self::with(Arc::new(SystemClock::new()))

@@ -132,7 +132,8 @@ pub async fn login(Shared(api): Shared<Arc<Api>>, request: Request) -> Result<Js
     let now = api.now();
     let attempt = {
         let mut limiter = api.context.limiter.lock().unwrap_or_else(PoisonError::into_inner);
-        limiter.begin(now.seconds(), &asked.user, peer.address.ip())
+        // Not the time of day: who sets the clock back must lock nobody out, and who sets it on must forget nothing.
+        limiter.begin(api.context.clock.monotonic().as_secs(), &asked.user, peer.address.ip())
     };
     let attempt = attempt.map_err(|limited| {
         api.counters.limited();

@@ -131,7 +131,7 @@ impl Block {
         self.records += 1;
         let Some(claim) = claim else { return };
         let time = claim.appended;
-        let claims = self.claims.get_or_insert_with(|| Claims { times: time..=time, indexes: None });
+        let claims = self.claims.get_or_insert(Claims { times: time..=time, indexes: None });
         claims.times = (*claims.times.start()).min(time)..=(*claims.times.end()).max(time);
         if let Some(index) = claim.index {
             let indexes = claims.indexes.take().unwrap_or(index..=index);

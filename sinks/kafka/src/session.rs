@@ -178,7 +178,7 @@ fn serve(producer: BaseProducer<Context>, plan: &Plan, mut inbox: mpsc::Receiver
     while let Some(Job { records, answer }) = inbox.blocking_recv() {
         let done =
             Transaction { producer: &producer, plan, proven, waits: || !answer.is_closed() }.run(&records);
-        proven |= matches!(done.result, Ok(_));
+        proven |= done.result.is_ok();
         let lives = done.lives;
         let heard = answer.send(done).is_ok();
         if !lives || !heard {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::clock::{ManualClock, SystemClock};
 use crate::log::embedded::import::Import;
+use crate::log::embedded::tests::leave;
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::note::Ed25519Signer;
 use crate::log::{Log as _, ProducerKey, Record, Signer as _};
@@ -78,12 +79,12 @@ fn around_each_kind_of_damage_everything_else_is_found() {
     let flip = |path: &Path, at: usize| {
         let mut bytes = fs::read(path).unwrap();
         bytes[at] ^= 1;
-        fs::write(path, bytes).unwrap();
+        leave(path, bytes);
     };
     flip(&paths[0], 3_000);
     let mut bytes = fs::read(&paths[1]).unwrap();
     bytes[2_000..5_000].fill(0);
-    fs::write(&paths[1], bytes).unwrap();
+    leave(&paths[1], bytes);
     fs::remove_file(&paths[2]).unwrap();
     let end = fs::read(&paths[3]).unwrap().iter().rposition(|byte| *byte != 0).unwrap() as u64;
     File::options().write(true).open(&paths[3]).unwrap().set_len(end - 700).unwrap();
@@ -155,7 +156,7 @@ proptest::proptest! {
             let end = (at + with.len()).min(bytes.len());
             bytes[at..end].copy_from_slice(&with[..end - at]);
         }
-        fs::write(&path, bytes).unwrap();
+        leave(&path, bytes);
         let salvage = Salvage::begin(scratch.path(), ORIGIN).unwrap();
         for part in salvage.parts(40) {
             if let Part::Here(indexes) = part {
