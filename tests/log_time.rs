@@ -105,7 +105,7 @@ fn lists_show_any_moment() {
     assert!(refused.code != 0 && refused.err.contains("how long ago"), "{}", refused.err);
 }
 
-/// The machine's clock is a day ahead, then an hour behind: as the daemon sees it, by a library in between.
+/// The machine's clock is an hour behind, then a day ahead: as the daemon sees it, by a library in between.
 #[test]
 fn a_clock_that_is_set_wrongly_moves_the_log_neither_forward_nor_back() {
     let mut world = World::start();
@@ -117,12 +117,13 @@ fn a_clock_that_is_set_wrongly_moves_the_log_neither_forward_nor_back() {
         std::fs::write(&next, by).unwrap();
         std::fs::rename(&next, &offset).unwrap();
     };
-    set("+0");
-    let mut command = Command::new(program("custodyd"));
-    command.env("LD_PRELOAD", libfaketime()).env("FAKETIME_TIMESTAMP_FILE", &offset);
-    command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    world.custodyd.spawn(&mut command);
-    world.custodyd.wait_until_it_serves();
+    let start = |world: &mut World| {
+        let mut command = Command::new(program("custodyd"));
+        command.env("LD_PRELOAD", libfaketime()).env("FAKETIME_TIMESTAMP_FILE", &offset);
+        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        world.custodyd.spawn(&mut command);
+        world.custodyd.wait_until_it_serves();
+    };
     let appended = |world: &World| -> Vec<jiff::Timestamp> {
         let entries = world.entries("");
         let line = |entry: &custody_tests::servers::custodyd::Entry| {
@@ -133,30 +134,31 @@ fn a_clock_that_is_set_wrongly_moves_the_log_neither_forward_nor_back() {
     };
     let ahead_of_us = |time: &jiff::Timestamp| time.duration_since(jiff::Timestamp::now()).as_secs();
 
+    // Back: time goes on by the least step, also over a restart.
+    set("+0");
+    start(&mut world);
+    set("-1h");
+    for _ in 0..2 {
+        world.admin.login(ADMIN_PASSWORD);
+        let times = appended(&world);
+        assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "the log's time went back");
+        assert!(ahead_of_us(times.last().unwrap()).abs() < 60);
+        world.custodyd.stop();
+        start(&mut world);
+    }
+
     // A certificate of a day ago is over: so a new one is asked for, and that is logged.
     set("+1d");
     world.admin.login(ADMIN_PASSWORD);
     let refused = world.event("type=log.clock-refused", "the leap is told", |_| true);
     let seconds = refused.event["data"]["ahead_seconds"].as_i64().unwrap();
-    assert!((86_000..86_800).contains(&seconds), "{seconds} s");
+    assert!((86_000..90_500).contains(&seconds), "{seconds} s");
     let newest = *appended(&world).last().unwrap();
     assert!(ahead_of_us(&newest) < 60, "the log followed to {newest}");
     world.admin.custody(&["log", "confirm-clock"]);
     world.admin.login(ADMIN_PASSWORD);
     let newest = *appended(&world).last().unwrap();
     assert!(ahead_of_us(&newest) > 86_000, "somebody said that it is right, and the log stays at {newest}");
-
-    // Back, and an hour more: time goes on by the least step.
-    set("-1h");
-    world.admin.login(ADMIN_PASSWORD);
-    let times = appended(&world);
-    assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "the log's time went back");
-    assert!(times.last().unwrap().duration_since(newest).as_secs() < 60);
-    world.custodyd.stop();
-    world.custodyd.start();
-    world.admin.login(ADMIN_PASSWORD);
-    let times = appended(&world);
-    assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "the log's time went back over a restart");
 }
 
 /// Where Debian's package has it: /usr/lib/ARCHITECTURE/faketime.
