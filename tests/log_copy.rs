@@ -2,6 +2,7 @@
 
 use custody_tests::servers::World;
 use custody_tests::servers::custodyd::layout;
+use custody_tests::wait;
 use std::path::Path;
 
 fn text(path: &Path) -> &str {
@@ -40,10 +41,15 @@ fn a_backup_of_a_log_under_load_is_whole_and_comes_back() {
             );
         }
     });
-    // What is there before the last backup is in it.
+    // A backup holds what is signed, and that follows what is there within a moment.
     let before = world.entries("type=session");
-    let said = take(&world);
-    assert!(said.contains("is a copy of the log custody.test/log"), "{said}");
+    let last = before.last().unwrap().index;
+    wait::until_true("a backup holds all that is there", wait::DEADLINE, || {
+        let said = take(&world);
+        assert!(said.contains("is a copy of the log custody.test/log"), "{said}");
+        let events = said.lines().find_map(|line| line.trim().strip_prefix("events ")).unwrap();
+        events.split_whitespace().next().unwrap().parse::<u64>().unwrap() > last
+    });
     world.custodyd.stop();
 
     // The machine is lost.
