@@ -39,20 +39,20 @@ pub(crate) struct Rejection {
 }
 
 /// How often what "exists already" is looked up and not found, before it is somebody else's.
-const LOOKED_UP_MAX: u32 = 3;
+const EXISTED_MAX: u32 = 3;
 const TAKEN: &str = "another document stands in its place";
 
 /// Some letters, and whether the destination may have them already.
 struct Chunk<S: Sink> {
     letters: Vec<Letter<S>>,
     in_doubt: bool,
-    /// How often they were looked up and not found.
-    looked_up: u32,
+    /// How often the destination said of one of them that it exists already.
+    existed: u32,
 }
 
 impl<S: Sink> Chunk<S> {
     fn new(letters: Vec<Letter<S>>, in_doubt: bool) -> Self {
-        Self { letters, in_doubt, looked_up: 0 }
+        Self { letters, in_doubt, existed: 0 }
     }
 }
 
@@ -73,10 +73,7 @@ pub(super) async fn deliver<S: Sink>(
         }
         if chunk.in_doubt {
             match look_up(shared, &mut chunk.letters).await {
-                Ok(()) => {
-                    chunk.in_doubt = false;
-                    chunk.looked_up += 1;
-                }
+                Ok(()) => chunk.in_doubt = false,
                 Err(reason) => {
                     wait(shared, &mut backoff, &reason, None).await;
                     open.push_front(chunk);
@@ -88,7 +85,7 @@ pub(super) async fn deliver<S: Sink>(
             continue;
         }
         if let Some(rest) = cut(&mut chunk.letters, shared.bytes_max.load(Relaxed)) {
-            open.push_front(Chunk { letters: rest, in_doubt: false, looked_up: chunk.looked_up });
+            open.push_front(Chunk { letters: rest, in_doubt: false, existed: chunk.existed });
         }
         match send(shared, &chunk.letters).await {
             Ok(answers) => {
@@ -202,8 +199,8 @@ fn settle<S: Sink>(
     rejected: &mut Vec<Rejection>,
 ) -> Option<(Chunk<S>, String)> {
     let (mut events, mut bytes) = (0, 0);
-    let Chunk { letters, looked_up, .. } = chunk;
-    let mut left = Chunk { letters: Vec::new(), in_doubt: false, looked_up };
+    let Chunk { letters, existed, .. } = chunk;
+    let mut left = Chunk { letters: Vec::new(), in_doubt: false, existed };
     let mut first_reason = None;
     for (letter, answer) in letters.into_iter().zip(answers) {
         left.in_doubt |= matches!(answer, Answer::Unclear(_) | Answer::Exists);
@@ -212,8 +209,9 @@ fn settle<S: Sink>(
                 events += 1;
                 bytes += letter.bytes;
             }
-            Answer::Exists if looked_up >= LOOKED_UP_MAX => rejected.push(letter.rejected(TAKEN)),
+            Answer::Exists if existed >= EXISTED_MAX => rejected.push(letter.rejected(TAKEN)),
             Answer::Exists => {
+                left.existed = existed + 1;
                 first_reason.get_or_insert_with(|| "something is there already".to_owned());
                 left.letters.push(letter);
             }
