@@ -7,13 +7,14 @@ use super::sshd::path;
 use crate::process::free_port;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A server with tenants: each request names one in `X-Scope-OrgID`.
 #[derive(Debug)]
 pub struct Loki {
     /// Its process.
     pub service: Service,
+    dir: PathBuf,
 }
 
 impl Loki {
@@ -41,7 +42,7 @@ impl Loki {
         let program = setup::folder("loki/install.sh", &["--print"]).join("loki");
         let service = Service::new("Loki", dir, program, port)
             .arguments([format!("-config.file={}", file.display()), "-log.level=warn".to_owned()]);
-        Self { service }
+        Self { service, dir: dir.to_owned() }
     }
 
     /// Starts it, and waits until it takes and answers.
@@ -138,6 +139,23 @@ impl Loki {
         http::send("POST", &format!("{}/flush", self.url()), &[], "").expect("an answer").ok();
     }
 
+    /// Ends it in order, so that all it has is in chunks, and starts it again with a write-ahead log of its own. The old one may
+    /// be torn: Loki goes on behind the tear, and reads no further than there when it is killed.
+    ///
+    /// # Panics
+    /// When it doesn't end or start.
+    pub fn start_afresh(&mut self) {
+        self.service.stop();
+        std::fs::remove_dir_all(self.write_ahead_log()).expect("Loki's write-ahead log");
+        self.start();
+    }
+
+    /// The folder of its write-ahead log, with its segments by number.
+    #[must_use]
+    pub fn write_ahead_log(&self) -> PathBuf {
+        self.dir.join("data/wal")
+    }
+
     /// Asks to delete what a LogQL query finds between two times in nanoseconds, neither in the future. Queries look for
     /// new deletions every five minutes only: restart it to have it done.
     ///
@@ -154,7 +172,7 @@ impl Loki {
     }
 }
 
-/// Everything on loopback and in one folder. Nothing is added to an event (`discover_…`) and none is refused for its age.
+/// Everything on loopback and in one folder. Whoever ends it in order has all of it in chunks. Nothing is added to an event (`discover_…`) and none is refused for its age.
 /// The addresses of `frontend` and `query_scheduler` spare it ten seconds of looking for others. Deleting is on, so that tests can
 /// tamper.
 const CONFIGURATION: &str = "\
@@ -190,6 +208,8 @@ ingester:
   lifecycler:
     min_ready_duration: 0s
     final_sleep: 0s
+  wal:
+    flush_on_shutdown: true
 compactor:
   retention_enabled: true
   delete_request_store: filesystem

@@ -302,11 +302,9 @@ impl Store for Besieged {
         self.loki.start();
     }
 
-    /// A write-ahead log that could not be written is torn: what comes behind isn't read at the next start, although it was
-    /// acknowledged. Whoever ends it in order, once there is room, loses nothing: it writes out what it has in memory.
+    /// A write-ahead log that could not be written may be torn.
     fn relieve(&mut self) {
-        self.loki.service.stop();
-        self.loki.start();
+        self.loki.start_afresh();
     }
 
     fn age(&self) {
@@ -353,4 +351,39 @@ fn what_loki_acknowledged_with_a_full_disk_and_lost_is_named_and_delivered_again
     let said = verify(&["--repair"]);
     assert!(said.code != 0 && said.text().contains("MISSING"), "{}{}", said.err, said.text());
     until_true("it is all there again", DEADLINE, || verify(&[]).code == 0);
+}
+
+/// What a full disk does to Loki's write-ahead log, and what its operator does then ([docs/sinks.md]): behind a tear Loki
+/// acknowledges what the next failure takes away, however much room there is again.
+#[test]
+fn behind_a_tear_in_lokis_write_ahead_log_nothing_is_kept_until_it_is_started_afresh() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut loki = started(dir.path(), &[]);
+    let labels = json!({ "job": "custody" });
+    let begun = now();
+    let push =
+        |loki: &Loki, line| assert_eq!(loki.push(TENANT, &labels, &[(now(), line)]).unwrap().status, 204);
+    let lines = |loki: &Loki| loki.lines(TENANT, r#"{job="custody"}"#, (begun, now()));
+    push(&loki, "before");
+    loki.service.kill_now();
+    tear(&loki);
+    loki.start();
+    push(&loki, "behind the tear");
+    assert!(lines(&loki).contains(&"behind the tear".to_owned()), "it says that it has it");
+    loki.service.kill_now();
+    loki.start();
+    assert!(!lines(&loki).contains(&"behind the tear".to_owned()), "it has lost it");
+    loki.start_afresh();
+    push(&loki, "afresh");
+    loki.service.kill_now();
+    loki.start();
+    assert!(lines(&loki).contains(&"afresh".to_owned()));
+}
+
+/// Cuts the last record of its write-ahead log in the middle.
+fn tear(loki: &Loki) {
+    let segments = std::fs::read_dir(loki.write_ahead_log()).unwrap().map(|entry| entry.unwrap().path());
+    let last = segments.filter(|path| path.is_file() && path.metadata().unwrap().len() > 0).max().unwrap();
+    let file = std::fs::File::options().write(true).open(last).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 3).unwrap();
 }
