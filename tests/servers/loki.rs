@@ -172,9 +172,9 @@ impl Loki {
     }
 }
 
-/// Everything on loopback and in one folder. Whoever ends it in order has all of it in chunks. Nothing is added to an event (`discover_…`) and none is refused for its age.
-/// The addresses of `frontend` and `query_scheduler` spare it ten seconds of looking for others. Deleting is on, so that tests can
-/// tamper.
+/// Everything on loopback and in one folder, all of it in chunks once it was ended in order. Nothing is added to an event
+/// (`discover_…`) and none is refused for its age. The addresses of `frontend` and `query_scheduler` spare it ten seconds of looking
+/// for others. Deleting is on, so that tests can tamper.
 const CONFIGURATION: &str = "\
 auth_enabled: true
 server:

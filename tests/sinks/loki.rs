@@ -353,7 +353,7 @@ fn what_loki_acknowledged_with_a_full_disk_and_lost_is_named_and_delivered_again
     until_true("it is all there again", DEADLINE, || verify(&[]).code == 0);
 }
 
-/// What a full disk does to Loki's write-ahead log, and what its operator does then ([docs/sinks.md]): behind a tear Loki
+/// What a full disk does to Loki's write-ahead log, and what its operator does then, as docs/sinks.md says: behind a tear Loki
 /// acknowledges what the next failure takes away, however much room there is again.
 #[test]
 fn behind_a_tear_in_lokis_write_ahead_log_nothing_is_kept_until_it_is_started_afresh() {
