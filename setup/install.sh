@@ -82,7 +82,7 @@ command -v cc >/dev/null || need_cc=1
 # program → Debian package
 declare -A package=(
   [/usr/sbin/sshd]=openssh-server [ssh]=openssh-client [curl]=curl [rsync]=rsync [strace]=strace
-  [openssl]=openssl [script]=bsdutils [mount]=mount [mkfs.ext4]=e2fsprogs
+  [openssl]=openssl [script]=bsdutils [xauth]=xauth [mount]=mount [mkfs.ext4]=e2fsprogs
 )
 missing=()
 for program in "${!package[@]}"; do

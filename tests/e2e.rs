@@ -30,6 +30,8 @@ mod recording;
 mod replay;
 #[path = "ssh_exec.rs"]
 mod ssh_exec;
+#[path = "ssh_forward.rs"]
+mod ssh_forward;
 #[path = "ssh_refused.rs"]
 mod ssh_refused;
 #[path = "ssh_russh.rs"]

@@ -37,14 +37,14 @@ fn same(world: &World, template: &str) -> Said {
 }
 
 /// A ControlMaster connection through the proxy, kept open in the background.
-struct Master<'a> {
+pub(super) struct Master<'a> {
     world: &'a World,
     socket: String,
     _process: Running,
 }
 
 impl<'a> Master<'a> {
-    fn open(world: &'a World) -> Self {
+    pub(super) fn open(world: &'a World) -> Self {
         let socket = world.dir().join("mux").display().to_string();
         let mut command = world.proxied();
         command.args(["-M", "-N", "-S", &socket, "root@web-1.custody"]).stdin(Stdio::null());
@@ -53,7 +53,21 @@ impl<'a> Master<'a> {
         Self { world, socket, _process: process }
     }
 
-    fn command(&self, command: &str) -> Command {
+    pub(super) fn command(&self, command: &str) -> Command {
+        let mut ssh = self.ssh(&[]);
+        ssh.arg(command);
+        ssh
+    }
+
+    /// `ssh -O FORWARD …` and the like.
+    pub(super) fn control(&self, what: &str, arguments: &[&str]) -> Command {
+        let mut ssh = self.world.proxied();
+        ssh.args(["-S", &self.socket, "-O", what]).args(arguments).arg("root@web-1.custody");
+        ssh
+    }
+
+    /// Another client of this connection.
+    pub(super) fn ssh(&self, arguments: &[&str]) -> Command {
         let mut ssh = self.world.proxied();
         // When the master can't open a channel, ssh makes a connection of its own: here it must not.
         ssh.args([
@@ -66,7 +80,7 @@ impl<'a> Master<'a> {
             "-o",
             "ProxyUseFdpass=no",
         ]);
-        ssh.args(["root@web-1.custody", command]);
+        ssh.args(arguments).arg("root@web-1.custody");
         ssh
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// A key pair of the tests' own, beside a certificate for it that `ssh-keygen -s CA ARGUMENTS` made.
-fn forged(world: &World, name: &str, ca: &std::path::Path, arguments: &[&str]) -> PathBuf {
+pub(super) fn forged(world: &World, name: &str, ca: &std::path::Path, arguments: &[&str]) -> PathBuf {
     let key = world.dir().join(name);
     keygen(&["-q", "-t", "ed25519", "-N", "", "-C", name, "-f", path(&key)]);
     let mut sign = vec!["-q", "-s", path(ca), "-I", name];
@@ -169,14 +169,6 @@ fn what_has_no_events_yet_is_refused_with_a_clear_line() {
     assert_ne!(said.code, 0);
     assert!(said.err.contains("sftp"), "sftp isn't named: {}", said.err);
 
-    let forward = run(world.proxied().args(["-W", "127.0.0.1:22", "root@web-1.custody"]), b"", DEADLINE);
-    assert_ne!(forward.code, 0);
-    assert!(forward.err.contains("forward"), "{}", forward.err);
-    let port = custody_tests::process::free_port();
-    let remote = format!("{port}:127.0.0.1:22");
-    let options = ["-o", "ExitOnForwardFailure=yes", "-R", &remote];
-    let remote = world.ssh(&options, "echo with a forward", b"");
-    assert_eq!((remote.code, remote.text().as_str()), (255, ""), "{}", remote.err);
     assert!(!world.web.log().contains("subsystem request"), "the target heard of it");
     // What is allowed works on.
     assert_eq!(world.ssh(&[], "echo beside", b"").ok().text(), "beside\n");

@@ -18,7 +18,10 @@ pub const OPERATOR_PASSWORD: &str = "hunter2 hunter2 hunter2";
 pub const OPERATORS: &str = r#"@id("operators-work")
 permit(
   principal in Role::"operator",
-  action in [Action::"ssh:connect", Action::"ssh:shell", Action::"ssh:exec"],
+  action in [
+    Action::"ssh:connect", Action::"ssh:shell", Action::"ssh:exec",
+    Action::"ssh:forward", Action::"ssh:listen", Action::"ssh:agent", Action::"ssh:x11"
+  ],
   resource
 );
 "#;

@@ -12,6 +12,7 @@ pub mod who;
 
 pub mod certificate;
 pub mod command;
+pub mod connection;
 pub mod decision;
 pub mod lock;
 pub mod log;

@@ -206,6 +206,15 @@ events! {
         ServiceTokenSet: service::TokenSet = "service.token-set" v 1,
         ServiceRemoved: service::Removed = "service.removed" v 1,
     }
+    Connection = 17 {
+        ConnectionRequested: connection::Requested = "connection.requested" v 1,
+        ConnectionCompleted: connection::Completed = "connection.completed" v 1,
+        ConnectionFailed: connection::Failed = "connection.failed" v 1,
+        ConnectionRefused: connection::Refused = "connection.refused" v 1,
+        ConnectionListenRequested: connection::ListenRequested = "connection.listen-requested" v 1,
+        ConnectionListenOpened: connection::ListenOpened = "connection.listen-opened" v 1,
+        ConnectionListenClosed: connection::ListenClosed = "connection.listen-closed" v 1,
+    }
 }
 
 #[cfg(test)]

@@ -8,11 +8,18 @@ use super::{Family, ProducerKind};
 pub const fn may_say(kind: ProducerKind, family: Family) -> bool {
     use Family as F;
     match kind {
-        ProducerKind::Log => !matches!(family, F::Session | F::Command),
+        ProducerKind::Log => !matches!(family, F::Session | F::Command | F::Connection),
         ProducerKind::Proxy => {
             matches!(
                 family,
-                F::Login | F::Session | F::Command | F::Decision | F::Node | F::Producer | F::Recording
+                F::Login
+                    | F::Session
+                    | F::Command
+                    | F::Connection
+                    | F::Decision
+                    | F::Node
+                    | F::Producer
+                    | F::Recording
             )
         }
         ProducerKind::Node => matches!(family, F::Producer),
@@ -30,7 +37,7 @@ pub fn may_say_type(kind: ProducerKind, family: Family, name: &str) -> bool {
 #[must_use]
 pub const fn usual(family: Family) -> ProducerKind {
     match family {
-        Family::Session | Family::Command => ProducerKind::Proxy,
+        Family::Session | Family::Command | Family::Connection => ProducerKind::Proxy,
         _ => ProducerKind::Log,
     }
 }

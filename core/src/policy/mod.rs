@@ -3,6 +3,7 @@
 //! [`decide::decide`] is pure; what it decided becomes durable as an event, and only then is leave
 //! ([`permit`]) to act.
 
+mod address;
 pub mod decide;
 pub mod defaults;
 pub mod level;

@@ -1,6 +1,8 @@
 //! Leave to act: what a durable decision that allows is turned into, and the one effect uses up.
 
-use crate::event::{EventData, EventId, SessionId, Target, command, decision, recording, session};
+use crate::event::{
+    EventData, EventId, SessionId, Target, command, connection, decision, recording, session,
+};
 use crate::log::Durable;
 use std::marker::PhantomData;
 
@@ -26,6 +28,22 @@ pub enum Run {}
 impl Effect for Run {
     type Announced = command::Requested;
     const ACTIONS: &'static [&'static str] = &["ssh:shell", "ssh:exec", "ssh:subsystem"];
+}
+
+/// To have the target connect to somewhere.
+#[derive(Debug)]
+pub enum Forward {}
+impl Effect for Forward {
+    type Announced = connection::Requested;
+    const ACTIONS: &'static [&'static str] = &["ssh:forward"];
+}
+
+/// To let the target open connections to the client: by a listener, to its agent, to its X server.
+#[derive(Debug)]
+pub enum Listen {}
+impl Effect for Listen {
+    type Announced = connection::ListenRequested;
+    const ACTIONS: &'static [&'static str] = &["ssh:listen", "ssh:agent", "ssh:x11"];
 }
 
 /// To hand out a recording.

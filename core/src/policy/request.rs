@@ -1,6 +1,7 @@
 //! What is asked, typed, and how it is said to Cedar.
 
-use super::schema;
+use super::{address, schema};
+use crate::event::connection::Place;
 use crate::event::{ByteString, SessionId, Timestamp};
 use crate::state::{LOG, State};
 use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
@@ -43,6 +44,14 @@ actions! {
     SshExec = "ssh:exec",
     /// To run a subsystem there.
     SshSubsystem = "ssh:subsystem",
+    /// To have it connect to somewhere.
+    SshForward = "ssh:forward",
+    /// To have it listen, and bring what comes in.
+    SshListen = "ssh:listen",
+    /// To let its programs use the person's agent.
+    SshAgent = "ssh:agent",
+    /// To let its programs show windows on the person's X server.
+    SshX11 = "ssh:x11",
     /// To see a session's recording.
     SessionView = "session:view",
     /// To read the log.
@@ -167,6 +176,38 @@ pub enum What {
         /// The subsystem's name.
         subsystem: ByteString,
     },
+    /// Connect from a node to somewhere.
+    Forward {
+        /// The node's name.
+        node: String,
+        /// The account there.
+        login: ByteString,
+        /// Where to.
+        place: Place,
+    },
+    /// Have a node listen.
+    Listen {
+        /// The node's name.
+        node: String,
+        /// The account there.
+        login: ByteString,
+        /// Where.
+        place: Place,
+    },
+    /// Let a node's programs use one's agent.
+    Agent {
+        /// The node's name.
+        node: String,
+        /// The account there.
+        login: ByteString,
+    },
+    /// Let a node's programs show windows on one's X server.
+    X11 {
+        /// The node's name.
+        node: String,
+        /// The account there.
+        login: ByteString,
+    },
     /// See the recording of a session.
     View {
         /// Whose recording.
@@ -209,6 +250,10 @@ impl What {
             Self::Shell { .. } => Action::SshShell,
             Self::Exec { .. } => Action::SshExec,
             Self::Subsystem { .. } => Action::SshSubsystem,
+            Self::Forward { .. } => Action::SshForward,
+            Self::Listen { .. } => Action::SshListen,
+            Self::Agent { .. } => Action::SshAgent,
+            Self::X11 { .. } => Action::SshX11,
             Self::View { .. } => Action::SessionView,
             Self::ReadLog => Action::LogRead,
             Self::ReadEvents => Action::EventsRead,
@@ -233,7 +278,11 @@ impl What {
             Self::Connect { node, login }
             | Self::Shell { node, login, .. }
             | Self::Exec { node, login, .. }
-            | Self::Subsystem { node, login, .. } => Some((node, login)),
+            | Self::Subsystem { node, login, .. }
+            | Self::Forward { node, login, .. }
+            | Self::Listen { node, login, .. }
+            | Self::Agent { node, login }
+            | Self::X11 { node, login } => Some((node, login)),
             Self::View { .. }
             | Self::ReadLog
             | Self::ReadEvents
@@ -249,7 +298,11 @@ impl What {
             Self::Connect { node, .. }
             | Self::Shell { node, .. }
             | Self::Exec { node, .. }
-            | Self::Subsystem { node, .. } => ("Node", node.clone()),
+            | Self::Subsystem { node, .. }
+            | Self::Forward { node, .. }
+            | Self::Listen { node, .. }
+            | Self::Agent { node, .. }
+            | Self::X11 { node, .. } => ("Node", node.clone()),
             Self::View { session } => ("Session", session.to_string()),
             Self::ReadLog | Self::ReadEvents => ("Log", LOG.to_owned()),
             Self::ReadState => ("State", "state".to_owned()),
@@ -278,7 +331,11 @@ pub(crate) const fn administered(action: Action) -> &'static str {
         | Action::SshConnect
         | Action::SshShell
         | Action::SshExec
-        | Action::SshSubsystem => "Node",
+        | Action::SshSubsystem
+        | Action::SshForward
+        | Action::SshListen
+        | Action::SshAgent
+        | Action::SshX11 => "Node",
     }
 }
 
@@ -325,7 +382,10 @@ impl Request {
                 put("terminal", (*terminal).into());
             }
             What::Subsystem { subsystem, .. } => put("subsystem", subsystem.to_text().into()),
+            What::Forward { place, .. } | What::Listen { place, .. } => put_place(place, &mut put),
             What::Connect { .. }
+            | What::Agent { .. }
+            | What::X11 { .. }
             | What::View { .. }
             | What::ReadLog
             | What::ReadEvents
@@ -338,7 +398,7 @@ impl Request {
     /// The request and the entities that it needs, in Cedar's terms.
     pub(super) fn to_cedar(&self, state: &State) -> Result<(cedar_policy::Request, Entities), RequestError> {
         let schema = schema::schema().map_err(failed)?;
-        for name in self.what.place().map(|(_, login)| login).into_iter().chain(self.subsystem()) {
+        for name in self.what.place().map(|(_, login)| login).into_iter().chain(self.names()) {
             if name.as_bytes().len() > NAME_BYTES_MAX {
                 return Err(failed(format!("a name of more than {NAME_BYTES_MAX} bytes")));
             }
@@ -355,11 +415,16 @@ impl Request {
         Ok((request, entities))
     }
 
-    fn subsystem(&self) -> Option<&ByteString> {
-        match &self.what {
-            What::Subsystem { subsystem, .. } => Some(subsystem),
-            _ => None,
-        }
+    /// What the context holds of a client's words, besides the login and the command.
+    fn names(&self) -> impl Iterator<Item = &ByteString> {
+        let names = match &self.what {
+            What::Subsystem { subsystem, .. } => [Some(subsystem), None],
+            What::Forward { place, .. } | What::Listen { place, .. } => {
+                [place.host.as_ref(), place.path.as_ref()]
+            }
+            _ => [None, None],
+        };
+        names.into_iter().flatten()
     }
 
     /// Each entity once: who asks, with the roles of this moment, and the resource.
@@ -394,6 +459,18 @@ impl Request {
             _ => add(&mut entities, kind, id, [], Vec::new(), [])?,
         }
         Ok(entities.into_values().collect())
+    }
+}
+
+/// A host and a port, or a socket's path; what a place doesn't have is empty, and its port 0. A host that is an address,
+/// however it is written, is there as one too, so that networks can be matched.
+fn put_place(place: &Place, put: &mut impl FnMut(&'static str, serde_json::Value)) {
+    let text = |part: &Option<ByteString>| part.as_ref().map(ToString::to_string).unwrap_or_default();
+    put("host", text(&place.host).into());
+    put("path", text(&place.path).into());
+    put("port", place.port.unwrap_or_default().into());
+    if let Some(address) = place.host.as_ref().and_then(|host| address::literal(host.as_bytes())) {
+        put("address", address.to_string().into());
     }
 }
 

@@ -1,6 +1,7 @@
 use super::validate::{DOCUMENT_BYTES_MAX, check};
 use super::*;
 use crate::event::ByteString;
+use crate::event::connection::Place;
 use crate::state::story::{Story, circumstances, connect};
 use serde_json::json;
 
@@ -208,6 +209,57 @@ fn each_kind_of_request_reaches_its_policy() {
         assert_eq!(decision.allowed(), allowed, "{request:?}: {}", decision.made.reason);
         let unknown = decision.made.reason.contains("there is no session");
         assert_eq!(decision.made.errors.is_empty(), !unknown, "{:?}", decision.made.errors);
+        assert_eq!(Circumstances::from_context(&decision.made.context.0), Some(circumstances()));
+        crate::event::canonical::event_bytes(&decision.made).unwrap();
+    }
+}
+
+/// Where to, by name, by port, by network; where from, by the node's label; whose, by role.
+#[test]
+fn connections_are_decided_by_where_they_lead() {
+    let text = r#"
+@id("databases") permit(principal in Role::"operator", action == Action::"ssh:forward", resource)
+when { context.host == "db.internal" && context.port == 5432 };
+@id("network") permit(principal, action == Action::"ssh:forward", resource)
+when { context has address && context.address.isInRange(ip("10.1.0.0/16")) };
+@id("docker") permit(principal, action == Action::"ssh:forward", resource) when { context.path == "/run/docker.sock" };
+@id("own-ports") permit(principal, action == Action::"ssh:listen", resource)
+when { context.host == "localhost" && context.port == 0 && context.path == "" };
+@id("agent") permit(principal, action == Action::"ssh:agent", resource)
+unless { resource.hasTag("env") && resource.getTag("env") == "prod" };
+@id("x11") permit(principal in Role::"admin", action == Action::"ssh:x11", resource);
+"#;
+    let story = Story::with_policy(text);
+    let (node, login) = (|| "web-1".to_owned(), || ByteString::from("root"));
+    let forward = |place| What::Forward { node: node(), login: login(), place };
+    let listen = |place| What::Listen { node: node(), login: login(), place };
+    let (tcp, socket) =
+        (|host: &str, port| Place::tcp(host.as_bytes(), port), |path: &str| Place::socket(path.as_bytes()));
+    let table = [
+        ("alice", forward(tcp("db.internal", 5432)), true),
+        ("root", forward(tcp("db.internal", 5432)), false),
+        ("alice", forward(tcp("db.internal", 22)), false),
+        ("alice", forward(tcp("DB.internal", 5432)), false),
+        ("alice", forward(tcp("10.1.2.3", 22)), true),
+        ("alice", forward(tcp("0x0a.1.515", 22)), true),
+        ("alice", forward(tcp("10.2.0.1", 22)), false),
+        ("alice", forward(tcp("::ffff:10.1.2.3", 22)), true),
+        ("alice", forward(socket("/run/docker.sock")), true),
+        ("alice", forward(socket("/run/other.sock")), false),
+        ("alice", forward(tcp("/run/docker.sock", 1)), false),
+        ("alice", forward(Place { host: Some("x".repeat(257).as_str().into()), ..Place::default() }), false),
+        ("alice", listen(tcp("localhost", 0)), true),
+        ("alice", listen(tcp("*", 0)), false),
+        ("alice", listen(tcp("localhost", 80)), false),
+        ("alice", listen(socket("/tmp/s")), false),
+        ("alice", What::Agent { node: node(), login: login() }, false),
+        ("root", What::X11 { node: node(), login: login() }, true),
+        ("alice", What::X11 { node: node(), login: login() }, false),
+    ];
+    for (user, what, allowed) in table {
+        let request = Request { user: user.into(), what, session: None, circumstances: circumstances() };
+        let decision = story.decide(&request);
+        assert_eq!(decision.allowed(), allowed, "{request:?}: {}", decision.made.reason);
         assert_eq!(Circumstances::from_context(&decision.made.context.0), Some(circumstances()));
         crate::event::canonical::event_bytes(&decision.made).unwrap();
     }

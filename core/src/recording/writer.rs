@@ -239,6 +239,15 @@ impl Recorder {
         self.put(now_ns, channel, direction, kind)
     }
 
+    /// The channel is a tunnel: nobody reads what passes, so of it nothing but length and SHA-256 is kept, except at
+    /// [`Level::Full`]. To be called before anything passes.
+    pub fn tunnel_started(&mut self, channel: u32) -> Result<(), RecorderError> {
+        self.usable()?;
+        self.channel(channel)?;
+        self.channels.insert(channel, ChannelRecording::new(self.level, 0));
+        Ok(())
+    }
+
     /// A channel is gone: records what was not kept of it, says what that is, and forgets it. Numbers must not be
     /// used again within a session.
     pub fn close_channel(&mut self, now_ns: u64, channel: u32) -> Result<Vec<Cut>, RecorderError> {

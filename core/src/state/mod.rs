@@ -42,7 +42,7 @@ use self::users::Users;
 use self::view::{DataView, EventView, Header};
 use crate::event::canonical::{self, CanonicalError, INTEGER_MAX, Json};
 use crate::event::who::may_say_type;
-use crate::event::{EventId, Family, Payload, ProducerKind, Timestamp};
+use crate::event::{EventId, Family, Payload, ProducerKind, Timestamp, connection};
 use crate::policy::Circumstances;
 use crate::policy::request::{Action, administered, entity_text};
 use serde::Serialize;
@@ -300,6 +300,10 @@ impl State {
             | Payload::LogFilled(_)
             | Payload::LogRecovered(_)
             | Payload::NodeHostKeyRefused(_)
+            | Payload::ConnectionCompleted(_)
+            | Payload::ConnectionFailed(_)
+            | Payload::ConnectionRefused(_)
+            | Payload::ConnectionListenOpened(_)
             | Payload::ProducerRefused(_)
             | Payload::SinkRejected(_)
             | Payload::SinkStalled(_)
@@ -357,6 +361,22 @@ impl State {
             }
             Payload::CommandCompleted(data) => self.sessions.command_ended(event.session, data.channel),
             Payload::CommandFailed(data) => self.sessions.command_ended(event.session, data.channel),
+            Payload::ConnectionRequested(data) => {
+                if data.kind == connection::Kind::Forward {
+                    self.session_decision(event, &[Action::SshForward])?;
+                }
+                self.sessions.connection_requested(event.session, data.kind, event.cause)
+            }
+            Payload::ConnectionListenClosed(_) => self.sessions.withdrawn(event.session, event.cause),
+            Payload::ConnectionListenRequested(data) => {
+                let action = match data.offer {
+                    connection::Offer::Listen => Action::SshListen,
+                    connection::Offer::Agent => Action::SshAgent,
+                    connection::Offer::X11 => Action::SshX11,
+                };
+                self.session_decision(event, &[action])?;
+                self.sessions.offered(event.session, event.id)
+            }
             Payload::RecordingAnchored(data) => {
                 self.sessions.recording_mut(event.session)?.anchored(index, &data)
             }

@@ -1,13 +1,16 @@
 //! Sessions: each is the fold of its events, from the request to its one end.
 
 use super::recordings::Recording;
-use crate::event::{Actor, Event, EventId, SessionId, Source, Timestamp, command, session};
+use crate::event::{Actor, Event, EventId, SessionId, Source, Timestamp, command, connection, session};
 use crate::policy::Circumstances;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many commands of one session are shown as open at once; more are counted.
 pub const OPEN_COMMANDS_MAX: usize = 256;
+
+/// How much one session may have on offer for its target: listeners, and requests for an agent or an X server.
+pub const OFFERS_MAX: usize = 1024;
 
 /// How much of a text of others is kept, in characters; the whole stands in the event.
 const TEXT_CHARS_MAX: usize = 256;
@@ -97,8 +100,13 @@ pub struct OpenCommand {
 pub struct Session {
     /// How many programs were asked for.
     pub commands: u64,
+    /// How many connections were asked for, either way.
+    pub connections: u64,
     /// The index of its latest event.
     pub last_evidence: u64,
+    /// What the client offered to the target: the events that said so.
+    #[serde(skip)]
+    offers: BTreeSet<EventId>,
     /// Programs that run, by channel; empty once it has ended.
     pub open_commands: BTreeMap<u32, OpenCommand>,
     /// How it began.
@@ -201,6 +209,8 @@ impl Sessions {
         };
         let session = Session {
             commands: 0,
+            connections: 0,
+            offers: BTreeSet::new(),
             last_evidence: index,
             open_commands: BTreeMap::new(),
             opened,
@@ -247,6 +257,7 @@ impl Sessions {
             started,
         };
         session.open_commands.clear();
+        session.offers.clear();
         session.opened.circumstances = None;
         id.map(|id| self.live.remove(&id));
         Ok(())
@@ -270,6 +281,43 @@ impl Sessions {
 
     pub(super) fn command_ended(&mut self, id: Option<SessionId>, channel: u32) -> Result<(), &'static str> {
         self.live_mut(id)?.open_commands.remove(&channel);
+        Ok(())
+    }
+
+    /// The client offered something to the target: a listener, its agent, its X server.
+    pub(super) fn offered(&mut self, id: Option<SessionId>, offer: EventId) -> Result<(), &'static str> {
+        let session = self.live_mut(id)?;
+        if session.offers.len() >= OFFERS_MAX {
+            return Err("the session has offered too much");
+        }
+        session.offers.insert(offer);
+        Ok(())
+    }
+
+    /// The target no longer listens.
+    pub(super) fn withdrawn(
+        &mut self,
+        id: Option<SessionId>,
+        offer: Option<EventId>,
+    ) -> Result<(), &'static str> {
+        let session = self.live_mut(id)?;
+        offer.map(|offer| session.offers.remove(&offer));
+        Ok(())
+    }
+
+    /// A connection of a session: one that the client asked for, or one by what the client had offered.
+    pub(super) fn connection_requested(
+        &mut self,
+        id: Option<SessionId>,
+        kind: connection::Kind,
+        cause: Option<EventId>,
+    ) -> Result<(), &'static str> {
+        let session = self.live_mut(id)?;
+        let offered = cause.is_some_and(|cause| session.offers.contains(&cause));
+        if kind != connection::Kind::Forward && !offered {
+            return Err("the client has offered nothing of the kind");
+        }
+        session.connections = session.connections.saturating_add(1);
         Ok(())
     }
 

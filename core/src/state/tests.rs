@@ -6,13 +6,13 @@ use super::story::{Story, Told, now, replayed};
 use super::*;
 use crate::clock::{ManualClock, Nanos};
 use crate::event::{
-    Draft, EventData, ProducerKind, SessionId, TYPES, canonical, certificate, command, recording, session,
-    user,
+    Draft, EventData, ProducerKind, SessionId, TYPES, Target, canonical, certificate, command, recording,
+    session, user,
 };
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::log::note::Ed25519Signer;
 use crate::log::{Log, ProducerKey, Record};
-use crate::policy::{NoLongerAllowed, still_allowed};
+use crate::policy::{NoLongerAllowed, Request, What, still_allowed};
 use proptest::prelude::*;
 use serde_json::json;
 use std::sync::Arc;
@@ -180,6 +180,48 @@ fn a_session_is_the_fold_of_its_events() {
     assert_eq!(session.last_evidence, sealed);
     assert_eq!(story.state.sessions().live().count(), 0);
     assert_eq!(still_allowed(&story.state, id, now(0)), Err(NoLongerAllowed::NotLive(id)));
+}
+
+#[test]
+fn a_connection_needs_a_decision_or_what_was_offered_by_one() {
+    use crate::event::connection::{self, Kind, ListenRequested};
+    let mut story = Story::with_policy(REACH);
+    let id = story.open("alice", "web-1", "root");
+    let bare = story.session(id, connection::Requested::example());
+    assert_eq!(story.reason(bare), Some("it names no decision that allowed it"));
+    let unasked = connection::Requested { kind: Kind::Agent, ..connection::Requested::example() };
+    let unasked = story.session(id, unasked);
+    assert_eq!(story.reason(unasked), Some("the client has offered nothing of the kind"));
+    let bare = story.session(id, ListenRequested::example());
+    assert_eq!(story.reason(bare), Some("it names no decision that allowed it"));
+    assert_eq!(story.state.sessions().get(id).unwrap().connections, 0);
+
+    let target = Target { kind: "node".into(), name: "web-1".into(), ..Target::default() };
+    let place = connection::Place::tcp(b"localhost", 0);
+    let request = Request {
+        what: What::Listen { node: "web-1".into(), login: "root".into(), place },
+        session: Some(id),
+        ..super::story::connect("alice", "web-1", "root")
+    };
+    let made = Draft::new(super::story::person("alice"), story.decide(&request).made);
+    let made = made.session(id).target(target.clone());
+    let offer = Draft::new(super::story::person("alice"), ListenRequested::example());
+    let offer = offer.cause(made.id).session(id).target(target);
+    let offered = offer.id;
+    story.tell_as(ProducerKind::Proxy, made);
+    let offer = story.tell_as(ProducerKind::Proxy, offer);
+    assert_eq!(story.reason(offer), None);
+    let accept = |story: &mut Story| {
+        let data = connection::Requested { kind: Kind::Accepted, ..connection::Requested::example() };
+        let draft = Draft::new(super::story::person("alice"), data).cause(offered).session(id);
+        let index = story.tell_as(ProducerKind::Proxy, draft);
+        story.reason(index)
+    };
+    assert_eq!(accept(&mut story), None);
+    assert_eq!(story.state.sessions().get(id).unwrap().connections, 1);
+    let closed = Draft::new(super::story::person("alice"), connection::ListenClosed::example());
+    story.tell_as(ProducerKind::Proxy, closed.cause(offered).session(id));
+    assert_eq!(accept(&mut story), Some("the client has offered nothing of the kind"));
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! A session from the decision to its one end: [`open`] decides and announces, [`run`] does the same for each
-//! program, [`passage`] sees every message, [`live`] ends what is no longer allowed, [`close`] says the end.
+//! program and [`forward`] for each connection, [`passage`] sees every message, [`live`] ends what is no longer allowed, [`close`] says the end.
 
 pub mod close;
+pub mod decide;
+pub mod forward;
+pub mod listen;
 pub mod live;
 pub mod open;
 pub mod passage;

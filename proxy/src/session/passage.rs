@@ -3,11 +3,14 @@
 //! What the recorder hands back as [`Released`] is the one thing that lets a message pass ([`deliver`]); a program
 //! that is asked for waits until a [`Permit`] for it is there.
 
+use super::forward::{self, After, Forwards, Leave, Seen};
 use super::run::{Ask, End, REFUSED_STATUS};
+use crate::ssh::certificate::Extensions;
 use crate::ssh::message::{Message, Request, STDERR};
 use crate::ssh::relay::{ChannelId, Exit, Gate, Gating, Passage as Place, Refusal, Side, Verdict};
 use custody_core::clock::Clock;
 use custody_core::event::command::{self, COMMAND_BYTES_MAX, Kind, Variable};
+use custody_core::event::connection::Offer;
 use custody_core::event::hex::to_hex;
 use custody_core::event::{ByteString, EventId};
 use custody_core::policy::permit::{Permit, Run};
@@ -27,6 +30,7 @@ pub struct Passage {
     clock: Arc<dyn Clock>,
     may_have_terminal: bool,
     channels: BTreeMap<ChannelId, Program>,
+    forwards: Forwards,
     asks: Vec<Ask>,
     ends: Vec<End>,
     notices: Vec<(ChannelId, String)>,
@@ -57,13 +61,14 @@ fn refuse(line: &str) -> Gating {
 }
 
 impl Passage {
-    /// With the session's recorder; `may_have_terminal` is what its certificate permits.
-    pub fn new(recorder: Recorder, clock: Arc<dyn Clock>, may_have_terminal: bool) -> Self {
+    /// With the session's recorder, and what the certificate that proved the person permits.
+    pub fn new(recorder: Recorder, clock: Arc<dyn Clock>, certificate: &Extensions) -> Self {
         Self {
             recorder,
             clock,
-            may_have_terminal,
+            may_have_terminal: certificate.pty,
             channels: BTreeMap::new(),
+            forwards: Forwards::new(certificate.clone()),
             asks: Vec::new(),
             ends: Vec::new(),
             notices: Vec::new(),
@@ -86,6 +91,18 @@ impl Passage {
         std::mem::take(&mut self.notices)
     }
 
+    /// The session's connections.
+    pub fn forwards(&mut self) -> &mut Forwards {
+        &mut self.forwards
+    }
+
+    /// Puts a line on the standard error of a channel, or of the first program where it is about none.
+    pub fn tell(&mut self, channel: Option<ChannelId>, line: &str) {
+        if let Some(channel) = channel.or_else(|| self.channels.keys().next().copied()) {
+            self.notices.push((channel, format!("custody: {line}\r\n")));
+        }
+    }
+
     /// Why nothing can pass any more.
     pub fn failure(&self) -> Option<&RecorderError> {
         self.failure.as_ref()
@@ -97,11 +114,53 @@ impl Passage {
     }
 
     /// Gives the recorder back, to be sealed; what is still running has no end that anybody saw.
-    pub fn finish(mut self) -> (Recorder, Vec<End>) {
-        for channel in self.channels.keys().copied().collect::<Vec<_>>() {
+    pub fn finish(mut self) -> (Recorder, Vec<End>, Vec<After>) {
+        for channel in self.channels.keys().copied().chain(self.forwards.channels()).collect::<Vec<_>>() {
             self.closed(channel);
         }
-        (self.recorder, self.ends)
+        let after = self.forwards.end();
+        (self.recorder, self.ends, after)
+    }
+
+    /// A connection or an offer may pass: that is recorded, and what it is about is known from now on. `None`: as in
+    /// [`Passage::run`].
+    pub fn connect(&mut self, ask: &forward::Ask, leave: Leave) -> Option<Verdict> {
+        let number = ask.channel.map_or(recording::CHANNEL_SESSION, number);
+        if ask.is_connection()
+            && let Err(error) = self.recorder.tunnel_started(number)
+        {
+            self.failure.get_or_insert(error);
+            return None;
+        }
+        let note = recording::Kind::Note(ask.describe().into_bytes().into());
+        let released = self.recorder.release_control(self.now(), number, Direction::Control, note, ());
+        let released = self.kept(released)?;
+        self.forwards.leave(ask, leave);
+        match deliver(released) {
+            Gating::Decided(verdict) => Some(verdict),
+            Gating::Hold => None,
+        }
+    }
+
+    /// What the forwards say of a message, and the recorder's word that it may pass.
+    fn seen(&mut self, channel: Option<ChannelId>, direction: Direction, seen: &Seen) -> Gating {
+        match seen {
+            Seen::Passes => {
+                let number = channel.map_or(recording::CHANNEL_SESSION, number);
+                let released = self.recorder.release_bare(number, direction, ());
+                self.kept(released).map_or(Gating::Hold, deliver)
+            }
+            Seen::Waits => Gating::Hold,
+            Seen::Refused(line) => refuse(&format!("custody: {line}")),
+        }
+    }
+
+    fn offer(&mut self, place: Place, channel: ChannelId, offer: Offer, name: &[u8]) -> Gating {
+        let seen = self.forwards.see_offer(place.ticket, (channel, number(channel)), offer, name);
+        match &seen {
+            Seen::Refused(line) => self.refuse_aloud(channel, line),
+            seen => self.seen(Some(channel), Direction::Input, seen),
+        }
     }
 
     /// A program is allowed and its event durable: its start is recorded, and its request may pass. `None` when it
@@ -184,6 +243,9 @@ impl Passage {
 
     fn see_request(&mut self, place: Place, channel: ChannelId, request: &Request<'_>) -> Gating {
         let direction = if place.from == Side::Client { Direction::Input } else { Direction::Output };
+        if self.forwards.has(channel) && !matches!(request, Request::EndOfWrite | Request::KeepAlive) {
+            return refuse("a connection runs no program");
+        }
         match (place.from, request) {
             (Side::Client, Request::Pty { term, columns, rows, width, height, .. }) => {
                 if !self.may_have_terminal {
@@ -214,12 +276,8 @@ impl Passage {
             (Side::Client, Request::Subsystem { name }) => {
                 self.ask(place, channel, Kind::Subsystem, Some(name))
             }
-            (Side::Client, Request::AuthAgent) => {
-                self.refuse_aloud(channel, "agent forwarding can't be recorded yet and is refused")
-            }
-            (Side::Client, Request::X11 { .. }) => {
-                self.refuse_aloud(channel, "X11 forwarding can't be recorded yet and is refused")
-            }
+            (Side::Client, Request::AuthAgent) => self.offer(place, channel, Offer::Agent, request.name()),
+            (Side::Client, Request::X11 { .. }) => self.offer(place, channel, Offer::X11, request.name()),
             (Side::Target, Request::ExitStatus { status }) => {
                 self.channels.entry(channel).or_default().exit_status = Some(*status);
                 self.pass_control(channel, direction, recording::Kind::Exit(*status))
@@ -257,21 +315,34 @@ impl Passage {
         Gating::Hold
     }
 
-    fn see_global(&mut self, from: Side, message: &Message<'_>) -> Gating {
-        let passes = match message {
-            Message::GlobalRequest { name, .. } => match from {
-                Side::Client => matches!(*name, b"keepalive@openssh.com" | b"no-more-sessions@openssh.com"),
-                Side::Target => *name == b"keepalive@openssh.com",
-            },
-            _ => true,
-        };
-        if !passes {
-            // Forwards are asked for here (RFC 4254, 7.1), and `hostkeys-00@openssh.com` speaks of the target's
-            // keys where the client knows the proxy's.
-            return refuse("this can't be recorded yet and is refused");
+    fn see_global(&mut self, place: Place, message: &Message<'_>) -> Gating {
+        match message {
+            Message::GlobalRequest { name, want_reply, data } => {
+                let asked = (place.from, place.ticket);
+                if let Some(seen) = self.forwards.see_listening(asked, (name, *want_reply), data) {
+                    return self.seen(None, Direction::Control, &seen);
+                }
+                let passes = match place.from {
+                    Side::Client => {
+                        matches!(*name, b"keepalive@openssh.com" | b"no-more-sessions@openssh.com")
+                    }
+                    Side::Target => *name == b"keepalive@openssh.com",
+                };
+                if !passes {
+                    // `hostkeys-00@openssh.com` speaks of the target's keys where the client knows the proxy's.
+                    return refuse("this request isn't understood and is refused");
+                }
+                if place.from == Side::Client && *want_reply {
+                    self.forwards.awaits_reply();
+                }
+            }
+            Message::RequestSuccess { data } if place.from == Side::Target => {
+                self.forwards.see_reply(Some(data))
+            }
+            Message::RequestFailure if place.from == Side::Target => self.forwards.see_reply(None),
+            _ => {}
         }
-        let released = self.recorder.release_bare(recording::CHANNEL_SESSION, Direction::Control, ());
-        self.kept(released).map_or(Gating::Hold, deliver)
+        self.seen(None, Direction::Control, &Seen::Passes)
     }
 }
 
@@ -280,14 +351,31 @@ impl Gate for Passage {
         if self.failure.is_some() {
             return Gating::Hold;
         }
-        let Some(channel) = place.channel else { return self.see_global(place.from, message) };
+        let Some(channel) = place.channel else { return self.see_global(place, message) };
         let direction = if place.from == Side::Client { Direction::Input } else { Direction::Output };
         match message {
             Message::ChannelOpen { kind: b"session", .. } if place.from == Side::Client => {
                 self.channels.insert(channel, Program::default());
                 self.pass(channel, direction)
             }
-            Message::ChannelOpen { .. } => refuse("custody: forwarding can't be recorded yet and is refused"),
+            Message::ChannelOpen { kind, data, .. } => {
+                let (asked, id) = ((place.from, place.ticket), (channel, number(channel)));
+                let seen = self.forwards.see_open(asked, id, kind, data);
+                self.seen(Some(channel), direction, &seen)
+            }
+            Message::ChannelOpenConfirmation { .. } => {
+                self.forwards.confirmed(channel, self.clock.monotonic());
+                self.pass(channel, direction)
+            }
+            Message::ChannelOpenFailure { reason, description, .. } => {
+                self.forwards.failed(channel, *reason, description);
+                self.pass(channel, direction)
+            }
+            Message::Data { data, .. } | Message::ExtendedData { data, .. } if self.forwards.has(channel) => {
+                self.forwards.moved(channel, place.from, data);
+                let released = self.recorder.release(self.now(), number(channel), direction, data);
+                self.kept(released).map_or(Gating::Hold, deliver)
+            }
             Message::Data { data, .. } => self.pass_data(channel, direction, data),
             Message::ExtendedData { stream, data, .. } => {
                 let stderr = *stream == STDERR && place.from == Side::Target;
@@ -299,13 +387,17 @@ impl Gate for Passage {
     }
 
     fn closed(&mut self, channel: ChannelId) {
-        let Some(program) = self.channels.remove(&channel) else { return };
+        let program = self.channels.remove(&channel);
+        if program.is_none() && !self.forwards.has(channel) {
+            return;
+        }
+        self.forwards.closed(channel, number(channel), self.clock.monotonic());
         let now = self.now();
         let cuts = self.recorder.close_channel(now, number(channel)).unwrap_or_else(|error| {
             self.failure.get_or_insert(error);
             Vec::new()
         });
-        let Some(requested) = program.running else { return };
+        let Some((program, requested)) = program.and_then(|p| p.running.map(|r| (p, r))) else { return };
         let channel = number(channel);
         let outcome = if program.exit_status.is_some() || program.signal.is_some() {
             Ok(command::Completed {

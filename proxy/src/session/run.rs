@@ -1,12 +1,13 @@
 //! A program within a session: decided and durable before the target hears of it, and its end afterwards.
 
+use super::decide::{Refused, permit};
 use super::{Access, Session};
 use crate::ssh::relay::{ChannelId, Ticket};
 use custody_core::event::command::{self, Kind};
-use custody_core::event::{Draft, EventData, EventId, Outcome, Timestamp};
+use custody_core::event::{Draft, EventData, EventId, Outcome};
 use custody_core::log::ProducerError;
-use custody_core::policy::permit::{NoPermit, Permit, Run};
-use custody_core::policy::{Circumstances, Request, What, decide};
+use custody_core::policy::What;
+use custody_core::policy::permit::{Permit, Run};
 
 /// The exit status of a program that was refused: what shells say of a command that may not be run (POSIX, 2.8.2).
 pub const REFUSED_STATUS: u32 = 126;
@@ -31,26 +32,11 @@ pub struct End {
     pub outcome: Result<command::Completed, command::Failed>,
 }
 
-/// Why a program isn't run. `Display` is for the person.
-#[derive(Debug, thiserror::Error)]
-pub enum RunRefused {
-    /// Policy or a lock says no.
-    #[error("denied: {0}")]
-    Denied(String),
-    /// The log can't take the evidence.
-    #[error("the audit log takes no evidence, so nothing was run: tell your administrator")]
-    NoEvidence(#[source] ProducerError),
-    /// A mistake in this program.
-    #[error("{0}")]
-    Permit(String),
-}
-
 /// Decides on a program, and makes the decision and the request durable in one sync.
 ///
 /// # Errors
-/// See [`RunRefused`].
-pub async fn decide_run(access: &Access, session: &Session, ask: &Ask) -> Result<Permit<Run>, RunRefused> {
-    let now = access.clock.wall().0;
+/// See [`Refused`].
+pub async fn decide_run(access: &Access, session: &Session, ask: &Ask) -> Result<Permit<Run>, Refused> {
     let asked = &ask.requested;
     let node = session.target.name.clone();
     let login = session.target.login.clone().unwrap_or_default();
@@ -60,36 +46,7 @@ pub async fn decide_run(access: &Access, session: &Session, ask: &Ask) -> Result
         (Kind::Exec, command) => What::Exec { node, login, terminal, command },
         (Kind::Subsystem, subsystem) => What::Subsystem { node, login, subsystem },
     };
-    let circumstances = Circumstances {
-        certificate_seconds: (now / 1_000_000_000).saturating_sub(session.certificate_from),
-        time: Timestamp::from_nanos(now),
-        ..session.circumstances
-    };
-    let request = Request { user: session.user.clone(), what, session: Some(session.id), circumstances };
-    let decision = access.replica.read(|state| decide(state, &request));
-
-    let allowed = decision.allowed();
-    let reason = decision.made.reason.clone();
-    let decided = Draft::new(session.actor.clone(), decision.made)
-        .cause(session.announced)
-        .session(session.id)
-        .source(session.source.clone())
-        .target(session.target.clone())
-        .outcome(if allowed { Outcome::Success } else { Outcome::Denied });
-    if !allowed {
-        let _durable = access.proxy.append(decided).await.map_err(RunRefused::NoEvidence)?;
-        return Err(RunRefused::Denied(reason));
-    }
-    let requested = Draft::new(session.actor.clone(), asked.clone())
-        .cause(decided.id)
-        .session(session.id)
-        .source(session.source.clone())
-        .target(session.target.clone());
-    let durable = access.proxy.append((decided, requested)).await.map_err(RunRefused::NoEvidence)?;
-    Permit::try_from(durable).map_err(|error| match error {
-        NoPermit::Denied(reason) => RunRefused::Denied(reason),
-        unrelated => RunRefused::Permit(unrelated.to_string()),
-    })
+    permit(access, session, what, asked.clone()).await
 }
 
 /// Says how a program ended. Nothing waits for it to be durable.

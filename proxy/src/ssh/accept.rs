@@ -1,5 +1,6 @@
 //! The SSH listener, and the story of one connection.
 
+use super::certificate::Extensions;
 use super::client::{self, Client, ClientError};
 use super::pump;
 use super::relay::Side;
@@ -130,15 +131,12 @@ async fn proved(client: Client, from: SocketAddr, access: &Arc<Access>) {
     let mut enlisted = access.live.enlist(session.id);
     rights::look_at_new(access, session.id, index).await;
 
-    let extensions = &proved.certificate().extensions;
-    let may_have_terminal = extensions.pty;
-    let permissions =
-        if may_have_terminal { vec![Permission::Pty, Permission::UserRc] } else { vec![Permission::UserRc] };
+    let extensions = proved.certificate().extensions.clone();
     let means = Means {
         trust: &trust,
         certifier: &*access.certifier,
         source_addresses: &access.source_addresses,
-        permissions,
+        permissions: permissions(&extensions),
         clock: Arc::clone(&access.clock),
     };
     let connecting = async {
@@ -200,17 +198,37 @@ async fn proved(client: Client, from: SocketAddr, access: &Arc<Access>) {
         tracing::info!(session = %session.id, "the client left during login: {error}");
     }
 
-    let mut passage = Passage::new(recorder, Arc::clone(&access.clock), may_have_terminal);
+    let mut passage = Passage::new(recorder, Arc::clone(&access.clock), &extensions);
     let course =
         pump::relay(access, &session, socket, target.socket, &mut passage, enlisted.end.clone()).await;
-    let (recorder, ends) = passage.finish();
+    let (recorder, ends, after) = passage.finish();
     for ended in ends {
         if let Err(error) = crate::session::run::ended(access, &session, ended) {
             tracing::warn!(session = %session.id, "the end of a command could not be recorded: {error}");
         }
     }
+    for after in after {
+        if let Err(error) = crate::session::forward::told(access, &session, after) {
+            tracing::warn!(session = %session.id, "the end of a connection could not be recorded: {error}");
+        }
+    }
     let moved = Moved { bytes_in: course.bytes_in, bytes_out: course.bytes_out };
     end(access, &session, &course.end, moved, Some(recorder)).await;
+}
+
+/// What the target may let the session do: what the person's certificate permits. Each thing is decided when it is
+/// asked for.
+fn permissions(extensions: &Extensions) -> Vec<Permission> {
+    [
+        (extensions.pty, Permission::Pty),
+        (extensions.port_forwarding, Permission::PortForwarding),
+        (extensions.agent_forwarding, Permission::AgentForwarding),
+        (extensions.x11_forwarding, Permission::X11Forwarding),
+        (true, Permission::UserRc),
+    ]
+    .into_iter()
+    .filter_map(|(permitted, permission)| permitted.then_some(permission))
+    .collect()
 }
 
 fn record(access: &Access, session: &Session, level: &str) -> Result<Recorder, String> {

@@ -5,6 +5,7 @@
 //! breaks them. A message whose layout isn't the one of its number is refused, trailing bytes included:
 //! what the proxy judges must be exactly what the target reads.
 
+pub mod forward;
 mod request;
 mod wire;
 

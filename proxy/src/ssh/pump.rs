@@ -1,13 +1,15 @@
 //! The relay at work: one task owns both legs, and moves what comes in on one to the other.
 
-use super::relay::{Ending, Exit, Outbox, Relay, RelayError, Side, Ticket, Verdict};
+use super::relay::{Ending, Exit, Outbox, Refusal, Relay, RelayError, Side, Ticket, Verdict};
 use super::socket::{LegSocket, SocketError};
 use super::transport::error::Error as LegError;
 use super::transport::leg::{Event, Incoming, Leg};
 use super::transport::reason;
+use crate::session::decide::Refused;
+use crate::session::forward::{self, Leave};
 use crate::session::live::EndCause;
 use crate::session::passage::Passage;
-use crate::session::run::{self, Ask, REFUSED_STATUS, RunRefused};
+use crate::session::run::{self, Ask, REFUSED_STATUS};
 use crate::session::{Access, Session};
 use custody_core::event::hex::to_hex;
 use custody_core::event::session::EndReason;
@@ -43,7 +45,8 @@ pub struct Course {
 
 /// What becomes known while the legs go on.
 enum Known {
-    Run(Box<Ask>, Result<Permit<Run>, RunRefused>),
+    Run(Box<Ask>, Result<Permit<Run>, Refused>),
+    Forward(Box<forward::Ask>, Result<Leave, Refused>),
     Anchored(Result<(), AnchorError>),
 }
 
@@ -202,6 +205,13 @@ impl Pump<'_> {
                 Known::Run(Box::new(ask), decided)
             }));
         }
+        for ask in self.passage.forwards().take_asks() {
+            let (access, session) = (Arc::clone(self.access), Arc::clone(self.session));
+            self.tasks.push(Box::pin(async move {
+                let decided = forward::decide(&access, &session, &ask).await;
+                Known::Forward(Box::new(ask), decided)
+            }));
+        }
         for (channel, line) in self.passage.take_notices() {
             let mut out = Both::new(&mut self.legs);
             self.relay.notice(channel, &line, &mut out);
@@ -211,6 +221,11 @@ impl Pump<'_> {
             // Evidence that comes after: nothing waits for it, and what can't be taken shows as a gap.
             if let Err(error) = run::ended(self.access, self.session, ended) {
                 tracing::warn!(session = %self.session.id, "the end of a command could not be recorded: {error}");
+            }
+        }
+        for after in self.passage.forwards().take_after() {
+            if let Err(error) = forward::told(self.access, self.session, after) {
+                tracing::warn!(session = %self.session.id, "the end of a connection could not be recorded: {error}");
             }
         }
         let now = self.access.clock.monotonic();
@@ -244,6 +259,19 @@ impl Pump<'_> {
                 // "runs", says why not, and ends.
                 let line = format!("custody: {refused}\r\n");
                 self.release(ask.ticket, Verdict::End { line, exit: Exit::Status(REFUSED_STATUS) })
+            }
+            Known::Forward(ask, Ok(leave)) => match self.passage.connect(&ask, leave) {
+                Some(verdict) => self.release(ask.ticket, verdict),
+                None => Ok(()),
+            },
+            Known::Forward(ask, Err(refused)) => {
+                let line = refused.to_string();
+                if !ask.is_connection() {
+                    // Neither a global request nor one of a channel has room for a text.
+                    self.passage.tell(ask.channel, &line);
+                }
+                let refusal = Refusal::prohibited(format!("custody: {line}"));
+                self.release(ask.ticket, Verdict::Refuse(refusal))
             }
             Known::Anchored(outcome) => {
                 self.anchoring = false;

@@ -173,9 +173,8 @@ fn fields(tree: BTreeMap<String, Node>, outermost: bool) -> Fields {
 /// OCSF's types of the attributes that we have: by their names, which mean the same everywhere.
 fn kind(path: &str) -> DataType {
     match path {
-        "bytes_in" | "bytes_out" | "exit_code" | "logged_time" | "size" | "time" | "type_uid" => {
-            DataType::Int64
-        }
+        "bytes_in" | "bytes_out" | "duration" | "exit_code" | "logged_time" | "size" | "time"
+        | "type_uid" => DataType::Int64,
         "category_uid" | "class_uid" | "port" | "protocol_num" => DataType::Int32,
         "has_mfa" | "is_mfa" | "is_remote" => DataType::Boolean,
         "profiles" => DataType::List(Arc::new(Field::new("element", DataType::Utf8, true))),
