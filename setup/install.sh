@@ -97,6 +97,7 @@ if [[ ${1:-} == --servers ]]; then
   ((${#servers[@]} == 0)) || command -v mvn >/dev/null || missing+=(maven)
   [[ " ${servers[*]} " != *" kafka "* ]] || command -v kcat >/dev/null || missing+=(kcat)
 elif [[ ${1:-} != --programs ]]; then
+  command -v haproxy >/dev/null || missing+=(haproxy)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   for program in mvn:maven kcat:kcat dockerd:docker.io debootstrap:debootstrap rsyslogd:rsyslog nginx:nginx-light; do
     command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")

@@ -40,6 +40,7 @@ mod ssh_russh;
 mod ssh_shell;
 #[path = "ssh_strangers.rs"]
 mod ssh_strangers;
+mod ssh_ways;
 #[path = "subscribe.rs"]
 mod subscribe;
 #[path = "witness.rs"]

@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::profile::{Home, Profile};
+use crate::ssh_config;
 use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock as _, SystemClock};
 use custody_core::event::Timestamp;
@@ -30,6 +31,9 @@ pub struct Login {
     /// Keep the key in files even if an ssh-agent runs
     #[arg(long)]
     no_agent: bool,
+    /// Reach nodes through the API's port, SSH within TLS: where no other is open. As at the last login if left out
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    tls: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +58,7 @@ struct Authorities {
 pub async fn login(args: Login) -> anyhow::Result<()> {
     let home = Home::find()?;
     let last = home.profile().ok();
+    let last_tls = last.as_ref().is_some_and(|last| last.tls);
     let api = match args.api.or_else(|| last.as_ref().map(|p| p.api.clone())) {
         Some(api) => api,
         None => bail!("say where Custody is: --api https://HOST:PORT"),
@@ -114,9 +119,10 @@ pub async fn login(args: Login) -> anyhow::Result<()> {
         roles: answer.roles,
         valid_until: answer.valid_until,
         ssh_address: answer.ssh_address,
+        tls: args.tls.unwrap_or(last_tls),
         log_key: answer.authorities.log_key,
     };
-    home.put("ssh_config", ssh_config(&home, &profile, in_agent)?.as_bytes())?;
+    home.put("ssh_config", ssh_config::of(&home, &profile, in_agent)?.as_bytes())?;
     home.put("profile.toml", toml::to_string(&profile)?.as_bytes())?;
     println!("{} is logged in until {}.", profile.user, profile.valid_until);
     println!("Reach a node:  ssh -F {} LOGIN@NODE.custody", home.path("ssh_config").display());
@@ -195,33 +201,4 @@ fn agent_takes(pem: &str, valid_until: &str) -> anyhow::Result<bool> {
     let Ok(mut child) = ssh_add.spawn() else { return Ok(false) };
     let written = child.stdin.take().is_some_and(|mut stdin| stdin.write_all(pem.as_bytes()).is_ok());
     Ok(child.wait()?.success() && written)
-}
-
-/// The include with which plain `ssh root@web-1.custody` works. AES-GCM first: it takes half the CPU of the stock
-/// client's first choice.
-fn ssh_config(home: &Home, profile: &Profile, in_agent: bool) -> anyhow::Result<String> {
-    let Some((host, port)) = profile.ssh_address.rsplit_once(':') else {
-        bail!("the server names «{}» as its SSH address: that isn't host:port", profile.ssh_address);
-    };
-    let identity = home.path(if in_agent { "id.pub" } else { "id" });
-    let custody = std::env::current_exe().context("the path of this program isn't known")?;
-    // `custody connect` says which node is meant, hands its socket to ssh and is gone: no copying process stays.
-    // The host key that ssh sees is the proxy's, so it is checked under the proxy's name.
-    Ok(format!(
-        "# Written by `custody login`; changes are lost at the next one.\n\
-         Match originalhost *.custody\n\
-         \x20 ProxyCommand \"{custody}\" connect {host}:{port} %n\n\
-         \x20 ProxyUseFdpass yes\n\
-         \x20 HostKeyAlias {host}\n\
-         \x20 IdentityFile \"{identity}\"\n\
-         \x20 CertificateFile \"{certificate}\"\n\
-         \x20 IdentitiesOnly yes\n\
-         \x20 UserKnownHostsFile \"{known_hosts}\"\n\
-         \x20 StrictHostKeyChecking yes\n\
-         \x20 Ciphers ^aes128-gcm@openssh.com,aes256-gcm@openssh.com\n",
-        custody = custody.display(),
-        identity = identity.display(),
-        certificate = home.path("id-cert.pub").display(),
-        known_hosts = home.path("known_hosts").display(),
-    ))
 }

@@ -15,6 +15,8 @@ mod served;
 mod service;
 mod sessions;
 mod sinks;
+mod ssh;
+mod ssh_config;
 mod table;
 mod verify;
 
@@ -38,6 +40,10 @@ enum Command {
     Logout,
     /// Say who is logged in, and for how long
     Status,
+    /// Run ssh to a node, without touching your configuration
+    Ssh(ssh::Ssh),
+    /// Run scp to or from a node, without touching your configuration
+    Scp(ssh::Scp),
     /// List the nodes that can be reached
     Ls {
         #[command(flatten)]
@@ -112,7 +118,12 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(run(command)));
+        .and_then(|runtime| {
+            let outcome = runtime.block_on(run(command));
+            // Nobody waits for a standard input that may never end.
+            runtime.shutdown_background();
+            outcome
+        });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -160,7 +171,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut CommandLine::command(), "custody", &mut std::io::stdout());
             Ok(())
         }
-        Command::Connect(args) => connect::connect(args),
+        Command::Connect(args) => connect::connect(args).await,
+        Command::Ssh(args) => match ssh::ssh(args).await? {},
+        Command::Scp(args) => match ssh::scp(args).await? {},
     }
 }
 

@@ -25,6 +25,9 @@ pub struct Profile {
     pub valid_until: String,
     /// The SSH proxy, `host:port`.
     pub ssh_address: String,
+    /// Whether SSH goes within TLS through the API's port.
+    #[serde(default)]
+    pub tls: bool,
     /// Verifier key of the log (C2SP signed-note), pinned at the first login.
     pub log_key: String,
 }

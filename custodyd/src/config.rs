@@ -3,6 +3,7 @@
 use custody_core::event::hex::hash_from_hex;
 use custody_core::log::CosignerKey;
 use custody_core::state::change::is_name;
+use custody_proxy::balancer::Balancers;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -103,6 +104,10 @@ pub struct Api {
     pub listen: SocketAddr,
     /// DNS names and addresses that its certificate is good for.
     pub names: Vec<String>,
+    /// Addresses and networks of load balancers, which say by PROXY protocol v2 whose connection it is; for the log
+    /// without TLS too.
+    #[serde(default)]
+    pub proxy_protocol_from: Vec<String>,
 }
 
 /// `[ssh]`
@@ -117,6 +122,9 @@ pub struct Ssh {
     pub names: Vec<String>,
     /// The addresses that targets see the proxy come from: written into each session's certificate.
     pub source_addresses: Vec<IpAddr>,
+    /// Addresses and networks of load balancers, which say by PROXY protocol v2 whose connection it is.
+    #[serde(default)]
+    pub proxy_protocol_from: Vec<String>,
     /// How long live sessions may go on after SIGTERM, in seconds.
     #[serde(default = "default_drain_seconds")]
     pub drain_seconds: u64,
@@ -126,6 +134,20 @@ pub struct Ssh {
     /// Authenticated and unauthenticated connections at once.
     #[serde(default = "default_connections_max")]
     pub connections_max: usize,
+}
+
+impl Api {
+    /// Who is believed to be a load balancer.
+    pub fn balancers(&self) -> Result<Balancers, String> {
+        Balancers::parse(&self.proxy_protocol_from)
+    }
+}
+
+impl Ssh {
+    /// Who is believed to be a load balancer.
+    pub fn balancers(&self) -> Result<Balancers, String> {
+        Balancers::parse(&self.proxy_protocol_from)
+    }
 }
 
 /// `[recording]`
@@ -245,6 +267,8 @@ impl Config {
         if self.ssh.source_addresses.is_empty() {
             return Err("ssh.source_addresses is empty: targets would refuse every session, name the proxy's own address".into());
         }
+        self.api.balancers().map_err(|error| format!("api.proxy_protocol_from: {error}"))?;
+        self.ssh.balancers().map_err(|error| format!("ssh.proxy_protocol_from: {error}"))?;
         for reader in &self.readers {
             let name = &reader.name;
             if !is_name(name) {
@@ -407,6 +431,11 @@ source_addresses = ["127.0.0.1"]
             ("custody.test/log", "https://custody.test/", "without scheme"),
             ("source_addresses = [\"127.0.0.1\"]", "source_addresses = []", "source_addresses is empty"),
             ("127.0.0.1:3080", "3080", "line 5"),
+            (
+                "names = [\"127.0.0.1\"]",
+                "names = []\nproxy_protocol_from = [\"10.0/8\"]",
+                "ssh.proxy_protocol_from",
+            ),
         ] {
             let text = GOOD.replace(from, to);
             if text != GOOD {

@@ -28,7 +28,7 @@ use custody_proxy::login::secrets::SecretStore;
 use custody_proxy::session::close::{self, Orphan};
 use custody_proxy::session::live::{EndCause, LiveSessions};
 use custody_proxy::session::{Access, rights};
-use custody_proxy::ssh::accept;
+use custody_proxy::ssh::accept::{self, Entrance};
 use custody_proxy::ssh::certificate::TrustedAuthorities;
 use custody_proxy::ssh::transport::host_key::HostKey;
 use custody_proxy::ssh::transport::leg::ServerConfig;
@@ -201,18 +201,16 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         readers: readers(&config),
     };
     let mut api_stop = stopping.clone();
-    let api = tokio::spawn(api::serve(api_listener, tls, log_http, context, async move {
+    let server = Arc::new(ServerConfig::new(vec![host_key]));
+    let entrance = Arc::new(Entrance::new(server, Arc::clone(&access), config.ssh.connections_max));
+    let balancers = config.api.balancers().map_err(anyhow::Error::msg)?;
+    let secured = api::tls::Secured { tls: Some(tls), ssh: Some(Arc::clone(&entrance)), balancers };
+    let api = tokio::spawn(api::serve(api_listener, secured, log_http, context, async move {
         // A sender that is gone is a stop as well.
         let _stopped = api_stop.wait_for(|stop| *stop).await;
     }));
-    let server = Arc::new(ServerConfig::new(vec![host_key]));
-    let ssh = tokio::spawn(accept::serve(
-        ssh_listener,
-        server,
-        Arc::clone(&access),
-        config.ssh.connections_max,
-        stopping,
-    ));
+    let balancers = config.ssh.balancers().map_err(anyhow::Error::msg)?;
+    let ssh = tokio::spawn(accept::serve(ssh_listener, entrance, balancers, stopping));
     tokio::spawn(rights::watch(Arc::clone(&access)));
     tokio::spawn(seal::seal_each_second(Arc::clone(&log_producer)));
     if let Some(stamping) = config.timestamping.clone() {
@@ -349,7 +347,8 @@ async fn server_identities(
     let key = keys.host_private_key(SSH_PROXY_HOST_KEY)?;
     let request = HostRequest {
         public_key: key.public_key().clone(),
-        names: config.ssh.names.clone(),
+        // What `ssh -J` calls nodes: at the proxy, it is the proxy that answers for them.
+        names: config.ssh.names.iter().cloned().chain(["*.custody".to_owned()]).collect(),
         key_id: format!("{}-proxy", config.name),
         valid_seconds: SERVER_SECONDS,
     };

@@ -184,6 +184,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         (Some(certificate), Some(key)) => Some(server_config(certificate, key)?),
         _ => None,
     };
+    let secured = tls::Secured { tls, ..tls::Secured::default() };
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("the witness can't listen on {}", config.listen))?;
@@ -192,7 +193,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         // A sender that is gone is a stop as well.
         let _stopped = stopping.wait_for(|stop| *stop).await;
     };
-    let server = tokio::spawn(tls::serve(listener, tls, serve::router(Arc::clone(&witness)), shutdown));
+    let server = tokio::spawn(tls::serve(listener, secured, serve::router(Arc::clone(&witness)), shutdown));
     tracing::info!("the witness {} serves on {}; its key is {}", config.name, config.listen, cosigner.key());
     tokio::select! {
         stopped = crate::run::wait_for_stop() => stopped?,

@@ -107,6 +107,28 @@ impl Custodyd {
         std::fs::write(self.config(), format!("{config}\n{tables}")).expect("config.toml");
     }
 
+    /// Adds lines to the table `[ssh]` of its configuration.
+    ///
+    /// # Panics
+    /// When they can't be written.
+    pub fn configure_ssh(&self, lines: &str) {
+        self.configure_table("[ssh]\n", lines);
+    }
+
+    /// The same for `[api]`.
+    ///
+    /// # Panics
+    /// When they can't be written.
+    pub fn configure_api(&self, lines: &str) {
+        self.configure_table("[api]\n", lines);
+    }
+
+    fn configure_table(&self, table: &str, lines: &str) {
+        let config = std::fs::read_to_string(self.config()).expect("config.toml");
+        std::fs::write(self.config(), config.replace(table, &format!("{table}{lines}\n")))
+            .expect("config.toml");
+    }
+
     /// Its data directory.
     #[must_use]
     pub fn data(&self) -> PathBuf {

@@ -5,6 +5,7 @@ pub mod docker;
 pub mod flaky;
 pub mod front;
 pub mod golang;
+pub mod haproxy;
 pub mod http;
 pub mod kafka;
 pub mod loki;

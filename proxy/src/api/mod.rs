@@ -147,7 +147,7 @@ impl Api {
 /// When the listener can't accept any more, or the secret store fails.
 pub async fn serve(
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    secured: tls::Secured,
     log_http: Option<TcpListener>,
     context: ApiContext,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -167,15 +167,16 @@ pub async fn serve(
         closing: closing.clone(),
     });
     let plain = log_http.map(|listener| {
+        let plain = tls::Secured { balancers: secured.balancers.clone(), ..tls::Secured::default() };
         let mut closing = closing.clone();
         let closed = async move { tls::closed(&mut closing).await };
-        tokio::spawn(tls::serve(listener, None, finish(log_routes(), Arc::clone(&api)), closed))
+        tokio::spawn(tls::serve(listener, plain, finish(log_routes(), Arc::clone(&api)), closed))
     });
     let closed = async move {
         shutdown.await;
         close.send_replace(true);
     };
-    tls::serve(listener, Some(tls), router(api), closed).await?;
+    tls::serve(listener, secured, router(api), closed).await?;
     if let Some(plain) = plain {
         plain.await.map_err(std::io::Error::other)??;
     }

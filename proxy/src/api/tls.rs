@@ -1,8 +1,11 @@
 //! The listener: TLS 1.3 and 1.2, client certificates when they are shown, and a bound on everything that a stranger
-//! may make us hold or wait for. What is public may be served without TLS too.
+//! may make us hold or wait for. What is public may be served without TLS too, and SSH within TLS.
 
 use super::identity::Peer;
+use crate::balancer::Balancers;
 use crate::ca::x509::ServerIdentity;
+use crate::ssh::accept::Entrance;
+use crate::ssh::stream::Stream;
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -16,7 +19,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
+/// What a client asks for (ALPN, RFC 7301) who wants to speak SSH within TLS: where nothing but this port is open.
+pub const SSH_PROTOCOL: &[u8] = b"custody-ssh";
 /// Connections at once; further ones wait in the kernel.
 pub const CONNECTIONS_MAX: usize = 1024;
 /// How long a handshake may take.
@@ -61,22 +67,33 @@ pub fn server_config(
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![server.issued.certificate], server.key)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), SSH_PROTOCOL.to_vec()];
     Ok(Arc::new(config))
 }
 
+/// What a listener has beyond its router.
+#[derive(Clone, Default)]
+pub struct Secured {
+    /// How TLS is spoken; without it nobody is known.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Where connections go that speak SSH within TLS.
+    pub ssh: Option<Arc<Entrance>>,
+    /// Who says by the PROXY protocol whose connection it is.
+    pub balancers: Balancers,
+}
+
 /// Answers on `listener` with `router` until `shutdown`, and then for ten seconds at most until what is being answered
-/// is done; without `tls` nobody is known.
+/// is done.
 ///
 /// # Errors
 /// When the listener can't accept any more.
 pub async fn serve(
     listener: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    secured: Secured,
     router: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let acceptor = tls.map(TlsAcceptor::from);
+    let secured = Arc::new(secured);
     let (close, closing) = watch::channel(false);
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     tokio::pin!(shutdown);
@@ -86,11 +103,8 @@ pub async fn serve(
             accepted = accept(&listener, &room) => accepted?,
         };
         let (stream, address, place) = accepted;
-        let (acceptor, router, closing) = (acceptor.clone(), router.clone(), closing.clone());
-        tokio::spawn(async move {
-            connection(stream, address, acceptor, router, closing).await;
-            drop(place);
-        });
+        let (secured, router, closing) = (Arc::clone(&secured), router.clone(), closing.clone());
+        tokio::spawn(connection(stream, address, secured, router, closing, place));
     }
     drop(listener);
     close.send_replace(true);
@@ -123,24 +137,35 @@ async fn accept(
 }
 
 async fn connection(
-    stream: TcpStream,
-    address: SocketAddr,
-    acceptor: Option<TlsAcceptor>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    secured: Arc<Secured>,
     router: Router,
     closing: watch::Receiver<bool>,
+    place: OwnedSemaphorePermit,
 ) {
     if let Err(error) = stream.set_nodelay(true).and_then(|()| cut_when_unread(&stream)) {
-        tracing::debug!(%address, %error, "the connection is gone already");
+        tracing::debug!(%peer, %error, "the connection is gone already");
         return;
     }
-    let Some(acceptor) = acceptor else {
+    let address = match secured.balancers.source(&mut stream, peer).await {
+        Ok(address) => address,
+        Err(error) => return tracing::warn!(%peer, "{error}"),
+    };
+    let Some(tls) = &secured.tls else {
         return answer(stream, Peer { address, certificate: None }, router, closing).await;
     };
+    let acceptor = TlsAcceptor::from(Arc::clone(tls));
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%address, %error, "no TLS handshake"),
         Err(_) => return tracing::debug!(%address, "the TLS handshake took too long"),
     };
+    if stream.get_ref().1.alpn_protocol() == Some(SSH_PROTOCOL) {
+        // The SSH proxy counts its own connections.
+        drop(place);
+        return carry_ssh(stream, address, secured.ssh.as_ref()).await;
+    }
     let certificate = stream
         .get_ref()
         .1
@@ -148,6 +173,27 @@ async fn connection(
         .and_then(|chain| chain.first())
         .map(|certificate| certificate.clone().into_owned());
     answer(stream, Peer { address, certificate }, router, closing).await;
+    drop(place);
+}
+
+/// Carries what speaks SSH within TLS to the SSH proxy, until both sides have ended.
+async fn carry_ssh(mut stream: TlsStream<TcpStream>, address: SocketAddr, ssh: Option<&Arc<Entrance>>) {
+    // A person may look at a screen for as long as he likes; whether he is still there, the kernel asks.
+    let patient = rustix::net::sockopt::set_tcp_user_timeout(stream.get_ref().0, 0)
+        .and_then(|()| rustix::net::sockopt::set_socket_keepalive(stream.get_ref().0, true));
+    if let Err(error) = patient {
+        return tracing::debug!(%address, %error, "the connection is gone already");
+    }
+    let Some(ssh) = ssh else { return tracing::debug!(%address, "SSH isn't served here") };
+    match Stream::pair() {
+        Ok((ours, mut far)) => {
+            if ssh.enter(ours, address, None) {
+                let carried = tokio::io::copy_bidirectional(&mut stream, &mut far).await;
+                tracing::debug!(%address, ?carried, "a connection within TLS ended");
+            }
+        }
+        Err(error) => tracing::warn!(%address, %error, "a connection could not be taken over"),
+    }
 }
 
 /// Answers the requests of one connection.

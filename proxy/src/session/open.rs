@@ -84,10 +84,7 @@ pub async fn open(
     client: Option<&str>,
 ) -> Result<Opened, OpenError> {
     let (login, node) = wanted.ok_or(OpenError::NoTarget)?;
-    let [user] = certificate.principals.as_slice() else { return Err(OpenError::NoUser) };
-    if certificate.force_command.is_some() {
-        return Err(OpenError::ForcedCommand);
-    }
+    let user = user(certificate)?;
     let now = access.clock.wall().0;
     let id = SessionId::new();
     let circumstances = Circumstances {
@@ -98,7 +95,7 @@ pub async fn open(
     };
     let login = ByteString::from(login.as_str());
     let request = Request {
-        user: user.clone(),
+        user: user.to_owned(),
         what: What::Connect { node: node.clone(), login: login.clone() },
         session: Some(id),
         circumstances,
@@ -108,15 +105,8 @@ pub async fn open(
     let Ok(pinned) = pinned else { return Err(OpenError::PinnedKey(node)) };
     let trust = HostTrust { pinned, authorities: Arc::clone(&access.host_authorities) };
 
-    let actor = Actor::Person(Person {
-        certificate: Some(certificate.serial.to_string()),
-        identity_provider: "local".to_owned(),
-        mfa: false,
-        roles: seen.roles,
-        user: user.clone(),
-    });
-    let source =
-        Source { address: from.ip().to_string(), client: client.map(ByteString::from), port: from.port() };
+    let actor = person(certificate, user, seen.roles);
+    let source = source(from, client);
     let target =
         Target { address: seen.address, kind: "node".to_owned(), login: Some(login), name: node.clone() };
     let proved = Draft::new(actor.clone(), login::Succeeded { method: Method::SshCertificate })
@@ -154,7 +144,7 @@ pub async fn open(
     let session = Arc::new(Session {
         id,
         actor,
-        user: user.clone(),
+        user: user.to_owned(),
         source,
         target,
         circumstances,
@@ -169,15 +159,57 @@ fn see(state: &State, request: &Request, node: &str) -> Seen {
     // Where a node is, is for those to know who may reach it.
     let known = decision.allowed().then(|| state.nodes().get(node)).flatten();
     Seen {
-        roles: state
-            .users()
-            .get(&request.user)
-            .map(|user| user.roles.iter().cloned().collect())
-            .unwrap_or_default(),
+        roles: roles(state, &request.user),
         address: known.map(|node| node.address.clone()),
         pinned: known.and_then(|node| node.host_key.clone()),
         decision,
     }
+}
+
+/// Says that a proved person came to the proxy itself, from where nodes can be reached. It is durable when this returns.
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn came(
+    access: &Access,
+    certificate: &LoginCertificate,
+    from: SocketAddr,
+    client: Option<&str>,
+) -> Result<(), OpenError> {
+    let user = user(certificate)?;
+    let roles = access.replica.read(|state| roles(state, user));
+    let proved =
+        Draft::new(person(certificate, user, roles), login::Succeeded { method: Method::SshCertificate })
+            .source(source(from, client))
+            .outcome(Outcome::Success);
+    access.proxy.append(proved).await.map(drop).map_err(OpenError::NoEvidence)
+}
+
+/// The one user that a certificate names, if this proxy can honour all that it says.
+fn user(certificate: &LoginCertificate) -> Result<&str, OpenError> {
+    let [user] = certificate.principals.as_slice() else { return Err(OpenError::NoUser) };
+    if certificate.force_command.is_some() {
+        return Err(OpenError::ForcedCommand);
+    }
+    Ok(user)
+}
+
+fn roles(state: &State, user: &str) -> Vec<String> {
+    state.users().get(user).map(|user| user.roles.iter().cloned().collect()).unwrap_or_default()
+}
+
+fn person(certificate: &LoginCertificate, user: &str, roles: Vec<String>) -> Actor {
+    Actor::Person(Person {
+        certificate: Some(certificate.serial.to_string()),
+        identity_provider: "local".to_owned(),
+        mfa: false,
+        roles,
+        user: user.to_owned(),
+    })
+}
+
+fn source(from: SocketAddr, client: Option<&str>) -> Source {
+    Source { address: from.ip().to_string(), client: client.map(ByteString::from), port: from.port() }
 }
 
 /// Says that a client failed to prove who its person is.
@@ -187,7 +219,7 @@ fn see(state: &State, request: &Request, node: &str) -> Seen {
 pub async fn refused(access: &Access, from: SocketAddr, reason: String) -> Result<(), ProducerError> {
     let failed = login::Failed { claimed_user: None, method: Method::SshCertificate, reason };
     let draft = Draft::new(Actor::System(System { system: "proxy".to_owned() }), failed)
-        .source(Source { address: from.ip().to_string(), client: None, port: from.port() })
+        .source(source(from, None))
         .outcome(Outcome::Failure);
     access.proxy.append(draft).await.map(drop)
 }

@@ -1,13 +1,16 @@
-//! The SSH listener, and the story of one connection.
+//! Where SSH connections come in, and the story of one.
 
 use super::certificate::Extensions;
 use super::client::{self, Client, ClientError};
+use super::jump;
 use super::pump;
 use super::relay::Side;
 use super::socket::LegSocket;
+use super::stream::Stream;
 use super::target::{self, Means, TargetError};
 use super::transport::leg::ServerConfig;
 use super::transport::reason;
+use crate::balancer::Balancers;
 use crate::ca::ssh::Permission;
 use crate::session::close::{self, Moved};
 use crate::session::live::EndCause;
@@ -17,11 +20,12 @@ use crate::session::{Access, Session, rights};
 use custody_core::event::session::{EndReason, Started};
 use custody_core::event::{ByteString, Draft, Outcome, node};
 use custody_core::recording::{Level, Recorder};
+use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// How long a client may take to prove who its person is, as sshd's LoginGraceTime.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,65 +34,131 @@ const UNPROVED_MAX: usize = 256;
 /// How long a farewell may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Where connections come in, whatever way they came.
+pub struct Entrance {
+    config: Arc<ServerConfig>,
+    access: Arc<Access>,
+    connections: Arc<Semaphore>,
+    unproved: Arc<Semaphore>,
+}
+
+impl Entrance {
+    /// For at most `connections_max` connections at once.
+    #[must_use]
+    pub fn new(config: Arc<ServerConfig>, access: Arc<Access>, connections_max: usize) -> Self {
+        let connections = Arc::new(Semaphore::new(connections_max));
+        Self { config, access, connections, unproved: Arc::new(Semaphore::new(UNPROVED_MAX)) }
+    }
+
+    /// Lets a connection in, which is served from now on, to the node that its way has named, if it has. False: there
+    /// are too many, and it is closed.
+    pub fn enter(self: &Arc<Self>, stream: Stream, from: SocketAddr, node: Option<String>) -> bool {
+        let Some(places) = self.places(from) else { return false };
+        let entrance = Arc::clone(self);
+        tokio::spawn(async move { entrance.serve_one(stream, from, node, places).await });
+        true
+    }
+
+    /// The same for a connection that may be a balancer's, who then says whose it is.
+    fn enter_balanced(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr, balancers: &Arc<Balancers>) {
+        let Some(places) = self.places(peer) else { return };
+        let (entrance, balancers) = (Arc::clone(self), Arc::clone(balancers));
+        tokio::spawn(async move {
+            match balancers.source(&mut stream, peer).await {
+                Ok(from) => entrance.serve_one(Stream::Tcp(stream), from, None, places).await,
+                Err(error) => tracing::warn!(%peer, "{error}"),
+            }
+        });
+    }
+
+    fn places(&self, from: SocketAddr) -> Option<Places> {
+        let connection = Arc::clone(&self.connections).try_acquire_owned();
+        let proving = Arc::clone(&self.unproved).try_acquire_owned();
+        let places = connection.ok().zip(proving.ok());
+        if places.is_none() {
+            tracing::warn!(%from, "too many connections: one was closed at once");
+        }
+        places.map(|(connection, proving)| Places { connection, proving })
+    }
+
+    async fn serve_one(
+        self: Arc<Self>,
+        stream: Stream,
+        from: SocketAddr,
+        node: Option<String>,
+        places: Places,
+    ) {
+        let access = &self.access;
+        let welcome = client::welcome(
+            stream,
+            from,
+            node,
+            Arc::clone(&self.config),
+            Arc::clone(&access.client_authorities),
+            Arc::clone(&access.clock),
+        );
+        let welcomed = tokio::time::timeout(LOGIN_TIMEOUT, welcome).await;
+        drop(places.proving);
+        match welcomed {
+            Ok(Ok(client)) if client.is_jump() => jumps(client, from, &self).await,
+            Ok(Ok(client)) => proved(client, from, access).await,
+            Ok(Err(error)) => unproved(access, from, error).await,
+            Err(_) => tracing::info!(%from, "a client took too long to log in"),
+        }
+        drop(places.connection);
+    }
+}
+
+/// What a connection takes up.
+struct Places {
+    connection: OwnedSemaphorePermit,
+    /// Until it has proved who its person is.
+    proving: OwnedSemaphorePermit,
+}
+
 /// Serves until `stop` says so; sessions that live then go on by themselves.
 pub async fn serve(
     listener: TcpListener,
-    config: Arc<ServerConfig>,
-    access: Arc<Access>,
-    connections_max: usize,
+    entrance: Arc<Entrance>,
+    balancers: Balancers,
     mut stop: watch::Receiver<bool>,
 ) {
-    let connections = Arc::new(Semaphore::new(connections_max));
-    let unproved = Arc::new(Semaphore::new(UNPROVED_MAX));
+    let balancers = Arc::new(balancers);
     loop {
         let accepted = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
             accepted = listener.accept() => accepted,
         };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok((stream, peer)) => entrance.enter_balanced(stream, peer, &balancers),
             Err(error) => {
                 // Out of descriptors, most likely: others must end first.
                 tracing::warn!("a connection could not be accepted: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
             }
-        };
-        let slots = (Arc::clone(&connections).try_acquire_owned(), Arc::clone(&unproved).try_acquire_owned());
-        let (Ok(connection), Ok(proving)) = slots else {
-            tracing::warn!(%from, "too many connections: one was closed at once");
-            continue;
-        };
-        let (config, access) = (Arc::clone(&config), Arc::clone(&access));
-        tokio::spawn(async move {
-            let _connection = connection;
-            serve_one(stream, from, config, access, proving).await;
-        });
+        }
     }
 }
 
-async fn serve_one(
-    stream: TcpStream,
-    from: SocketAddr,
-    config: Arc<ServerConfig>,
-    access: Arc<Access>,
-    proving: tokio::sync::OwnedSemaphorePermit,
-) {
-    let welcome = client::welcome(
-        stream,
-        from,
-        config,
-        Arc::clone(&access.client_authorities),
-        Arc::clone(&access.clock),
-    );
-    let welcomed = tokio::time::timeout(LOGIN_TIMEOUT, welcome).await;
-    drop(proving);
-    match welcomed {
-        Ok(Ok(client)) => proved(client, from, &access).await,
-        Ok(Err(error)) => unproved(&access, from, error).await,
-        Err(_) => tracing::info!(%from, "a client took too long to log in"),
+/// A person who names no node: that he came is durable before he hears that he may, and then nodes can be reached from
+/// here.
+async fn jumps(client: Client, from: SocketAddr, entrance: &Arc<Entrance>) {
+    let Client { mut socket, proved, .. } = client;
+    let version = socket.leg.peer_version();
+    if let Err(error) = open::came(&entrance.access, proved.certificate(), from, version.as_deref()).await {
+        if error.came_before_the_decision() {
+            record_refusal(&entrance.access, from, error.to_string()).await;
+        }
+        return turn_away(socket, &error.to_string()).await;
     }
+    let (success, _authenticated) = proved.accept();
+    // A client that left meanwhile shows at the next read.
+    let _left = socket.leg.send(&success);
+    socket.leg.set_authenticated();
+    // What it carries comes in by the entrance again: boxed, or the future would hold itself.
+    let served: BoxFuture<'_, ()> = Box::pin(jump::serve(socket, from, entrance));
+    served.await;
 }
 
 /// A client that proved nothing: if it showed a certificate, that is an event.

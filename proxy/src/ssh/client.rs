@@ -2,19 +2,15 @@
 
 use super::authenticate::{self, server};
 use super::certificate::TrustedAuthorities;
+use super::preamble::{self, PreambleError};
 use super::socket::{Heard, LegSocket, SocketError};
+use super::stream::Stream;
 use super::transport::leg::{Leg, ServerConfig};
 use super::transport::reason;
 use custody_core::clock::Clock;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::net::TcpStream;
-
-/// What `custody connect` says first: which node is meant. SSH itself has no field for it.
-const PREAMBLE: &[u8] = b"CUSTODY-NODE ";
-/// Longest preamble, in bytes: the word, a name of 128 bytes and the line's end.
-const PREAMBLE_BYTES_MAX: usize = 160;
 
 /// A client that proved who its person is, and waits to hear whether he may come in.
 pub struct Client {
@@ -22,8 +18,16 @@ pub struct Client {
     pub socket: LegSocket,
     /// The proof; what answers the client is made of it.
     pub proved: Box<server::Proved>,
-    /// The node that the preamble named.
+    /// The node that is meant, if the way here or the preamble named it.
     pub node: Option<String>,
+}
+
+impl Client {
+    /// Whether nobody named a node: `ssh -J` comes so, and names one for each connection that it carries.
+    #[must_use]
+    pub fn is_jump(&self) -> bool {
+        self.node.is_none() && !self.proved.user_name().contains(&b'+')
+    }
 }
 
 /// Why a client got no further.
@@ -44,11 +48,8 @@ pub enum ClientError {
     #[error("refused: {0}")]
     Refused(server::Denied),
     /// A first line that is neither SSH nor a preamble.
-    #[error("the first line is no preamble of `custody connect`: expected «CUSTODY-NODE name», got {got:?}")]
-    Preamble {
-        /// What came.
-        got: String,
-    },
+    #[error(transparent)]
+    Preamble(#[from] PreambleError),
 }
 
 impl From<io::Error> for ClientError {
@@ -63,13 +64,14 @@ enum Expect {
     Request(server::ExpectRequest),
 }
 
-/// Speaks with a client until its person is proved.
+/// Speaks with a client until its person is proved. Which `node` is meant is known already, or the client says it.
 ///
 /// # Errors
 /// See [`ClientError`]; the client was told what it may know.
 pub async fn welcome(
-    stream: TcpStream,
+    stream: Stream,
     from: SocketAddr,
+    node: Option<String>,
     config: Arc<ServerConfig>,
     authorities: Arc<TrustedAuthorities>,
     clock: Arc<dyn Clock>,
@@ -78,7 +80,10 @@ pub async fn welcome(
     let mut socket = LegSocket::new(stream, leg, Arc::clone(&clock))?;
     // A client may wait for our version before it says anything.
     socket.flush().await?;
-    let node = preamble(&socket.stream).await?;
+    let node = match node {
+        Some(node) => Some(node),
+        None => preamble::read(&socket.stream).await?,
+    };
 
     let mut expect: Option<Expect> = None;
     let mut last_denied = None;
@@ -163,50 +168,8 @@ fn outward(fault: &server::ServerFault) -> &'static str {
     }
 }
 
-/// Reads `CUSTODY-NODE name\r\n` if the client begins with it, and nothing else.
-async fn preamble(stream: &TcpStream) -> Result<Option<String>, ClientError> {
-    let mut seen = [0_u8; PREAMBLE_BYTES_MAX];
-    let mut before = 0;
-    loop {
-        let count = stream.peek(&mut seen).await?;
-        let bytes = seen.get(..count).unwrap_or_default();
-        if count == 0 {
-            return Err(SocketError::Closed.into());
-        }
-        let common = bytes.len().min(PREAMBLE.len());
-        if bytes.get(..common) != PREAMBLE.get(..common) {
-            return Ok(None);
-        }
-        if let Some(end) = bytes.iter().position(|&b| b == b'\n') {
-            let line = bytes.get(PREAMBLE.len()..end).unwrap_or_default();
-            let name =
-                std::str::from_utf8(line.trim_ascii_end()).ok().filter(|n| is_name(n)).map(str::to_owned);
-            let mut consumed = vec![0; end + 1];
-            // These bytes were just seen: they are there.
-            let _count = stream.try_read(&mut consumed)?;
-            return name.map(Some).ok_or_else(|| ClientError::Preamble { got: shown(line) });
-        }
-        if count == seen.len() {
-            return Err(ClientError::Preamble { got: shown(bytes) });
-        }
-        if count == before {
-            // A peek returns at once while bytes lie there: wait for more of them without spinning.
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-        before = count;
-    }
-}
-
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-}
-
-fn shown(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes.get(..64).unwrap_or(bytes)).into_owned()
-}
-
 /// Splits what the client calls itself into the account at the target and the node: `login+node`, or `login` alone
-/// where the preamble names the node. The last `+` counts, since an account's name may have one.
+/// where something else named the node. The last `+` counts, since an account's name may have one.
 #[must_use]
 pub fn login_and_node(user_name: &[u8], preamble: Option<&str>) -> Option<(String, String)> {
     let name = std::str::from_utf8(user_name).ok()?;
@@ -214,9 +177,9 @@ pub fn login_and_node(user_name: &[u8], preamble: Option<&str>) -> Option<(Strin
         Some(node) => (name, node),
         None => name.rsplit_once('+')?,
     };
-    let node = node.strip_suffix(".custody").unwrap_or(node);
+    let node = preamble::node(node)?;
     let plain = |text: &str| !text.is_empty() && text.len() <= 255 && !text.chars().any(char::is_control);
-    (plain(login) && is_name(node)).then(|| (login.to_owned(), node.to_owned()))
+    plain(login).then(|| (login.to_owned(), node.to_owned()))
 }
 
 /// The banner that shows a person one line before the connection goes on.

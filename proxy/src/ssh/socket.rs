@@ -1,5 +1,6 @@
-//! A leg on its TCP socket, before the relay begins: what is said goes out, what is heard comes in.
+//! A leg on its stream, before the relay begins: what is said goes out, what is heard comes in.
 
+use super::stream::Stream;
 use super::transport::error::Error as LegError;
 use super::transport::host_key::HostKeyOffered;
 use super::transport::leg::{Event, Incoming, Leg};
@@ -7,7 +8,7 @@ use custody_core::clock::Clock;
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
-use tokio::net::TcpStream;
+use std::time::Duration;
 
 /// One read: four packets of OpenSSH's size. The buffer belongs to the worker thread, so that an idle session
 /// holds none.
@@ -17,10 +18,10 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
-/// A leg and its socket.
+/// A leg and its stream.
 pub struct LegSocket {
-    /// The socket.
-    pub stream: TcpStream,
+    /// The stream.
+    pub stream: Stream,
     /// The leg.
     pub leg: Leg,
     clock: Arc<dyn Clock>,
@@ -51,17 +52,12 @@ pub enum SocketError {
 }
 
 impl LegSocket {
-    /// Takes a connected socket.
+    /// Takes a connected stream.
     ///
     /// # Errors
     /// When the socket's options can't be set: it is closed already.
-    pub fn new(stream: TcpStream, leg: Leg, clock: Arc<dyn Clock>) -> io::Result<Self> {
-        // A keystroke is a small packet that must not wait for others.
-        stream.set_nodelay(true)?;
-        // A peer that vanished without a word is noticed after some minutes.
-        rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
-        rustix::net::sockopt::set_tcp_keepidle(&stream, std::time::Duration::from_secs(60))?;
-        rustix::net::sockopt::set_tcp_keepintvl(&stream, std::time::Duration::from_secs(15))?;
+    pub fn new(stream: Stream, leg: Leg, clock: Arc<dyn Clock>) -> io::Result<Self> {
+        stream.prepare()?;
         Ok(Self { stream, leg, clock })
     }
 
@@ -113,6 +109,38 @@ impl LegSocket {
         })
     }
 
+    /// Now, as the leg's time goes.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    /// Reads once and gives each message to `each`, which adds the payloads of its answers.
+    ///
+    /// # Errors
+    /// Its own, and [`SocketError`].
+    pub fn hear<E: From<SocketError>>(
+        &mut self,
+        mut each: impl FnMut(&[u8], &mut Vec<Vec<u8>>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match self.read(|leg, mut incoming| messages(leg, &mut incoming, &mut each)) {
+            Ok(heard) => heard.unwrap_or(Ok(())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The same with what an earlier conversation left unread.
+    ///
+    /// # Errors
+    /// As [`LegSocket::hear`].
+    pub fn hear_kept<E: From<SocketError>>(
+        &mut self,
+        mut each: impl FnMut(&[u8], &mut Vec<Vec<u8>>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let now = self.now();
+        messages(&mut self.leg, &mut Incoming::new(&mut [], now), &mut each)
+    }
+
     /// Converses until `hear` has what it wants. What lies behind that in the stream is kept for later.
     ///
     /// # Errors
@@ -132,14 +160,30 @@ impl LegSocket {
             flushed.map_err(SocketError::from)?;
             self.stream.readable().await.map_err(SocketError::from)?;
             // During login small packets go back and forth; without this each waits for a delayed ACK of 40 ms.
-            // A socket that can't do it is slower, no more.
-            let _slower = rustix::net::sockopt::set_tcp_quickack(&self.stream, true);
+            self.stream.acknowledge_at_once();
             found = match self.read(|leg, mut incoming| listen(leg, &mut incoming, &mut hear)) {
                 Ok(found) => found.unwrap_or(Ok(None)),
                 Err(error) => Err(error.into()),
             };
         }
     }
+}
+
+fn messages<E: From<SocketError>>(
+    leg: &mut Leg,
+    incoming: &mut Incoming<'_>,
+    each: &mut impl FnMut(&[u8], &mut Vec<Vec<u8>>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut answers = Vec::new();
+    while let Some(event) = leg.next(incoming).map_err(SocketError::from)? {
+        if let Event::Message(payload) = event {
+            each(payload, &mut answers)?;
+        }
+        for answer in answers.drain(..) {
+            leg.send(&answer).map_err(SocketError::from)?;
+        }
+    }
+    Ok(())
 }
 
 fn listen<T, E: From<SocketError>>(

@@ -3,6 +3,7 @@
 use super::authenticate::client as login;
 use super::certificate::{TrustedAuthorities, check_host_certificate};
 use super::socket::{Heard, LegSocket, SocketError};
+use super::stream::Stream;
 use super::transport::host_key::{HostKeyAlgorithm, HostKeyOffered, PublicKeyOrCertificate};
 use super::transport::leg::{ClientConfig, Leg};
 use crate::ca::{CertifyError, SessionCertifier, ssh::Permission, ssh::SessionRequest};
@@ -158,7 +159,8 @@ async fn reach(
     };
     let broken = |cause: SocketError| TargetError::Broken { name: name.to_owned(), cause };
     let leg = Leg::client(ClientConfig::new(order)).map_err(SocketError::from).map_err(broken)?;
-    let mut socket = LegSocket::new(stream, leg, Arc::clone(&means.clock)).map_err(unreachable)?;
+    let mut socket =
+        LegSocket::new(Stream::Tcp(stream), leg, Arc::clone(&means.clock)).map_err(unreachable)?;
 
     let offered = socket
         .converse(|_, heard| -> Result<_, SocketError> {

@@ -140,7 +140,8 @@ impl World {
             readers: vec![Reader { name: "north".into(), token_sha256: Sha256::digest(READER_TOKEN).into() }],
         };
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(serve(listener, config, Some(log_http), context, async {
+        let secured = tls::Secured { tls: Some(config), ..tls::Secured::default() };
+        let served = tokio::spawn(serve(listener, secured, Some(log_http), context, async {
             // A sender that is gone says the same.
             let _said = stopped.await;
         }));

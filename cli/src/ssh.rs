@@ -1,0 +1,128 @@
+//! `custody ssh` and `custody scp`: the stock programs with the configuration of the last login, for those who don't
+//! want to touch their own.
+
+use crate::client::Client;
+use crate::profile::Home;
+use anyhow::{Context as _, bail};
+use clap::Args;
+use custody_core::clock::{Clock as _, SystemClock};
+use custody_core::event::Timestamp;
+use dialoguer::FuzzySelect;
+use serde_json::Value;
+use std::convert::Infallible;
+use std::io::IsTerminal as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+/// `custody ssh`
+#[derive(Args)]
+pub struct Ssh {
+    /// Where to, [LOGIN@]NODE; asked for if left out
+    #[arg(value_name = "[LOGIN@]NODE")]
+    to: Option<String>,
+    /// An option for ssh, as in -o -L=8080:localhost:80; repeat it for more
+    #[arg(short = 'o', long = "option", value_name = "OPTION", allow_hyphen_values = true)]
+    options: Vec<String>,
+    /// The command to run there, after --; a shell if left out
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// `custody scp`
+#[derive(Args)]
+pub struct Scp {
+    /// As for scp; a node is NODE.custody or NODE, as in web-1:/etc/hosts
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// Runs `custody ssh`: becomes ssh.
+pub async fn ssh(args: Ssh) -> anyhow::Result<Infallible> {
+    let home = logged_in()?;
+    let to = match args.to {
+        Some(to) => to,
+        None => pick(&home).await?,
+    };
+    let mut ssh = Command::new("ssh");
+    ssh.arg("-F").arg(home.path("ssh_config")).args(&args.options).arg("--").arg(destination(&to));
+    become_it(ssh.args(&args.command))
+}
+
+/// Runs `custody scp`: becomes scp.
+pub async fn scp(args: Scp) -> anyhow::Result<Infallible> {
+    let home = logged_in()?;
+    let mut scp = Command::new("scp");
+    scp.arg("-F").arg(home.path("ssh_config"));
+    become_it(scp.args(args.arguments.iter().map(|argument| place(argument))))
+}
+
+/// The folder of a login that still holds: ssh would only say that a certificate was refused.
+fn logged_in() -> anyhow::Result<Home> {
+    let home = Home::find()?;
+    let profile = home.profile()?;
+    let until: Timestamp = profile.valid_until.parse().map_err(anyhow::Error::msg)?;
+    if until <= Timestamp::from(SystemClock::new().wall()) {
+        bail!("your login ran out at {}: `custody login`", profile.valid_until);
+    }
+    Ok(home)
+}
+
+fn become_it(command: &mut Command) -> anyhow::Result<Infallible> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    Err(command.exec()).with_context(|| format!("{name} can't be run: is the OpenSSH client installed?"))
+}
+
+/// Asks which node.
+async fn pick(home: &Home) -> anyhow::Result<String> {
+    if !std::io::stdin().is_terminal() {
+        bail!("say which node: `custody ls` lists them");
+    }
+    let (client, _) = Client::logged_in(home)?;
+    let nodes: Vec<Value> = client.get_json("/v1/nodes", &[]).await?;
+    let names: Vec<&str> = nodes.iter().filter_map(|node| node["name"].as_str()).collect();
+    if names.is_empty() {
+        bail!("there are no nodes: an administrator makes one known with `custody node add NAME HOST:PORT`");
+    }
+    let picked = FuzzySelect::new().with_prompt("Node").items(&names).default(0).interact_opt();
+    match picked.context("no node was picked")?.and_then(|at| names.get(at)) {
+        Some(name) => Ok((*name).to_owned()),
+        None => bail!("no node was picked"),
+    }
+}
+
+/// `[LOGIN@]NODE` as ssh is to see it, so that the include is about it.
+fn destination(to: &str) -> String {
+    if to.ends_with(".custody") { to.to_owned() } else { format!("{to}.custody") }
+}
+
+/// An argument of scp: `[LOGIN@]NODE:PATH` gets the node's long name; anything else stays, files among it that have a
+/// colon behind a slash, as scp itself reads them.
+fn place(argument: &str) -> String {
+    match argument.split_once(':') {
+        Some((host, path)) if !host.is_empty() && !host.contains('/') && !host.starts_with('-') => {
+            format!("{}:{path}", destination(host))
+        }
+        _ => argument.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_get_their_long_names_and_nothing_else_changes() {
+        assert_eq!(destination("root@web-1"), "root@web-1.custody");
+        assert_eq!(destination("web-1.custody"), "web-1.custody");
+        for (argument, becomes) in [
+            ("web-1:/etc/hosts", "web-1.custody:/etc/hosts"),
+            ("root@web-1.custody:a:b", "root@web-1.custody:a:b"),
+            ("./a:b", "./a:b"),
+            ("-r", "-r"),
+            ("-oPort:3", "-oPort:3"),
+            ("plain", "plain"),
+        ] {
+            assert_eq!(place(argument), becomes);
+        }
+    }
+}
