@@ -40,6 +40,9 @@ mod ssh_russh;
 mod ssh_shell;
 #[path = "ssh_strangers.rs"]
 mod ssh_strangers;
+#[path = "ssh_watch.rs"]
+mod ssh_watch;
+#[path = "ssh_ways.rs"]
 mod ssh_ways;
 #[path = "subscribe.rs"]
 mod subscribe;

@@ -1,17 +1,18 @@
 //! `custody sessions`, `custody play`, and taking a recording out. Each look at a recording is an event.
 
+use crate::admin::command;
 use crate::at::At;
 use crate::client::Client;
 use crate::play::{self, PlayOptions};
 use crate::profile::Home;
 use crate::table::{self, field};
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use custody_core::recording::Reader;
 use custody_core::recording::asciicast;
 use futures_util::StreamExt as _;
-use serde_json::Value;
-use std::io::{Seek as _, Write as _};
+use serde_json::{Value, json};
+use std::io::{self, Seek as _, Write as _};
 use std::path::PathBuf;
 
 /// `custody sessions`
@@ -33,6 +34,22 @@ pub struct Sessions {
 /// `custody sessions …`
 #[derive(Subcommand)]
 enum SessionsCommand {
+    /// Show a live session as it happens
+    Watch {
+        /// The session
+        id: String,
+        /// Which of the session's channels; the first with output if left out
+        #[arg(long)]
+        channel: Option<u32>,
+    },
+    /// End a live session
+    End {
+        /// The session
+        id: String,
+        /// What the people concerned are told
+        #[arg(long)]
+        reason: String,
+    },
     /// Write a recording into a file
     Export {
         /// The session
@@ -69,8 +86,16 @@ pub struct Play {
 
 /// Runs `custody sessions …`.
 pub async fn sessions(args: Sessions) -> anyhow::Result<()> {
-    if let Some(SessionsCommand::Export { id, format, channel, output }) = args.command {
-        return export(&id, format, channel, output).await;
+    match args.command {
+        Some(SessionsCommand::Export { id, format, channel, output }) => {
+            return export(&id, format, channel, output).await;
+        }
+        Some(SessionsCommand::Watch { id, channel }) => return watch(&id, channel).await,
+        Some(SessionsCommand::End { id, reason }) => {
+            let body = json!({ "name": parse(&id)?, "reason": reason });
+            return command("end-session", body, "the session is told to end").await;
+        }
+        None => {}
     }
     let (client, _) = Client::logged_in(&Home::find()?)?;
     let mut query = args.at.query();
@@ -131,21 +156,68 @@ async fn export(
     Ok(())
 }
 
+/// Shows a live session until it ends.
+async fn watch(id: &str, channel: Option<u32>) -> anyhow::Result<()> {
+    let mut stream = open_recording(id, "watch").await?.bytes_stream();
+    let (pieces, come) = tokio::sync::mpsc::channel(16);
+    let showing = tokio::task::spawn_blocking(move || {
+        play::live::watch(Reader::new(Coming { come, piece: io::Cursor::default() })?, channel)
+    });
+    let coming = async {
+        while let Some(piece) = stream.next().await {
+            let broken_off = |_| io::Error::other("the API ended it: try again");
+            let piece = piece.map(|piece| piece.to_vec()).map_err(broken_off);
+            let broken = piece.is_err();
+            if pieces.send(piece).await.is_err() || broken {
+                break;
+            }
+        }
+        drop(pieces);
+    };
+    // Whoever has seen enough doesn't wait for more to come.
+    tokio::pin!(showing);
+    tokio::select! {
+        shown = &mut showing => shown?,
+        () = coming => showing.await?,
+    }
+}
+
+/// What comes over the network, for a reader in a thread of its own.
+struct Coming {
+    come: tokio::sync::mpsc::Receiver<io::Result<Vec<u8>>>,
+    piece: io::Cursor<Vec<u8>>,
+}
+
+impl io::Read for Coming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let count = self.piece.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            match self.come.blocking_recv() {
+                Some(piece) => self.piece = io::Cursor::new(piece?),
+                None => return Ok(0),
+            }
+        }
+    }
+}
+
+fn parse(id: &str) -> anyhow::Result<uuid::Uuid> {
+    id.parse().map_err(|_| anyhow::anyhow!("«{id}» is no session: `custody sessions` lists them"))
+}
+
+async fn open_recording(id: &str, purpose: &str) -> anyhow::Result<reqwest::Response> {
+    let id = parse(id)?;
+    let (client, _) = Client::logged_in(&Home::find()?)?;
+    let path = format!("/v1/sessions/{id}/recording");
+    client.get(&path, &[("purpose", purpose.to_owned())], "application/octet-stream").await
+}
+
 /// Fetches a recording into a file without a name, so that a long one doesn't fill the memory.
 pub async fn fetch_recording(id: &str, purpose: &str) -> anyhow::Result<std::io::BufReader<std::fs::File>> {
-    if id.parse::<uuid::Uuid>().is_err() {
-        bail!("«{id}» is no session: `custody sessions` lists them");
-    }
-    let (client, _) = Client::logged_in(&Home::find()?)?;
-    let response = client
-        .get(
-            &format!("/v1/sessions/{id}/recording"),
-            &[("purpose", purpose.to_owned())],
-            "application/octet-stream",
-        )
-        .await?;
     let mut file = unnamed_file()?;
-    let mut stream = response.bytes_stream();
+    let mut stream = open_recording(id, purpose).await?.bytes_stream();
     while let Some(chunk) = stream.next().await {
         file.write_all(&chunk.context("the recording broke off on its way: try again")?)?;
     }

@@ -6,6 +6,7 @@
 
 mod draw;
 mod feed;
+pub mod live;
 mod player;
 
 use std::fs::File;

@@ -40,8 +40,12 @@ fn example_event<D: EventData>() -> Result<Vec<u8>, canonical::CanonicalError> {
     });
     let mut draft = Draft::new(person, D::example());
     draft.id = fixed(2);
-    let producer =
-        ProducerRef { boot: fixed(1).0, id: "custody".to_owned(), kind: who::usual(D::FAMILY), seq: 41 };
+    let producer = ProducerRef {
+        boot: fixed(1).0,
+        id: "custody".to_owned(),
+        kind: who::usual(D::FAMILY, D::TYPE),
+        seq: 41,
+    };
     canonical::event_bytes(&draft.numbered(producer, Timestamp::from_nanos(1_764_028_800_123_456_789)))
 }
 
@@ -131,6 +135,7 @@ events! {
     Session = 3 {
         SessionRequested: session::Requested = "session.requested" v 1,
         SessionStarted: session::Started = "session.started" v 1,
+        SessionEndRequested: session::EndRequested = "session.end-requested" v 1,
         SessionEnded: session::Ended = "session.ended" v 1,
     }
     Command = 4 {

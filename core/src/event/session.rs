@@ -57,6 +57,8 @@ pub enum EndReason {
     HostKeyRefused,
     /// A lock or a change of policy; `cause` names the event.
     Locked,
+    /// Somebody who may had it ended; `cause` names the `session.end-requested`.
+    Terminated,
     /// One side broke the protocol.
     ProtocolError,
     /// The log couldn't take evidence for longer than the limit.
@@ -69,6 +71,21 @@ pub enum EndReason {
     ProxyCrashed,
     /// The certificate that opened the session has run out.
     Expired,
+}
+
+/// Somebody has a live session ended. It is durable before the session hears of it.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct EndRequested {
+    /// The session's id.
+    pub name: String,
+    /// What the people concerned are told.
+    pub reason: String,
+}
+
+impl EndRequested {
+    pub(super) fn example() -> Self {
+        Self { name: "01900000-0000-7000-8000-000000000005".into(), reason: "incident 4711".into() }
+    }
 }
 
 /// The one end of a session.

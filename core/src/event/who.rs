@@ -8,7 +8,7 @@ use super::{Family, ProducerKind};
 pub const fn may_say(kind: ProducerKind, family: Family) -> bool {
     use Family as F;
     match kind {
-        ProducerKind::Log => !matches!(family, F::Session | F::Command | F::Connection),
+        ProducerKind::Log => !matches!(family, F::Command | F::Connection),
         ProducerKind::Proxy => {
             matches!(
                 family,
@@ -27,16 +27,25 @@ pub const fn may_say(kind: ProducerKind, family: Family) -> bool {
     }
 }
 
-/// Types of an allowed family that a kind may not say all the same.
+/// The one type about sessions that is a command, and so the log role's to say.
+const END_REQUESTED: &str = "session.end-requested";
+
+/// Whether a kind may say an event of this type: some of an allowed family it may not say all the same.
 #[must_use]
 pub fn may_say_type(kind: ProducerKind, family: Family, name: &str) -> bool {
-    may_say(kind, family) && !(kind == ProducerKind::Proxy && matches!(name, "node.added" | "node.removed"))
+    may_say(kind, family)
+        && match kind {
+            ProducerKind::Log => family != Family::Session || name == END_REQUESTED,
+            ProducerKind::Proxy => !matches!(name, "node.added" | "node.removed" | END_REQUESTED),
+            ProducerKind::Node | ProducerKind::Witness => true,
+        }
 }
 
-/// The kind of producer that usually speaks of a family.
+/// The kind of producer that usually says an event of this type.
 #[must_use]
-pub const fn usual(family: Family) -> ProducerKind {
+pub fn usual(family: Family, name: &str) -> ProducerKind {
     match family {
+        Family::Session if name == END_REQUESTED => ProducerKind::Log,
         Family::Session | Family::Command | Family::Connection => ProducerKind::Proxy,
         _ => ProducerKind::Log,
     }
@@ -53,13 +62,16 @@ mod tests {
             let changes_state = ["user.", "role.", "policy.", "lock.", "certificate.", "service."]
                 .iter()
                 .any(|f| info.name.starts_with(f))
-                || matches!(info.name, "node.added" | "node.removed" | "log.created" | "log.sealed");
+                || matches!(
+                    info.name,
+                    "node.added" | "node.removed" | "log.created" | "log.sealed" | END_REQUESTED
+                );
             if changes_state {
                 for kind in [ProducerKind::Proxy, ProducerKind::Node, ProducerKind::Witness] {
                     assert!(!may_say_type(kind, info.family, info.name), "{kind:?} {}", info.name);
                 }
             }
-            assert!(may_say_type(usual(info.family), info.family, info.name), "{}", info.name);
+            assert!(may_say_type(usual(info.family, info.name), info.family, info.name), "{}", info.name);
         }
     }
 }

@@ -46,6 +46,14 @@ pub enum NoLongerAllowed {
     /// What opened it can't be decided again: fail closed.
     #[error("the circumstances under which the session was opened can't be read")]
     Unreadable,
+    /// Somebody had it ended.
+    #[error("{reason}")]
+    EndRequested {
+        /// What the people concerned are told.
+        reason: String,
+        /// The `session.end-requested`.
+        cause: EventId,
+    },
     /// Policy or a lock says no by now.
     #[error("{reason}")]
     Denied {
@@ -114,6 +122,9 @@ pub fn still_allowed(state: &State, session: SessionId, now: Timestamp) -> Resul
         .get(session)
         .filter(|session| session.is_live())
         .ok_or(NoLongerAllowed::NotLive(session))?;
+    if let Some(end) = &live.end_requested {
+        return Err(NoLongerAllowed::EndRequested { reason: end.reason.clone(), cause: end.event });
+    }
     let (Some(circumstances), Some(user)) = (live.opened.circumstances, live.user()) else {
         return Err(NoLongerAllowed::Unreadable);
     };

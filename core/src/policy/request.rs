@@ -54,6 +54,8 @@ actions! {
     SshX11 = "ssh:x11",
     /// To see a session's recording.
     SessionView = "session:view",
+    /// To end a session.
+    SessionEnd = "session:end",
     /// To read the log.
     LogRead = "log:read",
     /// For a service account: to read events, and nothing else.
@@ -324,7 +326,7 @@ pub(crate) const fn administered(action: Action) -> &'static str {
             "Service"
         }
         Action::OperateSink => "Sink",
-        Action::SessionView => "Session",
+        Action::SessionView | Action::SessionEnd => "Session",
         Action::AddNode
         | Action::RemoveNode
         | Action::EnrollNode

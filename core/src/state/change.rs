@@ -4,7 +4,7 @@
 use super::State;
 use super::locks::{Subject, fits};
 use crate::event::{Actor, Draft, EventData, EventId, Outcome, Target, Timestamp};
-use crate::event::{lock, node, policy, role, service, user};
+use crate::event::{lock, node, policy, role, service, session, user};
 use crate::policy::defaults::ADMIN;
 use crate::policy::request::{Action, What, administered};
 use crate::policy::validate::PolicyError;
@@ -114,6 +114,13 @@ pub enum Change {
         /// The lock's name.
         name: String,
     },
+    /// Ends a live session.
+    EndSession {
+        /// The session's id.
+        name: String,
+        /// What the people concerned are told.
+        reason: String,
+    },
     /// Makes a service account; the hash of its token lies in the secret store.
     CreateService {
         /// The name, for good.
@@ -157,7 +164,7 @@ fn fresh_lock_name() -> String {
 }
 
 /// Names of all commands, as in the API's paths.
-pub const COMMANDS: [&str; 16] = [
+pub const COMMANDS: [&str; 17] = [
     "create-user",
     "set-roles",
     "remove-user",
@@ -170,6 +177,7 @@ pub const COMMANDS: [&str; 16] = [
     "remove-node",
     "create-lock",
     "lift-lock",
+    "end-session",
     "create-service",
     "set-service-roles",
     "rotate-service",
@@ -215,6 +223,7 @@ pub enum ChangeDraft {
     NodeRemoved(Draft<node::Removed>),
     LockCreated(Draft<lock::Created>),
     LockLifted(Draft<lock::Lifted>),
+    SessionEndRequested(Draft<session::EndRequested>),
     ServiceCreated(Draft<service::Created>),
     ServiceChanged(Draft<service::Changed>),
     ServiceTokenSet(Draft<service::TokenSet>),
@@ -260,6 +269,7 @@ impl Change {
             | Self::RemoveNode { name }
             | Self::CreateLock { name, .. }
             | Self::LiftLock { name }
+            | Self::EndSession { name, .. }
             | Self::CreateService { name, .. }
             | Self::SetServiceRoles { name, .. }
             | Self::RotateService { name, .. }
@@ -283,6 +293,7 @@ impl Change {
             Self::RemoveNode { .. } => Action::RemoveNode,
             Self::CreateLock { .. } => Action::CreateLock,
             Self::LiftLock { .. } => Action::LiftLock,
+            Self::EndSession { .. } => Action::SessionEnd,
             Self::CreateService { .. } => Action::CreateService,
             Self::SetServiceRoles { .. } => Action::SetServiceRoles,
             Self::RotateService { .. } => Action::RotateService,
@@ -334,6 +345,12 @@ impl Change {
                 ChangeDraft::LockCreated(made.of(lock::Created { expires, matches, name, reason }))
             }
             Self::LiftLock { name } => ChangeDraft::LockLifted(made.of(lock::Lifted { name })),
+            Self::EndSession { name, reason } => {
+                let session = name.parse().ok();
+                let mut draft = made.of(session::EndRequested { name, reason });
+                draft.session = session;
+                ChangeDraft::SessionEndRequested(draft)
+            }
             Self::CreateService { name, roles, expires, secret_version } => {
                 let roles = roles.into_iter().collect();
                 ChangeDraft::ServiceCreated(made.of(service::Created {
@@ -436,6 +453,14 @@ pub fn check(state: &State, change: &Change, now: Timestamp) -> Result<(), Chang
             })
         }
         Change::LiftLock { name } => exists("lock", name, state.locks().get(name).is_some()),
+        Change::EndSession { name, reason } => {
+            let session = name.parse().ok().and_then(|id| state.sessions().get(id));
+            exists("session", name, session.is_some())?;
+            if session.is_some_and(|session| !session.is_live()) {
+                return conflict(format!("the session {name} has ended already"));
+            }
+            check_text("reason", reason)
+        }
         Change::CreateService { name, roles, expires, secret_version: _ } => {
             check_new_name(state, name)?;
             check_service_roles(state, roles)?;

@@ -42,7 +42,7 @@ use self::users::Users;
 use self::view::{DataView, EventView, Header};
 use crate::event::canonical::{self, CanonicalError, INTEGER_MAX, Json};
 use crate::event::who::may_say_type;
-use crate::event::{EventId, Family, Payload, ProducerKind, Timestamp, connection};
+use crate::event::{EventData as _, EventId, Family, Payload, ProducerKind, Timestamp, connection, session};
 use crate::policy::Circumstances;
 use crate::policy::request::{Action, administered, entity_text};
 use serde::Serialize;
@@ -243,7 +243,8 @@ impl State {
                 if let Some(session) = event.session {
                     self.sessions.evidence(index, session);
                 }
-                if CHANGE_RIGHTS.iter().any(|family| family.tag() == tag) {
+                let ends_a_session = event.kind == session::EndRequested::TYPE;
+                if ends_a_session || CHANGE_RIGHTS.iter().any(|family| family.tag() == tag) {
                     self.rights_changed = Some(event.id);
                 }
             }
@@ -406,6 +407,7 @@ impl State {
             | Payload::NodeRemoved(_)
             | Payload::LockCreated(_)
             | Payload::LockLifted(_)
+            | Payload::SessionEndRequested(_)
             | Payload::ServiceCreated(_)
             | Payload::ServiceChanged(_)
             | Payload::ServiceTokenSet(_)
@@ -478,6 +480,13 @@ impl State {
             Payload::LockLifted(data) => {
                 decided(Action::LiftLock, &data.name)?;
                 self.locks.lifted(&data)
+            }
+            Payload::SessionEndRequested(data) => {
+                decided(Action::SessionEnd, &data.name)?;
+                if event.session.is_none_or(|session| session.to_string() != data.name) {
+                    return Err("it speaks of another session");
+                }
+                self.sessions.end_requested(event.session, event.id, &data.reason)
             }
             Payload::ServiceCreated(data) => {
                 decided(Action::CreateService, &data.name)?;

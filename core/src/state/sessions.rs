@@ -95,6 +95,15 @@ pub struct OpenCommand {
     pub terminal: bool,
 }
 
+/// That somebody has a session ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EndRequest {
+    /// The `session.end-requested`.
+    pub event: EventId,
+    /// What the people concerned are told.
+    pub reason: String,
+}
+
 /// A session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Session {
@@ -104,6 +113,9 @@ pub struct Session {
     pub connections: u64,
     /// The index of its latest event.
     pub last_evidence: u64,
+    /// Who had it ended, and why, before its end is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_requested: Option<EndRequest>,
     /// What the client offered to the target: the events that said so.
     #[serde(skip)]
     offers: BTreeSet<EventId>,
@@ -210,6 +222,7 @@ impl Sessions {
         let session = Session {
             commands: 0,
             connections: 0,
+            end_requested: None,
             offers: BTreeSet::new(),
             last_evidence: index,
             open_commands: BTreeMap::new(),
@@ -258,6 +271,7 @@ impl Sessions {
         };
         session.open_commands.clear();
         session.offers.clear();
+        session.end_requested = None;
         session.opened.circumstances = None;
         id.map(|id| self.live.remove(&id));
         Ok(())
@@ -281,6 +295,18 @@ impl Sessions {
 
     pub(super) fn command_ended(&mut self, id: Option<SessionId>, channel: u32) -> Result<(), &'static str> {
         self.live_mut(id)?.open_commands.remove(&channel);
+        Ok(())
+    }
+
+    /// Somebody has it ended; the first who does counts.
+    pub(super) fn end_requested(
+        &mut self,
+        id: Option<SessionId>,
+        event: EventId,
+        reason: &str,
+    ) -> Result<(), &'static str> {
+        let session = self.live_mut(id)?;
+        session.end_requested.get_or_insert_with(|| EndRequest { event, reason: cut(reason) });
         Ok(())
     }
 

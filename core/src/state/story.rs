@@ -123,6 +123,7 @@ impl Story {
             ChangeDraft::NodeRemoved(draft) => self.tell(draft),
             ChangeDraft::LockCreated(draft) => self.tell(draft),
             ChangeDraft::LockLifted(draft) => self.tell(draft),
+            ChangeDraft::SessionEndRequested(draft) => self.tell(draft),
             ChangeDraft::ServiceCreated(draft) => self.tell(draft),
             ChangeDraft::ServiceChanged(draft) => self.tell(draft),
             ChangeDraft::ServiceTokenSet(draft) => self.tell(draft),

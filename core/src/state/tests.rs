@@ -225,6 +225,30 @@ fn a_connection_needs_a_decision_or_what_was_offered_by_one() {
 }
 
 #[test]
+fn somebody_who_may_has_a_session_ended() {
+    let mut story = Story::with_policy(REACH);
+    let id = story.open("alice", "web-1", "root");
+    let end = |reason: &str| Change::EndSession { name: id.to_string(), reason: reason.into() };
+    let unasked = session::EndRequested { name: id.to_string(), reason: "x".into() };
+    let unasked = story.caused(ProducerKind::Log, None, unasked);
+    assert!(story.reason(unasked).is_some(), "no decision allowed it");
+    assert!(story.change("alice", end("mine")).is_err(), "she may not");
+    assert_eq!(still_allowed(&story.state, id, now(0)), Ok(()));
+    let before = story.state.rights_changed();
+    story.change("root", end("incident 4711")).unwrap();
+    story.change("root", end("again")).unwrap();
+    assert_ne!(story.state.rights_changed(), before, "whoever holds it is to look");
+    assert!(matches!(
+        still_allowed(&story.state, id, now(0)),
+        Err(NoLongerAllowed::EndRequested { reason, .. }) if reason == "incident 4711"
+    ));
+    story.session(id, session::Ended::example());
+    assert!(story.change("root", end("late")).unwrap_err().contains("has ended already"));
+    let other = SessionId::new().to_string();
+    assert!(story.change("root", Change::EndSession { name: other, reason: "x".into() }).is_err());
+}
+
+#[test]
 fn a_session_ends_when_the_right_to_it_is_taken_away() {
     let taken: [(&str, serde_json::Value); 9] = [
         ("create-lock", json!({"matches": {"user": "alice"}, "reason": "incident"})),
@@ -400,7 +424,8 @@ fn commands_are_checked_on_the_state() {
         );
     }
     for command in COMMANDS {
-        let action = format!("admin:{command}");
+        let action =
+            if command == "end-session" { "session:end".to_owned() } else { format!("admin:{command}") };
         assert!(crate::policy::Action::named(&action).is_some(), "{action}");
     }
 }
@@ -500,6 +525,7 @@ fn any_step() -> impl Strategy<Value = Step> {
                     body["secret_version"] = json!(if command == "create-service" { 1 } else { 2 });
                 }
                 "set-password" => body["secret_version"] = json!(3),
+                "end-session" => body["reason"] = json!("enough"),
                 "upload-policy" => body["text"] = json!(REACH),
                 "add-node" => body["address"] = json!("192.0.2.10:22"),
                 "create-lock" => {

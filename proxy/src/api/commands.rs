@@ -263,5 +263,5 @@ async fn append(
 ) -> Result<(EventId, u64), ProducerError> {
     append_each!(api, caller, decision, change:
         UserCreated UserChanged UserRemoved UserPasswordSet RoleCreated RoleRemoved PolicyUploaded PolicyRemoved
-        NodeAdded NodeRemoved LockCreated LockLifted ServiceCreated ServiceChanged ServiceTokenSet ServiceRemoved)
+        NodeAdded NodeRemoved LockCreated LockLifted SessionEndRequested ServiceCreated ServiceChanged ServiceTokenSet ServiceRemoved)
 }

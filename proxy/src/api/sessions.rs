@@ -23,13 +23,21 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Read as _;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Sessions in one list, the newest ones.
 const LIST_MAX: usize = 1000;
 /// A recording leaves in pieces of so many bytes.
 const PIECE_BYTES: u64 = 256 * 1024;
 /// What a look may be for.
-const PURPOSES: [&str; 3] = ["play", "export", "verify"];
+const PURPOSES: [&str; 4] = ["play", "export", "verify", WATCH];
+/// The look at a session that is live, as it happens.
+const WATCH: &str = "watch";
+/// How often a live recording is looked at for more, and whether its viewer may still see it.
+const LOOK: Duration = Duration::from_millis(100);
+const MAY_LOOK: Duration = Duration::from_secs(1);
 
 /// Of `GET /v1/sessions`.
 #[derive(Deserialize)]
@@ -167,7 +175,8 @@ pub struct Viewing {
     purpose: String,
 }
 
-/// `GET /v1/sessions/{id}/recording?purpose=play|export|verify`
+/// `GET /v1/sessions/{id}/recording?purpose=play|export|verify|watch`. To watch is to get what a live session shows until
+/// it ends.
 pub async fn recording(
     Shared(api): Shared<Arc<Api>>,
     caller: Caller,
@@ -194,15 +203,23 @@ pub async fn recording(
     if !is_known {
         return Err(missing(id));
     }
+    if purpose == WATCH && !is_live(&api, id) {
+        return Err(ApiError::Conflict(format!("the session {id} is over: `custody play {id}`")));
+    }
     // There must be something to see before it is said that it was seen; opened now, so that it stays the same file.
     let (file, bytes) = open(&api, id).await?;
+    let watches = purpose == WATCH;
     let viewed = about(&caller, recording::Viewed { purpose, recording: id }, target).cause(decision.id);
     let durable = api.context.producer.append((decision, viewed)).await?;
     let permit = Permit::<View>::try_from(durable).map_err(|no| match no {
         NoPermit::Denied(reason) => ApiError::Denied(reason),
         unrelated @ NoPermit::Unrelated { .. } => ApiError::failed("handed out a recording", unrelated),
     })?;
-    Ok(hand_out(permit, file, bytes))
+    Ok(if watches { follow(permit, api, caller, id, file) } else { hand_out(permit, file, bytes) })
+}
+
+fn is_live(api: &Api, id: SessionId) -> bool {
+    api.context.replica.read(|state| state.sessions().get(id).is_some_and(Session::is_live))
 }
 
 /// The recording's file and its length at this moment: of a live session, what is there now.
@@ -266,4 +283,64 @@ fn hand_out(permit: Permit<View>, file: File, bytes: u64) -> Response {
         (CONTENT_LENGTH, HeaderValue::from(bytes)),
     ];
     (headers, Body::from_stream(pieces)).into_response()
+}
+
+/// Streams what a live session shows until it ends, its viewer may no longer see it, or we stop. The permit is used up
+/// by it.
+fn follow(permit: Permit<View>, api: Arc<Api>, caller: Caller, id: SessionId, file: File) -> Response {
+    drop(permit);
+    let looking = Looking { closing: api.closing.clone(), api, caller, id, file, decided: Instant::now() };
+    let pieces = stream::unfold(Some(looking), |looking| async move {
+        let mut looking = looking?;
+        match looking.next().await {
+            Ok(Some(piece)) => Some((Ok(piece), Some(looking))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (headers, Body::from_stream(pieces)).into_response()
+}
+
+/// Somebody looks at a live session.
+struct Looking {
+    api: Arc<Api>,
+    caller: Caller,
+    id: SessionId,
+    file: File,
+    /// When it was last decided that he may.
+    decided: Instant,
+    closing: watch::Receiver<bool>,
+}
+
+impl Looking {
+    /// What comes next; nothing once the session is over and all was shown.
+    async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
+        loop {
+            // In this order: what was written before the end is then read.
+            let is_live = is_live(&self.api, self.id);
+            let file = self.file.try_clone()?;
+            let read = blocking("read a live recording", move || {
+                let mut piece = Vec::new();
+                file.take(PIECE_BYTES).read_to_end(&mut piece).map(|_| piece)
+            });
+            let piece = read.await.map_err(|error| std::io::Error::other(error.to_string()))??;
+            if !piece.is_empty() {
+                return Ok(Some(Bytes::from(piece)));
+            }
+            if !is_live || *self.closing.borrow() {
+                return Ok(None);
+            }
+            if self.decided.elapsed() >= MAY_LOOK {
+                self.decided = Instant::now();
+                if self.api.may(&self.caller, What::View { session: self.id }).is_err() {
+                    return Err(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
 }

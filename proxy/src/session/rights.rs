@@ -23,6 +23,10 @@ fn judge(access: &Access, session: SessionId) -> Option<EndCause> {
     let cause = match &why {
         // Its request isn't applied yet, or its end is.
         NoLongerAllowed::NotLive(_) => return None,
+        NoLongerAllowed::EndRequested { reason, cause } => {
+            let detail = format!("the session was ended: {reason}");
+            return Some(EndCause { reason: EndReason::Terminated, detail, cause: Some(*cause) });
+        }
         NoLongerAllowed::Denied { cause, .. } => *cause,
         NoLongerAllowed::Unreadable => None,
     };

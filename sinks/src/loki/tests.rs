@@ -43,7 +43,8 @@ fn every_type_of_event_goes_into_one_of_few_streams() {
         assert_eq!(entry.timestamp.as_ref().unwrap().nanos as u64, 123_456_789 + index);
         labels.insert(encoded.labels);
     }
-    assert!(labels.len() <= 16, "{labels:?}");
+    // A stream or two for each family.
+    assert!(labels.len() <= 24, "{labels:?}");
     let stranger = br#"{"type":"galaxy.formed"}"#;
     assert!(loki.encode(&item(1, 99, stranger)).unwrap().labels.contains("family=\"other\""));
 }
