@@ -99,7 +99,7 @@ if [[ ${1:-} == --servers ]]; then
 elif [[ ${1:-} != --programs ]]; then
   command -v haproxy >/dev/null || missing+=(haproxy)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-  for program in mvn:maven kcat:kcat dockerd:docker.io debootstrap:debootstrap rsyslogd:rsyslog nginx:nginx-light; do
+  for program in mvn:maven kcat:kcat dockerd:docker.io debootstrap:debootstrap rsyslogd:rsyslog nginx:nginx-light git:git sshfs:sshfs; do
     command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
   done
   for module in lmnsd_gtls:gnutls lmnsd_ossl:openssl omelasticsearch:elasticsearch omkafka:kafka; do

@@ -30,6 +30,12 @@ mod recording;
 mod replay;
 #[path = "ssh_exec.rs"]
 mod ssh_exec;
+#[path = "ssh_files.rs"]
+mod ssh_files;
+#[path = "ssh_files_policy.rs"]
+mod ssh_files_policy;
+#[path = "ssh_files_strangers.rs"]
+mod ssh_files_strangers;
 #[path = "ssh_forward.rs"]
 mod ssh_forward;
 #[path = "ssh_refused.rs"]

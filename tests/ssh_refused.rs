@@ -156,24 +156,6 @@ fn the_session_s_certificate_is_short_and_bound_to_the_proxy() {
     assert!(log.contains(&format!("serial {serial}")), "sshd saw another certificate: {log}");
 }
 
-#[test]
-fn what_has_no_events_yet_is_refused_with_a_clear_line() {
-    let world = World::start();
-    let config = world.operator.dir.join("ssh_config");
-    let mut sftp = Command::new("sftp");
-    sftp.arg("-F")
-        .arg(&config)
-        .args(["-o", "BatchMode=yes", "-b", "-", "root@web-1.custody"])
-        .env_remove("SSH_AUTH_SOCK");
-    let said = run(&mut sftp, b"pwd\n", DEADLINE);
-    assert_ne!(said.code, 0);
-    assert!(said.err.contains("sftp"), "sftp isn't named: {}", said.err);
-
-    assert!(!world.web.log().contains("subsystem request"), "the target heard of it");
-    // What is allowed works on.
-    assert_eq!(world.ssh(&[], "echo beside", b"").ok().text(), "beside\n");
-}
-
 /// Policy: deny by default, and a denial is told in one line and stands in the log with what decided.
 #[test]
 fn policy_decides_before_the_target_hears_of_it() {

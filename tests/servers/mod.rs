@@ -2,6 +2,7 @@
 
 pub mod custodyd;
 pub mod docker;
+pub mod files;
 pub mod flaky;
 pub mod front;
 pub mod golang;

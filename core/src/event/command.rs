@@ -81,7 +81,11 @@ pub struct Completed {
     /// Its exit status (RFC 4254, 6.10).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exit_status: Option<u32>,
-    /// SHA-256 of its standard output, hex, where the recording doesn't hold it whole.
+    /// SHA-256 of what it was sent, hex; for a command without a terminal that was sent 1,024 bytes or more. Less may be
+    /// a password, and could be guessed from its hash.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub input_sha256: Option<String>,
+    /// SHA-256 of its standard output, hex, where it has no terminal and the recording isn't known to hold all of it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub output_sha256: Option<String>,
     /// The signal that ended it, without `SIG`.
@@ -97,6 +101,7 @@ impl Completed {
             bytes_out: 512,
             channel: 0,
             exit_status: Some(0),
+            input_sha256: None,
             output_sha256: None,
             signal: None,
         }

@@ -14,6 +14,7 @@ pub mod certificate;
 pub mod command;
 pub mod connection;
 pub mod decision;
+pub mod file;
 pub mod lock;
 pub mod log;
 pub mod login;

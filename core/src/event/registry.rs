@@ -220,6 +220,12 @@ events! {
         ConnectionListenOpened: connection::ListenOpened = "connection.listen-opened" v 1,
         ConnectionListenClosed: connection::ListenClosed = "connection.listen-closed" v 1,
     }
+    File = 16 {
+        FileRequested: file::Requested = "file.requested" v 1,
+        FileCompleted: file::Completed = "file.completed" v 1,
+        FileFailed: file::Failed = "file.failed" v 1,
+        FileUnparsed: file::Unparsed = "file.unparsed" v 1,
+    }
 }
 
 #[cfg(test)]

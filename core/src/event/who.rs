@@ -8,7 +8,7 @@ use super::{Family, ProducerKind};
 pub const fn may_say(kind: ProducerKind, family: Family) -> bool {
     use Family as F;
     match kind {
-        ProducerKind::Log => !matches!(family, F::Command | F::Connection),
+        ProducerKind::Log => !matches!(family, F::Command | F::Connection | F::File),
         ProducerKind::Proxy => {
             matches!(
                 family,
@@ -16,6 +16,7 @@ pub const fn may_say(kind: ProducerKind, family: Family) -> bool {
                     | F::Session
                     | F::Command
                     | F::Connection
+                    | F::File
                     | F::Decision
                     | F::Node
                     | F::Producer
@@ -46,7 +47,7 @@ pub fn may_say_type(kind: ProducerKind, family: Family, name: &str) -> bool {
 pub fn usual(family: Family, name: &str) -> ProducerKind {
     match family {
         Family::Session if name == END_REQUESTED => ProducerKind::Log,
-        Family::Session | Family::Command | Family::Connection => ProducerKind::Proxy,
+        Family::Session | Family::Command | Family::Connection | Family::File => ProducerKind::Proxy,
         _ => ProducerKind::Log,
     }
 }

@@ -1,7 +1,7 @@
 //! Leave to act: what a durable decision that allows is turned into, and the one effect uses up.
 
 use crate::event::{
-    EventData, EventId, SessionId, Target, command, connection, decision, recording, session,
+    EventData, EventId, SessionId, Target, command, connection, decision, file, recording, session,
 };
 use crate::log::Durable;
 use std::marker::PhantomData;
@@ -44,6 +44,22 @@ pub enum Listen {}
 impl Effect for Listen {
     type Announced = connection::ListenRequested;
     const ACTIONS: &'static [&'static str] = &["ssh:listen", "ssh:agent", "ssh:x11"];
+}
+
+/// To hand a request about a file to the target.
+#[derive(Debug)]
+pub enum Touch {}
+impl Effect for Touch {
+    type Announced = file::Requested;
+    const ACTIONS: &'static [&'static str] = &["ssh:sftp-read", "ssh:sftp-write"];
+}
+
+/// To let pass on a channel for files what isn't understood.
+#[derive(Debug)]
+pub enum PassUnparsed {}
+impl Effect for PassUnparsed {
+    type Announced = file::Unparsed;
+    const ACTIONS: &'static [&'static str] = &["ssh:sftp-write"];
 }
 
 /// To hand out a recording.

@@ -52,6 +52,10 @@ actions! {
     SshAgent = "ssh:agent",
     /// To let its programs show windows on the person's X server.
     SshX11 = "ssh:x11",
+    /// To read a file there, or to list a directory, by sftp.
+    SftpRead = "ssh:sftp-read",
+    /// To write a file there, or to change names and attributes, by sftp.
+    SftpWrite = "ssh:sftp-write",
     /// To see a session's recording.
     SessionView = "session:view",
     /// To end a session.
@@ -210,6 +214,21 @@ pub enum What {
         /// The account there.
         login: ByteString,
     },
+    /// Read or write a file by sftp.
+    Sftp {
+        /// The node's name.
+        node: String,
+        /// The account there.
+        login: ByteString,
+        /// [`Action::SftpRead`] or [`Action::SftpWrite`].
+        action: Action,
+        /// The path; empty for what isn't understood.
+        path: ByteString,
+        /// Whether `path` is known to be absolute.
+        absolute: bool,
+        /// Whether `path` is the beginning of a longer one.
+        cut: bool,
+    },
     /// See the recording of a session.
     View {
         /// Whose recording.
@@ -256,6 +275,7 @@ impl What {
             Self::Listen { .. } => Action::SshListen,
             Self::Agent { .. } => Action::SshAgent,
             Self::X11 { .. } => Action::SshX11,
+            Self::Sftp { action, .. } => *action,
             Self::View { .. } => Action::SessionView,
             Self::ReadLog => Action::LogRead,
             Self::ReadEvents => Action::EventsRead,
@@ -284,7 +304,8 @@ impl What {
             | Self::Forward { node, login, .. }
             | Self::Listen { node, login, .. }
             | Self::Agent { node, login }
-            | Self::X11 { node, login } => Some((node, login)),
+            | Self::X11 { node, login }
+            | Self::Sftp { node, login, .. } => Some((node, login)),
             Self::View { .. }
             | Self::ReadLog
             | Self::ReadEvents
@@ -304,7 +325,8 @@ impl What {
             | Self::Forward { node, .. }
             | Self::Listen { node, .. }
             | Self::Agent { node, .. }
-            | Self::X11 { node, .. } => ("Node", node.clone()),
+            | Self::X11 { node, .. }
+            | Self::Sftp { node, .. } => ("Node", node.clone()),
             Self::View { session } => ("Session", session.to_string()),
             Self::ReadLog | Self::ReadEvents => ("Log", LOG.to_owned()),
             Self::ReadState => ("State", "state".to_owned()),
@@ -337,7 +359,9 @@ pub(crate) const fn administered(action: Action) -> &'static str {
         | Action::SshForward
         | Action::SshListen
         | Action::SshAgent
-        | Action::SshX11 => "Node",
+        | Action::SshX11
+        | Action::SftpRead
+        | Action::SftpWrite => "Node",
     }
 }
 
@@ -385,6 +409,11 @@ impl Request {
             }
             What::Subsystem { subsystem, .. } => put("subsystem", subsystem.to_text().into()),
             What::Forward { place, .. } | What::Listen { place, .. } => put_place(place, &mut put),
+            What::Sftp { path, absolute, cut, .. } => {
+                put("absolute", (*absolute).into());
+                put("path", path.to_text().into());
+                put("path_cut", (*cut).into());
+            }
             What::Connect { .. }
             | What::Agent { .. }
             | What::X11 { .. }

@@ -81,6 +81,8 @@ pub struct ChannelRecording {
 struct Passed {
     bytes: u64,
     kept: u64,
+    /// How many bytes `sha256` has seen, from the first.
+    hashed: u64,
     sha256: Sha256,
 }
 
@@ -131,10 +133,17 @@ impl ChannelRecording {
         // later is hashed from its first byte.
         if !whole {
             passed.sha256.update(bytes);
+            passed.hashed = passed.hashed.saturating_add(length);
         }
         passed.bytes = passed.bytes.saturating_add(length);
         passed.kept = passed.kept.saturating_add(kept);
         kept as usize
+    }
+
+    /// SHA-256 of all output so far, where it was reckoned: not of a terminal, nor where everything is kept.
+    pub fn output_sha256(&self) -> Option<[u8; 32]> {
+        let Passed { bytes, hashed, sha256, .. } = &self.output;
+        (*bytes > 0 && hashed == bytes).then(|| sha256.clone().finalize().into())
     }
 
     /// At the channel's end: the directions of which not everything was kept.

@@ -239,13 +239,18 @@ impl Recorder {
         self.put(now_ns, channel, direction, kind)
     }
 
-    /// The channel is a tunnel: nobody reads what passes, so of it nothing but length and SHA-256 is kept, except at
-    /// [`Level::Full`]. To be called before anything passes.
-    pub fn tunnel_started(&mut self, channel: u32) -> Result<(), RecorderError> {
+    /// What passes on the channel is told by events with its length and SHA-256 (a tunnel, files): of its bytes nothing is
+    /// kept here, except at [`Level::Full`]. To be called before anything passes.
+    pub fn told_elsewhere(&mut self, channel: u32) -> Result<(), RecorderError> {
         self.usable()?;
-        self.channel(channel)?;
-        self.channels.insert(channel, ChannelRecording::new(self.level, 0));
+        let level = self.level;
+        *self.channel(channel)? = ChannelRecording::new(level, 0);
         Ok(())
+    }
+
+    /// SHA-256 of all that a channel has said, where it was reckoned.
+    pub fn output_sha256(&self, channel: u32) -> Option<[u8; 32]> {
+        self.channels.get(&channel).and_then(ChannelRecording::output_sha256)
     }
 
     /// A channel is gone: records what was not kept of it, says what that is, and forgets it. Numbers must not be

@@ -305,6 +305,9 @@ impl State {
             | Payload::ConnectionFailed(_)
             | Payload::ConnectionRefused(_)
             | Payload::ConnectionListenOpened(_)
+            | Payload::FileCompleted(_)
+            | Payload::FileFailed(_)
+            | Payload::FileUnparsed(_)
             | Payload::ProducerRefused(_)
             | Payload::SinkRejected(_)
             | Payload::SinkStalled(_)
@@ -377,6 +380,9 @@ impl State {
                 };
                 self.session_decision(event, &[action])?;
                 self.sessions.offered(event.session, event.id)
+            }
+            Payload::FileRequested(_) => {
+                self.session_decision(event, &[Action::SftpRead, Action::SftpWrite]).map(drop)
             }
             Payload::RecordingAnchored(data) => {
                 self.sessions.recording_mut(event.session)?.anchored(index, &data)

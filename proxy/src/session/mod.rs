@@ -1,8 +1,10 @@
 //! A session from the decision to its one end: [`open`] decides and announces, [`run`] does the same for each
-//! program and [`forward`] for each connection, [`passage`] sees every message, [`live`] ends what is no longer allowed, [`close`] says the end.
+//! program and [`forward`] for each connection, [`passage`] sees every message, [`files`] what is done to files, [`live`]
+//! ends what is no longer allowed, [`close`] says the end.
 
 pub mod close;
 pub mod decide;
+pub mod files;
 pub mod forward;
 pub mod listen;
 pub mod live;

@@ -3,6 +3,8 @@
 //! What the recorder hands back as [`Released`] is the one thing that lets a message pass ([`deliver`]); a program
 //! that is asked for waits until a [`Permit`] for it is there.
 
+use super::files::run::{self as file_run, Leave as FileLeave};
+use super::files::{Decided, Denied, Files, Seen as FileSeen};
 use super::forward::{self, After, Forwards, Leave, Seen};
 use super::run::{Ask, End, REFUSED_STATUS};
 use crate::ssh::certificate::Extensions;
@@ -14,15 +16,19 @@ use custody_core::event::connection::Offer;
 use custody_core::event::hex::to_hex;
 use custody_core::event::{ByteString, EventId};
 use custody_core::policy::permit::{Permit, Run};
-use custody_core::recording::{self, Direction, Recorder, RecorderError, Released, TerminalSize};
+use custody_core::recording::{self, Direction, Level, Recorder, RecorderError, Released, TerminalSize};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Variables of a client that are kept for the event; more are counted as an attack on memory and refused.
 const VARIABLES_MAX: usize = 64;
 /// Longest name or value of a variable that is kept, in bytes.
 const VARIABLE_BYTES_MAX: usize = 512;
+/// Input and output of fewer bytes may be a password, which could be guessed from its hash: none is told.
+const HASHED_BYTES_MIN: u64 = 1024;
+/// Lines on a channel's standard error about files that were denied; more would fill a window that nobody empties.
+const DENIED_LINES_MAX: usize = 8;
 
 /// What passes, and what is known of it.
 pub struct Passage {
@@ -34,6 +40,9 @@ pub struct Passage {
     asks: Vec<Ask>,
     ends: Vec<End>,
     notices: Vec<(ChannelId, String)>,
+    file_asks: Vec<file_run::Ask>,
+    /// Channels on which the proxy has answers of its own to give.
+    answering: BTreeSet<ChannelId>,
     failure: Option<RecorderError>,
 }
 
@@ -49,11 +58,20 @@ struct Program {
     bytes_in: u64,
     bytes_out: u64,
     bytes_err: u64,
+    /// What a command without a terminal was sent.
+    input: Option<Sha256>,
+    files: Option<Files>,
+    denied_lines: usize,
 }
 
 /// The only way for a message to pass at once: with what the recorder gave back for it.
 fn deliver<B>(_: Released<B>) -> Gating {
     Gating::PASS
+}
+
+/// The same for data of which others pass in their place.
+fn deliver_instead(released: Released<Vec<u8>>, given_back: u32, added: u32) -> Verdict {
+    Verdict::Replace { data: released.into_inner(), given_back, added }
 }
 
 fn refuse(line: &str) -> Gating {
@@ -72,6 +90,8 @@ impl Passage {
             asks: Vec::new(),
             ends: Vec::new(),
             notices: Vec::new(),
+            file_asks: Vec::new(),
+            answering: BTreeSet::new(),
             failure: None,
         }
     }
@@ -103,6 +123,29 @@ impl Passage {
         }
     }
 
+    /// What is wanted of files since the last call.
+    pub fn take_file_asks(&mut self) -> Vec<file_run::Ask> {
+        std::mem::take(&mut self.file_asks)
+    }
+
+    /// Channels on which answers of the proxy's wait to go to the client.
+    pub fn answering(&self) -> Vec<ChannelId> {
+        self.answering.iter().copied().collect()
+    }
+
+    /// Answers that may go now on a channel, if its target isn't in the middle of one.
+    pub fn answers(&self, channel: ChannelId) -> Option<&[u8]> {
+        self.channels.get(&channel)?.files.as_ref()?.answers()
+    }
+
+    /// They went.
+    pub fn answered(&mut self, channel: ChannelId) {
+        self.answering.remove(&channel);
+        if let Some(files) = self.channels.get_mut(&channel).and_then(|program| program.files.as_mut()) {
+            files.answered();
+        }
+    }
+
     /// Why nothing can pass any more.
     pub fn failure(&self) -> Option<&RecorderError> {
         self.failure.as_ref()
@@ -127,7 +170,7 @@ impl Passage {
     pub fn connect(&mut self, ask: &forward::Ask, leave: Leave) -> Option<Verdict> {
         let number = ask.channel.map_or(recording::CHANNEL_SESSION, number);
         if ask.is_connection()
-            && let Err(error) = self.recorder.tunnel_started(number)
+            && let Err(error) = self.recorder.told_elsewhere(number)
         {
             self.failure.get_or_insert(error);
             return None;
@@ -177,12 +220,128 @@ impl Passage {
         let released =
             self.recorder.release_control(self.now(), number(ask.channel), Direction::Input, kind, ());
         let released = self.kept(released)?;
+        let files = Files::of_program(number(ask.channel), ask.requested.kind, whole);
+        if files.as_ref().is_some_and(Files::is_sftp)
+            && let Err(error) = self.recorder.told_elsewhere(number(ask.channel))
+        {
+            self.failure.get_or_insert(error);
+            return None;
+        }
+        let hashed = ask.requested.kind == Kind::Exec && self.recorder.level() != Level::None;
         if let Some(program) = self.channels.get_mut(&ask.channel) {
             program.running = Some(requested);
+            if !program.terminal {
+                program.files = files;
+                program.input = hashed.then(Sha256::new);
+            }
         }
         match deliver(released) {
             Gating::Decided(verdict) => Some(verdict),
             Gating::Hold => None,
+        }
+    }
+
+    /// What was decided about files: with the leaves that the log's evidence gave, what may pass. `None`: as in
+    /// [`Passage::run`].
+    pub fn files_decided(
+        &mut self,
+        ask: &file_run::Ask,
+        verdicts: Vec<Result<FileLeave, Denied>>,
+    ) -> Option<Verdict> {
+        let channel = ask.channel;
+        let program = self.channels.get_mut(&channel);
+        let Some((lines_told, files)) = program.and_then(|program| {
+            let Program { files, denied_lines, .. } = program;
+            Some((denied_lines, files.as_mut()?))
+        }) else {
+            // The channel is gone, and with it what waited.
+            for (wanted, verdict) in ask.wanted.iter().zip(&verdicts) {
+                let told = verdict.as_ref().ok();
+                if let Some(told) = told.and_then(|leave| file_run::never_passed(wanted, leave.announced())) {
+                    self.ends.push(End::File { program: ask.program, told });
+                }
+            }
+            return Some(Verdict::Refuse(Refusal::prohibited("the channel is gone")));
+        };
+        let verdicts = verdicts.into_iter().map(|verdict| verdict.map(|leave| leave.announced())).collect();
+        let decided = files.decided(verdicts);
+        let answers = files.has_answers();
+        let (data, given_back, lines) = match decided {
+            Decided::Pass { data, given_back, lines } => (data, given_back, lines),
+            Decided::End(line) => {
+                let line = format!("\r\ncustody: {line}\r\n");
+                return Some(Verdict::End { line, exit: Exit::Status(REFUSED_STATUS) });
+            }
+        };
+        for line in lines {
+            if *lines_told < DENIED_LINES_MAX {
+                *lines_told += 1;
+                self.notices.push((channel, format!("custody: {line}\r\n")));
+            }
+        }
+        if answers {
+            self.answering.insert(channel);
+        }
+        self.take_told(channel);
+        let released = self.recorder.release(self.now(), number(channel), Direction::Input, data);
+        Some(deliver_instead(self.kept(released)?, given_back, 0))
+    }
+
+    /// Data of a channel that may carry files.
+    fn see_data(&mut self, place: Place, channel: ChannelId, direction: Direction, data: &[u8]) -> Gating {
+        let program = self.channels.entry(channel).or_default();
+        let (Some(files), Some(running)) = (program.files.as_mut(), program.running) else {
+            return self.pass_data(channel, direction, data);
+        };
+        let gating = match place.from {
+            Side::Client => match files.client(data) {
+                FileSeen::Passes => self.pass_data(channel, direction, data),
+                FileSeen::Instead(instead) => self.pass_instead(channel, direction, data, instead, 0),
+                FileSeen::Wants(wanted) => {
+                    program.bytes_in += data.len() as u64;
+                    self.file_asks.push(file_run::Ask {
+                        ticket: place.ticket,
+                        channel,
+                        program: running,
+                        wanted,
+                    });
+                    Gating::Hold
+                }
+            },
+            Side::Target => match files.target(data) {
+                None => self.pass_data(channel, direction, data),
+                Some((instead, added)) => {
+                    self.answering.remove(&channel);
+                    self.pass_instead(channel, direction, data, instead, added)
+                }
+            },
+        };
+        self.take_told(channel);
+        gating
+    }
+
+    /// `data` came, and `instead` passes.
+    fn pass_instead(
+        &mut self,
+        channel: ChannelId,
+        direction: Direction,
+        data: &[u8],
+        instead: Vec<u8>,
+        added: u32,
+    ) -> Gating {
+        self.count(channel, direction, data);
+        let released = self.recorder.release(self.now(), number(channel), direction, instead);
+        match self.kept(released) {
+            Some(released) => Gating::Decided(deliver_instead(released, 0, added)),
+            None => Gating::Hold,
+        }
+    }
+
+    fn take_told(&mut self, channel: ChannelId) {
+        let Some(program) = self.channels.get_mut(&channel) else { return };
+        if let (Some(files), Some(program)) = (program.files.as_mut(), program.running) {
+            let ends = files.take_told().into_iter().map(|told| End::File { program, told });
+            self.ends.extend(ends);
         }
     }
 
@@ -206,7 +365,7 @@ impl Passage {
         self.kept(released).map_or(Gating::Hold, deliver)
     }
 
-    fn pass_data(&mut self, channel: ChannelId, direction: Direction, data: &[u8]) -> Gating {
+    fn count(&mut self, channel: ChannelId, direction: Direction, data: &[u8]) {
         let program = self.channels.entry(channel).or_default();
         let count = match direction {
             Direction::Input => &mut program.bytes_in,
@@ -214,6 +373,13 @@ impl Passage {
             Direction::Output | Direction::Control => &mut program.bytes_out,
         };
         *count += data.len() as u64;
+        if let (Direction::Input, Some(input)) = (direction, &mut program.input) {
+            input.update(data);
+        }
+    }
+
+    fn pass_data(&mut self, channel: ChannelId, direction: Direction, data: &[u8]) -> Gating {
+        self.count(channel, direction, data);
         let released = self.recorder.release(self.now(), number(channel), direction, data);
         self.kept(released).map_or(Gating::Hold, deliver)
     }
@@ -270,8 +436,11 @@ impl Passage {
             }
             (Side::Client, Request::Shell) => self.ask(place, channel, Kind::Shell, None),
             (Side::Client, Request::Exec { command }) => self.ask(place, channel, Kind::Exec, Some(command)),
-            (Side::Client, Request::Subsystem { name: b"sftp" }) => {
-                Self::end_with("sftp, and scp that uses it, can't be recorded yet and is refused")
+            // A terminal would change the bytes between what is judged here and what the server reads.
+            (Side::Client, Request::Subsystem { name: b"sftp" })
+                if self.channels.get(&channel).is_some_and(|program| program.terminal) =>
+            {
+                Self::end_with("sftp takes no terminal")
             }
             (Side::Client, Request::Subsystem { name }) => {
                 self.ask(place, channel, Kind::Subsystem, Some(name))
@@ -376,7 +545,7 @@ impl Gate for Passage {
                 let released = self.recorder.release(self.now(), number(channel), direction, data);
                 self.kept(released).map_or(Gating::Hold, deliver)
             }
-            Message::Data { data, .. } => self.pass_data(channel, direction, data),
+            Message::Data { data, .. } => self.see_data(place, channel, direction, data),
             Message::ExtendedData { stream, data, .. } => {
                 let stderr = *stream == STDERR && place.from == Side::Target;
                 self.pass_data(channel, if stderr { Direction::ErrorOutput } else { direction }, data)
@@ -387,17 +556,26 @@ impl Gate for Passage {
     }
 
     fn closed(&mut self, channel: ChannelId) {
-        let program = self.channels.remove(&channel);
+        let mut program = self.channels.remove(&channel);
         if program.is_none() && !self.forwards.has(channel) {
             return;
         }
         self.forwards.closed(channel, number(channel), self.clock.monotonic());
+        self.answering.remove(&channel);
+        if let Some(Program { files, running: Some(program), .. }) = &mut program
+            && let Some(files) = files.take()
+        {
+            let program = *program;
+            self.ends.extend(files.end().into_iter().map(|told| End::File { program, told }));
+        }
         let now = self.now();
+        let output = self.recorder.output_sha256(number(channel));
         let cuts = self.recorder.close_channel(now, number(channel)).unwrap_or_else(|error| {
             self.failure.get_or_insert(error);
             Vec::new()
         });
         let Some((program, requested)) = program.and_then(|p| p.running.map(|r| (p, r))) else { return };
+        let output = output.filter(|_| !program.terminal && program.bytes_out >= HASHED_BYTES_MIN);
         let channel = number(channel);
         let outcome = if program.exit_status.is_some() || program.signal.is_some() {
             Ok(command::Completed {
@@ -406,10 +584,16 @@ impl Gate for Passage {
                 bytes_out: program.bytes_out,
                 channel,
                 exit_status: program.exit_status,
+                input_sha256: program
+                    .input
+                    .filter(|_| program.bytes_in >= HASHED_BYTES_MIN)
+                    .map(|input| to_hex(&input.finalize())),
                 output_sha256: cuts
                     .iter()
                     .find(|cut| cut.direction == Direction::Output)
-                    .map(|cut| to_hex(&cut.sha256)),
+                    .map(|cut| cut.sha256)
+                    .or(output)
+                    .map(|sha256| to_hex(&sha256)),
                 signal: program.signal,
             })
         } else {
@@ -418,7 +602,7 @@ impl Gate for Passage {
                 reason: "the channel was closed and the target told no exit status".into(),
             })
         };
-        self.ends.push(End { requested, outcome });
+        self.ends.push(End::Program { requested, outcome });
     }
 }
 

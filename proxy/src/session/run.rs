@@ -1,6 +1,7 @@
 //! A program within a session: decided and durable before the target hears of it, and its end afterwards.
 
 use super::decide::{Refused, permit};
+use super::files::{self, Told};
 use super::{Access, Session};
 use crate::ssh::relay::{ChannelId, Ticket};
 use custody_core::event::command::{self, Kind};
@@ -24,12 +25,22 @@ pub struct Ask {
     pub whole: Option<Vec<u8>>,
 }
 
-/// A program's end, for its event.
-pub struct End {
-    /// The `command.requested` that it belongs to.
-    pub requested: EventId,
-    /// What became of it.
-    pub outcome: Result<command::Completed, command::Failed>,
+/// What is over, for its event.
+pub enum End {
+    /// A program.
+    Program {
+        /// The `command.requested` that it belongs to.
+        requested: EventId,
+        /// What became of it.
+        outcome: Result<command::Completed, command::Failed>,
+    },
+    /// Something that was done to a file.
+    File {
+        /// The `command.requested` of its program.
+        program: EventId,
+        /// What became of it.
+        told: Told,
+    },
 }
 
 /// Decides on a program, and makes the decision and the request durable in one sync.
@@ -49,12 +60,15 @@ pub async fn decide_run(access: &Access, session: &Session, ask: &Ask) -> Result
     permit(access, session, what, asked.clone()).await
 }
 
-/// Says how a program ended. Nothing waits for it to be durable.
+/// Says how something ended. Nothing waits for it to be durable.
 ///
 /// # Errors
 /// When the log doesn't take it.
 pub fn ended(access: &Access, session: &Session, end: End) -> Result<(), ProducerError> {
-    let End { requested, outcome } = end;
+    let (requested, outcome) = match end {
+        End::Program { requested, outcome } => (requested, outcome),
+        End::File { program, told } => return files::run::told(access, session, program, told),
+    };
     match outcome {
         Ok(completed) => {
             let success = completed.exit_status == Some(0);

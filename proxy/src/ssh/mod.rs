@@ -8,7 +8,7 @@ pub mod accept;
 pub mod authenticate;
 pub mod certificate;
 pub mod client;
-mod field;
+pub(crate) mod field;
 pub mod jump;
 pub mod message;
 pub mod preamble;

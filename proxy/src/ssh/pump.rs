@@ -6,6 +6,7 @@ use super::transport::error::Error as LegError;
 use super::transport::leg::{Event, Incoming, Leg};
 use super::transport::reason;
 use crate::session::decide::Refused;
+use crate::session::files;
 use crate::session::forward::{self, Leave};
 use crate::session::live::EndCause;
 use crate::session::passage::Passage;
@@ -47,6 +48,7 @@ pub struct Course {
 enum Known {
     Run(Box<Ask>, Result<Permit<Run>, Refused>),
     Forward(Box<forward::Ask>, Result<Leave, Refused>),
+    Files(Box<files::run::Ask>, Vec<Result<files::run::Leave, files::Denied>>),
     Anchored(Result<(), AnchorError>),
 }
 
@@ -212,6 +214,24 @@ impl Pump<'_> {
                 Known::Forward(Box::new(ask), decided)
             }));
         }
+        for ask in self.passage.take_file_asks() {
+            let (access, session) = (Arc::clone(self.access), Arc::clone(self.session));
+            self.tasks.push(Box::pin(async move {
+                let decided = files::run::decide_files(&access, &session, &ask).await;
+                Known::Files(Box::new(ask), decided)
+            }));
+        }
+        for channel in self.passage.answering() {
+            let mut out = Both::new(&mut self.legs);
+            let went = self
+                .passage
+                .answers(channel)
+                .is_some_and(|answers| self.relay.insert(channel, answers, &mut out));
+            out.end()?;
+            if went {
+                self.passage.answered(channel);
+            }
+        }
         for (channel, line) in self.passage.take_notices() {
             let mut out = Both::new(&mut self.legs);
             self.relay.notice(channel, &line, &mut out);
@@ -254,6 +274,10 @@ impl Pump<'_> {
                     None => Ok(()),
                 }
             }
+            Known::Files(ask, verdicts) => match self.passage.files_decided(&ask, verdicts) {
+                Some(verdict) => self.release(ask.ticket, verdict),
+                None => Ok(()),
+            },
             Known::Run(ask, Err(refused)) => {
                 // A client that is told failure quits without showing what stands on standard error: so the program
                 // "runs", says why not, and ends.

@@ -80,12 +80,14 @@ pub(super) struct Channel {
 }
 
 /// What became of a message whose turn it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     /// It was delivered, answered, or dropped.
     Done,
     /// It must wait, and everything behind it.
     Wait(Wait),
+    /// This payload has taken its place and must wait, and everything behind it.
+    WaitAs(Vec<u8>, Wait),
 }
 
 /// What moving a message needs from outside.
@@ -250,6 +252,9 @@ impl Channel {
                 self.stop(from, &message, Local::Success, ports.out)?;
                 return Ok(Step::Done);
             }
+            Verdict::Replace { data, given_back, added } => {
+                return self.replace(from, &message, &data, given_back, added, ports.out);
+            }
             Verdict::End { line, exit } => {
                 if let Message::ChannelRequest { .. } = message {
                     self.stop(from, &message, Local::Success, ports.out)?;
@@ -340,29 +345,79 @@ impl Channel {
             self.ends.at_mut(to).room = room.saturating_sub(left as u32);
             return Ok(Step::Done);
         }
+        self.flow_pieces(from, payload, bytes, sent, out)
+    }
+
+    /// Delivers what there is room for, in messages as long as the receiver takes.
+    fn flow_pieces(
+        &mut self,
+        from: Side,
+        payload: &[u8],
+        bytes: usize,
+        sent: usize,
+        out: &mut dyn Outbox,
+    ) -> Result<Step, RelayError> {
+        let to = from.other();
+        let left = bytes.saturating_sub(sent);
         let end = self.ends.at_mut(to);
+        let room = end.room;
         if end.close_in {
             // It will never make room again, and has said that it listens no more.
             return Ok(Step::Done);
         }
         let message = Message::parse(payload).map_err(|why| RelayError::malformed(from, why))?;
         let part = left.min(room as usize);
-        if part > 0 {
-            let recipient = end.number.unwrap_or_default();
-            let range = sent..sent + part;
+        let recipient = end.number.unwrap_or_default();
+        let (Message::Data { data, .. } | Message::ExtendedData { data, .. }) = message else {
+            return Err(RelayError::ApiMisuse { expect: "only data flowing", got: message.name() });
+        };
+        let data = data.get(sent..sent + part).unwrap_or_default();
+        // A peer that takes no data at all in one message gets none.
+        for data in data.chunks(end.max_packet.max(1) as usize).filter(|_| end.max_packet > 0) {
             let piece = match message {
-                Message::ExtendedData { stream, data, .. } => {
-                    Message::ExtendedData { recipient, stream, data: data.get(range).unwrap_or_default() }
-                }
-                Message::Data { data, .. } => {
-                    Message::Data { recipient, data: data.get(range).unwrap_or_default() }
-                }
-                other => other,
+                Message::ExtendedData { stream, .. } => Message::ExtendedData { recipient, stream, data },
+                _ => Message::Data { recipient, data },
             };
             out.put(to, &piece.to_payload());
-            end.room = end.room.saturating_sub(part as u32);
         }
+        end.room = end.room.saturating_sub(part as u32);
         if part == left { Ok(Step::Done) } else { Ok(Step::Wait(Wait::Room { sent: sent + part })) }
+    }
+
+    /// Delivers other data in the place of a message's; see [`Verdict::Replace`].
+    fn replace(
+        &mut self,
+        from: Side,
+        message: &Message<'_>,
+        data: &[u8],
+        given_back: u32,
+        added: u32,
+        out: &mut dyn Outbox,
+    ) -> Result<Step, RelayError> {
+        let Message::Data { .. } = message else {
+            return Err(RelayError::ApiMisuse { expect: "only data replaced", got: message.name() });
+        };
+        if given_back > 0 {
+            let end = self.ends.at_mut(from);
+            end.credit += u64::from(given_back);
+            end.put(from, |recipient| Message::WindowAdjust { recipient, bytes: given_back }, out);
+        }
+        if data.is_empty() {
+            return Ok(Step::Done);
+        }
+        let to = from.other();
+        let end = self.ends.at_mut(to);
+        end.ours += u64::from(added);
+        let mut payload = Message::Data { recipient: end.number.unwrap_or_default(), data }.to_payload();
+        let whole = data.len() <= end.max_packet as usize && data.len() <= end.room as usize;
+        if whole {
+            return self.flow(from, &mut payload, data.len(), 0, out);
+        }
+        // Longer than one message may be: cut by what its receiver takes.
+        match self.flow_pieces(from, &payload, data.len(), 0, out)? {
+            Step::Wait(wait) => Ok(Step::WaitAs(payload, wait)),
+            step => Ok(step),
+        }
     }
 
     /// Passes a window adjust of `from` on, without the bytes that the other peer never sent.

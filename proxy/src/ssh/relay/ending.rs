@@ -40,6 +40,13 @@ impl Relay {
         self.table.get_mut(channel).map_or(0, |channel| channel.notice(text.as_bytes(), out))
     }
 
+    /// Puts data of ours into a channel's stream to its client, behind all that the target has said so far; all of it or,
+    /// where its window has no room or something waits to go before it, nothing. Whether it went. The bytes are
+    /// accounted for as in [`Relay::notice`].
+    pub fn insert(&mut self, channel: ChannelId, data: &[u8], out: &mut dyn Outbox) -> bool {
+        self.table.get_mut(channel).is_some_and(|channel| channel.insert(data, out))
+    }
+
     /// Ends one channel: the client gets the line, the exit and CLOSE, the target CLOSE; what still comes is
     /// swallowed until both have closed. One whose CHANNEL_OPEN isn't answered yet is refused with the line.
     /// Whether there was such a channel that hadn't been ended before.
@@ -114,6 +121,25 @@ impl Channel {
         end.room -= text.len() as u32;
         end.ours += text.len() as u64;
         text.len()
+    }
+
+    fn insert(&mut self, data: &[u8], out: &mut dyn Outbox) -> bool {
+        let waits = !self.ends.at(Side::Target).line.is_empty();
+        let end = self.ends.at_mut(Side::Client);
+        let (Some(recipient), Phase::Open, false, false) =
+            (end.number, self.phase, end.eof_out || waits, end.close_out)
+        else {
+            return false;
+        };
+        if data.len() > end.room as usize || end.max_packet == 0 {
+            return false;
+        }
+        for data in data.chunks(end.max_packet as usize) {
+            out.put(Side::Client, &Message::Data { recipient, data }.to_payload());
+        }
+        end.room -= data.len() as u32;
+        end.ours += data.len() as u64;
+        true
     }
 
     /// Ends an offered or open channel. What waits on it must be dropped then.

@@ -90,6 +90,17 @@ pub enum Verdict {
     /// It goes no further, and a request that wants a reply is told success in its turn; data as above.
     /// Not possible for a CHANNEL_OPEN.
     Satisfy,
+    /// Only for data: these go on in their place. `given_back` of the sender's bytes never will, and are given back to
+    /// its window; what is missing besides is kept by the gate, and comes with a later message. `added` of `data` are the
+    /// gate's own, which the sender never sent.
+    Replace {
+        /// What goes on.
+        data: Vec<u8>,
+        /// Bytes of the sender's that go nowhere.
+        given_back: u32,
+        /// Bytes that the sender didn't send.
+        added: u32,
+    },
     /// It goes no further, and nothing behind it either: its channel is ended as by
     /// [`Relay::end_channel`](super::Relay::end_channel), a request that wants a reply being told success
     /// first. This is how to refuse a command or a shell with a text: a client that is told failure quits

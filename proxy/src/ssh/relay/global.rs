@@ -162,16 +162,22 @@ impl Relay {
                     out.put(from, &refusal.message(sender).to_payload());
                     self.free(id, gate);
                 }
-                Verdict::Satisfy | Verdict::End { .. } => {
+                Verdict::Satisfy | Verdict::Replace { .. } | Verdict::End { .. } => {
                     return Err(RelayError::ApiMisuse {
                         expect: "Pass or Refuse",
-                        got: "Satisfy for CHANNEL_OPEN",
+                        got: "another verdict for CHANNEL_OPEN",
                     });
                 }
             },
             (Message::GlobalRequest { want_reply, .. }, _) => {
                 let replies = &mut self.globals.at_mut(from).replies;
                 let local = match verdict {
+                    Verdict::Replace { .. } => {
+                        return Err(RelayError::ApiMisuse {
+                            expect: "only data replaced",
+                            got: "GLOBAL_REQUEST",
+                        });
+                    }
                     Verdict::Pass => None,
                     Verdict::Refuse(_) | Verdict::End { .. } => Some(Local::Failure),
                     Verdict::Satisfy => Some(Local::Success),

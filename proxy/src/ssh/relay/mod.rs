@@ -119,10 +119,15 @@ impl Relay {
         }
         channel.admit(from, &message)?;
         if channel.ends.at(from).line.is_empty() {
-            if let Step::Wait(wait) = channel.step(from, payload, Wait::Clear, None, ports)? {
-                let line = &mut channel.ends.at_mut(from).line;
-                line.push(from, payload, &mut self.held)?;
-                line.wait = wait;
+            let step = channel.step(from, payload, Wait::Clear, None, ports)?;
+            let line = &mut channel.ends.at_mut(from).line;
+            match step {
+                Step::Done => {}
+                Step::Wait(wait) => {
+                    line.push(from, payload, &mut self.held)?;
+                    line.wait = wait;
+                }
+                Step::WaitAs(payload, wait) => line.put_back(payload, wait, &mut self.held),
             }
         } else {
             channel.ends.at_mut(from).line.push(from, payload, &mut self.held)?;
@@ -159,8 +164,12 @@ impl Relay {
         }
         let Some((mut payload, _)) = line.take(&mut self.held) else { return Ok(Released::Gone) };
         let ports = &mut Ports { gate, out, tickets: &mut self.tickets };
-        if let Step::Wait(wait) = channel.step(from, &mut payload, Wait::Clear, Some(verdict), ports)? {
-            channel.ends.at_mut(from).line.put_back(payload, wait, &mut self.held);
+        let step = channel.step(from, &mut payload, Wait::Clear, Some(verdict), ports)?;
+        let line = &mut channel.ends.at_mut(from).line;
+        match step {
+            Step::Done => {}
+            Step::Wait(wait) => line.put_back(payload, wait, &mut self.held),
+            Step::WaitAs(payload, wait) => line.put_back(payload, wait, &mut self.held),
         }
         self.settle(id, gate, out)?;
         Ok(Released::Moved)
@@ -208,6 +217,10 @@ impl Relay {
                     match channel.step(from, &mut payload, waited, None, ports)? {
                         Step::Done => moved = true,
                         Step::Wait(wait) => {
+                            channel.ends.at_mut(from).line.put_back(payload, wait, &mut self.held);
+                            break;
+                        }
+                        Step::WaitAs(payload, wait) => {
                             channel.ends.at_mut(from).line.put_back(payload, wait, &mut self.held);
                             break;
                         }

@@ -1,0 +1,247 @@
+//! What requests wait for, and what they have opened.
+
+use super::super::content::{Content, EARLY_BYTES_MAX};
+use super::super::{Outcome, Told};
+use custody_core::event::file::{self, Operation, Protocol};
+use custody_core::event::{ByteString, EventId};
+use std::collections::{BTreeMap, HashMap};
+
+/// Open files and directories of a channel that are followed; more are told when they are opened, and no further.
+/// OpenSSH's server opens as many as it may have descriptors, 1,024 by default.
+pub(super) const OPEN_MAX: usize = 4_096;
+/// Requests of a channel whose answers are waited for. paramiko asks for a whole file at once, 32 KiB at a time.
+pub(super) const AWAITED_MAX: usize = 65_536;
+/// How much of what the target said is told, in bytes.
+const REASON_BYTES_MAX: usize = 512;
+
+/// What is known of requests and what they opened.
+pub(super) struct Requests {
+    pub channel: u32,
+    pub awaited: HashMap<u32, Awaited>,
+    /// More were asked than are followed.
+    pub overflowed: bool,
+    pub handles: HashMap<Box<[u8]>, u64>,
+    pub opened: BTreeMap<u64, Opened>,
+    opened_count: u64,
+    /// What is left of [`EARLY_BYTES_MAX`].
+    room: usize,
+    /// Where the target's relative paths count from.
+    pub home: Option<Vec<u8>>,
+}
+
+/// A request that waits for its answer.
+pub(super) enum Awaited {
+    Open(Touched),
+    Change(Touched),
+    Close(u64),
+    Read {
+        opened: u64,
+        offset: u64,
+    },
+    Write(u64),
+    ReadDir(u64),
+    /// The name of the directory that relative paths count from.
+    Home,
+    Look,
+}
+
+/// What an event told.
+pub(super) struct Touched {
+    pub requested: EventId,
+    pub about: Box<file::Requested>,
+}
+
+/// What a handle stands for.
+pub(super) struct Opened {
+    pub touched: Touched,
+    handle: Box<[u8]>,
+    read: Content,
+    written: Content,
+    pub entries: u64,
+    failure: Option<Failure>,
+}
+
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub status: Option<u32>,
+    pub reason: Vec<u8>,
+}
+
+impl Requests {
+    pub fn new(channel: u32) -> Self {
+        Self {
+            channel,
+            awaited: HashMap::new(),
+            overflowed: false,
+            handles: HashMap::new(),
+            opened: BTreeMap::new(),
+            opened_count: 0,
+            room: EARLY_BYTES_MAX,
+            home: None,
+        }
+    }
+
+    /// Waits for an answer; gives back what can't be followed.
+    pub fn expect(&mut self, id: u32, awaited: Awaited) -> Result<(), Awaited> {
+        if self.awaited.len() >= AWAITED_MAX {
+            return Err(awaited);
+        }
+        self.awaited.insert(id, awaited);
+        Ok(())
+    }
+
+    /// Answers will come whose requests aren't known: what they move can't be told.
+    pub fn overflow(&mut self) {
+        if !std::mem::replace(&mut self.overflowed, true) {
+            for opened in self.opened.values_mut() {
+                opened.read.break_up(&mut self.room);
+            }
+        }
+    }
+
+    pub fn asked(&mut self, opened: u64, offset: u64) {
+        if let Some(opened) = self.opened.get_mut(&opened) {
+            opened.read.begins(offset);
+        }
+    }
+
+    pub fn written(&mut self, opened: Option<u64>, offset: u64, data: &[u8]) {
+        if let Some(opened) = opened.and_then(|id| self.opened.get_mut(&id)) {
+            opened.written.begins(offset);
+            opened.written.moved(offset, data, &mut self.room);
+        }
+    }
+
+    pub fn read(&mut self, opened: u64, offset: u64, data: &[u8]) {
+        if let Some(opened) = self.opened.get_mut(&opened) {
+            opened.read.moved(offset, data, &mut self.room);
+        }
+    }
+
+    pub fn opened(&mut self, touched: Touched, handle: &[u8], told: &mut Vec<Told>) {
+        if self.opened.len() >= OPEN_MAX {
+            told.push(touched.completed(self.channel, None, None, None));
+            return;
+        }
+        let id = self.opened_count;
+        self.opened_count += 1;
+        let mut opened = Opened {
+            touched,
+            handle: handle.into(),
+            read: Content::default(),
+            written: Content::default(),
+            entries: 0,
+            failure: None,
+        };
+        if self.overflowed {
+            opened.read.break_up(&mut self.room);
+        }
+        if let Some(before) = self.handles.insert(handle.into(), id) {
+            let reason = "the target gave its handle away again";
+            self.closed(before, Some(Failure { status: None, reason: reason.into() }), told);
+            self.handles.insert(handle.into(), id);
+        }
+        self.opened.insert(id, opened);
+    }
+
+    pub fn failed(&mut self, opened: u64, failure: Failure) {
+        if let Some(opened) = self.opened.get_mut(&opened) {
+            opened.failure.get_or_insert(failure);
+        }
+    }
+
+    /// A handle is no more: what passed by it is told.
+    pub fn closed(&mut self, id: u64, failure: Option<Failure>, told: &mut Vec<Told>) {
+        let Some(Opened { touched, handle, read, written, entries, failure: earlier }) =
+            self.opened.remove(&id)
+        else {
+            return;
+        };
+        if self.handles.get(&handle) == Some(&id) {
+            self.handles.remove(&handle);
+        }
+        let operation = touched.about.operation;
+        let (reads, writes) = match operation {
+            Operation::Read => (true, false),
+            Operation::Write => (false, true),
+            Operation::ReadWrite => (true, true),
+            _ => (false, false),
+        };
+        let (read, written) = (read.end(&mut self.room), written.end(&mut self.room));
+        // What is moved the way that wasn't asked for is refused by the target; it is told all the same.
+        let read = (reads || read.bytes > 0).then_some(read);
+        let written = (writes || written.bytes > 0).then_some(written);
+        told.push(match earlier.or(failure) {
+            Some(failure) => touched.failed(self.channel, failure, read, written),
+            None => {
+                let entries = (operation == Operation::List).then_some(entries);
+                touched.completed(self.channel, entries, read, written)
+            }
+        });
+    }
+
+    /// No answer will come, or none that is understood.
+    pub fn end(&mut self, reason: &str, told: &mut Vec<Told>) {
+        let failure = || Failure { status: None, reason: reason.into() };
+        let mut unanswered: Vec<_> = self.awaited.drain().collect();
+        unanswered.sort_unstable_by_key(|(id, _)| *id);
+        for (_, awaited) in unanswered {
+            if let Awaited::Open(touched) | Awaited::Change(touched) = awaited {
+                told.push(touched.failed(self.channel, failure(), None, None));
+            }
+        }
+        while let Some((&id, _)) = self.opened.first_key_value() {
+            self.closed(id, Some(failure()), told);
+        }
+    }
+}
+
+impl Touched {
+    pub fn completed(
+        self,
+        channel: u32,
+        entries: Option<u64>,
+        read: Option<file::Moved>,
+        written: Option<file::Moved>,
+    ) -> Told {
+        let file::Requested { attributes, operation, path, relative, to, .. } = *self.about;
+        let completed = file::Completed {
+            channel,
+            entries,
+            mode: attributes.mode,
+            name: None,
+            operation,
+            path,
+            protocol: Protocol::Sftp,
+            read,
+            relative,
+            to,
+            written,
+        };
+        Told { cause: Some(self.requested), outcome: Outcome::Completed(completed) }
+    }
+
+    pub fn failed(
+        self,
+        channel: u32,
+        failure: Failure,
+        read: Option<file::Moved>,
+        written: Option<file::Moved>,
+    ) -> Told {
+        let file::Requested { operation, path, relative, to, .. } = *self.about;
+        let failed = file::Failed {
+            channel,
+            name: None,
+            operation,
+            path,
+            protocol: Protocol::Sftp,
+            read,
+            reason: ByteString::cut(&failure.reason, REASON_BYTES_MAX),
+            relative,
+            status: failure.status,
+            to,
+            written,
+        };
+        Told { cause: Some(self.requested), outcome: Outcome::Failed(failed) }
+    }
+}
