@@ -9,6 +9,7 @@
 #   setup/install.sh --print-python   prints where the Python environment lies, and does nothing else
 #   setup/install.sh --print-go       prints where the Go tools lie, and does nothing else
 #   setup/install.sh --print-readers  prints where lie the programs that read our pictures and alerts, and does nothing else
+#   setup/install.sh --print-ssh-go   prints where the SSH client in Go lies, and does nothing else
 #   setup/install.sh --print-npm      prints where the npm packages lie, and does nothing else
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -39,6 +40,11 @@ readers=$here/../tests/readers
 cached readers "$readers"/go.{mod,sum} "$readers"/*/*.go
 reader_programs=$REPLY
 
+# An SSH client on Go's own library.
+ssh_go=$here/../tests/ssh_go
+cached ssh-go "$ssh_go"/go.{mod,sum} "$ssh_go"/*.go
+ssh_go_program=$REPLY
+
 cached npm "$here"/npm/package.json "$here"/npm/package-lock.json
 npm_packages=$REPLY
 
@@ -53,6 +59,10 @@ case ${1:-} in
     ;;
   --print-go)
     printf '%s\n' "$go_tools"
+    exit 0
+    ;;
+  --print-ssh-go)
+    printf '%s\n' "$ssh_go_program"
     exit 0
     ;;
   --print-readers)
@@ -97,9 +107,9 @@ if [[ ${1:-} == --servers ]]; then
   ((${#servers[@]} == 0)) || command -v mvn >/dev/null || missing+=(maven)
   [[ " ${servers[*]} " != *" kafka "* ]] || command -v kcat >/dev/null || missing+=(kcat)
 elif [[ ${1:-} != --programs ]]; then
-  command -v haproxy >/dev/null || missing+=(haproxy)
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-  for program in mvn:maven kcat:kcat dockerd:docker.io debootstrap:debootstrap rsyslogd:rsyslog nginx:nginx-light git:git sshfs:sshfs; do
+  for program in mvn:maven kcat:kcat dockerd:docker.io debootstrap:debootstrap rsyslogd:rsyslog nginx:nginx-light \
+    haproxy:haproxy git:git sshfs:sshfs plink:putty-tools puttygen:putty-tools dbclient:dropbear-bin; do
     command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
   done
   for module in lmnsd_gtls:gnutls lmnsd_ossl:openssl omelasticsearch:elasticsearch omkafka:kafka; do
@@ -163,6 +173,11 @@ build_go_tools() {
   (cd "$verify" && CGO_ENABLED=0 go build -o "$1/" .)
 }
 make_once "$go_tools" build_go_tools
+
+build_ssh_go() {
+  (cd "$ssh_go" && CGO_ENABLED=0 go build -trimpath -o "$1/ssh-go" .)
+}
+make_once "$ssh_go_program" build_ssh_go
 
 build_readers() {
   (cd "$readers" && CGO_ENABLED=0 go build -trimpath -o "$1/" ./...)

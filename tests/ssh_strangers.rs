@@ -50,6 +50,54 @@ fn ssh_audit_finds_nothing_to_fail() {
     assert!(report["kex"].to_string().contains("kex-strict-s"), "no strict key exchange");
 }
 
+/// libssh2, which is what curl, PHP and many tools for Windows have inside.
+#[test]
+fn libssh2_works_through_the_proxy() {
+    assert_eq!(by_script(&World::start(), "libssh2_client.py"), "by libssh2 42\n");
+}
+
+/// PuTTY's command line: with a certificate beside a key in its own format.
+#[test]
+fn plink_works_through_the_proxy() {
+    let world = World::start();
+    let home = &world.operator.dir;
+    let key = world.dir().join("id.ppk");
+    let mut convert = Command::new("puttygen");
+    convert.arg(home.join("id")).args(["-O", "private", "-o"]).arg(&key);
+    run(&mut convert, b"", DEADLINE).ok();
+    let mut keygen = Command::new("ssh-keyscan");
+    keygen.args(["-t", "ed25519", "-p", &world.custodyd.ssh_port.to_string(), "127.0.0.1"]);
+    let scanned = run(&mut keygen, b"", DEADLINE).ok().text();
+    let host_key =
+        scanned.split_whitespace().nth(2).unwrap_or_else(|| panic!("no key: {scanned}")).to_owned();
+    let mut plink = Command::new("plink");
+    plink.args(["-ssh", "-batch", "-no-antispoof", "-hostkey", &host_key, "-l", "root+web-1"]);
+    plink.args(["-P", &world.custodyd.ssh_port.to_string(), "-i"]).arg(&key);
+    plink.arg("-cert").arg(home.join("id-cert.pub")).args(["127.0.0.1", "cat; exit 42"]);
+    plink.env("HOME", world.dir());
+    let said = run(&mut plink, b"by plink", DEADLINE);
+    assert_eq!((said.code, said.text().as_str()), (42, "by plink"), "{}", said.err);
+}
+
+/// dropbear's client agrees on algorithms and a host key, but has no certificates: it gives up when its key is refused.
+#[test]
+fn dbclient_is_turned_away_as_it_has_no_certificates() {
+    let world = World::start();
+    let key = world.dir().join("dropbear");
+    let mut convert = Command::new("dropbearkey");
+    convert.args(["-t", "ed25519", "-f"]).arg(&key);
+    run(&mut convert, b"", DEADLINE).ok();
+    let mut dbclient = Command::new("dbclient");
+    dbclient
+        .args(["-y", "-T", "-p", &world.custodyd.ssh_port.to_string(), "-l", "root+web-1", "-i"])
+        .arg(&key);
+    dbclient.args(["127.0.0.1", "true"]).env("HOME", world.dir());
+    let said = run(&mut dbclient, b"", DEADLINE);
+    assert_ne!(said.code, 0);
+    assert!(said.err.contains("ssh-ed25519 fingerprint"), "{}", said.err);
+    assert!(said.err.contains("No auth methods could be used"), "{}", said.err);
+}
+
 /// Each cipher, key exchange and kind of user key that the proxy says it has, by the stock client.
 #[test]
 fn openssh_works_with_each_algorithm_on_offer() {

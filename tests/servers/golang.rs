@@ -25,6 +25,15 @@ pub fn reader(name: &str) -> Command {
     built("--print-readers", name)
 }
 
+/// Go's own SSH library as a client: `ssh-go`.
+///
+/// # Panics
+/// When `setup/install.sh` hasn't built it.
+#[must_use]
+pub fn ssh_client() -> Command {
+    built("--print-ssh-go", "ssh-go")
+}
+
 fn built(print: &str, name: &str) -> Command {
     let said = process::run(
         Command::new("bash").arg(root().join("setup/install.sh")).arg(print),

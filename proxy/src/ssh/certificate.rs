@@ -40,7 +40,7 @@ pub enum Refusal {
         bytes: usize,
     },
     /// The certified key is of a kind that isn't taken (DSA, unknown names).
-    #[error("key of type {algorithm:?} isn't accepted: use Ed25519, ECDSA P-256 or RSA")]
+    #[error("key of type {algorithm:?} isn't accepted: use Ed25519, ECDSA or RSA")]
     KeyType {
         /// The name of its type.
         algorithm: String,

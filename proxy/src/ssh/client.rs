@@ -95,7 +95,7 @@ pub async fn welcome(
                     let connection = server::Connection {
                         session_id,
                         source: from.ip(),
-                        host_key: None,
+                        host_key: leg.own_host_key().map(|(_, blob)| blob.to_vec()),
                         authorities: Arc::clone(&authorities),
                     };
                     expect = Some(Expect::Service(server::ExpectServiceRequest::new(connection)));

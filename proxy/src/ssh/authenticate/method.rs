@@ -6,11 +6,8 @@ use russh::keys::signature::Verifier;
 use russh::keys::ssh_key::Signature;
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
 
-/// What the server tells in EXT_INFO as `server-sig-algs` (RFC 8308 section 3.1): clients choose RSA's hash by it.
-pub const SERVER_SIGNATURE_ALGORITHMS: &str = "ssh-ed25519,ecdsa-sha2-nistp256,rsa-sha2-512,rsa-sha2-256,\
-     sk-ssh-ed25519@openssh.com,sk-ecdsa-sha2-nistp256@openssh.com";
-
-/// A signature algorithm that a login may name: certificates only.
+/// A signature algorithm that a login may name: certificates only. Clients are told of the algorithms in
+/// [`USER_SIGNATURE_ALGORITHMS`](crate::ssh::transport::leg::USER_SIGNATURE_ALGORITHMS).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Method {
     /// The type that the certificate's blob must begin with.
@@ -25,6 +22,12 @@ pub(super) fn method(name: &[u8]) -> Option<Method> {
         b"ssh-ed25519-cert-v01@openssh.com" => (b"ssh-ed25519-cert-v01@openssh.com", Algorithm::Ed25519),
         b"ecdsa-sha2-nistp256-cert-v01@openssh.com" => {
             (b"ecdsa-sha2-nistp256-cert-v01@openssh.com", Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 })
+        }
+        b"ecdsa-sha2-nistp384-cert-v01@openssh.com" => {
+            (b"ecdsa-sha2-nistp384-cert-v01@openssh.com", Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 })
+        }
+        b"ecdsa-sha2-nistp521-cert-v01@openssh.com" => {
+            (b"ecdsa-sha2-nistp521-cert-v01@openssh.com", Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 })
         }
         b"rsa-sha2-256-cert-v01@openssh.com" => {
             (b"ssh-rsa-cert-v01@openssh.com", Algorithm::Rsa { hash: Some(HashAlg::Sha256) })

@@ -10,7 +10,7 @@ pub mod client;
 mod method;
 pub mod server;
 
-pub use method::{SERVER_SIGNATURE_ALGORITHMS, SignatureFault};
+pub use method::SignatureFault;
 
 /// Message numbers of RFC 4250 section 4.1.2 that these machines read or write.
 mod message {

@@ -138,6 +138,12 @@ pub enum PeerMisbehaved {
         /// The limit.
         max: u32,
     },
+    /// More packets than anybody needs before authentication.
+    #[error("more than {max} packets before authentication")]
+    TooManyPackets {
+        /// The limit.
+        max: u32,
+    },
     /// The peer never renewed keys although it was asked, until a nonce would come twice.
     #[error("2^32 packets under one key: the peer doesn't let keys be renewed")]
     KeyExhausted,

@@ -5,7 +5,9 @@
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeyPairComponents, PublicKeyComponents};
 use aws_lc_rs::signature::{
-    self, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair,
+    self, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED,
+    ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED, ECDSA_P521_SHA512_FIXED_SIGNING, ED25519,
+    EcdsaKeyPair, EcdsaSigningAlgorithm, EcdsaVerificationAlgorithm, Ed25519KeyPair,
     RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey,
 };
 use russh::keys::ssh_key::private::{KeypairData, RsaKeypair};
@@ -25,6 +27,10 @@ pub enum Scheme {
     Ed25519,
     /// ecdsa-sha2-nistp256
     EcdsaP256,
+    /// ecdsa-sha2-nistp384
+    EcdsaP384,
+    /// ecdsa-sha2-nistp521
+    EcdsaP521,
     /// rsa-sha2-256
     RsaSha256,
     /// rsa-sha2-512
@@ -32,7 +38,8 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    const ALL: [Self; 4] = [Self::Ed25519, Self::EcdsaP256, Self::RsaSha512, Self::RsaSha256];
+    const ALL: [Self; 6] =
+        [Self::Ed25519, Self::EcdsaP256, Self::EcdsaP384, Self::EcdsaP521, Self::RsaSha512, Self::RsaSha256];
 
     /// Name of the signature format.
     #[must_use]
@@ -40,6 +47,8 @@ impl Scheme {
         match self {
             Self::Ed25519 => "ssh-ed25519",
             Self::EcdsaP256 => "ecdsa-sha2-nistp256",
+            Self::EcdsaP384 => "ecdsa-sha2-nistp384",
+            Self::EcdsaP521 => "ecdsa-sha2-nistp521",
             Self::RsaSha256 => "rsa-sha2-256",
             Self::RsaSha512 => "rsa-sha2-512",
         }
@@ -81,6 +90,8 @@ impl HostKeyAlgorithm {
             (scheme, false) => scheme.name(),
             (Scheme::Ed25519, true) => "ssh-ed25519-cert-v01@openssh.com",
             (Scheme::EcdsaP256, true) => "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+            (Scheme::EcdsaP384, true) => "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+            (Scheme::EcdsaP521, true) => "ecdsa-sha2-nistp521-cert-v01@openssh.com",
             (Scheme::RsaSha256, true) => "rsa-sha2-256-cert-v01@openssh.com",
             (Scheme::RsaSha512, true) => "rsa-sha2-512-cert-v01@openssh.com",
         }
@@ -99,13 +110,43 @@ impl HostKeyAlgorithm {
 impl Scheme {
     fn signs_with(self, key: &ssh_key::Algorithm) -> bool {
         use ssh_key::Algorithm;
-        match self {
-            Self::Ed25519 => *key == Algorithm::Ed25519,
-            Self::EcdsaP256 => *key == Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
-            Self::RsaSha256 | Self::RsaSha512 => matches!(key, Algorithm::Rsa { .. }),
+        match (self, self.ecdsa()) {
+            (_, Some(ecdsa)) => *key == Algorithm::Ecdsa { curve: ecdsa.curve },
+            (Self::Ed25519, None) => *key == Algorithm::Ed25519,
+            (_, None) => matches!(key, Algorithm::Rsa { .. }),
         }
     }
+
+    /// RFC 5656 section 6.2.1: each curve has its hash.
+    fn ecdsa(self) -> Option<Ecdsa> {
+        let (curve, signing, verification, number_len): (_, &'static EcdsaSigningAlgorithm, _, _) = match self
+        {
+            Self::EcdsaP256 => {
+                (EcdsaCurve::NistP256, &ECDSA_P256_SHA256_FIXED_SIGNING, &ECDSA_P256_SHA256_FIXED, 32)
+            }
+            Self::EcdsaP384 => {
+                (EcdsaCurve::NistP384, &ECDSA_P384_SHA384_FIXED_SIGNING, &ECDSA_P384_SHA384_FIXED, 48)
+            }
+            Self::EcdsaP521 => {
+                (EcdsaCurve::NistP521, &ECDSA_P521_SHA512_FIXED_SIGNING, &ECDSA_P521_SHA512_FIXED, 66)
+            }
+            Self::Ed25519 | Self::RsaSha256 | Self::RsaSha512 => return None,
+        };
+        Some(Ecdsa { curve, signing, verification, number_len })
+    }
 }
+
+/// What an ECDSA scheme is made of.
+struct Ecdsa {
+    curve: EcdsaCurve,
+    signing: &'static EcdsaSigningAlgorithm,
+    verification: &'static EcdsaVerificationAlgorithm,
+    /// Length of r and of s in the fixed form, bytes.
+    number_len: usize,
+}
+
+/// Longest fixed form of an ECDSA signature (P-521: twice 66), bytes.
+const ECDSA_FIXED_LEN_MAX: usize = 132;
 
 /// One of the proxy's own host keys, with its certificate if it has one.
 pub struct HostKey {
@@ -116,12 +157,12 @@ pub struct HostKey {
 
 enum Signer {
     Ed25519(Ed25519KeyPair),
-    EcdsaP256(EcdsaKeyPair),
+    Ecdsa(Scheme, EcdsaKeyPair),
     Rsa(RsaKeyPair),
 }
 
 impl HostKey {
-    /// Takes an Ed25519, ECDSA P-256 or RSA (2,048 bits at least) key that isn't encrypted.
+    /// Takes an Ed25519, ECDSA (P-256, P-384, P-521) or RSA (2,048 bits at least) key that isn't encrypted.
     ///
     /// # Errors
     /// [`ApiMisuse::HostKey`] if the key is of another kind or inconsistent, or if the certificate is not a
@@ -136,16 +177,19 @@ impl HostKey {
                 )
                 .map_err(|_| bad("its two Ed25519 halves don't belong together"))?,
             ),
-            KeypairData::Ecdsa(pair) if pair.curve() == EcdsaCurve::NistP256 => Signer::EcdsaP256(
-                EcdsaKeyPair::from_private_key_and_public_key(
-                    &ECDSA_P256_SHA256_FIXED_SIGNING,
-                    pair.private_key_bytes(),
-                    pair.public_key_bytes(),
-                )
-                .map_err(|_| bad("its two ECDSA halves don't belong together"))?,
-            ),
+            KeypairData::Ecdsa(pair) => {
+                let scheme = match pair.curve() {
+                    EcdsaCurve::NistP256 => Scheme::EcdsaP256,
+                    EcdsaCurve::NistP384 => Scheme::EcdsaP384,
+                    EcdsaCurve::NistP521 => Scheme::EcdsaP521,
+                };
+                let signing = scheme.ecdsa().ok_or(bad("its curve isn't known"))?.signing;
+                let (private, public) = (pair.private_key_bytes(), pair.public_key_bytes());
+                let pair = EcdsaKeyPair::from_private_key_and_public_key(signing, private, public);
+                Signer::Ecdsa(scheme, pair.map_err(|_| bad("its two ECDSA halves don't belong together"))?)
+            }
             KeypairData::Rsa(pair) => Signer::Rsa(rsa_key_pair(pair)?),
-            _ => return Err(bad("only unencrypted Ed25519, ECDSA P-256 and RSA keys can be host keys")),
+            _ => return Err(bad("only unencrypted Ed25519, ECDSA and RSA keys can be host keys")),
         };
         let blob = key.public_key().to_bytes().map_err(|_| bad("its public half can't be encoded"))?;
         let certificate = certificate
@@ -165,9 +209,9 @@ impl HostKey {
     /// What it can be offered for, certificates first.
     #[must_use]
     pub fn algorithms(&self) -> Vec<HostKeyAlgorithm> {
-        let schemes: &[Scheme] = match self.signer {
+        let schemes: &[Scheme] = match &self.signer {
             Signer::Ed25519(_) => &[Scheme::Ed25519],
-            Signer::EcdsaP256(_) => &[Scheme::EcdsaP256],
+            Signer::Ecdsa(scheme, _) => std::slice::from_ref(scheme),
             Signer::Rsa(_) => &[Scheme::RsaSha512, Scheme::RsaSha256],
         };
         let forms: &[bool] = if self.certificate.is_some() { &[true, false] } else { &[false] };
@@ -187,6 +231,12 @@ impl HostKey {
         blob.filter(|_| offered)
     }
 
+    /// The public key itself, without certificate.
+    #[must_use]
+    pub fn plain_blob(&self) -> &[u8] {
+        &self.blob
+    }
+
     /// A key that shows another's public half, as a thief would.
     #[cfg(test)]
     pub(crate) fn set_blob_for_test(&mut self, blob: Vec<u8>) {
@@ -204,9 +254,10 @@ impl HostKey {
             (Signer::Ed25519(pair), Scheme::Ed25519) => {
                 bytes.extend_from_slice(pair.try_sign(message).map_err(failed)?.as_ref());
             }
-            (Signer::EcdsaP256(pair), Scheme::EcdsaP256) => {
+            (Signer::Ecdsa(own, pair), _) if *own == scheme => {
                 let signature = pair.sign(&SystemRandom::new(), message).map_err(failed)?;
-                let (r, s) = signature.as_ref().split_at_checked(32).ok_or(Error::Crypto("sign"))?;
+                let signature = signature.as_ref();
+                let (r, s) = signature.split_at(signature.len() / 2);
                 bytes.put_mpint(r);
                 bytes.put_mpint(s);
             }
@@ -352,17 +403,19 @@ fn verify(scheme: Scheme, key: &KeyData, message: &[u8], blob: &[u8]) -> Option<
         (Scheme::Ed25519, KeyData::Ed25519(key)) => {
             UnparsedPublicKey::new(&ED25519, key.as_ref()).verify(message, signature).ok()
         }
-        (Scheme::EcdsaP256, KeyData::Ecdsa(key)) => {
+        (scheme, KeyData::Ecdsa(key)) => {
+            let ecdsa = scheme.ecdsa()?;
             let mut numbers = Reader::new(signature);
-            let mut fixed = [0; 64];
-            let (r, s) = fixed.split_at_mut(32);
+            let mut fixed = [0; ECDSA_FIXED_LEN_MAX];
+            let fixed = fixed.get_mut(..2 * ecdsa.number_len)?;
+            let (r, s) = fixed.split_at_mut(ecdsa.number_len);
             for half in [r, s] {
                 let number = numbers.mpint().ok()?;
                 let start = half.len().checked_sub(number.len())?;
                 half.get_mut(start..)?.copy_from_slice(number);
             }
             numbers.finish().ok()?;
-            UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.as_sec1_bytes()).verify(message, &fixed).ok()
+            UnparsedPublicKey::new(ecdsa.verification, key.as_sec1_bytes()).verify(message, fixed).ok()
         }
         (Scheme::RsaSha256 | Scheme::RsaSha512, KeyData::Rsa(key)) => {
             let (n, e) = (key.n().as_positive_bytes()?, key.e().as_positive_bytes()?);

@@ -7,8 +7,8 @@ pub(crate) fn ed25519() -> PrivateKey {
     PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).unwrap()
 }
 
-pub(crate) fn p256() -> PrivateKey {
-    PrivateKey::random(&mut safe_rng(), Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }).unwrap()
+pub(crate) fn ecdsa(curve: EcdsaCurve) -> PrivateKey {
+    PrivateKey::random(&mut safe_rng(), Algorithm::Ecdsa { curve }).unwrap()
 }
 
 pub(crate) fn rsa(bits: usize) -> PrivateKey {
@@ -27,7 +27,13 @@ pub(crate) fn certify(key: &PrivateKey, kind: CertType) -> Certificate {
 
 #[test]
 fn each_algorithm_signs_and_verifies_and_nothing_else_does() {
-    for (key, count) in [(ed25519(), 2), (p256(), 2), (rsa(2048), 4)] {
+    for (key, count) in [
+        (ed25519(), 2),
+        (ecdsa(EcdsaCurve::NistP256), 2),
+        (ecdsa(EcdsaCurve::NistP384), 2),
+        (ecdsa(EcdsaCurve::NistP521), 2),
+        (rsa(2048), 4),
+    ] {
         let certificate = certify(&key, CertType::Host);
         let host = HostKey::new(&key, Some(&certificate)).unwrap();
         assert_eq!(host.algorithms().len(), count);
@@ -103,7 +109,9 @@ fn a_host_key_takes_only_its_own_host_certificate() {
 fn the_pinned_kind_comes_first() {
     let first = |pinned| HostKeyAlgorithm::pinned_first(&pinned)[0].name();
     assert_eq!(first(Algorithm::Ed25519), "ssh-ed25519");
-    assert_eq!(first(Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }), "ecdsa-sha2-nistp256");
+    for curve in [EcdsaCurve::NistP256, EcdsaCurve::NistP384, EcdsaCurve::NistP521] {
+        assert_eq!(first(Algorithm::Ecdsa { curve }), format!("ecdsa-sha2-{curve}"));
+    }
     assert_eq!(first(Algorithm::Rsa { hash: None }), "rsa-sha2-512");
     let order = HostKeyAlgorithm::pinned_first(&Algorithm::Ed25519);
     assert_eq!(order.len(), HostKeyAlgorithm::all().len());

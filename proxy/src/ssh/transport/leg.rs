@@ -27,14 +27,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cipher::Cipher;
+use super::derive::ExchangeHash;
 use super::error::{ApiMisuse, Error, PeerMisbehaved, printable};
 use super::host_key::{HostKey, HostKeyAlgorithm, HostKeyOffered};
-use super::kex::{HASH_LEN, KexAlgorithm};
+use super::kex::KexAlgorithm;
+use super::mac::Mac;
 use super::negotiate::Role;
 use super::packet::{Opened, PAYLOAD_MAX, Rx, Tx};
 use super::version::{OURS, VersionReader};
 use super::wire::{Put, Reader};
-use super::{number, rekey};
+use super::{number, quirk, rekey};
 
 use exchange::Awaits;
 
@@ -45,6 +47,20 @@ pub const HELD_BYTES_MAX: usize = 1024 * 1024;
 pub const UNREAD_BYTES_MAX: usize = 256 * 1024;
 /// Key exchanges before authentication: a login needs one; each costs us some 0.2 ms of computing.
 pub const EXCHANGES_BEFORE_LOGIN_MAX: u32 = 16;
+/// Packets before authentication, key exchanges included: a login with a full agent needs some fifty.
+pub const PACKETS_BEFORE_LOGIN_MAX: u32 = 1_000;
+/// Signature algorithms of user keys, as EXT_INFO tells them to clients (RFC 8308 section 3.1): they choose RSA's
+/// hash by it. What a login may name is decided in [`authenticate`](crate::ssh::authenticate).
+pub const USER_SIGNATURE_ALGORITHMS: [&str; 8] = [
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+];
 /// Extensions looked at in one SSH_MSG_EXT_INFO.
 const EXTENSIONS_MAX: u32 = 64;
 
@@ -52,25 +68,28 @@ const EXTENSIONS_MAX: u32 = 64;
 pub struct ServerConfig {
     /// Host keys, favourite first.
     pub host_keys: Vec<HostKey>,
+    /// Host keys that come into use later: clients are told them, and shown none of them.
+    pub upcoming_host_keys: Vec<HostKey>,
     /// Key exchange methods, favourite first.
     pub kex: Vec<KexAlgorithm>,
     /// Ciphers, favourite first.
     pub ciphers: Vec<Cipher>,
-    /// Signature algorithms of user keys, told by EXT_INFO (RFC 8308 section 3.1).
-    pub server_sig_algs: Vec<&'static str>,
+    /// MACs for the ciphers that need one, favourite first.
+    pub macs: Vec<Mac>,
     /// When we renew keys by ourselves.
     pub rekey: rekey::Policy,
 }
 
 impl ServerConfig {
-    /// With everything that we can do.
+    /// With everything that a client should be offered.
     #[must_use]
     pub fn new(host_keys: Vec<HostKey>) -> Self {
         Self {
             host_keys,
-            kex: KexAlgorithm::ALL.to_vec(),
+            upcoming_host_keys: Vec::new(),
+            kex: KexAlgorithm::MODERN.to_vec(),
             ciphers: Cipher::ALL.to_vec(),
-            server_sig_algs: vec!["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256"],
+            macs: Mac::ALL.to_vec(),
             rekey: rekey::Policy::default(),
         }
     }
@@ -85,6 +104,8 @@ pub struct ClientConfig {
     pub kex: Vec<KexAlgorithm>,
     /// Ciphers, favourite first.
     pub ciphers: Vec<Cipher>,
+    /// MACs for the ciphers that need one, favourite first.
+    pub macs: Vec<Mac>,
     /// When we renew keys by ourselves.
     pub rekey: rekey::Policy,
 }
@@ -97,6 +118,7 @@ impl ClientConfig {
             host_keys,
             kex: KexAlgorithm::ALL.to_vec(),
             ciphers: Cipher::ALL.to_vec(),
+            macs: Mac::ALL.to_vec(),
             rekey: rekey::Policy::default(),
         }
     }
@@ -142,17 +164,22 @@ pub struct Leg {
     tx: Tx,
     awaits: Awaits,
     peer_version: Result<Vec<u8>, VersionReader>,
-    session_id: Option<[u8; HASH_LEN]>,
+    session_id: Option<ExchangeHash>,
     /// Both sides announced strict key exchange.
     strict: bool,
+    /// (Server.) The client prefers chacha20-poly1305 and lacks strict key exchange.
+    without_chacha: bool,
     /// The client takes EXT_INFO.
     peer_ext_info: bool,
     ready: bool,
     authenticated: bool,
     closed: bool,
     exchanges: u32,
-    /// Host key that the owner accepted.
+    packets_before_login: u32,
+    /// (Client.) Host key that the owner accepted.
     host_key: Option<Vec<u8>>,
+    /// (Server.) What the first exchange was signed with.
+    own_host_key: Option<HostKeyAlgorithm>,
     server_sig_algs: Option<Vec<String>>,
     now: Duration,
     keys_since: Duration,
@@ -185,7 +212,8 @@ enum Place {
 }
 
 impl Leg {
-    /// The side towards a user's client. Its output holds our version and KEXINIT at once.
+    /// The side towards a user's client. Its output holds our version at once, our KEXINIT once the client's version
+    /// is there.
     ///
     /// # Errors
     /// [`Error::Crypto`].
@@ -211,12 +239,15 @@ impl Leg {
             peer_version: Err(VersionReader::new(role)),
             session_id: None,
             strict: false,
+            without_chacha: false,
             peer_ext_info: false,
             ready: false,
             authenticated: false,
             closed: false,
             exchanges: 0,
+            packets_before_login: 0,
             host_key: None,
+            own_host_key: None,
             server_sig_algs: None,
             now: Duration::ZERO,
             keys_since: Duration::ZERO,
@@ -228,7 +259,9 @@ impl Leg {
         };
         leg.out.extend_from_slice(OURS.as_bytes());
         leg.out.extend_from_slice(b"\r\n");
-        leg.send_kexinit()?;
+        if role == Role::Client {
+            leg.send_kexinit()?;
+        }
         Ok(leg)
     }
 
@@ -261,7 +294,12 @@ impl Leg {
             let (taken, version) = reader.read(incoming.rest())?;
             incoming.at += taken;
             let Some(version) = version else { return Ok(None) };
+            // Who may lack strict key exchange speaks first: its KEXINIT is answered with ours.
+            let answers = quirk::may_lack_strict_exchange(&version);
             self.peer_version = Ok(version);
+            if matches!(self.side, Side::Server(_)) && !answers {
+                self.send_kexinit()?;
+            }
         }
         loop {
             if matches!(self.awaits, Awaits::Verdict(..)) {
@@ -344,6 +382,12 @@ impl Leg {
         let number = payload.first().copied().unwrap_or_default();
         if number == number::DISCONNECT {
             return Err(disconnected(payload));
+        }
+        if !self.authenticated {
+            self.packets_before_login = self.packets_before_login.saturating_add(1);
+            if self.packets_before_login > PACKETS_BEFORE_LOGIN_MAX {
+                return Err(PeerMisbehaved::TooManyPackets { max: PACKETS_BEFORE_LOGIN_MAX }.into());
+            }
         }
         // OpenSSH's PROTOCOL section 1.10: nothing but the exchange itself, until the first NEWKEYS.
         if self.strict && !self.ready && !(number::KEXINIT..=number::KEX_LAST).contains(&number) {
@@ -595,8 +639,8 @@ impl Leg {
 
     /// The session id (RFC 4253 section 7.2), what user authentication signs; from the first exchange on.
     #[must_use]
-    pub fn session_id(&self) -> Option<&[u8; HASH_LEN]> {
-        self.session_id.as_ref()
+    pub fn session_id(&self) -> Option<&[u8]> {
+        self.session_id.as_ref().map(ExchangeHash::as_bytes)
     }
 
     /// The peer's version line as one may print it.
@@ -609,6 +653,13 @@ impl Leg {
     #[must_use]
     pub fn server_sig_algs(&self) -> Option<&[String]> {
         self.server_sig_algs.as_deref()
+    }
+
+    /// (Server.) The host key of ours that the first exchange showed: how it signed, and its blob (K_S).
+    #[must_use]
+    pub fn own_host_key(&self) -> Option<(HostKeyAlgorithm, &[u8])> {
+        let (Side::Server(config), Some(algorithm)) = (&self.side, self.own_host_key) else { return None };
+        config.host_keys.iter().find_map(|key| key.blob(algorithm)).map(|blob| (algorithm, blob))
     }
 
     /// How many key exchanges were started, the first included.

@@ -1,9 +1,10 @@
 //! SSH_MSG_KEXINIT (RFC 4253 section 7.1): its codec, and what two of them agree on. Pure.
 
-use super::cipher::Cipher;
+use super::cipher::{Cipher, Protection};
 use super::error::{Error, PeerIncompatible, PeerMisbehaved, printable};
 use super::host_key::HostKeyAlgorithm;
 use super::kex::KexAlgorithm;
+use super::mac::Mac;
 use super::number;
 use super::wire::{NameList, Put, Reader, WireError};
 
@@ -16,9 +17,6 @@ pub enum Role {
     Server,
 }
 
-/// Every cipher of ours authenticates, so no MAC is ever used; but RFC 4253 wants the lists not to be empty,
-/// and some peers look for a common name all the same.
-const MACS: [&str; 2] = ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com"];
 /// The only compression: others are an attack surface before and an oracle after login.
 const COMPRESSION: &str = "none";
 
@@ -42,6 +40,9 @@ pub struct Proposal {
     pub host_keys: Vec<HostKeyAlgorithm>,
     /// Ciphers, both directions alike.
     pub ciphers: Vec<Cipher>,
+    /// MACs, both directions alike, for the ciphers that need one. Not empty: RFC 4253 wants it so, and some
+    /// peers look for a common name even where none is used.
+    pub macs: Vec<Mac>,
 }
 
 impl Proposal {
@@ -63,7 +64,7 @@ impl Proposal {
             out.put_name_list(self.ciphers.iter().map(|cipher| cipher.name()));
         }
         for _ in 0..2 {
-            out.put_name_list(MACS.into_iter());
+            out.put_name_list(self.macs.iter().map(|mac| mac.name()));
         }
         for _ in 0..2 {
             out.put_name_list(std::iter::once(COMPRESSION));
@@ -96,6 +97,12 @@ pub struct KexInit<'a> {
 }
 
 impl<'a> KexInit<'a> {
+    /// Whether a client announces strict key exchange in it.
+    #[must_use]
+    pub fn is_strict_client(&self) -> bool {
+        self.kex.contains(STRICT_CLIENT)
+    }
+
     /// Reads the payload, message number included.
     ///
     /// # Errors
@@ -137,10 +144,10 @@ pub struct Agreed {
     pub kex: KexAlgorithm,
     /// How the host proves itself.
     pub host_key: HostKeyAlgorithm,
-    /// Cipher from client to server.
-    pub to_server: Cipher,
-    /// Cipher from server to client.
-    pub to_client: Cipher,
+    /// What protects packets from client to server.
+    pub to_server: Protection,
+    /// What protects packets from server to client.
+    pub to_client: Protection,
     /// The peer announced strict key exchange (in a first KEXINIT).
     pub peer_strict: bool,
     /// The peer, a client, takes SSH_MSG_EXT_INFO (in a first KEXINIT).
@@ -157,9 +164,26 @@ pub fn agree(ours: &Proposal, theirs: &KexInit<'_>) -> Result<Agreed, Error> {
     let kex = common("key exchange method", ours.role, &ours.kex, |kex| kex.name(), theirs.kex)?;
     let host_key =
         common("host key algorithm", ours.role, &ours.host_keys, |key| key.name(), theirs.host_keys)?;
-    let cipher = |what, list| common(what, ours.role, &ours.ciphers, |cipher| cipher.name(), list);
-    let to_server = cipher("cipher from client to server", theirs.ciphers_to_server)?;
-    let to_client = cipher("cipher from server to client", theirs.ciphers_to_client)?;
+    let protection = |[cipher, mac]: [&'static str; 2], ciphers, macs| -> Result<Protection, Error> {
+        let cipher = common(cipher, ours.role, &ours.ciphers, |cipher| cipher.name(), ciphers)?;
+        // A cipher that authenticates makes the MAC's name meaningless (RFC 5647 section 5.1, OpenSSH's PROTOCOL
+        // section 1.6): peers that have no MAC of ours are welcome with it.
+        let mac = cipher
+            .needs_mac()
+            .then(|| common(mac, ours.role, &ours.macs, |mac| mac.name(), macs))
+            .transpose()?;
+        Ok(Protection { cipher, mac })
+    };
+    let to_server = protection(
+        ["cipher from client to server", "MAC from client to server"],
+        theirs.ciphers_to_server,
+        theirs.macs_to_server,
+    )?;
+    let to_client = protection(
+        ["cipher from server to client", "MAC from server to client"],
+        theirs.ciphers_to_client,
+        theirs.macs_to_client,
+    )?;
     for list in [theirs.compression_to_server, theirs.compression_to_client] {
         if !list.contains(COMPRESSION) {
             return Err(no_common("compression", COMPRESSION.to_owned(), list));
@@ -215,6 +239,7 @@ mod tests {
             kex: KexAlgorithm::ALL.to_vec(),
             host_keys: HostKeyAlgorithm::all(),
             ciphers: Cipher::ALL.to_vec(),
+            macs: Mac::ALL.to_vec(),
         }
     }
 
@@ -236,7 +261,7 @@ mod tests {
         assert_eq!(theirs.cookie, [1; 16]);
         let agreed = agree(&proposal(Role::Server), &theirs).unwrap();
         assert_eq!(agreed.kex, KexAlgorithm::ALL[0]);
-        assert_eq!(agreed.to_server, Cipher::ALL[0]);
+        assert_eq!(agreed.to_server, Protection { cipher: Cipher::ALL[0], mac: None });
         assert!(agreed.peer_strict && agreed.peer_ext_info && !agreed.drop_guess);
         // A later KEXINIT announces nothing.
         let bytes = proposal(Role::Client).encode([1; 16], false);
@@ -257,11 +282,33 @@ mod tests {
         let as_server = agree(&proposal(Role::Server), &theirs).unwrap();
         assert_eq!(as_server.kex.name(), "curve25519-sha256");
         assert_eq!(as_server.host_key.name(), "rsa-sha2-256");
-        assert_eq!(as_server.to_client, Cipher::ChaCha20Poly1305);
+        assert_eq!(as_server.to_client.cipher, Cipher::ChaCha20Poly1305);
         let as_client = agree(&proposal(Role::Client), &theirs).unwrap();
         assert_eq!(as_client.kex.name(), "mlkem768x25519-sha256");
         assert_eq!(as_client.host_key.name(), "ssh-ed25519");
-        assert_eq!(as_client.to_server, Cipher::Aes128Gcm);
+        assert_eq!(as_client.to_server.cipher, Cipher::Aes128Gcm);
+    }
+
+    /// The MACs of `init` are "x": that only matters where a MAC is used.
+    #[test]
+    fn a_mac_is_agreed_on_only_where_the_cipher_needs_one() {
+        let good = ("curve25519-sha256", "ssh-ed25519", "aes256-ctr,aes256-gcm@openssh.com", "none");
+        let bytes = init(good.0, good.1, good.2, good.3, false);
+        let outcome = agree(&proposal(Role::Server), &KexInit::decode(&bytes).unwrap());
+        let Err(Error::PeerIncompatible(PeerIncompatible::NoCommon { what, .. })) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(what, "MAC from client to server");
+        let as_client = agree(&proposal(Role::Client), &KexInit::decode(&bytes).unwrap()).unwrap();
+        assert_eq!(as_client.to_server, Protection { cipher: Cipher::Aes256Gcm, mac: None });
+
+        let mut old = proposal(Role::Client);
+        old.ciphers = vec![Cipher::Aes128Ctr];
+        old.macs.reverse();
+        let bytes = old.encode([1; 16], true);
+        let agreed = agree(&proposal(Role::Server), &KexInit::decode(&bytes).unwrap()).unwrap();
+        let expected = Protection { cipher: Cipher::Aes128Ctr, mac: Some(Mac::HmacSha512Etm) };
+        assert_eq!((agreed.to_server, agreed.to_client), (expected, expected));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::cipher::{LENGTH_LEN, Opener, Sealer, TAG_LEN};
+use super::cipher::{LENGTH_LEN, Opener, Sealer, TAG_LEN_MAX};
 use super::error::{ApiMisuse, Error, PeerMisbehaved};
 
 /// Longest packet before authentication, bytes of `packet_length`: what RFC 4253 section 6.1 asks everybody
@@ -188,14 +188,14 @@ impl Tx {
         let random = random.get_mut(..padding).ok_or(Error::Crypto("pad a packet"))?;
         aws_lc_rs::rand::fill(random).map_err(|_| Error::Crypto("get random padding"))?;
 
-        out.reserve(LENGTH_LEN + length + TAG_LEN);
+        out.reserve(LENGTH_LEN + length + TAG_LEN_MAX);
         out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
         out.push(u8::try_from(padding).unwrap_or(u8::MAX));
         out.extend_from_slice(payload);
         out.extend_from_slice(random);
         let packet = out.get_mut(start..).unwrap_or_default();
         let tag = self.sealer.seal(self.sequence, packet)?;
-        out.extend_from_slice(tag.get(..self.sealer.tag_len()).unwrap_or_default());
+        out.extend_from_slice(tag.as_ref());
         Ok(())
     }
 
@@ -223,24 +223,34 @@ impl Tx {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cipher::{Cipher, KeyMaterial};
+    use super::super::cipher::{Cipher, KeyMaterial, Protection};
+    use super::super::mac::Mac;
     use super::*;
     use proptest::prelude::*;
 
-    fn pair(cipher: Option<Cipher>) -> (Tx, Rx) {
+    fn pair(protection: Option<Protection>) -> (Tx, Rx) {
         let (mut tx, mut rx) = (Tx::default(), Rx::default());
-        if let Some(cipher) = cipher {
+        if let Some(protection) = protection {
             let mut key = [0; 64];
             key.iter_mut().zip(1..).for_each(|(byte, value)| *byte = value);
-            let material = KeyMaterial { key, iv: [0xff; 12] }; // the counter's last value: it runs on modulo 2^64
-            tx.new_keys(Sealer::new(cipher, &material).unwrap(), true);
-            rx.new_keys(Opener::new(cipher, &material).unwrap(), true);
+            // The counter's last value: it runs on, modulo 2^64 (GCM) or 2^128 (counter mode).
+            let material = KeyMaterial { key, iv: [0xff; 16], mac: [0x5a; 64] };
+            tx.new_keys(Sealer::new(protection, &material).unwrap(), true);
+            rx.new_keys(Opener::new(protection, &material).unwrap(), true);
         }
         (tx, rx)
     }
 
-    fn all() -> impl Iterator<Item = Option<Cipher>> {
-        std::iter::once(None).chain(Cipher::ALL.map(Some))
+    /// Every cipher, with every MAC where it needs one.
+    fn protections() -> impl Iterator<Item = Protection> {
+        Cipher::ALL.into_iter().flat_map(|cipher| {
+            let macs = if cipher.needs_mac() { Mac::ALL.map(Some).to_vec() } else { vec![None] };
+            macs.into_iter().map(move |mac| Protection { cipher, mac })
+        })
+    }
+
+    fn all() -> impl Iterator<Item = Option<Protection>> {
+        std::iter::once(None).chain(protections().map(Some))
     }
 
     #[test]
@@ -270,9 +280,61 @@ mod tests {
         }
     }
 
+    /// Packets that another library made by the ciphers' specifications: Python's `cryptography`, with the keys
+    /// 1, 2, 3 …, the IV 0x81, 0x82 …, the MAC key 0xa0, 0xa1 …, sequence number 0x01020304 and padding of 0xee.
+    #[test]
+    fn packets_made_by_another_library_are_opened() {
+        let (mut key, mut iv, mut mac) = ([0; 64], [0; 16], [0; 64]);
+        let bytes: [(&mut [u8], u8); 3] = [(&mut key, 1), (&mut iv, 0x81), (&mut mac, 0xa0)];
+        for (bytes, first) in bytes {
+            bytes.iter_mut().zip(first..).for_each(|(byte, value)| *byte = value);
+        }
+        let material = KeyMaterial { key, iv, mac };
+        let vectors = [
+            (
+                (Cipher::Aes128Gcm, None),
+                "000000200935ddcd3714de39c8cecc93821f9553f24dbd87182efccf7646424c\
+                 a3f365994d25c67fed7f0d3ab479a343fb902eef",
+            ),
+            (
+                (Cipher::Aes256Gcm, None),
+                "000000206db8e84553f0c6ab72e04628abb7589778607828a345b12a452cfceb\
+                 01f34ec005232c39a9be7877e9650eea32948c70",
+            ),
+            (
+                (Cipher::ChaCha20Poly1305, None),
+                "ab8315b227a1781120dad1f1563deeeed6d6fdd6b6ebb873811bb9f05b6a8567\
+                 3dc3ee5f1b19f5ffd712aea663879a7bb93c1377",
+            ),
+            (
+                (Cipher::Aes128Ctr, Some(Mac::HmacSha256Etm)),
+                "00000020ba2dac93623600b2b60910822327ccacf97ba1933fcdb7b4af4f4250\
+                 8abd11359e2e42a8ad53544d0749d533b168baeb08e36353a0011fabd9be8b22\
+                 e1241df5",
+            ),
+            (
+                (Cipher::Aes256Ctr, Some(Mac::HmacSha512Etm)),
+                "000000206a3c7a47996d48ede1b4fa82c53a0b9450c8fecf7cf92ce030902820\
+                 915a3f7df97ddf2a366ed54a8a2bac571cd6bbd8b9e260d675492ded305805df\
+                 8ef278b577dd0f076c48ed52a1c1f1b853e6da728895095dd33ec0801084ddbc\
+                 f71d71a1",
+            ),
+        ];
+        for ((cipher, mac), wire) in vectors {
+            let mut rx = Rx::default();
+            rx.new_keys(Opener::new(Protection { cipher, mac }, &material).unwrap(), true);
+            rx.sequence = 0x0102_0304;
+            let byte = |at: usize| u8::from_str_radix(&wire[at..at + 2], 16).unwrap();
+            let mut wire: Vec<u8> = (0..wire.len()).step_by(2).map(byte).collect();
+            let opened = rx.open(&mut wire).unwrap().unwrap();
+            assert_eq!(&wire[opened.payload], b"\x5e\0\0\0\x07\0\0\0\x0bhello, ssh!", "{cipher:?}");
+            assert_eq!(opened.consumed, wire.len());
+        }
+    }
+
     #[test]
     fn every_flipped_bit_is_refused_or_never_completes() {
-        for cipher in Cipher::ALL {
+        for cipher in protections() {
             let mut sealed = Vec::new();
             pair(Some(cipher)).0.seal(b"\x5ea payload of some length", &mut sealed).unwrap();
             for bit in 0..sealed.len() * 8 {
@@ -291,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_packet_out_of_its_turn_is_refused() {
-        for cipher in Cipher::ALL {
+        for cipher in protections() {
             let (mut tx, mut rx) = pair(Some(cipher));
             let (mut first, mut second) = (Vec::new(), Vec::new());
             tx.seal(b"\x5e1", &mut first).unwrap();
@@ -328,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_key_is_used_up_rather_than_a_nonce_used_twice() {
-        for cipher in Cipher::ALL {
+        for cipher in protections() {
             let (mut tx, mut rx) = pair(Some(cipher));
             tx.usage.packets = PACKETS_PER_KEY_MAX - 1;
             rx.usage.packets = PACKETS_PER_KEY_MAX - 1;
@@ -345,7 +407,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_payload_round_trips(payload in proptest::collection::vec(any::<u8>(), 1..600), which in 0..4usize) {
+        fn any_payload_round_trips(payload in proptest::collection::vec(any::<u8>(), 1..600), which in 0..8usize) {
             let (mut tx, mut rx) = pair(all().nth(which).flatten());
             let mut wire = Vec::new();
             tx.seal(&payload, &mut wire).unwrap();
@@ -355,7 +417,7 @@ mod tests {
         }
 
         #[test]
-        fn random_bytes_never_panic(mut bytes: Vec<u8>, which in 0..4usize) {
+        fn random_bytes_never_panic(mut bytes: Vec<u8>, which in 0..8usize) {
             let (_, mut rx) = pair(all().nth(which).flatten());
             if let Ok(Some(opened)) = rx.open(&mut bytes) {
                 prop_assert!(opened.payload.end <= bytes.len());

@@ -1,14 +1,15 @@
 //! How a leg exchanges keys (RFC 4253 section 7): what it awaits, and what each message of the exchange does.
 
 use super::super::cipher::{Cipher, Opener, Sealer};
+use super::super::derive::{self, Direction, ExchangeHash, Transcript};
 use super::super::error::{ApiMisuse, Error, PeerIncompatible, PeerMisbehaved};
-use super::super::host_key::{HostKey, HostKeyOffered};
-use super::super::kex::{self, ClientEphemeral, Direction, HASH_LEN, SharedSecret, Transcript};
+use super::super::host_key::{HostKey, HostKeyAlgorithm, HostKeyOffered};
+use super::super::kex::{self, ClientEphemeral, SharedSecret};
 use super::super::negotiate::{Agreed, KexInit, Proposal, Role, agree};
 use super::super::number;
 use super::super::version::OURS;
 use super::super::wire::{Put, Reader, WireError};
-use super::{EXCHANGES_BEFORE_LOGIN_MAX, Found, Leg, Side};
+use super::{EXCHANGES_BEFORE_LOGIN_MAX, Found, Leg, Side, USER_SIGNATURE_ALGORITHMS};
 
 /// What a leg waits for in its key exchange.
 pub(super) enum Awaits {
@@ -44,8 +45,7 @@ impl Leg {
     /// RFC 4253 section 7.1: after its KEXINIT a peer sends nothing of the layers above until its NEWKEYS.
     pub(super) fn between_exchanges(&self, got: u8) -> Result<(), Error> {
         match self.awaits {
-            Awaits::Nothing => Ok(()),
-            Awaits::PeerKexInit { .. } if self.ready => Ok(()),
+            Awaits::Nothing | Awaits::PeerKexInit { .. } if self.ready => Ok(()),
             _ => Err(PeerMisbehaved::Unexpected { expect: "the key exchange to end", got }.into()),
         }
     }
@@ -67,6 +67,9 @@ impl Leg {
         }
         match (std::mem::replace(&mut self.awaits, Awaits::Nothing), number) {
             (Awaits::Nothing, number::KEXINIT) => {
+                if self.session_id.is_none() {
+                    self.without_chacha = !KexInit::decode(payload)?.is_strict_client();
+                }
                 self.send_kexinit()?;
                 self.exchange(number, payload, sequence)
             }
@@ -108,7 +111,8 @@ impl Leg {
                 return Err(PeerMisbehaved::StrictKex { got: number::KEXINIT }.into());
             }
         }
-        if !self.strict && [agreed.to_server, agreed.to_client].contains(&Cipher::ChaCha20Poly1305) {
+        let ciphers = [agreed.to_server.cipher, agreed.to_client.cipher];
+        if !self.strict && ciphers.contains(&Cipher::ChaCha20Poly1305) {
             return Err(PeerIncompatible::Terrapin.into());
         }
         let exchange =
@@ -155,8 +159,9 @@ impl Leg {
             client_public,
             server_public: &server_public,
         }
-        .hash(&secret);
-        let signature = key.sign(algorithm.scheme, &hash)?;
+        .hash(exchange.agreed.kex.hash(), &secret);
+        let signature = key.sign(algorithm.scheme, hash.as_bytes())?;
+        self.own_host_key.get_or_insert(algorithm);
         let mut reply = Vec::with_capacity(64 + host_key.len() + server_public.len() + signature.len());
         reply.put_byte(number::KEX_ECDH_REPLY);
         reply.put_string(host_key);
@@ -193,9 +198,9 @@ impl Leg {
             client_public,
             server_public,
         }
-        .hash(&secret);
+        .hash(exchange.agreed.kex.hash(), &secret);
         let offered = HostKeyOffered::decode(exchange.agreed.host_key, host_key)?;
-        offered.verify(&hash, signature)?;
+        offered.verify(hash.as_bytes(), signature)?;
         let derived = self.derive(&exchange.agreed, &secret, &hash)?;
         match &self.host_key {
             Some(accepted) if accepted == host_key => self.go_over(derived).map(|()| None),
@@ -211,10 +216,11 @@ impl Leg {
         &mut self,
         agreed: &Agreed,
         secret: &SharedSecret,
-        hash: &[u8; HASH_LEN],
+        hash: &ExchangeHash,
     ) -> Result<Derived, Error> {
         let session_id = *self.session_id.get_or_insert(*hash);
-        let material = |cipher, direction| kex::derive(secret, hash, &session_id, cipher, direction);
+        let material =
+            |protection, direction| derive::derive(secret, hash, &session_id, protection, direction);
         let (sent, received) = match self.side {
             Side::Client(_) => {
                 ((agreed.to_server, Direction::ToServer), (agreed.to_client, Direction::ToClient))
@@ -234,15 +240,15 @@ impl Leg {
         self.seal(&[number::NEWKEYS])?;
         self.tx.new_keys(derived.sealer, self.strict);
         self.awaits = Awaits::NewKeys(Box::new(derived.opener));
-        if !self.ready
-            && self.peer_ext_info
-            && let Side::Server(config) = &self.side
-        {
-            let mut message = Vec::with_capacity(128);
+        if !self.ready && self.peer_ext_info && matches!(self.side, Side::Server(_)) {
+            let mut message = Vec::with_capacity(256);
             message.put_byte(number::EXT_INFO);
-            message.put_uint32(1);
+            message.put_uint32(2);
             message.put_string(b"server-sig-algs");
-            message.put_name_list(config.server_sig_algs.iter().copied());
+            message.put_name_list(USER_SIGNATURE_ALGORITHMS.into_iter());
+            // OpenSSH's PROTOCOL section 3.1: a client may sign which host key it means. The value is a version.
+            message.put_string(b"publickey-hostbound@openssh.com");
+            message.put_string(b"0");
             self.seal(&message)?;
         }
         let held = std::mem::take(&mut self.held);
@@ -268,17 +274,35 @@ impl Leg {
             Side::Server(config) => Proposal {
                 role: Role::Server,
                 kex: config.kex.clone(),
-                host_keys: config.host_keys.iter().flat_map(HostKey::algorithms).collect(),
-                ciphers: config.ciphers.clone(),
+                host_keys: offered(&config.host_keys),
+                ciphers: config
+                    .ciphers
+                    .iter()
+                    .copied()
+                    .filter(|cipher| !self.without_chacha || *cipher != Cipher::ChaCha20Poly1305)
+                    .collect(),
+                macs: config.macs.clone(),
             },
             Side::Client(config) => Proposal {
                 role: Role::Client,
                 kex: config.kex.clone(),
                 host_keys: config.host_keys.clone(),
                 ciphers: config.ciphers.clone(),
+                macs: config.macs.clone(),
             },
         }
     }
+}
+
+/// What these keys can be offered for; of two keys of a kind the first counts.
+fn offered(keys: &[HostKey]) -> Vec<HostKeyAlgorithm> {
+    let mut algorithms = Vec::new();
+    for algorithm in keys.iter().flat_map(HostKey::algorithms) {
+        if !algorithms.contains(&algorithm) {
+            algorithms.push(algorithm);
+        }
+    }
+    algorithms
 }
 
 impl Awaits {
