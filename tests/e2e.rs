@@ -28,6 +28,8 @@ mod proof;
 mod recording;
 #[path = "replay.rs"]
 mod replay;
+#[path = "ssh_algorithms.rs"]
+mod ssh_algorithms;
 #[path = "ssh_exec.rs"]
 mod ssh_exec;
 #[path = "ssh_files.rs"]
@@ -38,6 +40,8 @@ mod ssh_files_policy;
 mod ssh_files_strangers;
 #[path = "ssh_forward.rs"]
 mod ssh_forward;
+#[path = "ssh_host_keys.rs"]
+mod ssh_host_keys;
 #[path = "ssh_refused.rs"]
 mod ssh_refused;
 #[path = "ssh_russh.rs"]

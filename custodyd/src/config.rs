@@ -131,6 +131,15 @@ pub struct Ssh {
     /// How long a live session may go on without the log taking evidence, in seconds.
     #[serde(default = "default_log_outage_seconds")]
     pub log_outage_seconds: u64,
+    /// Further host keys: OpenSSH's private key files, e.g. of the jump host whose place Custody takes.
+    #[serde(default)]
+    pub host_keys: Vec<PathBuf>,
+    /// Host keys that come into use later, private key files too: clients learn them beforehand.
+    #[serde(default)]
+    pub upcoming_host_keys: Vec<PathBuf>,
+    /// Whether clients are offered key exchange on NIST's curves as well: for machines in FIPS 140 mode.
+    #[serde(default)]
+    pub nist_curves: bool,
     /// Authenticated and unauthenticated connections at once.
     #[serde(default = "default_connections_max")]
     pub connections_max: usize,

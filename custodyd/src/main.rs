@@ -6,6 +6,7 @@ mod data;
 mod epoch;
 mod filled;
 mod gaps;
+mod host_keys;
 mod init;
 mod keys;
 mod leaps;

@@ -4,10 +4,10 @@ use crate::config::{AtStart, Config};
 use crate::cosign::Cosigning;
 use crate::data::DataDir;
 use crate::gaps;
-use crate::keys::{Certifier, Keyring, about};
+use crate::keys::{Certifier, Keyring};
 use crate::operate::LogOperations;
 use crate::sinks::Around;
-use crate::{filled, leaps, newest, seal, stamp};
+use crate::{filled, host_keys, leaps, newest, seal, stamp};
 use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock, SystemClock};
 use custody_core::event::certificate::Authority;
@@ -19,9 +19,8 @@ use custody_core::search::Search;
 use custody_core::state::follow::Replica;
 use custody_core::state::sessions::Session;
 use custody_proxy::api::{self, ApiContext};
-use custody_proxy::ca::ssh::HostRequest;
-use custody_proxy::ca::store::{FileKeyStore, KeyAlgorithm, KeyStore};
-use custody_proxy::ca::{Authorities, SSH_PROXY_HOST_KEY};
+use custody_proxy::ca::Authorities;
+use custody_proxy::ca::store::{FileKeyStore, KeyStore};
 use custody_proxy::login::password::PasswordVerification;
 use custody_proxy::login::rate::{LoginLimiter, LoginLimits};
 use custody_proxy::login::secrets::SecretStore;
@@ -30,8 +29,6 @@ use custody_proxy::session::live::{EndCause, LiveSessions};
 use custody_proxy::session::{Access, rights};
 use custody_proxy::ssh::accept::{self, Entrance};
 use custody_proxy::ssh::certificate::TrustedAuthorities;
-use custody_proxy::ssh::transport::host_key::HostKey;
-use custody_proxy::ssh::transport::leg::ServerConfig;
 use custody_witness::client::Witness;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -43,7 +40,7 @@ use tokio::sync::watch;
 /// What `producer.started` says of this program.
 pub const PROGRAM: &str = concat!("custodyd ", env!("CARGO_PKG_VERSION"));
 /// How long the certificates of this daemon's own listeners are good for, in seconds; made anew at each start.
-const SERVER_SECONDS: u64 = 397 * 24 * 3600;
+pub const SERVER_SECONDS: u64 = 397 * 24 * 3600;
 /// How long sessions may take to say their end after they were told to.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -141,7 +138,8 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
     // the answers of the API.
     let search = Arc::new(Search::open(&data.projections(), Arc::clone(&log))?);
 
-    let (host_key, tls) = server_identities(&config, &keys, &store, &authorities, &log_producer, now).await?;
+    let ssh_server = host_keys::ssh_server(&config, &keys, &authorities, &log_producer, now).await?;
+    let tls = api_identity(&config, &authorities, &log_producer, now).await?;
     let access = Arc::new(Access {
         proxy: Arc::clone(&proxy_producer),
         replica: Arc::clone(&replica),
@@ -201,8 +199,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         readers: readers(&config),
     };
     let mut api_stop = stopping.clone();
-    let server = Arc::new(ServerConfig::new(vec![host_key]));
-    let entrance = Arc::new(Entrance::new(server, Arc::clone(&access), config.ssh.connections_max));
+    let entrance = Arc::new(Entrance::new(Arc::new(ssh_server), Arc::clone(&access), config.ssh.connections_max));
     let balancers = config.api.balancers().map_err(anyhow::Error::msg)?;
     let secured = api::tls::Secured { tls: Some(tls), ssh: Some(Arc::clone(&entrance)), balancers };
     let api = tokio::spawn(api::serve(api_listener, secured, log_http, context, async move {
@@ -332,33 +329,18 @@ fn orphan(id: custody_core::event::SessionId, session: &Session) -> Orphan {
     }
 }
 
-/// The proxy's host key with a certificate, and the API's TLS; both certificates are in the log before they are shown.
-async fn server_identities(
+/// The API's TLS; its certificate is in the log before it is shown.
+async fn api_identity(
     config: &Config,
-    keys: &FileKeyStore,
-    store: &Arc<dyn KeyStore>,
     authorities: &Authorities,
     producer: &Producer,
     now: u64,
-) -> anyhow::Result<(HostKey, Arc<rustls::ServerConfig>)> {
-    if store.load(SSH_PROXY_HOST_KEY)?.is_none() {
-        let _public = store.generate(SSH_PROXY_HOST_KEY, KeyAlgorithm::Ed25519)?;
-    }
-    let key = keys.host_private_key(SSH_PROXY_HOST_KEY)?;
-    let request = HostRequest {
-        public_key: key.public_key().clone(),
-        // What `ssh -J` calls nodes: at the proxy, it is the proxy that answers for them.
-        names: config.ssh.names.iter().cloned().chain(["*.custody".to_owned()]).collect(),
-        key_id: format!("{}-proxy", config.name),
-        valid_seconds: SERVER_SECONDS,
-    };
-    let host = authorities.ssh_host.issue(now, &request)?;
+) -> anyhow::Result<Arc<rustls::ServerConfig>> {
     let (addresses, names): (Vec<_>, Vec<_>) =
         config.api.names.iter().partition(|name| name.parse::<IpAddr>().is_ok());
     let addresses: Vec<IpAddr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
     let names: Vec<String> = names.into_iter().cloned().collect();
     let server = authorities.x509_server.issue(now, &names, &addresses, SERVER_SECONDS)?;
-    let draft = |data| Draft::new(Actor::system("custodyd"), data).outcome(Outcome::Success);
     let issued = &server.issued;
     let x509 = custody_core::event::certificate::Issued {
         authority: Authority::ServerX509,
@@ -369,7 +351,7 @@ async fn server_identities(
         valid_from: custody_core::event::Timestamp::from_seconds(issued.not_before),
         valid_until: custody_core::event::Timestamp::from_seconds(issued.not_after),
     };
-    let _durable = producer.append((draft(about(Authority::HostSsh, &host)), draft(x509))).await?;
-    let host_key = HostKey::new(&key, Some(&host.certificate))?;
-    Ok((host_key, api::tls::server_config(server, authorities.x509_client.certificate())?))
+    let draft = Draft::new(Actor::system("custodyd"), x509).outcome(Outcome::Success);
+    let _durable = producer.append(draft).await?;
+    Ok(api::tls::server_config(server, authorities.x509_client.certificate())?)
 }

@@ -100,6 +100,22 @@ pub struct FileKeyStore {
     loaded: Mutex<BTreeMap<String, Arc<LoadedKey>>>,
 }
 
+/// Reads a host key that isn't in a store: a private key file of OpenSSH's, not encrypted, that only its owner may
+/// read.
+///
+/// # Errors
+/// [`KeyStoreError::Absent`], [`KeyStoreError::Damaged`] if it is encrypted or no such file, [`KeyStoreError::File`] if
+/// others may read it.
+pub fn host_key_file(path: &Path) -> Result<PrivateKey, KeyStoreError> {
+    let name = || path.display().to_string();
+    let content = private_file::read(path)?.ok_or_else(|| KeyStoreError::Absent { name: name() })?;
+    let text = str::from_utf8(&content).map_err(|_| KeyStoreError::Damaged { name: name() })?;
+    match PrivateKey::from_openssh(text) {
+        Ok(key) if !key.is_encrypted() => Ok(key),
+        _ => Err(KeyStoreError::Damaged { name: name() }),
+    }
+}
+
 /// Both kinds are wiped when dropped, by ssh-key and by aws-lc.
 enum LoadedKey {
     Ed25519(Ed25519Keypair),

@@ -8,6 +8,7 @@ use super::files::{Decided, Denied, Files, Seen as FileSeen};
 use super::forward::{self, After, Forwards, Leave, Seen};
 use super::run::{Ask, End, REFUSED_STATUS};
 use crate::ssh::certificate::Extensions;
+use crate::ssh::host_proof::HostProver;
 use crate::ssh::message::{Message, Request, STDERR};
 use crate::ssh::relay::{ChannelId, Exit, Gate, Gating, Passage as Place, Refusal, Side, Verdict};
 use custody_core::clock::Clock;
@@ -32,6 +33,7 @@ const DENIED_LINES_MAX: usize = 8;
 
 /// What passes, and what is known of it.
 pub struct Passage {
+    host_prover: Option<HostProver>,
     recorder: Recorder,
     clock: Arc<dyn Clock>,
     may_have_terminal: bool,
@@ -82,6 +84,7 @@ impl Passage {
     /// With the session's recorder, and what the certificate that proved the person permits.
     pub fn new(recorder: Recorder, clock: Arc<dyn Clock>, certificate: &Extensions) -> Self {
         Self {
+            host_prover: None,
             recorder,
             clock,
             may_have_terminal: certificate.pty,
@@ -94,6 +97,11 @@ impl Passage {
             answering: BTreeSet::new(),
             failure: None,
         }
+    }
+
+    /// Lets the client ask for proof of our host keys.
+    pub fn prove_hosts(&mut self, prover: HostProver) {
+        self.host_prover = Some(prover);
     }
 
     /// Programs that were asked for since the last call.
@@ -517,6 +525,9 @@ impl Passage {
 
 impl Gate for Passage {
     fn see(&mut self, place: Place, message: &Message<'_>) -> Gating {
+        if let Some(answer) = self.host_prover.as_mut().and_then(|prover| prover.see(place.from, message)) {
+            return answer;
+        }
         if self.failure.is_some() {
             return Gating::Hold;
         }

@@ -2,6 +2,7 @@
 
 use super::certificate::Extensions;
 use super::client::{self, Client, ClientError};
+use super::host_proof::{self, HostProver};
 use super::jump;
 use super::pump;
 use super::relay::Side;
@@ -101,7 +102,7 @@ impl Entrance {
         drop(places.proving);
         match welcomed {
             Ok(Ok(client)) if client.is_jump() => jumps(client, from, &self).await,
-            Ok(Ok(client)) => proved(client, from, access).await,
+            Ok(Ok(client)) => proved(client, from, Arc::clone(&self.config), access).await,
             Ok(Err(error)) => unproved(access, from, error).await,
             Err(_) => tracing::info!(%from, "a client took too long to log in"),
         }
@@ -180,7 +181,7 @@ async fn record_refusal(access: &Access, from: SocketAddr, reason: String) {
 }
 
 /// The person is proved: decide, connect, relay, close.
-async fn proved(client: Client, from: SocketAddr, access: &Arc<Access>) {
+async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, access: &Arc<Access>) {
     let Client { mut socket, proved, node } = client;
     let wanted = client::login_and_node(proved.user_name(), node.as_deref());
     let version = socket.leg.peer_version();
@@ -264,11 +265,13 @@ async fn proved(client: Client, from: SocketAddr, access: &Arc<Access>) {
     }
     said = said.and_then(|()| socket.leg.send(&success));
     socket.leg.set_authenticated();
+    said = said.and_then(|()| socket.leg.send(&host_proof::announcement(&config)));
     if let Err(error) = said {
         tracing::info!(session = %session.id, "the client left during login: {error}");
     }
 
     let mut passage = Passage::new(recorder, Arc::clone(&access.clock), &extensions);
+    passage.prove_hosts(HostProver::new(config, &socket.leg));
     let course =
         pump::relay(access, &session, socket, target.socket, &mut passage, enlisted.end.clone()).await;
     let (recorder, ends, after) = passage.finish();

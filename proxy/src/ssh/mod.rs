@@ -9,6 +9,7 @@ pub mod authenticate;
 pub mod certificate;
 pub mod client;
 pub(crate) mod field;
+pub mod host_proof;
 pub mod jump;
 pub mod message;
 pub mod preamble;

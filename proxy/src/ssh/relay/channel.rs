@@ -248,7 +248,7 @@ impl Channel {
                 self.stop(from, &message, Local::Failure, ports.out)?;
                 return Ok(Step::Done);
             }
-            Verdict::Satisfy => {
+            Verdict::Satisfy | Verdict::Answer(_) => {
                 self.stop(from, &message, Local::Success, ports.out)?;
                 return Ok(Step::Done);
             }

@@ -111,6 +111,9 @@ pub enum Verdict {
         /// What the client is told of the command's end.
         exit: Exit,
     },
+    /// As [`Verdict::Satisfy`], with these bytes in the answer. Only for global requests, which alone have room
+    /// for them (RFC 4254, section 4).
+    Answer(Vec<u8>),
 }
 
 /// What the sender of a refused CHANNEL_OPEN is told (requests have no room for a text: use

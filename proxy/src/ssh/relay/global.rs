@@ -7,6 +7,7 @@ use super::line::{Line, Wait};
 use super::replies::{Asker, Local, Replies};
 use super::{ChannelId, Ending, PACKET_BYTES_MAX, Relay, RelayError};
 use crate::ssh::message::{self, Message, open_failure};
+use std::collections::VecDeque;
 
 /// One side's opens and global messages.
 #[derive(Debug, Default)]
@@ -16,6 +17,8 @@ pub(super) struct Global {
     opening: Option<ChannelId>,
     /// The replies that this side waits for.
     replies: Replies,
+    /// What stands in our own successful ones among them, in their order.
+    answers: VecDeque<Vec<u8>>,
 }
 
 impl Global {
@@ -162,7 +165,7 @@ impl Relay {
                     out.put(from, &refusal.message(sender).to_payload());
                     self.free(id, gate);
                 }
-                Verdict::Satisfy | Verdict::Replace { .. } | Verdict::End { .. } => {
+                Verdict::Satisfy | Verdict::Answer(_) | Verdict::Replace { .. } | Verdict::End { .. } => {
                     return Err(RelayError::ApiMisuse {
                         expect: "Pass or Refuse",
                         got: "another verdict for CHANNEL_OPEN",
@@ -170,21 +173,25 @@ impl Relay {
                 }
             },
             (Message::GlobalRequest { want_reply, .. }, _) => {
-                let replies = &mut self.globals.at_mut(from).replies;
-                let local = match verdict {
+                let Global { replies, answers, .. } = self.globals.at_mut(from);
+                let (local, answer) = match verdict {
                     Verdict::Replace { .. } => {
                         return Err(RelayError::ApiMisuse {
                             expect: "only data replaced",
                             got: "GLOBAL_REQUEST",
                         });
                     }
-                    Verdict::Pass => None,
-                    Verdict::Refuse(_) | Verdict::End { .. } => Some(Local::Failure),
-                    Verdict::Satisfy => Some(Local::Success),
+                    Verdict::Pass => (None, None),
+                    Verdict::Refuse(_) | Verdict::End { .. } => (Some(Local::Failure), None),
+                    Verdict::Satisfy => (Some(Local::Success), Some(Vec::new())),
+                    Verdict::Answer(answer) => (Some(Local::Success), Some(answer)),
                 };
                 match (want_reply, local) {
                     (true, None) => replies.pass(from)?,
-                    (true, Some(local)) => replies.answer(from, local)?,
+                    (true, Some(local)) => {
+                        replies.answer(from, local)?;
+                        answers.extend(answer);
+                    }
                     (false, _) => {}
                 }
                 if local.is_none() {
@@ -231,12 +238,16 @@ impl Relay {
 
     /// Sends `asker` the answers of ours whose turn it is.
     fn answer_due(&mut self, asker: Side, out: &mut dyn Outbox) {
-        while let Some(local) = self.globals.at_mut(asker).replies.due() {
-            let message = match local {
-                Local::Success => Message::RequestSuccess { data: b"" },
-                Local::Failure => Message::RequestFailure,
+        let Global { replies, answers, .. } = self.globals.at_mut(asker);
+        while let Some(local) = replies.due() {
+            let payload = match local {
+                Local::Success => {
+                    let data = answers.pop_front().unwrap_or_default();
+                    Message::RequestSuccess { data: &data }.to_payload()
+                }
+                Local::Failure => Message::RequestFailure.to_payload(),
             };
-            out.put(asker, &message.to_payload());
+            out.put(asker, &payload);
         }
     }
 }

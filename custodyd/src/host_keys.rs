@@ -1,0 +1,62 @@
+//! What the SSH listener shows: its host keys, each with a certificate of the host CA that is in the log before it is
+//! shown, and those that come into use later.
+
+use crate::config::Config;
+use crate::keys::about;
+use crate::run::SERVER_SECONDS;
+use anyhow::Context as _;
+use custody_core::event::certificate::Authority;
+use custody_core::event::{Actor, Draft, Outcome};
+use custody_core::log::Producer;
+use custody_proxy::ca::ssh::HostRequest;
+use custody_proxy::ca::store::{FileKeyStore, KeyAlgorithm, KeyStore as _, host_key_file};
+use custody_proxy::ca::{Authorities, SSH_PROXY_HOST_KEY};
+use custody_proxy::ssh::transport::host_key::HostKey;
+use custody_proxy::ssh::transport::kex::KexAlgorithm;
+use custody_proxy::ssh::transport::leg::ServerConfig;
+use std::path::Path;
+
+/// The listener's side of the transport. `now` is in seconds since 1970.
+pub async fn ssh_server(
+    config: &Config,
+    keys: &FileKeyStore,
+    authorities: &Authorities,
+    producer: &Producer,
+    now: u64,
+) -> anyhow::Result<ServerConfig> {
+    if keys.load(SSH_PROXY_HOST_KEY)?.is_none() {
+        let _public = keys.generate(SSH_PROXY_HOST_KEY, KeyAlgorithm::Ed25519)?;
+    }
+    let read = |path: &Path| host_key_file(path).with_context(|| format!("the host key {}", path.display()));
+    // Configured ones first: of two of a kind the first is shown, and clients know the one of the host that was here
+    // before.
+    let mut private = Vec::new();
+    for path in &config.ssh.host_keys {
+        private.push(read(path)?);
+    }
+    private.push(keys.host_private_key(SSH_PROXY_HOST_KEY)?);
+
+    let mut host_keys = Vec::new();
+    for key in &private {
+        let request = HostRequest {
+            public_key: key.public_key().clone(),
+            // The last is what `ssh -J` calls nodes: at the proxy, it is the proxy that answers for them.
+            names: config.ssh.names.iter().cloned().chain(["*.custody".to_owned()]).collect(),
+            key_id: format!("{}-proxy", config.name),
+            valid_seconds: SERVER_SECONDS,
+        };
+        let issued = authorities.ssh_host.issue(now, &request)?;
+        let draft = Draft::new(Actor::system("custodyd"), about(Authority::HostSsh, &issued))
+            .outcome(Outcome::Success);
+        let _durable = producer.append(draft).await?;
+        host_keys.push(HostKey::new(key, Some(&issued.certificate))?);
+    }
+    let mut server = ServerConfig::new(host_keys);
+    for path in &config.ssh.upcoming_host_keys {
+        server.upcoming_host_keys.push(HostKey::new(&read(path)?, None)?);
+    }
+    if config.ssh.nist_curves {
+        server.kex = KexAlgorithm::ALL.to_vec();
+    }
+    Ok(server)
+}
