@@ -42,6 +42,8 @@ mod ssh_files_strangers;
 mod ssh_forward;
 #[path = "ssh_host_keys.rs"]
 mod ssh_host_keys;
+#[path = "ssh_hostile.rs"]
+mod ssh_hostile;
 #[path = "ssh_refused.rs"]
 mod ssh_refused;
 #[path = "ssh_russh.rs"]

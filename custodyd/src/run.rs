@@ -21,6 +21,7 @@ use custody_core::state::sessions::Session;
 use custody_proxy::api::{self, ApiContext};
 use custody_proxy::ca::Authorities;
 use custody_proxy::ca::store::{FileKeyStore, KeyStore};
+use custody_proxy::descriptors;
 use custody_proxy::login::password::PasswordVerification;
 use custody_proxy::login::rate::{LoginLimiter, LoginLimits};
 use custody_proxy::login::secrets::SecretStore;
@@ -28,6 +29,7 @@ use custody_proxy::session::close::{self, Orphan};
 use custody_proxy::session::live::{EndCause, LiveSessions};
 use custody_proxy::session::{Access, rights};
 use custody_proxy::ssh::accept::{self, Entrance};
+use custody_proxy::ssh::admission::Admission;
 use custody_proxy::ssh::certificate::TrustedAuthorities;
 use custody_witness::client::Witness;
 use std::net::IpAddr;
@@ -49,6 +51,14 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
     let data = DataDir::new(&config.data);
     if !data.is_begun() {
         bail!("{} holds no log yet: begin one with `custodyd init`", data.path().display());
+    }
+    // Two sockets and a recording for each session, and the log and the API besides.
+    let needed = 3 * config.ssh.connections_max as u64 + 256;
+    if let Some(descriptors) = descriptors::raise_limit().filter(|limit| *limit < needed) {
+        tracing::warn!(
+            "the system allows {descriptors} open files; ssh.connections_max = {} may need {needed} (LimitNOFILE)",
+            config.ssh.connections_max
+        );
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let now = clock.wall().0 / 1_000_000_000;
@@ -140,6 +150,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
 
     let ssh_server = host_keys::ssh_server(&config, &keys, &authorities, &log_producer, now).await?;
     let tls = api_identity(&config, &authorities, &log_producer, now).await?;
+    let admission = Arc::new(Admission::default());
     let access = Arc::new(Access {
         proxy: Arc::clone(&proxy_producer),
         replica: Arc::clone(&replica),
@@ -156,6 +167,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         client_authorities: Arc::new(TrustedAuthorities::new([&authorities.ssh_client.public_key()])),
         host_authorities: Arc::new(TrustedAuthorities::new([&authorities.ssh_host.public_key()])),
         live: Arc::new(LiveSessions::default()),
+        admission: Arc::clone(&admission),
     });
     let orphans =
         replica.read(|state| state.sessions().live().map(|(id, session)| orphan(id, session)).collect());
@@ -195,6 +207,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         login_seconds: config.certificates.login_hours * 3600,
         operations: Arc::new(LogOperations { log: Arc::clone(&embedded), keyring }),
         cosigned: Arc::clone(&cosigned),
+        admission,
         sinks: sinks.iter().map(|sink| Arc::clone(&sink.running)).collect(),
         readers: readers(&config),
     };

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod balancer;
 pub mod ca;
+pub mod descriptors;
 pub mod login;
 pub mod session;
 pub mod ssh;

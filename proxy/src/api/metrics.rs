@@ -90,9 +90,11 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
         (label("outcome", "failure"), counters.logins_failed.load(Relaxed)),
         (label("outcome", "limited"), counters.logins_limited.load(Relaxed)),
     ];
+    let admission = &context.admission;
+    let turned_away: Vec<_> = admission.refused().map(|(why, n)| (label("reason", why.name()), n)).collect();
     let version = vec![(label("version", env!("CARGO_PKG_VERSION")), 1)];
     let mut out = String::new();
-    let gauges: [Gauge<'_>; 16] = [
+    let gauges: [Gauge<'_>; 17] = [
         ("custody_build_info", "The program's version.", version),
         ("custody_log_up", "1 while the log takes events.", one(api.log_is_alive().into())),
         ("custody_log_entries", "Durable entries of the log.", one(size)),
@@ -132,6 +134,11 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
             one(u64::try_from(api.places.taken()).unwrap_or(u64::MAX)),
         ),
         ("custody_sessions_live", "Sessions whose end wasn't told.", one(live)),
+        (
+            "custody_ssh_unproved_connections",
+            "SSH connections whose person isn't proved yet.",
+            one(u64::try_from(admission.unproved()).unwrap_or(u64::MAX)),
+        ),
         ("custody_users", "Users.", one(users)),
     ];
     for (name, help, values) in gauges {
@@ -160,6 +167,13 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
     );
     cosignatures(&mut out, context);
     deliveries(&mut out, &api).await?;
+    metric(
+        &mut out,
+        "custody_ssh_refused_total",
+        "counter",
+        "SSH connections that ended before their person was proved, since the start.",
+        &turned_away,
+    );
     metric(&mut out, "custody_logins_total", "counter", "Password logins since the start.", &logins);
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out))
 }

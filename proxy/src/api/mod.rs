@@ -36,6 +36,7 @@ use crate::ca::Authorities;
 use crate::login::password::PasswordVerification;
 use crate::login::rate::LoginLimiter;
 use crate::login::secrets::SecretStore;
+use crate::ssh::admission::Admission;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -99,6 +100,8 @@ pub struct ApiContext {
     pub operations: Arc<dyn operate::Operations>,
     /// The newest cosigned checkpoint.
     pub cosigned: Arc<CosignedCheckpoints>,
+    /// Who begins SSH connections, and who was turned away.
+    pub admission: Arc<Admission>,
     /// Where the log's events are delivered to.
     pub sinks: Vec<Arc<dyn Running>>,
     /// Who else may read all entries, by token.

@@ -14,6 +14,7 @@ pub mod rights;
 pub mod run;
 
 use crate::ca::SessionCertifier;
+use crate::ssh::admission::Admission;
 use crate::ssh::certificate::TrustedAuthorities;
 use custody_core::clock::Clock;
 use custody_core::event::{Actor, EventId, SessionId, Source, Target};
@@ -49,6 +50,8 @@ pub struct Access {
     pub host_authorities: Arc<TrustedAuthorities>,
     /// The sessions that live here.
     pub live: Arc<live::LiveSessions>,
+    /// Places for connections that have proved nothing.
+    pub admission: Arc<Admission>,
 }
 
 /// What stays the same in a session, for each of its events.

@@ -1,5 +1,6 @@
 //! Where SSH connections come in, and the story of one.
 
+use super::admission::{LOGIN_TIMEOUT, Place, Refused};
 use super::certificate::Extensions;
 use super::client::{self, Client, ClientError};
 use super::host_proof::{self, HostProver};
@@ -28,10 +29,6 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// How long a client may take to prove who its person is, as sshd's LoginGraceTime.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Connections that haven't proved anything yet, at once: each costs a key exchange and some 50 KiB.
-const UNPROVED_MAX: usize = 256;
 /// How long a farewell may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -40,46 +37,58 @@ pub struct Entrance {
     config: Arc<ServerConfig>,
     access: Arc<Access>,
     connections: Arc<Semaphore>,
-    unproved: Arc<Semaphore>,
 }
 
 impl Entrance {
     /// For at most `connections_max` connections at once.
     #[must_use]
     pub fn new(config: Arc<ServerConfig>, access: Arc<Access>, connections_max: usize) -> Self {
-        let connections = Arc::new(Semaphore::new(connections_max));
-        Self { config, access, connections, unproved: Arc::new(Semaphore::new(UNPROVED_MAX)) }
+        Self { config, access, connections: Arc::new(Semaphore::new(connections_max)) }
     }
 
     /// Lets a connection in, which is served from now on, to the node that its way has named, if it has. False: there
     /// are too many, and it is closed.
     pub fn enter(self: &Arc<Self>, stream: Stream, from: SocketAddr, node: Option<String>) -> bool {
-        let Some(places) = self.places(from) else { return false };
+        let Some(connection) = self.connection(from) else { return false };
+        let Some(place) = self.place(from) else { return false };
         let entrance = Arc::clone(self);
-        tokio::spawn(async move { entrance.serve_one(stream, from, node, places).await });
+        tokio::spawn(async move {
+            let _connection = connection;
+            entrance.serve_one(stream, from, node, place).await;
+        });
         true
     }
 
-    /// The same for a connection that may be a balancer's, who then says whose it is.
+    /// The same for a connection that may be a balancer's, who then says whose it is: the place is that person's.
     fn enter_balanced(self: &Arc<Self>, mut stream: TcpStream, peer: SocketAddr, balancers: &Arc<Balancers>) {
-        let Some(places) = self.places(peer) else { return };
+        let Some(connection) = self.connection(peer) else { return };
         let (entrance, balancers) = (Arc::clone(self), Arc::clone(balancers));
         tokio::spawn(async move {
+            let _connection = connection;
             match balancers.source(&mut stream, peer).await {
-                Ok(from) => entrance.serve_one(Stream::Tcp(stream), from, None, places).await,
+                Ok(from) => {
+                    let Some(place) = entrance.place(from) else { return };
+                    entrance.serve_one(Stream::Tcp(stream), from, None, place).await;
+                }
                 Err(error) => tracing::warn!(%peer, "{error}"),
             }
         });
     }
 
-    fn places(&self, from: SocketAddr) -> Option<Places> {
+    fn connection(&self, from: SocketAddr) -> Option<OwnedSemaphorePermit> {
         let connection = Arc::clone(&self.connections).try_acquire_owned();
-        let proving = Arc::clone(&self.unproved).try_acquire_owned();
-        let places = connection.ok().zip(proving.ok());
-        if places.is_none() {
-            tracing::warn!(%from, "too many connections: one was closed at once");
-        }
-        places.map(|(connection, proving)| Places { connection, proving })
+        connection.map_err(|_| self.refuse(from, Refused::Connections)).ok()
+    }
+
+    /// A place among those who have proved nothing yet.
+    fn place(&self, from: SocketAddr) -> Option<Place> {
+        let place = self.access.admission.enter(from.ip(), self.access.clock.monotonic());
+        place.map_err(|why| self.refuse(from, why)).ok()
+    }
+
+    fn refuse(&self, from: SocketAddr, why: Refused) {
+        self.access.admission.count(why);
+        tracing::debug!(%from, "a connection was closed at once: too many {}", why.name());
     }
 
     async fn serve_one(
@@ -87,7 +96,7 @@ impl Entrance {
         stream: Stream,
         from: SocketAddr,
         node: Option<String>,
-        places: Places,
+        mut place: Place,
     ) {
         let access = &self.access;
         let welcome = client::welcome(
@@ -98,23 +107,28 @@ impl Entrance {
             Arc::clone(&access.client_authorities),
             Arc::clone(&access.clock),
         );
-        let welcomed = tokio::time::timeout(LOGIN_TIMEOUT, welcome).await;
-        drop(places.proving);
+        let welcomed = tokio::select! {
+            welcomed = tokio::time::timeout(LOGIN_TIMEOUT, welcome) => welcomed,
+            () = place.displaced() => {
+                access.admission.count(Refused::Displaced);
+                tracing::debug!(%from, "a client that dawdled was closed: another needed its place");
+                return;
+            }
+        };
+        drop(place);
         match welcomed {
             Ok(Ok(client)) if client.is_jump() => jumps(client, from, &self).await,
             Ok(Ok(client)) => proved(client, from, Arc::clone(&self.config), access).await,
-            Ok(Err(error)) => unproved(access, from, error).await,
-            Err(_) => tracing::info!(%from, "a client took too long to log in"),
+            Ok(Err(error)) => {
+                access.admission.count(error.refused());
+                unproved(access, from, error).await;
+            }
+            Err(_) => {
+                access.admission.count(Refused::Timeout);
+                tracing::debug!(%from, "a client took too long to log in");
+            }
         }
-        drop(places.connection);
     }
-}
-
-/// What a connection takes up.
-struct Places {
-    connection: OwnedSemaphorePermit,
-    /// Until it has proved who its person is.
-    proving: OwnedSemaphorePermit,
 }
 
 /// Serves until `stop` says so; sessions that live then go on by themselves.
@@ -167,7 +181,7 @@ async fn unproved(access: &Access, from: SocketAddr, error: ClientError) {
     let denied = match error {
         ClientError::Refused(denied) | ClientError::Fault { denied: Some(denied), .. } => denied,
         other => {
-            tracing::info!(%from, "a client left before it proved anything: {other}");
+            tracing::debug!(%from, "a client left before it proved anything: {other}");
             return;
         }
     };

@@ -1,10 +1,12 @@
 //! The person's side up to the proof: preamble, key exchange, user authentication. Nothing here knows who exists.
 
+use super::admission::Refused;
 use super::authenticate::{self, server};
 use super::certificate::TrustedAuthorities;
 use super::preamble::{self, PreambleError};
 use super::socket::{Heard, LegSocket, SocketError};
 use super::stream::Stream;
+use super::transport::error::Error as LegError;
 use super::transport::leg::{Leg, ServerConfig};
 use super::transport::reason;
 use custody_core::clock::Clock;
@@ -50,6 +52,34 @@ pub enum ClientError {
     /// A first line that is neither SSH nor a preamble.
     #[error(transparent)]
     Preamble(#[from] PreambleError),
+}
+
+impl ClientError {
+    /// As what it is counted.
+    #[must_use]
+    pub fn refused(&self) -> Refused {
+        use server::ServerFault;
+        match self {
+            Self::Socket(SocketError::Leg(error)) => match error {
+                LegError::PeerDisconnected { .. } => Refused::Left,
+                LegError::PeerIncompatible(_) => Refused::Incompatible,
+                _ => Refused::Protocol,
+            },
+            Self::Socket(SocketError::Closed | SocketError::Io(_)) => Refused::Left,
+            Self::Fault { fault: ServerFault::TooMuch { .. }, .. } | Self::Refused(_) => {
+                Refused::Authentication
+            }
+            Self::Fault { fault: ServerFault::ClientLeft, denied } => {
+                if denied.is_some() {
+                    Refused::Authentication
+                } else {
+                    Refused::Left
+                }
+            }
+            Self::Preamble(PreambleError::Io(_) | PreambleError::Closed) => Refused::Left,
+            Self::Fault { .. } | Self::Preamble(PreambleError::Wrong { .. }) => Refused::Protocol,
+        }
+    }
 }
 
 impl From<io::Error> for ClientError {

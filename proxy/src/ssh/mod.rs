@@ -5,6 +5,7 @@
 //! goes to [`jump`], and what it carries comes in by [`accept`] again.
 
 pub mod accept;
+pub mod admission;
 pub mod authenticate;
 pub mod certificate;
 pub mod client;

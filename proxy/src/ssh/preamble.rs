@@ -8,6 +8,10 @@ const PREAMBLE: &[u8] = b"CUSTODY-NODE ";
 /// Longest preamble, in bytes: the word, a name of 128 bytes and the line's end.
 const PREAMBLE_BYTES_MAX: usize = 160;
 
+/// Between two looks at a preamble that hasn't come whole: at first, and for those who dawdle.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
 /// Why the first line can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PreambleError {
@@ -32,6 +36,7 @@ pub enum PreambleError {
 pub async fn read(stream: &Stream) -> Result<Option<String>, PreambleError> {
     let mut seen = [0_u8; PREAMBLE_BYTES_MAX];
     let mut before = 0;
+    let mut pause = PAUSE_MIN;
     loop {
         let count = stream.peek(&mut seen).await?;
         let bytes = seen.get(..count).unwrap_or_default();
@@ -54,8 +59,10 @@ pub async fn read(stream: &Stream) -> Result<Option<String>, PreambleError> {
             return Err(PreambleError::Wrong { got: shown(bytes) });
         }
         if count == before {
-            // A peek returns at once while bytes lie there: wait for more of them without spinning.
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            // A peek returns at once while bytes lie there: wait for more of them without spinning, and the longer
+            // the slower they come.
+            tokio::time::sleep(pause).await;
+            pause = PAUSE_MAX.min(pause * 2);
         }
         before = count;
     }

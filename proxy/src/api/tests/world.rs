@@ -136,6 +136,7 @@ impl World {
             login_seconds: 3600,
             operations: Arc::new(Operated(log.clone())),
             cosigned: Arc::new(CosignedCheckpoints::open(&at("log"), log.verifier_key()).unwrap()),
+            admission: Arc::default(),
             sinks: vec![],
             readers: vec![Reader { name: "north".into(), token_sha256: Sha256::digest(READER_TOKEN).into() }],
         };
