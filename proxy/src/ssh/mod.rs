@@ -20,3 +20,4 @@ pub mod socket;
 pub mod stream;
 pub mod target;
 pub mod transport;
+mod vigil;

@@ -5,6 +5,7 @@ use super::socket::{LegSocket, SocketError};
 use super::transport::error::Error as LegError;
 use super::transport::leg::{Event, Incoming, Leg};
 use super::transport::reason;
+use super::vigil::{Due, EXCHANGE_TIMEOUT, Vigil};
 use crate::session::decide::Refused;
 use crate::session::files;
 use crate::session::forward::{self, Leave};
@@ -80,6 +81,7 @@ struct Pump<'a> {
     anchoring: bool,
     /// Whether anything moved since the last tick.
     busy: bool,
+    vigils: [Vigil; 2],
 }
 
 fn at(side: Side) -> usize {
@@ -110,6 +112,7 @@ pub async fn relay(
         log_down: None,
         anchoring: false,
         busy: false,
+        vigils: std::array::from_fn(|_| Vigil::new(access.clock.monotonic())),
     };
     let cause = pump.run(&mut end).await;
     pump.farewell(&cause).await;
@@ -188,6 +191,7 @@ impl Pump<'_> {
             }
         };
         self.busy = true;
+        self.vigils[at(side)].heard(self.access.clock.monotonic());
         outcome
     }
 
@@ -361,9 +365,32 @@ impl Pump<'_> {
             if !self.busy {
                 self.legs[at(side)].leg.free_idle_buffers();
             }
+            self.watch(side)?;
         }
         self.busy = false;
         Ok(())
+    }
+
+    /// Asks a silent peer whether it is there, and ends the session of one that isn't.
+    fn watch(&mut self, side: Side) -> Result<(), EndCause> {
+        let now = self.access.clock.monotonic();
+        let (listening, in_exchange) = (self.may_read(side), self.legs[at(side)].leg.in_exchange());
+        let due = self.vigils[at(side)].due(now, listening, in_exchange);
+        let reason = if side == Side::Client { EndReason::ClientClosed } else { EndReason::TargetClosed };
+        let detail = match due {
+            Due::Nothing => return Ok(()),
+            Due::Ask => {
+                let mut out = Both::new(&mut self.legs);
+                self.relay.keep_alive(side, &mut out).map_err(|error| relay_end(&error))?;
+                out.end()?;
+                return self.write(side);
+            }
+            Due::Gone => format!("the {side} doesn't answer any more"),
+            Due::ExchangeOverdue => {
+                format!("the {side} didn't end a key exchange within {} seconds", EXCHANGE_TIMEOUT.as_secs())
+            }
+        };
+        Err(EndCause { reason, detail, cause: None })
     }
 
     /// Tells the client why, on each of its channels and in the disconnect; the target is just let go.
