@@ -3,5 +3,7 @@
 
 #[path = "../tests/fuzz/records.rs"]
 pub mod records;
+#[path = "../tests/fuzz/ssh.rs"]
+pub mod ssh;
 #[path = "../tests/fuzz/targets.rs"]
 pub mod targets;

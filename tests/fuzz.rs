@@ -4,6 +4,8 @@
 
 #[path = "fuzz/records.rs"]
 mod records;
+#[path = "fuzz/ssh.rs"]
+mod ssh;
 #[path = "fuzz/targets.rs"]
 mod targets;
 
@@ -94,4 +96,4 @@ macro_rules! fuzzed {
         }
     };
 }
-fuzzed!(records events mappings notes proofs tiles recordings changes messages keys transport);
+fuzzed!(records events mappings notes proofs tiles recordings changes messages keys transport packets kexinit authentication relay);

@@ -4,6 +4,7 @@
 //! The one place of each body: `tests/fuzz.rs` runs them briefly on changed examples, `fuzz/` under libFuzzer.
 
 use super::records::records;
+use super::ssh;
 use custody_core::event::{Event, TYPES, Timestamp, canonical};
 use custody_core::log::cosignature::{Cosigner, CosignerKey};
 use custody_core::log::note::{Ed25519Signer, Note, VerifierKey};
@@ -22,7 +23,6 @@ use custody_proxy::ssh::certificate::parse_certificate;
 use custody_proxy::ssh::message::Message;
 use custody_proxy::ssh::transport::host_key::{HostKey, HostKeyAlgorithm, decode_public};
 use custody_proxy::ssh::transport::leg::{ClientConfig, Incoming, Leg, ServerConfig};
-use custody_proxy::ssh::transport::negotiate::KexInit;
 use russh::keys::{Algorithm, PrivateKey};
 use std::io::Cursor;
 use std::sync::{Arc, LazyLock};
@@ -47,7 +47,7 @@ impl Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 15] = [
     // A directory for each: slower.
     Target { inputs: 500, ..Target::new("records", records, super::records::seeds) },
     Target::new("events", events, event_seeds),
@@ -60,6 +60,10 @@ pub const TARGETS: [Target; 11] = [
     Target::new("messages", messages, message_seeds),
     Target::new("keys", keys, key_seeds),
     Target::new("transport", transport, transport_seeds),
+    Target::new("packets", ssh::packets, ssh::packet_seeds),
+    Target::new("kexinit", ssh::kexinit, ssh::kexinit_seeds),
+    Target::new("authentication", ssh::authentication, ssh::authentication_seeds),
+    Target::new("relay", ssh::relay, ssh::relay_seeds),
 ];
 
 /// Events, and what the state makes of them under every family's tag.
@@ -245,7 +249,7 @@ pub fn messages(bytes: &[u8]) {
     }
 }
 
-fn field(bytes: &[u8]) -> Vec<u8> {
+pub fn field(bytes: &[u8]) -> Vec<u8> {
     [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
 }
 
@@ -294,7 +298,6 @@ pub fn transport(bytes: &[u8]) {
         let kept = leg.buffered_capacity();
         assert!(kept < 1 << 20, "{kept} bytes are kept before login");
     }
-    let _kexinit = KexInit::decode(bytes);
 }
 
 /// What each side says first: version and KEXINIT; then the beginning of an exchange.
