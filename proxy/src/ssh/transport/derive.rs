@@ -22,7 +22,7 @@ pub enum HashAlgorithm {
 }
 
 impl HashAlgorithm {
-    fn digest(self) -> &'static Algorithm {
+    pub(super) fn digest(self) -> &'static Algorithm {
         match self {
             Self::Sha256 => &SHA256,
             Self::Sha384 => &SHA384,

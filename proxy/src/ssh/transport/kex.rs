@@ -1,23 +1,21 @@
-//! Key exchange methods: mlkem768x25519-sha256 (draft-ietf-sshm-mlkem-hybrid-kex), curve25519-sha256 (RFC 8731)
-//! and ecdh-sha2-nistp256, -384 and -521 (RFC 5656). Pure but for randomness.
+//! Key exchange methods: mlkem768x25519-sha256 (draft-ietf-sshm-mlkem-hybrid-kex), sntrup761x25519-sha512
+//! (draft-ietf-sshm-ntruprime-ssh), curve25519-sha256 (RFC 8731) and ecdh-sha2-nistp256, -384 and -521 (RFC 5656).
+//! Pure but for randomness.
 //!
 //! All have one shape: the client sends a public value, the server answers with one of its own.
 
 use aws_lc_rs::agreement::{
     self, ECDH_P256, ECDH_P384, ECDH_P521, PrivateKey, UnparsedPublicKey, X25519, agree,
 };
-use aws_lc_rs::digest::{Context, SHA256};
-use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, EncapsulationKey, ML_KEM_768};
+use aws_lc_rs::digest::Context;
+use aws_lc_rs::error::Unspecified;
 use zeroize::Zeroizing;
 
-use super::derive::HashAlgorithm;
+use super::derive::{HASH_LEN_MAX, HashAlgorithm};
 use super::error::{Error, PeerMisbehaved};
+use super::kem::{self, Kem};
 use super::wire::Put;
 
-/// ML-KEM-768's encapsulation key (FIPS 203 table 3), bytes.
-const ML_KEM_PUBLIC_LEN: usize = 1184;
-/// ML-KEM-768's ciphertext, bytes.
-const ML_KEM_CIPHERTEXT_LEN: usize = 1088;
 /// First byte of an uncompressed point (SEC 1 section 2.3.3).
 const POINT_UNCOMPRESSED: u8 = 4;
 
@@ -26,6 +24,10 @@ const POINT_UNCOMPRESSED: u8 = 4;
 pub enum KexAlgorithm {
     /// mlkem768x25519-sha256: safe against a quantum computer as long as either half is.
     MlKem768X25519,
+    /// sntrup761x25519-sha512: the same with what OpenSSH had from 9.0 on.
+    Sntrup761X25519,
+    /// sntrup761x25519-sha512@openssh.com: the same under its older name.
+    Sntrup761X25519OpenSsh,
     /// curve25519-sha256
     Curve25519,
     /// curve25519-sha256@libssh.org: the same under its older name.
@@ -40,8 +42,10 @@ pub enum KexAlgorithm {
 
 impl KexAlgorithm {
     /// All of them, in our order of preference. Targets are offered all.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::MlKem768X25519,
+        Self::Sntrup761X25519,
+        Self::Sntrup761X25519OpenSsh,
         Self::Curve25519,
         Self::Curve25519LibSsh,
         Self::EcdhP256,
@@ -51,13 +55,21 @@ impl KexAlgorithm {
 
     /// What clients are offered by default: every one of the last eight years has one of these, but where a
     /// policy (FIPS 140 mode) takes them away. Auditors mark NIST's curves down.
-    pub const MODERN: [Self; 3] = [Self::MlKem768X25519, Self::Curve25519, Self::Curve25519LibSsh];
+    pub const MODERN: [Self; 5] = [
+        Self::MlKem768X25519,
+        Self::Sntrup761X25519,
+        Self::Sntrup761X25519OpenSsh,
+        Self::Curve25519,
+        Self::Curve25519LibSsh,
+    ];
 
     /// Its name on the wire.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::MlKem768X25519 => "mlkem768x25519-sha256",
+            Self::Sntrup761X25519 => "sntrup761x25519-sha512",
+            Self::Sntrup761X25519OpenSsh => "sntrup761x25519-sha512@openssh.com",
             Self::Curve25519 => "curve25519-sha256",
             Self::Curve25519LibSsh => "curve25519-sha256@libssh.org",
             Self::EcdhP256 => "ecdh-sha2-nistp256",
@@ -74,17 +86,30 @@ impl KexAlgorithm {
                 HashAlgorithm::Sha256
             }
             Self::EcdhP384 => HashAlgorithm::Sha384,
-            Self::EcdhP521 => HashAlgorithm::Sha512,
+            Self::EcdhP521 | Self::Sntrup761X25519 | Self::Sntrup761X25519OpenSsh => HashAlgorithm::Sha512,
         }
     }
 
     /// The curve of its classical half, and the length of a public value on it, bytes.
     fn curve(self) -> (&'static agreement::Algorithm, usize) {
         match self {
-            Self::MlKem768X25519 | Self::Curve25519 | Self::Curve25519LibSsh => (&X25519, 32),
+            Self::MlKem768X25519
+            | Self::Sntrup761X25519
+            | Self::Sntrup761X25519OpenSsh
+            | Self::Curve25519
+            | Self::Curve25519LibSsh => (&X25519, 32),
             Self::EcdhP256 => (&ECDH_P256, 65),
             Self::EcdhP384 => (&ECDH_P384, 97),
             Self::EcdhP521 => (&ECDH_P521, 133),
+        }
+    }
+
+    /// The other half of a hybrid.
+    fn kem(self) -> Option<Kem> {
+        match self {
+            Self::MlKem768X25519 => Some(Kem::MlKem768),
+            Self::Sntrup761X25519 | Self::Sntrup761X25519OpenSsh => Some(Kem::Sntrup761),
+            _ => None,
         }
     }
 
@@ -108,11 +133,12 @@ impl SharedSecret {
         Self { encoded }
     }
 
-    fn hybrid(ml_kem: &[u8], x25519: &[u8]) -> Self {
-        let mut hash = Context::new(&SHA256);
-        hash.update(ml_kem);
+    /// K of a hybrid: a string, the hash over both secrets.
+    fn hybrid(hash: HashAlgorithm, kem: &[u8], x25519: &[u8]) -> Self {
+        let mut hash = Context::new(hash.digest());
+        hash.update(kem);
         hash.update(x25519);
-        let mut encoded = Zeroizing::new(Vec::with_capacity(4 + 32));
+        let mut encoded = Zeroizing::new(Vec::with_capacity(4 + HASH_LEN_MAX));
         encoded.put_string(hash.finish().as_ref());
         Self { encoded }
     }
@@ -127,7 +153,7 @@ impl SharedSecret {
 pub struct ClientEphemeral {
     algorithm: KexAlgorithm,
     private: PrivateKey,
-    ml_kem: Option<DecapsulationKey>,
+    kem: Option<kem::PrivateKey>,
 }
 
 /// Starts an exchange as the client: gives its secrets and the public value C_INIT (Q_C).
@@ -135,17 +161,17 @@ pub struct ClientEphemeral {
 /// # Errors
 /// [`Error::Crypto`].
 pub fn client_start(algorithm: KexAlgorithm) -> Result<(ClientEphemeral, Vec<u8>), Error> {
-    let failed = |_| Error::Crypto("make a key pair for the key exchange");
+    let failed = |_: Unspecified| Error::Crypto("make a key pair for the key exchange");
     let private = PrivateKey::generate(algorithm.curve().0).map_err(failed)?;
-    let (mut init, ml_kem) = if algorithm == KexAlgorithm::MlKem768X25519 {
-        let key = DecapsulationKey::generate(&ML_KEM_768).map_err(failed)?;
-        let public = key.encapsulation_key().and_then(|public| public.key_bytes()).map_err(failed)?;
-        (public.as_ref().to_vec(), Some(key))
-    } else {
-        (Vec::new(), None)
+    let (mut init, kem) = match algorithm.kem() {
+        None => (Vec::new(), None),
+        Some(kem) => {
+            let (key, public) = kem.generate().ok_or_else(|| failed(Unspecified))?;
+            (public, Some(key))
+        }
     };
     init.extend_from_slice(private.compute_public_key().map_err(failed)?.as_ref());
-    Ok((ClientEphemeral { algorithm, private, ml_kem }, init))
+    Ok((ClientEphemeral { algorithm, private, kem }, init))
 }
 
 /// Answers an exchange as the server: gives the public value S_REPLY (Q_S) and the shared secret.
@@ -157,17 +183,15 @@ pub fn server_answer(algorithm: KexAlgorithm, init: &[u8]) -> Result<(Vec<u8>, S
     let failed = |_| Error::Crypto("answer the key exchange");
     let private = PrivateKey::generate(algorithm.curve().0).map_err(failed)?;
     let ours = private.compute_public_key().map_err(failed)?;
-    if algorithm != KexAlgorithm::MlKem768X25519 {
+    let Some(kem) = algorithm.kem() else {
         let secret = classical(algorithm, &private, init)?;
         return Ok((ours.as_ref().to_vec(), SharedSecret::mpint(&secret)));
-    }
-    let (ml_kem, theirs) = init.split_at_checked(ML_KEM_PUBLIC_LEN).ok_or_else(bad)?;
-    let key = EncapsulationKey::new(&ML_KEM_768, ml_kem).map_err(|_| bad())?;
+    };
+    let (public, theirs) = init.split_at_checked(kem.public_len()).ok_or_else(bad)?;
     let classical = classical(algorithm, &private, theirs)?;
-    // Fails for a key whose coefficients aren't reduced (FIPS 203 section 7.2).
-    let (ciphertext, secret) = key.encapsulate().map_err(|_| bad())?;
-    let reply = [ciphertext.as_ref(), ours.as_ref()].concat();
-    Ok((reply, SharedSecret::hybrid(secret.as_ref(), &classical)))
+    let (ciphertext, secret) = kem.encapsulate(public).ok_or_else(bad)?;
+    let reply = [&ciphertext, ours.as_ref()].concat();
+    Ok((reply, SharedSecret::hybrid(algorithm.hash(), secret.as_slice(), &classical)))
 }
 
 impl ClientEphemeral {
@@ -177,13 +201,13 @@ impl ClientEphemeral {
     /// [`PeerMisbehaved::BadPublicValue`] (wrong length, invalid, or an all-zero secret).
     pub fn finish(self, reply: &[u8]) -> Result<SharedSecret, Error> {
         let bad = || self.algorithm.bad_public_value();
-        let Some(key) = &self.ml_kem else {
+        let (Some(kem), Some(key)) = (self.algorithm.kem(), &self.kem) else {
             return Ok(SharedSecret::mpint(&classical(self.algorithm, &self.private, reply)?));
         };
-        let (ciphertext, theirs) = reply.split_at_checked(ML_KEM_CIPHERTEXT_LEN).ok_or_else(bad)?;
+        let (ciphertext, theirs) = reply.split_at_checked(kem.ciphertext_len()).ok_or_else(bad)?;
         let classical = classical(self.algorithm, &self.private, theirs)?;
-        let secret = key.decapsulate(Ciphertext::from(ciphertext)).map_err(|_| bad())?;
-        Ok(SharedSecret::hybrid(secret.as_ref(), &classical))
+        let secret = key.decapsulate(ciphertext).ok_or_else(bad)?;
+        Ok(SharedSecret::hybrid(self.algorithm.hash(), secret.as_slice(), &classical))
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 
 fn hex<const N: usize>(text: &str) -> [u8; N] {
     let byte = |at: usize| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap();
@@ -113,6 +113,7 @@ fn both_sides_get_the_same_secret() {
         assert_eq!(*client.encoded, *server.encoded, "{algorithm:?}");
         let lengths = match algorithm {
             KexAlgorithm::MlKem768X25519 => (1216, 1120),
+            KexAlgorithm::Sntrup761X25519 | KexAlgorithm::Sntrup761X25519OpenSsh => (1190, 1071),
             other => (other.curve().1, other.curve().1),
         };
         assert_eq!((init.len(), reply.len()), lengths);
@@ -160,14 +161,15 @@ fn public_values_of_another_length_or_out_of_range_are_refused() {
     assert!(server_answer(KexAlgorithm::MlKem768X25519, &unreduced).is_err());
 }
 
-/// A flipped bit in the ciphertext gives another secret (ML-KEM refuses implicitly), so the signature fails.
+/// A flipped bit in the ciphertext gives another secret (both mechanisms refuse implicitly), so the signature fails.
 #[test]
 fn an_altered_ciphertext_gives_another_secret() {
-    let algorithm = KexAlgorithm::MlKem768X25519;
-    let (ephemeral, init) = client_start(algorithm).unwrap();
-    let (mut reply, server) = server_answer(algorithm, &init).unwrap();
-    reply[5] ^= 1;
-    assert_ne!(*ephemeral.finish(&reply).unwrap().encoded, *server.encoded);
+    for algorithm in [KexAlgorithm::MlKem768X25519, KexAlgorithm::Sntrup761X25519] {
+        let (ephemeral, init) = client_start(algorithm).unwrap();
+        let (mut reply, server) = server_answer(algorithm, &init).unwrap();
+        reply[5] ^= 1;
+        assert_ne!(*ephemeral.finish(&reply).unwrap().encoded, *server.encoded);
+    }
 }
 
 #[test]
@@ -177,11 +179,14 @@ fn the_hybrid_secret_is_a_string_and_the_classical_one_an_mpint() {
     let mut low = [0xf0; 32];
     low[..2].copy_from_slice(&[0, 0x11]);
     assert_eq!(SharedSecret::mpint(&low).encoded[..5], [0, 0, 0, 31, 0x11]);
-    // Whatever its first byte is, the hybrid's is 32 bytes long.
+    // Whatever its first byte is, the hybrid's is as long as the hash.
     for first in 0..=255 {
-        let hybrid = SharedSecret::hybrid(&[first; 32], &[1; 32]);
-        let digest = Sha256::digest([[first; 32], [1; 32]].concat());
+        let both = [[first; 32], [1; 32]].concat();
+        let hybrid = SharedSecret::hybrid(HashAlgorithm::Sha256, &[first; 32], &[1; 32]);
         assert_eq!(hybrid.encoded[..4], [0, 0, 0, 32]);
-        assert_eq!(hybrid.encoded[4..], digest[..]);
+        assert_eq!(hybrid.encoded[4..], Sha256::digest(&both)[..]);
+        let hybrid = SharedSecret::hybrid(HashAlgorithm::Sha512, &[first; 32], &[1; 32]);
+        assert_eq!(hybrid.encoded[..4], [0, 0, 0, 64]);
+        assert_eq!(hybrid.encoded[4..], Sha512::digest(&both)[..]);
     }
 }

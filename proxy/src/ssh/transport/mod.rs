@@ -4,8 +4,8 @@
 //! It does no I/O: bytes, and the time, are passed in; bytes to be sent are taken out. [`leg::Leg`] is one side
 //! of the relay; below it lie, in the order in which a byte passes them, [`packet`] (binary packets),
 //! [`cipher`] and [`mac`], [`negotiate`] (KEXINIT), [`kex`] (key exchange), [`derive`] (exchange hash and keys),
-//! [`host_key`] (who the server is) and [`rekey`] (when keys are old). What comes out is a message of the layers above, 50 to 127, and service
-//! requests; what peers do wrong is an [`error::Error`] that says who is to blame.
+//! [`host_key`] (who the server is) and [`rekey`] (when keys are old). What comes out is a message of the layers
+//! above, 50 to 127, and service requests; what peers do wrong is an [`error::Error`] that says who is to blame.
 //!
 //! Strict key exchange is always offered, and where the peer lacks it chacha20-poly1305 is neither offered, as far as
 //! that can be known ([`quirk`]), nor taken: Terrapin (CVE-2023-48795) then has nothing to cut, since GCM's counter
@@ -16,6 +16,7 @@ mod ctr_etm;
 pub mod derive;
 pub mod error;
 pub mod host_key;
+mod kem;
 pub mod kex;
 pub mod leg;
 pub mod mac;
