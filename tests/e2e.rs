@@ -30,6 +30,8 @@ mod recording;
 mod replay;
 #[path = "ssh_algorithms.rs"]
 mod ssh_algorithms;
+#[path = "ssh_certificate.rs"]
+mod ssh_certificate;
 #[path = "ssh_exec.rs"]
 mod ssh_exec;
 #[path = "ssh_files.rs"]
@@ -52,6 +54,8 @@ mod ssh_russh;
 mod ssh_shell;
 #[path = "ssh_strangers.rs"]
 mod ssh_strangers;
+#[path = "ssh_tools.rs"]
+mod ssh_tools;
 #[path = "ssh_watch.rs"]
 mod ssh_watch;
 #[path = "ssh_ways.rs"]

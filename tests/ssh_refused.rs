@@ -69,7 +69,7 @@ fn each_wrong_certificate_is_refused_and_is_an_event() {
     let said = knock(&world, &right);
     assert_eq!((said.code, said.text().as_str()), (0, "inside\n"), "{}", said.err);
 
-    let wrong: [(&str, &std::path::Path, &[&str]); 10] = [
+    let wrong: [(&str, &std::path::Path, &[&str]); 9] = [
         ("other-ca", &stranger, &["-n", "bob", "-V", "-5m:+1h"]),
         ("target-ca", &target_ca, &["-n", "bob", "-V", "-5m:+1h"]),
         ("no-principal", &ca, &["-V", "-5m:+1h"]),
@@ -79,7 +79,6 @@ fn each_wrong_certificate_is_refused_and_is_an_event() {
         ("not-yet", &ca, &["-n", "bob", "-V", "+1h:+2h"]),
         ("source-address", &ca, &["-n", "bob", "-V", "-5m:+1h", "-O", "source-address=192.0.2.1/32"]),
         ("unknown-critical", &ca, &["-n", "bob", "-V", "-5m:+1h", "-O", "critical:new@example.com=1"]),
-        ("forced", &ca, &["-n", "bob", "-V", "-5m:+1h", "-O", "force-command=echo forced"]),
     ];
     for (name, ca, arguments) in wrong {
         let before = refusals(&world);

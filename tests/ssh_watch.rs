@@ -68,6 +68,14 @@ fn a_live_session_is_watched_until_its_end_and_that_is_an_event_first() {
     assert!(watching.wait().unwrap().success(), "the watching ends with the session");
     assert_eq!(shown, "first\nas it happens\nlast\n");
 
+    // What it showed is found afterwards, and each look is an event.
+    let found = world.admin.custody(&["sessions", "search", &session, "AS IT"]).text();
+    assert!(found.contains("as it happens") && !found.contains("first"), "{found}");
+    let none = world.admin.custody(&["sessions", "search", &session, "never said"]).text();
+    assert!(none.contains("It was never shown"), "{none}");
+    let looks = world.entries("type=recording.viewed");
+    assert_eq!(looks.iter().filter(|e| e.event["data"]["purpose"] == "search").count(), 2);
+
     let said = world.admin.try_custody(&["sessions", "watch", &session], b"");
     assert!(said.err.contains("is over: `custody play"), "{}", said.err);
 }

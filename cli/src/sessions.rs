@@ -8,8 +8,11 @@ use crate::profile::Home;
 use crate::table::{self, field};
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
+use custody_core::event::Timestamp;
 use custody_core::recording::Reader;
 use custody_core::recording::asciicast;
+use custody_core::recording::find::{FOUND_MAX, Found, find};
+use custody_core::recording::text::harmless;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use std::io::{self, Seek as _, Write as _};
@@ -41,6 +44,16 @@ enum SessionsCommand {
         /// Which of the session's channels; the first with output if left out
         #[arg(long)]
         channel: Option<u32>,
+    },
+    /// Say where a text was shown in a session
+    Search {
+        /// The session
+        id: String,
+        /// The text, capitals or not
+        text: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// End a live session
     End {
@@ -91,6 +104,7 @@ pub async fn sessions(args: Sessions) -> anyhow::Result<()> {
             return export(&id, format, channel, output).await;
         }
         Some(SessionsCommand::Watch { id, channel }) => return watch(&id, channel).await,
+        Some(SessionsCommand::Search { id, text, json }) => return search(&id, &text, json).await,
         Some(SessionsCommand::End { id, reason }) => {
             let body = json!({ "name": parse(&id)?, "reason": reason });
             return command("end-session", body, "the session is told to end").await;
@@ -153,6 +167,30 @@ async fn export(
         Format::Asciicast => asciicast::export(&mut Reader::new(recording)?, channel, &mut out)?,
     }
     out.flush()?;
+    Ok(())
+}
+
+/// Says where a text was shown.
+async fn search(id: &str, text: &str, json: bool) -> anyhow::Result<()> {
+    let mut reader = Reader::new(fetch_recording(id, "search").await?)?;
+    let wanted = text.to_owned();
+    let found = tokio::task::spawn_blocking(move || find(&mut reader, &wanted)).await??;
+    if found.len() == FOUND_MAX {
+        eprintln!("custody: these are the first {FOUND_MAX} lines: look for a longer text");
+    }
+    let time = |found: &Found| Timestamp::from_nanos(found.time_ns).to_string();
+    if json {
+        for found in &found {
+            println!("{}", json!({ "channel": found.channel, "line": found.line, "time": time(found) }));
+        }
+        return Ok(());
+    }
+    let rows = found.iter().map(|found| {
+        let time = time(found);
+        let second = time.get(..19).map_or(time.clone(), |second| second.replace('T', " "));
+        vec![second, found.channel.to_string(), harmless(&found.line)]
+    });
+    table::print(&["time", "channel", "line"], rows.collect(), "It was never shown.");
     Ok(())
 }
 

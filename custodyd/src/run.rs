@@ -212,7 +212,8 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         readers: readers(&config),
     };
     let mut api_stop = stopping.clone();
-    let entrance = Arc::new(Entrance::new(Arc::new(ssh_server), Arc::clone(&access), config.ssh.connections_max));
+    let entrance =
+        Arc::new(Entrance::new(Arc::new(ssh_server), Arc::clone(&access), config.ssh.connections_max));
     let balancers = config.api.balancers().map_err(anyhow::Error::msg)?;
     let secured = api::tls::Secured { tls: Some(tls), ssh: Some(Arc::clone(&entrance)), balancers };
     let api = tokio::spawn(api::serve(api_listener, secured, log_http, context, async move {

@@ -23,10 +23,16 @@ pub fn environment() -> PathBuf {
     folder
 }
 
+/// A program of the environment.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    environment().join("bin").join(name)
+}
+
 /// A command that runs a script of `tests/strangers`.
 #[must_use]
 pub fn script(name: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(environment().join("bin/python"));
+    let mut command = Command::new(program("python"));
     command
         .arg(root().join("tests/strangers").join(name))
         .args(arguments)

@@ -23,6 +23,9 @@ pub enum Kind {
 /// A program was asked for and allowed; the target hasn't heard of it yet.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Requested {
+    /// What the client asked for, where its certificate forces `command` in the place of whatever is asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub asked: Option<Asked>,
     /// The channel's number within the session.
     pub channel: u32,
     /// The command line or the subsystem's name; absent for a shell.
@@ -43,6 +46,17 @@ pub struct Requested {
     pub terminal: bool,
 }
 
+/// What a client asked for and didn't get: the target's server tells the forced command of it
+/// (`SSH_ORIGINAL_COMMAND`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Asked {
+    /// The command line or the subsystem's name, its first 1,024 bytes; absent for a shell.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub command: Option<ByteString>,
+    /// What kind.
+    pub kind: Kind,
+}
+
 /// One environment variable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Variable {
@@ -56,6 +70,7 @@ pub struct Variable {
 impl Requested {
     pub(super) fn example() -> Self {
         Self {
+            asked: None,
             channel: 0,
             command: Some("systemctl restart nginx".into()),
             command_bytes: None,

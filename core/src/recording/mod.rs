@@ -8,6 +8,7 @@
 pub mod asciicast;
 pub mod block;
 pub mod check;
+pub mod find;
 pub mod frame;
 pub mod level;
 mod medium;

@@ -32,7 +32,7 @@ const LIST_MAX: usize = 1000;
 /// A recording leaves in pieces of so many bytes.
 const PIECE_BYTES: u64 = 256 * 1024;
 /// What a look may be for.
-const PURPOSES: [&str; 4] = ["play", "export", "verify", WATCH];
+const PURPOSES: [&str; 5] = ["play", "export", "search", "verify", WATCH];
 /// The look at a session that is live, as it happens.
 const WATCH: &str = "watch";
 /// How often a live recording is looked at for more, and whether its viewer may still see it.
@@ -175,7 +175,7 @@ pub struct Viewing {
     purpose: String,
 }
 
-/// `GET /v1/sessions/{id}/recording?purpose=play|export|verify|watch`. To watch is to get what a live session shows until
+/// `GET /v1/sessions/{id}/recording?purpose=play|export|search|verify|watch`. To watch is to get what a live session shows until
 /// it ends.
 pub async fn recording(
     Shared(api): Shared<Arc<Api>>,

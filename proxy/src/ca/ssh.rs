@@ -150,6 +150,8 @@ pub struct SessionRequest {
     pub source_addresses: Vec<IpAddr>,
     /// What the policy permits.
     pub permissions: Vec<Permission>,
+    /// The one command that may run, whatever is asked for.
+    pub force_command: Option<String>,
 }
 
 /// What a host gets.
@@ -221,6 +223,7 @@ impl TargetAuthority {
         draft.valid_seconds = within(request.valid_seconds, SESSION_SECONDS_MAX)?;
         draft.source_addresses = &request.source_addresses;
         draft.permissions = &request.permissions;
+        draft.force_command = request.force_command.as_deref();
         self.0.issue(now, &draft)
     }
 }
@@ -246,6 +249,7 @@ struct Draft<'a> {
     valid_seconds: u64,
     source_addresses: &'a [IpAddr],
     permissions: &'a [Permission],
+    force_command: Option<&'a str>,
 }
 
 impl<'a> Draft<'a> {
@@ -258,6 +262,7 @@ impl<'a> Draft<'a> {
             valid_seconds: 0,
             source_addresses: &[],
             permissions: &[],
+            force_command: None,
         }
     }
 }
@@ -330,6 +335,10 @@ impl Authority {
         builder.serial(serial)?.cert_type(draft.kind)?.key_id(draft.key_id)?;
         for principal in draft.principals {
             builder.valid_principal(principal)?;
+        }
+        // In the order of their names (PROTOCOL.certkeys).
+        if let Some(command) = draft.force_command {
+            builder.critical_option("force-command", command)?;
         }
         if !draft.source_addresses.is_empty() {
             // OpenSSH compares with the address as it sees it, which is never IPv4 written as IPv6.

@@ -25,6 +25,7 @@ fn session_request() -> SessionRequest {
         valid_seconds: 300,
         source_addresses: vec!["192.0.2.1".parse().unwrap(), "::ffff:192.0.2.2".parse().unwrap()],
         permissions: vec![Permission::PortForwarding, Permission::Pty, Permission::Pty],
+        force_command: None,
     }
 }
 

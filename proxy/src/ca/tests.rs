@@ -79,6 +79,7 @@ async fn a_proxy_gets_its_sessions_key_certified() {
         valid_seconds: 120,
         source_addresses: vec!["127.0.0.1".parse().unwrap()],
         permissions: vec![],
+        force_command: None,
     };
     assert_eq!(certifier.certify(&request).await.unwrap().key_id, "session-1");
     request.login.clear();

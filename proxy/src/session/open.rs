@@ -34,7 +34,7 @@ impl OpenError {
     /// Whether nothing was appended yet: the refusal then needs an event of its own.
     #[must_use]
     pub fn came_before_the_decision(&self) -> bool {
-        matches!(self, Self::NoTarget | Self::NoUser | Self::ForcedCommand | Self::PinnedKey(_))
+        matches!(self, Self::NoTarget | Self::NoUser | Self::PinnedKey(_))
     }
 }
 
@@ -53,9 +53,6 @@ pub enum OpenError {
     /// The certificate doesn't name exactly one user.
     #[error("your certificate names no single user: log in again with `custody login`")]
     NoUser,
-    /// It forces a command, which this proxy can't enforce.
-    #[error("your certificate forces a command, which this proxy can't enforce: it is refused")]
-    ForcedCommand,
     /// The node's pinned key can't be read.
     #[error("the pinned host key of {0} can't be read: add the node anew")]
     PinnedKey(String),
@@ -185,13 +182,12 @@ pub async fn came(
     access.proxy.append(proved).await.map(drop).map_err(OpenError::NoEvidence)
 }
 
-/// The one user that a certificate names, if this proxy can honour all that it says.
+/// The one user that a certificate names.
 fn user(certificate: &LoginCertificate) -> Result<&str, OpenError> {
-    let [user] = certificate.principals.as_slice() else { return Err(OpenError::NoUser) };
-    if certificate.force_command.is_some() {
-        return Err(OpenError::ForcedCommand);
+    match certificate.principals.as_slice() {
+        [user] => Ok(user),
+        _ => Err(OpenError::NoUser),
     }
-    Ok(user)
 }
 
 fn roles(state: &State, user: &str) -> Vec<String> {

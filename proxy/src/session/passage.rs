@@ -28,6 +28,8 @@ const VARIABLES_MAX: usize = 64;
 const VARIABLE_BYTES_MAX: usize = 512;
 /// Input and output of fewer bytes may be a password, which could be guessed from its hash: none is told.
 const HASHED_BYTES_MIN: u64 = 1024;
+/// How much of what a client asked for in vain is told, in bytes.
+const ASKED_BYTES_MAX: usize = 1024;
 /// Lines on a channel's standard error about files that were denied; more would fill a window that nobody empties.
 const DENIED_LINES_MAX: usize = 8;
 
@@ -37,6 +39,7 @@ pub struct Passage {
     recorder: Recorder,
     clock: Arc<dyn Clock>,
     may_have_terminal: bool,
+    force_command: Option<String>,
     channels: BTreeMap<ChannelId, Program>,
     forwards: Forwards,
     asks: Vec<Ask>,
@@ -88,6 +91,7 @@ impl Passage {
             recorder,
             clock,
             may_have_terminal: certificate.pty,
+            force_command: None,
             channels: BTreeMap::new(),
             forwards: Forwards::new(certificate.clone()),
             asks: Vec::new(),
@@ -97,6 +101,12 @@ impl Passage {
             answering: BTreeSet::new(),
             failure: None,
         }
+    }
+
+    /// The one command that the certificate lets run, whatever is asked for. The target's server sees to it, by the
+    /// certificate of this session; here it is decided and told.
+    pub fn force_command(&mut self, command: Option<String>) {
+        self.force_command = command;
     }
 
     /// Lets the client ask for proof of our host keys.
@@ -228,7 +238,10 @@ impl Passage {
         let released =
             self.recorder.release_control(self.now(), number(ask.channel), Direction::Input, kind, ());
         let released = self.kept(released)?;
-        let files = Files::of_program(number(ask.channel), ask.requested.kind, whole);
+        let (kind, forced) = (ask.requested.kind, ask.requested.asked.is_some());
+        let files = Files::of_program(number(ask.channel), kind, whole, forced);
+        // A terminal would change bytes on their way, so none is understood; what it shows is recorded.
+        let files = files.filter(|_| !ask.requested.terminal);
         if files.as_ref().is_some_and(Files::is_sftp)
             && let Err(error) = self.recorder.told_elsewhere(number(ask.channel))
         {
@@ -238,8 +251,8 @@ impl Passage {
         let hashed = ask.requested.kind == Kind::Exec && self.recorder.level() != Level::None;
         if let Some(program) = self.channels.get_mut(&ask.channel) {
             program.running = Some(requested);
+            program.files = files;
             if !program.terminal {
-                program.files = files;
                 program.input = hashed.then(Sha256::new);
             }
         }
@@ -477,8 +490,22 @@ impl Passage {
         if std::mem::replace(&mut program.asked, true) {
             return refuse("this channel has its program already");
         }
+        let asked = self.force_command.is_some().then(|| command::Asked {
+            command: what.map(|what| ByteString::cut(what, ASKED_BYTES_MAX)),
+            kind,
+        });
+        let (kind, what) = match &self.force_command {
+            Some(forced) => (Kind::Exec, Some(forced.as_bytes())),
+            None => (kind, what),
+        };
+        if kind == Kind::Exec && what.is_some_and(starts_mosh) {
+            return Self::end_with(
+                "mosh would go on by UDP past the proxy, where nobody could say what was done: use ssh",
+            );
+        }
         let cut = what.filter(|w| w.len() > COMMAND_BYTES_MAX);
         let requested = command::Requested {
+            asked,
             channel: number(channel),
             command: what.map(|w| ByteString::cut(w, COMMAND_BYTES_MAX)),
             command_bytes: cut.map(|w| w.len() as u64),
@@ -621,6 +648,18 @@ impl Gate for Passage {
 /// its transport's sequence numbers do.
 fn number(channel: ChannelId) -> u32 {
     u32::try_from(channel.serial()).unwrap_or(u32::MAX)
+}
+
+/// Whether a command is what the mosh client has run at a server: `mosh-server new …`, after an `sh -c …` of its own if
+/// it wants to know the server's address.
+fn starts_mosh(command: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(command) else { return false };
+    let server = match text.rsplit_once(" ; ") {
+        Some((before, server)) if before.starts_with("sh -c ") => server,
+        _ => text,
+    };
+    let mut words = server.split_ascii_whitespace().map(|word| word.trim_matches('\''));
+    words.next() == Some("mosh-server") && words.next() == Some("new")
 }
 
 /// Locale and terminal can't be secrets; of other variables only the name is kept.

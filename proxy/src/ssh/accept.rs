@@ -216,12 +216,14 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
     let mut enlisted = access.live.enlist(session.id);
     rights::look_at_new(access, session.id, index).await;
 
-    let extensions = proved.certificate().extensions.clone();
+    let (extensions, force_command) =
+        (proved.certificate().extensions.clone(), proved.certificate().force_command.clone());
     let means = Means {
         trust: &trust,
         certifier: &*access.certifier,
         source_addresses: &access.source_addresses,
         permissions: permissions(&extensions),
+        force_command: force_command.as_deref(),
         clock: Arc::clone(&access.clock),
     };
     let connecting = async {
@@ -285,6 +287,7 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
     }
 
     let mut passage = Passage::new(recorder, Arc::clone(&access.clock), &extensions);
+    passage.force_command(force_command);
     passage.prove_hosts(HostProver::new(config, &socket.leg));
     let course =
         pump::relay(access, &session, socket, target.socket, &mut passage, enlisted.end.clone()).await;

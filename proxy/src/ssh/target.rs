@@ -126,6 +126,8 @@ pub struct Means<'a> {
     pub source_addresses: &'a [IpAddr],
     /// What the person's own certificate permits.
     pub permissions: Vec<Permission>,
+    /// The one command that the person's certificate lets run.
+    pub force_command: Option<&'a str>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -196,6 +198,7 @@ async fn reach(
         valid_seconds: CERTIFICATE_SECONDS,
         source_addresses: means.source_addresses.to_vec(),
         permissions: means.permissions.clone(),
+        force_command: means.force_command.map(str::to_owned),
     };
     let issued = means.certifier.certify(&request).await?;
     let serial = issued.serial;

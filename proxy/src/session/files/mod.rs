@@ -107,9 +107,12 @@ pub enum Outcome {
 
 impl Files {
     /// For the channel numbered `channel` whose program is this; `None` where it carries no files that are understood.
-    pub fn of_program(channel: u32, kind: Kind, command: &[u8]) -> Option<Self> {
+    /// A command that a certificate forces may be the server's own sftp (sshd_config's `internal-sftp`).
+    pub fn of_program(channel: u32, kind: Kind, command: &[u8], forced: bool) -> Option<Self> {
+        let internal = || forced && command.split(u8::is_ascii_whitespace).next() == Some(b"internal-sftp");
         match kind {
             Kind::Subsystem if command == b"sftp" => Some(Self::Sftp(Box::new(sftp::Sftp::new(channel)))),
+            Kind::Exec if internal() => Some(Self::Sftp(Box::new(sftp::Sftp::new(channel)))),
             Kind::Exec => scp::Scp::of_command(channel, command).map(|scp| Self::Scp(Box::new(scp))),
             Kind::Subsystem | Kind::Shell => None,
         }
