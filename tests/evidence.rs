@@ -1,8 +1,11 @@
 //! Evidence before effect, as it can be seen from outside: the log's order beside the target's.
 
+use super::ssh_exec::Master;
 use custody_tests::process::{Running, run};
 use custody_tests::servers::World;
+use custody_tests::servers::files::{FILES, Way, client};
 use custody_tests::wait::{self, DEADLINE};
+use std::io::Write as _;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -95,7 +98,7 @@ fn without_a_log_nothing_happens() {
     let mut world = World::start();
     world.ssh(&[], "true", b"").ok();
     let mark = world.dir().join("effect");
-    let tracer = trace(&mut world, "fdatasync:error=EIO");
+    let tracer = trace(&world, "fdatasync:error=EIO");
     let said = world.ssh(&[], &format!("touch {}", mark.display()), b"");
     assert_ne!(said.code, 0);
     assert!(!said.err.trim().is_empty(), "nobody told the user why");
@@ -111,8 +114,45 @@ fn without_a_log_nothing_happens() {
     assert_eq!(world.admin.custody(&["verify", world.custodyd.data().to_str().unwrap()]).code, 0);
 }
 
+/// The same in a session that lives already: no file is opened or renamed, no connection made, no program started.
+#[test]
+fn without_a_log_a_live_session_touches_and_reaches_nothing() {
+    let world = World::start();
+    world.policy("files", FILES);
+    let dir = world.dir().to_owned();
+    std::fs::write(dir.join("local"), "content").unwrap();
+    let far = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    far.set_nonblocking(true).unwrap();
+    let master = Master::open(&world);
+    let mut sftp = client(&world, Way::Proxied, "sftp");
+    sftp.args(["-b", "-", Way::Proxied.host()]).current_dir(&dir);
+    sftp.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut sftp = sftp.spawn().unwrap();
+    let mut batch = sftp.stdin.take().unwrap();
+    writeln!(batch, "put local {}/before", dir.display()).unwrap();
+    wait::until_true("the session works", DEADLINE, || dir.join("before").exists());
+    world.event("type=file.completed", "the first file is told", |_| true);
+
+    let tracer = trace(&world, "fdatasync:error=EIO");
+    writeln!(batch, "-put local {0}/after\n-rename {0}/before {0}/renamed", dir.display()).unwrap();
+    drop(batch);
+    // Without a log the session itself may be over before the request comes.
+    let said = sftp.wait_with_output().unwrap();
+    assert!(!said.stderr.is_empty(), "nobody told the user why");
+    let to = format!("127.0.0.1:{}", far.local_addr().unwrap().port());
+    assert_ne!(run(&mut master.ssh(&["-W", &to]), b"", DEADLINE).code, 0);
+    assert!(far.accept().is_err(), "a connection without evidence");
+    let touch = format!("touch {}/touched", dir.display());
+    assert_ne!(run(&mut master.command(&touch), b"", DEADLINE).code, 0);
+    assert!(dir.join("before").exists());
+    for name in ["after", "renamed", "touched"] {
+        assert!(!dir.join(name).exists(), "{name}: an effect without evidence");
+    }
+    drop(tracer);
+}
+
 /// Attaches strace to the running daemon, so that a system call of all its threads fails from now on.
-fn trace(world: &mut World, inject: &str) -> Running {
+fn trace(world: &World, inject: &str) -> Running {
     let log = world.dir().join("strace");
     let mut command = std::process::Command::new("strace");
     command.args([

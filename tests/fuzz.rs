@@ -2,6 +2,8 @@
 //! `CUSTODY_FUZZ` says how many each target gets, `CUSTODY_SEED` which. libFuzzer runs the same targets for
 //! longer (`make soak`); with `CUSTODY_CORPUS` the examples are written there for it, and nothing else is done.
 
+#[path = "fuzz/files.rs"]
+mod files;
 #[path = "fuzz/records.rs"]
 mod records;
 #[path = "fuzz/ssh.rs"]
@@ -96,4 +98,4 @@ macro_rules! fuzzed {
         }
     };
 }
-fuzzed!(records events mappings notes proofs tiles recordings changes messages keys transport packets kexinit authentication relay);
+fuzzed!(records events mappings notes proofs tiles recordings changes messages keys transport packets kexinit authentication relay files);

@@ -3,6 +3,7 @@
 //!
 //! The one place of each body: `tests/fuzz.rs` runs them briefly on changed examples, `fuzz/` under libFuzzer.
 
+use super::files;
 use super::records::records;
 use super::ssh;
 use custody_core::event::{Event, TYPES, Timestamp, canonical};
@@ -47,7 +48,7 @@ impl Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     // A directory for each: slower.
     Target { inputs: 500, ..Target::new("records", records, super::records::seeds) },
     Target::new("events", events, event_seeds),
@@ -64,6 +65,7 @@ pub const TARGETS: [Target; 15] = [
     Target::new("kexinit", ssh::kexinit, ssh::kexinit_seeds),
     Target::new("authentication", ssh::authentication, ssh::authentication_seeds),
     Target::new("relay", ssh::relay, ssh::relay_seeds),
+    Target::new("files", files::files, files::seeds),
 ];
 
 /// Events, and what the state makes of them under every family's tag.

@@ -338,8 +338,9 @@ impl Channel {
     ) -> Result<Step, RelayError> {
         let to = from.other();
         let left = bytes.saturating_sub(sent);
-        let room = self.ends.at(to).room;
-        if sent == 0 && left <= room as usize {
+        let End { room, max_packet, .. } = *self.ends.at(to);
+        // What took the place of another message may be longer than one may be.
+        if sent == 0 && left <= room.min(max_packet) as usize {
             // The usual way: nothing copied, four bytes changed.
             self.forward(from, payload, out)?;
             self.ends.at_mut(to).room = room.saturating_sub(left as u32);

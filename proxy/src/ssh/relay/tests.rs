@@ -3,6 +3,7 @@
 mod hostile;
 mod model;
 mod pitfalls;
+mod replace;
 
 use super::*;
 use crate::ssh::message::{Message, Request};
