@@ -344,7 +344,7 @@ fn what_loki_acknowledged_with_a_full_disk_and_lost_is_named_and_delivered_again
     for n in 0..3 {
         world.ssh(&[], &format!("echo session {n}"), b"").ok();
     }
-    until_true("it is all there, says Loki", DEADLINE, || verify(&[]).code == 0);
+    until_true("it is all there, says Loki", DEADLINE * 4, || verify(&[]).code == 0);
     loki.service.kill_now();
     drop(full);
     loki.start();

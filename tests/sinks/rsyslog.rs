@@ -36,7 +36,7 @@ fn syslog_over_tls_arrives_whole_and_stays_after_kill_9() {
     let long = format!("{}\\n{}", "x".repeat(40_000), "y".repeat(25_000));
     send(&rsyslog.service.address(), "first");
     send(&rsyslog.service.address(), &long);
-    until_true("both have arrived", DEADLINE, || rsyslog.received().len() == 2);
+    until_true("both have arrived", DEADLINE * 4, || rsyslog.received().len() == 2);
     let received = rsyslog.received();
     assert!(received.iter().any(|line| line.ends_with("- first")), "{received:?}");
     assert!(received.iter().any(|line| line.ends_with(&format!("- {long}"))));
@@ -57,7 +57,7 @@ fn rsyslog_takes_plain_tcp_and_further_actions() {
     let mut stream = TcpStream::connect(rsyslog.service.address()).unwrap();
     stream.write_all(frame("one").as_bytes()).unwrap();
     stream.write_all(frame("two").as_bytes()).unwrap();
-    until_true("both have arrived", DEADLINE, || rsyslog.received().len() == 2);
+    until_true("both have arrived", DEADLINE * 4, || rsyslog.received().len() == 2);
     until_true("and their copies", DEADLINE, || {
         std::fs::read_to_string(&copy).is_ok_and(|text| text.contains("one") && text.contains("two"))
     });
