@@ -6,7 +6,6 @@ use custody_tests::wait::{self, DEADLINE};
 use std::io::Read;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
 /// The session of the program that has `word` in its command.
 fn session_of(world: &World, word: &str) -> String {
@@ -114,7 +113,7 @@ fn who_may_ends_a_session_and_the_person_is_told() {
     assert!(person.ended().is_none());
 
     world.admin.custody(&end);
-    let status = wait::until("ssh has ended", Duration::from_secs(5), || person.ended());
+    let status = wait::until("ssh has ended", DEADLINE, || person.ended());
     assert_ne!(status.code(), Some(0));
     let ended =
         world.event("type=session.ended", "its end is told", |e| e.event["session"] == session.as_str());
