@@ -4,9 +4,12 @@
 use custody_tests::process::{Running, run};
 use custody_tests::servers::World;
 use custody_tests::servers::haproxy::Haproxy;
+use custody_tests::servers::python;
+use custody_tests::servers::sshd::path;
 use custody_tests::servers::world::OPERATOR_PASSWORD;
 use custody_tests::wait::{self, DEADLINE};
 use sha2::{Digest, Sha256};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 /// What the include of `custody login` leads to with these: the three ways.
@@ -187,6 +190,25 @@ fn behind_a_balancer_the_source_is_the_persons() {
     let port = source(2)["port"].as_u64().unwrap();
     assert_eq!(source(2)["address"], "127.0.0.1");
     assert!(port > 0 && port != u64::from(api_port));
+}
+
+/// Who stays in TLS when SSH is over takes up nothing.
+#[test]
+fn strangers_within_tls_are_let_go_when_ssh_is() {
+    let world = World::start();
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", world.custodyd.pid())).unwrap().count();
+    let before = open();
+    let ca = world.operator.dir.join("ca.pem");
+    let mut strangers =
+        python::script("tls_stays.py", &[&world.custodyd.api_port.to_string(), path(&ca), "50"]);
+    let mut strangers = strangers.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(strangers.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "there\n");
+    wait::until_true("they are let go", DEADLINE, || open() < before + 10);
+    assert!(strangers.try_wait().unwrap().is_none(), "they are still there");
+    strangers.kill().unwrap();
+    strangers.wait().unwrap();
 }
 
 /// For those who want no configuration: `custody ssh`, `custody scp` and a picker.

@@ -215,7 +215,8 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
     let entrance =
         Arc::new(Entrance::new(Arc::new(ssh_server), Arc::clone(&access), config.ssh.connections_max));
     let balancers = config.api.balancers().map_err(anyhow::Error::msg)?;
-    let secured = api::tls::Secured { tls: Some(tls), ssh: Some(Arc::clone(&entrance)), balancers };
+    let mut secured = api::tls::Secured::new(Some(tls), balancers);
+    secured.ssh = Some(Arc::clone(&entrance));
     let api = tokio::spawn(api::serve(api_listener, secured, log_http, context, async move {
         // A sender that is gone is a stop as well.
         let _stopped = api_stop.wait_for(|stop| *stop).await;

@@ -7,6 +7,7 @@ use custody_core::event::hex::hash_from_hex;
 use custody_core::log::note::NoteError;
 use custody_core::log::{Cosigner, Signer, VerifierKey, durable};
 use custody_proxy::api::tls;
+use custody_proxy::balancer::Balancers;
 use custody_proxy::ca::store::{FileKeyStore, KeyAlgorithm, KeyStore, PublicPart};
 use custody_witness::alarm::Webhook;
 use custody_witness::origin_hash;
@@ -184,7 +185,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         (Some(certificate), Some(key)) => Some(server_config(certificate, key)?),
         _ => None,
     };
-    let secured = tls::Secured { tls, ..tls::Secured::default() };
+    let secured = tls::Secured::new(tls, Balancers::default());
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("the witness can't listen on {}", config.listen))?;

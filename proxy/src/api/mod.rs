@@ -170,7 +170,7 @@ pub async fn serve(
         closing: closing.clone(),
     });
     let plain = log_http.map(|listener| {
-        let plain = tls::Secured { balancers: secured.balancers.clone(), ..tls::Secured::default() };
+        let plain = tls::Secured::new(None, secured.balancers.clone());
         let mut closing = closing.clone();
         let closed = async move { tls::closed(&mut closing).await };
         tokio::spawn(tls::serve(listener, plain, finish(log_routes(), Arc::clone(&api)), closed))

@@ -15,7 +15,7 @@ use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
@@ -35,6 +35,8 @@ const HEAD_BYTES_MAX: usize = 32 * 1024;
 const HEADERS_MAX: usize = 64;
 /// How long a reader may leave what was sent unread before the connection is cut: as long as a subscription may be slow.
 const UNREAD_MILLISECONDS: u32 = 1_000 * super::follow::SLOW.as_secs() as u32;
+/// The same for SSH within TLS: a machine that sleeps has time to wake.
+const SSH_UNREAD_MILLISECONDS: u32 = 15 * 60 * 1_000;
 /// How long answers may go on after shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -72,7 +74,6 @@ pub fn server_config(
 }
 
 /// What a listener has beyond its router.
-#[derive(Clone, Default)]
 pub struct Secured {
     /// How TLS is spoken; without it nobody is known.
     pub tls: Option<Arc<rustls::ServerConfig>>,
@@ -80,6 +81,16 @@ pub struct Secured {
     pub ssh: Option<Arc<Entrance>>,
     /// Who says by the PROXY protocol whose connection it is.
     pub balancers: Balancers,
+    /// Room for connections that speak SSH within TLS.
+    carried: Arc<Semaphore>,
+}
+
+impl Secured {
+    /// With TLS, if it is given.
+    #[must_use]
+    pub fn new(tls: Option<Arc<rustls::ServerConfig>>, balancers: Balancers) -> Self {
+        Self { tls, ssh: None, balancers, carried: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    }
 }
 
 /// Answers on `listener` with `router` until `shutdown`, and then for ten seconds at most until what is being answered
@@ -162,7 +173,10 @@ async fn connection(
         Err(_) => return tracing::debug!(%address, "the TLS handshake took too long"),
     };
     if stream.get_ref().1.alpn_protocol() == Some(SSH_PROTOCOL) {
-        // The SSH proxy counts its own connections.
+        // Sessions last: they don't take the places of requests, and have as many of their own.
+        let Ok(_carried) = Arc::clone(&secured.carried).try_acquire_owned() else {
+            return tracing::debug!(%address, "too many connections speak SSH within TLS");
+        };
         drop(place);
         return carry_ssh(stream, address, secured.ssh.as_ref()).await;
     }
@@ -176,24 +190,38 @@ async fn connection(
     drop(place);
 }
 
-/// Carries what speaks SSH within TLS to the SSH proxy, until both sides have ended.
-async fn carry_ssh(mut stream: TlsStream<TcpStream>, address: SocketAddr, ssh: Option<&Arc<Entrance>>) {
+/// Carries what speaks SSH within TLS to the SSH proxy, until that has ended: a client that stays behind is let go.
+async fn carry_ssh(stream: TlsStream<TcpStream>, address: SocketAddr, ssh: Option<&Arc<Entrance>>) {
     // A person may look at a screen for as long as he likes; whether he is still there, the kernel asks.
-    let patient = rustix::net::sockopt::set_tcp_user_timeout(stream.get_ref().0, 0)
+    let patient = rustix::net::sockopt::set_tcp_user_timeout(stream.get_ref().0, SSH_UNREAD_MILLISECONDS)
         .and_then(|()| rustix::net::sockopt::set_socket_keepalive(stream.get_ref().0, true));
     if let Err(error) = patient {
         return tracing::debug!(%address, %error, "the connection is gone already");
     }
     let Some(ssh) = ssh else { return tracing::debug!(%address, "SSH isn't served here") };
-    match Stream::pair() {
-        Ok((ours, mut far)) => {
-            if ssh.enter(ours, address, None) {
-                let carried = tokio::io::copy_bidirectional(&mut stream, &mut far).await;
-                tracing::debug!(%address, ?carried, "a connection within TLS ended");
-            }
-        }
-        Err(error) => tracing::warn!(%address, %error, "a connection could not be taken over"),
+    let (ours, far) = match Stream::pair() {
+        Ok(pair) => pair,
+        Err(error) => return tracing::warn!(%address, %error, "a connection could not be taken over"),
+    };
+    if !ssh.enter(ours, address, None) {
+        return;
     }
+    let ((mut said, mut answers), (mut from_ssh, mut to_ssh)) = (tokio::io::split(stream), far.into_split());
+    let inwards = async {
+        let copied = tokio::io::copy(&mut said, &mut to_ssh).await;
+        // The session hears that the person is gone, and ends.
+        copied.and(to_ssh.shutdown().await)?;
+        std::future::pending().await
+    };
+    let outwards = async {
+        tokio::io::copy(&mut from_ssh, &mut answers).await?;
+        tokio::time::timeout(HANDSHAKE, answers.shutdown()).await?
+    };
+    let ended: std::io::Result<()> = tokio::select! {
+        ended = inwards => ended,
+        ended = outwards => ended,
+    };
+    tracing::debug!(%address, ?ended, "a connection within TLS ended");
 }
 
 /// Answers the requests of one connection.

@@ -2,6 +2,7 @@
 
 use crate::api::operate::Operations;
 use crate::api::{ApiContext, Reader, serve, tls};
+use crate::balancer::Balancers;
 use crate::ca::Authorities;
 use crate::ca::store::FileKeyStore;
 use crate::login::password::{PasswordVerification, hash_password};
@@ -141,7 +142,7 @@ impl World {
             readers: vec![Reader { name: "north".into(), token_sha256: Sha256::digest(READER_TOKEN).into() }],
         };
         let (stop, stopped) = oneshot::channel::<()>();
-        let secured = tls::Secured { tls: Some(config), ..tls::Secured::default() };
+        let secured = tls::Secured::new(Some(config), Balancers::default());
         let served = tokio::spawn(serve(listener, secured, Some(log_http), context, async {
             // A sender that is gone says the same.
             let _said = stopped.await;
