@@ -4,19 +4,15 @@ import asyncio
 import sys
 
 import asyncssh
+from asyncssh_login import options
 
 
 async def main():
     port, home = int(sys.argv[1]), sys.argv[2]
-    options = {
-        "username": "root+web-1",
-        "client_keys": [(f"{home}/id", f"{home}/id-cert.pub")],
-        "known_hosts": f"{home}/known_hosts",
-        "agent_path": None,
-        "config": None,
+    own = {
         "rekey_bytes": 1 << 20,
     }
-    async with asyncssh.connect("127.0.0.1", port, **options) as connection:
+    async with asyncssh.connect("127.0.0.1", port, **options(home), **own) as connection:
         done = await connection.run("echo out; echo err >&2; exit 42")
         print("exec", done.stdout.strip(), done.stderr.strip(), done.exit_status)
 

@@ -4,18 +4,12 @@ import asyncio
 import sys
 
 import asyncssh
+from asyncssh_login import options
 
 
 async def main():
     port, home, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-    options = {
-        "username": "root+web-1",
-        "client_keys": [(f"{home}/id", f"{home}/id-cert.pub")],
-        "known_hosts": f"{home}/known_hosts",
-        "agent_path": None,
-        "config": None,
-    }
-    async with asyncssh.connect("127.0.0.1", port, **options) as connection:
+    async with asyncssh.connect("127.0.0.1", port, **options(home)) as connection:
         async with connection.start_sftp_client() as sftp:
 
             async def read(n):

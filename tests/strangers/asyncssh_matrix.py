@@ -4,6 +4,7 @@ import asyncio
 import sys
 
 import asyncssh
+from asyncssh_login import options
 
 KEX = [
     "mlkem768x25519-sha256",
@@ -26,18 +27,13 @@ DATA = (bytes(range(251)) * 12_000)[:2_500_000]
 
 
 async def through(port, home, kex, cipher, mac):
-    options = {
-        "username": "root+web-1",
-        "client_keys": [(f"{home}/id", f"{home}/id-cert.pub")],
-        "known_hosts": f"{home}/known_hosts",
-        "agent_path": None,
-        "config": None,
+    own = {
         "rekey_bytes": 1 << 20,
         "kex_algs": [kex],
         "encryption_algs": [cipher],
         "mac_algs": [mac] if mac else ["hmac-sha2-256-etm@openssh.com"],
     }
-    async with asyncssh.connect("127.0.0.1", port, **options) as connection:
+    async with asyncssh.connect("127.0.0.1", port, **options(home), **own) as connection:
         done = await connection.run("cat", input=DATA, encoding=None)
         assert done.stdout == DATA, (kex, cipher, mac, len(done.stdout))
         used = connection.get_extra_info("send_cipher"), connection.get_extra_info("recv_cipher")

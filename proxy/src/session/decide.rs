@@ -2,7 +2,7 @@
 //! there leave.
 
 use super::{Access, Session};
-use custody_core::event::{Draft, Outcome, Timestamp};
+use custody_core::event::{Draft, EventId, Outcome, Timestamp, decision};
 use custody_core::log::ProducerError;
 use custody_core::policy::permit::{Effect, NoPermit, Permit};
 use custody_core::policy::{Circumstances, Request, What, decide};
@@ -21,6 +21,20 @@ pub enum Refused {
     Permit(String),
 }
 
+/// What policy says of `what` at this moment, following from `cause`; still to be made durable.
+pub fn decided(access: &Access, session: &Session, cause: EventId, what: What) -> Draft<decision::Made> {
+    let now = access.clock.wall().0;
+    let circumstances = Circumstances {
+        certificate_seconds: (now / 1_000_000_000).saturating_sub(session.certificate_from),
+        time: Timestamp::from_nanos(now),
+        ..session.circumstances
+    };
+    let request = Request { user: session.user.clone(), what, session: Some(session.id), circumstances };
+    let decision = access.replica.read(|state| decide(state, &request));
+    let outcome = if decision.allowed() { Outcome::Success } else { Outcome::Denied };
+    session.draft(decision.made, cause).source(session.source.clone()).outcome(outcome)
+}
+
 /// Decides about `what`, and makes the decision and the event that announces the effect durable. A denial is durable,
 /// too, when this returns.
 ///
@@ -32,32 +46,13 @@ pub async fn permit<E: Effect>(
     what: What,
     announced: E::Announced,
 ) -> Result<Permit<E>, Refused> {
-    let now = access.clock.wall().0;
-    let circumstances = Circumstances {
-        certificate_seconds: (now / 1_000_000_000).saturating_sub(session.certificate_from),
-        time: Timestamp::from_nanos(now),
-        ..session.circumstances
-    };
-    let request = Request { user: session.user.clone(), what, session: Some(session.id), circumstances };
-    let decision = access.replica.read(|state| decide(state, &request));
-
-    let allowed = decision.allowed();
-    let reason = decision.made.reason.clone();
-    let decided = Draft::new(session.actor.clone(), decision.made)
-        .cause(session.announced)
-        .session(session.id)
-        .source(session.source.clone())
-        .target(session.target.clone())
-        .outcome(if allowed { Outcome::Success } else { Outcome::Denied });
-    if !allowed {
+    let decided = decided(access, session, session.announced, what);
+    if !decided.data.allowed {
+        let reason = decided.data.reason.clone();
         let _durable = access.proxy.append(decided).await.map_err(Refused::NoEvidence)?;
         return Err(Refused::Denied(reason));
     }
-    let requested = Draft::new(session.actor.clone(), announced)
-        .cause(decided.id)
-        .session(session.id)
-        .source(session.source.clone())
-        .target(session.target.clone());
+    let requested = session.draft(announced, decided.id).source(session.source.clone());
     let durable = access.proxy.append((decided, requested)).await.map_err(Refused::NoEvidence)?;
     Permit::try_from(durable).map_err(|error| match error {
         NoPermit::Denied(reason) => Refused::Denied(reason),

@@ -471,9 +471,5 @@ fn say<D: EventData>(access: &Access, draft: Draft<D>) -> Result<(), ProducerErr
 
 /// An event of the session, which follows from `cause`, or else from the session itself.
 fn about<D: EventData>(session: &Session, data: D, cause: Option<EventId>) -> Draft<D> {
-    Draft::new(session.actor.clone(), data)
-        .cause(cause.unwrap_or(session.announced))
-        .session(session.id)
-        .source(session.source.clone())
-        .target(session.target.clone())
+    session.draft(data, cause.unwrap_or(session.announced)).source(session.source.clone())
 }

@@ -17,7 +17,7 @@ use crate::ca::SessionCertifier;
 use crate::ssh::admission::Admission;
 use crate::ssh::certificate::TrustedAuthorities;
 use custody_core::clock::Clock;
-use custody_core::event::{Actor, EventId, SessionId, Source, Target};
+use custody_core::event::{Actor, Draft, EventData, EventId, SessionId, Source, Target};
 use custody_core::log::Producer;
 use custody_core::policy::Circumstances;
 use custody_core::state::follow::Replica;
@@ -73,4 +73,11 @@ pub struct Session {
     pub certificate_from: u64,
     /// The `session.requested`.
     pub announced: EventId,
+}
+
+impl Session {
+    /// An event of the session that follows from `cause`; where the person came from is the caller's to add.
+    pub fn draft<D: EventData>(&self, data: D, cause: EventId) -> Draft<D> {
+        Draft::new(self.actor.clone(), data).cause(cause).session(self.id).target(self.target.clone())
+    }
 }

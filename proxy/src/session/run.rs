@@ -5,7 +5,7 @@ use super::files::{self, Told};
 use super::{Access, Session};
 use crate::ssh::relay::{ChannelId, Ticket};
 use custody_core::event::command::{self, Kind};
-use custody_core::event::{Draft, EventData, EventId, Outcome};
+use custody_core::event::{EventId, Outcome};
 use custody_core::log::ProducerError;
 use custody_core::policy::What;
 use custody_core::policy::permit::{Permit, Run};
@@ -72,7 +72,7 @@ pub fn ended(access: &Access, session: &Session, end: End) -> Result<(), Produce
     match outcome {
         Ok(completed) => {
             let success = completed.exit_status == Some(0);
-            let draft = about(session, completed, requested);
+            let draft = session.draft(completed, requested);
             let _pending = access.proxy.submit(draft.outcome(if success {
                 Outcome::Success
             } else {
@@ -80,16 +80,8 @@ pub fn ended(access: &Access, session: &Session, end: End) -> Result<(), Produce
             }))?;
         }
         Err(failed) => {
-            let _pending =
-                access.proxy.submit(about(session, failed, requested).outcome(Outcome::Failure))?;
+            let _pending = access.proxy.submit(session.draft(failed, requested).outcome(Outcome::Failure))?;
         }
     }
     Ok(())
-}
-
-fn about<D: EventData>(session: &Session, data: D, requested: EventId) -> Draft<D> {
-    Draft::new(session.actor.clone(), data)
-        .cause(requested)
-        .session(session.id)
-        .target(session.target.clone())
 }

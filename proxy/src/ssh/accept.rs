@@ -260,12 +260,8 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
         serial: target.serial.to_string(),
         server: ByteString::from(target.version.as_str()),
     };
-    let draft = Draft::new(session.actor.clone(), started)
-        .cause(target.announced)
-        .session(session.id)
-        .source(session.source.clone())
-        .target(session.target.clone())
-        .outcome(Outcome::Success);
+    let draft =
+        session.draft(started, target.announced).source(session.source.clone()).outcome(Outcome::Success);
     if let Err(error) = access.proxy.append(draft).await {
         tracing::error!(session = %session.id, "the start of a session could not be recorded: {error}");
         let detail = OpenError::NoEvidence(error).to_string();

@@ -2,13 +2,14 @@
 
 use super::path::Path;
 use super::{Denied, Outcome, Right, Says, Told, Wanted, cut};
+use crate::session::decide::decided;
 use crate::session::{Access, Session};
 use crate::ssh::relay::{ChannelId, Ticket};
-use custody_core::event::{Draft, EventData, EventId, Outcome as How, Timestamp, decision, file};
+use custody_core::event::{Draft, EventId, Outcome as How, decision, file};
 use custody_core::log::ProducerError;
+use custody_core::policy::What;
 use custody_core::policy::permit::{Effect, NoPermit, PassUnparsed, Permit, Touch};
 use custody_core::policy::request::Action;
-use custody_core::policy::{Circumstances, Request, What, decide};
 
 /// How many wanted things are made durable at once: a batch of the log may have 4,096 events, and what is decided is
 /// decided on the state of one moment.
@@ -96,12 +97,12 @@ async fn decide_some(
         }
         match &one.says {
             Says::Requested(requested) => {
-                let draft = about(session, (**requested).clone(), last.id);
+                let draft = session.draft((**requested).clone(), last.id).source(session.source.clone());
                 touches.push((decisions, last, draft));
                 places.push(Place::Touch);
             }
             Says::Unparsed(data) => {
-                let draft = about(session, data.clone(), last.id);
+                let draft = session.draft(data.clone(), last.id).source(session.source.clone());
                 unparsed.push((decisions, last, draft));
                 places.push(Place::Unparsed);
             }
@@ -140,12 +141,6 @@ fn decisions(
     program: EventId,
     rights: &[(Right, Path)],
 ) -> Vec<Draft<decision::Made>> {
-    let now = access.clock.wall().0;
-    let circumstances = Circumstances {
-        certificate_seconds: (now / 1_000_000_000).saturating_sub(session.certificate_from),
-        time: Timestamp::from_nanos(now),
-        ..session.circumstances
-    };
     let mut decisions = Vec::with_capacity(rights.len());
     for (right, path) in rights {
         let (name, longer) = cut(&path.bytes);
@@ -160,29 +155,14 @@ fn decisions(
             absolute: !path.relative,
             cut: longer.is_some(),
         };
-        let request = Request { user: session.user.clone(), what, session: Some(session.id), circumstances };
-        let decision = access.replica.read(|state| decide(state, &request));
-        let allowed = decision.allowed();
-        let draft = Draft::new(session.actor.clone(), decision.made)
-            .cause(program)
-            .session(session.id)
-            .source(session.source.clone())
-            .target(session.target.clone())
-            .outcome(if allowed { How::Success } else { How::Denied });
+        let draft = decided(access, session, program, what);
+        let allowed = draft.data.allowed;
         decisions.push(draft);
         if !allowed {
             break;
         }
     }
     decisions
-}
-
-fn about<D: EventData>(session: &Session, data: D, cause: EventId) -> Draft<D> {
-    Draft::new(session.actor.clone(), data)
-        .cause(cause)
-        .session(session.id)
-        .source(session.source.clone())
-        .target(session.target.clone())
 }
 
 /// Says what became of something. Nothing waits for it to be durable.
@@ -193,20 +173,16 @@ pub fn told(access: &Access, session: &Session, program: EventId, told: Told) ->
     let cause = told.cause.unwrap_or(program);
     match told.outcome {
         Outcome::Completed(data) => {
-            let _pending = access.proxy.submit(afterwards(session, data, cause).outcome(How::Success))?;
+            let _pending = access.proxy.submit(session.draft(data, cause).outcome(How::Success))?;
         }
         Outcome::Failed(data) => {
-            let _pending = access.proxy.submit(afterwards(session, data, cause).outcome(How::Failure))?;
+            let _pending = access.proxy.submit(session.draft(data, cause).outcome(How::Failure))?;
         }
         Outcome::Unparsed(data) => {
-            let _pending = access.proxy.submit(afterwards(session, data, cause))?;
+            let _pending = access.proxy.submit(session.draft(data, cause))?;
         }
     }
     Ok(())
-}
-
-fn afterwards<D: EventData>(session: &Session, data: D, cause: EventId) -> Draft<D> {
-    Draft::new(session.actor.clone(), data).cause(cause).session(session.id).target(session.target.clone())
 }
 
 /// The end of something that was allowed and whose channel was gone before it could pass.
