@@ -57,6 +57,7 @@ names = ["localhost", "127.0.0.1"]
 listen = "127.0.0.1:$ssh_port"
 source_addresses = ["127.0.0.1"]
 names = ["127.0.0.1"]
+keyboard_interactive = true
 
 [recording]
 exec_bytes_max = 1048576

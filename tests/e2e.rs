@@ -26,6 +26,8 @@ mod login;
 mod proof;
 #[path = "recording.rs"]
 mod recording;
+#[path = "recording_full.rs"]
+mod recording_full;
 #[path = "replay.rs"]
 mod replay;
 #[path = "ssh_algorithms.rs"]
@@ -46,6 +48,8 @@ mod ssh_forward;
 mod ssh_host_keys;
 #[path = "ssh_hostile.rs"]
 mod ssh_hostile;
+#[path = "ssh_passwords.rs"]
+mod ssh_passwords;
 #[path = "ssh_refused.rs"]
 mod ssh_refused;
 #[path = "ssh_russh.rs"]

@@ -140,6 +140,10 @@ pub struct Ssh {
     /// Whether clients are offered key exchange on NIST's curves as well: for machines in FIPS 140 mode.
     #[serde(default)]
     pub nist_curves: bool,
+    /// Whether clients without a certificate are asked for a user's name and password: for those that know none, as
+    /// dropbear's. Then this machine sees passwords.
+    #[serde(default)]
+    pub keyboard_interactive: bool,
     /// Authenticated and unauthenticated connections at once.
     #[serde(default = "default_connections_max")]
     pub connections_max: usize,
@@ -163,6 +167,8 @@ impl Ssh {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recording {
+    /// The auditors' X25519 public keys, PEM files: what goes into sessions of the level `full` is kept sealed to them.
+    pub auditors: Vec<PathBuf>,
     /// Output of a program without a terminal that is recorded whole, in bytes; beyond it length and SHA-256.
     pub exec_bytes_max: u64,
 }
@@ -190,7 +196,7 @@ pub struct Timestamping {
 
 impl Default for Recording {
     fn default() -> Self {
-        Self { exec_bytes_max: 1 << 20 }
+        Self { auditors: Vec::new(), exec_bytes_max: 1 << 20 }
     }
 }
 

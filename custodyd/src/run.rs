@@ -15,6 +15,7 @@ use custody_core::event::session::EndReason;
 use custody_core::event::{Actor, ByteString, Draft, Outcome, ProducerKind, Target, log, producer};
 use custody_core::log::embedded::{EmbeddedLog, Options, Recovery};
 use custody_core::log::{CosignedCheckpoints, CosignerKey, Log, Numbering, Producer};
+use custody_core::recording::sealed::Auditor;
 use custody_core::search::Search;
 use custody_core::state::follow::Replica;
 use custody_core::state::sessions::Session;
@@ -23,6 +24,7 @@ use custody_proxy::ca::Authorities;
 use custody_proxy::ca::store::{FileKeyStore, KeyStore};
 use custody_proxy::descriptors;
 use custody_proxy::login::password::PasswordVerification;
+use custody_proxy::login::prove::PasswordLogin;
 use custody_proxy::login::rate::{LoginLimiter, LoginLimits};
 use custody_proxy::login::secrets::SecretStore;
 use custody_proxy::session::close::{self, Orphan};
@@ -33,7 +35,8 @@ use custody_proxy::ssh::admission::Admission;
 use custody_proxy::ssh::certificate::TrustedAuthorities;
 use custody_witness::client::Witness;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -151,6 +154,14 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
     let ssh_server = host_keys::ssh_server(&config, &keys, &authorities, &log_producer, now).await?;
     let tls = api_identity(&config, &authorities, &log_producer, now).await?;
     let admission = Arc::new(Admission::default());
+    let secrets = Arc::new(SecretStore::open(&data.secrets())?);
+    let passwords = Arc::new(PasswordLogin::new(
+        PasswordVerification::new()?,
+        Arc::clone(&secrets),
+        LoginLimiter::new(LoginLimits::default()),
+        Arc::clone(&replica),
+        Arc::clone(&clock),
+    ));
     let access = Arc::new(Access {
         proxy: Arc::clone(&proxy_producer),
         replica: Arc::clone(&replica),
@@ -162,12 +173,14 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         clock: Arc::clone(&clock),
         recordings: data.recordings(),
         source_addresses: config.ssh.source_addresses.clone(),
+        auditors: auditors(&config)?,
         exec_bytes_max: config.recording.exec_bytes_max,
         log_outage: config.log_outage(),
         client_authorities: Arc::new(TrustedAuthorities::new([&authorities.ssh_client.public_key()])),
         host_authorities: Arc::new(TrustedAuthorities::new([&authorities.ssh_host.public_key()])),
         live: Arc::new(LiveSessions::default()),
         admission: Arc::clone(&admission),
+        passwords: config.ssh.keyboard_interactive.then(|| Arc::clone(&passwords)),
     });
     let orphans =
         replica.read(|state| state.sessions().live().map(|(id, session)| orphan(id, session)).collect());
@@ -198,9 +211,8 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         replica: Arc::clone(&replica),
         search,
         authorities,
-        passwords: Arc::new(PasswordVerification::new()?),
-        secrets: Arc::new(SecretStore::open(&data.secrets())?),
-        limiter: Arc::new(Mutex::new(LoginLimiter::new(LoginLimits::default()))),
+        passwords,
+        secrets,
         clock: Arc::clone(&clock),
         recordings: data.recordings(),
         ssh_address: config.ssh_address(),
@@ -279,6 +291,16 @@ async fn tell_recovery(producer: &Producer, data: &DataDir, recovery: &Recovery)
     let _durable = producer.append(draft).await?;
     data.restored_is_told()?;
     Ok(())
+}
+
+/// To whom input is sealed.
+fn auditors(config: &Config) -> anyhow::Result<Vec<Auditor>> {
+    let read = |path: &PathBuf| {
+        let pem = std::fs::read(path)?;
+        Ok::<_, anyhow::Error>(Auditor::from_pem(&pem)?)
+    };
+    let keys = config.recording.auditors.iter();
+    keys.map(|path| read(path).with_context(|| format!("the auditor's key {}", path.display()))).collect()
 }
 
 /// Who may read all entries by a token.

@@ -57,7 +57,7 @@ def frames(block):
         yield time, channel, direction, kind, block[at:at + length]
         at += length
 
-KINDS = "? data terminal resize shell command subsystem exit exit-signal truncated note end".split()
+KINDS = "? data terminal resize shell command subsystem exit exit-signal truncated note end sealed-key sealed".split()
 if __name__ == "__main__":
     wanted = int(sys.argv[2]) if len(sys.argv) > 2 else None
     for block in blocks(open(sys.argv[1], "rb")):

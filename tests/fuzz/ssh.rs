@@ -160,8 +160,9 @@ fn serve(bytes: &[u8]) {
         source: "192.0.2.1".parse().unwrap(),
         host_key: Some(b"host".to_vec()),
         authorities: Arc::new(TrustedAuthorities::new([AUTHORITY.public_key()])),
+        asks_passwords: true,
     }));
-    let mut request = None;
+    let (mut request, mut answers) = (None, None);
     for message in messages(bytes) {
         if let Some(state) = service.take() {
             match state.handle(message) {
@@ -169,14 +170,30 @@ fn serve(bytes: &[u8]) {
                 Ok(server::ServiceStep::Waiting(state)) => service = Some(state),
                 Ok(server::ServiceStep::Accepted { next, .. }) => request = Some(next),
             }
-        } else if let Some(state) = request.take() {
-            match state.handle(message, NOW) {
-                Err(_) => return,
-                Ok(server::Step::Continue { next, .. }) => request = Some(next),
-                Ok(server::Step::Proved(proved)) => {
-                    assert_eq!(message, *SIGNED, "{:?} got in", proved.user_name());
-                    return;
+            continue;
+        }
+        let stepped = if let Some(state) = request.take() {
+            server::ExpectRequest::handle(state, message, NOW)
+        } else if let Some(state) = answers.take() {
+            match server::ExpectAnswers::handle(state, message, NOW) {
+                Err(fault) => Err(fault),
+                Ok(server::AnswerStep::Instead(step)) => Ok(step),
+                Ok(server::AnswerStep::Claimed(claim)) => claim.refuse(),
+                Ok(server::AnswerStep::Waiting(state)) => {
+                    answers = Some(state);
+                    continue;
                 }
+            }
+        } else {
+            return;
+        };
+        match stepped {
+            Err(_) => return,
+            Ok(server::Step::Continue { next, .. }) => request = Some(next),
+            Ok(server::Step::Asks { next, .. }) => answers = Some(next),
+            Ok(server::Step::Proved(proved)) => {
+                assert_eq!(message, *SIGNED, "{:?} got in", proved.user_name());
+                return;
             }
         }
     }

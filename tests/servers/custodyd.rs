@@ -123,6 +123,14 @@ impl Custodyd {
         self.configure_table("[api]\n", lines);
     }
 
+    /// The same for `[recording]`.
+    ///
+    /// # Panics
+    /// When they can't be written.
+    pub fn configure_recording(&self, lines: &str) {
+        self.configure_table("[recording]\n", lines);
+    }
+
     fn configure_table(&self, table: &str, lines: &str) {
         let config = std::fs::read_to_string(self.config()).expect("config.toml");
         std::fs::write(self.config(), config.replace(table, &format!("{table}{lines}\n")))

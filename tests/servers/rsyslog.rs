@@ -89,10 +89,11 @@ impl Rsyslog {
         self.service.start(|| true);
     }
 
-    /// What it has received in all its lives.
+    /// What it has received in all its lives, as far as it is written whole.
     #[must_use]
     pub fn received(&self) -> Vec<String> {
         let bytes = std::fs::read(&self.received).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()
+        let text = String::from_utf8_lossy(&bytes);
+        text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned).collect()
     }
 }

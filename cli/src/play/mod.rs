@@ -6,11 +6,13 @@
 
 mod draw;
 mod feed;
+mod input;
 pub mod live;
 mod player;
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Seek, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -38,6 +40,9 @@ pub struct PlayOptions {
     /// Which of the session's channels; the first with output if left out
     #[arg(long)]
     pub channel: Option<u32>,
+    /// Print what went in instead, opened with this auditor's private key
+    #[arg(long, value_name = "KEY")]
+    pub input: Option<PathBuf>,
 }
 
 /// Plays a recording on standard output: with the keyboard's help if that is a terminal.
@@ -49,6 +54,9 @@ pub fn play<R: Read + Seek>(mut reader: Reader<R>, options: &PlayOptions) -> any
         .context("--idle-limit takes seconds from 0")?;
     if !(options.speed.is_finite() && options.speed > 0.0) {
         bail!("--speed takes a number over 0");
+    }
+    if let Some(key) = &options.input {
+        return input::print(reader, options.channel, key);
     }
     let Some(channel) = options.channel.map_or_else(|| reader.main_channel(), |channel| Ok(Some(channel)))?
     else {

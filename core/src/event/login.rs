@@ -11,6 +11,8 @@ pub enum Method {
     Password,
     /// An SSH certificate at the proxy.
     SshCertificate,
+    /// A password at the proxy, asked for over SSH (RFC 4256).
+    KeyboardInteractive,
     /// An X.509 client certificate at the API.
     ClientCertificate,
 }

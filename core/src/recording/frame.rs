@@ -97,6 +97,10 @@ pub enum Kind<'a> {
     Note(Cow<'a, [u8]>),
     /// 11: the recording was closed as it should; nothing follows.
     End,
+    /// 12: the key of the sealed data, sealed to one auditor (see [`super::sealed`]).
+    KeySealed(Cow<'a, [u8]>),
+    /// 13: bytes of the channel, sealed.
+    SealedData(Cow<'a, [u8]>),
     /// A kind that this version doesn't know: carried, never an error.
     Unknown {
         /// Its number.
@@ -160,6 +164,8 @@ impl Kind<'_> {
             Kind::Truncated { .. } => 9,
             Kind::Note(_) => 10,
             Kind::End => 11,
+            Kind::KeySealed(_) => 12,
+            Kind::SealedData(_) => 13,
             Kind::Unknown { kind, .. } => *kind,
         }
     }
@@ -179,6 +185,8 @@ impl Kind<'_> {
             Kind::Truncated { bytes, kept, sha256 } => Kind::Truncated { bytes, kept, sha256 },
             Kind::Note(bytes) => Kind::Note(own(bytes)),
             Kind::End => Kind::End,
+            Kind::KeySealed(bytes) => Kind::KeySealed(own(bytes)),
+            Kind::SealedData(bytes) => Kind::SealedData(own(bytes)),
             Kind::Unknown { kind, body } => Kind::Unknown { kind, body: own(body) },
         }
     }
@@ -190,6 +198,8 @@ impl Kind<'_> {
             | Kind::SubsystemStarted(bytes)
             | Kind::ExitSignal(bytes)
             | Kind::Note(bytes)
+            | Kind::KeySealed(bytes)
+            | Kind::SealedData(bytes)
             | Kind::Unknown { body: bytes, .. } => bytes.len(),
             Kind::TerminalStarted { term, .. } => 16 + term.len(),
             Kind::Resize(_) => 16,
@@ -206,6 +216,8 @@ impl Kind<'_> {
             | Kind::SubsystemStarted(bytes)
             | Kind::ExitSignal(bytes)
             | Kind::Note(bytes)
+            | Kind::KeySealed(bytes)
+            | Kind::SealedData(bytes)
             | Kind::Unknown { body: bytes, .. } => out.extend_from_slice(bytes),
             Kind::TerminalStarted { term, size } => {
                 write_size(size, out);
@@ -244,6 +256,8 @@ impl Kind<'_> {
             },
             10 => return Ok(Kind::Note(Cow::Borrowed(body))),
             11 => Kind::End,
+            12 => return Ok(Kind::KeySealed(Cow::Borrowed(body))),
+            13 => return Ok(Kind::SealedData(Cow::Borrowed(body))),
             kind => return Ok(Kind::Unknown { kind, body: Cow::Borrowed(body) }),
         };
         if rest.is_empty() { Ok(kind) } else { Err(bad) }
@@ -368,7 +382,9 @@ pub(super) mod tests {
                 .prop_map(|(bytes, kept, sha256)| Kind::Truncated { bytes, kept, sha256 }),
             1 => bytes().prop_map(Kind::Note),
             1 => Just(Kind::End),
-            1 => (12u8.., bytes()).prop_map(|(kind, body)| Kind::Unknown { kind, body }),
+            1 => bytes().prop_map(Kind::KeySealed),
+            1 => bytes().prop_map(Kind::SealedData),
+            1 => (14u8.., bytes()).prop_map(|(kind, body)| Kind::Unknown { kind, body }),
         ]
     }
 

@@ -20,10 +20,8 @@ pub enum Level {
     Metadata = 1,
     /// All output of terminals; of other channels the first bytes, then length and SHA-256.
     Terminal = 2,
-    /// All output of every channel.
-    ///
-    /// Input is kept at no level: it holds passwords that no echo betrays, so it may only be kept sealed
-    /// to the auditors' key, and recordings can't be sealed yet.
+    /// All output of every channel, and all input, [sealed](super::sealed) to the auditors: it holds passwords that no
+    /// echo betrays.
     Full = 3,
 }
 

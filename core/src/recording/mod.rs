@@ -15,6 +15,7 @@ mod medium;
 pub mod path;
 pub mod reader;
 mod released;
+pub mod sealed;
 pub mod terminal;
 pub mod text;
 mod writer;

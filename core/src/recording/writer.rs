@@ -19,6 +19,7 @@ use super::level::{ChannelRecording, Cut, Level, PLAIN_OUTPUT_BYTES_MAX};
 use super::medium::{Medium, create_file};
 use super::path::recording_path;
 use super::released::Released;
+use super::sealed::{Auditor, SEALING_BYTES, SealError, Sealer};
 
 /// Channels that may be open at once in one recording: each costs a few hundred bytes.
 pub const CHANNELS_OPEN_MAX: usize = 4096;
@@ -54,6 +55,9 @@ pub enum RecorderError {
     /// nothing is released; the recorder goes on.
     #[error("this can't be recorded: {0}")]
     Frame(#[from] FrameError),
+    /// The input can't be sealed; the session can't go on.
+    #[error("the input can't be sealed to the auditors: {0}")]
+    Seal(#[from] SealError),
     /// More channels than [`CHANNELS_OPEN_MAX`].
     #[error("more than {CHANNELS_OPEN_MAX} channels are open in the recording {path}; the session must end")]
     Channels {
@@ -96,6 +100,8 @@ pub struct Recorder {
     medium: Arc<dyn Medium>,
     blocks: BlockWriter,
     level: Level,
+    session: Uuid,
+    sealer: Option<Sealer>,
     plain_output_bytes_max: u64,
     channels: BTreeMap<u32, ChannelRecording>,
     started_ns: u64,
@@ -135,6 +141,8 @@ impl Recorder {
             medium,
             blocks: BlockWriter::new(&bytes),
             level: header.level,
+            session: header.session,
+            sealer: None,
             plain_output_bytes_max: PLAIN_OUTPUT_BYTES_MAX,
             channels: BTreeMap::new(),
             started_ns: header.started_ns,
@@ -151,6 +159,24 @@ impl Recorder {
     /// [`Level::Terminal`], for channels that speak from now on; at first [`PLAIN_OUTPUT_BYTES_MAX`].
     pub fn set_plain_output_bytes_max(&mut self, bytes: u64) {
         self.plain_output_bytes_max = bytes;
+    }
+
+    /// From now on keeps input too, sealed to these auditors, if the level is [`Level::Full`]. Without auditors none is
+    /// kept, and the recording says so.
+    pub fn seal_input_to(&mut self, now_ns: u64, auditors: &[Auditor]) -> Result<(), RecorderError> {
+        if self.level != Level::Full {
+            return Ok(());
+        }
+        if auditors.is_empty() {
+            let remark = Kind::Note(b"input isn't kept: no auditor's key is configured".into());
+            return self.put(now_ns, CHANNEL_SESSION, Direction::Control, remark);
+        }
+        let (sealer, keys) = Sealer::new(self.session, auditors)?;
+        for key in keys {
+            self.put(now_ns, CHANNEL_SESSION, Direction::Control, Kind::KeySealed(Cow::Owned(key)))?;
+        }
+        self.sealer = Some(sealer);
+        Ok(())
     }
 
     /// The session's level.
@@ -331,10 +357,22 @@ impl Recorder {
         bytes: &[u8],
     ) -> Result<(), RecorderError> {
         self.usable()?;
+        if direction == Direction::Input && self.sealer.is_some() {
+            return self.record_input(now_ns, channel, bytes);
+        }
         let keep = self.channel(channel)?.keep(direction, bytes);
         let (kept, _) = bytes.split_at(keep.min(bytes.len()));
         for part in kept.chunks(FRAME_BODY_BYTES_MAX) {
             self.put(now_ns, channel, direction, Kind::Data(Cow::Borrowed(part)))?;
+        }
+        Ok(())
+    }
+
+    fn record_input(&mut self, now_ns: u64, channel: u32, bytes: &[u8]) -> Result<(), RecorderError> {
+        for part in bytes.chunks(FRAME_BODY_BYTES_MAX - SEALING_BYTES) {
+            let Some(sealer) = &mut self.sealer else { return Ok(()) };
+            let sealed = sealer.seal(channel, part)?;
+            self.put(now_ns, channel, Direction::Input, Kind::SealedData(Cow::Owned(sealed)))?;
         }
         Ok(())
     }

@@ -257,3 +257,40 @@ fn channels_are_bounded() {
     let error = recorder.release(1001, u32::MAX - 1, Direction::Output, "x").unwrap_err();
     assert!(matches!(error, RecorderError::Channels { .. }));
 }
+
+/// A key pair of RFC 7748's.
+const AUDITOR: &[u8] = b"-----BEGIN PUBLIC KEY-----\n\
+    MCowBQYDK2VuAyEAhSDwCYkwp1R0iSxtyBjPHwJhU7x/1vzwU+t/D2VcPGo=\n-----END PUBLIC KEY-----\n";
+
+#[test]
+fn input_is_kept_sealed_at_full_and_nowhere_else() {
+    for level in [Level::None, Level::Metadata, Level::Terminal, Level::Full] {
+        let medium = Arc::new(Memory::default());
+        let mut recorder = recorder(&medium, level).unwrap();
+        recorder.seal_input_to(1001, &[Auditor::from_pem(AUDITOR).unwrap()]).unwrap();
+        let secret = b"what nobody saw being typed".repeat(30_000);
+        let released = recorder.release(1002, 3, Direction::Input, &secret).unwrap();
+        assert_eq!(released.into_inner(), &secret);
+        recorder.seal(1003).unwrap();
+        let kept = frames(&medium);
+        let sealed = |frame: &&Frame<'_>| matches!(frame.kind, Kind::SealedData(_) | Kind::KeySealed(_));
+        let count = kept.iter().filter(sealed).count();
+        assert_eq!(count, if level == Level::Full { 3 } else { 0 }, "a key, and two pieces");
+        assert!(data(&kept, 3, Direction::Input).is_empty());
+        let bytes = medium.bytes.lock().unwrap();
+        assert!(!bytes.windows(10).any(|window| secret.starts_with(window)));
+    }
+}
+
+#[test]
+fn without_an_auditor_the_recording_says_that_no_input_is_kept() {
+    let medium = Arc::new(Memory::default());
+    let mut recorder = recorder(&medium, Level::Full).unwrap();
+    recorder.seal_input_to(1001, &[]).unwrap();
+    let _passed = recorder.release(1002, 3, Direction::Input, b"typed").unwrap();
+    recorder.seal(1003).unwrap();
+    let kept = frames(&medium);
+    let Kind::Note(remark) = &kept[0].kind else { panic!("{kept:?}") };
+    assert_eq!(remark.as_ref(), b"input isn't kept: no auditor's key is configured");
+    assert!(data(&kept, 3, Direction::Input).is_empty());
+}

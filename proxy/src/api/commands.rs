@@ -104,8 +104,12 @@ async fn set_password(api: &Arc<Api>, caller: &Caller, body: &[u8]) -> Result<An
         .map_err(|_| ApiError::Invalid("set-password: the body isn't {name, password}".to_owned()))?;
     check_name(&name)?;
     let hash = {
-        let _turn =
-            api.hashing.acquire().await.map_err(|error| ApiError::failed("hashed a password", error))?;
+        let _turn = api
+            .context
+            .passwords
+            .turn()
+            .await
+            .map_err(|error| ApiError::failed("hashed a password", error))?;
         // Only those who may set it get this far on our time: ask first, decide for good below.
         let target = What::Administer { action: Action::SetPassword, name: name.clone() };
         match api.may(caller, target) {

@@ -3,21 +3,20 @@
 
 use super::error::ApiError;
 use super::identity::{Peer, serial_decimal, source};
-use super::{Api, blocking, whole};
+use super::{Api, whole};
 use crate::ca::ssh::{IssuedSsh, LoginRequest, Permission};
 use crate::ca::x509::IssuedX509;
+use crate::login::prove::Unproved;
 use axum::Json;
 use axum::extract::{Request, State as Shared};
 use custody_core::event::certificate::{Authority, Issued};
 use custody_core::event::login::{Failed, Method, Succeeded};
 use custody_core::event::{Actor, Draft, EventData, EventId, Outcome, Person, Source, Target, Timestamp};
-use custody_core::state::State;
-use custody_core::state::locks::Subject;
 use russh::keys::PublicKey;
 use rustls_pki_types::CertificateSigningRequestDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// The same for every failure, whatever its reason.
@@ -91,23 +90,6 @@ fn public_parts(api: &Api) -> Result<PublicParts, ApiError> {
     })
 }
 
-/// What the state says of somebody who wants to log in.
-enum Known {
-    Nobody,
-    Without,
-    With { version: u64, locked: bool, roles: Vec<String> },
-}
-
-fn known(state: &State, user: &str, now: Timestamp) -> Known {
-    let Some(found) = state.users().get(user) else { return Known::Nobody };
-    let subject = Subject { user, roles: Some(&found.roles), node: None, login: None, session: None };
-    let locked = state.locks().matching(&subject, now).is_some();
-    match found.password_version {
-        Some(version) => Known::With { version, locked, roles: found.roles.iter().cloned().collect() },
-        None => Known::Without,
-    }
-}
-
 /// `POST /v1/login`
 pub async fn login(Shared(api): Shared<Arc<Api>>, request: Request) -> Result<Json<LoggedIn>, ApiError> {
     let (parts, body) = request.into_parts();
@@ -129,25 +111,13 @@ pub async fn login(Shared(api): Shared<Arc<Api>>, request: Request) -> Result<Js
     if asked.user.len() > USER_BYTES_MAX {
         return Err(ApiError::Invalid(format!("a user name has at most {USER_BYTES_MAX} bytes")));
     }
-    let now = api.now();
-    let attempt = {
-        let mut limiter = api.context.limiter.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not the time of day: who sets the clock back must lock nobody out, and who sets it on must forget nothing.
-        limiter.begin(api.context.clock.monotonic().as_secs(), &asked.user, peer.address.ip())
-    };
-    let attempt = attempt.map_err(|limited| {
-        api.counters.limited();
-        ApiError::Limited { seconds: limited.seconds }
-    })?;
-
-    let known = api.context.replica.read(|state| known(state, &asked.user, now));
     let user = asked.user;
-    let is_right = verify(&api, &user, &known, asked.password).await?;
-    let roles = match (known, is_right) {
-        (Known::With { locked: false, roles, .. }, true) => roles,
-        (known, _) => return Err(failed(&api, known, user, source).await?),
+    let password = Zeroizing::new(asked.password.as_bytes().to_vec());
+    let proved = match api.context.passwords.prove(&user, password, peer.address.ip()).await {
+        Ok(proved) => proved,
+        Err(unproved) => return Err(failed(&api, unproved, source).await?),
     };
-    api.context.limiter.lock().unwrap_or_else(PoisonError::into_inner).succeeded(attempt);
+    let roles = proved.roles().to_vec();
 
     // The certificates are made first and leave last: between them stands the evidence.
     let succeeded = Draft::new(person(&user, &roles), Succeeded { method: Method::Password });
@@ -174,39 +144,17 @@ pub async fn login(Shared(api): Shared<Arc<Api>>, request: Request) -> Result<Js
     }))
 }
 
-/// Verifies a password; costs the same for nobody.
-async fn verify(api: &Api, user: &str, known: &Known, password: Zeroizing<String>) -> Result<bool, ApiError> {
-    let version = match known {
-        Known::With { version, .. } => Some(*version),
-        Known::Nobody | Known::Without => None,
+/// Says in the log why it failed, and gives what the person is told.
+async fn failed(api: &Api, unproved: Unproved, source: Source) -> Result<ApiError, ApiError> {
+    let (claimed_user, reason) = match unproved {
+        Unproved::Wrong { claimed_user, reason } => (claimed_user, reason.to_owned()),
+        Unproved::Limited { seconds } => {
+            api.counters.limited();
+            return Ok(ApiError::Limited { seconds });
+        }
+        Unproved::Failed(error) => return Ok(ApiError::failed("verified a password", error)),
     };
-    let turn = Arc::clone(&api.hashing).acquire_owned().await;
-    let turn = turn.map_err(|error| ApiError::failed("verified a password", error))?;
-    let (secrets, passwords) = (Arc::clone(&api.context.secrets), Arc::clone(&api.context.passwords));
-    let user = user.to_owned();
-    blocking("verified a password", move || {
-        let _turn = turn;
-        let stored = match version.map(|version| secrets.get(&user, version)).transpose() {
-            Ok(stored) => stored.flatten(),
-            Err(error) => {
-                tracing::error!(%error, "a password hash can't be read: its user can't log in");
-                None
-            }
-        };
-        passwords.verify(stored.as_ref().map(|hash| hash.as_str()), password.as_bytes())
-    })
-    .await
-}
-
-/// Says in the log why it failed, and gives what the person is told. The name of nobody isn't kept.
-async fn failed(api: &Api, known: Known, user: String, source: Source) -> Result<ApiError, ApiError> {
-    let (claimed_user, reason) = match known {
-        Known::Nobody => (None, "no such user"),
-        Known::Without => (Some(user), "no password is set"),
-        Known::With { locked: true, .. } => (Some(user), "wrong password, or locked"),
-        Known::With { locked: false, .. } => (Some(user), "wrong password"),
-    };
-    let failed = Failed { claimed_user, method: Method::Password, reason: reason.to_owned() };
+    let failed = Failed { claimed_user, method: Method::Password, reason };
     let draft = Draft::new(Actor::system("api"), failed).source(source).outcome(Outcome::Failure);
     let _durable = api.context.producer.append(draft).await?;
     api.counters.failed();

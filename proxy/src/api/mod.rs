@@ -33,8 +33,7 @@ pub use identity::{Caller, Peer};
 pub use log::Reader;
 
 use crate::ca::Authorities;
-use crate::login::password::PasswordVerification;
-use crate::login::rate::LoginLimiter;
+use crate::login::prove::PasswordLogin;
 use crate::login::secrets::SecretStore;
 use crate::ssh::admission::Admission;
 use axum::Router;
@@ -64,9 +63,6 @@ pub const BODY_BYTES_MAX: usize = 256 * 1024;
 /// How long a body may take to arrive, in seconds.
 pub const BODY_SECONDS_MAX: u64 = 30;
 
-/// Passwords that are hashed at once: each takes 19 MiB and a core for some milliseconds.
-const HASHES_AT_ONCE: usize = 2;
-
 /// States of the past that are derived at once: each may read the whole log.
 const REPLAYS_AT_ONCE: usize = 1;
 
@@ -82,12 +78,10 @@ pub struct ApiContext {
     pub search: Arc<Search>,
     /// All authorities.
     pub authorities: Arc<Authorities>,
-    /// Verifies passwords.
-    pub passwords: Arc<PasswordVerification>,
+    /// Proves people by their passwords.
+    pub passwords: Arc<PasswordLogin>,
     /// Where password hashes lie, hashes of tokens, and the key of cursors.
     pub secrets: Arc<SecretStore>,
-    /// How often a login may fail.
-    pub limiter: Arc<Mutex<LoginLimiter>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Where recordings lie.
@@ -113,7 +107,6 @@ pub struct Api {
     context: ApiContext,
     /// Whoever holds this is the only one who changes state: check, decide, append and apply are one step.
     changing: tokio::sync::Mutex<()>,
-    hashing: Arc<Semaphore>,
     replaying: Arc<Semaphore>,
     rendering: Arc<Semaphore>,
     places: Arc<Places>,
@@ -160,7 +153,6 @@ pub async fn serve(
     let api = Arc::new(Api {
         context,
         changing: tokio::sync::Mutex::new(()),
-        hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
         replaying: Arc::new(Semaphore::new(REPLAYS_AT_ONCE)),
         rendering: Arc::new(Semaphore::new(log::RENDERS_AT_ONCE)),
         places: Arc::new(Places::default()),

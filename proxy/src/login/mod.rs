@@ -2,5 +2,6 @@
 //! may guess.
 
 pub mod password;
+pub mod prove;
 pub mod rate;
 pub mod secrets;

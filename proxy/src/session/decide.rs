@@ -25,7 +25,7 @@ pub enum Refused {
 pub fn decided(access: &Access, session: &Session, cause: EventId, what: What) -> Draft<decision::Made> {
     let now = access.clock.wall().0;
     let circumstances = Circumstances {
-        certificate_seconds: (now / 1_000_000_000).saturating_sub(session.certificate_from),
+        certificate_seconds: (now / 1_000_000_000).saturating_sub(session.proved_since),
         time: Timestamp::from_nanos(now),
         ..session.circumstances
     };

@@ -6,6 +6,7 @@ pub mod close;
 pub mod decide;
 pub mod files;
 pub mod forward;
+pub mod identity;
 pub mod listen;
 pub mod live;
 pub mod open;
@@ -14,12 +15,14 @@ pub mod rights;
 pub mod run;
 
 use crate::ca::SessionCertifier;
+use crate::login::prove::PasswordLogin;
 use crate::ssh::admission::Admission;
 use crate::ssh::certificate::TrustedAuthorities;
 use custody_core::clock::Clock;
 use custody_core::event::{Actor, Draft, EventData, EventId, SessionId, Source, Target};
 use custody_core::log::Producer;
 use custody_core::policy::Circumstances;
+use custody_core::recording::sealed::Auditor;
 use custody_core::state::follow::Replica;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -40,6 +43,8 @@ pub struct Access {
     pub recordings: PathBuf,
     /// The addresses that targets see the proxy come from.
     pub source_addresses: Vec<IpAddr>,
+    /// To whom the input of sessions that are recorded in full is sealed.
+    pub auditors: Vec<Auditor>,
     /// Output of a program without a terminal that is recorded whole, in bytes.
     pub exec_bytes_max: u64,
     /// How long a session may go on while the log takes no evidence.
@@ -52,6 +57,8 @@ pub struct Access {
     pub live: Arc<live::LiveSessions>,
     /// Places for connections that have proved nothing.
     pub admission: Arc<Admission>,
+    /// Who proves people without a certificate, where that is configured.
+    pub passwords: Option<Arc<PasswordLogin>>,
 }
 
 /// What stays the same in a session, for each of its events.
@@ -69,8 +76,8 @@ pub struct Session {
     pub target: Target,
     /// When and how the person came, for decisions; the time is each decision's own.
     pub circumstances: Circumstances,
-    /// When the certificate that proved the person began to be valid, in seconds since 1970.
-    pub certificate_from: u64,
+    /// Since when the proof of who the person is was good, in seconds since 1970.
+    pub proved_since: u64,
     /// The `session.requested`.
     pub announced: EventId,
 }

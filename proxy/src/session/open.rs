@@ -1,12 +1,12 @@
 //! The beginning of a session: a person is proved, a decision is made, and both are durable before the target
 //! hears of it.
 
+use super::identity::Identity;
 use super::{Access, Session};
-use crate::ssh::certificate::LoginCertificate;
 use crate::ssh::target::HostTrust;
-use custody_core::event::login::{self, Method};
+use custody_core::event::login;
 use custody_core::event::{
-    Actor, ByteString, Draft, Outcome, Person, SessionId, Source, System, Target, Timestamp, session,
+    Actor, ByteString, Draft, Outcome, SessionId, Source, System, Target, Timestamp, session,
 };
 use custody_core::log::ProducerError;
 use custody_core::policy::permit::{Connect, NoPermit, Permit};
@@ -75,24 +75,24 @@ struct Seen {
 /// See [`OpenError`]; what was decided is in the log all the same.
 pub async fn open(
     access: &Access,
-    certificate: &LoginCertificate,
+    identity: &Identity,
     wanted: Option<(String, String)>,
     from: SocketAddr,
     client: Option<&str>,
 ) -> Result<Opened, OpenError> {
     let (login, node) = wanted.ok_or(OpenError::NoTarget)?;
-    let user = user(certificate)?;
+    let user = &identity.user;
     let now = access.clock.wall().0;
     let id = SessionId::new();
     let circumstances = Circumstances {
-        certificate_seconds: (now / 1_000_000_000).saturating_sub(certificate.valid_after),
+        certificate_seconds: (now / 1_000_000_000).saturating_sub(identity.since),
         mfa: false,
         source: from.ip(),
         time: Timestamp::from_nanos(now),
     };
     let login = ByteString::from(login.as_str());
     let request = Request {
-        user: user.to_owned(),
+        user: user.clone(),
         what: What::Connect { node: node.clone(), login: login.clone() },
         session: Some(id),
         circumstances,
@@ -102,11 +102,11 @@ pub async fn open(
     let Ok(pinned) = pinned else { return Err(OpenError::PinnedKey(node)) };
     let trust = HostTrust { pinned, authorities: Arc::clone(&access.host_authorities) };
 
-    let actor = person(certificate, user, seen.roles);
+    let actor = identity.actor(seen.roles);
     let source = source(from, client);
     let target =
         Target { address: seen.address, kind: "node".to_owned(), login: Some(login), name: node.clone() };
-    let proved = Draft::new(actor.clone(), login::Succeeded { method: Method::SshCertificate })
+    let proved = Draft::new(actor.clone(), login::Succeeded { method: identity.method })
         .source(source.clone())
         .session(id)
         .outcome(Outcome::Success);
@@ -141,11 +141,11 @@ pub async fn open(
     let session = Arc::new(Session {
         id,
         actor,
-        user: user.to_owned(),
+        user: user.clone(),
         source,
         target,
         circumstances,
-        certificate_from: certificate.valid_after,
+        proved_since: identity.since,
         announced,
     });
     Ok(Opened { session, index, permit, trust, recording })
@@ -169,51 +169,30 @@ fn see(state: &State, request: &Request, node: &str) -> Seen {
 /// See [`OpenError`].
 pub async fn came(
     access: &Access,
-    certificate: &LoginCertificate,
+    identity: &Identity,
     from: SocketAddr,
     client: Option<&str>,
 ) -> Result<(), OpenError> {
-    let user = user(certificate)?;
-    let roles = access.replica.read(|state| roles(state, user));
-    let proved =
-        Draft::new(person(certificate, user, roles), login::Succeeded { method: Method::SshCertificate })
-            .source(source(from, client))
-            .outcome(Outcome::Success);
+    let roles = access.replica.read(|state| roles(state, &identity.user));
+    let proved = Draft::new(identity.actor(roles), login::Succeeded { method: identity.method })
+        .source(source(from, client))
+        .outcome(Outcome::Success);
     access.proxy.append(proved).await.map(drop).map_err(OpenError::NoEvidence)
-}
-
-/// The one user that a certificate names.
-fn user(certificate: &LoginCertificate) -> Result<&str, OpenError> {
-    match certificate.principals.as_slice() {
-        [user] => Ok(user),
-        _ => Err(OpenError::NoUser),
-    }
 }
 
 fn roles(state: &State, user: &str) -> Vec<String> {
     state.users().get(user).map(|user| user.roles.iter().cloned().collect()).unwrap_or_default()
 }
 
-fn person(certificate: &LoginCertificate, user: &str, roles: Vec<String>) -> Actor {
-    Actor::Person(Person {
-        certificate: Some(certificate.serial.to_string()),
-        identity_provider: "local".to_owned(),
-        mfa: false,
-        roles,
-        user: user.to_owned(),
-    })
-}
-
 fn source(from: SocketAddr, client: Option<&str>) -> Source {
     Source { address: from.ip().to_string(), client: client.map(ByteString::from), port: from.port() }
 }
 
-/// Says that a client failed to prove who its person is.
+/// Says that somebody failed to prove who he is.
 ///
 /// # Errors
 /// When the log can't take it. The client was refused all the same.
-pub async fn refused(access: &Access, from: SocketAddr, reason: String) -> Result<(), ProducerError> {
-    let failed = login::Failed { claimed_user: None, method: Method::SshCertificate, reason };
+pub async fn refused(access: &Access, from: SocketAddr, failed: login::Failed) -> Result<(), ProducerError> {
     let draft = Draft::new(Actor::System(System { system: "proxy".to_owned() }), failed)
         .source(source(from, None))
         .outcome(Outcome::Failure);

@@ -1,6 +1,7 @@
 //! Where SSH connections come in, and the story of one.
 
-use super::admission::{LOGIN_TIMEOUT, Place, Refused};
+use super::admission::{LOGIN_TIMEOUT, Place, Refused, TYPING_TIMEOUT};
+use super::authenticate::server::Denied;
 use super::certificate::Extensions;
 use super::client::{self, Client, ClientError};
 use super::host_proof::{self, HostProver};
@@ -15,10 +16,12 @@ use super::transport::reason;
 use crate::balancer::Balancers;
 use crate::ca::ssh::Permission;
 use crate::session::close::{self, Moved};
+use crate::session::identity::Identity;
 use crate::session::live::EndCause;
 use crate::session::open::{self, OpenError, Opened};
 use crate::session::passage::Passage;
 use crate::session::{Access, Session, rights};
+use custody_core::event::login::{Failed, Method};
 use custody_core::event::session::{EndReason, Started};
 use custody_core::event::{ByteString, Draft, Outcome, node};
 use custody_core::recording::{Level, Recorder};
@@ -99,16 +102,10 @@ impl Entrance {
         mut place: Place,
     ) {
         let access = &self.access;
-        let welcome = client::welcome(
-            stream,
-            from,
-            node,
-            Arc::clone(&self.config),
-            Arc::clone(&access.client_authorities),
-            Arc::clone(&access.clock),
-        );
+        let welcome = client::welcome(stream, from, node, Arc::clone(&self.config), access);
+        let patience = if access.passwords.is_some() { TYPING_TIMEOUT } else { LOGIN_TIMEOUT };
         let welcomed = tokio::select! {
-            welcomed = tokio::time::timeout(LOGIN_TIMEOUT, welcome) => welcomed,
+            welcomed = tokio::time::timeout(patience, welcome) => welcomed,
             () = place.displaced() => {
                 access.admission.count(Refused::Displaced);
                 tracing::debug!(%from, "a client that dawdled was closed: another needed its place");
@@ -161,7 +158,11 @@ pub async fn serve(
 async fn jumps(client: Client, from: SocketAddr, entrance: &Arc<Entrance>) {
     let Client { mut socket, proved, .. } = client;
     let version = socket.leg.peer_version();
-    if let Err(error) = open::came(&entrance.access, proved.certificate(), from, version.as_deref()).await {
+    let came = match Identity::of(proved.proof()) {
+        Some(identity) => open::came(&entrance.access, &identity, from, version.as_deref()).await,
+        None => Err(OpenError::NoUser),
+    };
+    if let Err(error) = came {
         if error.came_before_the_decision() {
             record_refusal(&entrance.access, from, error.to_string()).await;
         }
@@ -179,6 +180,15 @@ async fn jumps(client: Client, from: SocketAddr, entrance: &Arc<Entrance>) {
 /// A client that proved nothing: if it showed a certificate, that is an event.
 async fn unproved(access: &Access, from: SocketAddr, error: ClientError) {
     let denied = match error {
+        // That was told when it happened.
+        ClientError::Refused(Denied::Password)
+        | ClientError::Fault { denied: Some(Denied::Password), .. } => {
+            return;
+        }
+        ClientError::NoEvidence(error) => {
+            tracing::error!(%from, "a failed login could not be recorded: {error}");
+            return;
+        }
         ClientError::Refused(denied) | ClientError::Fault { denied: Some(denied), .. } => denied,
         other => {
             tracing::debug!(%from, "a client left before it proved anything: {other}");
@@ -189,7 +199,8 @@ async fn unproved(access: &Access, from: SocketAddr, error: ClientError) {
 }
 
 async fn record_refusal(access: &Access, from: SocketAddr, reason: String) {
-    if let Err(error) = open::refused(access, from, reason).await {
+    let failed = Failed { claimed_user: None, method: Method::SshCertificate, reason };
+    if let Err(error) = open::refused(access, from, failed).await {
         tracing::error!(%from, "a failed login could not be recorded: {error}");
     }
 }
@@ -199,7 +210,14 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
     let Client { mut socket, proved, node } = client;
     let wanted = client::login_and_node(proved.user_name(), node.as_deref());
     let version = socket.leg.peer_version();
-    let opened = match open::open(access, proved.certificate(), wanted, from, version.as_deref()).await {
+    let opened = match Identity::of(proved.proof()) {
+        Some(identity) => {
+            let opened = open::open(access, &identity, wanted, from, version.as_deref()).await;
+            opened.map(|opened| (identity, opened))
+        }
+        None => Err(OpenError::NoUser),
+    };
+    let (identity, opened) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             if let OpenError::NoEvidence(cause) = &error {
@@ -216,8 +234,7 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
     let mut enlisted = access.live.enlist(session.id);
     rights::look_at_new(access, session.id, index).await;
 
-    let (extensions, force_command) =
-        (proved.certificate().extensions.clone(), proved.certificate().force_command.clone());
+    let Identity { extensions, force_command, .. } = identity;
     let means = Means {
         trust: &trust,
         certifier: &*access.certifier,
@@ -323,6 +340,8 @@ fn record(access: &Access, session: &Session, level: &str) -> Result<Recorder, S
     let mut recorder = Recorder::create(&access.recordings, session.id.0, started, level)
         .map_err(|error| format!("the session can't be recorded: {error}"))?;
     recorder.set_plain_output_bytes_max(access.exec_bytes_max);
+    let sealed = recorder.seal_input_to(started, &access.auditors);
+    sealed.map_err(|error| format!("the session can't be recorded: {error}"))?;
     Ok(recorder)
 }
 

@@ -15,6 +15,9 @@ use tokio::sync::oneshot;
 
 /// How long a client may take from its first byte to the proof of who its person is, as sshd's `LoginGraceTime`.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The same where people may have to type a password.
+pub const TYPING_TIMEOUT: Duration = Duration::from_secs(120);
 /// Connections that haven't proved anything, at once: 40 MiB of memory at the very most.
 pub const UNPROVED_MAX: usize = 1024;
 /// The same from one source: an Ansible run with 100 forks behind one address fits, and it takes eight sources

@@ -2,17 +2,20 @@
 
 use super::admission::Refused;
 use super::authenticate::{self, server};
-use super::certificate::TrustedAuthorities;
 use super::preamble::{self, PreambleError};
 use super::socket::{Heard, LegSocket, SocketError};
 use super::stream::Stream;
 use super::transport::error::Error as LegError;
 use super::transport::leg::{Leg, ServerConfig};
 use super::transport::reason;
-use custody_core::clock::Clock;
+use crate::login::prove::{ByPassword, Unproved};
+use crate::session::{Access, open};
+use custody_core::event::login::{Failed, Method};
+use custody_core::log::ProducerError;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// A client that proved who its person is, and waits to hear whether he may come in.
 pub struct Client {
@@ -49,6 +52,9 @@ pub enum ClientError {
     /// The client left after it was refused.
     #[error("refused: {0}")]
     Refused(server::Denied),
+    /// A login failed, and the log doesn't take that.
+    #[error("the audit log takes no evidence, so nothing can be done: tell your administrator")]
+    NoEvidence(#[source] ProducerError),
     /// A first line that is neither SSH nor a preamble.
     #[error(transparent)]
     Preamble(#[from] PreambleError),
@@ -77,6 +83,7 @@ impl ClientError {
                 }
             }
             Self::Preamble(PreambleError::Io(_) | PreambleError::Closed) => Refused::Left,
+            Self::NoEvidence(_) => Refused::Authentication,
             Self::Fault { .. } | Self::Preamble(PreambleError::Wrong { .. }) => Refused::Protocol,
         }
     }
@@ -92,6 +99,7 @@ impl From<io::Error> for ClientError {
 enum Expect {
     Service(server::ExpectServiceRequest),
     Request(server::ExpectRequest),
+    Answers(server::ExpectAnswers),
 }
 
 /// Speaks with a client until its person is proved. Which `node` is meant is known already, or the client says it.
@@ -103,11 +111,10 @@ pub async fn welcome(
     from: SocketAddr,
     node: Option<String>,
     config: Arc<ServerConfig>,
-    authorities: Arc<TrustedAuthorities>,
-    clock: Arc<dyn Clock>,
+    access: &Access,
 ) -> Result<Client, ClientError> {
     let leg = Leg::server(config).map_err(SocketError::from)?;
-    let mut socket = LegSocket::new(stream, leg, Arc::clone(&clock))?;
+    let mut socket = LegSocket::new(stream, leg, Arc::clone(&access.clock))?;
     // A client may wait for our version before it says anything.
     socket.flush().await?;
     let node = match node {
@@ -115,54 +122,119 @@ pub async fn welcome(
         None => preamble::read(&socket.stream).await?,
     };
 
-    let mut expect: Option<Expect> = None;
-    let mut last_denied = None;
-    let outcome = socket
-        .converse(|leg, heard| -> Result<Option<Box<server::Proved>>, ClientError> {
-            let payload = match heard {
-                Heard::Ready => {
-                    let session_id = leg.session_id().map(|id| id.to_vec()).unwrap_or_default();
-                    let connection = server::Connection {
-                        session_id,
-                        source: from.ip(),
-                        host_key: leg.own_host_key().map(|(_, blob)| blob.to_vec()),
-                        authorities: Arc::clone(&authorities),
-                    };
-                    expect = Some(Expect::Service(server::ExpectServiceRequest::new(connection)));
-                    return Ok(None);
-                }
-                Heard::HostKey(_) => return Ok(None),
-                Heard::Message(payload) => payload,
-            };
-            let now = clock.wall().0 / 1_000_000_000;
-            match step(leg, expect.take(), &payload, now) {
-                Ok(Stepped::Proved(proved)) => Ok(Some(proved)),
-                Ok(Stepped::Next { next, denied }) => {
-                    expect = Some(next);
-                    last_denied = denied.or(last_denied.take());
-                    Ok(None)
-                }
-                Err(fault) => {
-                    leg.disconnect(reason::NO_MORE_AUTH_METHODS_AVAILABLE, outward(&fault))
-                        .map_err(SocketError::from)?;
-                    Err(ClientError::Fault { fault, denied: last_denied.take() })
-                }
+    let mut login = Login { from, access, expect: None, last_denied: None };
+    loop {
+        let shown = match socket.converse(|leg, heard| login.hear(leg, heard)).await {
+            Ok(shown) => shown,
+            Err(ClientError::Socket(error)) => {
+                return Err(login.last_denied.map_or(error.into(), ClientError::Refused));
             }
-        })
-        .await;
-    match outcome {
-        Ok(proved) => Ok(Client { socket, proved, node }),
-        Err(ClientError::Socket(error)) => match last_denied {
-            Some(denied) => Err(ClientError::Refused(denied)),
-            None => Err(error.into()),
-        },
-        Err(error) => Err(error),
+            Err(error) => return Err(error),
+        };
+        let mut claim = match shown {
+            Shown::Proved(proved) => return Ok(Client { socket, proved, node }),
+            Shown::Claimed(claim) => claim,
+        };
+        let stepped = match login.verify(&mut claim).await? {
+            Ok(by) => return Ok(Client { socket, proved: Box::new(claim.proved(by)), node }),
+            Err(line) => {
+                if let Some(line) = line {
+                    socket.leg.send(&banner(&line)).map_err(SocketError::from)?;
+                }
+                claim.refuse().and_then(|step| took(&mut socket.leg, step))
+            }
+        };
+        // A step behind a refusal shows nothing.
+        let _nothing = login.went(&mut socket.leg, stepped)?;
     }
 }
 
-enum Stepped {
+/// User authentication as it goes on.
+struct Login<'a> {
+    from: SocketAddr,
+    access: &'a Access,
+    expect: Option<Expect>,
+    last_denied: Option<server::Denied>,
+}
+
+/// What a client has shown.
+enum Shown {
+    /// Who its person is.
     Proved(Box<server::Proved>),
+    /// A name and a password.
+    Claimed(Box<server::Claim>),
+}
+
+enum Stepped {
+    Shown(Shown),
     Next { next: Expect, denied: Option<server::Denied> },
+}
+
+impl Login<'_> {
+    fn hear(&mut self, leg: &mut Leg, heard: Heard) -> Result<Option<Shown>, ClientError> {
+        let payload = match heard {
+            Heard::Ready => {
+                let session_id = leg.session_id().map(|id| id.to_vec()).unwrap_or_default();
+                let connection = server::Connection {
+                    session_id,
+                    source: self.from.ip(),
+                    host_key: leg.own_host_key().map(|(_, blob)| blob.to_vec()),
+                    authorities: Arc::clone(&self.access.client_authorities),
+                    asks_passwords: self.access.passwords.is_some(),
+                };
+                self.expect = Some(Expect::Service(server::ExpectServiceRequest::new(connection)));
+                return Ok(None);
+            }
+            Heard::HostKey(_) => return Ok(None),
+            // Perhaps a password.
+            Heard::Message(payload) => Zeroizing::new(payload),
+        };
+        let now = self.access.clock.wall().0 / 1_000_000_000;
+        let stepped = step(leg, self.expect.take(), &payload, now);
+        self.went(leg, stepped)
+    }
+
+    fn went(
+        &mut self,
+        leg: &mut Leg,
+        stepped: Result<Stepped, server::ServerFault>,
+    ) -> Result<Option<Shown>, ClientError> {
+        match stepped {
+            Ok(Stepped::Shown(shown)) => Ok(Some(shown)),
+            Ok(Stepped::Next { next, denied }) => {
+                self.expect = Some(next);
+                self.last_denied = denied.or(self.last_denied.take());
+                Ok(None)
+            }
+            Err(fault) => {
+                leg.disconnect(reason::NO_MORE_AUTH_METHODS_AVAILABLE, outward(&fault))
+                    .map_err(SocketError::from)?;
+                Err(ClientError::Fault { fault, denied: self.last_denied.take() })
+            }
+        }
+    }
+
+    /// Verifies a claim; a wrong one is in the log before the client hears that it was, with the line for its person,
+    /// if there is one.
+    async fn verify(
+        &self,
+        claim: &mut server::Claim,
+    ) -> Result<Result<ByPassword, Option<String>>, ClientError> {
+        let Some(passwords) = &self.access.passwords else { return Ok(Err(None)) };
+        let password = claim.take_password();
+        let (claimed_user, reason) = match passwords.prove(claim.user(), password, self.from.ip()).await {
+            Ok(by) => return Ok(Ok(by)),
+            Err(limited @ Unproved::Limited { .. }) => return Ok(Err(Some(limited.to_string()))),
+            Err(Unproved::Wrong { claimed_user, reason }) => (claimed_user, reason),
+            Err(Unproved::Failed(error)) => {
+                tracing::error!(from = %self.from, "{error}");
+                return Ok(Err(Some("your password can't be verified now: try again later".to_owned())));
+            }
+        };
+        let failed = Failed { claimed_user, method: Method::KeyboardInteractive, reason: reason.to_owned() };
+        open::refused(self.access, self.from, failed).await.map_err(ClientError::NoEvidence)?;
+        Ok(Err(None))
+    }
 }
 
 fn step(
@@ -171,22 +243,44 @@ fn step(
     payload: &[u8],
     now: u64,
 ) -> Result<Stepped, server::ServerFault> {
-    let (send, next, denied) = match expect {
+    let waiting = |next| Ok(Stepped::Next { next, denied: None });
+    match expect {
         Some(Expect::Service(state)) => match state.handle(payload)? {
-            server::ServiceStep::Accepted { send, next } => (Some(send), Expect::Request(next), None),
-            server::ServiceStep::Waiting(state) => (None, Expect::Service(state), None),
+            server::ServiceStep::Accepted { send, next } => {
+                say(leg, &send)?;
+                waiting(Expect::Request(next))
+            }
+            server::ServiceStep::Waiting(state) => waiting(Expect::Service(state)),
         },
-        Some(Expect::Request(state)) => match state.handle(payload, now)? {
-            server::Step::Continue { send, next, denied } => (send, Expect::Request(next), denied),
-            server::Step::Proved(proved) => return Ok(Stepped::Proved(proved)),
+        Some(Expect::Request(state)) => took(leg, state.handle(payload, now)?),
+        Some(Expect::Answers(state)) => match state.handle(payload, now)? {
+            server::AnswerStep::Claimed(claim) => Ok(Stepped::Shown(Shown::Claimed(claim))),
+            server::AnswerStep::Instead(step) => took(leg, step),
+            server::AnswerStep::Waiting(state) => waiting(Expect::Answers(state)),
         },
-        None => return Err(server::ServerFault::ClientLeft),
-    };
-    if let Some(send) = send {
-        // What can't be sent shows at the next read or write.
-        leg.send(&send).map_err(|_| server::ServerFault::ClientLeft)?;
+        None => Err(server::ServerFault::ClientLeft),
     }
-    Ok(Stepped::Next { next, denied })
+}
+
+fn took(leg: &mut Leg, step: server::Step) -> Result<Stepped, server::ServerFault> {
+    match step {
+        server::Step::Continue { send, next, denied } => {
+            if let Some(send) = send {
+                say(leg, &send)?;
+            }
+            Ok(Stepped::Next { next: Expect::Request(next), denied })
+        }
+        server::Step::Asks { send, next } => {
+            say(leg, &send)?;
+            Ok(Stepped::Next { next: Expect::Answers(next), denied: None })
+        }
+        server::Step::Proved(proved) => Ok(Stepped::Shown(Shown::Proved(proved))),
+    }
+}
+
+/// What can't be sent shows at the next read or write.
+fn say(leg: &mut Leg, payload: &[u8]) -> Result<(), server::ServerFault> {
+    leg.send(payload).map_err(|_| server::ServerFault::ClientLeft)
 }
 
 /// What a client is told: never why.

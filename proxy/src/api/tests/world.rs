@@ -6,6 +6,7 @@ use crate::balancer::Balancers;
 use crate::ca::Authorities;
 use crate::ca::store::FileKeyStore;
 use crate::login::password::{PasswordVerification, hash_password};
+use crate::login::prove::PasswordLogin;
 use crate::login::rate::{LoginLimiter, LoginLimits};
 use crate::login::secrets::SecretStore;
 use custody_core::clock::{Clock, SystemClock};
@@ -22,7 +23,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -128,9 +129,14 @@ impl World {
             replica: replica.clone(),
             search,
             authorities: authorities.clone(),
-            passwords: Arc::new(PasswordVerification::new().unwrap()),
+            passwords: Arc::new(PasswordLogin::new(
+                PasswordVerification::new().unwrap(),
+                secrets.clone(),
+                LoginLimiter::new(limits),
+                replica.clone(),
+                clock.clone(),
+            )),
             secrets,
-            limiter: Arc::new(Mutex::new(LoginLimiter::new(limits))),
             clock: clock.clone(),
             recordings: recordings.clone(),
             ssh_address: "127.0.0.1:3022".into(),

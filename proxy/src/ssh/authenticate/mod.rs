@@ -1,12 +1,13 @@
 //! Both sides of SSH user authentication (RFC 4252), as state machines over messages: no sockets, no clock.
 //!
-//! [`server`] is what a person's client speaks to: it takes certificates of our client authorities and nothing
-//! else. [`client`] is what speaks to a target: it shows the session's certificate. Both are fed the payloads that
+//! [`server`] is what a person's client speaks to: it takes certificates of our client authorities and, where that is
+//! configured, a user's name and password. [`client`] is what speaks to a target: it shows the session's certificate. Both are fed the payloads that
 //! the transport has decrypted, one message a call, and give the payloads to send. A state is a type named by what
 //! it awaits and is used up by [`handle`](server::ExpectRequest::handle); a success is a type that only a valid
 //! signature makes.
 
 pub mod client;
+mod interactive;
 mod method;
 pub mod server;
 
@@ -27,6 +28,9 @@ mod message {
     pub(super) const USERAUTH_SUCCESS: u8 = 52;
     pub(super) const USERAUTH_BANNER: u8 = 53;
     pub(super) const USERAUTH_PK_OK: u8 = 60;
+    /// RFC 4256 section 5: the same number, in another method.
+    pub(super) const USERAUTH_INFO_REQUEST: u8 = 60;
+    pub(super) const USERAUTH_INFO_RESPONSE: u8 = 61;
 
     /// What the transport may let through at any time and means nothing here (RFC 4253 section 11, RFC 8308).
     pub(super) fn is_transport_noise(number: u8) -> bool {
@@ -37,6 +41,7 @@ mod message {
 const SERVICE_USERAUTH: &[u8] = b"ssh-userauth";
 const SERVICE_CONNECTION: &[u8] = b"ssh-connection";
 const METHOD_PUBLICKEY: &[u8] = b"publickey";
+const METHOD_INTERACTIVE: &[u8] = b"keyboard-interactive";
 
 /// Longest line of text that a banner carries, in bytes.
 pub const BANNER_BYTES_MAX: usize = 2048;

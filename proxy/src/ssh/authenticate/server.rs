@@ -1,18 +1,25 @@
-//! The server's side: a person's client proves that it holds the key of a certificate of ours.
+//! The server's side: a person's client proves that it holds the key of a certificate of ours, or that its person
+//! knows a user's password.
 //!
 //! `ExpectServiceRequest` → `ExpectRequest` → [`Proved`] → [`Authenticated`]. [`Proved`] is not yet told to the
 //! client: the caller decides and appends its events first, then calls [`Proved::accept`] or [`Proved::refuse`].
+//! Where passwords are asked for, `ExpectRequest` → `ExpectAnswers` → [`Claim`], which only a [`ByPassword`] turns
+//! into a [`Proved`].
 //! Nothing here looks up a user, so nothing here can tell who exists: every refusal is the same message after the
 //! same work.
 
 use super::method::{SignatureFault, method, verify};
-use super::{METHOD_PUBLICKEY, SERVICE_CONNECTION, SERVICE_USERAUTH, message};
+use super::{
+    METHOD_INTERACTIVE, METHOD_PUBLICKEY, SERVICE_CONNECTION, SERVICE_USERAUTH, interactive, message,
+};
+use crate::login::prove::ByPassword;
 use crate::ssh::certificate::{
     LoginCertificate, Refusal, TrustedAuthorities, check_user_certificate, parse_certificate,
 };
 use crate::ssh::field::{Fields, put_string};
 use std::net::IpAddr;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// Refused requests until the connection ends. A client offers each key of its agent, so OpenSSH's 6 is few.
 pub const REFUSALS_MAX: u32 = 20;
@@ -39,6 +46,8 @@ pub struct Connection {
     pub host_key: Option<Vec<u8>>,
     /// Whose certificates are believed.
     pub authorities: Arc<TrustedAuthorities>,
+    /// Whether people without a certificate are asked for name and password.
+    pub asks_passwords: bool,
 }
 
 /// Why one request was refused: for the log, the client hears the same for each.
@@ -65,6 +74,12 @@ pub enum Denied {
     /// The host-bound method with another host key than ours: the client was talked to by somebody between.
     #[error("the client signed for another host key than ours: somebody may be between")]
     HostKey,
+    /// Answers to other questions than were asked.
+    #[error("the client gave other than two answers")]
+    Answers,
+    /// Name and password, which the caller has verified and recorded.
+    #[error("the user name or the password is wrong")]
+    Password,
     /// The caller's decision, after the signature was right.
     #[error("refused by decision")]
     Decision,
@@ -149,6 +164,13 @@ pub enum Step {
         next: ExpectRequest,
         /// Set if a request was refused.
         denied: Option<Denied>,
+    },
+    /// Send the questions and wait for their answers.
+    Asks {
+        /// INFO_REQUEST.
+        send: Vec<u8>,
+        /// Awaits the answers.
+        next: ExpectAnswers,
     },
     /// A right signature by a certificate that passed all checks. The client has not been answered.
     Proved(Box<Proved>),
@@ -248,7 +270,15 @@ impl ExpectRequest {
         let offer = match &request.method {
             // Not counted as a refusal: RFC 4252 section 5.2 makes it the question which methods there are.
             RequestMethod::None => {
-                return Ok(Step::Continue { send: Some(failure()), next: self, denied: None });
+                return Ok(Step::Continue { send: Some(self.failure()), next: self, denied: None });
+            }
+            RequestMethod::Interactive if self.connection.asks_passwords => {
+                let user_name = request.user_name.to_vec();
+                let next = ExpectAnswers { user_name, awaiting: self };
+                return Ok(Step::Asks { send: interactive::request(), next });
+            }
+            RequestMethod::Interactive => {
+                return self.deny(Denied::Method { method: shown(METHOD_INTERACTIVE) });
             }
             RequestMethod::Other(method) => {
                 return self.deny(Denied::Method { method: shown(method) });
@@ -273,7 +303,8 @@ impl ExpectRequest {
             return self.deny(fault.into());
         }
         let user_name = request.user_name.to_vec();
-        Ok(Step::Proved(Box::new(Proved { user_name, certificate, awaiting: self })))
+        let proof = Proof::Certificate(Box::new(certificate));
+        Ok(Step::Proved(Box::new(Proved { user_name, proof, awaiting: self })))
     }
 
     fn check_offer(
@@ -304,18 +335,128 @@ impl ExpectRequest {
         if self.refusals > REFUSALS_MAX {
             return Err(ServerFault::TooMuch { limit: REFUSALS_MAX as usize, what: "refused requests" });
         }
-        Ok(Step::Continue { send: Some(failure()), next: self, denied: Some(denied) })
+        Ok(Step::Continue { send: Some(self.failure()), next: self, denied: Some(denied) })
+    }
+
+    /// USERAUTH_FAILURE that lists what is offered, without partial success (RFC 4252 section 5.1).
+    fn failure(&self) -> Vec<u8> {
+        let mut offered = METHOD_PUBLICKEY.to_vec();
+        if self.connection.asks_passwords {
+            offered.push(b',');
+            offered.extend_from_slice(METHOD_INTERACTIVE);
+        }
+        let mut payload = vec![message::USERAUTH_FAILURE];
+        put_string(&mut payload, &offered);
+        payload.push(0);
+        payload
     }
 }
 
-/// A client that proved to hold the key of a certificate that passed all checks. It hasn't been told.
+/// Awaits SSH_MSG_USERAUTH_INFO_RESPONSE.
+#[must_use]
+#[derive(Debug)]
+pub struct ExpectAnswers {
+    user_name: Vec<u8>,
+    awaiting: ExpectRequest,
+}
+
+/// What a message led to while answers were awaited.
+#[must_use]
+#[derive(Debug)]
+pub enum AnswerStep {
+    /// The answers, to be verified.
+    Claimed(Box<Claim>),
+    /// The client asked for another method instead (RFC 4256 section 3.1), or gave no answers.
+    Instead(Step),
+    /// Nothing happened.
+    Waiting(ExpectAnswers),
+}
+
+impl ExpectAnswers {
+    /// Takes one message at `now` (seconds since 1970).
+    ///
+    /// # Errors
+    /// [`ServerFault`]: send its [`disconnect`](ServerFault::disconnect) and close.
+    pub fn handle(mut self, payload: &[u8], now: u64) -> Result<AnswerStep, ServerFault> {
+        match payload.first().copied() {
+            Some(message::USERAUTH_INFO_RESPONSE) => {
+                count(&mut self.awaiting.messages, payload)?;
+                let answers = interactive::response(payload);
+                let answers = answers.ok_or(ServerFault::Malformed { what: "USERAUTH_INFO_RESPONSE" })?;
+                let Some(interactive::Answers { user, password }) = answers else {
+                    return self.awaiting.deny(Denied::Answers).map(AnswerStep::Instead);
+                };
+                let Self { user_name, awaiting } = self;
+                Ok(AnswerStep::Claimed(Box::new(Claim { user_name, user, password, awaiting })))
+            }
+            Some(message::USERAUTH_REQUEST) => self.awaiting.handle(payload, now).map(AnswerStep::Instead),
+            Some(message::DISCONNECT) => Err(ServerFault::ClientLeft),
+            Some(number) if message::is_transport_noise(number) => {
+                count(&mut self.awaiting.messages, payload)?;
+                Ok(AnswerStep::Waiting(self))
+            }
+            got => Err(ServerFault::Unexpected { got: Number(got), expected: "USERAUTH_INFO_RESPONSE" }),
+        }
+    }
+}
+
+/// Who a client's person says he is, and the password that he typed: nothing is proved.
+#[must_use]
+pub struct Claim {
+    user_name: Vec<u8>,
+    user: String,
+    password: Zeroizing<Vec<u8>>,
+    awaiting: ExpectRequest,
+}
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Claim").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+impl Claim {
+    /// Who he says he is: any text.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The password; afterwards it is gone from here.
+    pub fn take_password(&mut self) -> Zeroizing<Vec<u8>> {
+        std::mem::take(&mut self.password)
+    }
+
+    /// The claim was true. The client has not been answered.
+    pub fn proved(self, by: ByPassword) -> Proved {
+        Proved { user_name: self.user_name, proof: Proof::Password(by), awaiting: self.awaiting }
+    }
+
+    /// It was not, and that is recorded: the step to go on with.
+    ///
+    /// # Errors
+    /// [`ServerFault::TooMuch`] when this was one refusal too many.
+    pub fn refuse(self) -> Result<Step, ServerFault> {
+        self.awaiting.deny(Denied::Password)
+    }
+}
+
+/// By what a client proved who its person is.
+#[derive(Debug, Clone)]
+pub enum Proof {
+    /// A certificate that passed all checks, with a right signature by its key.
+    Certificate(Box<LoginCertificate>),
+    /// A password.
+    Password(ByPassword),
+}
+
+/// A client that proved who its person is. It hasn't been told.
 ///
-/// Only a right signature makes one.
+/// Only a right signature or a right password makes one.
 #[must_use]
 #[derive(Debug)]
 pub struct Proved {
     user_name: Vec<u8>,
-    certificate: LoginCertificate,
+    proof: Proof,
     awaiting: ExpectRequest,
 }
 
@@ -325,15 +466,15 @@ impl Proved {
         &self.user_name
     }
 
-    /// The certificate.
-    pub fn certificate(&self) -> &LoginCertificate {
-        &self.certificate
+    /// By what.
+    pub fn proof(&self) -> &Proof {
+        &self.proof
     }
 
     /// Lets the client in: the USERAUTH_SUCCESS to send, and the proof. To be called when the login's events are
     /// durable.
     pub fn accept(self) -> (Vec<u8>, Authenticated) {
-        let authenticated = Authenticated { user_name: self.user_name, certificate: self.certificate };
+        let authenticated = Authenticated { user_name: self.user_name, proof: self.proof };
         (vec![message::USERAUTH_SUCCESS], authenticated)
     }
 
@@ -352,7 +493,7 @@ impl Proved {
 #[derive(Debug)]
 pub struct Authenticated {
     user_name: Vec<u8>,
-    certificate: LoginCertificate,
+    proof: Proof,
 }
 
 impl Authenticated {
@@ -361,9 +502,9 @@ impl Authenticated {
         &self.user_name
     }
 
-    /// The certificate, with principals, key and CA fingerprints, forced command and extensions.
-    pub fn certificate(&self) -> &LoginCertificate {
-        &self.certificate
+    /// By what.
+    pub fn proof(&self) -> &Proof {
+        &self.proof
     }
 }
 
@@ -381,6 +522,7 @@ struct Request<'a> {
 enum RequestMethod<'a> {
     None,
     PublicKey(Offer<'a>),
+    Interactive,
     Other(&'a [u8]),
 }
 
@@ -416,20 +558,16 @@ impl<'a> Request<'a> {
             RequestMethod::PublicKey(Offer { algorithm, blob, host_key, signature })
         } else if name == b"none" {
             RequestMethod::None
+        } else if name == METHOD_INTERACTIVE {
+            // A language tag, which RFC 4256 deprecates, and submethods, of which we have one.
+            let (_language, _submethods) = (fields.string()?, fields.string()?);
+            RequestMethod::Interactive
         } else {
             // What other methods carry (a password, perhaps) isn't even read.
             RequestMethod::Other(name)
         };
         Some(Self { user_name, service, method, up_to_signature })
     }
-}
-
-/// USERAUTH_FAILURE that lists `publickey` alone, without partial success (RFC 4252 section 5.1).
-fn failure() -> Vec<u8> {
-    let mut payload = vec![message::USERAUTH_FAILURE];
-    put_string(&mut payload, METHOD_PUBLICKEY);
-    payload.push(0);
-    payload
 }
 
 fn count(messages: &mut u32, payload: &[u8]) -> Result<(), ServerFault> {

@@ -2,7 +2,7 @@
 
 use super::client::{self, Credential, SessionKey, TargetFault};
 use super::server::{
-    Authenticated, Connection, Denied, ExpectRequest, ExpectServiceRequest, MESSAGES_MAX, Proved,
+    Authenticated, Connection, Denied, ExpectRequest, ExpectServiceRequest, MESSAGES_MAX, Proof, Proved,
     REFUSALS_MAX, ServerFault, ServiceStep, Step,
 };
 use super::*;
@@ -28,12 +28,13 @@ static AUTHORITIES: LazyLock<Authorities> = LazyLock::new(|| {
     Authorities::open(Arc::new(store), &SCRATCH.path().join("published"), NOW).unwrap()
 });
 
-fn connection() -> Connection {
+pub(super) fn connection() -> Connection {
     Connection {
         session_id: SESSION.to_vec(),
         source: "192.0.2.7".parse().unwrap(),
         host_key: Some(HOST_KEY.to_vec()),
         authorities: Arc::new(TrustedAuthorities::new([&AUTHORITIES.ssh_client.public_key()])),
+        asks_passwords: false,
     }
 }
 
@@ -50,7 +51,7 @@ fn login_certificate(key: &PublicKey) -> Certificate {
 }
 
 /// A server that has accepted the service.
-fn serving(connection: Connection) -> ExpectRequest {
+pub(super) fn serving(connection: Connection) -> ExpectRequest {
     let mut payload = vec![message::SERVICE_REQUEST];
     put_string(&mut payload, b"ssh-userauth");
     match ExpectServiceRequest::new(connection).handle(&payload).unwrap() {
@@ -103,7 +104,9 @@ fn our_client_gets_in_at_our_server() {
     assert_eq!(proved.user_name(), b"root+web-1");
     let (success, authenticated) = proved.accept();
     assert_eq!(success, [message::USERAUTH_SUCCESS]);
-    let certificate = Authenticated::certificate(&authenticated);
+    let Proof::Certificate(certificate) = Authenticated::proof(&authenticated) else {
+        panic!("a certificate")
+    };
     assert_eq!(certificate.principals, ["ana"]);
     assert_eq!(authenticated.user_name(), b"root+web-1");
 }
@@ -282,7 +285,7 @@ fn attempts_and_messages_are_bounded() {
     for _ in 1..MESSAGES_MAX {
         match state.handle(&question(&RIGHT_REQUEST).0, NOW).unwrap() {
             Step::Continue { next, .. } => state = next,
-            Step::Proved(_) => panic!("a question proves nothing"),
+            other => panic!("a question proves nothing: {other:?}"),
         }
     }
     let fault = state.handle(&RIGHT_REQUEST, NOW).unwrap_err();
@@ -664,6 +667,7 @@ proptest! {
                 match state.handle(payload, NOW) {
                     Ok(Step::Continue { next, .. }) => server = Some(next),
                     Ok(Step::Proved(_)) => prop_assert_eq!(payload, &*RIGHT_REQUEST),
+                    Ok(Step::Asks { .. }) => prop_assert!(false, "passwords aren't asked for"),
                     Err(fault) => prop_assert!(!fault.to_string().contains('\n')),
                 }
             }
