@@ -24,6 +24,7 @@ pub fn large(stage: &Stage, plan: &Plan) -> Vec<Row> {
             let mut rates = Samples::default();
             for round in 0..plan.rounds {
                 for way in stage.three(round) {
+                    stage.quiet();
                     let mut command = stage.client(way, "sftp", cipher);
                     command.args(["-q", "-b", "-", &way.host()]);
                     let line = format!("{verb} {} {}\n", source.display(), copy.display());
@@ -55,6 +56,7 @@ pub fn small(stage: &Stage, plan: &Plan) -> Vec<Row> {
         let mut rates = Samples::default();
         for round in 0..plan.rounds.min(SMALL_ROUNDS_MAX) {
             for way in stage.three(round) {
+                stage.quiet();
                 let remote = |path: &Path| format!("{}:{}", way.host(), path.display());
                 let mut command = stage.client(way, "scp", GCM);
                 command.args(["-q", "-r"]);

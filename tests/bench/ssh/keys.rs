@@ -59,6 +59,7 @@ pub fn rows(stage: &Stage, plan: &Plan) -> Vec<Row> {
 }
 
 fn measured(stage: &Stage, way: Way, beside: Beside) -> Vec<f64> {
+    stage.quiet();
     let socket = stage.dir().join("control");
     let transfer = match beside {
         Beside::Nothing => None,

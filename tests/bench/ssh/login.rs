@@ -34,6 +34,7 @@ pub fn rows(stage: &Stage, plan: &Plan) -> Vec<Row> {
 /// Until the last of `count` logins that start at once is through: all have to be.
 pub fn seconds(stage: &Stage, way: Way, count: usize) -> f64 {
     let commands: Vec<Command> = (0..count).map(|_| stage.ssh(way, GCM, "true")).collect();
+    stage.quiet();
     let start = Instant::now();
     let spawn = |mut command: Command| {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("ssh")

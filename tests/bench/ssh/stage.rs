@@ -53,7 +53,7 @@ pub struct Stage {
     /// The stock sshd that `ssh -J` goes through.
     hop: Sshd,
     /// A target for each level, all alike and like the world's own, which the other ways lead to.
-    _nodes: Vec<Sshd>,
+    nodes: Vec<Sshd>,
     // Last: its folder goes when the processes in it are gone.
     world: World,
 }
@@ -64,10 +64,10 @@ impl Stage {
         let world = World::start_with(&lines);
         world.policy("operators", &policy(levels));
         let nodes = levels.iter().map(|l| world.add_node(&node(*l), HostProof::Certificate, &lines));
-        let nodes = nodes.collect();
+        let nodes: Vec<Sshd> = nodes.collect();
         let mut hop = Sshd::prepare(&world.dir().join("hop"));
         hop.start(&hop_host());
-        Self { levels: levels.to_vec(), hop, _nodes: nodes, world }
+        Self { levels: levels.to_vec(), hop, nodes, world }
     }
 
     /// Custody's daemon and the jump host as they are when nothing has happened yet.
@@ -142,13 +142,13 @@ impl Stage {
         }
     }
 
-    /// The same once nothing of earlier sessions is left at the jump host, which has a process for each.
-    pub fn quiet_between(&self, way: Way) -> Option<u32> {
-        let pid = self.between(way);
-        if let (Way::Jumped, Some(pid)) = (way, pid) {
-            wait::until_true("the jump host's sessions are over", wait::DEADLINE, || usage::childless(pid));
+    /// Waits until no sshd has anything left of earlier sessions: their ends would be in the next one's way, and what a
+    /// jump host's processes cost is known when they have ended.
+    pub fn quiet(&self) {
+        let every = [&self.hop, &self.world.web].into_iter().chain(&self.nodes);
+        for pid in every.filter_map(Sshd::pid) {
+            wait::until_true("earlier sessions are over", wait::DEADLINE, || usage::childless(pid));
         }
-        pid
     }
 }
 

@@ -31,10 +31,12 @@ pub fn rows(stage: &Stage, plan: &Plan, rates: bool, processor: bool) -> Vec<Row
             let (mut rate, mut cost) = (Samples::default(), Samples::default());
             for round in 0..plan.rounds {
                 for way in stage.all(round) {
-                    let before = stage.quiet_between(way).map(usage::processor_seconds);
+                    stage.quiet();
+                    let before = stage.between(way).map(usage::processor_seconds);
                     let took = transfer(stage, way, cipher, direction, &zeroes, plan.mib);
                     rate.add(way, plan.mib as f64 / took.as_secs_f64());
-                    let after = stage.quiet_between(way).map(usage::processor_seconds);
+                    stage.quiet();
+                    let after = stage.between(way).map(usage::processor_seconds);
                     if let (Some(before), Some(after)) = (before, after) {
                         cost.add(way, (after - before) * 1024.0 / plan.mib as f64);
                     }
