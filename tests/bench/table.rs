@@ -36,11 +36,11 @@ impl Row {
 
 pub fn text(rows: &[Row]) -> String {
     let mut out =
-        format!("\n{:<46}{:>10}{:>10}  {:<36}{:>7}{:>6}\n", "", "ours", "beside", "", "ratio", "aim");
+        format!("\n{:<52}{:>10}{:>10}  {:<36}{:>7}{:>6}\n", "", "ours", "beside", "", "ratio", "aim");
     for row in rows {
         let aim = row.aim.map_or_else(|| "–".to_owned(), |aim| format!("{aim:.2}"));
         let (ours, theirs, ratio) = (number(row.ours()), number(row.theirs()), row.ratio());
-        out += &format!("{:<46}{ours:>10}{theirs:>10}  {:<36}{ratio:>7.2}{aim:>6}\n", row.name, row.beside);
+        out += &format!("{:<52}{ours:>10}{theirs:>10}  {:<36}{ratio:>7.2}{aim:>6}\n", row.name, row.beside);
     }
     out
 }
