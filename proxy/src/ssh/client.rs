@@ -1,7 +1,7 @@
 //! The person's side up to the proof: preamble, key exchange, user authentication. Nothing here knows who exists.
 
 use super::admission::Refused;
-use super::authenticate::{self, server};
+use super::authenticate::server;
 use super::certificate::TrustedAuthorities;
 use super::preamble::{self, PreambleError};
 use super::socket::{Heard, LegSocket, SocketError};
@@ -210,12 +210,6 @@ pub fn login_and_node(user_name: &[u8], preamble: Option<&str>) -> Option<(Strin
     let node = preamble::node(node)?;
     let plain = |text: &str| !text.is_empty() && text.len() <= 255 && !text.chars().any(char::is_control);
     plain(login).then(|| (login.to_owned(), node.to_owned()))
-}
-
-/// The banner that shows a person one line before the connection goes on.
-#[must_use]
-pub fn banner(text: &str) -> Vec<u8> {
-    authenticate::banner(text)
 }
 
 #[cfg(test)]
