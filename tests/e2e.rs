@@ -48,6 +48,8 @@ mod ssh_host_keys;
 mod ssh_hostile;
 #[path = "ssh_refused.rs"]
 mod ssh_refused;
+#[path = "ssh_regress.rs"]
+mod ssh_regress;
 #[path = "ssh_russh.rs"]
 mod ssh_russh;
 #[path = "ssh_shell.rs"]
