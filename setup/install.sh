@@ -109,7 +109,8 @@ if [[ ${1:-} == --servers ]]; then
 elif [[ ${1:-} != --programs ]]; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   for program in mvn:maven kcat:kcat dockerd:docker.io debootstrap:debootstrap rsyslogd:rsyslog nginx:nginx-light \
-    haproxy:haproxy git:git sshfs:sshfs plink:putty-tools puttygen:putty-tools dbclient:dropbear-bin mosh:mosh; do
+    haproxy:haproxy git:git sshfs:sshfs plink:putty-tools puttygen:putty-tools dbclient:dropbear-bin mosh:mosh \
+    nc.openbsd:netcat-openbsd; do
     command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
   done
   for module in lmnsd_gtls:gnutls lmnsd_ossl:openssl omelasticsearch:elasticsearch omkafka:kafka; do
@@ -194,4 +195,5 @@ make_once "$npm_packages" install_npm_packages
 
 "$here/java/install.sh"
 "$here/docker/install.sh"
+"$here/openssh/install.sh"
 "$here/loki/install.sh"

@@ -52,6 +52,8 @@ mod ssh_hostile;
 mod ssh_passwords;
 #[path = "ssh_refused.rs"]
 mod ssh_refused;
+#[path = "ssh_regress.rs"]
+mod ssh_regress;
 #[path = "ssh_russh.rs"]
 mod ssh_russh;
 #[path = "ssh_shell.rs"]

@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpSocket;
 
 /// As in the proxy: `ssh::admission`.
@@ -210,5 +211,72 @@ async fn thousands_who_say_nothing_shut_nobody_out() {
     assert!(grown < 64 * 1024, "{grown} KiB for {} strangers", unproved(&world));
     drop(held);
     wait::until_true("all places are free again", wait::DEADLINE, || unproved(&world) == 0);
+    works(&world);
+}
+
+/// What a stranger does before he falls silent.
+const BEGINNINGS: [&[u8]; 4] = [
+    b"",
+    b"SSH-2.0-str",
+    b"CUSTODY-NODE web-1\r\nSSH-2.0-stranger\r\n",
+    // A key exchange, cut in the middle of its first packet.
+    b"SSH-2.0-stranger\r\n\0\0\x04\xec\x0a\x14aaaaaaaaaaaaaaaa\0\0\0\x20curve25519",
+];
+
+/// Sockets that custodyd has open.
+fn sockets(world: &World) -> usize {
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", world.custodyd.pid())).unwrap();
+    let links = descriptors.filter_map(|descriptor| std::fs::read_link(descriptor.ok()?.path()).ok());
+    links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+}
+
+/// Half of them from one address, half from forty. Somebody honest comes in at any time without trying again, and what
+/// it took is given back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_strangers_at_once() {
+    const MANY: usize = 10_000;
+    let limit = custody_proxy::descriptors::raise_limit();
+    assert!(limit.is_none_or(|limit| limit > MANY as u64 + 2_000), "{limit:?} open files: too few to try");
+    let world = World::start();
+    works(&world);
+    let (memory, before) = (resident(&world), sockets(&world));
+    let port = world.custodyd.ssh_port;
+
+    let crowd = async |from: std::ops::Range<u8>, each: usize| {
+        let mut held = Vec::new();
+        for source in from {
+            for (n, mut stream) in strangers(port, source, each).await.into_iter().enumerate() {
+                // Whoever has no place is hung up on: it may be before he has said a word.
+                let _sent = stream.write_all(BEGINNINGS[n % BEGINNINGS.len()]).await;
+                held.push(stream);
+            }
+            if source % 8 != 2 {
+                continue;
+            }
+            // While they come. The proxy takes connections in their order, so it has looked at all before this one.
+            let world = &world;
+            let begun = Instant::now();
+            tokio::task::block_in_place(|| works(world));
+            assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        }
+        held
+    };
+    let one = crowd(2..3, MANY / 2).await;
+    assert_eq!(unproved(&world), PER_SOURCE_MAX as u64);
+    assert_eq!(refused(&world, "source"), (MANY / 2 - PER_SOURCE_MAX) as u64);
+    let many = crowd(60..100, MANY / 80).await;
+    assert!(unproved(&world) + 1 >= UNPROVED_MAX as u64, "{}", unproved(&world));
+    let grown = resident(&world).saturating_sub(memory);
+    assert!(grown < 64 * 1024, "{grown} KiB for {MANY} strangers");
+    assert!(sockets(&world) < before + UNPROVED_MAX + 100, "{}", sockets(&world));
+    works(&world);
+
+    // Each is counted: with a reason, or as one who has a place still.
+    let reasons = ["source", "displaced", "unproved", "timeout", "protocol", "left"];
+    let counted = || reasons.iter().map(|reason| refused(&world, reason)).sum::<u64>() + unproved(&world);
+    wait::until_true("each is counted", wait::DEADLINE, || counted() == MANY as u64);
+    drop((one, many));
+    wait::until_true("all places are free again", wait::DEADLINE, || unproved(&world) == 0);
+    wait::until_true("all sockets are closed", wait::DEADLINE, || sockets(&world) <= before);
     works(&world);
 }

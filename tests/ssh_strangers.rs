@@ -20,6 +20,12 @@ fn paramiko_works_through_the_proxy() {
     assert_eq!(by_script(&World::start(), "paramiko_client.py"), EXPECTED);
 }
 
+/// Beside a stream, and the stream comes whole.
+#[test]
+fn paramiko_renews_keys_within_a_session() {
+    assert_eq!(by_script(&World::start(), "paramiko_rekey.py"), "exchanges 4\n");
+}
+
 #[test]
 fn asyncssh_works_through_the_proxy() {
     assert_eq!(by_script(&World::start(), "asyncssh_client.py"), EXPECTED);

@@ -6,7 +6,7 @@ use custody_tests::servers::World;
 use custody_tests::servers::haproxy::Haproxy;
 use custody_tests::servers::python;
 use custody_tests::servers::sshd::path;
-use custody_tests::servers::world::OPERATOR_PASSWORD;
+use custody_tests::servers::world::{HostProof, OPERATOR_PASSWORD};
 use custody_tests::wait::{self, DEADLINE};
 use sha2::{Digest, Sha256};
 use std::io::{BufRead as _, BufReader};
@@ -215,7 +215,7 @@ fn strangers_within_tls_are_let_go_when_ssh_is() {
 #[test]
 fn the_client_runs_ssh_by_itself() {
     let world = World::start();
-    let _other = world.add_node("db-1", custody_tests::servers::world::HostProof::Pinned, &[]);
+    let _other = world.add_node("db-1", HostProof::Pinned, &[]);
     let said = world.operator.try_custody(&["ssh", "root@web-1", "--", "cat; exit 7"], b"given");
     assert_eq!((said.code, said.text().as_str()), (7, "given"), "{}", said.err);
     let said = world
@@ -224,4 +224,35 @@ fn the_client_runs_ssh_by_itself() {
     assert_eq!(said.code, 0, "{}", said.err);
     let said = world.operator.try_custody(&["ssh"], b"");
     assert!(said.err.contains("say which node: `custody ls` lists them"), "{}", said.err);
+}
+
+/// Who names no node at a terminal picks one: by arrows or by what he types; Ctrl-C and Escape leave it at that.
+#[test]
+fn without_a_node_one_is_picked() {
+    let world = World::start();
+    let _other = world.add_node("db-1", HostProof::Pinned, &[]);
+    let pick = |keys: &str| {
+        let command = world.operator.command(&["ssh", "--", "echo on $SSH_CONNECTION; exit 7"]);
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let words = std::iter::once(keys).chain(words.map(|word| word.to_str().unwrap()));
+        let mut person = python::script("picker.py", &words.collect::<Vec<_>>());
+        person.env("CUSTODY_HOME", &world.operator.dir).env_remove("SSH_AUTH_SOCK").env("NO_COLOR", "1");
+        let before = world.entries("type=session.started").len();
+        let said = run(&mut person, b"", DEADLINE).ok().text();
+        let started = world.entries("type=session.started").split_off(before);
+        let nodes: Vec<_> =
+            started.iter().map(|e| e.event["target"]["name"].as_str().unwrap().to_owned()).collect();
+        (nodes.join(" "), said)
+    };
+    let (first, said) = pick("enter");
+    assert!(said.starts_with("on 127.0.0.1 ") && said.ends_with("cursor shown\nended 7\n"), "{said}");
+    assert_eq!(first, "db-1");
+    for (keys, node) in [("down enter", "web-1"), ("down up enter", "db-1"), ("w b 1 enter", "web-1")] {
+        let (picked, said) = pick(keys);
+        assert_eq!(picked, node, "{keys}: {said}");
+    }
+    let (none, said) = pick("down interrupt");
+    assert_eq!((none.as_str(), said.as_str()), ("", "cursor shown\nended 130\n"));
+    let (none, said) = pick("escape");
+    assert_eq!((none.as_str(), said.as_str()), ("", "custody: no node was picked\ncursor shown\nended 1\n"));
 }

@@ -8,11 +8,13 @@ use clap::Args;
 use custody_core::clock::{Clock as _, SystemClock};
 use custody_core::event::Timestamp;
 use dialoguer::FuzzySelect;
+use dialoguer::console::Term;
 use serde_json::Value;
 use std::convert::Infallible;
 use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// `custody ssh`
 #[derive(Args)]
@@ -79,15 +81,34 @@ async fn pick(home: &Home) -> anyhow::Result<String> {
     }
     let (client, _) = Client::logged_in(home)?;
     let nodes: Vec<Value> = client.get_json("/v1/nodes", &[]).await?;
-    let names: Vec<&str> = nodes.iter().filter_map(|node| node["name"].as_str()).collect();
+    let names: Vec<String> =
+        nodes.iter().filter_map(|node| node["name"].as_str().map(str::to_owned)).collect();
     if names.is_empty() {
         bail!("there are no nodes: an administrator makes one known with `custody node add NAME HOST:PORT`");
     }
-    let picked = FuzzySelect::new().with_prompt("Node").items(&names).default(0).interact_opt();
-    match picked.context("no node was picked")?.and_then(|at| names.get(at)) {
-        Some(name) => Ok((*name).to_owned()),
-        None => bail!("no node was picked"),
+    // Ctrl-C is a signal while a key is looked at, and an error of the picker's while it waits for one.
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let picking = tokio::task::spawn_blocking(move || {
+        let picked = FuzzySelect::new().with_prompt("Node").items(&names).default(0).interact_opt();
+        picked.map(|picked| picked.and_then(|at| names.into_iter().nth(at)))
+    });
+    let picked = tokio::select! {
+        picked = picking => picked?,
+        _ = interrupts.recv() => leave_picker(),
+    };
+    match picked {
+        Ok(Some(name)) => Ok(name),
+        Err(dialoguer::Error::IO(error)) if error.kind() == std::io::ErrorKind::Interrupted => leave_picker(),
+        Ok(None) => bail!("no node was picked"),
+        Err(error) => Err(error).context("no node was picked"),
     }
+}
+
+/// Ends as Ctrl-C ends programs, but leaves the terminal its cursor, which the picker hides.
+fn leave_picker() -> ! {
+    // If the terminal is gone it needs no cursor.
+    let _shown = Term::stderr().show_cursor();
+    std::process::exit(128 + rustix::process::Signal::INT.as_raw());
 }
 
 /// `[LOGIN@]NODE` as ssh is to see it, so that the include is about it.

@@ -12,6 +12,7 @@ pub mod kafka;
 pub mod loki;
 pub mod node;
 pub mod python;
+pub mod regress;
 pub mod rsyslog;
 pub mod scripted;
 pub mod search_node;

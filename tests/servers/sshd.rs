@@ -47,11 +47,12 @@ impl Sshd {
     /// When it doesn't.
     pub fn start(&mut self, host: &Host) {
         let dir = self.dir.display();
+        // With that SHLVL bash doesn't read the ~/.bashrc of whoever runs the tests for each command.
         let mut config = format!(
             "Port {}\nListenAddress 127.0.0.1\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized_keys\n\
              PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nMaxStartups 200\nLogLevel VERBOSE\nPrintMotd no\nPrintLastLog no\n\
-             AcceptEnv LANG LC_* CUSTODY_*\nSubsystem sftp internal-sftp\n",
+             AcceptEnv LANG LC_* CUSTODY_*\nSetEnv SHLVL=2\nSubsystem sftp internal-sftp\n",
             self.port
         );
         if let Some(ca) = &host.user_ca {

@@ -1,7 +1,7 @@
 //! Where SSH connections come in, and the story of one.
 
 use super::admission::{LOGIN_TIMEOUT, Place, Refused, TYPING_TIMEOUT};
-use super::authenticate::server::Denied;
+use super::authenticate::{self, server::Denied};
 use super::certificate::Extensions;
 use super::client::{self, Client, ClientError};
 use super::host_proof::{self, HostProver};
@@ -289,8 +289,8 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
 
     let (success, _authenticated) = proved.accept();
     let mut said = Ok(());
-    for text in &target.banners {
-        said = said.and_then(|()| socket.leg.send(&client::banner(text)));
+    for banner in target.banners.iter().flat_map(|text| authenticate::banners(text)) {
+        said = said.and_then(|()| socket.leg.send(&banner));
     }
     said = said.and_then(|()| socket.leg.send(&success));
     socket.leg.set_authenticated();

@@ -3,7 +3,8 @@
 //!
 //! A stranger costs a socket, a key exchange and at most some 40 KiB until [`LOGIN_TIMEOUT`]; what is bounded here
 //! is how many of them there are at once. When all places are taken, the newcomer gets that of the one who has
-//! dawdled longest: an honest login is over by then. A refusal before anybody was proved is counted and no event: a
+//! dawdled longest: an honest login is over by then. If nobody has dawdled yet, a source that has many places gives one
+//! to a source that has fewer, so that a few sources can't shut others out, however fast they come. A refusal before anybody was proved is counted and no event: a
 //! flood of strangers must not fill the log.
 
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ pub const TYPING_TIMEOUT: Duration = Duration::from_secs(120);
 /// Connections that haven't proved anything, at once: 40 MiB of memory at the very most.
 pub const UNPROVED_MAX: usize = 1024;
 /// The same from one source: an Ansible run with 100 forks behind one address fits, and it takes eight sources
-/// to shut others out.
+/// to fill all places.
 pub const UNPROVED_PER_SOURCE_MAX: usize = 128;
 /// Who has a place for shorter than this keeps it: a login over a slow line, to a busy proxy.
 pub const DISPLACED_AFTER: Duration = Duration::from_secs(3);
@@ -120,13 +121,24 @@ impl Taken {
         }
     }
 
-    /// Frees the oldest place, if it is old enough at `now`.
-    fn displace(&mut self, now: Duration) -> bool {
+    /// Frees a place for a connection from `newcomer` at `now`: the oldest, if it is old enough, or else the oldest of the
+    /// source that has most, if that has more than the newcomer's source will have.
+    fn displace(&mut self, newcomer: IpAddr, now: Duration) -> bool {
         let oldest = self.places.first_key_value();
         let dawdler = oldest.filter(|(_, holder)| now.saturating_sub(holder.since) >= DISPLACED_AFTER);
-        let Some(number) = dawdler.map(|(number, _)| *number) else { return false };
+        let Some(number) = dawdler.map(|(number, _)| *number).or_else(|| self.of_the_greediest(newcomer))
+        else {
+            return false;
+        };
         self.free(number);
         true
+    }
+
+    fn of_the_greediest(&self, newcomer: IpAddr) -> Option<u64> {
+        let has = self.by_source.get(&newcomer).copied().unwrap_or_default();
+        let (greediest, most) = self.by_source.iter().max_by_key(|(_, of_source)| **of_source)?;
+        let oldest = || self.places.iter().find(|(_, holder)| holder.source == *greediest);
+        (*most > has + 1).then(oldest)?.map(|(number, _)| *number)
     }
 }
 
@@ -155,7 +167,7 @@ impl Admission {
         if taken.by_source.get(&source).is_some_and(|of_source| *of_source >= self.per_source_max) {
             return Err(Refused::Source);
         }
-        if taken.places.len() >= self.unproved_max && !taken.displace(now) {
+        if taken.places.len() >= self.unproved_max && !taken.displace(source, now) {
             return Err(Refused::Unproved);
         }
         let (displaces, displaced) = oneshot::channel();
@@ -246,7 +258,7 @@ mod tests {
         assert_eq!(enter("::ffff:192.0.2.1").err(), Some(Refused::Source));
         held.push(enter("192.0.2.2").unwrap());
         held.push(enter("192.0.2.3").unwrap());
-        assert_eq!(enter("192.0.2.4").err(), Some(Refused::Unproved));
+        assert_eq!(enter("192.0.2.3").err(), Some(Refused::Unproved), "nobody has more than it would have");
         assert_eq!(admission.unproved(), 5);
         drop(held.remove(0));
         held.push(enter("192.0.2.1").unwrap());
@@ -260,7 +272,7 @@ mod tests {
         let admission = Arc::new(Admission::new(3, 3));
         let enter = |from, seconds| admission.enter(address(from), NOW + Duration::from_secs(seconds));
         let mut first = enter("192.0.2.1", 0).unwrap();
-        let mut second = enter("192.0.2.1", 1).unwrap();
+        let mut second = enter("192.0.2.4", 1).unwrap();
         let third = enter("192.0.2.2", 2).unwrap();
         assert_eq!(enter("192.0.2.3", 2).err(), Some(Refused::Unproved), "nobody has dawdled yet");
         let fourth = enter("192.0.2.3", 3).unwrap();
@@ -274,6 +286,27 @@ mod tests {
         drop(first);
         assert_eq!(admission.unproved(), 3, "its place isn't its own any more");
         drop((second, third, fourth));
+        assert_eq!(admission.unproved(), 0);
+        assert!(admission.lock().by_source.is_empty());
+    }
+
+    #[tokio::test]
+    async fn few_sources_dont_shut_others_out_however_fast_they_come() {
+        let admission = Arc::new(Admission::new(6, 4));
+        let enter = |from| admission.enter(address(from), NOW);
+        let mut first = enter("192.0.2.1").unwrap();
+        let mut held: Vec<_> = (0..3).map(|_| enter("192.0.2.1").unwrap()).collect();
+        held.extend([enter("192.0.2.2").unwrap(), enter("192.0.2.2").unwrap()]);
+        held.push(enter("192.0.2.3").unwrap());
+        first.displaced().await;
+        held.push(enter("192.0.2.3").unwrap());
+        // Two each.
+        for from in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+            assert_eq!(enter(from).err(), Some(Refused::Unproved), "{from}");
+        }
+        held.push(enter("192.0.2.4").unwrap());
+        assert_eq!(admission.unproved(), 6);
+        drop((first, held));
         assert_eq!(admission.unproved(), 0);
         assert!(admission.lock().by_source.is_empty());
     }

@@ -139,7 +139,9 @@ pub async fn welcome(
             Ok(by) => return Ok(Client { socket, proved: Box::new(claim.proved(by)), node }),
             Err(line) => {
                 if let Some(line) = line {
-                    socket.leg.send(&banner(&line)).map_err(SocketError::from)?;
+                    for banner in authenticate::banners(&format!("{line}\r\n")) {
+                        socket.leg.send(&banner).map_err(SocketError::from)?;
+                    }
                 }
                 claim.refuse().and_then(|step| took(&mut socket.leg, step))
             }
@@ -304,12 +306,6 @@ pub fn login_and_node(user_name: &[u8], preamble: Option<&str>) -> Option<(Strin
     let node = preamble::node(node)?;
     let plain = |text: &str| !text.is_empty() && text.len() <= 255 && !text.chars().any(char::is_control);
     plain(login).then(|| (login.to_owned(), node.to_owned()))
-}
-
-/// The banner that shows a person one line before the connection goes on.
-#[must_use]
-pub fn banner(text: &str) -> Vec<u8> {
-    authenticate::banner(text)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use super::server::Number;
 use super::{METHOD_PUBLICKEY, SERVICE_CONNECTION, SERVICE_USERAUTH, message};
 use crate::ssh::field::{Fields, put_string};
+use crate::ssh::transport::packet::PAYLOAD_MAX;
 use russh::keys::signature::Signer;
 use russh::keys::ssh_key::Signature;
 use russh::keys::ssh_key::private::Ed25519Keypair;
@@ -16,11 +17,12 @@ use zeroize::Zeroizing;
 /// Messages of a target, banners and the like, until we give up on it.
 pub const MESSAGES_MAX: u32 = 64;
 
-/// Longest banner that is passed on, in bytes; the rest is cut.
-pub const TARGET_BANNER_BYTES_MAX: usize = 16 * 1024;
+/// What is passed on of a target's banners, in bytes and in all; the rest is cut. sshd has a limit of its own only for
+/// what a packet holds.
+pub const TARGET_BANNER_BYTES_MAX: usize = PAYLOAD_MAX;
 
 /// Longest message of a target that is looked at.
-pub const MESSAGE_BYTES_MAX: usize = 35_000;
+pub const MESSAGE_BYTES_MAX: usize = PAYLOAD_MAX;
 
 /// The key of one session: made for it, kept in memory only, wiped when dropped.
 pub struct SessionKey(Ed25519Keypair);
@@ -195,7 +197,11 @@ impl ExpectServiceAccept {
                 let send = signed_request(&self.session_id, &self.login, &self.credential)?;
                 Ok(ServiceStep::Accepted {
                     send,
-                    next: ExpectVerdict { login: self.login, messages: self.messages },
+                    next: ExpectVerdict {
+                        login: self.login,
+                        messages: self.messages,
+                        banner_bytes_left: TARGET_BANNER_BYTES_MAX,
+                    },
                 })
             }
             Some(message::DISCONNECT) => Err(left(fields)),
@@ -211,6 +217,7 @@ impl ExpectServiceAccept {
 pub struct ExpectVerdict {
     login: String,
     messages: u32,
+    banner_bytes_left: usize,
 }
 
 /// What a message led to.
@@ -218,9 +225,9 @@ pub struct ExpectVerdict {
 #[derive(Debug)]
 pub enum Step {
     /// The target's text for the person, as it is, perhaps with control characters in it: show it through
-    /// [`banner`](super::banner).
+    /// [`banners`](super::banners).
     Banner {
-        /// At most [`TARGET_BANNER_BYTES_MAX`] bytes.
+        /// At most [`TARGET_BANNER_BYTES_MAX`] bytes, those of the banners before it included.
         text: String,
         /// Awaits the verdict still.
         next: ExpectVerdict,
@@ -244,7 +251,8 @@ impl ExpectVerdict {
             Some(message::USERAUTH_FAILURE) => Err(self.refused(fields)),
             Some(message::USERAUTH_BANNER) => {
                 let text = fields.string().ok_or(TargetFault::Malformed { what: "USERAUTH_BANNER" })?;
-                let text = text.get(..TARGET_BANNER_BYTES_MAX).unwrap_or(text);
+                let text = text.get(..self.banner_bytes_left).unwrap_or(text);
+                self.banner_bytes_left -= text.len();
                 Ok(Step::Banner { text: String::from_utf8_lossy(text).into_owned(), next: self })
             }
             Some(message::DISCONNECT) => Err(left(fields)),

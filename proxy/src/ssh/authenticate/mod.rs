@@ -43,27 +43,30 @@ const SERVICE_CONNECTION: &[u8] = b"ssh-connection";
 const METHOD_PUBLICKEY: &[u8] = b"publickey";
 const METHOD_INTERACTIVE: &[u8] = b"keyboard-interactive";
 
-/// Longest line of text that a banner carries, in bytes.
-pub const BANNER_BYTES_MAX: usize = 2048;
+/// Longest piece of a target's banner, in bytes: every client takes packets of 35,000 (RFC 4253 section 6.1).
+const PIECE_BYTES_MAX: usize = 16 * 1024;
 
-/// A USERAUTH_BANNER (RFC 4252 section 5.4) with a clear text for the person, which the stock client shows before
-/// it goes on. Control characters but the line feed become `?`, so that no text can drive a terminal; lines end in
-/// CR LF; at most [`BANNER_BYTES_MAX`] bytes.
-pub fn banner(text: &str) -> Vec<u8> {
-    let mut shown = String::new();
-    for character in text.trim_end().chars() {
-        if shown.len() > BANNER_BYTES_MAX {
-            break;
+/// A target's text for the person, character by character as it came, in as many USERAUTH_BANNER (RFC 4252 section 5.4)
+/// as it takes. Only control characters but tab, line feed and carriage return become `?`, so that no text can drive a
+/// terminal.
+pub fn banners(text: &str) -> Vec<Vec<u8>> {
+    let mut payloads = Vec::new();
+    let mut piece = String::new();
+    for character in text.chars() {
+        if piece.len() + character.len_utf8() > PIECE_BYTES_MAX {
+            payloads.push(payload(&piece));
+            piece.clear();
         }
-        match character {
-            '\n' => shown.push_str("\r\n"),
-            character if character.is_control() => shown.push('?'),
-            character => shown.push(character),
-        }
+        let harmless = !character.is_control() || matches!(character, '\t' | '\n' | '\r');
+        piece.push(if harmless { character } else { '?' });
     }
-    shown.push_str("\r\n");
+    payloads.push(payload(&piece));
+    payloads
+}
+
+fn payload(text: &str) -> Vec<u8> {
     let mut payload = vec![message::USERAUTH_BANNER];
-    super::field::put_string(&mut payload, shown.as_bytes());
+    super::field::put_string(&mut payload, text.as_bytes());
     super::field::put_string(&mut payload, b"");
     payload
 }

@@ -479,7 +479,7 @@ impl Proved {
     }
 
     /// Turns the client away though its signature is right (locked, no such node, the log takes nothing …): the
-    /// step to go on with. Send a [`banner`](super::banner) with the reason before it.
+    /// step to go on with.
     ///
     /// # Errors
     /// [`ServerFault::TooMuch`] when this was one refusal too many.

@@ -586,10 +586,11 @@ fn target_failure(methods: &[u8], partial: u8) -> Vec<u8> {
 
 #[test]
 fn a_targets_answers() {
-    let client::Step::Banner { text, next } = waiting().handle(&banner("No\u{1b}[2J entry")).unwrap() else {
+    let client::Step::Banner { text, next } = waiting().handle(&banners("No\u{1b}[2J entry\n")[0]).unwrap()
+    else {
         panic!("no banner")
     };
-    assert_eq!(text, "No?[2J entry\r\n");
+    assert_eq!(text, "No?[2J entry\n");
     let client::Step::Accepted(accepted) = next.handle(&[message::USERAUTH_SUCCESS]).unwrap() else {
         panic!("not accepted")
     };
@@ -614,7 +615,7 @@ fn a_targets_answers() {
 
     let mut state = waiting();
     let fault = loop {
-        match state.handle(&banner("x")) {
+        match state.handle(&banners("x")[0]) {
             Ok(client::Step::Banner { next, .. }) => state = next,
             Ok(other) => panic!("{other:?}"),
             Err(fault) => break fault,
@@ -630,12 +631,28 @@ fn a_certificate_for_another_key_is_not_shown() {
     assert!(matches!(client::start(SESSION, "root", credential), Err(TargetFault::Credential(_))));
 }
 
+/// What a person sees is what the target wrote, line ends and all, however much it is.
 #[test]
-fn banners_are_harmless_and_bounded() {
-    let long = banner(&"ü".repeat(100_000));
-    assert!(long.len() < BANNER_BYTES_MAX + 32);
-    let text = banner("one\ntwo\x07\x1b\n");
-    assert!(text.windows(10).any(|window| window == b"one\r\ntwo??"), "{text:?}");
+fn a_targets_banner_is_passed_on_as_it_came() {
+    let text_of = |payload: &[u8]| {
+        let client::Step::Banner { text, .. } = waiting().handle(payload).unwrap() else { panic!("none") };
+        text
+    };
+    for text in ["", "no end", "\tone\ntwo\r\n\n", &"ü long line\n".repeat(10_000)] {
+        let payloads = banners(text);
+        assert!(payloads.iter().all(|payload| payload.len() < 35_000));
+        assert_eq!(payloads.iter().map(|payload| text_of(payload)).collect::<String>(), text);
+    }
+    assert_eq!(text_of(&banners("No\u{1b}[2J\u{7f}\u{85} entry")[0]), "No?[2J?? entry");
+
+    // All of them together are bounded.
+    let (mut state, mut sum) = (waiting(), 0);
+    for payload in banners(&"b".repeat(2 * client::TARGET_BANNER_BYTES_MAX)) {
+        let client::Step::Banner { text, next } = state.handle(&payload).unwrap() else { panic!("none") };
+        sum += text.len();
+        state = next;
+    }
+    assert_eq!(sum, client::TARGET_BANNER_BYTES_MAX);
 }
 
 fn payload() -> impl Strategy<Value = Vec<u8>> {

@@ -443,7 +443,8 @@ impl Leg {
     }
 
     /// (Client.) The host key is the right one: go on. Call [`Leg::next`] again afterwards, with an empty
-    /// [`Incoming`] if there is nothing new: what came meanwhile was kept.
+    /// [`Incoming`] if there is nothing new: what came meanwhile was kept. A peer that is known may send packets as
+    /// large as after the login, for a banner.
     ///
     /// # Errors
     /// [`ApiMisuse::NoHostKeyPending`], [`Error::Crypto`].
@@ -451,6 +452,7 @@ impl Leg {
         match std::mem::replace(&mut self.awaits, Awaits::Nothing) {
             Awaits::Verdict(derived, host_key) => {
                 self.host_key = Some(host_key);
+                self.rx.allow_large();
                 self.go_over(*derived)
             }
             other => {
