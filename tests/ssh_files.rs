@@ -273,6 +273,42 @@ fn a_shell_behind_scp_is_recorded() {
     assert!(play.contains("ran hidden"), "{play}");
 }
 
+/// What moved is no recording's matter: it is told from the events, each operation with its size, hash and outcome.
+#[test]
+fn a_session_that_moved_files_is_played_from_its_events() {
+    let world = world();
+    let file = world.dir().join("file");
+    std::fs::write(&file, "moved").unwrap();
+    let start = now(&world);
+    let to = world.dir().join("to");
+    let batch = format!("-put file {}\n-rm /nowhere/at/all\n", to.display());
+    sftp(&world, Way::Proxied, &[], world.dir(), &batch).ok();
+    let mut command = client(&world, Way::Proxied, "scp");
+    command.args(["-q", "-O", "file", &format!("root@web-1.custody:{}", to.display())]);
+    run_in(world.dir(), &mut command, "").ok();
+    let entries = events(&world, start);
+    let ends = of_type(&entries, "file.completed");
+    let by = |protocol: &str| {
+        let end = ends.iter().find(|event| event["data"]["protocol"] == protocol);
+        end.unwrap_or_else(|| panic!("nothing by {protocol}"))["session"].as_str().unwrap().to_owned()
+    };
+    let wide =
+        |arguments: &[&str]| world.admin.custody(arguments).text().split_whitespace().collect::<String>();
+    let put = |name: &str| format!("write{}{name}5{}ok", to.display(), sha256(&file));
+    let played = wide(&["play", &by("sftp")]);
+    assert!(played.contains(&put("")), "{played}");
+    assert!(played.contains("remove/nowhere/at/allNosuchfile"), "{played}");
+    let listed = wide(&["play", "--files", &by("scp")]);
+    assert!(listed.contains(&put("(sentasfile)")), "{listed}");
+    let shown = world.ssh(&[], "true", b"").ok();
+    assert!(shown.out.is_empty());
+    let ended = world.event("type=session.ended", "the end", |entry| {
+        entry.index > start && ![by("sftp"), by("scp")].contains(&entry.session().unwrap().to_owned())
+    });
+    let nothing = world.admin.try_custody(&["play", ended.session().unwrap()], b"");
+    assert!(nothing.err.contains("Nothing was recorded of what this session showed"), "{}", nothing.err);
+}
+
 /// A password that a command is sent is in no event, not even as a hash that could be guessed.
 #[test]
 fn a_short_input_has_no_hash_and_a_long_one_has() {

@@ -97,14 +97,25 @@ pub async fn events(command: Events) -> anyhow::Result<()> {
 
 async fn search(filter: &Filter, limit: usize, newest: bool, json: bool) -> anyhow::Result<()> {
     let (client, _) = Client::logged_in(&Home::find()?)?;
+    let mut query = filter.query();
+    if newest {
+        query.push(("order", "desc".to_owned()));
+    }
+    pages(&client, &query, limit, |line| print_entry(line, json)).await
+}
+
+/// Gives at most `limit` entries that match, each a line of JSON, to `each`.
+pub(crate) async fn pages(
+    client: &Client,
+    filter: &[(&'static str, String)],
+    limit: usize,
+    mut each: impl FnMut(&str) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut cursor: Option<String> = None;
     let mut left = limit;
     while left > 0 {
-        let mut query = filter.query();
+        let mut query = filter.to_vec();
         query.push(("limit", left.min(1000).to_string()));
-        if newest {
-            query.push(("order", "desc".to_owned()));
-        }
         if let Some(cursor) = &cursor {
             query.push(("cursor", cursor.clone()));
         }
@@ -113,7 +124,7 @@ async fn search(filter: &Filter, limit: usize, newest: bool, json: bool) -> anyh
         let page = response.text().await?;
         let mut lines = 0;
         for line in page.lines() {
-            print_entry(line, json)?;
+            each(line)?;
             lines += 1;
         }
         if lines == 0 || next.is_none() || next == cursor {

@@ -18,6 +18,7 @@ mod sinks;
 mod ssh;
 mod ssh_config;
 mod table;
+mod transfers;
 mod verify;
 
 use clap::{CommandFactory as _, Parser, Subcommand};

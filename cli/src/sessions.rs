@@ -3,9 +3,10 @@
 use crate::admin::command;
 use crate::at::At;
 use crate::client::Client;
-use crate::play::{self, PlayOptions};
+use crate::play::{self, PlayOptions, Shown};
 use crate::profile::Home;
 use crate::table::{self, field};
+use crate::transfers;
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use custody_core::event::Timestamp;
@@ -95,6 +96,9 @@ pub struct Play {
     /// How to play it
     #[command(flatten)]
     options: PlayOptions,
+    /// List what it did to files instead, as is done for a session that shows nothing else
+    #[arg(long, conflicts_with_all = ["speed", "idle_limit", "channel", "input"])]
+    files: bool,
 }
 
 /// Runs `custody sessions …`.
@@ -143,8 +147,21 @@ pub async fn sessions(args: Sessions) -> anyhow::Result<()> {
 
 /// Runs `custody play`.
 pub async fn play(args: Play) -> anyhow::Result<()> {
+    if args.files {
+        let (client, _) = Client::logged_in(&Home::find()?)?;
+        return transfers::print(&client, &args.id).await.map(drop);
+    }
     let reader = Reader::new(fetch_recording(&args.id, "play").await?)?;
-    tokio::task::spawn_blocking(move || play::play(reader, &args.options)).await?
+    let level = reader.header().level;
+    let shown = tokio::task::spawn_blocking(move || play::play(reader, &args.options)).await??;
+    if shown == Shown::Nothing {
+        // A session that moved files shows nothing: what it did stands in events.
+        let (client, _) = Client::logged_in(&Home::find()?)?;
+        if transfers::print(&client, &args.id).await? == 0 {
+            eprintln!("Nothing was recorded of what this session showed (level {level}).");
+        }
+    }
+    Ok(())
 }
 
 async fn export(

@@ -45,8 +45,17 @@ pub struct PlayOptions {
     pub input: Option<PathBuf>,
 }
 
+/// What there was to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// Output, or input, or a channel that was named.
+    Something,
+    /// No channel has any output.
+    Nothing,
+}
+
 /// Plays a recording on standard output: with the keyboard's help if that is a terminal.
-pub fn play<R: Read + Seek>(mut reader: Reader<R>, options: &PlayOptions) -> anyhow::Result<()> {
+pub fn play<R: Read + Seek>(mut reader: Reader<R>, options: &PlayOptions) -> anyhow::Result<Shown> {
     let idle_limit = options
         .idle_limit
         .map(Duration::try_from_secs_f64)
@@ -56,22 +65,23 @@ pub fn play<R: Read + Seek>(mut reader: Reader<R>, options: &PlayOptions) -> any
         bail!("--speed takes a number over 0");
     }
     if let Some(key) = &options.input {
-        return input::print(reader, options.channel, key);
+        input::print(reader, options.channel, key)?;
+        return Ok(Shown::Something);
     }
     let Some(channel) = options.channel.map_or_else(|| reader.main_channel(), |channel| Ok(Some(channel)))?
     else {
-        eprintln!("Nothing was recorded of what this session showed (level {}).", reader.header().level);
-        return Ok(());
+        return Ok(Shown::Nothing);
     };
     if !io::stdout().is_terminal() {
-        return copy(reader, channel);
+        copy(reader, channel)?;
+    } else if !io::stdin().is_terminal() || !has_terminal(&mut reader, channel)? {
+        print(reader, channel)?;
+    } else {
+        let feed = Feed::new(reader, channel, idle_limit)?;
+        let (reader, error) = watch(feed, Player::new(options.speed))?;
+        say_ending(reader.ending(), error)?;
     }
-    if !io::stdin().is_terminal() || !has_terminal(&mut reader, channel)? {
-        return print(reader, channel);
-    }
-    let feed = Feed::new(reader, channel, idle_limit)?;
-    let (reader, error) = watch(feed, Player::new(options.speed))?;
-    say_ending(reader.ending(), error)
+    Ok(Shown::Something)
 }
 
 fn has_terminal<R: Read + Seek>(reader: &mut Reader<R>, channel: u32) -> Result<bool, ReadError> {
