@@ -307,6 +307,10 @@ impl Store for Besieged {
         self.loki.start_afresh();
     }
 
+    fn may_lose(&self) -> bool {
+        true
+    }
+
     fn age(&self) {
         self.loki.flush();
     }

@@ -43,6 +43,10 @@ pub trait Store {
     fn start(&mut self);
     /// What its operator does once there is room on the disk again.
     fn relieve(&mut self);
+    /// Whether it may lose what it has acknowledged when its disk is full. Then its operator has what is missing sent again.
+    fn may_lose(&self) -> bool {
+        false
+    }
     /// What it does by itself with time: a rollover, a flush.
     fn age(&self);
     /// How many of the log's events it has by its own count, repeats counted.
@@ -101,6 +105,13 @@ pub fn besiege<S: Store>(make: impl FnOnce(&Path) -> S) {
         world.ssh(&[], "echo during the siege", b"").ok();
     }
     proxy.set(Fault::Pass);
+    if store.may_lose() {
+        size(&world);
+        let repair = ["sinks", "verify", "store", "--repair"];
+        until_true("what it lost is there again", PATIENCE, || {
+            world.admin.try_custody(&repair, b"").code == 0
+        });
+    }
     proven(&mut world);
     store.age();
     // What the log tells of the proof itself is on its way.

@@ -13,6 +13,8 @@
 //! Integers are little-endian. A block's hash covers its head, so the hash of the last block (the *head*
 //! of the recording) commits to every byte before it.
 
+use std::cell::RefCell;
+
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -145,25 +147,29 @@ pub fn header_hash(header: &[u8; HEADER_BYTES]) -> Hash {
     Sha256::digest(header).into()
 }
 
-/// Makes blocks out of frames, and keeps the chain. Its buffers are reused from block to block.
+/// Makes blocks out of frames, and keeps the chain.
 pub struct BlockWriter {
     /// Room for the head, then the frames of the block that is being filled: a block that is stored as
     /// it is goes out of this buffer without being copied again.
     frames: Vec<u8>,
+    head: Hash,
+}
+
+/// What compressing takes. It belongs to the thread, so that a recording that waits holds none.
+#[derive(Default)]
+struct Press {
     packed: Vec<u8>,
     table: CompressTable,
-    head: Hash,
+}
+
+thread_local! {
+    static PRESS: RefCell<Press> = RefCell::default();
 }
 
 impl BlockWriter {
     /// A chain that starts at this header.
     pub fn new(header: &[u8; HEADER_BYTES]) -> Self {
-        Self {
-            frames: vec![0; BLOCK_HEAD_BYTES],
-            packed: Vec::new(),
-            table: CompressTable::default(),
-            head: header_hash(header),
-        }
+        Self { frames: vec![0; BLOCK_HEAD_BYTES], head: header_hash(header) }
     }
 
     /// Where frames are appended to, and nothing else.
@@ -184,38 +190,49 @@ impl BlockWriter {
     /// Finishes the block and hands its bytes to `write`. The next one starts empty and hangs on it,
     /// whatever `write` says: after an error this writer must not be used again.
     pub fn finish<E>(&mut self, write: impl FnOnce(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        let raw = self.raw_bytes();
-        let packed = self.pack();
-        let (codec, block) = match packed {
-            Some(length) => {
-                self.packed.truncate(BLOCK_HEAD_BYTES + length);
-                (CODEC_LZ4, &mut self.packed)
-            }
-            None => (CODEC_STORED, &mut self.frames),
-        };
-        let stored = (block.len() - BLOCK_HEAD_BYTES) as u32;
-        block[4..8].copy_from_slice(&stored.to_le_bytes());
-        block[8..12].copy_from_slice(&(raw as u32).to_le_bytes());
-        block[12..16].copy_from_slice(&[codec, 0, 0, 0]);
-        block[16..48].copy_from_slice(&self.head);
-        let crc = crc32c::crc32c(&block[4..]);
-        block[..4].copy_from_slice(&crc.to_le_bytes());
-        self.head = Sha256::digest(&block[..]).into();
-        let written = write(block);
-        self.frames.truncate(BLOCK_HEAD_BYTES);
-        written
+        PRESS.with_borrow_mut(|press| {
+            let raw = self.raw_bytes();
+            let (codec, block) = match press.pack(&self.frames) {
+                Some(block) => (CODEC_LZ4, block),
+                None => (CODEC_STORED, self.frames.as_mut_slice()),
+            };
+            let stored = (block.len() - BLOCK_HEAD_BYTES) as u32;
+            block[4..8].copy_from_slice(&stored.to_le_bytes());
+            block[8..12].copy_from_slice(&(raw as u32).to_le_bytes());
+            block[12..16].copy_from_slice(&[codec, 0, 0, 0]);
+            block[16..48].copy_from_slice(&self.head);
+            let crc = crc32c::crc32c(&block[4..]);
+            block[..4].copy_from_slice(&crc.to_le_bytes());
+            self.head = Sha256::digest(&*block).into();
+            let written = write(block);
+            self.frames.truncate(BLOCK_HEAD_BYTES);
+            written
+        })
     }
 
-    /// Compresses the frames behind the room for the head; `None` where that gains nothing.
-    fn pack(&mut self) -> Option<usize> {
-        let raw = &self.frames[BLOCK_HEAD_BYTES..];
+    /// Gives back what the next block may not need, if none is being filled.
+    pub fn free_idle_buffers(&mut self) {
+        if self.raw_bytes() == 0 {
+            self.frames.shrink_to(BLOCK_HEAD_BYTES);
+        }
+    }
+}
+
+impl Press {
+    /// Compresses the frames behind the room for the head, and leaves the same room in the result; `None` where that
+    /// gains nothing.
+    fn pack(&mut self, frames: &[u8]) -> Option<&mut [u8]> {
+        let raw = &frames[BLOCK_HEAD_BYTES..];
         if raw.len() < COMPRESSED_FROM_BYTES {
             return None;
         }
-        self.packed.resize(BLOCK_HEAD_BYTES + get_maximum_output_size(raw.len()), 0);
+        let most = BLOCK_HEAD_BYTES + get_maximum_output_size(raw.len());
+        if self.packed.len() < most {
+            self.packed.resize(most, 0);
+        }
         let length =
             compress_into_with_table(raw, &mut self.packed[BLOCK_HEAD_BYTES..], &mut self.table).ok()?;
-        (length < raw.len()).then_some(length)
+        (length < raw.len()).then(|| &mut self.packed[..BLOCK_HEAD_BYTES + length])
     }
 }
 

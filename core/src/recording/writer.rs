@@ -309,6 +309,11 @@ impl Recorder {
         result.map_err(|source| self.fail(source))
     }
 
+    /// Gives back what the next block may not need.
+    pub fn free_idle_buffers(&mut self) {
+        self.blocks.free_idle_buffers();
+    }
+
     /// Makes durable what was recorded and says what that is; `None` when nothing came since the last time.
     pub fn anchor(&mut self) -> Result<Option<Anchor>, RecorderError> {
         self.pending_anchor()?.map(PendingAnchor::sync).transpose()

@@ -358,6 +358,9 @@ impl Pump<'_> {
             // An append that doesn't come back is an outage too.
             self.log_down.get_or_insert(now);
         }
+        if !self.busy {
+            self.passage.recorder().free_idle_buffers();
+        }
         for side in Side::BOTH {
             if !self.may_read(side) && hung_up(&self.legs[at(side)]) {
                 return Err(socket_end(side, &SocketError::Closed));
