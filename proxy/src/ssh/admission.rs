@@ -4,8 +4,8 @@
 //! A stranger costs a socket, a key exchange and at most some 40 KiB until [`LOGIN_TIMEOUT`]; what is bounded here
 //! is how many of them there are at once. When all places are taken, the newcomer gets that of the one who has
 //! dawdled longest: an honest login is over by then. If nobody has dawdled yet, a source that has many places gives one
-//! to a source that has fewer, so that a few sources can't shut others out, however fast they come. A refusal before anybody was proved is counted and no event: a
-//! flood of strangers must not fill the log.
+//! to a source that has fewer, so that a few sources can't shut others out, however fast they come. A refusal before
+//! anybody was proved is counted and no event: a flood of strangers must not fill the log.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
