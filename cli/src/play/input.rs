@@ -22,14 +22,7 @@ pub(super) fn print<R: Read + Seek>(
     let mut out = io::stdout().lock();
     let (is_terminal, mut error) = (out.is_terminal(), None);
     reader.rewind()?;
-    for frame in reader.by_ref() {
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(broken) => {
-                error = Some(broken);
-                break;
-            }
-        };
+    for frame in super::sound(&mut reader, &mut error) {
         match frame.kind {
             Kind::KeySealed(body) => opener.key(&body)?,
             Kind::SealedData(body) if *wanted.get_or_insert(frame.channel) == frame.channel => {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use custody_core::recording::text::{Utf8Decoder, harmless};
-use custody_core::recording::{Direction, Ending, Kind, ReadError, Reader};
+use custody_core::recording::{Direction, Ending, Frame, Kind, ReadError, Reader};
 use rustix::termios::{self, OptionalActions, SpecialCodeIndex, Termios};
 
 use draw::Painter;
@@ -124,6 +124,14 @@ fn print<R: Read + Seek>(mut reader: Reader<R>, channel: u32) -> anyhow::Result<
     say_ending(reader.ending(), error)
 }
 
+/// The frames up to the end or to what is broken, which is then `broken`.
+fn sound<'a, R: Read>(
+    reader: &'a mut Reader<R>,
+    broken: &'a mut Option<ReadError>,
+) -> impl Iterator<Item = Frame<'static>> + 'a {
+    reader.by_ref().map_while(|frame| frame.map_err(|error| *broken = Some(error)).ok())
+}
+
 /// Gives the channel's output to `write`, chunk by chunk, and tells what is missing and how it ended.
 fn each<R: Read + Seek>(
     reader: &mut Reader<R>,
@@ -133,14 +141,7 @@ fn each<R: Read + Seek>(
     reader.rewind()?;
     let mut remarks = Vec::new();
     let mut error = None;
-    for frame in reader.by_ref() {
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(broken) => {
-                error = Some(broken);
-                break;
-            }
-        };
+    for frame in sound(reader, &mut error) {
         if frame.channel != channel {
             continue;
         }

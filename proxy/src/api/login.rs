@@ -98,7 +98,7 @@ pub async fn login(Shared(api): Shared<Arc<Api>>, request: Request) -> Result<Js
     let source = source(peer.address, &parts);
     let body = Zeroizing::new(whole(body).await?.to_vec());
     // A parser's message could quote the password.
-    let asked: Asked = serde_json::from_slice(&body).map_err(|error| {
+    let mut asked: Asked = serde_json::from_slice(&body).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         ApiError::Invalid(format!(
             "the login isn't {{user, password, ssh_public_key, x509_request}}: {place}"
@@ -112,7 +112,7 @@ pub async fn login(Shared(api): Shared<Arc<Api>>, request: Request) -> Result<Js
         return Err(ApiError::Invalid(format!("a user name has at most {USER_BYTES_MAX} bytes")));
     }
     let user = asked.user;
-    let password = Zeroizing::new(asked.password.as_bytes().to_vec());
+    let password = Zeroizing::new(std::mem::take(&mut *asked.password).into_bytes());
     let proved = match api.context.passwords.prove(&user, password, peer.address.ip()).await {
         Ok(proved) => proved,
         Err(unproved) => return Err(failed(&api, unproved, source).await?),

@@ -1,5 +1,6 @@
 //! Who came, and what his proof says of him.
 
+use super::open::OpenError;
 use crate::ssh::authenticate::server::Proof;
 use crate::ssh::certificate::Extensions;
 use custody_core::event::login::Method;
@@ -24,13 +25,17 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// `None` if a certificate doesn't name exactly one user.
-    #[must_use]
-    pub fn of(proof: &Proof) -> Option<Self> {
+    /// What a proof says.
+    ///
+    /// # Errors
+    /// [`OpenError::NoUser`] if a certificate doesn't name exactly one user.
+    pub fn of(proof: &Proof) -> Result<Self, OpenError> {
         match proof {
             Proof::Certificate(certificate) => {
-                let [user] = certificate.principals.as_slice() else { return None };
-                Some(Self {
+                let [user] = certificate.principals.as_slice() else {
+                    return Err(OpenError::NoUser);
+                };
+                Ok(Self {
                     user: user.clone(),
                     method: Method::SshCertificate,
                     certificate: Some(certificate.serial.to_string()),
@@ -39,7 +44,7 @@ impl Identity {
                     force_command: certificate.force_command.clone(),
                 })
             }
-            Proof::Password(by) => Some(Self {
+            Proof::Password(by) => Ok(Self {
                 user: by.user().to_owned(),
                 method: Method::KeyboardInteractive,
                 certificate: None,

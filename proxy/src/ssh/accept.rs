@@ -158,11 +158,11 @@ pub async fn serve(
 async fn jumps(client: Client, from: SocketAddr, entrance: &Arc<Entrance>) {
     let Client { mut socket, proved, .. } = client;
     let version = socket.leg.peer_version();
-    let came = match Identity::of(proved.proof()) {
-        Some(identity) => open::came(&entrance.access, &identity, from, version.as_deref()).await,
-        None => Err(OpenError::NoUser),
+    let came = async {
+        let identity = Identity::of(proved.proof())?;
+        open::came(&entrance.access, &identity, from, version.as_deref()).await
     };
-    if let Err(error) = came {
+    if let Err(error) = came.await {
         if error.came_before_the_decision() {
             record_refusal(&entrance.access, from, error.to_string()).await;
         }
@@ -210,14 +210,12 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
     let Client { mut socket, proved, node } = client;
     let wanted = client::login_and_node(proved.user_name(), node.as_deref());
     let version = socket.leg.peer_version();
-    let opened = match Identity::of(proved.proof()) {
-        Some(identity) => {
-            let opened = open::open(access, &identity, wanted, from, version.as_deref()).await;
-            opened.map(|opened| (identity, opened))
-        }
-        None => Err(OpenError::NoUser),
+    let opening = async {
+        let identity = Identity::of(proved.proof())?;
+        let opened = open::open(access, &identity, wanted, from, version.as_deref()).await?;
+        Ok((identity, opened))
     };
-    let (identity, opened) = match opened {
+    let (identity, opened) = match opening.await {
         Ok(opened) => opened,
         Err(error) => {
             if let OpenError::NoEvidence(cause) = &error {

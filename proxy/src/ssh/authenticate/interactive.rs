@@ -1,11 +1,12 @@
 //! Keyboard-interactive authentication (RFC 4256): what clients are asked who hold no certificate, and what they answer.
 
 use super::message;
+use crate::login::password::PASSWORD_BYTES_MAX;
 use crate::ssh::field::{Fields, put_string};
 use zeroize::Zeroizing;
 
-/// Longest answer, in bytes.
-const ANSWER_BYTES_MAX: usize = 1024;
+/// Longest answer, in bytes: that of a password, longer than any name.
+const ANSWER_BYTES_MAX: usize = PASSWORD_BYTES_MAX;
 
 /// What a person typed.
 pub(super) struct Answers {
