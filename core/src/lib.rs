@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod delivery;
 pub mod event;
+pub mod ingest;
 pub mod log;
 pub mod mapping;
 pub mod policy;

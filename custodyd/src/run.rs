@@ -23,6 +23,10 @@ use custody_proxy::api::{self, ApiContext};
 use custody_proxy::ca::Authorities;
 use custody_proxy::ca::store::{FileKeyStore, KeyStore};
 use custody_proxy::descriptors;
+use custody_proxy::ingest::agents::Agents;
+use custody_proxy::ingest::intake::Intake;
+use custody_proxy::ingest::join::Joining;
+use custody_proxy::ingest::serve::{self, Ingest};
 use custody_proxy::login::password::PasswordVerification;
 use custody_proxy::login::prove::PasswordLogin;
 use custody_proxy::login::rate::{LoginLimiter, LoginLimits};
@@ -152,7 +156,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
     let search = Arc::new(Search::open(&data.projections(), Arc::clone(&log))?);
 
     let ssh_server = host_keys::ssh_server(&config, &keys, &authorities, &log_producer, now).await?;
-    let tls = api_identity(&config, &authorities, &log_producer, now).await?;
+    let (tls, agents_tls) = api_identity(&config, &authorities, &log_producer, now).await?;
     let admission = Arc::new(Admission::default());
     let secrets = Arc::new(SecretStore::open(&data.secrets())?);
     let passwords = Arc::new(PasswordLogin::new(
@@ -180,6 +184,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         host_authorities: Arc::new(TrustedAuthorities::new([&authorities.ssh_host.public_key()])),
         live: Arc::new(LiveSessions::default()),
         admission: Arc::clone(&admission),
+        agents: Arc::new(Agents::default()),
         passwords: config.ssh.keyboard_interactive.then(|| Arc::clone(&passwords)),
     });
     let orphans =
@@ -205,6 +210,26 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
     };
     let sinks: anyhow::Result<Vec<_>> = config.sinks.iter().cloned().map(|sink| around.start(sink)).collect();
     let sinks = sinks?;
+    let joining = Arc::new(Joining {
+        authority: authorities.x509_agent.clone(),
+        secrets: Arc::clone(&secrets),
+        producer: Arc::clone(&log_producer),
+        replica: Arc::clone(&replica),
+        clock: Arc::clone(&clock),
+        joining: tokio::sync::Mutex::new(()),
+    });
+    let ingest = Arc::new(Ingest {
+        tls: agents_tls,
+        agents: Arc::clone(&access.agents),
+        intake: Intake {
+            log: Arc::clone(&log),
+            producer: Arc::clone(&log_producer),
+            replica: Arc::clone(&replica),
+        },
+        joining: Arc::clone(&joining),
+        live: Arc::clone(&access.live),
+        clock: Arc::clone(&clock),
+    });
     let context = ApiContext {
         log: Arc::clone(&log),
         producer: Arc::clone(&log_producer),
@@ -220,6 +245,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         operations: Arc::new(LogOperations { log: Arc::clone(&embedded), keyring }),
         cosigned: Arc::clone(&cosigned),
         admission,
+        joining: Arc::clone(&joining),
         sinks: sinks.iter().map(|sink| Arc::clone(&sink.running)).collect(),
         readers: readers(&config),
     };
@@ -229,6 +255,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
     let balancers = config.api.balancers().map_err(anyhow::Error::msg)?;
     let mut secured = api::tls::Secured::new(Some(tls), balancers);
     secured.ssh = Some(Arc::clone(&entrance));
+    secured.ingest = Some(Arc::clone(&ingest));
     let api = tokio::spawn(api::serve(api_listener, secured, log_http, context, async move {
         // A sender that is gone is a stop as well.
         let _stopped = api_stop.wait_for(|stop| *stop).await;
@@ -236,6 +263,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
     let balancers = config.ssh.balancers().map_err(anyhow::Error::msg)?;
     let ssh = tokio::spawn(accept::serve(ssh_listener, entrance, balancers, stopping));
     tokio::spawn(rights::watch(Arc::clone(&access)));
+    tokio::spawn(ingest.watch());
     tokio::spawn(seal::seal_each_second(Arc::clone(&log_producer)));
     if let Some(stamping) = config.timestamping.clone() {
         tokio::spawn(stamp::stamp(stamping, Arc::clone(&log_producer)));
@@ -366,13 +394,13 @@ fn orphan(id: custody_core::event::SessionId, session: &Session) -> Orphan {
     }
 }
 
-/// The API's TLS; its certificate is in the log before it is shown.
+/// The API's TLS for people and for nodes' agents; its certificate is in the log before it is shown.
 async fn api_identity(
     config: &Config,
     authorities: &Authorities,
     producer: &Producer,
     now: u64,
-) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+) -> anyhow::Result<(Arc<rustls::ServerConfig>, Arc<rustls::ServerConfig>)> {
     let (addresses, names): (Vec<_>, Vec<_>) =
         config.api.names.iter().partition(|name| name.parse::<IpAddr>().is_ok());
     let addresses: Vec<IpAddr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
@@ -390,5 +418,6 @@ async fn api_identity(
     };
     let draft = Draft::new(Actor::system("custodyd"), x509).outcome(Outcome::Success);
     let _durable = producer.append(draft).await?;
-    Ok(api::tls::server_config(server, authorities.x509_client.certificate())?)
+    let agents = serve::server_config(&server, &authorities.x509_agent)?;
+    Ok((api::tls::server_config(server, authorities.x509_client.certificate())?, agents))
 }

@@ -4,6 +4,7 @@ pub mod api;
 pub mod balancer;
 pub mod ca;
 pub mod descriptors;
+pub mod ingest;
 pub mod login;
 pub mod session;
 pub mod ssh;

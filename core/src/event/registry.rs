@@ -142,6 +142,9 @@ events! {
         CommandRequested: command::Requested = "command.requested" v 1,
         CommandCompleted: command::Completed = "command.completed" v 1,
         CommandFailed: command::Failed = "command.failed" v 1,
+        CommandExecuted: command::Executed = "command.executed" v 1,
+        CommandExited: command::Exited = "command.exited" v 1,
+        CommandDenied: command::Denied = "command.denied" v 1,
     }
     Decision = 5 {
         DecisionMade: decision::Made = "decision.made" v 1,
@@ -168,12 +171,20 @@ events! {
         NodeAdded: node::Added = "node.added" v 1,
         NodeRemoved: node::Removed = "node.removed" v 1,
         NodeHostKeyRefused: node::HostKeyRefused = "node.host-key-refused" v 1,
+        NodeTokenCreated: node::TokenCreated = "node.token-created" v 1,
+        NodeEnrolled: node::Enrolled = "node.enrolled" v 1,
+        NodeJoined: node::Joined = "node.joined" v 1,
+        NodeLost: node::Lost = "node.lost" v 1,
+        NodeSessionAccepted: node::SessionAccepted = "node.session-accepted" v 1,
+        NodeKernelChanged: node::KernelChanged = "node.kernel-changed" v 1,
     }
     Producer = 11 {
         ProducerStarted: producer::Started = "producer.started" v 1,
         ProducerStopped: producer::Stopped = "producer.stopped" v 1,
         ProducerRefused: producer::Refused = "producer.refused" v 1,
         ProducerGap: producer::Gap = "producer.gap" v 1,
+        ProducerSigned: producer::Signed = "producer.signed" v 1,
+        ProducerDropped: producer::Dropped = "producer.dropped" v 1,
     }
     Recording = 12 {
         RecordingAnchored: recording::Anchored = "recording.anchored" v 1,
@@ -219,12 +230,25 @@ events! {
         ConnectionListenRequested: connection::ListenRequested = "connection.listen-requested" v 1,
         ConnectionListenOpened: connection::ListenOpened = "connection.listen-opened" v 1,
         ConnectionListenClosed: connection::ListenClosed = "connection.listen-closed" v 1,
+        ConnectionOpened: socket::Opened = "connection.opened" v 1,
+        ConnectionAccepted: socket::Accepted = "connection.accepted" v 1,
+        ConnectionUnreached: socket::Unreached = "connection.unreached" v 1,
+        ConnectionClosed: socket::Closed = "connection.closed" v 1,
+        ConnectionDenied: socket::Denied = "connection.denied" v 1,
     }
     File = 16 {
         FileRequested: file::Requested = "file.requested" v 1,
         FileCompleted: file::Completed = "file.completed" v 1,
         FileFailed: file::Failed = "file.failed" v 1,
         FileUnparsed: file::Unparsed = "file.unparsed" v 1,
+        FileOpened: node_file::Opened = "file.opened" v 1,
+        FileRenamed: node_file::Renamed = "file.renamed" v 1,
+        FileDeleted: node_file::Deleted = "file.deleted" v 1,
+        FilePermissionChanged: node_file::PermissionChanged = "file.permission-changed" v 1,
+    }
+    Restriction = 18 {
+        RestrictionCreated: restriction::Created = "restriction.created" v 1,
+        RestrictionLifted: restriction::Lifted = "restriction.lifted" v 1,
     }
 }
 

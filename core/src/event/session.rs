@@ -30,6 +30,9 @@ pub struct Started {
     pub serial: String,
     /// The target's identification line.
     pub server: ByteString,
+    /// The node's agent watches: its kernel has seen the connection come in.
+    #[serde(skip_serializing_if = "super::process::is_false", default)]
+    pub watched: bool,
 }
 
 impl Started {
@@ -39,6 +42,7 @@ impl Started {
             host_proof: "certificate".into(),
             serial: "991283123".into(),
             server: "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7".into(),
+            watched: true,
         }
     }
 }
@@ -57,8 +61,10 @@ pub enum EndReason {
     HostKeyRefused,
     /// A lock or a change of policy; `cause` names the event.
     Locked,
-    /// Somebody who may had it ended; `cause` names the `session.end-requested`.
+    /// Somebody who may had it ended, or it tried what a restriction ends it for; `cause` names the event.
     Terminated,
+    /// The node's agent is gone, without which nobody sees what the session does; `cause` names the `node.lost`.
+    NodeLost,
     /// One side broke the protocol.
     ProtocolError,
     /// The log couldn't take evidence for longer than the limit.

@@ -23,7 +23,9 @@ pub const fn may_say(kind: ProducerKind, family: Family) -> bool {
                     | F::Recording
             )
         }
-        ProducerKind::Node => matches!(family, F::Producer),
+        ProducerKind::Node => {
+            matches!(family, F::Command | F::Connection | F::File | F::Node | F::Producer)
+        }
         ProducerKind::Witness => matches!(family, F::Producer),
     }
 }
@@ -31,14 +33,40 @@ pub const fn may_say(kind: ProducerKind, family: Family) -> bool {
 /// The one type about sessions that is a command, and so the log role's to say.
 const END_REQUESTED: &str = "session.end-requested";
 
+/// What nobody knows but an agent, from the kernel of its node.
+const SEEN_BY_KERNELS: [&str; 15] = [
+    "command.executed",
+    "command.exited",
+    "command.denied",
+    "connection.opened",
+    "connection.accepted",
+    "connection.unreached",
+    "connection.closed",
+    "connection.denied",
+    "file.opened",
+    "file.renamed",
+    "file.deleted",
+    "file.permission-changed",
+    "node.joined",
+    "node.session-accepted",
+    "node.kernel-changed",
+];
+
+/// What a proxy may say of nodes.
+const HOST_KEY_REFUSED: &str = "node.host-key-refused";
+
 /// Whether a kind may say an event of this type: some of an allowed family it may not say all the same.
 #[must_use]
 pub fn may_say_type(kind: ProducerKind, family: Family, name: &str) -> bool {
+    let seen = SEEN_BY_KERNELS.contains(&name);
     may_say(kind, family)
         && match kind {
-            ProducerKind::Log => family != Family::Session || name == END_REQUESTED,
-            ProducerKind::Proxy => !matches!(name, "node.added" | "node.removed" | END_REQUESTED),
-            ProducerKind::Node | ProducerKind::Witness => true,
+            ProducerKind::Log => !seen && (family != Family::Session || name == END_REQUESTED),
+            ProducerKind::Proxy => {
+                !seen && name != END_REQUESTED && (family != Family::Node || name == HOST_KEY_REFUSED)
+            }
+            ProducerKind::Node => seen || family == Family::Producer,
+            ProducerKind::Witness => true,
         }
 }
 
@@ -46,6 +74,7 @@ pub fn may_say_type(kind: ProducerKind, family: Family, name: &str) -> bool {
 #[must_use]
 pub fn usual(family: Family, name: &str) -> ProducerKind {
     match family {
+        _ if SEEN_BY_KERNELS.contains(&name) => ProducerKind::Node,
         Family::Session if name == END_REQUESTED => ProducerKind::Log,
         Family::Session | Family::Command | Family::Connection | Family::File => ProducerKind::Proxy,
         _ => ProducerKind::Log,
@@ -60,13 +89,21 @@ mod tests {
     #[test]
     fn only_the_log_role_changes_users_roles_policies_locks_and_nodes() {
         for info in TYPES {
-            let changes_state = ["user.", "role.", "policy.", "lock.", "certificate.", "service."]
-                .iter()
-                .any(|f| info.name.starts_with(f))
-                || matches!(
-                    info.name,
-                    "node.added" | "node.removed" | "log.created" | "log.sealed" | END_REQUESTED
-                );
+            let changes_state =
+                ["user.", "role.", "policy.", "lock.", "certificate.", "service.", "restriction."]
+                    .iter()
+                    .any(|f| info.name.starts_with(f))
+                    || matches!(
+                        info.name,
+                        "node.added"
+                            | "node.removed"
+                            | "node.token-created"
+                            | "node.enrolled"
+                            | "node.lost"
+                            | "log.created"
+                            | "log.sealed"
+                            | END_REQUESTED
+                    );
             if changes_state {
                 for kind in [ProducerKind::Proxy, ProducerKind::Node, ProducerKind::Witness] {
                     assert!(!may_say_type(kind, info.family, info.name), "{kind:?} {}", info.name);

@@ -7,6 +7,7 @@ mod address;
 pub mod decide;
 pub mod defaults;
 pub mod level;
+pub mod networks;
 pub mod permit;
 pub mod request;
 pub mod schema;

@@ -100,6 +100,12 @@ actions! {
     RotateService = "admin:rotate-service",
     /// To remove a service account.
     RemoveService = "admin:remove-service",
+    /// To let an agent join in a node's name.
+    CreateNodeToken = "admin:create-node-token",
+    /// To restrict what sessions may reach.
+    CreateRestriction = "admin:create-restriction",
+    /// To lift a restriction.
+    LiftRestriction = "admin:lift-restriction",
     /// To operate the log: its keys, its clock, its projections.
     OperateLog = "admin:operate-log",
     /// To operate a sink: hold it, let it go, have it deliver again or read it back.
@@ -342,6 +348,7 @@ pub(crate) const fn administered(action: Action) -> &'static str {
         Action::CreateRole | Action::RemoveRole => "Role",
         Action::UploadPolicy | Action::RemovePolicy => "Policy",
         Action::CreateLock | Action::LiftLock => "Lock",
+        Action::CreateRestriction | Action::LiftRestriction => "Restriction",
         Action::StateRead => "State",
         Action::LogRead | Action::EventsRead | Action::OperateLog => "Log",
         Action::CreateService | Action::SetServiceRoles | Action::RotateService | Action::RemoveService => {
@@ -352,6 +359,7 @@ pub(crate) const fn administered(action: Action) -> &'static str {
         Action::AddNode
         | Action::RemoveNode
         | Action::EnrollNode
+        | Action::CreateNodeToken
         | Action::SshConnect
         | Action::SshShell
         | Action::SshExec
@@ -486,7 +494,9 @@ impl Request {
                 ];
                 add(&mut entities, kind, id, attributes, Vec::new(), [])?;
             }
-            "Policy" | "Lock" | "Sink" => add(&mut entities, kind, id, [("name", text(id))], Vec::new(), [])?,
+            "Policy" | "Lock" | "Restriction" | "Sink" => {
+                add(&mut entities, kind, id, [("name", text(id))], Vec::new(), [])?
+            }
             _ => add(&mut entities, kind, id, [], Vec::new(), [])?,
         }
         Ok(entities.into_values().collect())

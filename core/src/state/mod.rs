@@ -15,6 +15,7 @@ pub mod producers;
 pub mod recordings;
 pub mod refused;
 pub mod replay;
+pub mod restrictions;
 pub mod roles;
 pub mod services;
 pub mod sessions;
@@ -34,6 +35,7 @@ use self::nodes::Nodes;
 use self::policies::Policies;
 use self::producers::Producers;
 use self::refused::{Refused, Unknown};
+use self::restrictions::Restrictions;
 use self::roles::Roles;
 use self::services::Services;
 use self::sessions::Sessions;
@@ -42,7 +44,9 @@ use self::users::Users;
 use self::view::{DataView, EventView, Header};
 use crate::event::canonical::{self, CanonicalError, INTEGER_MAX, Json};
 use crate::event::who::may_say_type;
-use crate::event::{EventData as _, EventId, Family, Payload, ProducerKind, Timestamp, connection, session};
+use crate::event::{
+    EventData as _, EventId, Family, Payload, ProducerKind, Timestamp, connection, node, session,
+};
 use crate::policy::Circumstances;
 use crate::policy::request::{Action, administered, entity_text};
 use serde::Serialize;
@@ -69,6 +73,7 @@ pub struct State {
     policies: Policies,
     producers: Producers,
     refused: Refused,
+    restrictions: Restrictions,
     /// The latest event that changed who may do what.
     #[serde(skip)]
     rights_changed: Option<EventId>,
@@ -85,8 +90,15 @@ pub struct State {
 type Place = (u64, Timestamp);
 
 /// Families whose events change who may do what.
-const CHANGE_RIGHTS: [Family; 6] =
-    [Family::Lock, Family::User, Family::Role, Family::Policy, Family::Node, Family::Service];
+const CHANGE_RIGHTS: [Family; 7] = [
+    Family::Lock,
+    Family::User,
+    Family::Role,
+    Family::Policy,
+    Family::Node,
+    Family::Service,
+    Family::Restriction,
+];
 
 /// Types of which only the header is read, since the state doesn't hold what they say.
 const PASSED_OVER: [&str; 4] = ["log.read", "log.sealed", "login.failed", "login.succeeded"];
@@ -162,6 +174,12 @@ impl State {
     #[must_use]
     pub fn refused(&self) -> &Refused {
         &self.refused
+    }
+
+    /// What sessions may reach.
+    #[must_use]
+    pub fn restrictions(&self) -> &Restrictions {
+        &self.restrictions
     }
 
     /// Roles.
@@ -309,6 +327,8 @@ impl State {
             | Payload::FileFailed(_)
             | Payload::FileUnparsed(_)
             | Payload::ProducerRefused(_)
+            | Payload::ProducerSigned(_)
+            | Payload::ProducerDropped(_)
             | Payload::SinkRejected(_)
             | Payload::SinkStalled(_)
             | Payload::SinkResumed(_)
@@ -396,6 +416,37 @@ impl State {
                 recording.views = recording.views.saturating_add(1);
                 Ok(())
             }
+            Payload::NodeEnrolled(data) => self.nodes.enrolled(event.cause, data),
+            Payload::NodeLost(data) => self.nodes.lost(index, &data),
+            Payload::NodeJoined(data) => {
+                let node = self.node_of(event)?;
+                self.nodes.joined(index, &node, data)
+            }
+            Payload::NodeSessionAccepted(_)
+            | Payload::NodeKernelChanged(_)
+            | Payload::CommandExecuted(_)
+            | Payload::CommandExited(_)
+            | Payload::CommandDenied(_)
+            | Payload::ConnectionOpened(_)
+            | Payload::ConnectionAccepted(_)
+            | Payload::ConnectionUnreached(_)
+            | Payload::ConnectionClosed(_)
+            | Payload::FileOpened(_)
+            | Payload::FileRenamed(_)
+            | Payload::FileDeleted(_)
+            | Payload::FilePermissionChanged(_) => self.seen_on_its_node(event),
+            Payload::ConnectionDenied(data) => {
+                self.seen_on_its_node(event)?;
+                if data.ends_session {
+                    let by = data.restriction.as_deref().unwrap_or("a restriction");
+                    let why = format!("it tried to reach what {by} doesn't let it reach");
+                    // One that is over has nothing to end.
+                    if self.sessions.end_requested(event.session, event.id, &why).is_ok() {
+                        self.rights_changed = Some(event.id);
+                    }
+                }
+                Ok(())
+            }
             // Was read above; what isn't of its shape is unknown.
             Payload::Unknown | Payload::DecisionMade(_) => {
                 self.unknown.add(&event.kind);
@@ -417,7 +468,10 @@ impl State {
             | Payload::ServiceCreated(_)
             | Payload::ServiceChanged(_)
             | Payload::ServiceTokenSet(_)
-            | Payload::ServiceRemoved(_)) => self.apply_change(index, event, change),
+            | Payload::ServiceRemoved(_)
+            | Payload::NodeTokenCreated(_)
+            | Payload::RestrictionCreated(_)
+            | Payload::RestrictionLifted(_)) => self.apply_change(index, event, change),
         }
     }
 
@@ -515,7 +569,38 @@ impl State {
                 decided(Action::RemoveService, &data.name)?;
                 self.services.removed(index, data)
             }
+            Payload::NodeTokenCreated(data) => {
+                decided(Action::CreateNodeToken, &data.name)?;
+                self.nodes.token_created(event.id, &data)
+            }
+            Payload::RestrictionCreated(data) => {
+                decided(Action::CreateRestriction, &data.name)?;
+                self.restrictions.created(index, event.id, data)
+            }
+            Payload::RestrictionLifted(data) => {
+                decided(Action::LiftRestriction, &data.name)?;
+                self.restrictions.lifted(&data)
+            }
             _ => Err("the fold has no rule for it"),
+        }
+    }
+
+    /// The node that an agent speaks for, by its name as a producer.
+    fn node_of(&self, event: &EventView<'_>) -> Result<String, &'static str> {
+        let name = node::of_producer(&event.producer.id).ok_or("its producer isn't a node's agent")?;
+        self.nodes.get(name).map(|_| name.to_owned()).ok_or("there is no such node")
+    }
+
+    /// A node speaks of itself, and of sessions that were opened to it; also of ended ones, whose processes go on.
+    fn seen_on_its_node(&self, event: &EventView<'_>) -> Result<(), &'static str> {
+        let node = self.node_of(event)?;
+        match event.session {
+            None => Ok(()),
+            Some(id) => match self.sessions.get(id) {
+                Some(session) if session.opened.node == node => Ok(()),
+                Some(_) => Err("the session was opened to another node"),
+                None => Err("there is no such session"),
+            },
         }
     }
 

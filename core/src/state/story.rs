@@ -128,6 +128,9 @@ impl Story {
             ChangeDraft::ServiceChanged(draft) => self.tell(draft),
             ChangeDraft::ServiceTokenSet(draft) => self.tell(draft),
             ChangeDraft::ServiceRemoved(draft) => self.tell(draft),
+            ChangeDraft::NodeTokenCreated(draft) => self.tell(draft),
+            ChangeDraft::RestrictionCreated(draft) => self.tell(draft),
+            ChangeDraft::RestrictionLifted(draft) => self.tell(draft),
         }
     }
 

@@ -528,7 +528,11 @@ fn any_step() -> impl Strategy<Value = Step> {
                 "end-session" => body["reason"] = json!("enough"),
                 "upload-policy" => body["text"] = json!(REACH),
                 "add-node" => body["address"] = json!("192.0.2.10:22"),
-                "create-lock" => {
+                "create-node-token" => {
+                    body["expires"] = json!(now(1_000));
+                    body["secret_version"] = json!(1);
+                }
+                "create-lock" | "create-restriction" => {
                     body["matches"] = json!({"user": name});
                     body["reason"] = json!("x");
                 }

@@ -3,7 +3,7 @@
 
 use super::error::ApiError;
 use super::reading::decided;
-use super::{Api, Caller, blocking, services, whole};
+use super::{Api, Caller, blocking, nodes, services, whole};
 use crate::ca::ssh::{HOST_SECONDS_MAX, HostRequest};
 use crate::login::password;
 use axum::Json;
@@ -33,7 +33,7 @@ pub(super) enum Answer {
     },
     /// A node's host key was certified.
     Enrolled(Enrolled),
-    /// A service account has a token.
+    /// A token was made: a service account's, or one by which an agent may join.
     Token(services::Token),
 }
 
@@ -77,6 +77,7 @@ pub(super) async fn command(
             "enroll-node" => enroll(&api, &caller, &body).await,
             "create-service" => services::create(&api, &caller, &body).await.map(Answer::Token),
             "rotate-service" => services::rotate(&api, &caller, &body).await.map(Answer::Token),
+            "create-node-token" => nodes::create_token(&api, &caller, &body).await.map(Answer::Token),
             name if COMMANDS.contains(&name) => change(&api, &caller, Change::parse(name, &body)?).await,
             _ => Err(ApiError::Missing("there is no such command: see docs/api.md".to_owned())),
         }
@@ -267,5 +268,6 @@ async fn append(
 ) -> Result<(EventId, u64), ProducerError> {
     append_each!(api, caller, decision, change:
         UserCreated UserChanged UserRemoved UserPasswordSet RoleCreated RoleRemoved PolicyUploaded PolicyRemoved
-        NodeAdded NodeRemoved LockCreated LockLifted SessionEndRequested ServiceCreated ServiceChanged ServiceTokenSet ServiceRemoved)
+        NodeAdded NodeRemoved LockCreated LockLifted SessionEndRequested ServiceCreated ServiceChanged ServiceTokenSet ServiceRemoved
+        NodeTokenCreated RestrictionCreated RestrictionLifted)
 }

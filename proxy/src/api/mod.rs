@@ -14,6 +14,7 @@ mod log;
 mod log_times;
 mod login;
 mod metrics;
+mod nodes;
 pub mod operate;
 mod place;
 mod proof;
@@ -33,6 +34,7 @@ pub use identity::{Caller, Peer};
 pub use log::Reader;
 
 use crate::ca::Authorities;
+use crate::ingest::join::Joining;
 use crate::login::prove::PasswordLogin;
 use crate::login::secrets::SecretStore;
 use crate::ssh::admission::Admission;
@@ -96,6 +98,8 @@ pub struct ApiContext {
     pub cosigned: Arc<CosignedCheckpoints>,
     /// Who begins SSH connections, and who was turned away.
     pub admission: Arc<Admission>,
+    /// How nodes' agents join.
+    pub joining: Arc<Joining>,
     /// Where the log's events are delivered to.
     pub sinks: Vec<Arc<dyn Running>>,
     /// Who else may read all entries, by token.
@@ -193,6 +197,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/v1/authorities", get(login::authorities))
         .route("/v1/whoami", get(state::whoami))
         .route("/v1/nodes", get(state::nodes))
+        .route("/v1/nodes/join", post(nodes::join))
         .route("/v1/state", get(state::state))
         .route("/v1/events", get(events::events))
         .route("/v1/events/{index}", get(proof::event))

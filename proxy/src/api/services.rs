@@ -4,7 +4,7 @@
 use super::commands::{allowed, carry_out, check_name, checked, parse};
 use super::error::ApiError;
 use super::reading::Asks as _;
-use super::subscriber::{mint, secret_owner};
+use super::subscriber::{Minted, mint, secret_owner};
 use super::{Api, Caller, blocking};
 use custody_core::event::{EventId, Timestamp};
 use custody_core::state::change::Change;
@@ -72,7 +72,7 @@ pub(super) async fn create(api: &Arc<Api>, caller: &Caller, body: &[u8]) -> Resu
         expires,
         secret_version,
     };
-    give(api, caller, 0, expires, change).await
+    give_to_service(api, caller, 0, expires, change).await
 }
 
 /// `POST /v1/commands/rotate-service`
@@ -93,7 +93,7 @@ pub(super) async fn rotate(api: &Arc<Api>, caller: &Caller, body: &[u8]) -> Resu
         previous_until,
         secret_version,
     };
-    give(api, caller, before.unwrap_or(0), expires, change).await
+    give_to_service(api, caller, before.unwrap_or(0), expires, change).await
 }
 
 fn expiry(api: &Api, days: u64) -> Result<Timestamp, ApiError> {
@@ -103,27 +103,39 @@ fn expiry(api: &Api, days: u64) -> Result<Timestamp, ApiError> {
     Ok(Timestamp::from_seconds(api.now().seconds().saturating_add(days * DAY_SECONDS)))
 }
 
-/// Decides, stores the hash of a new token, appends what makes it count, and only then gives the token.
-async fn give(
+async fn give_to_service(
     api: &Arc<Api>,
     caller: &Caller,
     before: u64,
     expires: Timestamp,
     change: impl Fn(u64) -> Change,
 ) -> Result<Token, ApiError> {
+    let name = change(before).name().to_owned();
+    let token = give(api, caller, secret_owner(&name), mint(&name)?, (before, expires), change).await?;
+    retire(api, &name).await;
+    Ok(token)
+}
+
+/// Decides, stores the hash of a new token, appends what makes it count, and only then gives the token. `owner` is its
+/// owner in the secret store, `before` the version that counts so far.
+pub(super) async fn give(
+    api: &Arc<Api>,
+    caller: &Caller,
+    owner: String,
+    minted: Minted,
+    (before, expires): (u64, Timestamp),
+    change: impl Fn(u64) -> Change,
+) -> Result<Token, ApiError> {
     let _turn = api.changing.lock().await;
     let preview = change(before.saturating_add(1));
     let decision = allowed(api, caller, preview.what(), preview.target()).await?;
     checked(api, &preview)?;
-    let minted = mint(preview.name())?;
-    let (secrets, owner, hash) =
-        (Arc::clone(&api.context.secrets), secret_owner(preview.name()), minted.hash.clone());
+    let (secrets, hash) = (Arc::clone(&api.context.secrets), minted.hash.clone());
     let version = blocking("stored a token's hash", move || secrets.put(&owner, before, &hash))
         .await?
         .map_err(|error| ApiError::failed("stored a token's hash", error))?;
     let (id, index) = carry_out(api, caller, change(version), decision).await?;
-    retire(api, preview.name()).await;
-    tracing::info!("{} made a token for the service account {}", caller.name(), preview.name());
+    tracing::info!("{} made a token for {}", caller.name(), preview.name());
     Ok(Token { expires, id, index, token: minted.token })
 }
 

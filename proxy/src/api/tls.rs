@@ -4,13 +4,15 @@
 use super::identity::Peer;
 use crate::balancer::Balancers;
 use crate::ca::x509::ServerIdentity;
+use crate::ingest::serve::Ingest;
 use crate::ssh::accept::Entrance;
 use crate::ssh::stream::Stream;
 use axum::Router;
+use custody_core::ingest::PROTOCOL;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{Acceptor, WebPkiClientVerifier};
 use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// What a client asks for (ALPN, RFC 7301) who wants to speak SSH within TLS: where nothing but this port is open.
@@ -79,6 +81,8 @@ pub struct Secured {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Where connections go that speak SSH within TLS.
     pub ssh: Option<Arc<Entrance>>,
+    /// Where connections of nodes' agents go.
+    pub ingest: Option<Arc<Ingest>>,
     /// Who says by the PROXY protocol whose connection it is.
     pub balancers: Balancers,
     /// Room for connections that speak SSH within TLS.
@@ -89,7 +93,7 @@ impl Secured {
     /// With TLS, if it is given.
     #[must_use]
     pub fn new(tls: Option<Arc<rustls::ServerConfig>>, balancers: Balancers) -> Self {
-        Self { tls, ssh: None, balancers, carried: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+        Self { tls, ssh: None, ingest: None, balancers, carried: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
     }
 }
 
@@ -166,12 +170,12 @@ async fn connection(
     let Some(tls) = &secured.tls else {
         return answer(stream, Peer { address, certificate: None }, router, closing).await;
     };
-    let acceptor = TlsAcceptor::from(Arc::clone(tls));
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%address, %error, "no TLS handshake"),
-        Err(_) => return tracing::debug!(%address, "the TLS handshake took too long"),
-    };
+    let stream =
+        match tokio::time::timeout(HANDSHAKE, shake_hands(stream, tls, secured.ingest.as_ref())).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%address, %error, "no TLS handshake"),
+            Err(_) => return tracing::debug!(%address, "the TLS handshake took too long"),
+        };
     if stream.get_ref().1.alpn_protocol() == Some(SSH_PROTOCOL) {
         // Sessions last: they don't take the places of requests, and have as many of their own.
         let Ok(_carried) = Arc::clone(&secured.carried).try_acquire_owned() else {
@@ -179,6 +183,13 @@ async fn connection(
         };
         drop(place);
         return carry_ssh(stream, address, secured.ssh.as_ref()).await;
+    }
+    if let Some(ingest) = &secured.ingest
+        && stream.get_ref().1.alpn_protocol() == Some(PROTOCOL)
+    {
+        // Agents hold their connections, and each has one: they don't take the places of requests.
+        drop(place);
+        return ingest.serve(stream, address).await;
     }
     let certificate = stream
         .get_ref()
@@ -188,6 +199,21 @@ async fn connection(
         .map(|certificate| certificate.clone().into_owned());
     answer(stream, Peer { address, certificate }, router, closing).await;
     drop(place);
+}
+
+/// TLS, with the certificates that count for what the client wants to speak: agents' for agents, people's for all else.
+async fn shake_hands(
+    stream: TcpStream,
+    tls: &Arc<rustls::ServerConfig>,
+    ingest: Option<&Arc<Ingest>>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let is_agent = hello.client_hello().alpn().is_some_and(|mut names| names.any(|name| name == PROTOCOL));
+    let config = match ingest {
+        Some(ingest) if is_agent => &ingest.tls,
+        _ => tls,
+    };
+    hello.into_stream(Arc::clone(config)).await
 }
 
 /// Carries what speaks SSH within TLS to the SSH proxy, until that has ended: a client that stays behind is let go.

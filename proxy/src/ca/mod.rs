@@ -28,6 +28,8 @@ pub const SSH_HOST_CA: &str = "ssh-host-ca";
 pub const X509_SERVER_CA: &str = "x509-server-ca";
 /// Signs users' client certificates.
 pub const X509_CLIENT_CA: &str = "x509-client-ca";
+/// Signs what nodes' agents show to the `log` role.
+pub const X509_AGENT_CA: &str = "x509-agent-ca";
 /// Signs what a proxy shows to databases.
 pub const X509_TARGET_CA: &str = "x509-target-ca";
 /// The proxy's own SSH host key; not an authority's.
@@ -48,6 +50,8 @@ pub struct Authorities {
     pub x509_client: x509::ClientAuthority,
     /// X.509, for databases.
     pub x509_target: x509::TargetAuthority,
+    /// X.509, for nodes' agents.
+    pub x509_agent: x509::AgentAuthority,
     /// The names of those that this opening made: each is worth an event. Empty but at the first start.
     pub made: Vec<&'static str>,
 }
@@ -93,10 +97,11 @@ impl Authorities {
         let x509_server = key(X509_SERVER_CA, KeyAlgorithm::EcdsaP256)?;
         let x509_client = key(X509_CLIENT_CA, KeyAlgorithm::EcdsaP256)?;
         let x509_target = key(X509_TARGET_CA, KeyAlgorithm::EcdsaP256)?;
+        let x509_agent = key(X509_AGENT_CA, KeyAlgorithm::EcdsaP256)?;
 
         let pem = |name: &str| std::fs::read(published.join(format!("{name}.pem"))).ok();
-        let (server_pem, client_pem, target_pem) =
-            (pem(X509_SERVER_CA), pem(X509_CLIENT_CA), pem(X509_TARGET_CA));
+        let (server_pem, client_pem) = (pem(X509_SERVER_CA), pem(X509_CLIENT_CA));
+        let (target_pem, agent_pem) = (pem(X509_TARGET_CA), pem(X509_AGENT_CA));
         let other = |name| move || AuthoritiesError::OtherKind { name };
         let new_store = || Arc::clone(&store);
         let authorities = Self {
@@ -127,6 +132,13 @@ impl Authorities {
                 target_pem.as_deref(),
                 now,
             )?,
+            x509_agent: x509::AgentAuthority::new(
+                new_store(),
+                X509_AGENT_CA,
+                &x509_agent,
+                agent_pem.as_deref(),
+                now,
+            )?,
             made,
         };
         authorities.publish(published)?;
@@ -152,6 +164,7 @@ impl Authorities {
             (X509_SERVER_CA, self.x509_server.pem()),
             (X509_CLIENT_CA, self.x509_client.pem()),
             (X509_TARGET_CA, self.x509_target.pem()),
+            (X509_AGENT_CA, self.x509_agent.pem()),
         ] {
             let path = directory.join(format!("{name}.pem"));
             write_whole(&path, pem.as_bytes()).map_err(at(&path))?;

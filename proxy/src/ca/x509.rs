@@ -26,6 +26,9 @@ pub const SERVER_SECONDS_MAX: u64 = 398 * 24 * 3600;
 /// Longest validity of a user's certificate: a week. It can't be called back but by a lock.
 pub const CLIENT_SECONDS_MAX: u64 = 7 * 24 * 3600;
 
+/// Longest validity of an agent's certificate: 90 days; it gets another one in good time.
+pub const AGENT_SECONDS_MAX: u64 = 90 * 24 * 3600;
+
 /// Longest common name (X.520 `ub-common-name`).
 pub const COMMON_NAME_CHARS_MAX: usize = 64;
 
@@ -86,6 +89,10 @@ pub struct ClientAuthority(Authority);
 #[derive(Clone)]
 pub struct TargetAuthority(Authority);
 
+/// Signs what nodes' agents show to the `log` role. Only that trusts it.
+#[derive(Clone)]
+pub struct AgentAuthority(Authority);
+
 macro_rules! authority {
     ($type:ty) => {
         impl $type {
@@ -114,6 +121,7 @@ macro_rules! authority {
 authority!(ServerAuthority);
 authority!(ClientAuthority);
 authority!(TargetAuthority);
+authority!(AgentAuthority);
 
 impl ServerAuthority {
     /// Makes a key and a certificate for a server of ours that goes by these names and addresses, at `now` (seconds
@@ -168,6 +176,28 @@ impl ClientAuthority {
         let mut params = CertificateParams::default();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.0.sign(params, &key, user.to_owned(), now, not_after)
+    }
+}
+
+impl AgentAuthority {
+    /// Issues the certificate of a node's agent at `now` (seconds since 1970) for the Ed25519 key of a PKCS#10 request
+    /// (DER), which must be signed by that key. Nothing else of the request counts: the common name is the node's.
+    /// Gives the key as well, 32 bytes.
+    ///
+    /// # Errors
+    /// [`IssueError`]; nothing was issued.
+    pub fn issue(
+        &self,
+        now: u64,
+        signing_request: &[u8],
+        node: &str,
+        valid_seconds: u64,
+    ) -> Result<(IssuedX509, [u8; 32]), IssueError> {
+        let not_after = validity(now, valid_seconds, AGENT_SECONDS_MAX)?;
+        let key = proved_agent_key(signing_request).map_err(|why| IssueError::Request(why.to_owned()))?;
+        let mut params = CertificateParams::default();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        Ok((self.0.sign(params, &key, node.to_owned(), now, not_after)?, key.0))
     }
 }
 
@@ -290,6 +320,45 @@ fn proved_key(der: &[u8]) -> Result<ProvedKey, &'static str> {
     }
 }
 
+/// An Ed25519 key that proved itself by the signature of a request.
+struct ProvedAgentKey([u8; 32]);
+
+impl PublicKeyData for ProvedAgentKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &rcgen::PKCS_ED25519
+    }
+}
+
+/// The Ed25519 key of a PKCS#10 request (RFC 2986, RFC 8410), once its signature has been checked.
+fn proved_agent_key(der: &[u8]) -> Result<ProvedAgentKey, &'static str> {
+    if der.len() > SIGNING_REQUEST_BYTES_MAX {
+        return Err("the signing request is too long");
+    }
+    let Ok((rest, request)) = X509CertificationRequest::from_der(der) else {
+        return Err("the signing request isn't PKCS#10 DER");
+    };
+    let info = &request.certification_request_info;
+    let is_ed25519 = |oid: String| oid == "1.3.101.112";
+    let key: Option<[u8; 32]> = (&*info.subject_pki.subject_public_key.data).try_into().ok();
+    let (Some(key), true) = (
+        key,
+        rest.is_empty()
+            && is_ed25519(info.subject_pki.algorithm.algorithm.to_id_string())
+            && is_ed25519(request.signature_algorithm.algorithm.to_id_string()),
+    ) else {
+        return Err("the signing request must be by an Ed25519 key");
+    };
+    let verifier = aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::ED25519, key);
+    match verifier.verify(info.raw, &request.signature_value.data) {
+        Ok(()) => Ok(ProvedAgentKey(key)),
+        Err(_) => Err("the signing request isn't signed by its own key"),
+    }
+}
+
 /// The published certificate, if it is this key's and has a month left.
 fn still_good(pem: &[u8], key: &StoredKey, now: u64) -> Option<CertificateDer<'static>> {
     let certificate = CertificateDer::from_pem_slice(pem).ok()?;
@@ -323,6 +392,7 @@ fn common_name(key_name: &'static str) -> &'static str {
         super::X509_SERVER_CA => "Custody server CA",
         super::X509_CLIENT_CA => "Custody client CA",
         super::X509_TARGET_CA => "Custody target CA",
+        super::X509_AGENT_CA => "Custody agent CA",
         other => other,
     }
 }

@@ -13,8 +13,10 @@ pub mod open;
 pub mod passage;
 pub mod rights;
 pub mod run;
+pub mod watch;
 
 use crate::ca::SessionCertifier;
+use crate::ingest::agents::Agents;
 use crate::login::prove::PasswordLogin;
 use crate::ssh::admission::Admission;
 use crate::ssh::certificate::TrustedAuthorities;
@@ -57,6 +59,8 @@ pub struct Access {
     pub live: Arc<live::LiveSessions>,
     /// Places for connections that have proved nothing.
     pub admission: Arc<Admission>,
+    /// The agents of watched nodes.
+    pub agents: Arc<Agents>,
     /// Who proves people without a certificate, where that is configured.
     pub passwords: Option<Arc<PasswordLogin>>,
 }

@@ -2,16 +2,20 @@
 //! hears of it.
 
 use super::identity::Identity;
+use super::watch::Watch;
 use super::{Access, Session};
 use crate::ssh::target::HostTrust;
 use custody_core::event::login;
+use custody_core::event::node::Agent;
 use custody_core::event::{
     Actor, ByteString, Draft, Outcome, SessionId, Source, System, Target, Timestamp, session,
 };
 use custody_core::log::ProducerError;
+use custody_core::policy::networks::{self, Reach};
 use custody_core::policy::permit::{Connect, NoPermit, Permit};
 use custody_core::policy::{Circumstances, Decision, RecordingLevel, Request, What, decide};
 use custody_core::state::State;
+use custody_core::state::locks::Subject;
 use russh::keys::ssh_key::PublicKey;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +32,8 @@ pub struct Opened {
     pub trust: HostTrust,
     /// How much is recorded.
     pub recording: RecordingLevel,
+    /// How it is watched.
+    pub watch: Watch,
 }
 
 impl OpenError {
@@ -67,6 +73,8 @@ struct Seen {
     roles: Vec<String>,
     address: Option<String>,
     pinned: Option<String>,
+    agent: Agent,
+    reach: Reach,
 }
 
 /// Decides whether a proved person may reach a node as `login`, and makes it durable.
@@ -148,14 +156,34 @@ pub async fn open(
         proved_since: identity.since,
         announced,
     });
-    Ok(Opened { session, index, permit, trust, recording })
+    let watch = Watch {
+        agents: Arc::clone(&access.agents),
+        demand: seen.agent,
+        reach: seen.reach,
+        session: Arc::clone(&session),
+    };
+    Ok(Opened { session, index, permit, trust, recording, watch })
 }
 
 fn see(state: &State, request: &Request, node: &str) -> Seen {
     let decision = decide(state, request);
     // Where a node is, is for those to know who may reach it.
     let known = decision.allowed().then(|| state.nodes().get(node)).flatten();
+    let roles_held = state.users().get(&request.user).map(|user| &user.roles);
+    let login = match &request.what {
+        What::Connect { login, .. } => Some(login.to_string()),
+        _ => None,
+    };
+    let subject = Subject {
+        user: &request.user,
+        roles: roles_held,
+        node: Some(node),
+        login: login.as_deref(),
+        session: request.session,
+    };
     Seen {
+        agent: known.map_or(Agent::None, |node| node.agent),
+        reach: networks::reach(state, &subject),
         roles: roles(state, &request.user),
         address: known.map(|node| node.address.clone()),
         pinned: known.and_then(|node| node.host_key.clone()),

@@ -5,8 +5,10 @@ use super::Access;
 use super::live::EndCause;
 use custody_core::event::session::EndReason;
 use custody_core::event::{SessionId, Timestamp};
+use custody_core::policy::networks::{self, Reach};
 use custody_core::policy::{NoLongerAllowed, still_allowed};
 use custody_core::state::State;
+use custody_core::state::locks::Subject;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +33,15 @@ fn judge(access: &Access, session: SessionId) -> Option<EndCause> {
         NoLongerAllowed::Unreadable => None,
     };
     Some(EndCause { reason: EndReason::Locked, detail: format!("access was taken away: {why}"), cause })
+}
+
+/// What a live session may reach now.
+fn reach_now(state: &State, id: SessionId) -> Option<Reach> {
+    let opened = &state.sessions().get(id)?.opened;
+    let user = opened.actor.user()?;
+    let roles = state.users().get(user).map(|user| &user.roles);
+    let (node, login) = (Some(opened.node.as_str()), Some(opened.login.as_str()));
+    Some(networks::reach(state, &Subject { user, roles, node, login, session: Some(id) }))
 }
 
 /// Looks once at a session that has just been put on the list: what changed between its decision and now, nobody
@@ -60,6 +71,7 @@ pub async fn watch(access: Arc<Access>) {
                     access.live.end(session, cause);
                 }
             }
+            access.replica.read(|state| access.agents.reach_changed(|session| reach_now(state, session)));
         }
         if applied.stopped {
             let detail = "the state no longer follows the audit log".to_owned();

@@ -227,7 +227,7 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
             return turn_away(socket, &error.to_string()).await;
         }
     };
-    let Opened { session, index, permit, trust, recording } = opened;
+    let Opened { session, index, permit, trust, recording, watch } = opened;
     // From here on whoever follows the log can end it.
     let mut enlisted = access.live.enlist(session.id);
     rights::look_at_new(access, session.id, index).await;
@@ -235,6 +235,7 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
     let Identity { extensions, force_command, .. } = identity;
     let means = Means {
         trust: &trust,
+        watch: &watch,
         certifier: &*access.certifier,
         source_addresses: &access.source_addresses,
         permissions: permissions(&extensions),
@@ -274,6 +275,7 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
         host_proof: target.host_proof.to_owned(),
         serial: target.serial.to_string(),
         server: ByteString::from(target.version.as_str()),
+        watched: target.seen.is_some(),
     };
     let draft =
         session.draft(started, target.announced).source(session.source.clone()).outcome(Outcome::Success);
@@ -315,6 +317,7 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
     }
     let moved = Moved { bytes_in: course.bytes_in, bytes_out: course.bytes_out };
     end(access, &session, &course.end, moved, Some(recorder)).await;
+    drop(target.seen);
 }
 
 /// What the target may let the session do: what the person's certificate permits. Each thing is decided when it is

@@ -7,6 +7,8 @@ use super::stream::Stream;
 use super::transport::host_key::{HostKeyAlgorithm, HostKeyOffered, PublicKeyOrCertificate};
 use super::transport::leg::{ClientConfig, Leg};
 use crate::ca::{CertifyError, SessionCertifier, ssh::Permission, ssh::SessionRequest};
+use crate::ingest::agents::Seen;
+use crate::session::watch::{Watch, WatchError, Watched};
 use custody_core::clock::Clock;
 use custody_core::event::{EventId, SessionId};
 use custody_core::policy::permit::{Connect, Permit};
@@ -14,7 +16,6 @@ use russh::keys::ssh_key::{Fingerprint, HashAlg, PublicKey};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// How long a session's certificate is good for, in seconds: it is used within the next moments, once.
 const CERTIFICATE_SECONDS: u64 = 120;
@@ -46,6 +47,8 @@ pub struct Target {
     pub version: String,
     /// Texts that it shows to people before login.
     pub banners: Vec<String>,
+    /// The node's agent watches, as long as this lives.
+    pub seen: Option<Seen>,
 }
 
 /// Why a target can't be used. `Display` is for the person, too.
@@ -61,6 +64,9 @@ pub enum TargetError {
         /// Why.
         cause: std::io::Error,
     },
+    /// It can be reached, and can't be watched as it must be.
+    #[error(transparent)]
+    Unwatched(WatchError),
     /// It took too long.
     #[error("{name} ({address}) didn't answer within {} seconds", TARGET_TIMEOUT.as_secs())]
     Timeout {
@@ -120,6 +126,8 @@ pub struct HostKeyRefusal {
 pub struct Means<'a> {
     /// How the node's host key is known.
     pub trust: &'a HostTrust,
+    /// How the connection is watched.
+    pub watch: &'a Watch,
     /// Who certifies the session's key; `certificate.issued` is durable when it answers.
     pub certifier: &'a dyn SessionCertifier,
     /// The addresses that the target sees us come from.
@@ -154,7 +162,10 @@ async fn reach(
 ) -> Result<Target, TargetError> {
     let unreachable =
         |cause| TargetError::Unreachable { name: name.to_owned(), address: address.to_owned(), cause };
-    let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+    let Watched { stream, expecting } = means.watch.connect(address).await.map_err(|error| match error {
+        WatchError::Unreachable(cause) => unreachable(cause),
+        unwatched => TargetError::Unwatched(unwatched),
+    })?;
     let order = match &means.trust.pinned {
         Some(key) => HostKeyAlgorithm::pinned_first(&key.algorithm()),
         None => HostKeyAlgorithm::all(),
@@ -189,6 +200,20 @@ async fn reach(
         .await
         .map_err(broken)?;
 
+    // Its server has read what we said by now, so the node's kernel knows whose process it is. Nobody logs in before the
+    // log holds the agent's word for that.
+    let seen = match expecting {
+        None => None,
+        Some(expecting) => match expecting.seen().await {
+            Ok(seen) => Some(seen),
+            Err(unseen) if means.watch.is_required() => return Err(TargetError::Unwatched(unseen.into())),
+            Err(unseen) => {
+                tracing::warn!("a session to {name} goes unwatched: {unseen}");
+                None
+            }
+        },
+    };
+
     let key = login::SessionKey::generate()?;
     let account = permit.target().login.as_ref().map(ToString::to_string).unwrap_or_default();
     let request = SessionRequest {
@@ -211,6 +236,7 @@ async fn reach(
         serial,
         version: socket.leg.peer_version().unwrap_or_default(),
         banners,
+        seen,
         socket,
     })
 }

@@ -5,6 +5,7 @@ use crate::api::{ApiContext, Reader, serve, tls};
 use crate::balancer::Balancers;
 use crate::ca::Authorities;
 use crate::ca::store::FileKeyStore;
+use crate::ingest::join::Joining;
 use crate::login::password::{PasswordVerification, hash_password};
 use crate::login::prove::PasswordLogin;
 use crate::login::rate::{LoginLimiter, LoginLimits};
@@ -136,6 +137,14 @@ impl World {
                 replica.clone(),
                 clock.clone(),
             )),
+            joining: Arc::new(Joining {
+                authority: authorities.x509_agent.clone(),
+                secrets: secrets.clone(),
+                producer: producer.clone(),
+                replica: replica.clone(),
+                clock: clock.clone(),
+                joining: tokio::sync::Mutex::new(()),
+            }),
             secrets,
             clock: clock.clone(),
             recordings: recordings.clone(),

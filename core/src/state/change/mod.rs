@@ -1,11 +1,13 @@
 //! Every change of the state is a command: checked on the state, decided by policy, and then an event. Nothing else
 //! writes.
 
-use super::State;
-use super::locks::{Subject, fits};
+mod check;
+
+pub use check::check;
+
+use crate::event::restriction::Network;
 use crate::event::{Actor, Draft, EventData, EventId, Outcome, Target, Timestamp};
-use crate::event::{lock, node, policy, role, service, session, user};
-use crate::policy::defaults::ADMIN;
+use crate::event::{lock, node, policy, restriction, role, service, session, user};
 use crate::policy::request::{Action, What, administered};
 use crate::policy::validate::PolicyError;
 use serde::{Deserialize, Serialize};
@@ -84,6 +86,9 @@ pub enum Change {
         name: String,
         /// Host and port of its sshd.
         address: String,
+        /// Whether its sessions are watched by an agent.
+        #[serde(default)]
+        agent: node::Agent,
         /// A pinned host key, OpenSSH's form.
         #[serde(default)]
         host_key: Option<String>,
@@ -157,6 +162,38 @@ pub enum Change {
         /// The service account.
         name: String,
     },
+    /// Lets an agent join once in a node's name; the hash of its token lies in the secret store.
+    CreateNodeToken {
+        /// The node.
+        name: String,
+        /// When the token runs out.
+        expires: Timestamp,
+        /// The version of its hash.
+        secret_version: u64,
+    },
+    /// Restricts what sessions may reach from their nodes.
+    CreateRestriction {
+        /// Its name.
+        name: String,
+        /// Whose sessions.
+        matches: lock::Matches,
+        /// Where anything stands here, nothing else may be reached.
+        #[serde(default)]
+        allow: Vec<Network>,
+        /// What may not be reached.
+        #[serde(default)]
+        deny: Vec<Network>,
+        /// Whether a session that tries ends.
+        #[serde(default)]
+        ends_session: bool,
+        /// What it is for.
+        reason: String,
+    },
+    /// Lifts a restriction.
+    LiftRestriction {
+        /// Its name.
+        name: String,
+    },
 }
 
 fn fresh_lock_name() -> String {
@@ -164,7 +201,7 @@ fn fresh_lock_name() -> String {
 }
 
 /// Names of all commands, as in the API's paths.
-pub const COMMANDS: [&str; 17] = [
+pub const COMMANDS: [&str; 20] = [
     "create-user",
     "set-roles",
     "remove-user",
@@ -182,6 +219,9 @@ pub const COMMANDS: [&str; 17] = [
     "set-service-roles",
     "rotate-service",
     "remove-service",
+    "create-node-token",
+    "create-restriction",
+    "lift-restriction",
 ];
 
 /// Why a command can't be carried out on this state.
@@ -228,6 +268,9 @@ pub enum ChangeDraft {
     ServiceChanged(Draft<service::Changed>),
     ServiceTokenSet(Draft<service::TokenSet>),
     ServiceRemoved(Draft<service::Removed>),
+    NodeTokenCreated(Draft<node::TokenCreated>),
+    RestrictionCreated(Draft<restriction::Created>),
+    RestrictionLifted(Draft<restriction::Lifted>),
 }
 
 /// Whether `name` can be the name of a user, service account, role, node, policy or lock: `[a-z0-9][a-z0-9._-]{0,62}`.
@@ -273,7 +316,10 @@ impl Change {
             | Self::CreateService { name, .. }
             | Self::SetServiceRoles { name, .. }
             | Self::RotateService { name, .. }
-            | Self::RemoveService { name } => name,
+            | Self::RemoveService { name }
+            | Self::CreateNodeToken { name, .. }
+            | Self::CreateRestriction { name, .. }
+            | Self::LiftRestriction { name } => name,
         }
     }
 
@@ -298,6 +344,9 @@ impl Change {
             Self::SetServiceRoles { .. } => Action::SetServiceRoles,
             Self::RotateService { .. } => Action::RotateService,
             Self::RemoveService { .. } => Action::RemoveService,
+            Self::CreateNodeToken { .. } => Action::CreateNodeToken,
+            Self::CreateRestriction { .. } => Action::CreateRestriction,
+            Self::LiftRestriction { .. } => Action::LiftRestriction,
         }
     }
 
@@ -337,8 +386,8 @@ impl Change {
                 ChangeDraft::PolicyUploaded(made.of(policy::Uploaded { name, text }))
             }
             Self::RemovePolicy { name } => ChangeDraft::PolicyRemoved(made.of(policy::Removed { name })),
-            Self::AddNode { name, address, host_key, labels } => {
-                ChangeDraft::NodeAdded(made.of(node::Added { address, host_key, labels, name }))
+            Self::AddNode { name, address, agent, host_key, labels } => {
+                ChangeDraft::NodeAdded(made.of(node::Added { address, agent, host_key, labels, name }))
             }
             Self::RemoveNode { name } => ChangeDraft::NodeRemoved(made.of(node::Removed { name })),
             Self::CreateLock { name, matches, reason, expires } => {
@@ -369,6 +418,16 @@ impl Change {
                 ChangeDraft::ServiceTokenSet(made.of(set))
             }
             Self::RemoveService { name } => ChangeDraft::ServiceRemoved(made.of(service::Removed { name })),
+            Self::CreateNodeToken { name, expires, secret_version } => {
+                ChangeDraft::NodeTokenCreated(made.of(node::TokenCreated { expires, name, secret_version }))
+            }
+            Self::CreateRestriction { name, matches, allow, deny, ends_session, reason } => {
+                let made = made.of(restriction::Created { allow, deny, ends_session, matches, name, reason });
+                ChangeDraft::RestrictionCreated(made)
+            }
+            Self::LiftRestriction { name } => {
+                ChangeDraft::RestrictionLifted(made.of(restriction::Lifted { name }))
+            }
         }
     }
 }
@@ -383,283 +442,4 @@ impl Drafting {
     fn of<D: EventData>(self, data: D) -> Draft<D> {
         Draft::new(self.actor, data).cause(self.decision).target(self.target).outcome(Outcome::Success)
     }
-}
-
-/// Whether `change` makes sense on `state` at `now`. Pure; whether somebody *may* is for policy to say.
-///
-/// # Errors
-/// See [`ChangeRefused`]; each says what to do.
-pub fn check(state: &State, change: &Change, now: Timestamp) -> Result<(), ChangeRefused> {
-    let name = change.name();
-    if !is_name(name) {
-        return invalid(format!(
-            "«{}» can't be a name: use a–z, 0–9, «.», «_», «-», at most 63, first a letter or digit",
-            name.chars().take(64).collect::<String>().escape_debug()
-        ));
-    }
-    match change {
-        Change::CreateUser { name, roles } => {
-            check_new_name(state, name)?;
-            check_roles(state, roles)
-        }
-        Change::SetRoles { name, roles } => {
-            check_user(state, name)?;
-            check_roles(state, roles)?;
-            keep_an_admin(state, now, |user, held| if user == name { roles.contains(ADMIN) } else { held })
-        }
-        Change::RemoveUser { name } => {
-            check_user(state, name)?;
-            keep_an_admin(state, now, |user, held| held && user != name)
-        }
-        Change::SetPassword { name, secret_version } => {
-            check_user(state, name)?;
-            let before = state.users().get(name).and_then(|user| user.password_version).unwrap_or(0);
-            if *secret_version <= before {
-                return conflict(format!(
-                    "the password of {name} has version {before}, so {secret_version} is too old"
-                ));
-            }
-            Ok(())
-        }
-        Change::CreateRole { name, description } => {
-            if state.roles().get(name).is_some() {
-                return conflict(format!("there is a role {name} already"));
-            }
-            check_text("description", description)
-        }
-        Change::RemoveRole { name } => {
-            exists("role", name, state.roles().get(name).is_some())?;
-            if name == ADMIN {
-                return conflict(format!(
-                    "the role {ADMIN} can't be removed: nobody could change anything any more"
-                ));
-            }
-            Ok(())
-        }
-        Change::UploadPolicy { name, text } => Ok(state.policies().check(name, text)?),
-        Change::RemovePolicy { name } => exists("policy", name, state.policies().get(name).is_some()),
-        Change::AddNode { name: _, address, host_key, labels } => {
-            check_address(address)?;
-            host_key.as_deref().map_or(Ok(()), check_host_key)?;
-            check_labels(labels)
-        }
-        Change::RemoveNode { name } => exists("node", name, state.nodes().get(name).is_some()),
-        Change::CreateLock { name, matches, reason, expires } => {
-            check_lock(state, name, matches, *expires, now)?;
-            check_text("reason", reason)?;
-            keep_an_admin(state, now, |user, held| {
-                let roles = state.users().get(user).map(|user| &user.roles);
-                held && !fits(matches, &Subject { user, roles, node: None, login: None, session: None })
-            })
-        }
-        Change::LiftLock { name } => exists("lock", name, state.locks().get(name).is_some()),
-        Change::EndSession { name, reason } => {
-            let session = name.parse().ok().and_then(|id| state.sessions().get(id));
-            exists("session", name, session.is_some())?;
-            if session.is_some_and(|session| !session.is_live()) {
-                return conflict(format!("the session {name} has ended already"));
-            }
-            check_text("reason", reason)
-        }
-        Change::CreateService { name, roles, expires, secret_version: _ } => {
-            check_new_name(state, name)?;
-            check_service_roles(state, roles)?;
-            check_expiry(*expires, now)
-        }
-        Change::SetServiceRoles { name, roles } => {
-            check_service(state, name)?;
-            check_service_roles(state, roles)
-        }
-        Change::RotateService { name, expires, previous_until: _, secret_version } => {
-            check_service(state, name)?;
-            let before = state.services().get(name).map_or(0, |service| service.token.version);
-            if *secret_version <= before {
-                return conflict(format!(
-                    "the token of {name} has version {before}, so {secret_version} is too old"
-                ));
-            }
-            check_expiry(*expires, now)
-        }
-        Change::RemoveService { name } => check_service(state, name),
-    }
-}
-
-fn invalid<T>(what: String) -> Result<T, ChangeRefused> {
-    Err(ChangeRefused::Invalid(what))
-}
-
-fn conflict<T>(what: String) -> Result<T, ChangeRefused> {
-    Err(ChangeRefused::Conflict(what))
-}
-
-fn exists(kind: &'static str, name: &str, there: bool) -> Result<(), ChangeRefused> {
-    if there { Ok(()) } else { Err(ChangeRefused::Missing { kind, name: name.to_owned() }) }
-}
-
-fn check_user(state: &State, name: &str) -> Result<(), ChangeRefused> {
-    exists("user", name, state.users().get(name).is_some())
-}
-
-/// Users and service accounts share their names, so that a lock on one never means another.
-fn check_new_name(state: &State, name: &str) -> Result<(), ChangeRefused> {
-    let (user, service) = (state.users().get(name).is_some(), state.services().get(name).is_some());
-    if user || service {
-        let kind = if user { "user" } else { "service account" };
-        return conflict(format!("there is a {kind} {name} already"));
-    }
-    if state.users().knows(name) || state.services().knows(name) {
-        return conflict(format!(
-            "{name} was somebody once, and a name is somebody's for good: choose another"
-        ));
-    }
-    Ok(())
-}
-
-fn check_service(state: &State, name: &str) -> Result<(), ChangeRefused> {
-    exists("service account", name, state.services().get(name).is_some())
-}
-
-fn check_service_roles(state: &State, roles: &BTreeSet<String>) -> Result<(), ChangeRefused> {
-    if roles.contains(ADMIN) {
-        return conflict(format!(
-            "a service account reads events and nothing else, so the role {ADMIN} isn't for it"
-        ));
-    }
-    check_roles(state, roles)
-}
-
-fn check_expiry(expires: Timestamp, now: Timestamp) -> Result<(), ChangeRefused> {
-    if expires <= now {
-        return invalid("the token would have run out already".to_owned());
-    }
-    Ok(())
-}
-
-fn check_roles(state: &State, roles: &BTreeSet<String>) -> Result<(), ChangeRefused> {
-    if roles.len() > LIST_MAX {
-        return invalid(format!("{} roles are too many: at most {LIST_MAX}", roles.len()));
-    }
-    match roles.iter().find(|role| state.roles().get(role).is_none()) {
-        Some(role) if is_name(role) => conflict(format!("there is no role {role}: create it first")),
-        Some(_) => invalid("one of the roles isn't a name".to_owned()),
-        None => Ok(()),
-    }
-}
-
-/// Somebody must be left who holds the role `admin` and isn't locked; else nobody could undo it.
-fn keep_an_admin(
-    state: &State,
-    now: Timestamp,
-    still: impl Fn(&str, bool) -> bool,
-) -> Result<(), ChangeRefused> {
-    let free = |name: &str, roles: &BTreeSet<String>| {
-        let subject = Subject { user: name, roles: Some(roles), node: None, login: None, session: None };
-        state.locks().matching(&subject, now).is_none()
-    };
-    let admins = |after: bool| {
-        state.users().iter().any(|(name, user)| {
-            let held = user.roles.contains(ADMIN);
-            free(name, &user.roles) && if after { still(name, held) } else { held }
-        })
-    };
-    if admins(false) && !admins(true) {
-        return conflict(format!(
-            "nobody would be left who holds the role {ADMIN} and isn't locked: give it to somebody else first"
-        ));
-    }
-    Ok(())
-}
-
-fn check_text(what: &str, text: &str) -> Result<(), ChangeRefused> {
-    if text.len() > TEXT_BYTES_MAX || text.chars().any(char::is_control) {
-        return invalid(format!("the {what} must be one line of at most {TEXT_BYTES_MAX} bytes"));
-    }
-    Ok(())
-}
-
-fn check_lock(
-    state: &State,
-    name: &str,
-    matches: &lock::Matches,
-    expires: Option<Timestamp>,
-    now: Timestamp,
-) -> Result<(), ChangeRefused> {
-    if state.locks().get(name).is_some() {
-        return conflict(format!("there is a lock {name} already"));
-    }
-    if *matches == lock::Matches::default() {
-        return invalid("the lock matches nothing: give a user, role, node, login or session".to_owned());
-    }
-    let lock::Matches { login, node, role, session: _, user } = matches;
-    let texts = [login, node, role, user];
-    if texts.into_iter().flatten().any(|text| text.is_empty() || text.len() > LABEL_BYTES_MAX) {
-        return invalid(format!("what a lock matches has 1 to {LABEL_BYTES_MAX} bytes"));
-    }
-    if expires.is_some_and(|expires| expires <= now) {
-        return invalid("the lock would have run out already".to_owned());
-    }
-    Ok(())
-}
-
-/// `host:port`; an IPv6 address stands in brackets.
-fn check_address(address: &str) -> Result<(), ChangeRefused> {
-    let wrong = || {
-        invalid(format!(
-            "«{}» is no address: write host:port, e.g. 192.0.2.10:22 or [2001:db8::1]:22",
-            address.chars().take(64).collect::<String>().escape_debug()
-        ))
-    };
-    if address.parse::<std::net::SocketAddr>().is_ok_and(|socket| socket.port() != 0) {
-        return Ok(());
-    }
-    let Some((host, port)) = address.rsplit_once(':') else { return wrong() };
-    let port_ok = !port.starts_with(['+', '0']) && port.parse::<u16>().is_ok();
-    let label_ok = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-            && !label.starts_with('-')
-    };
-    if port_ok && host.len() <= 253 && host.trim_end_matches('.').split('.').all(label_ok) {
-        Ok(())
-    } else {
-        wrong()
-    }
-}
-
-/// A line `type base64 [comment]` whose key names the same type inside (RFC 4253, 6.6).
-fn check_host_key(line: &str) -> Result<(), ChangeRefused> {
-    use base64::{Engine, prelude::BASE64_STANDARD};
-    let wrong =
-        |why: &str| invalid(format!("the host key {why}: write it as in /etc/ssh/ssh_host_ed25519_key.pub"));
-    if line.len() > 8192 || line.chars().any(char::is_control) {
-        return wrong("isn't one line of at most 8192 bytes");
-    }
-    let mut words = line.split_ascii_whitespace();
-    let (Some(kind), Some(key)) = (words.next(), words.next()) else { return wrong("has no type and key") };
-    let Ok(blob) = BASE64_STANDARD.decode(key) else { return wrong("isn't base64") };
-    let inner = blob
-        .split_first_chunk::<4>()
-        .and_then(|(length, rest)| rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?));
-    if inner != Some(kind.as_bytes()) {
-        return wrong("isn't of the type that stands before it");
-    }
-    if kind.contains("-cert-") {
-        return wrong("is a certificate, and a key is pinned");
-    }
-    Ok(())
-}
-
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ChangeRefused> {
-    if labels.len() > LIST_MAX {
-        return invalid(format!("{} labels are too many: at most {LIST_MAX}", labels.len()));
-    }
-    for (key, value) in labels {
-        if !is_name(key) || value.len() > LABEL_BYTES_MAX || value.chars().any(char::is_control) {
-            return invalid(format!(
-                "the label «{}» isn't right: its key is a name, its value one line of at most {LABEL_BYTES_MAX} bytes",
-                key.chars().take(64).collect::<String>().escape_debug()
-            ));
-        }
-    }
-    Ok(())
 }

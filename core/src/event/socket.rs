@@ -1,0 +1,167 @@
+//! Network connections of processes, as the kernel of a node saw them: what the types `connection.opened`, `accepted`,
+//! `closed`, `unreached` and `denied` say.
+
+use super::process::Process;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// An address and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Endpoint {
+    /// An address; one of IPv4 that a socket of IPv6 uses stands as that of IPv4.
+    pub address: String,
+    /// A port.
+    pub port: u16,
+}
+
+/// How it is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// TCP (and MPTCP).
+    Tcp,
+    /// UDP.
+    Udp,
+    /// Another protocol over IP.
+    Other,
+}
+
+/// Both ends of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Ends {
+    /// This node's end, where it was known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub local: Option<Endpoint>,
+    /// How it is spoken.
+    pub protocol: Protocol,
+    /// The other end.
+    pub remote: Endpoint,
+}
+
+impl Ends {
+    fn example() -> Self {
+        Self {
+            local: Some(Endpoint { address: "192.0.2.10".into(), port: 41_822 }),
+            protocol: Protocol::Tcp,
+            remote: Endpoint { address: "198.51.100.7".into(), port: 443 },
+        }
+    }
+}
+
+/// A process has a connection: of TCP, an established one; of UDP, a socket that was given its peer or a first
+/// datagram to it.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Opened {
+    /// Both ends.
+    pub ends: Ends,
+    /// The process.
+    pub process: Process,
+}
+
+impl Opened {
+    pub(super) fn example() -> Self {
+        Self { ends: Ends::example(), process: Process::example() }
+    }
+}
+
+/// A connection came in where a process listens.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Accepted {
+    /// Both ends.
+    pub ends: Ends,
+    /// The process that listens.
+    pub process: Process,
+}
+
+impl Accepted {
+    pub(super) fn example() -> Self {
+        Self { ends: Ends::example(), process: Process::example() }
+    }
+}
+
+/// A process wanted a connection and got none.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Unreached {
+    /// Both ends.
+    pub ends: Ends,
+    /// Why, as the kernel numbers it (errno(3)).
+    pub errno: u32,
+    /// The process.
+    pub process: Process,
+}
+
+impl Unreached {
+    pub(super) fn example() -> Self {
+        Self { ends: Ends::example(), errno: 111, process: Process::example() }
+    }
+}
+
+/// A connection is closed.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Closed {
+    /// Bytes that came in.
+    pub bytes_in: u64,
+    /// Bytes that went out.
+    pub bytes_out: u64,
+    /// How long it was open, in microseconds.
+    pub duration_us: u64,
+    /// Both ends.
+    pub ends: Ends,
+    /// The process that had opened it.
+    pub process: Process,
+}
+
+impl Closed {
+    pub(super) fn example() -> Self {
+        Self {
+            bytes_in: 48_112,
+            bytes_out: 310,
+            duration_us: 1_250_000,
+            ends: Ends::example(),
+            process: Process::example(),
+        }
+    }
+}
+
+/// Why a connection was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Denial {
+    /// A network that is denied.
+    Denied,
+    /// Networks are allowed by a list, and it is in none of them.
+    NotAllowed,
+    /// There was no room for its event, or nobody who takes it: no evidence, no effect.
+    NoEvidence,
+    /// It was open when its network became denied, and was taken down.
+    TakenDown,
+}
+
+/// A connection was refused by the node's kernel.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Denied {
+    /// Both ends.
+    pub ends: Ends,
+    /// Whether the session ends for it.
+    #[serde(skip_serializing_if = "super::process::is_false", default)]
+    pub ends_session: bool,
+    /// The process.
+    pub process: Process,
+    /// Why.
+    pub reason: Denial,
+    /// The restriction that says so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub restriction: Option<String>,
+}
+
+impl Denied {
+    pub(super) fn example() -> Self {
+        Self {
+            ends: Ends::example(),
+            ends_session: false,
+            process: Process::example(),
+            reason: Denial::Denied,
+            restriction: Some("no-internet".into()),
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Whether a command makes sense on a state.
+
+use super::{Change, ChangeRefused, LABEL_BYTES_MAX, LIST_MAX, TEXT_BYTES_MAX, is_name};
+use crate::event::{Timestamp, lock, restriction::Network};
+use crate::policy::defaults::ADMIN;
+use crate::policy::networks;
+use crate::state::State;
+use crate::state::locks::{Subject, fits};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Whether `change` makes sense on `state` at `now`. Pure; whether somebody *may* is for policy to say.
+///
+/// # Errors
+/// See [`ChangeRefused`]; each says what to do.
+pub fn check(state: &State, change: &Change, now: Timestamp) -> Result<(), ChangeRefused> {
+    let name = change.name();
+    if !is_name(name) {
+        return invalid(format!(
+            "«{}» can't be a name: use a–z, 0–9, «.», «_», «-», at most 63, first a letter or digit",
+            name.chars().take(64).collect::<String>().escape_debug()
+        ));
+    }
+    match change {
+        Change::CreateUser { name, roles } => {
+            check_new_name(state, name)?;
+            check_roles(state, roles)
+        }
+        Change::SetRoles { name, roles } => {
+            check_user(state, name)?;
+            check_roles(state, roles)?;
+            keep_an_admin(state, now, |user, held| if user == name { roles.contains(ADMIN) } else { held })
+        }
+        Change::RemoveUser { name } => {
+            check_user(state, name)?;
+            keep_an_admin(state, now, |user, held| held && user != name)
+        }
+        Change::SetPassword { name, secret_version } => {
+            check_user(state, name)?;
+            let before = state.users().get(name).and_then(|user| user.password_version).unwrap_or(0);
+            if *secret_version <= before {
+                return conflict(format!(
+                    "the password of {name} has version {before}, so {secret_version} is too old"
+                ));
+            }
+            Ok(())
+        }
+        Change::CreateRole { name, description } => {
+            if state.roles().get(name).is_some() {
+                return conflict(format!("there is a role {name} already"));
+            }
+            check_text("description", description)
+        }
+        Change::RemoveRole { name } => {
+            exists("role", name, state.roles().get(name).is_some())?;
+            if name == ADMIN {
+                return conflict(format!(
+                    "the role {ADMIN} can't be removed: nobody could change anything any more"
+                ));
+            }
+            Ok(())
+        }
+        Change::UploadPolicy { name, text } => Ok(state.policies().check(name, text)?),
+        Change::RemovePolicy { name } => exists("policy", name, state.policies().get(name).is_some()),
+        Change::AddNode { name: _, address, agent: _, host_key, labels } => {
+            check_address(address)?;
+            host_key.as_deref().map_or(Ok(()), check_host_key)?;
+            check_labels(labels)
+        }
+        Change::RemoveNode { name } => exists("node", name, state.nodes().get(name).is_some()),
+        Change::CreateLock { name, matches, reason, expires } => {
+            check_lock(state, name, matches, *expires, now)?;
+            check_text("reason", reason)?;
+            keep_an_admin(state, now, |user, held| {
+                let roles = state.users().get(user).map(|user| &user.roles);
+                held && !fits(matches, &Subject { user, roles, node: None, login: None, session: None })
+            })
+        }
+        Change::LiftLock { name } => exists("lock", name, state.locks().get(name).is_some()),
+        Change::EndSession { name, reason } => {
+            let session = name.parse().ok().and_then(|id| state.sessions().get(id));
+            exists("session", name, session.is_some())?;
+            if session.is_some_and(|session| !session.is_live()) {
+                return conflict(format!("the session {name} has ended already"));
+            }
+            check_text("reason", reason)
+        }
+        Change::CreateService { name, roles, expires, secret_version: _ } => {
+            check_new_name(state, name)?;
+            check_service_roles(state, roles)?;
+            check_expiry(*expires, now)
+        }
+        Change::SetServiceRoles { name, roles } => {
+            check_service(state, name)?;
+            check_service_roles(state, roles)
+        }
+        Change::RotateService { name, expires, previous_until: _, secret_version } => {
+            check_service(state, name)?;
+            let before = state.services().get(name).map_or(0, |service| service.token.version);
+            if *secret_version <= before {
+                return conflict(format!(
+                    "the token of {name} has version {before}, so {secret_version} is too old"
+                ));
+            }
+            check_expiry(*expires, now)
+        }
+        Change::RemoveService { name } => check_service(state, name),
+        Change::CreateNodeToken { name, expires, secret_version } => {
+            exists("node", name, state.nodes().get(name).is_some())?;
+            let before = state.nodes().token_version(name);
+            if *secret_version <= before {
+                return conflict(format!(
+                    "the token of {name} has version {before}, so {secret_version} is too old"
+                ));
+            }
+            check_expiry(*expires, now)
+        }
+        Change::CreateRestriction { name, matches, allow, deny, reason, ends_session: _ } => {
+            if state.restrictions().get(name).is_some() {
+                return conflict(format!("there is a restriction {name} already"));
+            }
+            check_matches("restriction", matches)?;
+            check_networks(allow)?;
+            check_networks(deny)?;
+            if allow.is_empty() && deny.is_empty() {
+                return invalid("the restriction restricts nothing: allow or deny networks".to_owned());
+            }
+            check_text("reason", reason)
+        }
+        Change::LiftRestriction { name } => {
+            exists("restriction", name, state.restrictions().get(name).is_some())
+        }
+    }
+}
+
+fn invalid<T>(what: String) -> Result<T, ChangeRefused> {
+    Err(ChangeRefused::Invalid(what))
+}
+
+fn conflict<T>(what: String) -> Result<T, ChangeRefused> {
+    Err(ChangeRefused::Conflict(what))
+}
+
+fn exists(kind: &'static str, name: &str, there: bool) -> Result<(), ChangeRefused> {
+    if there { Ok(()) } else { Err(ChangeRefused::Missing { kind, name: name.to_owned() }) }
+}
+
+fn check_user(state: &State, name: &str) -> Result<(), ChangeRefused> {
+    exists("user", name, state.users().get(name).is_some())
+}
+
+/// Users and service accounts share their names, so that a lock on one never means another.
+fn check_new_name(state: &State, name: &str) -> Result<(), ChangeRefused> {
+    let (user, service) = (state.users().get(name).is_some(), state.services().get(name).is_some());
+    if user || service {
+        let kind = if user { "user" } else { "service account" };
+        return conflict(format!("there is a {kind} {name} already"));
+    }
+    if state.users().knows(name) || state.services().knows(name) {
+        return conflict(format!(
+            "{name} was somebody once, and a name is somebody's for good: choose another"
+        ));
+    }
+    Ok(())
+}
+
+fn check_service(state: &State, name: &str) -> Result<(), ChangeRefused> {
+    exists("service account", name, state.services().get(name).is_some())
+}
+
+fn check_service_roles(state: &State, roles: &BTreeSet<String>) -> Result<(), ChangeRefused> {
+    if roles.contains(ADMIN) {
+        return conflict(format!(
+            "a service account reads events and nothing else, so the role {ADMIN} isn't for it"
+        ));
+    }
+    check_roles(state, roles)
+}
+
+fn check_expiry(expires: Timestamp, now: Timestamp) -> Result<(), ChangeRefused> {
+    if expires <= now {
+        return invalid("the token would have run out already".to_owned());
+    }
+    Ok(())
+}
+
+fn check_roles(state: &State, roles: &BTreeSet<String>) -> Result<(), ChangeRefused> {
+    if roles.len() > LIST_MAX {
+        return invalid(format!("{} roles are too many: at most {LIST_MAX}", roles.len()));
+    }
+    match roles.iter().find(|role| state.roles().get(role).is_none()) {
+        Some(role) if is_name(role) => conflict(format!("there is no role {role}: create it first")),
+        Some(_) => invalid("one of the roles isn't a name".to_owned()),
+        None => Ok(()),
+    }
+}
+
+/// Somebody must be left who holds the role `admin` and isn't locked; else nobody could undo it.
+fn keep_an_admin(
+    state: &State,
+    now: Timestamp,
+    still: impl Fn(&str, bool) -> bool,
+) -> Result<(), ChangeRefused> {
+    let free = |name: &str, roles: &BTreeSet<String>| {
+        let subject = Subject { user: name, roles: Some(roles), node: None, login: None, session: None };
+        state.locks().matching(&subject, now).is_none()
+    };
+    let admins = |after: bool| {
+        state.users().iter().any(|(name, user)| {
+            let held = user.roles.contains(ADMIN);
+            free(name, &user.roles) && if after { still(name, held) } else { held }
+        })
+    };
+    if admins(false) && !admins(true) {
+        return conflict(format!(
+            "nobody would be left who holds the role {ADMIN} and isn't locked: give it to somebody else first"
+        ));
+    }
+    Ok(())
+}
+
+fn check_text(what: &str, text: &str) -> Result<(), ChangeRefused> {
+    if text.len() > TEXT_BYTES_MAX || text.chars().any(char::is_control) {
+        return invalid(format!("the {what} must be one line of at most {TEXT_BYTES_MAX} bytes"));
+    }
+    Ok(())
+}
+
+fn check_lock(
+    state: &State,
+    name: &str,
+    matches: &lock::Matches,
+    expires: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(), ChangeRefused> {
+    if state.locks().get(name).is_some() {
+        return conflict(format!("there is a lock {name} already"));
+    }
+    check_matches("lock", matches)?;
+    if expires.is_some_and(|expires| expires <= now) {
+        return invalid("the lock would have run out already".to_owned());
+    }
+    Ok(())
+}
+
+fn check_matches(what: &str, matches: &lock::Matches) -> Result<(), ChangeRefused> {
+    if *matches == lock::Matches::default() {
+        return invalid(format!("the {what} matches nothing: give a user, role, node, login or session"));
+    }
+    let lock::Matches { login, node, role, session: _, user } = matches;
+    let texts = [login, node, role, user];
+    if texts.into_iter().flatten().any(|text| text.is_empty() || text.len() > LABEL_BYTES_MAX) {
+        return invalid(format!("what a {what} matches has 1 to {LABEL_BYTES_MAX} bytes"));
+    }
+    Ok(())
+}
+
+fn check_networks(networks: &[Network]) -> Result<(), ChangeRefused> {
+    if networks.len() > LIST_MAX {
+        return invalid(format!("{} networks are too many: at most {LIST_MAX}", networks.len()));
+    }
+    networks.iter().try_for_each(|network| match networks::parse(network) {
+        Ok(_) => Ok(()),
+        Err(why) => invalid(why.to_string()),
+    })
+}
+
+/// `host:port`; an IPv6 address stands in brackets.
+fn check_address(address: &str) -> Result<(), ChangeRefused> {
+    let wrong = || {
+        invalid(format!(
+            "«{}» is no address: write host:port, e.g. 192.0.2.10:22 or [2001:db8::1]:22",
+            address.chars().take(64).collect::<String>().escape_debug()
+        ))
+    };
+    if address.parse::<std::net::SocketAddr>().is_ok_and(|socket| socket.port() != 0) {
+        return Ok(());
+    }
+    let Some((host, port)) = address.rsplit_once(':') else { return wrong() };
+    let port_ok = !port.starts_with(['+', '0']) && port.parse::<u16>().is_ok();
+    let label_ok = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            && !label.starts_with('-')
+    };
+    if port_ok && host.len() <= 253 && host.trim_end_matches('.').split('.').all(label_ok) {
+        Ok(())
+    } else {
+        wrong()
+    }
+}
+
+/// A line `type base64 [comment]` whose key names the same type inside (RFC 4253, 6.6).
+fn check_host_key(line: &str) -> Result<(), ChangeRefused> {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    let wrong =
+        |why: &str| invalid(format!("the host key {why}: write it as in /etc/ssh/ssh_host_ed25519_key.pub"));
+    if line.len() > 8192 || line.chars().any(char::is_control) {
+        return wrong("isn't one line of at most 8192 bytes");
+    }
+    let mut words = line.split_ascii_whitespace();
+    let (Some(kind), Some(key)) = (words.next(), words.next()) else { return wrong("has no type and key") };
+    let Ok(blob) = BASE64_STANDARD.decode(key) else { return wrong("isn't base64") };
+    let inner = blob
+        .split_first_chunk::<4>()
+        .and_then(|(length, rest)| rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?));
+    if inner != Some(kind.as_bytes()) {
+        return wrong("isn't of the type that stands before it");
+    }
+    if kind.contains("-cert-") {
+        return wrong("is a certificate, and a key is pinned");
+    }
+    Ok(())
+}
+
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ChangeRefused> {
+    if labels.len() > LIST_MAX {
+        return invalid(format!("{} labels are too many: at most {LIST_MAX}", labels.len()));
+    }
+    for (key, value) in labels {
+        if !is_name(key) || value.len() > LABEL_BYTES_MAX || value.chars().any(char::is_control) {
+            return invalid(format!(
+                "the label «{}» isn't right: its key is a name, its value one line of at most {LABEL_BYTES_MAX} bytes",
+                key.chars().take(64).collect::<String>().escape_debug()
+            ));
+        }
+    }
+    Ok(())
+}

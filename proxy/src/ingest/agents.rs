@@ -1,0 +1,396 @@
+//! The agents that are there, and the sessions that they wait for.
+//!
+//! A session's connection to a watched node takes three steps, each a type: [`Agents::expect`] gives [`Expecting`] once
+//! the node's agent waits for exactly that connection; only then is it opened. [`Expecting::seen`] gives [`Seen`] once the
+//! log holds the agent's word that the node's kernel has seen it come in; only then does the session log in.
+
+use custody_core::event::{EventId, SessionId};
+use custody_core::ingest::message::{Expected, Told};
+use custody_core::policy::networks::Reach;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// How long an agent may take to wait for a connection, and a node's kernel to see it come in.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// Messages that wait for an agent; one that doesn't read them is as good as gone.
+const TOLD_WAITING_MAX: usize = 1_024;
+
+/// Why a session can't be watched. `Display` is for the person.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unwatched {
+    /// No agent is connected.
+    #[error(
+        "the agent of {0} isn't there, so nobody would see what the session does: tell your administrator"
+    )]
+    NotThere(String),
+    /// It can't watch.
+    #[error("the agent of {node} can't watch the session: {reason}")]
+    Refused {
+        /// The node.
+        node: String,
+        /// Why.
+        reason: String,
+    },
+    /// It didn't answer.
+    #[error("the agent of {0} didn't answer in time")]
+    Silent(String),
+    /// Its kernel saw no such connection.
+    #[error(
+        "the agent of {0} hasn't seen the session's connection come in: is there address translation on the way to it?"
+    )]
+    NotSeen(String),
+}
+
+/// How far a session's connection is, as its agent says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Progress {
+    Asked,
+    Expecting,
+    Refused(String),
+    Seen,
+}
+
+struct Waiting {
+    node: String,
+    progress: watch::Sender<Progress>,
+    /// What it may reach, as the agent was told last.
+    reach: Reach,
+}
+
+struct Link {
+    /// Which connection it is: of two by one agent, the later counts.
+    number: u64,
+    to: mpsc::Sender<Told>,
+    /// Why it can't watch for now.
+    unready: Option<String>,
+}
+
+#[derive(Default)]
+struct Inner {
+    next: u64,
+    links: BTreeMap<String, Link>,
+    sessions: BTreeMap<SessionId, Waiting>,
+    /// Agents that are gone: since when, by the monotonic clock, and the event that says so, once it does.
+    gone: BTreeMap<String, Gone>,
+}
+
+/// An agent that isn't there.
+#[derive(Clone, Debug)]
+struct Gone {
+    since: Duration,
+    lost: Option<EventId>,
+}
+
+/// All agents of this installation's nodes.
+#[derive(Default)]
+pub struct Agents {
+    /// Whoever holds the lock sees and changes everything; nothing is awaited under it.
+    inner: Mutex<Inner>,
+}
+
+/// A connection's place among the agents.
+pub struct Linked {
+    agents: Arc<Agents>,
+    node: String,
+    number: u64,
+    /// What is to be said to the agent. Ends when another connection of the same agent takes its place.
+    pub told: mpsc::Receiver<Told>,
+}
+
+impl Agents {
+    fn with<T>(&self, what: impl FnOnce(&mut Inner) -> T) -> T {
+        what(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// An agent has connected. One that was connected before is let go.
+    pub fn connected(self: &Arc<Self>, node: &str) -> Linked {
+        let (to, told) = mpsc::channel(TOLD_WAITING_MAX);
+        let number = self.with(|inner| {
+            inner.next += 1;
+            let number = inner.next;
+            inner.gone.remove(node);
+            let unready = Some("it has just come and isn't ready yet".to_owned());
+            inner.links.insert(node.to_owned(), Link { number, to, unready });
+            number
+        });
+        Linked { agents: Arc::clone(self), node: node.to_owned(), number, told }
+    }
+
+    /// These have agents, as the log says, which must come back: to be called once, at the start.
+    pub fn await_return(&self, nodes: impl IntoIterator<Item = String>, now: Duration) {
+        self.with(|inner| {
+            for node in nodes {
+                if !inner.links.contains_key(&node) {
+                    inner.gone.entry(node).or_insert(Gone { since: now, lost: None });
+                }
+            }
+        });
+    }
+
+    /// Whether a node's agent is connected.
+    #[must_use]
+    pub fn is_there(&self, node: &str) -> bool {
+        self.with(|inner| inner.links.contains_key(node))
+    }
+
+    /// Agents that have been gone since `before` or longer, and of which no event says so yet.
+    #[must_use]
+    pub fn lost(&self, before: Duration) -> Vec<String> {
+        self.with(|inner| {
+            let lost = inner.gone.iter().filter(|(_, gone)| gone.lost.is_none() && gone.since <= before);
+            lost.map(|(node, _)| node.clone()).collect()
+        })
+    }
+
+    /// An event says that an agent is gone.
+    pub fn told_lost(&self, node: &str, event: EventId) {
+        self.with(|inner| {
+            if let Some(gone) = inner.gone.get_mut(node) {
+                gone.lost = Some(event);
+            }
+        });
+    }
+
+    /// Has a node's agent wait for a session's connection.
+    ///
+    /// # Errors
+    /// See [`Unwatched`]; then no connection may be opened.
+    pub async fn expect(self: &Arc<Self>, node: &str, expected: Expected) -> Result<Expecting, Unwatched> {
+        let session = expected.session;
+        let (progress, mut seen) = watch::channel(Progress::Asked);
+        let reach = expected.reach.clone();
+        let asked = self.with(|inner| {
+            let link = inner.links.get(node).ok_or_else(|| Unwatched::NotThere(node.to_owned()))?;
+            if let Some(reason) = &link.unready {
+                return Err(Unwatched::Refused { node: node.to_owned(), reason: reason.clone() });
+            }
+            let sent = link.to.try_send(Told::Expect(Box::new(expected)));
+            sent.map_err(|_| Unwatched::Silent(node.to_owned()))?;
+            inner.sessions.insert(session, Waiting { node: node.to_owned(), progress, reach });
+            Ok(())
+        });
+        asked?;
+        // From here on dropping it takes it back.
+        let expecting = Expecting {
+            guard: Guard { agents: Arc::clone(self), session, node: node.to_owned() },
+            seen: seen.clone(),
+        };
+        let answered = seen.wait_for(|progress| *progress != Progress::Asked);
+        match tokio::time::timeout(ANSWER_MAX, answered).await {
+            Ok(Ok(progress)) => match &*progress {
+                Progress::Refused(reason) => {
+                    Err(Unwatched::Refused { node: node.to_owned(), reason: reason.clone() })
+                }
+                Progress::Asked | Progress::Expecting | Progress::Seen => Ok(()),
+            },
+            // It was let go, with its connection.
+            Ok(Err(_)) => Err(Unwatched::NotThere(node.to_owned())),
+            Err(_) => Err(Unwatched::Silent(node.to_owned())),
+        }
+        .map(|()| expecting)
+    }
+
+    /// Tells the agents of live sessions what these may reach now, where that has changed.
+    pub fn reach_changed(&self, mut now: impl FnMut(SessionId) -> Option<Reach>) {
+        self.with(|inner| {
+            for (session, waiting) in &mut inner.sessions {
+                let Some(reach) = now(*session).filter(|reach| *reach != waiting.reach) else { continue };
+                let Some(link) = inner.links.get(&waiting.node) else { continue };
+                let told = Told::Reach { session: *session, reach: reach.clone() };
+                if link.to.try_send(told).is_ok() {
+                    waiting.reach = reach;
+                }
+            }
+        });
+    }
+
+    fn progressed(&self, node: &str, session: SessionId, to: Progress) {
+        self.with(|inner| {
+            let waiting = inner.sessions.get(&session).filter(|waiting| waiting.node == node);
+            if let Some(waiting) = waiting {
+                waiting.progress.send_if_modified(|progress| {
+                    let forward = matches!(
+                        (&*progress, &to),
+                        (Progress::Asked, _) | (Progress::Expecting, Progress::Seen)
+                    );
+                    if forward {
+                        *progress = to;
+                    }
+                    forward
+                });
+            }
+        });
+    }
+}
+
+impl Linked {
+    /// The node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The agent waits for a session's connection.
+    pub fn expecting(&self, session: SessionId) {
+        self.agents.progressed(&self.node, session, Progress::Expecting);
+    }
+
+    /// It can't.
+    pub fn refused(&self, session: SessionId, reason: String) {
+        self.agents.progressed(&self.node, session, Progress::Refused(reason));
+    }
+
+    /// The log holds the agent's word that the node's kernel has seen a session's connection.
+    pub fn seen(&self, session: SessionId) {
+        self.agents.progressed(&self.node, session, Progress::Seen);
+    }
+
+    /// Whether it can watch, or why not.
+    pub fn ready(&self, unready: Option<String>) {
+        self.agents.with(|inner| {
+            if let Some(link) = inner.links.get_mut(&self.node).filter(|link| link.number == self.number) {
+                link.unready = unready;
+            }
+        });
+    }
+
+    /// The connection is over, at `now` of the monotonic clock: the agent has a while to come back.
+    pub fn ended(self, now: Duration) {
+        self.agents.with(|inner| {
+            if inner.links.get(&self.node).is_some_and(|link| link.number == self.number) {
+                inner.links.remove(&self.node);
+                inner.gone.insert(self.node.clone(), Gone { since: now, lost: None });
+            }
+        });
+    }
+}
+
+/// Takes a session from those that are waited for, and lets the agent know.
+struct Guard {
+    agents: Arc<Agents>,
+    session: SessionId,
+    node: String,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.agents.with(|inner| {
+            inner.sessions.remove(&self.session);
+            if let Some(link) = inner.links.get(&self.node) {
+                // An agent that doesn't read finds out by the session's end in its kernel.
+                let _full = link.to.try_send(Told::Over { session: self.session });
+            }
+        });
+    }
+}
+
+/// The node's agent waits for the session's connection: only its own word makes one.
+#[must_use = "a connection that is waited for is to be opened"]
+pub struct Expecting {
+    guard: Guard,
+    seen: watch::Receiver<Progress>,
+}
+
+impl Expecting {
+    /// Waits until the log holds the agent's word that the connection came in.
+    ///
+    /// # Errors
+    /// When it doesn't in time: the connection must be closed.
+    pub async fn seen(mut self) -> Result<Seen, Unwatched> {
+        let came = self.seen.wait_for(|progress| *progress == Progress::Seen);
+        match tokio::time::timeout(ANSWER_MAX, came).await {
+            Ok(Ok(_)) => Ok(Seen { _guard: self.guard }),
+            Ok(Err(_)) | Err(_) => Err(Unwatched::NotSeen(self.guard.node.clone())),
+        }
+    }
+}
+
+/// The session is watched: the log holds the agent's word for it. Dropped at the session's end.
+#[must_use = "a session is watched as long as this lives"]
+pub struct Seen {
+    _guard: Guard,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use custody_core::event::Actor;
+
+    fn expected(session: SessionId) -> Expected {
+        Expected {
+            actor: Actor::system("test"),
+            from: "192.0.2.1:40000".parse().unwrap(),
+            login: "root".into(),
+            reach: Reach::default(),
+            session,
+            to: "192.0.2.2:22".parse().unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_opened_before_the_agent_waits_nor_used_before_it_has_seen() {
+        let agents = Arc::new(Agents::default());
+        let session = SessionId::new();
+        let none = agents.expect("web-1", expected(session)).await;
+        assert_eq!(none.err(), Some(Unwatched::NotThere("web-1".into())));
+        let mut linked = agents.connected("web-1");
+        assert!(agents.expect("web-1", expected(session)).await.is_err(), "it isn't ready");
+        linked.ready(None);
+        let other = agents.connected("web-2");
+        let asking = tokio::spawn({
+            let agents = Arc::clone(&agents);
+            async move { agents.expect("web-1", expected(session)).await }
+        });
+        assert!(matches!(linked.told.recv().await, Some(Told::Expect(_))));
+        other.expecting(session);
+        assert!(!asking.is_finished(), "another node's word counts for nothing");
+        linked.expecting(session);
+        let expecting = asking.await.unwrap().unwrap();
+        let seeing = tokio::spawn(expecting.seen());
+        other.seen(session);
+        tokio::task::yield_now().await;
+        assert!(!seeing.is_finished());
+        linked.seen(session);
+        let seen = seeing.await.unwrap().unwrap();
+        drop(seen);
+        assert_eq!(linked.told.recv().await, Some(Told::Over { session }));
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_refuses_or_cannot_is_no_agent() {
+        let agents = Arc::new(Agents::default());
+        let mut linked = agents.connected("web-1");
+        linked.ready(None);
+        let session = SessionId::new();
+        let asking = tokio::spawn({
+            let agents = Arc::clone(&agents);
+            async move { agents.expect("web-1", expected(session)).await }
+        });
+        assert!(matches!(linked.told.recv().await, Some(Told::Expect(_))));
+        linked.refused(session, "no room".into());
+        let refused = asking.await.unwrap().err();
+        assert_eq!(refused, Some(Unwatched::Refused { node: "web-1".into(), reason: "no room".into() }));
+        linked.ready(Some("the spool is full".into()));
+        assert!(agents.expect("web-1", expected(session)).await.is_err());
+    }
+
+    #[test]
+    fn an_agent_that_is_gone_is_lost_after_a_while_unless_it_comes_back() {
+        let agents = Arc::new(Agents::default());
+        let first = agents.connected("web-1");
+        let second = agents.connected("web-1");
+        first.ended(Duration::from_secs(1));
+        assert!(agents.is_there("web-1"), "the later connection counts");
+        second.ended(Duration::from_secs(2));
+        assert!(!agents.is_there("web-1"));
+        assert!(agents.lost(Duration::from_secs(1)).is_empty());
+        assert_eq!(agents.lost(Duration::from_secs(2)), ["web-1"]);
+        agents.told_lost("web-1", EventId::new());
+        assert!(agents.lost(Duration::from_secs(9)).is_empty());
+        let _back = agents.connected("web-1");
+        assert!(agents.lost(Duration::from_secs(9)).is_empty());
+    }
+}

@@ -1,0 +1,185 @@
+//! One agent's connection: what it says is read and checked, what is durable is acknowledged in its order, and what it
+//! is to know is told.
+
+use super::agents::Linked;
+use super::intake::{Durably, IntakeError};
+use super::serve::Ingest;
+use custody_core::ingest::frame::{self, TooLong};
+use custody_core::ingest::message::{FromAgent, MessageError, Said, Told};
+use custody_core::ingest::{ALIVE_MILLISECONDS, SILENCE_MILLISECONDS_MAX};
+use custody_core::log::SubmitError;
+use futures_util::stream::{FuturesOrdered, StreamExt as _};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Batches that wait for the log's sync; an agent that sends more waits.
+const BATCHES_WAITING_MAX: usize = 16;
+
+/// Messages read and not yet looked at.
+const MESSAGES_WAITING_MAX: usize = 4;
+
+/// How long a log that is overloaded is left alone.
+const OVERLOADED: Duration = Duration::from_millis(20);
+
+const SILENCE: Duration = Duration::from_millis(SILENCE_MILLISECONDS_MAX);
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    /// The agent, or the network.
+    #[error("the connection broke: {0}")]
+    Io(#[from] std::io::Error),
+    /// Nothing was heard, or nothing that was said was read.
+    #[error("nothing was heard for {} s", SILENCE.as_secs())]
+    Silence,
+    /// It sent what no agent sends.
+    #[error(transparent)]
+    Frame(#[from] TooLong),
+    /// It sent what no agent sends.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// Its events can't be taken.
+    #[error(transparent)]
+    Intake(#[from] IntakeError),
+    /// Another connection of the same agent took its place.
+    #[error("the agent has connected anew")]
+    Replaced,
+    /// The program stops.
+    #[error("the connection's tasks have ended")]
+    Stopped,
+}
+
+/// Who an agent is, as its certificate and the log say.
+pub(super) struct Who {
+    pub node: String,
+    pub key: [u8; 32],
+}
+
+/// Serves an agent until the connection ends.
+pub(super) async fn serve<S>(ingest: &Ingest, who: &Who, linked: &mut Linked, stream: S) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let (read, write) = tokio::io::split(stream);
+    let (to_us, mut messages) = mpsc::channel(MESSAGES_WAITING_MAX);
+    let (say, to_say) = mpsc::channel(MESSAGES_WAITING_MAX);
+    // Both end with this set, when this function returns.
+    let mut halves = JoinSet::new();
+    halves.spawn(hear(read, to_us));
+    halves.spawn(speak(write, to_say));
+    let mut waiting = FuturesOrdered::new();
+    let mut acknowledged = 0_u64;
+    let mut alive = tokio::time::interval(Duration::from_millis(ALIVE_MILLISECONDS));
+    loop {
+        let told = tokio::select! {
+            ended = halves.join_next() => return match ended {
+                Some(Ok(ended)) => ended,
+                Some(Err(_)) | None => Ended::Stopped,
+            },
+            Some(message) = messages.recv(), if waiting.len() < BATCHES_WAITING_MAX => match message {
+                FromAgent::Events(events) => match take(ingest, who, &events).await {
+                    Ok(taken) => {
+                        waiting.push_back(ingest.intake.durable(taken));
+                        continue;
+                    }
+                    Err(error) => return error.into(),
+                },
+                FromAgent::Said(said) => match take_word(ingest, who, linked, said).await {
+                    Some(answer) => answer,
+                    None => continue,
+                },
+            },
+            Some(durable) = waiting.next(), if !waiting.is_empty() => match durable {
+                Ok(Durably { events, seen }) => {
+                    acknowledged = acknowledged.saturating_add(u64::try_from(events).unwrap_or(u64::MAX));
+                    seen.into_iter().for_each(|session| linked.seen(session));
+                    Told::Acknowledged { events: acknowledged }
+                }
+                Err(error) => return error.into(),
+            },
+            told = linked.told.recv() => match told {
+                Some(told) => told,
+                None => return Ended::Replaced,
+            },
+            _ = alive.tick() => Told::Alive,
+        };
+        match tokio::time::timeout(SILENCE, say.send(told)).await {
+            Ok(Ok(())) => {}
+            // Why, the task knows that has ended.
+            Ok(Err(_)) => match halves.join_next().await {
+                Some(Ok(ended)) => return ended,
+                Some(Err(_)) | None => return Ended::Stopped,
+            },
+            Err(_) => return Ended::Silence,
+        }
+    }
+}
+
+/// Hands a batch to the log, as soon as that takes it.
+async fn take(ingest: &Ingest, who: &Who, events: &[Vec<u8>]) -> Result<super::intake::Taken, IntakeError> {
+    loop {
+        match ingest.intake.take(&who.node, &who.key, events) {
+            Err(IntakeError::Log(SubmitError::Overloaded { .. })) => tokio::time::sleep(OVERLOADED).await,
+            taken => return taken,
+        }
+    }
+}
+
+async fn take_word(ingest: &Ingest, who: &Who, linked: &Linked, said: Said) -> Option<Told> {
+    match said {
+        Said::Alive => {}
+        Said::Expecting { session } => linked.expecting(session),
+        Said::Refused { session, reason } => linked.refused(session, reason),
+        Said::Unready { reason } => {
+            tracing::warn!("the agent of {} can't watch new sessions: {reason}", who.node);
+            linked.ready(Some(reason));
+        }
+        Said::Ready => linked.ready(None),
+        Said::Renew { signing_request } => match ingest.joining.renew(who, &signing_request).await {
+            Ok(certificate) => return Some(Told::Certificate { certificate }),
+            Err(error) => tracing::warn!("the agent of {} gets no new certificate: {error}", who.node),
+        },
+    }
+    None
+}
+
+/// Reads messages until there are none.
+async fn hear<S: AsyncRead>(mut read: ReadHalf<S>, to: mpsc::Sender<FromAgent>) -> Ended {
+    loop {
+        let message = match tokio::time::timeout(SILENCE, next(&mut read)).await {
+            Ok(Ok(message)) => message,
+            Ok(Err(ended)) => return ended,
+            Err(_) => return Ended::Silence,
+        };
+        if to.send(message).await.is_err() {
+            return Ended::Stopped;
+        }
+    }
+}
+
+async fn next<S: AsyncRead>(read: &mut ReadHalf<S>) -> Result<FromAgent, Ended> {
+    let mut head = [0; 4];
+    read.read_exact(&mut head).await?;
+    let mut body = vec![0; frame::length(head)?];
+    read.read_exact(&mut body).await?;
+    Ok(FromAgent::decode(&body)?)
+}
+
+/// Writes messages until there are none.
+async fn speak<S: AsyncWrite>(mut write: WriteHalf<S>, mut from: mpsc::Receiver<Told>) -> Ended {
+    while let Some(told) = from.recv().await {
+        let said = async {
+            write.write_all(&frame::encode(&told.encode()?)?).await?;
+            write.flush().await?;
+            Ok::<_, Ended>(())
+        };
+        match tokio::time::timeout(SILENCE, said).await {
+            Ok(Ok(())) => {}
+            Ok(Err(ended)) => return ended,
+            Err(_) => return Ended::Silence,
+        }
+    }
+    Ended::Stopped
+}

@@ -1,0 +1,157 @@
+//! What an agent sends is looked at before it is appended: it is signed with the node's key, is what an agent may say,
+//! and speaks of this node and of sessions that were opened to it.
+
+use custody_core::event::hex::to_hex;
+use custody_core::event::who::may_say_type;
+use custody_core::event::{
+    Actor, Draft, Event, Family, Outcome, Payload, ProducerKind, SessionId, canonical, node, producer,
+};
+use custody_core::ingest::signature::{self, BatchError};
+use custody_core::log::{
+    AppendError, Log, Pending, Producer, ProducerError, ProducerKey, Record, SubmitError,
+};
+use custody_core::state::State;
+use custody_core::state::follow::Replica;
+use std::sync::Arc;
+
+/// Where agents' events go.
+pub struct Intake {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The `log` role's own events.
+    pub producer: Arc<Producer>,
+    /// State, folded from the log.
+    pub replica: Arc<Replica>,
+}
+
+/// Why a batch isn't taken, and the connection ends.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// It isn't the agent's.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The log doesn't know the agent's key (any more).
+    #[error("the key is not the one that joined for {0}: let the agent join anew")]
+    Key(String),
+    /// The log takes nothing.
+    #[error(transparent)]
+    Log(#[from] SubmitError),
+    /// The log failed, or has other events under these numbers.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// What was refused couldn't be told.
+    #[error(transparent)]
+    Refusal(#[from] ProducerError),
+}
+
+/// A batch on its way into the log.
+#[must_use = "it is durable only when this says so"]
+pub struct Taken {
+    events: usize,
+    pending: Option<Pending>,
+    refused: Vec<producer::Refused>,
+    seen: Vec<SessionId>,
+}
+
+/// A batch that is durable.
+pub struct Durably {
+    /// How many events it had, those among them that were refused for good.
+    pub events: usize,
+    /// Sessions whose connections the node's kernel has seen come in.
+    pub seen: Vec<SessionId>,
+}
+
+impl Intake {
+    /// Checks a batch of the agent of `node`, whose key is `key`, and hands it to the log.
+    ///
+    /// # Errors
+    /// See [`IntakeError`]; [`SubmitError::Overloaded`] passes.
+    pub fn take(&self, node: &str, key: &[u8; 32], events: &[Vec<u8>]) -> Result<Taken, IntakeError> {
+        signature::check(events, &node::producer(node), key)?;
+        self.replica.read(|state| {
+            if !is_agent(state, node, key) {
+                return Err(IntakeError::Key(node.to_owned()));
+            }
+            let mut taken =
+                Taken { events: events.len(), pending: None, refused: Vec::new(), seen: Vec::new() };
+            let mut records = Vec::with_capacity(events.len());
+            for bytes in events {
+                match record(state, node, bytes, &mut taken.seen) {
+                    Ok(record) => records.push(record),
+                    Err((attempted, reason)) => taken.refused.push(producer::Refused {
+                        attempted,
+                        producer: node::producer(node),
+                        reason: reason.to_owned(),
+                    }),
+                }
+            }
+            if !records.is_empty() {
+                taken.pending = Some(self.log.submit(records)?);
+            }
+            Ok(taken)
+        })
+    }
+
+    /// Waits until a batch is durable.
+    ///
+    /// # Errors
+    /// When it isn't: the agent will send it again.
+    pub async fn durable(&self, taken: Taken) -> Result<Durably, IntakeError> {
+        if let Some(pending) = taken.pending {
+            let _receipts = pending.await?;
+        }
+        for refused in taken.refused {
+            tracing::warn!("{} may not say {}: {}", refused.producer, refused.attempted, refused.reason);
+            let draft = Draft::new(Actor::system("custodyd"), refused).outcome(Outcome::Denied);
+            let _told = self.producer.append(draft).await?;
+        }
+        Ok(Durably { events: taken.events, seen: taken.seen })
+    }
+}
+
+/// Whether the log knows this key as that of the node's agent.
+pub(super) fn is_agent(state: &State, node: &str, key: &[u8; 32]) -> bool {
+    state.nodes().get(node).and_then(|node| node.agent_key.as_deref()) == Some(to_hex(key).as_str())
+}
+
+/// An event as the log takes it; sessions whose connection it says to have come in are added to `seen`.
+fn record(
+    state: &State,
+    node: &str,
+    bytes: &[u8],
+    seen: &mut Vec<SessionId>,
+) -> Result<Record, (String, &'static str)> {
+    let event = Event::parse(bytes).map_err(|_| (String::new(), "it is no event"))?;
+    let refused = |reason| (event.kind.chars().take(64).collect::<String>(), reason);
+    if canonical::event_bytes(&event).ok().as_deref() != Some(bytes) {
+        return Err(refused("its bytes aren't the canonical ones"));
+    }
+    let family = Family::of(&event.kind).ok_or_else(|| refused("its family is unknown"))?;
+    if !may_say_type(ProducerKind::Node, family, &event.kind) {
+        return Err(refused("a node may not say it"));
+    }
+    let payload = event.payload();
+    if matches!(payload, Payload::Unknown) {
+        return Err(refused("its type or shape is unknown here"));
+    }
+    if event.target.as_ref().is_some_and(|target| target.kind != "node" || target.name != node) {
+        return Err(refused("it speaks of another node"));
+    }
+    if let Some(id) = event.session {
+        let session = state.sessions().get(id).ok_or_else(|| refused("there is no such session"))?;
+        if session.opened.node != node {
+            return Err(refused("the session was opened to another node"));
+        }
+        if session.opened.actor != event.actor {
+            return Err(refused("the session is somebody else's"));
+        }
+        if matches!(payload, Payload::NodeSessionAccepted(_)) {
+            seen.push(id);
+        }
+    } else if !matches!(event.actor, Actor::System(_)) {
+        return Err(refused("it names a person without a session"));
+    }
+    let producer =
+        ProducerKey { id: event.producer.id.clone(), boot: event.producer.boot, seq: event.producer.seq };
+    Ok(Record { producer, tag: family.tag(), bytes: bytes.into() })
+}

@@ -1,0 +1,146 @@
+//! Where agents come in: TLS with a certificate of the agents' authority, on the port of the API; and what happens
+//! when one doesn't come back.
+
+use super::agents::Agents;
+use super::connection::{self, Who};
+use super::intake::{Intake, is_agent};
+use super::join::Joining;
+use crate::ca::x509::{AgentAuthority, ServerIdentity};
+use crate::session::live::{EndCause, LiveSessions};
+use custody_core::clock::Clock;
+use custody_core::event::session::EndReason;
+use custody_core::event::{Actor, Draft, Outcome, Target, node};
+use custody_core::ingest::{PROTOCOL, SILENCE_MILLISECONDS_MAX};
+use custody_core::state::State;
+use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::CertificateDer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+/// How long an agent may be away before it counts as lost.
+const AWAY_MAX: Duration = Duration::from_millis(SILENCE_MILLISECONDS_MAX);
+/// The same after a start of the log: agents look for it with growing patience.
+const AWAY_AT_START_MAX: Duration = Duration::from_secs(15);
+/// How often it is looked.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// What agents reach.
+pub struct Ingest {
+    /// How TLS is spoken with them.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Those that are there.
+    pub agents: Arc<Agents>,
+    /// Where their events go.
+    pub intake: Intake,
+    /// How they join.
+    pub joining: Arc<Joining>,
+    /// Sessions that end when their node's agent is lost.
+    pub live: Arc<LiveSessions>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// TLS 1.3 as `server`, with certificates of `authority` and no others.
+///
+/// # Errors
+/// When the certificate, the key or the authority isn't what it should be.
+pub fn server_config(
+    server: &ServerIdentity,
+    authority: &AgentAuthority,
+) -> Result<Arc<rustls::ServerConfig>, crate::api::tls::TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.certificate().clone())?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![server.issued.certificate.clone()], server.key.clone_key())?;
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    Ok(Arc::new(config))
+}
+
+impl Ingest {
+    /// Serves one agent whose handshake is done.
+    pub async fn serve(&self, stream: TlsStream<TcpStream>, address: SocketAddr) {
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let Some(who) = certificate.and_then(who) else {
+            return tracing::warn!(%address, "an agent's certificate names no node and no Ed25519 key");
+        };
+        if !self.intake.replica.read(|state| is_agent(state, &who.node, &who.key)) {
+            return tracing::warn!(
+                %address,
+                "somebody came as the agent of {} with a key that didn't join, or no longer counts",
+                who.node
+            );
+        }
+        let mut linked = self.agents.connected(&who.node);
+        tracing::info!(%address, "the agent of {} is connected", who.node);
+        let ended = connection::serve(self, &who, &mut linked, stream).await;
+        linked.ended(self.clock.monotonic());
+        tracing::warn!(%address, "the agent of {} is no longer connected: {ended}", who.node);
+    }
+
+    /// Says which agents are lost, and ends the sessions that need them; as long as the program runs. Those that the
+    /// state knows have a while to come back.
+    pub async fn watch(self: Arc<Self>) {
+        let watched = |state: &State| -> Vec<String> {
+            let there = |node: &custody_core::state::nodes::Node| {
+                node.watched.as_ref().is_some_and(|watched| watched.lost.is_none())
+            };
+            state.nodes().iter().filter(|(_, node)| there(node)).map(|(name, _)| name.to_owned()).collect()
+        };
+        let start = self.clock.monotonic().saturating_add(AWAY_AT_START_MAX.saturating_sub(AWAY_MAX));
+        self.agents.await_return(self.intake.replica.read(watched), start);
+        loop {
+            tokio::time::sleep(EVERY).await;
+            let before = self.clock.monotonic().saturating_sub(AWAY_MAX);
+            for node in self.agents.lost(before) {
+                self.lost(&node).await;
+            }
+        }
+    }
+
+    async fn lost(&self, name: &str) {
+        let reason = format!("nothing was heard of it for {} s", AWAY_MAX.as_secs());
+        let target = Target { kind: "node".to_owned(), name: name.to_owned(), ..Target::default() };
+        let lost = node::Lost { name: name.to_owned(), reason: reason.clone() };
+        let draft = Draft::new(Actor::system("custodyd"), lost).target(target).outcome(Outcome::Failure);
+        match self.intake.producer.append(draft).await {
+            Ok(told) => {
+                tracing::warn!("the agent of {name} is lost: {reason}");
+                self.agents.told_lost(name, told.id());
+                self.end_sessions(name, told.id());
+            }
+            // Next time.
+            Err(error) => tracing::error!("that the agent of {name} is lost could not be recorded: {error}"),
+        }
+    }
+
+    fn end_sessions(&self, name: &str, cause: custody_core::event::EventId) {
+        let live: Vec<_> = self.intake.replica.read(|state| {
+            let required = state.nodes().get(name).is_some_and(|node| node.agent == node::Agent::Required);
+            let here = state.sessions().live().filter(|(_, session)| session.opened.node == name);
+            if required { here.map(|(id, _)| id).collect() } else { Vec::new() }
+        });
+        for session in live {
+            let detail = format!("the agent of {name} is gone, so nobody would see what the session does");
+            self.live.end(session, EndCause { reason: EndReason::NodeLost, detail, cause: Some(cause) });
+        }
+    }
+}
+
+/// What a verified certificate says: the node's name and the agent's key.
+fn who(certificate: &CertificateDer<'_>) -> Option<Who> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let mut names = certificate.subject().iter_common_name();
+    let node = names.next()?.as_str().ok()?.to_owned();
+    let key = (&*certificate.public_key().subject_public_key.data).try_into().ok()?;
+    names.next().is_none().then_some(Who { node, key })
+}

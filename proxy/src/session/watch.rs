@@ -1,0 +1,111 @@
+//! How a session's connection to its node is watched: it is opened once the node's agent waits for it, and used once the
+//! node's kernel has seen it come in.
+
+use super::Session;
+use crate::ingest::agents::{Agents, Expecting, Unwatched};
+use custody_core::event::node::Agent;
+use custody_core::ingest::message::Expected;
+use custody_core::policy::networks::Reach;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+
+/// What is to be watched, and by whom.
+pub struct Watch {
+    /// The agents of watched nodes.
+    pub agents: Arc<Agents>,
+    /// What the node's record demands.
+    pub demand: Agent,
+    /// What the session may reach from the node: only an agent can hold it to that.
+    pub reach: Reach,
+    /// The session.
+    pub session: Arc<Session>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The node can't be reached.
+    #[error(transparent)]
+    Unreachable(#[from] io::Error),
+    /// It can be reached, and not watched.
+    #[error(transparent)]
+    Unwatched(#[from] Unwatched),
+    /// Nobody could hold the session to its restrictions.
+    #[error(
+        "the session is restricted in what it may reach, and {0} has no agent that could hold it to that: have one join, or lift the restriction"
+    )]
+    Unrestrained(String),
+}
+
+/// A connection to a node.
+pub struct Watched {
+    /// The connection.
+    pub stream: TcpStream,
+    /// The agent waits for it; nobody does where nobody needs to watch.
+    pub expecting: Option<Expecting>,
+}
+
+impl Watch {
+    /// Whether the session can't be without an agent.
+    #[must_use]
+    pub fn is_required(&self) -> bool {
+        self.demand == Agent::Required || self.reach != Reach::default()
+    }
+
+    /// Opens the connection to `address` (host and port).
+    ///
+    /// # Errors
+    /// See [`WatchError`].
+    pub async fn connect(&self, address: &str) -> Result<Watched, WatchError> {
+        let node = &self.session.target.name;
+        if self.demand == Agent::None {
+            if self.is_required() {
+                return Err(WatchError::Unrestrained(node.clone()));
+            }
+            return Ok(Watched { stream: TcpStream::connect(address).await?, expecting: None });
+        }
+        let mut last = None;
+        for to in lookup_host(address).await? {
+            match self.connect_to(node, to).await {
+                Err(WatchError::Unreachable(error)) => last = Some(error),
+                done => return done,
+            }
+        }
+        let unknown = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        Err(last.unwrap_or_else(unknown).into())
+    }
+
+    async fn connect_to(&self, node: &str, to: SocketAddr) -> Result<Watched, WatchError> {
+        // Bound before it is connected: the agent must know both ends before the kernel sees them.
+        let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind(SocketAddr::new(source_towards(to)?, 0))?;
+        let expected = Expected {
+            actor: self.session.actor.clone(),
+            from: socket.local_addr()?,
+            login: self.session.target.login.as_ref().map(ToString::to_string).unwrap_or_default(),
+            reach: self.reach.clone(),
+            session: self.session.id,
+            to,
+        };
+        let expecting = match self.agents.expect(node, expected).await {
+            Ok(expecting) => Some(expecting),
+            Err(unwatched) if self.is_required() => return Err(unwatched.into()),
+            Err(unwatched) => {
+                tracing::warn!(session = %self.session.id, "the session goes unwatched: {unwatched}");
+                None
+            }
+        };
+        Ok(Watched { stream: socket.connect(to).await?, expecting })
+    }
+}
+
+/// The address that this machine has towards another one.
+fn source_towards(to: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = if to.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
+    // Nothing is sent: the kernel only looks for the way.
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+    socket.connect(to)?;
+    Ok(socket.local_addr()?.ip())
+}
