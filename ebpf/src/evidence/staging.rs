@@ -1,0 +1,172 @@
+//! Where records lie between the kernel's buffer and the spool.
+//!
+//! A record is written here before it leaves the kernel's buffer, so that an agent that is killed at any moment loses
+//! none: what lies here and isn't in the spool is taken up at the next start. Nothing is synced: a kernel that dies takes
+//! its own buffer along. The file has an epoch, which goes up when its records are in the spool; the spool's last record
+//! says which epoch it holds.
+
+use crate::sensor::layout::LAYOUT_VERSION;
+use custody_core::log::durable;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
+const MAGIC: [u8; 8] = *b"custody\x01";
+const HEADER_BYTES: usize = 24;
+
+/// The file.
+#[derive(Debug)]
+pub struct Staging {
+    file: File,
+    epoch: u64,
+}
+
+/// What an earlier run left.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Records that aren't in the spool, in their order.
+    pub records: Vec<Vec<u8>>,
+    /// The last record of all, in the spool or not: the kernel's buffer may still hold it too.
+    pub last: Option<Vec<u8>>,
+    /// Records that can't be read, since they are of another version of the programs; a part of one at the end isn't
+    /// counted, for it is still in the kernel's buffer.
+    pub unreadable: bool,
+}
+
+impl Staging {
+    /// Opens the file; `spooled` is the epoch that the spool's last record holds.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open(path: &Path, spooled: Option<u64>) -> io::Result<(Self, Left)> {
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        if let Some(directory) = path.parent() {
+            durable::sync_directory(directory)?;
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let next = spooled.map_or(0, |epoch| epoch.saturating_add(1));
+        let mut left = Left { records: Vec::new(), last: None, unreadable: false };
+        let mut epoch = next;
+        if let Some(header) = bytes.get(..HEADER_BYTES) {
+            let of = u64_at(header, 16);
+            let records = records(bytes.get(HEADER_BYTES..).unwrap_or_default());
+            let readable = header.starts_with(&MAGIC) && u64_at(header, 8) == LAYOUT_VERSION;
+            if readable {
+                left.last = records.last().cloned();
+                if spooled != Some(of) {
+                    left.records = records;
+                    epoch = of;
+                }
+            } else {
+                left.unreadable = spooled != Some(of) && !records.is_empty();
+            }
+        }
+        let mut staging = Self { file, epoch };
+        if left.records.is_empty() {
+            staging.begin(next)?;
+        }
+        Ok((staging, left))
+    }
+
+    /// The epoch that a batch of all that lies here is to name.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Adds a record: when this returns it survives the death of this process.
+    ///
+    /// # Errors
+    /// The system's: the record must stay in the kernel's buffer.
+    pub fn add(&mut self, record: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(record.len()).map_err(io::Error::other)?;
+        let mut framed = Vec::with_capacity(4 + record.len());
+        framed.extend_from_slice(&length.to_le_bytes());
+        framed.extend_from_slice(record);
+        self.file.write_all(&framed)
+    }
+
+    /// All that lies here is in the spool.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn spooled(&mut self) -> io::Result<()> {
+        self.begin(self.epoch.saturating_add(1))
+    }
+
+    fn begin(&mut self, epoch: u64) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        let mut header = MAGIC.to_vec();
+        header.extend_from_slice(&LAYOUT_VERSION.to_le_bytes());
+        header.extend_from_slice(&epoch.to_le_bytes());
+        self.file.write_all(&header)?;
+        self.epoch = epoch;
+        Ok(())
+    }
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |chunk| u64::from_le_bytes(*chunk))
+}
+
+/// Whole records; what is behind them isn't whole.
+fn records(mut rest: &[u8]) -> Vec<Vec<u8>> {
+    let mut records = Vec::new();
+    while let Some((head, after)) = rest.split_first_chunk::<4>() {
+        let length = usize::try_from(u32::from_le_bytes(*head)).unwrap_or(usize::MAX);
+        let Some((record, after)) = after.split_at_checked(length) else { break };
+        records.push(record.to_vec());
+        rest = after;
+    }
+    records
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_in_the_spool_is_there_after_any_death_and_nothing_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("staging");
+        let (mut staging, left) = Staging::open(&path, None).unwrap();
+        assert_eq!((left.records.len(), staging.epoch()), (0, 0));
+        staging.add(b"one").unwrap();
+        staging.add(b"two").unwrap();
+        drop(staging);
+        // Killed before the spool had it.
+        let (mut staging, left) = Staging::open(&path, None).unwrap();
+        assert_eq!(left.records, [b"one".to_vec(), b"two".to_vec()]);
+        assert_eq!(left.last.as_deref(), Some(&b"two"[..]));
+        staging.add(b"three").unwrap();
+        let epoch = staging.epoch();
+        drop(staging);
+        // Killed after the spool had it, and before the file was begun anew.
+        let (staging, left) = Staging::open(&path, Some(epoch)).unwrap();
+        assert_eq!((left.records.len(), left.last.as_deref()), (0, Some(&b"three"[..])));
+        assert_eq!(staging.epoch(), epoch + 1);
+        drop(staging);
+        // Killed while the header was written.
+        std::fs::File::create(&path).unwrap();
+        let (staging, left) = Staging::open(&path, Some(epoch)).unwrap();
+        assert_eq!((left.records.len(), staging.epoch()), (0, epoch + 1));
+    }
+
+    #[test]
+    fn a_record_that_is_not_whole_is_still_in_the_kernels_buffer() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("staging");
+        let (mut staging, _) = Staging::open(&path, None).unwrap();
+        staging.add(b"first").unwrap();
+        staging.add(b"second").unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            std::fs::File::create(&path).unwrap().write_all(&whole[..cut]).unwrap();
+            let (_, left) = Staging::open(&path, None).unwrap();
+            let wanted = usize::from(cut >= HEADER_BYTES + 9);
+            assert_eq!(left.records.len(), wanted, "cut at {cut}");
+        }
+    }
+}

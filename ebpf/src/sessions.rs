@@ -1,0 +1,219 @@
+//! The sessions that this node knows: whose they are, and what they may reach. They lie in a file too, so that an agent
+//! that is started again knows whose processes still run, and goes on refusing in the name of the same restrictions.
+
+use crate::sensor::{NetRule, PolicyRules, Ports, Tuple};
+use custody_core::event::{Actor, SessionId};
+use custody_core::ingest::message::Expected;
+use custody_core::log::durable;
+use custody_core::policy::networks::{Reach, Rule};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// How many sessions are remembered: beyond it the oldest that are over are forgotten.
+const SESSIONS_MAX: usize = 10_000;
+
+/// A session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// Whose it is.
+    pub actor: Actor,
+    /// The account here.
+    pub login: String,
+    /// Whether its connection is over; what it left running goes on.
+    pub over: bool,
+    /// The number by which the kernel knows what it may reach.
+    pub policy: u32,
+    /// What it may reach.
+    pub reach: Reach,
+    /// Its connection, the proxy's end and this one.
+    pub from: std::net::SocketAddr,
+    /// This node's end.
+    pub to: std::net::SocketAddr,
+}
+
+impl Session {
+    /// Its connection as the kernel knows it.
+    #[must_use]
+    pub fn tuple(&self) -> Tuple {
+        Tuple::new(self.to, self.from)
+    }
+}
+
+/// A restriction that the kernel knows by a number.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Restriction {
+    /// Its name.
+    pub name: String,
+    /// Whether a session that tries ends.
+    pub ends_session: bool,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    next_policy: u32,
+    /// Their numbers are their places, counted from 1.
+    restrictions: Vec<Restriction>,
+    sessions: BTreeMap<SessionId, Session>,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Sessions {
+    path: PathBuf,
+    kept: Kept,
+}
+
+impl Sessions {
+    /// Opens the file, or begins one.
+    ///
+    /// # Errors
+    /// The system's; a file that isn't what this program wrote.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let kept = match std::fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Kept::default(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { path: path.to_owned(), kept })
+    }
+
+    /// A session.
+    #[must_use]
+    pub fn get(&self, id: SessionId) -> Option<&Session> {
+        self.kept.sessions.get(&id)
+    }
+
+    /// All of them, the oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.kept.sessions.iter().map(|(id, session)| (*id, session))
+    }
+
+    /// The restriction that the kernel knows by that number.
+    #[must_use]
+    pub fn restriction(&self, number: u32) -> Option<&Restriction> {
+        self.kept.restrictions.get(usize::try_from(number.checked_sub(1)?).ok()?)
+    }
+
+    /// A session is expected: remembered durably when this returns. Gives the numbers of policies that nobody needs any
+    /// more.
+    ///
+    /// # Errors
+    /// The system's: then the session can't be watched.
+    pub fn expect(&mut self, expected: Expected) -> io::Result<Vec<u32>> {
+        let Expected { actor, from, login, reach, session, to } = expected;
+        let policy = self.kept.next_policy;
+        self.kept.next_policy = policy.checked_add(1).filter(|next| *next < u32::MAX / 2).unwrap_or(0);
+        let entry = Session { actor, login, over: false, policy, reach, from, to };
+        self.kept.sessions.insert(session, entry);
+        let forgotten = self.forget();
+        self.keep()?;
+        Ok(forgotten)
+    }
+
+    /// What a session may reach has changed.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn reach(&mut self, id: SessionId, reach: Reach) -> io::Result<()> {
+        if let Some(session) = self.kept.sessions.get_mut(&id) {
+            session.reach = reach;
+        }
+        self.keep()
+    }
+
+    /// A session's connection is over. It needn't be durable: what is over is merely forgotten sooner.
+    pub fn over(&mut self, id: SessionId) {
+        if let Some(session) = self.kept.sessions.get_mut(&id) {
+            session.over = true;
+        }
+    }
+
+    /// What the kernel is to hold a session to. Restrictions that have no number yet get one.
+    pub fn rules(&mut self, reach: &Reach) -> PolicyRules {
+        let allowed = reach.allow.as_ref().map(|rules| self.net_rules(rules));
+        PolicyRules { denied: self.net_rules(&reach.deny), allowed, ends_session: reach.ends_session }
+    }
+
+    fn net_rules(&mut self, rules: &[Rule]) -> Vec<NetRule> {
+        rules.iter().map(|rule| self.net_rule(rule)).collect()
+    }
+
+    fn net_rule(&mut self, rule: &Rule) -> NetRule {
+        let wanted = Restriction { name: rule.restriction.clone(), ends_session: rule.ends_session };
+        let known = self.kept.restrictions.iter().position(|known| *known == wanted);
+        let place = known.unwrap_or_else(|| {
+            self.kept.restrictions.push(wanted);
+            self.kept.restrictions.len() - 1
+        });
+        let ports = rule.ports.iter().map(|(low, high)| Ports { low: *low, high: *high, protocol: None });
+        NetRule {
+            id: u32::try_from(place).unwrap_or(u32::MAX / 2).saturating_add(1),
+            address: rule.network.network(),
+            prefix: rule.network.prefix_len(),
+            ports: ports.collect(),
+        }
+    }
+
+    /// Forgets the oldest sessions that are over, where there are too many.
+    fn forget(&mut self) -> Vec<u32> {
+        let too_many = self.kept.sessions.len().saturating_sub(SESSIONS_MAX);
+        let over = self.kept.sessions.iter().filter(|(_, session)| session.over);
+        let oldest: Vec<_> = over.map(|(id, session)| (*id, session.policy)).take(too_many).collect();
+        for (id, _) in &oldest {
+            self.kept.sessions.remove(id);
+        }
+        oldest.into_iter().map(|(_, policy)| policy).collect()
+    }
+
+    fn keep(&self) -> io::Result<()> {
+        let bytes = serde_json::to_vec(&self.kept).map_err(io::Error::other)?;
+        let aside = self.path.with_extension("new");
+        durable::write_file(&aside, &bytes, 0o600)?;
+        durable::rename(&aside, &self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected(session: SessionId, restriction: &str) -> Expected {
+        let rule = Rule {
+            ends_session: true,
+            network: "198.51.100.0/24".parse().unwrap(),
+            ports: vec![(443, 443)],
+            restriction: restriction.into(),
+        };
+        Expected {
+            actor: Actor::system("test"),
+            from: "192.0.2.1:40000".parse().unwrap(),
+            login: "root".into(),
+            reach: Reach { allow: None, deny: vec![rule], ends_session: false },
+            session,
+            to: "192.0.2.2:22".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn they_are_known_after_a_restart_and_restrictions_keep_their_numbers() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sessions.json");
+        let (one, two) = (SessionId::new(), SessionId::new());
+        let mut sessions = Sessions::open(&path).unwrap();
+        let first = expected(one, "a");
+        let rules = sessions.rules(&first.reach);
+        assert_eq!(sessions.expect(first).unwrap(), []);
+        drop(sessions);
+        let mut sessions = Sessions::open(&path).unwrap();
+        let second = expected(two, "b");
+        let other = sessions.rules(&second.reach);
+        sessions.expect(second).unwrap();
+        assert_ne!(rules.denied[0].id, other.denied[0].id);
+        assert_eq!(sessions.restriction(rules.denied[0].id).unwrap().name, "a");
+        assert_eq!(sessions.restriction(other.denied[0].id).unwrap().name, "b");
+        assert_ne!(sessions.get(one).unwrap().policy, sessions.get(two).unwrap().policy);
+        assert_eq!(sessions.restriction(0), None);
+    }
+}
