@@ -1,0 +1,173 @@
+/* The few kernel types that the programs read, with the few fields that they use. Names decide: the loader looks each field up in the
+ * running kernel's own BTF, wherever it lies there (so order and neighbours don't matter here), and what may be missing is asked for
+ * with bpf_core_field_exists. */
+#pragma once
+
+#include <linux/bpf.h>
+#include <stdbool.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/bpf_endian.h>
+
+typedef __u8 u8;
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __u64 u64;
+
+#define CORE __attribute__((preserve_access_index))
+
+#define AF_INET 2
+#define AF_INET6 10
+#define AF_PACKET 17
+#define SOCK_STREAM 1
+#define SOCK_DGRAM 2
+#define SOCK_RAW 3
+#define IPPROTO_IP 0
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define IPPROTO_MPTCP 262
+#define TCP_ESTABLISHED 1
+#define TCP_SYN_SENT 2
+#define TCP_SYN_RECV 3
+#define TCP_CLOSE 7
+#define TCP_LISTEN 10
+#define EPERM 1
+#define SIGKILL 9
+#define SIGNAL_GROUP_EXIT 4
+#define SOCK_DONE 1 /* a bit of sk_flags: the peer's FIN has come */
+
+typedef struct {
+	u32 val;
+} kid_t;
+typedef struct {
+	int counter;
+} katomic_t;
+
+struct qstr {
+	u32 len;
+	const unsigned char *name;
+} CORE;
+struct super_block {
+	u32 s_dev;
+	unsigned long s_magic;
+} CORE;
+struct inode {
+	unsigned long i_ino;
+	u32 i_nlink;
+	u16 i_mode;
+	struct super_block *i_sb;
+} CORE;
+struct dentry {
+	struct dentry *d_parent;
+	struct qstr d_name;
+	struct inode *d_inode;
+} CORE;
+struct vfsmount {
+	struct dentry *mnt_root;
+} CORE;
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
+} CORE;
+struct path {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+} CORE;
+struct file {
+	struct path f_path;
+	struct inode *f_inode;
+	u32 f_flags;
+} CORE;
+struct fs_struct {
+	struct path root;
+	struct path pwd;
+} CORE;
+struct ns_common {
+	u32 inum;
+} CORE;
+struct mnt_namespace {
+	struct ns_common ns;
+} CORE;
+struct nsproxy {
+	struct mnt_namespace *mnt_ns;
+} CORE;
+struct tty_struct {
+	char name[64];
+} CORE;
+struct signal_struct {
+	katomic_t live;
+	int group_exit_code;
+	u32 flags;
+	struct tty_struct *tty;
+} CORE;
+struct cred {
+	kid_t uid, gid, euid, egid, suid, fsuid;
+} CORE;
+struct mm_struct {
+	unsigned long arg_start, arg_end;
+} CORE;
+struct task_struct {
+	int pid, tgid;
+	struct task_struct *group_leader;
+	struct task_struct *real_parent;
+	struct mm_struct *mm;
+	struct fs_struct *fs;
+	struct nsproxy *nsproxy;
+	struct signal_struct *signal;
+	const struct cred *cred;
+	kid_t loginuid;
+	u32 sessionid;
+	int exit_code;
+	u64 start_boottime;
+	char comm[16];
+} CORE;
+struct linux_binprm {
+	struct file *file;
+	const char *filename;
+	const char *interp;
+	int argc;
+} CORE;
+
+struct in6_addr {
+	union {
+		u8 u6_addr8[16];
+	} in6_u;
+} CORE;
+struct net {
+	struct ns_common ns;
+} CORE;
+typedef struct {
+	struct net *net;
+} possible_net_t;
+struct sock_common {
+	u16 skc_family;
+	volatile u8 skc_state;
+	u16 skc_num;
+	u16 skc_dport;
+	u32 skc_daddr;
+	u32 skc_rcv_saddr;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+	possible_net_t skc_net;
+	unsigned long skc_flags;
+} CORE;
+struct sock {
+	struct sock_common __sk_common;
+	u16 sk_protocol;
+	u16 sk_type;
+	int sk_err;
+	int sk_err_soft;
+} CORE;
+struct socket {
+	struct sock *sk;
+} CORE;
+struct tcp_sock {
+	u64 bytes_sent;
+	u64 bytes_retrans;
+	u64 bytes_received;
+} CORE;
+struct module {
+	char name[56];
+} CORE;

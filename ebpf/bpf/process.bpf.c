@@ -1,0 +1,196 @@
+/* What ran, and how it ended.
+ *
+ * An exec is told after it has happened (sched_process_exec), from what the kernel itself will run: the file of the new image, the
+ * arguments as they lie in the new address space. Nothing that another thread could have swapped meanwhile is read, failed execs are
+ * none, and a chain of interpreters is one. The hook runs before the new program's first instruction, so SIGKILL there is a refusal.
+ *
+ * The record is put together in memory of this CPU and copied out with the length that it has, since nearly all are small. The
+ * kernel doesn't run one program twice at a time on a CPU, and counts what it skips for that (recursion_misses). */
+
+#define SCRATCH_USERS 2
+#define SCRATCH_EXEC 0
+#define ARGS_CHUNK 4096
+
+struct exec_scratch {
+	struct executed head;
+	u8 data[SCRATCH_DATA];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* the loader sets one for each CPU */
+	__type(key, u32);
+	__type(value, struct exec_scratch);
+} exec_scratch SEC(".maps");
+
+static __always_inline void fill_identity(struct executed *head, struct task_struct *task)
+{
+	struct cred *cred = (struct cred *)BPF_CORE_READ(task, cred);
+
+	head->gid = BPF_CORE_READ(cred, gid.val);
+	head->euid = BPF_CORE_READ(cred, euid.val);
+	head->egid = BPF_CORE_READ(cred, egid.val);
+	head->loginuid = bpf_core_field_exists(task->loginuid) ? BPF_CORE_READ(task, loginuid.val) : (u32)-1;
+	head->audit_session = bpf_core_field_exists(task->sessionid) ? BPF_CORE_READ(task, sessionid) : (u32)-1;
+	head->cgroup = bpf_get_current_cgroup_id();
+	head->mount_namespace = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+	__builtin_memset(head->tty, 0, sizeof(head->tty));
+	bpf_probe_read_kernel_str(head->tty, sizeof(head->tty), BPF_CORE_READ(task, signal, tty, name));
+}
+
+/* The arguments, page by page, so that one that isn't there costs only what follows it. Gives how many bytes were read. */
+static __always_inline u32 write_args(u8 *to, u64 from, u64 total, u32 *flags)
+{
+	u32 done = 0;
+
+	if (total > ARGS_MAX)
+		*flags |= EXEC_ARGS_CUT;
+#pragma unroll
+	for (u32 i = 0; i < ARGS_MAX / ARGS_CHUNK; i++) {
+		u64 left = total - i * ARGS_CHUNK;
+		u32 len;
+
+		if (i * ARGS_CHUNK >= total)
+			break;
+		len = left < ARGS_CHUNK ? left : ARGS_CHUNK;
+		opaque(len);
+		if (len > ARGS_CHUNK)
+			break;
+		if (bpf_probe_read_user(to + i * ARGS_CHUNK, len, (void *)(from + i * ARGS_CHUNK))) {
+			*flags |= EXEC_ARGS_UNREADABLE;
+			break;
+		}
+		done = i * ARGS_CHUNK + len;
+	}
+	return done;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	u32 cpu = bpf_get_smp_processor_id(), flags = 0, at = 0, from;
+	struct tag *tag = watched(task);
+	struct exec_scratch *scratch;
+	struct fs_struct *fs;
+	struct inode *inode;
+	struct file *file;
+	u64 args, size;
+	bool refuse;
+	long n;
+
+	if (!tag)
+		return 0;
+	if (silent(tag)) {
+		if (closed(tag))
+			bpf_send_signal(SIGKILL);
+		return 0;
+	}
+	count(&seen, KIND_EXECUTED);
+	tag->executed = bpf_ktime_get_boot_ns();
+	tag->exited = 0;
+	refuse = closed(tag);
+	scratch = bpf_map_lookup_elem(&exec_scratch, &cpu);
+	if (!scratch)
+		goto lost;
+
+	fill_subject(&scratch->head.who, KIND_EXECUTED, task, tag);
+	fill_identity(&scratch->head, task);
+	fs = BPF_CORE_READ(task, fs);
+	if ((u64)BPF_CORE_READ(fs, root.dentry) != control_get(CONTROL_ROOT))
+		flags |= EXEC_OTHER_ROOT;
+
+	file = BPF_CORE_READ(bprm, file);
+	inode = BPF_CORE_READ(file, f_inode);
+	scratch->head.inode = BPF_CORE_READ(inode, i_ino);
+	scratch->head.device = BPF_CORE_READ(inode, i_sb, s_dev);
+	if (!BPF_CORE_READ(inode, i_nlink))
+		flags |= EXEC_UNLINKED;
+	at = write_path(scratch->data, 0, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt), fs, &flags, EXEC_PATH_CUT);
+	scratch->head.path_len = at;
+
+	from = at & 0x3fff;
+	opaque(from);
+	if (from > 0x3fff)
+		goto lost;
+	n = bpf_probe_read_kernel_str(scratch->data + from, GIVEN_CAP, BPF_CORE_READ(bprm, filename));
+	scratch->head.given_len = n > 0 ? n : 0;
+	at = from + (n > 0 ? n : 0);
+
+	scratch->head.interpreter_len = 0;
+	if (BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename)) {
+		flags |= EXEC_SCRIPT;
+		from = at & 0x3fff;
+		opaque(from);
+		if (from > 0x3fff)
+			goto lost;
+		n = bpf_probe_read_kernel_str(scratch->data + from, NAME_CAP, BPF_CORE_READ(bprm, interp));
+		scratch->head.interpreter_len = n > 0 ? n : 0;
+		at = from + (n > 0 ? n : 0);
+	}
+
+	from = at & 0x3fff;
+	at = write_path(scratch->data, from, BPF_CORE_READ(fs, pwd.dentry), BPF_CORE_READ(fs, pwd.mnt), fs, &flags, EXEC_CWD_CUT);
+	scratch->head.cwd_len = at - from;
+
+	from = at & 0x3fff;
+	opaque(from);
+	if (from > 0x3fff)
+		goto lost;
+	args = BPF_CORE_READ(task, mm, arg_start);
+	size = BPF_CORE_READ(task, mm, arg_end) - args;
+	scratch->head.args_total = size;
+	scratch->head.argc = BPF_CORE_READ(bprm, argc);
+	n = write_args(scratch->data + from, args, size, &flags);
+	scratch->head.args_len = n;
+	at = from + n;
+
+	scratch->head.flags = flags | (refuse ? EXEC_REFUSED : 0);
+	size = sizeof(scratch->head) + (at & 0xffff);
+	opaque(size);
+	if (size > sizeof(*scratch))
+		goto lost;
+	if (bpf_ringbuf_output(&records, scratch, size, 0))
+		goto lost;
+	if (refuse)
+		bpf_send_signal(SIGKILL);
+	return 0;
+lost:
+	count(&lost, KIND_EXECUTED);
+	bpf_send_signal(SIGKILL);
+	return 0;
+}
+
+/* One end for each process, told by whichever thread is last to see that none lives. `live` alone doesn't do: threads that end
+ * together all find it zero, and the leader may be gone long before. */
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(process_exit, struct task_struct *task)
+{
+	struct signal_struct *signal = BPF_CORE_READ(task, signal);
+	struct task_struct *leader = task->group_leader;
+	struct tag *tag = watched(task), *process;
+	struct exited *record;
+
+	if (!tag || silent(tag) || !leader || BPF_CORE_READ(signal, live.counter))
+		return 0;
+	process = bpf_task_storage_get(&tags, leader, 0, 0);
+	if (!process)
+		process = tag;
+	if (__sync_val_compare_and_swap(&process->exited, 0, 1))
+		return 0;
+	count(&seen, KIND_EXITED);
+	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	if (!record) {
+		count(&lost, KIND_EXITED);
+		return 0;
+	}
+	fill_subject(&record->who, KIND_EXITED, task, process);
+	record->executed = process->executed;
+	/* Since 5.18 the last thread's code is the group's; before, the leader's own is what wait(2) gives. */
+	if (BPF_CORE_READ(signal, flags) & SIGNAL_GROUP_EXIT)
+		record->status = BPF_CORE_READ(signal, group_exit_code);
+	else
+		record->status = BPF_CORE_READ(leader, exit_code);
+	record->reserved = 0;
+	bpf_ringbuf_submit(record, 0);
+	return 0;
+}

@@ -1,0 +1,141 @@
+/* Which process belongs to which session.
+ *
+ * The agent puts the four-tuple of a connection that the proxy is about to open into `tuples`. Whoever first reads from the accepted
+ * socket is the session's: in sshd that is the child that was forked for the connection, before it has read a byte of the client's.
+ * The hook is sock_recv_length (since 6.3): it runs in the reader's context, with the socket, whatever the system call was. The side
+ * that connected has the mirrored tuple and never matches, so both ends may be on one host.
+ *
+ * From then on the tag is inherited: sched_process_fork (as old as tracing) runs in the parent for each fork, clone and thread. */
+
+static __always_inline void map_address(u8 *to, u32 v4)
+{
+	__builtin_memset(to, 0, 10);
+	to[10] = 0xff;
+	to[11] = 0xff;
+	__builtin_memcpy(to + 12, &v4, 4);
+}
+
+static __always_inline bool tuple_of(struct sock *sk, struct tuple *tuple)
+{
+	u16 family = sk->__sk_common.skc_family;
+
+	if (family == AF_INET) {
+		map_address(tuple->local, sk->__sk_common.skc_rcv_saddr);
+		map_address(tuple->remote, sk->__sk_common.skc_daddr);
+	} else if (family == AF_INET6) {
+		BPF_CORE_READ_INTO(&tuple->local, sk, __sk_common.skc_v6_rcv_saddr.in6_u.u6_addr8);
+		BPF_CORE_READ_INTO(&tuple->remote, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
+	} else {
+		return false;
+	}
+	tuple->local_port = sk->__sk_common.skc_num;
+	tuple->remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
+	return true;
+}
+
+/* Tags the task, and its process's leader, which answers for threads that have no tag. */
+static __always_inline bool tag_task(struct task_struct *task, struct expected *expected)
+{
+	struct tag *tag = bpf_task_storage_get(&tags, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	if (!tag)
+		return false;
+	__builtin_memcpy(tag->session, expected->session, sizeof(tag->session));
+	tag->policy = expected->policy;
+	tag->exited = 0;
+	tag->executed = 0;
+	return true;
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(session_accept, struct sock *sk)
+{
+	u32 slot = CONTROL_ACCEPTED;
+	struct task_struct *task;
+	struct socket_state *state;
+	struct accepted *record;
+	struct expected *found, expected;
+	struct tag tag = {};
+	struct tuple tuple = {};
+	u64 *used;
+
+	/* Every read of every socket comes by here: nothing is awaited at most times. */
+	used = bpf_map_lookup_elem(&control, &slot);
+	if (!used || control_get(CONTROL_EXPECTED) == *(volatile u64 *)used)
+		return 0;
+	if (!sk || sk->sk_protocol != IPPROTO_TCP || !tuple_of(sk, &tuple))
+		return 0;
+	found = bpf_map_lookup_elem(&tuples, &tuple);
+	if (!found || quiet())
+		return 0;
+	task = bpf_get_current_task_btf();
+	if (found->policy >= POLICY_SELF_TEST) {
+		expected = *found;
+		if (bpf_map_delete_elem(&tuples, &tuple))
+			return 0;
+		__sync_fetch_and_add(used, 1);
+		slot = CONTROL_ROOT;
+		used = bpf_map_lookup_elem(&control, &slot);
+		if (used)
+			*used = (u64)BPF_CORE_READ(task, fs, root.dentry);
+		tag_task(task, &expected);
+		return 0;
+	}
+	state = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (state && state->role == ROLE_PROMISED && state->who.pid == (u32)task->tgid)
+		return 0; /* the listener itself has read: what it forks next would be of this session too */
+
+	count(&seen, KIND_ACCEPTED);
+	expected = *found;
+	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	if (!record) {
+		count(&lost, KIND_ACCEPTED); /* not tagged, the tuple stays: the next read tries again, or the proxy gives up */
+		return 0;
+	}
+	/* One tuple is one accept: who removes it has it. */
+	if (bpf_map_delete_elem(&tuples, &tuple)) {
+		bpf_ringbuf_discard(record, 0);
+		return 0;
+	}
+	__sync_fetch_and_add(used, 1);
+	if (!tag_task(task, &expected)) {
+		count(&lost, KIND_ACCEPTED);
+		bpf_ringbuf_discard(record, 0);
+		return 0;
+	}
+	if (task->group_leader != task)
+		tag_task(task->group_leader, &expected);
+	__builtin_memcpy(tag.session, expected.session, sizeof(tag.session));
+	tag.policy = expected.policy;
+	fill_subject(&record->who, KIND_ACCEPTED, task, &tag);
+	record->tuple = tuple;
+	record->reserved = 0;
+	bpf_ringbuf_submit(record, 0);
+	return 0;
+}
+
+static __always_inline int inherit(struct task_struct *parent, struct task_struct *child)
+{
+	struct tag *from = tag_of(parent), copy;
+
+	if (!from || quiet())
+		return 0;
+	if (!silent(from))
+		count(&seen, KIND_FORKED);
+	copy = *from;
+	copy.exited = 0;
+	copy.executed = 0;
+	if (bpf_task_storage_get(&tags, child, &copy, BPF_LOCAL_STORAGE_GET_F_CREATE))
+		return 0;
+	count(&lost, KIND_FORKED);
+	return -EPERM;
+}
+
+/* A child that couldn't be tagged would be free: its parent is stopped, which the counter tells. */
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(session_fork, struct task_struct *parent, struct task_struct *child)
+{
+	if (inherit(parent, child))
+		bpf_send_signal(SIGKILL);
+	return 0;
+}

@@ -1,0 +1,229 @@
+/* What the programs and user space share: the layout of records, maps and numbers. src/sensor/layout.rs says the same in Rust, and a
+ * test compares the two through the object's BTF. Numbers are never reused; a change of layout raises LAYOUT_VERSION. Integers are
+ * in the host's order except for addresses, which are sixteen bytes as on the wire (IPv4 as ::ffff:a.b.c.d). Times are boottime ns. */
+#pragma once
+
+#define LAYOUT_VERSION 1
+
+/* Kinds of records; also the index into the counters `seen` and `lost`. */
+enum kind {
+	KIND_ACCEPTED = 1,
+	KIND_FORKED = 2, /* counted, never sent: a child that inherits its parent's session */
+	KIND_EXECUTED = 3,
+	KIND_EXITED = 4,
+	KIND_CONNECTION_OPENED = 5,
+	KIND_CONNECTION_FAILED = 6,
+	KIND_CONNECTION_CLOSED = 7,
+	KIND_CONNECTION_ACCEPTED = 8,
+	KIND_CONNECTION_DENIED = 9,
+	KIND_FILE_OPENED = 10,
+	KIND_FILE_RENAMED = 11,
+	KIND_FILE_DELETED = 12,
+	KIND_FILE_MODE = 13,
+	KIND_PRIVILEGE = 14,
+	KIND_MODULE = 15,
+	KIND_BPF = 16,
+	KIND_PTRACE = 17,
+	KIND_MOUNT = 18,
+	KIND_EXEC_REFUSED = 19,
+	KIND_COUNT = 24,
+};
+
+/* Slots of the array `control`: each a u64 with one writer, so that no reader ever sees half of a change. */
+enum control_slot {
+	CONTROL_LAYOUT = 0,	 /* LAYOUT_VERSION of who made the maps */
+	CONTROL_HEARTBEAT = 1,	 /* when the agent last said that it lives */
+	CONTROL_LIMIT = 2,	 /* a heartbeat older than this refuses; 0: no agent was ever ready */
+	CONTROL_CLOSED = 3,	 /* not 0: the agent can't take any more evidence */
+	CONTROL_AGENT_PID = 4,	 /* the agent's own process, by two numbers that nobody else can have */
+	CONTROL_AGENT_START = 5, /* in clock ticks, as /proc/PID/stat tells */
+	CONTROL_GENERATION = 6,	 /* which set of programs sends; the others only watch */
+	CONTROL_EXPECTED = 7,	 /* tuples that were put in and not taken back */
+	CONTROL_ACCEPTED = 8,	 /* tuples that were used up, counted by the kernel */
+	CONTROL_ROOT = 9,	 /* the root directory (a kernel address) that the self-test's process has */
+	CONTROL_SLOTS = 16,
+};
+
+/* Policies of the self-test, which is neither counted nor told. Under the first it may do nothing, as if no evidence could be kept;
+ * nobody ever says what the second allows. */
+#define POLICY_CLOSED 0xffffffffu
+#define POLICY_SELF_TEST 0xfffffffeu
+
+struct tuple {
+	unsigned char local[16];
+	unsigned char remote[16];
+	unsigned short local_port;
+	unsigned short remote_port;
+};
+
+struct expected {
+	unsigned char session[16];
+	unsigned int policy;
+	unsigned int reserved;
+};
+
+/* In the storage of each task of a session. The session's own UUID, so that nothing depends on an agent's memory. */
+struct tag {
+	unsigned char session[16];
+	unsigned int policy;
+	unsigned int exited; /* the process's end has been told (kept in the leader's tag) */
+	unsigned long long executed; /* when the process last ran a new program; 0: never, it is a fork */
+	unsigned long long reserved[2];
+};
+
+/* At the start of each record: what happened, when, and who did it. */
+struct subject {
+	unsigned short kind;
+	unsigned short flags;
+	unsigned int pid;
+	unsigned int tid;
+	unsigned int ppid;
+	unsigned long long time;
+	unsigned long long start; /* of the process */
+	unsigned char session[16];
+	unsigned int policy;
+	unsigned int uid;
+	unsigned char comm[16];
+};
+
+struct accepted {
+	struct subject who;
+	struct tuple tuple;
+	unsigned int reserved;
+};
+
+/* flags of `executed` */
+#define EXEC_ARGS_CUT 1u	/* more than ARGS_MAX bytes */
+#define EXEC_ARGS_UNREADABLE 2u /* a page couldn't be read without sleeping */
+#define EXEC_PATH_CUT 4u	/* `path` lacks components between its first and the rest */
+#define EXEC_CWD_CUT 8u
+#define EXEC_UNLINKED 16u	/* no name leads to the file: memfd, or deleted */
+#define EXEC_OTHER_ROOT 32u	/* the process's root isn't the agent's */
+#define EXEC_REFUSED 64u	/* killed before its first instruction */
+#define EXEC_UNREACHABLE 128u	/* the file or directory isn't below the process's root */
+#define EXEC_SCRIPT 256u	/* `given` is a script and `interpreter` runs it */
+#define EXEC_MEMFD 512u
+
+/* Followed by path, given, interpreter, cwd, args: paths as components from the leaf up, each ended by NUL. */
+struct executed {
+	struct subject who;
+	unsigned int gid;
+	unsigned int euid;
+	unsigned int egid;
+	unsigned int loginuid;
+	unsigned int audit_session;
+	unsigned int flags;
+	unsigned long long cgroup;
+	unsigned long long inode;
+	unsigned int device;
+	unsigned int mount_namespace;
+	unsigned long long args_total;
+	unsigned int argc;
+	unsigned int path_len;
+	unsigned int given_len;
+	unsigned int interpreter_len;
+	unsigned int cwd_len;
+	unsigned int args_len;
+	unsigned char tty[24];
+};
+
+struct exited {
+	struct subject who;
+	unsigned long long executed; /* when its program started; 0: it never ran one of its own */
+	unsigned int status;	     /* as wait(2) gives it */
+	unsigned int reserved;
+};
+
+/* flags of `connection` */
+#define CONNECTION_UNCONNECTED 1u /* datagrams sent to an address without a connect */
+#define CONNECTION_ENDS_SESSION 2u
+#define CONNECTION_IN_PLACE 4u	 /* the peer called us: a listener of the session */
+
+/* `rule` of a denial that no rule of the deny list caused */
+#define RULE_NOT_ALLOWED 0u	    /* the policy has an allow list, which doesn't hold it */
+#define RULE_CLOSED 0xffffffffu	    /* no evidence could be kept */
+#define RULE_PROTOCOL 0xfffffffeu   /* a kind of socket whose destinations can't be checked */
+#define RULE_NO_POLICY 0xfffffffdu  /* nobody has said what this policy allows */
+
+struct connection {
+	struct subject who;
+	unsigned char local[16];
+	unsigned char remote[16];
+	unsigned short local_port;
+	unsigned short remote_port;
+	unsigned int protocol;
+	unsigned int flags;
+	unsigned int error;
+	unsigned int rule;
+	unsigned int net_namespace;
+	unsigned long long cookie;
+	unsigned long long opened;
+	unsigned long long sent;
+	unsigned long long received;
+	unsigned long long datagrams;
+};
+
+/* In the storage of each socket of a session. */
+struct socket_state {
+	struct subject who; /* who connected or listens */
+	unsigned long long opened; /* 0: not yet established */
+	unsigned int role;
+	unsigned int reserved;
+	unsigned char local[16];
+	unsigned char remote[16];
+	unsigned short local_port;
+	unsigned short remote_port;
+	unsigned int net_namespace;
+};
+#define ROLE_CONNECTS 1u
+#define ROLE_LISTENS 2u
+#define ROLE_ACCEPTED 3u
+#define ROLE_DATAGRAM 4u
+#define ROLE_PROMISED 5u /* a listener outside of sessions, so that it is never tagged itself */
+
+/* Where an unconnected socket has sent to. */
+#define FLOWS_MAX 8
+struct flow {
+	unsigned char remote[16];
+	unsigned short remote_port;
+	unsigned short used;
+	unsigned int reserved;
+	unsigned long long opened;
+	unsigned long long datagrams;
+};
+struct flows {
+	struct flow flow[FLOWS_MAX];
+	unsigned int next;
+	unsigned int reserved;
+};
+
+/* Rules of a policy: `rules` names a set of entries in the tries, so that a policy changes from one set to another in one write. */
+#define POLICY_ALLOW_LIST 1u   /* what `allowed` doesn't hold is denied */
+#define POLICY_ENDS_SESSION 2u /* a denial ends the session */
+#define POLICY_RESTRICTS 4u    /* has rules at all */
+struct policy {
+	unsigned int rules;
+	unsigned int flags;
+};
+struct net_key {
+	unsigned int prefix_len; /* counts `rules` too: 32 + the network's */
+	unsigned int rules;
+	unsigned char address[16];
+};
+#define RANGES_MAX 16
+struct port_range {
+	unsigned short low;
+	unsigned short high;
+	unsigned int protocol; /* 0: any */
+	unsigned int rule;
+};
+struct net_rule {
+	unsigned int count;
+	struct port_range range[RANGES_MAX];
+};
+
+#define ARGS_MAX 32768
+#define PATH_CAP 4096
+#define NAME_CAP 256
+#define GIVEN_CAP 4096
+#define SCRATCH_DATA 57344

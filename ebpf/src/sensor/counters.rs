@@ -1,0 +1,69 @@
+//! How much there was to tell, and how much of it couldn't be told.
+
+use super::error::SensorError;
+use super::layout::kind;
+use super::load::open_map;
+use super::pins::Generation;
+use super::programs::PARTS;
+use aya::maps::{MapData, PerCpuArray};
+use aya::programs::ProgramInfo;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+
+/// Counts since the maps were made, by kind (`layout::kind`). For each kind: `seen` = records read + `lost` + those still in the ring.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// What happened in sessions.
+    pub seen: BTreeMap<u16, u64>,
+    /// What couldn't be told, since the ring was full or memory short.
+    pub lost: BTreeMap<u16, u64>,
+    /// How often the kernel skipped a program because it was already running on that CPU, in sessions or outside; by program.
+    pub skipped: BTreeMap<String, u64>,
+}
+
+pub(super) struct Counts {
+    seen: PerCpuArray<MapData, u64>,
+    lost: PerCpuArray<MapData, u64>,
+}
+
+impl Counts {
+    pub(super) fn open(generation: &Generation) -> Result<Counts, SensorError> {
+        Ok(Counts { seen: open_map(generation, "seen")?, lost: open_map(generation, "lost")? })
+    }
+
+    pub(super) fn read(&self, generation: &Generation) -> Result<Counters, SensorError> {
+        let mut skipped = BTreeMap::new();
+        for part in PARTS {
+            let path = generation.program(part.program);
+            if path.exists() {
+                skipped.insert(part.program.to_owned(), skips(&path)?);
+            }
+        }
+        Ok(Counters { seen: sums(&self.seen)?, lost: sums(&self.lost)?, skipped })
+    }
+}
+
+fn sums(counts: &PerCpuArray<MapData, u64>) -> Result<BTreeMap<u16, u64>, SensorError> {
+    let mut sums = BTreeMap::new();
+    for (number, _) in kind::NAMES {
+        let values = counts
+            .get(&u32::from(number), 0)
+            .map_err(|error| SensorError::kernel("reading the counters", error))?;
+        sums.insert(number, values.iter().sum());
+    }
+    Ok(sums)
+}
+
+/// The kernel tells it in the fdinfo of a program.
+fn skips(pin: &std::path::Path) -> Result<u64, SensorError> {
+    let what = || format!("asking about the program {}", pin.display());
+    let info = ProgramInfo::from_pin(pin).map_err(|error| SensorError::kernel(what(), error))?;
+    let fd = info.fd().map_err(|error| SensorError::kernel(what(), error))?;
+    let path = PathBuf::from(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()));
+    let text =
+        std::fs::read_to_string(&path).map_err(|error| SensorError::file(&path, "reading it", error))?;
+    let count = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
+    // Kernels before 5.12 don't count it.
+    Ok(count.and_then(|count| count.trim().parse().ok()).unwrap_or_default())
+}

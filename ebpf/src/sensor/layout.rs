@@ -1,0 +1,217 @@
+//! bpf/shared.h in Rust: where each field lies in what the programs write and read. A test compares it with the object's own BTF.
+
+macro_rules! layouts {
+    ($($(#[$doc:meta])* $name:ident $size:literal { $($field:ident: $at:literal, $len:literal;)* })*) => {
+        $($(#[$doc])*
+        #[allow(missing_docs)]
+        pub mod $name {
+            /// Bytes of the whole struct.
+            pub const SIZE: usize = $size;
+            $(pub const $field: usize = $at;)*
+            /// Name in capitals, offset and length of each field.
+            pub const FIELDS: &[(&str, usize, usize)] = &[$((stringify!($field), $at, $len)),*];
+        })*
+        /// Each struct: its name, size and fields.
+        pub const ALL: &[(&str, usize, &[(&str, usize, usize)])] = &[$((stringify!($name), $size, $name::FIELDS)),*];
+    };
+}
+
+layouts! {
+    /// Key of `tuples`: a connection as its accepting end has it.
+    tuple 36 {
+        LOCAL: 0, 16;
+        REMOTE: 16, 16;
+        LOCAL_PORT: 32, 2;
+        REMOTE_PORT: 34, 2;
+    }
+    /// Value of `tuples`.
+    expected 24 {
+        SESSION: 0, 16;
+        POLICY: 16, 4;
+        RESERVED: 20, 4;
+    }
+    /// Whose a task is.
+    tag 48 {
+        SESSION: 0, 16;
+        POLICY: 16, 4;
+        EXITED: 20, 4;
+        EXECUTED: 24, 8;
+        RESERVED: 32, 16;
+    }
+    /// The head of each record.
+    subject 72 {
+        KIND: 0, 2;
+        FLAGS: 2, 2;
+        PID: 4, 4;
+        TID: 8, 4;
+        PPID: 12, 4;
+        TIME: 16, 8;
+        START: 24, 8;
+        SESSION: 32, 16;
+        POLICY: 48, 4;
+        UID: 52, 4;
+        COMM: 56, 16;
+    }
+    /// A session's process has its connection.
+    accepted 112 {
+        WHO: 0, 72;
+        TUPLE: 72, 36;
+        RESERVED: 108, 4;
+    }
+    /// A new program; five strings follow it.
+    executed 176 {
+        WHO: 0, 72;
+        GID: 72, 4;
+        EUID: 76, 4;
+        EGID: 80, 4;
+        LOGINUID: 84, 4;
+        AUDIT_SESSION: 88, 4;
+        FLAGS: 92, 4;
+        CGROUP: 96, 8;
+        INODE: 104, 8;
+        DEVICE: 112, 4;
+        MOUNT_NAMESPACE: 116, 4;
+        ARGS_TOTAL: 120, 8;
+        ARGC: 128, 4;
+        PATH_LEN: 132, 4;
+        GIVEN_LEN: 136, 4;
+        INTERPRETER_LEN: 140, 4;
+        CWD_LEN: 144, 4;
+        ARGS_LEN: 148, 4;
+        TTY: 152, 24;
+    }
+    /// A process's end.
+    exited 88 {
+        WHO: 0, 72;
+        EXECUTED: 72, 8;
+        STATUS: 80, 4;
+        RESERVED: 84, 4;
+    }
+    /// Whatever became of a connection.
+    connection 168 {
+        WHO: 0, 72;
+        LOCAL: 72, 16;
+        REMOTE: 88, 16;
+        LOCAL_PORT: 104, 2;
+        REMOTE_PORT: 106, 2;
+        PROTOCOL: 108, 4;
+        FLAGS: 112, 4;
+        ERROR: 116, 4;
+        RULE: 120, 4;
+        NET_NAMESPACE: 124, 4;
+        COOKIE: 128, 8;
+        OPENED: 136, 8;
+        SENT: 144, 8;
+        RECEIVED: 152, 8;
+        DATAGRAMS: 160, 8;
+    }
+    /// Value of `policies`.
+    policy 8 {
+        RULES: 0, 4;
+        FLAGS: 4, 4;
+    }
+    /// Key of `denied` and `allowed`.
+    net_key 24 {
+        PREFIX_LEN: 0, 4;
+        RULES: 4, 4;
+        ADDRESS: 8, 16;
+    }
+    /// Value of `denied` and `allowed`.
+    net_rule 196 {
+        COUNT: 0, 4;
+        RANGE: 4, 192;
+    }
+    /// Ports of a rule.
+    port_range 12 {
+        LOW: 0, 2;
+        HIGH: 2, 2;
+        PROTOCOL: 4, 4;
+        RULE: 8, 4;
+    }
+}
+
+/// Raised with each change of a layout; see `CONTROL_LAYOUT`.
+pub const LAYOUT_VERSION: u64 = 1;
+
+/// Kinds of records, and slots of the counters.
+pub mod kind {
+    #![allow(missing_docs)]
+    pub const ACCEPTED: u16 = 1;
+    pub const FORKED: u16 = 2;
+    pub const EXECUTED: u16 = 3;
+    pub const EXITED: u16 = 4;
+    pub const CONNECTION_OPENED: u16 = 5;
+    pub const CONNECTION_FAILED: u16 = 6;
+    pub const CONNECTION_CLOSED: u16 = 7;
+    pub const CONNECTION_ACCEPTED: u16 = 8;
+    pub const CONNECTION_DENIED: u16 = 9;
+    /// How many slots the counters have.
+    pub const COUNT: u32 = 24;
+    /// Names for people, by number.
+    pub const NAMES: [(u16, &str); 9] = [
+        (ACCEPTED, "accepted"),
+        (FORKED, "forked"),
+        (EXECUTED, "executed"),
+        (EXITED, "exited"),
+        (CONNECTION_OPENED, "connection opened"),
+        (CONNECTION_FAILED, "connection failed"),
+        (CONNECTION_CLOSED, "connection closed"),
+        (CONNECTION_ACCEPTED, "connection accepted"),
+        (CONNECTION_DENIED, "connection denied"),
+    ];
+}
+
+/// Slots of the array `control`.
+pub mod control {
+    #![allow(missing_docs)]
+    pub const LAYOUT: u32 = 0;
+    pub const HEARTBEAT: u32 = 1;
+    pub const LIMIT: u32 = 2;
+    pub const CLOSED: u32 = 3;
+    pub const AGENT_PID: u32 = 4;
+    pub const AGENT_START: u32 = 5;
+    pub const GENERATION: u32 = 6;
+    pub const EXPECTED: u32 = 7;
+    pub const ACCEPTED: u32 = 8;
+}
+
+/// Flags of `executed`.
+pub mod exec {
+    #![allow(missing_docs)]
+    pub const ARGS_CUT: u32 = 1;
+    pub const ARGS_UNREADABLE: u32 = 2;
+    pub const PATH_CUT: u32 = 4;
+    pub const CWD_CUT: u32 = 8;
+    pub const UNLINKED: u32 = 16;
+    pub const OTHER_ROOT: u32 = 32;
+    pub const REFUSED: u32 = 64;
+    pub const UNREACHABLE: u32 = 128;
+    pub const SCRIPT: u32 = 256;
+    pub const MEMFD: u32 = 512;
+}
+
+/// Flags of `connection`, and what stands in `rule` where no rule of the deny list decided.
+pub mod net {
+    #![allow(missing_docs)]
+    pub const UNCONNECTED: u32 = 1;
+    pub const ENDS_SESSION: u32 = 2;
+    pub const IN_PLACE: u32 = 4;
+    pub const NOT_ALLOWED: u32 = 0;
+    pub const CLOSED: u32 = u32::MAX;
+    pub const PROTOCOL: u32 = u32::MAX - 1;
+    pub const NO_POLICY: u32 = u32::MAX - 2;
+    /// Flags of `policy`.
+    pub const ALLOW_LIST: u32 = 1;
+    pub const POLICY_ENDS_SESSION: u32 = 2;
+    pub const RESTRICTS: u32 = 4;
+    pub const RANGES_MAX: usize = 16;
+}
+
+/// Policies of the self-test: neither counted nor told.
+pub const POLICY_CLOSED: u32 = u32::MAX;
+/// Numbers from here on belong to the sensor itself.
+pub const POLICY_SELF_TEST: u32 = u32::MAX - 1;
+
+#[cfg(test)]
+#[path = "layout_tests.rs"]
+mod tests;

@@ -1,0 +1,263 @@
+//! Loading, attaching and pinning; taking up what an earlier run left; handing over from another generation of programs.
+//!
+//! Whatever is attached stays attached until what replaces it is. A crash between any two steps leaves at least one generation that
+//! watches, and the next start goes on from there.
+
+use super::error::{SensorError, chain};
+use super::layout::control;
+use super::pins::{Generation, generations};
+use super::programs::{Hook, PARTS, Part};
+use super::{Tier, cgroup};
+use aya::maps::{Array, Map, MapData};
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, Program};
+use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
+use aya_obj::Object;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+/// The compiled programs.
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/node.bpf.o"));
+
+/// Maps whose contents outlive a change of the programs, as long as their layout stays.
+const SHARED: [&str; 11] = [
+    "control",
+    "tuples",
+    "tags",
+    "sockets",
+    "flows",
+    "connections",
+    "policies",
+    "denied",
+    "allowed",
+    "seen",
+    "lost",
+];
+/// Maps that are each generation's own.
+const OWN: [&str; 2] = ["records", "exec_scratch"];
+
+/// What each feature's programs said; the first complaint of several.
+pub(super) type Features = BTreeMap<String, Result<(), String>>;
+
+/// What loading came to.
+pub(super) struct Loaded {
+    pub(super) generation: Generation,
+    pub(super) features: Features,
+    /// Other generations, detached, whose rings may still hold records.
+    pub(super) left: Vec<Generation>,
+}
+
+/// How many CPUs may ever be here: each has its own memory to put an exec's record together.
+fn cpus() -> Result<u32, SensorError> {
+    let count = aya::util::nr_cpus()
+        .map_err(|(path, error)| SensorError::file(Path::new(path), "reading it", error))?;
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// The number of the generation that this build makes with these options.
+fn generation_id(tier: Tier, ring_bytes: u32, cpus: u32) -> u64 {
+    let mut options = Vec::new();
+    options.push(matches!(tier, Tier::Lsm).into());
+    options.extend_from_slice(&ring_bytes.to_le_bytes());
+    options.extend_from_slice(&cpus.to_le_bytes());
+    u64::from(crc32c::crc32c(OBJECT)) << 32 | u64::from(crc32c::crc32c(&options))
+}
+
+/// Loads this build's programs below `pins`, or takes them up; lets them send; takes the others away.
+pub(super) fn load(pins: &Path, tier: Tier, ring_bytes: u32) -> Result<Loaded, SensorError> {
+    let cpus = cpus()?;
+    let own = Generation::new(pins, generation_id(tier, ring_bytes, cpus));
+    let others: Vec<Generation> = generations(pins)?.into_iter().filter(|other| *other != own).collect();
+    let fresh = !own.exists() && others.is_empty();
+    own.create()?;
+
+    let sizes = BTreeMap::from([("records", ring_bytes), ("exec_scratch", cpus)]);
+    take_over_maps(&own, &others, &sizes)?;
+    let mut object = open(&own, &sizes)?;
+    let features = attach_all(&mut object, &own, tier)?;
+    if let Err(error) = essentials(&features) {
+        if fresh {
+            own.remove()?;
+        }
+        return Err(error);
+    }
+    // From here on ours send, and the others only watch.
+    control_of(&own)?
+        .set(control::GENERATION, own.id, 0)
+        .map_err(|error| SensorError::kernel("letting the new programs send", error))?;
+    for other in &others {
+        other.detach()?;
+    }
+    Ok(Loaded { generation: own, features, left: others })
+}
+
+/// The array `control` of a generation.
+pub(super) fn control_of(generation: &Generation) -> Result<Array<MapData, u64>, SensorError> {
+    open_map(generation, "control")
+}
+
+/// A map by its pin, as the type that it has.
+pub(super) fn open_map<T>(generation: &Generation, name: &str) -> Result<T, SensorError>
+where
+    T: TryFrom<Map>,
+    T::Error: std::error::Error,
+{
+    let path = generation.map(name);
+    let what = || format!("opening the map {}", path.display());
+    let data = MapData::from_pin(&path).map_err(|error| SensorError::kernel(what(), error))?;
+    let map = Map::from_map_data(data).map_err(|error| SensorError::kernel(what(), error))?;
+    T::try_from(map).map_err(|error| SensorError::kernel(what(), error))
+}
+
+/// Pins the maps that are there already into this generation, once the kernel has confirmed that they are what the programs expect:
+/// the loader takes a pinned map as it is.
+fn take_over_maps(
+    own: &Generation,
+    others: &[Generation],
+    sizes: &BTreeMap<&str, u32>,
+) -> Result<(), SensorError> {
+    let object =
+        Object::parse(OBJECT).map_err(|error| SensorError::kernel("reading the programs' object", error))?;
+    for name in SHARED.iter().chain(&OWN).copied() {
+        let Some(wanted) = object.maps.get(name) else { continue };
+        let entries = sizes.get(name).copied().unwrap_or(wanted.max_entries());
+        let fits = |path: &Path| -> Result<Option<MapData>, SensorError> {
+            let Ok(map) = MapData::from_pin(path) else { return Ok(None) };
+            let info = map
+                .info()
+                .map_err(|error| SensorError::kernel(format!("asking about {}", path.display()), error))?;
+            let same = info.map_type().is_ok_and(|kind| kind as u32 == wanted.map_type())
+                && info.key_size() == wanted.key_size()
+                && info.value_size() == wanted.value_size()
+                && info.max_entries() == entries
+                && info.map_flags() == wanted.map_flags();
+            Ok(same.then_some(map))
+        };
+        let path = own.map(name);
+        if path.exists() {
+            if fits(&path)?.is_none() {
+                return Err(damaged(&path));
+            }
+            continue;
+        }
+        if OWN.contains(&name) {
+            continue;
+        }
+        for other in others {
+            let there = other.map(name);
+            if !there.exists() {
+                continue;
+            }
+            match fits(&there)? {
+                Some(map) => map
+                    .pin(&path)
+                    .map_err(|error| SensorError::kernel(format!("pinning {}", path.display()), error))?,
+                // Without the old tags and counters running sessions would be lost: that is for a person to decide.
+                None if matches!(name, "tags" | "control" | "seen" | "lost") => return Err(damaged(&there)),
+                None => continue,
+            }
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn damaged(path: &Path) -> SensorError {
+    SensorError::Kernel {
+        what: format!("taking up {}", path.display()),
+        why: "another version made it, with another layout: end the node's sessions, then take the node out of service and in again"
+            .to_owned(),
+    }
+}
+
+fn open(own: &Generation, sizes: &BTreeMap<&str, u32>) -> Result<Ebpf, SensorError> {
+    let btf = Btf::from_sys_fs().map_err(|error| {
+        SensorError::kernel(
+            "reading /sys/kernel/btf/vmlinux (a kernel built with CONFIG_DEBUG_INFO_BTF has it)",
+            error,
+        )
+    })?;
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(&btf)).allow_unsupported_maps().override_global("generation", &own.id, true);
+    for (name, entries) in sizes {
+        loader.map_max_entries(name, *entries);
+    }
+    for name in SHARED.iter().chain(&OWN) {
+        loader.map_pin_path(name, own.map(name));
+    }
+    loader.load(OBJECT).map_err(|error| SensorError::kernel("loading the programs' maps", error))
+}
+
+fn attach_all(object: &mut Ebpf, own: &Generation, tier: Tier) -> Result<Features, SensorError> {
+    let btf =
+        Btf::from_sys_fs().map_err(|error| SensorError::kernel("reading /sys/kernel/btf/vmlinux", error))?;
+    let root = cgroup::root()
+        .and_then(|path| File::open(&path).map_err(|error| SensorError::file(&path, "opening it", error)));
+    let mut features = Features::new();
+    for part in PARTS.iter().filter(|part| part.tier.is_none_or(|only| only == tier)) {
+        let outcome =
+            if own.link(part.program).exists() { Ok(()) } else { attach(object, own, part, &btf, &root) };
+        let entry = features.entry(part.feature.to_owned()).or_insert(Ok(()));
+        if let (Ok(()), Err(why)) = (&entry, outcome) {
+            *entry = Err(format!("{}: {why}", part.program));
+        }
+    }
+    Ok(features)
+}
+
+/// Loads one program and attaches it; the pins keep both when we are gone.
+fn attach(
+    object: &mut Ebpf,
+    own: &Generation,
+    part: &Part,
+    btf: &Btf,
+    root: &Result<File, SensorError>,
+) -> Result<(), String> {
+    fn say(error: impl std::error::Error) -> String {
+        chain(&error)
+    }
+    let program = object.program_mut(part.program).ok_or("it isn't in the object")?;
+    let cgroup = || root.as_ref().map_err(ToString::to_string);
+    let link: FdLink = match (program, part.hook) {
+        (Program::BtfTracePoint(program), Hook::Tracepoint(name)) => {
+            program.load(name, btf).map_err(say)?;
+            let id = program.attach().map_err(say)?;
+            program.take_link(id).map_err(say)?.into()
+        }
+        (Program::CgroupSockAddr(program), Hook::CgroupAddress) => {
+            program.load().map_err(say)?;
+            // Links are many on a cgroup whatever the mode, which the kernel doesn't take here.
+            let id = program.attach(cgroup()?, CgroupAttachMode::Single).map_err(say)?;
+            program.take_link(id).map_err(say)?.try_into().map_err(say)?
+        }
+        (Program::CgroupSock(program), Hook::CgroupSocket) => {
+            program.load().map_err(say)?;
+            let id = program.attach(cgroup()?, CgroupAttachMode::Single).map_err(say)?;
+            program.take_link(id).map_err(say)?.try_into().map_err(say)?
+        }
+        _ => return Err("it is of another type than its hook".to_owned()),
+    };
+    pin_program(object, own, part.program)?;
+    link.pin(own.link(part.program)).map_err(say)?;
+    Ok(())
+}
+
+/// Pinned so that a later agent can ask how often the kernel skipped it.
+fn pin_program(object: &mut Ebpf, own: &Generation, name: &str) -> Result<(), String> {
+    let path = own.program(name);
+    if path.exists() {
+        std::fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let program = object.program_mut(name).ok_or("it isn't in the object")?;
+    program.pin(&path).map_err(|error| chain(&error))
+}
+
+fn essentials(features: &Features) -> Result<(), SensorError> {
+    for part in PARTS.iter().filter(|part| part.essential) {
+        if let Some(Err(why)) = features.get(part.feature) {
+            return Err(SensorError::Missing { feature: part.feature, why: why.clone() });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,302 @@
+//! The sensor: loads the programs, says which connection is which session, gives what they tell, and sets what they refuse.
+//!
+//! Programs, links and maps are pinned: they go on without the agent, and refuse once its heartbeat is old; [`Sensor::start`] takes them
+//! up again. No async runtime; nothing here blocks.
+
+mod cgroup;
+mod counters;
+mod error;
+pub mod layout;
+mod load;
+mod pins;
+mod policies;
+mod programs;
+mod reader;
+pub mod record;
+mod rules;
+mod selftest;
+
+pub use counters::Counters;
+pub use error::SensorError;
+pub use reader::RecordReader;
+pub use record::{Accepted, Connection, Denial, Executed, Exited, Record, Subject, Tuple};
+pub use rules::{NetRule, PolicyRules, Ports, Protocol};
+
+use aya::maps::{Array, HashMap, MapData};
+use counters::Counts;
+use layout::{control, expected};
+use pins::Generation;
+use policies::Policies;
+use record::put;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How to start.
+#[derive(Debug, Clone)]
+pub struct SensorOptions {
+    /// The agent's directory on a bpffs, as /sys/fs/bpf/custody-web-1; it is made, and a bpffs mounted, where there is none.
+    pub pins: PathBuf,
+    /// Size of the ring: a power of two, from 65,536.
+    pub ring_bytes: u32,
+    /// How long sessions may go on without a heartbeat.
+    pub heartbeat_limit: Duration,
+    /// Whose files are watched, in the tier that can.
+    pub watched: Vec<PathBuf>,
+    /// Only this tier, for tests; `None`: the best that the kernel has.
+    pub tier: Option<Tier>,
+}
+
+/// What the programs are built on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// BPF LSM: refusals before the effect, file sensors.
+    Lsm,
+    /// Tracepoints, cgroup hooks and signals.
+    Tracepoint,
+}
+
+/// What is watched and refused here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coverage {
+    /// What the programs are built on.
+    pub tier: Tier,
+    /// Each feature; where it is missing, why.
+    pub features: BTreeMap<String, Result<(), String>>,
+    /// The kernel's release.
+    pub kernel: String,
+}
+
+/// The running sensor. Dropping it leaves everything attached.
+pub struct Sensor {
+    coverage: Coverage,
+    generation: Generation,
+    left: Vec<Generation>,
+    control: Array<MapData, u64>,
+    tuples: HashMap<MapData, [u8; layout::tuple::SIZE], [u8; expected::SIZE]>,
+    policies: Policies,
+    counts: Counts,
+}
+
+/// What a kernel supports.
+#[derive(Debug)]
+pub struct Probe {
+    /// What would be watched, or why nothing can be.
+    pub coverage: Result<Coverage, SensorError>,
+}
+
+/// Asks the kernel what it supports, by loading everything below a directory of its own for a moment. `pins` lies on a bpffs.
+pub fn probe(pins: &Path, tier: Option<Tier>) -> Probe {
+    let options = SensorOptions {
+        pins: pins.join(format!("probe-{}", std::process::id())),
+        ring_bytes: 65_536,
+        heartbeat_limit: Duration::from_secs(1),
+        watched: Vec::new(),
+        tier,
+    };
+    let coverage = Sensor::start(options).and_then(|sensor| {
+        let coverage = sensor.coverage().clone();
+        sensor.detach().map(|()| coverage)
+    });
+    Probe { coverage }
+}
+
+impl Sensor {
+    /// Loads the programs, or takes up what an earlier run left; tries on itself whether they refuse; then sessions may come.
+    /// Whether evidence is taken at all ([`Sensor::close`]) stays as the earlier run said.
+    ///
+    /// # Errors
+    /// The kernel can't, or what is pinned there has another layout.
+    pub fn start(options: SensorOptions) -> Result<Sensor, SensorError> {
+        let tier = options.tier.unwrap_or(Tier::Tracepoint);
+        pins::prepare(&options.pins)?;
+        let loaded = load::load(&options.pins, tier, options.ring_bytes)?;
+        let generation = loaded.generation;
+        let mut sensor = Sensor {
+            coverage: Coverage { tier, features: loaded.features, kernel: kernel_release() },
+            left: loaded.left,
+            control: load::control_of(&generation)?,
+            tuples: load::open_map(&generation, "tuples")?,
+            policies: Policies::open(&generation)?,
+            counts: Counts::open(&generation)?,
+            generation,
+        };
+        sensor.forget_all()?;
+        sensor.set(control::LAYOUT, layout::LAYOUT_VERSION)?;
+        selftest::run(&mut sensor)?;
+        let (pid, start) = own_identity()?;
+        sensor.set(control::AGENT_START, start)?;
+        sensor.set(control::AGENT_PID, pid)?;
+        sensor.heartbeat()?;
+        sensor.set(control::LIMIT, u64::try_from(options.heartbeat_limit.as_nanos()).unwrap_or(u64::MAX))?;
+        Ok(sensor)
+    }
+
+    /// What is watched and refused here.
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
+    }
+
+    /// The next connection of this tuple is this session's, under this policy. Say so before it is opened.
+    ///
+    /// # Errors
+    /// The policy isn't set; or the kernel has no room for more.
+    pub fn expect(&mut self, tuple: Tuple, session: [u8; 16], policy: u32) -> Result<(), SensorError> {
+        if policy >= layout::POLICY_SELF_TEST {
+            return Err(SensorError::ReservedPolicy(policy));
+        }
+        if !self.policies.holds(policy)? {
+            return Err(SensorError::NoPolicy(policy));
+        }
+        self.expect_any(tuple, session, policy)
+    }
+
+    fn expect_any(&mut self, tuple: Tuple, session: [u8; 16], policy: u32) -> Result<(), SensorError> {
+        let mut value = [0; expected::SIZE];
+        put(&mut value, expected::SESSION, &session);
+        put(&mut value, expected::POLICY, &policy.to_ne_bytes());
+        // An earlier session's tuple that nobody used would else be counted twice.
+        self.forget(&tuple)?;
+        self.tuples
+            .insert(tuple.encode(), value, 0)
+            .map_err(|error| SensorError::kernel("telling the kernel of a session's connection", error))?;
+        let expected = self.get(control::EXPECTED)?;
+        self.set(control::EXPECTED, expected + 1)
+    }
+
+    /// That connection won't come. No error if it has already.
+    ///
+    /// # Errors
+    /// The kernel's map can't be changed.
+    pub fn forget(&mut self, tuple: &Tuple) -> Result<(), SensorError> {
+        match self.tuples.remove(&tuple.encode()) {
+            Ok(()) => {
+                let expected = self.get(control::EXPECTED)?;
+                self.set(control::EXPECTED, expected.saturating_sub(1))
+            }
+            Err(error) if is_absent(&error) => Ok(()),
+            Err(error) => Err(SensorError::kernel("forgetting a session's connection", error)),
+        }
+    }
+
+    /// Tuples of an earlier run belong to connections that its proxy has given up.
+    fn forget_all(&mut self) -> Result<(), SensorError> {
+        let keys: Vec<_> = self.tuples.keys().filter_map(Result::ok).collect();
+        for key in keys {
+            match self.tuples.remove(&key) {
+                Ok(()) => {}
+                Err(error) if is_absent(&error) => {}
+                Err(error) => {
+                    return Err(SensorError::kernel("forgetting an earlier session's connection", error));
+                }
+            }
+        }
+        let accepted = self.get(control::ACCEPTED)?;
+        self.set(control::EXPECTED, accepted)
+    }
+
+    /// Sets what a policy denies and allows, also while its sessions run: the old rules hold until all of the new ones do.
+    ///
+    /// # Errors
+    /// A rule that can't be; no room for more.
+    pub fn set_policy(&mut self, policy: u32, rules: &PolicyRules) -> Result<(), SensorError> {
+        if policy >= layout::POLICY_SELF_TEST {
+            return Err(SensorError::ReservedPolicy(policy));
+        }
+        self.policies.set(policy, rules)
+    }
+
+    /// Forgets a policy: sessions that still run under it may connect nowhere.
+    ///
+    /// # Errors
+    /// The kernel's maps can't be changed.
+    pub fn drop_policy(&mut self, policy: u32) -> Result<(), SensorError> {
+        self.policies.remove(policy)
+    }
+
+    /// The agent lives: to be called several times within the limit.
+    ///
+    /// # Errors
+    /// The kernel's map can't be changed.
+    pub fn heartbeat(&mut self) -> Result<(), SensorError> {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let nanos = u64::try_from(now.tv_sec).unwrap_or_default() * 1_000_000_000
+            + u64::try_from(now.tv_nsec).unwrap_or_default();
+        self.set(control::HEARTBEAT, nanos)
+    }
+
+    /// Whether no more evidence can be taken: then sessions may start no program and open no connection.
+    ///
+    /// # Errors
+    /// The kernel's map can't be changed.
+    pub fn close(&mut self, closed: bool) -> Result<(), SensorError> {
+        self.set(control::CLOSED, closed.into())
+    }
+
+    /// What was seen and lost, exactly.
+    ///
+    /// # Errors
+    /// The kernel's maps can't be read.
+    pub fn counters(&self) -> Result<Counters, SensorError> {
+        self.counts.read(&self.generation)
+    }
+
+    /// The ring's reader; have one at a time. It also takes what earlier generations of the programs left.
+    ///
+    /// # Errors
+    /// The ring can't be mapped.
+    pub fn reader(&mut self) -> Result<RecordReader, SensorError> {
+        RecordReader::open(&self.generation, std::mem::take(&mut self.left))
+    }
+
+    /// Takes programs and maps away: only when the node is taken out of service.
+    ///
+    /// # Errors
+    /// A pin can't be removed.
+    pub fn detach(self) -> Result<(), SensorError> {
+        for left in &self.left {
+            left.remove()?;
+        }
+        self.generation.remove_with_parent()
+    }
+
+    fn get(&self, slot: u32) -> Result<u64, SensorError> {
+        self.control
+            .get(&slot, 0)
+            .map_err(|error| SensorError::kernel("reading the kernel's map `control`", error))
+    }
+
+    fn set(&mut self, slot: u32, value: u64) -> Result<(), SensorError> {
+        self.control
+            .set(slot, value, 0)
+            .map_err(|error| SensorError::kernel("writing the kernel's map `control`", error))
+    }
+}
+
+fn is_absent(error: &aya::maps::MapError) -> bool {
+    match error {
+        aya::maps::MapError::KeyNotFound | aya::maps::MapError::ElementNotFound => true,
+        aya::maps::MapError::SyscallError(error) => error.io_error.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// This process, as the kernel names it for good: its number, and when it was made, in ticks since boot.
+fn own_identity() -> Result<(u64, u64), SensorError> {
+    let path = Path::new("/proc/self/stat");
+    let stat = std::fs::read_to_string(path).map_err(|error| SensorError::file(path, "reading it", error))?;
+    // The name, in brackets, may hold anything; the start time is the 20th field after it.
+    let start = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_whitespace().nth(19))
+        .and_then(|field| field.parse().ok());
+    let pid = stat.split(' ').next().and_then(|field| field.parse().ok());
+    pid.zip(start).ok_or_else(|| SensorError::Kernel {
+        what: "reading /proc/self/stat".to_owned(),
+        why: "it has no start time".to_owned(),
+    })
+}

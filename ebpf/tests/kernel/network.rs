@@ -1,0 +1,307 @@
+//! What connects, and what may not.
+
+use crate::node::{Node, POLICY, Session};
+use custody_node::sensor::{Connection, Denial, NetRule, PolicyRules, Ports, Protocol, Record};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const EPERM: u32 = 1;
+const ECONNREFUSED: u32 = 111;
+
+fn rule(id: u32, address: IpAddr, prefix: u8) -> NetRule {
+    NetRule { id, address, prefix, ports: Vec::new() }
+}
+
+fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+/// A session under rules of its own.
+fn session_under(node: &mut Node, rules: &PolicyRules) -> Session {
+    node.sensor().set_policy(9, rules).unwrap();
+    node.session_at(LOOPBACK, LOOPBACK, 9)
+}
+
+fn deny(rules: &[NetRule]) -> PolicyRules {
+    PolicyRules { denied: rules.to_vec(), allowed: None, ends_session: false }
+}
+
+fn port(number: u16) -> impl Fn(&Connection) -> bool {
+    move |connection| connection.remote_port == number
+}
+
+fn of_kind(record: &Record) -> Option<(&'static str, &Connection)> {
+    match record {
+        Record::ConnectionOpened(connection) => Some(("opened", connection)),
+        Record::ConnectionFailed(connection) => Some(("failed", connection)),
+        Record::ConnectionClosed(connection) => Some(("closed", connection)),
+        Record::ConnectionAccepted(connection) => Some(("accepted", connection)),
+        Record::ConnectionDenied(connection) => Some(("denied", connection)),
+        _ => None,
+    }
+}
+
+/// Waits for a record of a kind.
+fn told(node: &mut Node, kind: &str, is: impl Fn(&Connection) -> bool) -> Connection {
+    node.wait_until(kind, |records| {
+        records
+            .iter()
+            .filter_map(of_kind)
+            .find(|(other, connection)| *other == kind && is(connection))
+            .map(|found| found.1.clone())
+    })
+}
+
+/// Which kinds of records there are of the connections that match, in order.
+fn kinds(node: &mut Node, is: impl Fn(&Connection) -> bool) -> Vec<&'static str> {
+    node.drain();
+    node.records
+        .iter()
+        .filter_map(of_kind)
+        .filter(|(_, connection)| is(connection))
+        .map(|(kind, _)| kind)
+        .collect()
+}
+
+/// A port that nothing listens on for now.
+fn closed_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn a_connection_is_opened_and_closed_with_its_bytes() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let to = listener.local_addr().unwrap().port();
+    session.start(&format!(
+        "python3 -c 'import socket; s = socket.create_connection((\"127.0.0.1\", {to})); s.sendall(b\"x\" * 1000); s.shutdown(1); print(len(s.recv(9999)))'"
+    ));
+    let (mut stream, peer) = listener.accept().unwrap();
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    stream.write_all(b"four").unwrap();
+    drop(stream);
+    let opened = told(&mut node, "opened", port(to));
+    assert_eq!(opened.remote, Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets());
+    assert_eq!((opened.local_port, opened.protocol, opened.error), (peer.port(), 6, 0));
+    assert_eq!(opened.who.session, session.id);
+    assert_ne!(opened.net_namespace, 0);
+    let closed = told(&mut node, "closed", port(to));
+    assert_eq!((closed.cookie, closed.opened), (opened.cookie, opened.opened));
+    assert_eq!((closed.sent, closed.received), (1000, 4));
+    assert!(closed.who.time > closed.opened);
+    assert_eq!(kinds(&mut node, port(to)), ["opened", "closed"]);
+}
+
+#[test]
+fn what_is_not_established_has_failed_once() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    let (blocking, other) = (closed_port(), closed_port());
+    session.python(&format!(
+        "import socket, select\n\
+         try: socket.create_connection(('127.0.0.1', {blocking}))\n\
+         except OSError as error: print(error)\n\
+         s = socket.socket(); s.setblocking(False); s.connect_ex(('127.0.0.1', {other})); select.select([], [s], [], 5)"
+    ));
+    for to in [blocking, other] {
+        assert_eq!(told(&mut node, "failed", port(to)).error, ECONNREFUSED);
+        assert_eq!(kinds(&mut node, port(to)), ["failed"]);
+    }
+}
+
+#[test]
+fn a_listener_of_a_session_tells_who_calls_it() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    let printed = session.python(
+        "import socket, threading\n\
+         l = socket.create_server(('127.0.0.1', 0))\n\
+         c = socket.create_connection(l.getsockname())\n\
+         a, peer = l.accept()\n\
+         print(l.getsockname()[1], peer[1])",
+    );
+    let ports: Vec<u16> = printed.split(' ').map(|number| number.parse().unwrap()).collect();
+    let accepted = told(&mut node, "accepted", |connection| connection.local_port == ports[0]);
+    assert_eq!(accepted.remote_port, ports[1]);
+    assert!(accepted.in_place);
+    told(&mut node, "closed", |connection| connection.in_place && connection.local_port == ports[0]);
+}
+
+#[test]
+fn every_way_to_a_denied_network_is_refused() {
+    let mut node = Node::start();
+    let ways = [
+        ("connect", "socket.socket().connect(('127.0.0.9', PORT))"),
+        ("mapped", "socket.socket(socket.AF_INET6).connect(('::ffff:127.0.0.9', PORT))"),
+        ("no address", "socket.socket().connect(('0.0.0.0', PORT))"),
+        ("no address mapped", "socket.socket(socket.AF_INET6).connect(('::ffff:0.0.0.0', PORT))"),
+        ("fast open", "socket.socket().sendto(b'x', socket.MSG_FASTOPEN, ('127.0.0.9', PORT))"),
+        ("non-blocking", "s = socket.socket(); s.setblocking(False); s.connect(('127.0.0.9', PORT))"),
+        ("multipath", "socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262).connect(('127.0.0.9', PORT))"),
+        ("datagram connect", "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.9', PORT))"),
+        ("sendto", "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.9', PORT))"),
+        (
+            "sendmsg",
+            "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendmsg([b'x'], [], 0, ('127.0.0.9', PORT))",
+        ),
+        (
+            "sendto mapped",
+            "socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).sendto(b'x', ('::ffff:127.0.0.9', PORT))",
+        ),
+        (
+            "disconnect",
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.1', 9)); \
+             ctypes.CDLL(None).connect(s.fileno(), b'\\0' * 16, 16); s.sendto(b'x', ('127.0.0.9', PORT))",
+        ),
+        (
+            "connected elsewhere",
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.1', 9)); s.sendto(b'x', ('127.0.0.9', PORT))",
+        ),
+        ("raw", "socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)"),
+    ];
+    let mut session = session_under(&mut node, &deny(&[rule(5, v4(127, 0, 0, 0), 8)]));
+    for (number, (name, way)) in ways.iter().enumerate() {
+        let to = 20_000 + u16::try_from(number).unwrap();
+        let program = format!(
+            "import ctypes, socket\n\
+             try:\n\
+             \t{}\n\
+             \tprint('made')\n\
+             except OSError as error: print(error.errno)",
+            way.replace("PORT", &to.to_string())
+        );
+        let printed = session.python(&program);
+        if *name == "multipath" && printed != "1" && printed != "made" {
+            continue; // this kernel has no MPTCP
+        }
+        assert_eq!(printed, EPERM.to_string(), "{name}");
+        if *name == "raw" {
+            told(&mut node, "denied", |connection| connection.denial == Some(Denial::Protocol));
+            continue;
+        }
+        let denied = told(&mut node, "denied", port(to));
+        assert_eq!((denied.denial, denied.error), (Some(Denial::Rule(5)), EPERM), "{name}");
+        assert_eq!(kinds(&mut node, port(to)), ["denied"], "{name}");
+    }
+}
+
+#[test]
+fn the_narrowest_rule_is_named_ports_and_protocols_count_and_deny_wins() {
+    let mut node = Node::start();
+    let tcp_only = Ports { low: 30_000, high: 30_009, protocol: Some(Protocol::Tcp) };
+    let rules = PolicyRules {
+        denied: vec![
+            NetRule { ports: vec![tcp_only], ..rule(1, v4(127, 0, 0, 0), 8) },
+            rule(2, v4(127, 0, 1, 0), 24),
+            rule(3, IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
+        ],
+        allowed: Some(vec![rule(4, v4(127, 0, 0, 0), 8)]),
+        ends_session: true,
+    };
+    let mut session = session_under(&mut node, &rules);
+    let mut outcome = |node: &mut Node, kind: &str, address: &str, to: u16| {
+        let family = if address.contains(':') { "AF_INET6" } else { "AF_INET" };
+        let printed = session.python(&format!(
+            "import socket\n\
+             try: socket.socket(socket.{family}, socket.{kind}).connect(('{address}', {to})); print(0)\n\
+             except OSError as error: print(error.errno)"
+        ));
+        let denied = (printed == EPERM.to_string()).then(|| told(node, "denied", port(to)));
+        denied.map(|denied| {
+            assert!(denied.ends_session);
+            denied.denial.unwrap()
+        })
+    };
+    assert_eq!(outcome(&mut node, "SOCK_STREAM", "127.0.0.1", 30_001), Some(Denial::Rule(1)));
+    assert_eq!(outcome(&mut node, "SOCK_STREAM", "127.0.1.1", 30_002), Some(Denial::Rule(2)));
+    assert_eq!(outcome(&mut node, "SOCK_STREAM", "127.0.0.1", 29_999), None);
+    assert_eq!(outcome(&mut node, "SOCK_DGRAM", "127.0.0.1", 30_003), None);
+    assert_eq!(outcome(&mut node, "SOCK_DGRAM", "127.0.1.1", 30_004), Some(Denial::Rule(2)));
+    assert_eq!(outcome(&mut node, "SOCK_STREAM", "::1", 30_005), Some(Denial::Rule(3)));
+    assert_eq!(outcome(&mut node, "SOCK_STREAM", "192.0.2.1", 30_006), Some(Denial::NotAllowed));
+}
+
+#[test]
+fn rules_change_while_a_session_runs() {
+    let mut node = Node::start();
+    let mut session = session_under(&mut node, &PolicyRules::default());
+    let to = closed_port();
+    let line =
+        format!("python3 -c 'import socket; print(socket.socket().connect_ex((\"127.0.0.1\", {to})))'");
+    assert_eq!(session.run(&line), ECONNREFUSED.to_string());
+    node.sensor().set_policy(9, &deny(&[rule(1, LOOPBACK, 32)])).unwrap();
+    assert_eq!(session.run(&line), EPERM.to_string());
+    node.sensor().set_policy(9, &PolicyRules::default()).unwrap();
+    assert_eq!(session.run(&line), ECONNREFUSED.to_string());
+    node.sensor().drop_policy(9).unwrap();
+    assert_eq!(session.run(&line), EPERM.to_string());
+    told(&mut node, "denied", |connection| connection.denial == Some(Denial::NoPolicy));
+}
+
+#[test]
+fn datagrams_without_a_connect_are_folded_by_destination() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    session.python(
+        "import socket\n\
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+         for i in range(1000):\n\
+         \ts.sendto(b'x', ('127.0.0.1', 40001)); s.sendto(b'x', ('127.0.0.1', 40002))\n\
+         s.close()\n\
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+         s.connect(('127.0.0.1', 40003)); s.close()",
+    );
+    for to in [40_001, 40_002] {
+        let closed = told(&mut node, "closed", port(to));
+        assert_eq!((closed.datagrams, closed.protocol, closed.unconnected), (1000, 17, true));
+        assert_eq!(kinds(&mut node, port(to)), ["opened", "closed"]);
+    }
+    told(&mut node, "closed", port(40_003));
+    assert_eq!(kinds(&mut node, port(40_003)), ["opened", "closed"]);
+}
+
+#[test]
+fn the_address_that_was_judged_is_the_one_that_is_connected() {
+    let mut node = Node::start();
+    let mut session = session_under(&mut node, &deny(&[rule(1, v4(127, 0, 0, 2), 32)]));
+    let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let to = listener.local_addr().unwrap().port();
+    session.python(&format!(
+        "import ctypes, socket, struct, threading, time\n\
+         libc = ctypes.CDLL(None)\n\
+         address = ctypes.create_string_buffer(struct.pack('!HH4s8x', 0, {to}, bytes([127, 0, 0, 1])))\n\
+         address[0:2] = struct.pack('=H', 2)\n\
+         done = False\n\
+         def flip():\n\
+         \twhile not done:\n\
+         \t\taddress[7] = 2\n\
+         \t\taddress[7] = 1\n\
+         thread = threading.Thread(target=flip); thread.start()\n\
+         for i in range(3000):\n\
+         \ts = socket.socket(); libc.connect(s.fileno(), address, 16); s.close()\n\
+         done = True; thread.join()"
+    ));
+    assert!(listener.accept().is_err(), "a connection came through to the denied address");
+    node.drain();
+    assert!(kinds(&mut node, |connection| connection.remote[15] == 2).iter().all(|kind| *kind == "denied"));
+}
+
+#[test]
+fn sessions_of_other_policies_and_the_host_are_let_alone() {
+    let mut node = Node::start();
+    let mut denied = session_under(&mut node, &deny(&[rule(1, LOOPBACK, 8)]));
+    let mut free = node.session_at(LOOPBACK, LOOPBACK, POLICY);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let to = listener.local_addr().unwrap();
+    let line = format!(
+        "python3 -c 'import socket; print(socket.socket().connect_ex((\"127.0.0.1\", {})))'",
+        to.port()
+    );
+    assert_eq!(denied.run(&line), EPERM.to_string());
+    assert_eq!(free.run(&line), "0");
+    std::net::TcpStream::connect(SocketAddr::new(LOOPBACK, to.port())).unwrap();
+}
