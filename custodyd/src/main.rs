@@ -11,6 +11,7 @@ mod init;
 mod keys;
 mod leaps;
 mod newest;
+mod node;
 mod operate;
 mod restore;
 mod run;
@@ -65,6 +66,8 @@ enum Command {
     },
     /// Watch the logs of others: cosign them, keep copies, raise alarms
     Witness(witness::Role),
+    /// Watch sessions on this machine: a node's agent beside its SSH server
+    Node(node::Role),
     /// Keep what a destination of the log's events wants to be shown: a password, a token
     #[command(subcommand)]
     Secret(SecretCommand),
@@ -134,6 +137,7 @@ fn start(command: Command) -> anyhow::Result<()> {
             runtime.block_on(run::run(Config::read(&config)?, without_witness))
         }
         Command::Witness(role) => runtime.block_on(witness::run(role)),
+        Command::Node(role) => runtime.block_on(node::run(role)),
         Command::Restore(args) => runtime.block_on(restore::restore(args)),
         Command::Secret(SecretCommand::Put { name, config }) => secret::put(&Config::read(&config)?, &name),
         Command::WebhookKey { name, config, make } => {

@@ -37,7 +37,8 @@ impl Hashes {
             return None;
         }
         // Whoever writes to a file changes its ctime, which nobody can set.
-        let changed = stat.st_ctime.wrapping_mul(1_000_000_000).wrapping_add(stat.st_ctime_nsec.cast_signed());
+        let changed =
+            stat.st_ctime.wrapping_mul(1_000_000_000).wrapping_add(stat.st_ctime_nsec.cast_signed());
         let state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime, changed);
         if let Some(known) = self.0.get(&state) {
             return Some(known.clone());

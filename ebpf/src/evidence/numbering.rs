@@ -44,7 +44,11 @@ impl Numbering {
         Batch { numbering: self.clone(), numbers: Vec::new(), events: Vec::new() }
     }
 
-    fn one<D: EventData>(&mut self, draft: Draft<D>, at: Timestamp) -> Result<(u64, Vec<u8>), CanonicalError> {
+    fn one<D: EventData>(
+        &mut self,
+        draft: Draft<D>,
+        at: Timestamp,
+    ) -> Result<(u64, Vec<u8>), CanonicalError> {
         let seq = self.next;
         let producer = ProducerRef { boot: self.boot, id: self.id.clone(), kind: ProducerKind::Node, seq };
         let bytes = canonical::event_bytes(&draft.numbered(producer, at))?;
@@ -96,7 +100,8 @@ impl Batch {
             let text = signature::statement(&self.numbering.id, self.numbering.boot, first, last, &root);
             let signature = to_hex(key.sign(&text).as_ref());
             let actor = Actor::system(&self.numbering.id);
-            let (_, bytes) = self.numbering.one(Draft::new(actor, Signed { first, last, root, signature }), at)?;
+            let (_, bytes) =
+                self.numbering.one(Draft::new(actor, Signed { first, last, root, signature }), at)?;
             self.events.push(bytes);
         }
         Ok((self.events, self.numbering))

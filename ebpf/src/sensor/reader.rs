@@ -4,7 +4,9 @@ use super::error::SensorError;
 use super::load::open_map;
 use super::pins::Generation;
 use super::record::{Record, decode};
+use aya::maps::ring_buf::RingBufItem;
 use aya::maps::{MapData, RingBuf};
+use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Owns the ring: there is one reader at a time.
@@ -28,14 +30,16 @@ impl RecordReader {
     }
 }
 
-impl Iterator for RecordReader {
-    type Item = Record;
-
-    /// The next record; `None`: there is none now, and there may be one later.
-    fn next(&mut self) -> Option<Record> {
+impl RecordReader {
+    /// Gives the next record's bytes to `take`; `None`: there is none now, and there may be one later. The record leaves the
+    /// kernel's buffer when `take` has succeeded, and stays the next one when it hasn't.
+    ///
+    /// # Errors
+    /// That of `take`.
+    pub fn next_bytes<T, E>(&mut self, take: impl FnOnce(&[u8]) -> Result<T, E>) -> Option<Result<T, E>> {
         while let Some((ring, _)) = self.before.last_mut() {
             if let Some(item) = ring.next() {
-                return Some(decode(&item));
+                return Some(taken(item, take));
             }
             let emptied = self.before.pop();
             if emptied.is_some_and(|(_, old)| old.remove().is_err()) {
@@ -43,7 +47,25 @@ impl Iterator for RecordReader {
                 continue;
             }
         }
-        self.ring.next().map(|item| decode(&item))
+        self.ring.next().map(|item| taken(item, take))
+    }
+}
+
+fn taken<T, E>(item: RingBufItem<'_>, take: impl FnOnce(&[u8]) -> Result<T, E>) -> Result<T, E> {
+    let taken = take(&item);
+    if taken.is_err() {
+        // Its end is what moves the reader's place.
+        std::mem::forget(item);
+    }
+    taken
+}
+
+impl Iterator for RecordReader {
+    type Item = Record;
+
+    /// The next record; `None`: there is none now, and there may be one later.
+    fn next(&mut self) -> Option<Record> {
+        self.next_bytes(|bytes| Ok::<_, Infallible>(decode(bytes))).map(|Ok(record)| record)
     }
 }
 

@@ -1,0 +1,178 @@
+//! The agent as a whole: started, run, stopped.
+
+use crate::evidence::{Scribe, ScribeError, Shared, Telling};
+use crate::link::identity::{Identity, IdentityError};
+use crate::link::{Link, keep_connected};
+use crate::sensor::{Coverage, Sensor, SensorError, SensorOptions, Tier};
+use crate::sessions::Sessions;
+use crate::spool::{Spool, SpoolError};
+use custody_core::event::node;
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// What waits for the scribe.
+const TELLINGS_MAX: usize = 16;
+/// How long the last events may take to reach the log at a stop: they stay in the spool.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How often it is looked whether they have.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// Where key, certificate, spool and sessions lie.
+    pub data: PathBuf,
+    /// Where the programs are pinned, on a bpffs; by the node's name below /sys/fs/bpf where it isn't said.
+    pub pins: Option<PathBuf>,
+    /// How much of the disk the spool may take, in bytes.
+    pub spool_bytes: u64,
+    /// The kernel's buffer, in bytes: a power of two.
+    pub ring_bytes: u32,
+    /// How long sessions may go on without the agent.
+    pub heartbeat_limit: Duration,
+    /// Whose files are watched, where that can be.
+    pub watched: Vec<PathBuf>,
+    /// Only by these means.
+    pub tier: Option<Tier>,
+}
+
+/// Why the agent doesn't run (any more).
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Who it is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The kernel.
+    #[error(transparent)]
+    Sensor(#[from] SensorError),
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// Evidence.
+    #[error(transparent)]
+    Scribe(#[from] ScribeError),
+    /// A file.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No thread.
+    #[error("no thread can be started: {0}")]
+    Thread(#[from] io::Error),
+    /// A mistake in this program.
+    #[error("the scribe ended by itself: report this")]
+    Gone,
+}
+
+/// Runs until `stop`, or until evidence can't be kept any more. The programs stay attached: what still runs in sessions
+/// is refused from then on, until the agent is there again.
+///
+/// # Errors
+/// See [`AgentError`].
+pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
+    let identity = Identity::new(&options.data);
+    let membership = identity.membership()?;
+    let key = Arc::new(identity.key()?);
+    let node = membership.node.clone();
+    let (spool, recovery) = Spool::open(&options.data.join("spool"), options.spool_bytes)?;
+    if recovery.cut_bytes > 0 || recovery.missing > 0 {
+        tracing::warn!(
+            "the spool was cut off: {} bytes belonged to no whole event, {} events are missing",
+            recovery.cut_bytes,
+            recovery.missing
+        );
+    }
+    let path = options.data.join("sessions.json");
+    let sessions = Sessions::open(&path).map_err(|source| AgentError::File { path, source })?;
+    let sensor = Sensor::start(SensorOptions {
+        pins: options.pins.unwrap_or_else(|| PathBuf::from(format!("/sys/fs/bpf/custody-{node}"))),
+        ring_bytes: options.ring_bytes,
+        heartbeat_limit: options.heartbeat_limit,
+        watched: options.watched,
+        tier: options.tier,
+    })?;
+    let joined = joined(sensor.coverage());
+    tracing::info!("the sessions of {node} are watched by {:?}", sensor.coverage().tier);
+    for (feature, why) in &joined.limits {
+        tracing::warn!("this kernel can't: {feature}: {why}");
+    }
+    let shared = Arc::new(Shared {
+        node,
+        sensor: Mutex::new(sensor),
+        sessions: Mutex::new(sessions),
+        spool: Mutex::new(spool),
+        spooled: watch::Sender::new(0),
+        unready: watch::Sender::new(None),
+    });
+    take_up_policies(&shared)?;
+    let scribe = Scribe::begin(Arc::clone(&shared), key, &options.data)?;
+    let (tell, tellings) = sync_channel(TELLINGS_MAX);
+    let (ended, scribe_ended) = oneshot::channel();
+    std::thread::Builder::new().name("scribe".to_owned()).spawn(move || {
+        // Whoever would hear of it may be gone.
+        let _gone = ended.send(scribe.run(&tellings));
+    })?;
+    let link = Link { shared: Arc::clone(&shared), identity, joined, tell: tell.clone() };
+    let linking = tokio::spawn(keep_connected(link));
+    tokio::pin!(scribe_ended, stop);
+    tokio::select! {
+        ended = &mut scribe_ended => return ended.map_err(|_| AgentError::Gone)?.map_err(AgentError::from),
+        () = &mut stop => {}
+    }
+    let (done, _heard) = sync_channel(1);
+    if tell.send(Telling::Stop(done)).is_err() {
+        tracing::warn!("the scribe has ended already");
+    }
+    let ended = scribe_ended.await.map_err(|_| AgentError::Gone)?;
+    let drained = async {
+        loop {
+            let empty = {
+                let spool = shared.spool();
+                spool.first() == spool.next()
+            };
+            if empty {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    if tokio::time::timeout(LAST_WORDS, drained).await.is_err() {
+        tracing::warn!("the log hasn't got the last events yet: they are in the spool, for the next start");
+    }
+    linking.abort();
+    Ok(ended?)
+}
+
+/// Lets the kernel know what sessions of earlier runs may reach: programs that were attached anew don't.
+fn take_up_policies(shared: &Shared) -> Result<(), SensorError> {
+    let mut sessions = shared.sessions();
+    let known: Vec<_> = sessions.iter().map(|(_, session)| (session.policy, session.reach.clone())).collect();
+    let mut sensor = shared.sensor();
+    for (policy, reach) in known {
+        let rules = sessions.rules(&reach);
+        sensor.set_policy(policy, &rules)?;
+    }
+    Ok(())
+}
+
+/// What the agent says of itself.
+fn joined(coverage: &Coverage) -> node::Joined {
+    let limits = coverage.features.iter();
+    let limits = limits.filter_map(|(feature, can)| Some((feature.clone(), can.as_ref().err()?.clone())));
+    node::Joined {
+        kernel: coverage.kernel.clone(),
+        limits: limits.collect(),
+        program: concat!("custodyd ", env!("CARGO_PKG_VERSION")).to_owned(),
+        tier: match coverage.tier {
+            Tier::Lsm => node::Tier::Lsm,
+            Tier::Tracepoint => node::Tier::Tracepoint,
+        },
+    }
+}

@@ -1,0 +1,367 @@
+//! The scribe: reads the kernel's buffer, and writes events into the spool.
+
+use super::dropped::Dropped;
+use super::hash::Hashes;
+use super::numbering::{Batch, Numbering};
+use super::staging::Staging;
+use super::translate::Translation;
+use crate::sensor::{Record, RecordReader, Sensor, SensorError, record};
+use crate::sessions::Sessions;
+use crate::spool::{Spool, SpoolError};
+use aws_lc_rs::signature::Ed25519KeyPair;
+use custody_core::clock::{Clock, SystemClock};
+use custody_core::event::canonical::CanonicalError;
+use custody_core::event::producer::{self, Previous};
+use custody_core::event::{Actor, Draft, EventData, Outcome, ProducerRef, Target, Timestamp, node};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::Deserialize;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long the scribe waits for records: it says as often that it is there.
+const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+/// How often what was dropped is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long a spool without room is left alone.
+const FULL: Duration = Duration::from_millis(50);
+/// Records that become one batch, and their bytes: what they become fits into one frame to the log.
+const RECORDS_MAX: usize = 256;
+const RECORDS_BYTES_MAX: usize = 256 << 10;
+/// What stands before an event in the spool: whether it ends its batch, and the epoch of the staging file.
+const PREFIX_BYTES: usize = 9;
+
+/// What the scribe and the link share.
+pub struct Shared {
+    /// The node.
+    pub node: String,
+    /// The kernel's programs. Whoever holds the lock is the only one who changes what they do.
+    pub sensor: Mutex<Sensor>,
+    /// The sessions that are known here.
+    pub sessions: Mutex<Sessions>,
+    /// Events that the log hasn't got yet.
+    pub spool: Mutex<Spool>,
+    /// The spool's next position, whenever it has grown.
+    pub spooled: watch::Sender<u64>,
+    /// Why no session can be watched now.
+    pub unready: watch::Sender<Option<String>>,
+}
+
+impl Shared {
+    /// The lock on what the kernel's programs do.
+    pub fn sensor(&self) -> MutexGuard<'_, Sensor> {
+        self.sensor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock on the sessions.
+    pub fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock on the spool.
+    pub fn spool(&self) -> MutexGuard<'_, Spool> {
+        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the scribe is asked to tell.
+pub enum Telling {
+    /// That the agent is there, and what it can do.
+    Joined(node::Joined),
+    /// That it stops: answered once that and all before it is in the spool, and the scribe has ended.
+    Stop(SyncSender<()>),
+}
+
+/// Why evidence can't be kept any more: the agent must end, and the kernel refuses from then on.
+#[derive(Debug, thiserror::Error)]
+pub enum ScribeError {
+    /// The kernel's programs.
+    #[error(transparent)]
+    Sensor(#[from] SensorError),
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// An event can't be written: a mistake in this program.
+    #[error("an event can't be written: {0}")]
+    Event(#[from] CanonicalError),
+    /// A file of the agent.
+    #[error("evidence can't be kept: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Makes events of records.
+pub struct Scribe {
+    shared: Arc<Shared>,
+    reader: RecordReader,
+    key: Arc<Ed25519KeyPair>,
+    clock: SystemClock,
+    numbering: Numbering,
+    staging: Staging,
+    dropped: Dropped,
+    hashes: Hashes,
+    /// Staged, and not in the spool yet.
+    pending: Vec<Vec<u8>>,
+    pending_bytes: usize,
+    /// The last record of an earlier run, which may have died before it left the kernel's buffer.
+    before: Option<Vec<u8>>,
+    looked: Duration,
+    closed: bool,
+    undecoded: u64,
+}
+
+/// An event as the spool has it: its bytes, and whether it ends its batch.
+#[must_use]
+pub fn spooled_event(record: &[u8]) -> Option<(bool, &[u8])> {
+    let (prefix, event) = record.split_at_checked(PREFIX_BYTES)?;
+    Some((prefix.first() == Some(&1), event))
+}
+
+fn spooled_epoch(record: &[u8]) -> Option<u64> {
+    record.get(1..PREFIX_BYTES)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+}
+
+/// The number of an event.
+fn number(event: &[u8]) -> Option<Previous> {
+    #[derive(Deserialize)]
+    struct Head {
+        producer: ProducerRef,
+    }
+    let Head { producer } = serde_json::from_slice(event).ok()?;
+    Some(Previous { boot: producer.boot, seq: producer.seq })
+}
+
+impl Scribe {
+    /// Takes up what an earlier run left in `directory`, and says that this one begins: durable when this returns.
+    ///
+    /// # Errors
+    /// See [`ScribeError`].
+    pub fn begin(
+        shared: Arc<Shared>,
+        key: Arc<Ed25519KeyPair>,
+        directory: &Path,
+    ) -> Result<Self, ScribeError> {
+        let (previous, epoch) = {
+            let spool = shared.spool();
+            let last = spool.last();
+            let event = last.and_then(spooled_event).map(|(_, event)| event);
+            (event.and_then(number), last.and_then(spooled_epoch))
+        };
+        let (staging, left) = Staging::open(&directory.join("staging"), epoch)?;
+        let dropped = Dropped::open(&directory.join("dropped.json"), previous)?;
+        let reader = shared.sensor().reader()?;
+        let mut scribe = Self {
+            numbering: Numbering::begin(&shared.node),
+            reader,
+            key,
+            clock: SystemClock::new(),
+            staging,
+            dropped,
+            hashes: Hashes::default(),
+            pending_bytes: left.records.iter().map(Vec::len).sum(),
+            pending: left.records,
+            before: left.last,
+            looked: Duration::ZERO,
+            closed: false,
+            undecoded: u64::from(left.unreadable),
+            shared,
+        };
+        let started = producer::Started {
+            previous,
+            program: concat!("custodyd ", env!("CARGO_PKG_VERSION")).to_owned(),
+        };
+        let mut batch = scribe.numbering.batch();
+        let now = scribe.now();
+        batch.push(Draft::new(scribe.actor(), started), now)?;
+        scribe.keep(batch)?;
+        Ok(scribe)
+    }
+
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// See [`ScribeError`]. The heartbeat ends with it.
+    pub fn run(mut self, tellings: &Receiver<Telling>) -> Result<(), ScribeError> {
+        loop {
+            let more = self.drain()?;
+            let mut batch = self.translate()?;
+            let mut stop = None;
+            while let Ok(telling) = tellings.try_recv() {
+                let now = self.now();
+                match telling {
+                    Telling::Joined(joined) => batch.push(self.about_node(joined), now)?,
+                    Telling::Stop(done) => {
+                        batch.push(self.about_node(producer::Stopped {}), now)?;
+                        stop = Some(done);
+                    }
+                }
+            }
+            self.keep(batch)?;
+            if let Some(done) = stop {
+                // Whoever asked may be gone.
+                let _heard = done.send(());
+                return Ok(());
+            }
+            self.shared.sensor().heartbeat()?;
+            if !more {
+                let mut ring = [PollFd::from_borrowed_fd(self.reader.as_fd(), PollFlags::IN)];
+                match poll(&mut ring, Some(&WAIT)) {
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(io::Error::from(error).into()),
+                }
+            }
+        }
+    }
+
+    /// Takes records out of the kernel's buffer, and says whether there may be more.
+    fn drain(&mut self) -> Result<bool, ScribeError> {
+        while self.pending.len() < RECORDS_MAX && self.pending_bytes < RECORDS_BYTES_MAX {
+            let before = self.before.take();
+            let staging = &mut self.staging;
+            let next = self.reader.next_bytes(|bytes| {
+                if before.as_deref() == Some(bytes) {
+                    return Ok(None);
+                }
+                staging.add(bytes)?;
+                Ok::<_, io::Error>(Some(bytes.to_vec()))
+            });
+            match next {
+                None => {
+                    self.before = before;
+                    return Ok(false);
+                }
+                Some(Ok(Some(bytes))) => {
+                    self.pending_bytes += bytes.len();
+                    self.pending.push(bytes);
+                }
+                Some(Ok(None)) => {}
+                // It is still in the kernel's buffer, which refuses when it is full.
+                Some(Err(error)) if error.kind() == io::ErrorKind::StorageFull => {
+                    self.before = before;
+                    self.close(true, "its disk is full")?;
+                    return Ok(false);
+                }
+                Some(Err(error)) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Events of all that is staged, and of what was dropped.
+    fn translate(&mut self) -> Result<Batch, ScribeError> {
+        let mut batch = self.numbering.batch();
+        self.tell_dropped(&mut batch)?;
+        if self.pending.is_empty() {
+            return Ok(batch);
+        }
+        let now = self.now();
+        let booted =
+            now.nanos().saturating_sub(u64::try_from(self.clock.monotonic().as_nanos()).unwrap_or(0));
+        let sessions = self.shared.sessions();
+        let mut translation = Translation {
+            node: &self.shared.node,
+            sessions: &sessions,
+            hashes: &mut self.hashes,
+            booted: Timestamp::from_nanos(booted),
+        };
+        let mut undecoded = 0_u64;
+        for bytes in &self.pending {
+            let record = record::decode(bytes);
+            undecoded += u64::from(matches!(record, Record::Undecoded { .. }));
+            translation.tell(record, &mut batch)?;
+        }
+        drop(sessions);
+        self.undecoded += undecoded;
+        Ok(batch)
+    }
+
+    /// Uses up a number for each event that the kernel couldn't tell, and says how many of what.
+    fn tell_dropped(&mut self, batch: &mut Batch) -> Result<(), ScribeError> {
+        if self.undecoded > 0 {
+            let counts = [("undecoded".to_owned(), std::mem::take(&mut self.undecoded))];
+            let reason = "the kernel's programs told what this version can't read".to_owned();
+            batch.skip(counts.iter().map(|(_, count)| count).sum());
+            let data = producer::Dropped { counts: counts.into(), reason };
+            batch.push(self.about_node(data).outcome(Outcome::Failure), self.now())?;
+        }
+        let now = self.clock.monotonic();
+        if now.saturating_sub(self.looked) < LOOK_EVERY {
+            return Ok(());
+        }
+        self.looked = now;
+        let counters = self.shared.sensor().counters()?;
+        let Some(due) = self.dropped.due(&counters) else { return Ok(()) };
+        batch.skip(due.total());
+        self.dropped.plan(&due, batch.next())?;
+        let reason = "there was no room in the kernel's buffer, or its programs were busy".to_owned();
+        let data = producer::Dropped { counts: due.counts.clone(), reason };
+        batch.push(self.about_node(data).outcome(Outcome::Failure), self.now())?;
+        self.dropped.told(due);
+        Ok(())
+    }
+
+    /// Signs a batch and puts it into the spool, as soon as that has room: until then nothing runs in sessions.
+    fn keep(&mut self, batch: Batch) -> Result<(), ScribeError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let (events, behind) = batch.sign(&self.key, self.now())?;
+        let epoch = self.staging.epoch().to_le_bytes();
+        let last = events.len().saturating_sub(1);
+        let records: Vec<Vec<u8>> = events
+            .iter()
+            .enumerate()
+            .map(|(at, event)| [&[u8::from(at == last)][..], &epoch, event].concat())
+            .collect();
+        let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+        loop {
+            let appended = self.shared.spool().append(&records);
+            match appended {
+                Ok(()) => break,
+                Err(error @ (SpoolError::Full { .. } | SpoolError::DiskFull { .. })) => {
+                    self.close(true, &error.to_string())?;
+                    self.shared.sensor().heartbeat()?;
+                    std::thread::sleep(FULL);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.numbering = behind;
+        self.staging.spooled()?;
+        self.pending.clear();
+        self.pending_bytes = 0;
+        self.close(false, "")?;
+        let next = self.shared.spool().next();
+        self.shared.spooled.send_replace(next);
+        Ok(())
+    }
+
+    /// Has the kernel refuse what sessions want to run and reach, or refuse it no longer.
+    fn close(&mut self, closed: bool, why: &str) -> Result<(), ScribeError> {
+        if closed != self.closed {
+            self.shared.sensor().close(closed)?;
+            self.closed = closed;
+            if closed {
+                tracing::error!("no evidence can be kept, so nothing runs in sessions: {why}");
+            }
+            self.shared.unready.send_replace(closed.then(|| why.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn about_node<D: EventData>(&self, data: D) -> Draft<D> {
+        let target = Target { kind: "node".to_owned(), name: self.shared.node.clone(), ..Target::default() };
+        Draft::new(self.actor(), data).target(target).outcome(Outcome::Success)
+    }
+
+    fn actor(&self) -> Actor {
+        Actor::system(&node::producer(&self.shared.node))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.wall().into()
+    }
+}

@@ -1,0 +1,351 @@
+//! Events of the kernel's records.
+
+use super::hash::Hashes;
+use super::numbering::Batch;
+use crate::sensor::{Accepted, Connection, Denial, Executed, Exited, Record, Subject};
+use crate::sessions::{Session, Sessions};
+use custody_core::event::command::{self, COMMAND_BYTES_MAX, Users};
+use custody_core::event::node::SessionAccepted;
+use custody_core::event::process::{Executable, Process};
+use custody_core::event::socket::{self, Endpoint, Ends, Protocol};
+use custody_core::event::{
+    Actor, ByteString, Draft, EventData, Outcome, SessionId, Target, Timestamp, canonical::CanonicalError,
+    node,
+};
+use std::ffi::OsStr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// The longest path that stands in an event, in bytes: Linux's PATH_MAX.
+const PATH_BYTES_MAX: usize = 4096;
+
+/// The number of the audit system's login user where there is none.
+const NO_LOGIN: u32 = u32::MAX;
+
+/// A record becomes an event of its session: what is needed for it besides the record.
+pub struct Translation<'a> {
+    /// The node.
+    pub node: &'a str,
+    /// The sessions that are known here.
+    pub sessions: &'a Sessions,
+    /// What is known of program files.
+    pub hashes: &'a mut Hashes,
+    /// The time of day at which the machine was started, as it is reckoned now.
+    pub booted: Timestamp,
+}
+
+impl Translation<'_> {
+    /// Adds the event of a record to a batch.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn tell(&mut self, record: Record, batch: &mut Batch) -> Result<(), CanonicalError> {
+        match record {
+            Record::Accepted(Accepted { who, .. }) => {
+                self.push(batch, &who, SessionAccepted { pid: who.pid }, Some(Outcome::Success))
+            }
+            Record::Executed(executed) if executed.refused => {
+                let data = command::Denied {
+                    given: ByteString::cut(&executed.given, PATH_BYTES_MAX),
+                    process: process(&executed.who),
+                    reason: command::Denial::NoEvidence,
+                };
+                self.push(batch, &executed.who, data, Some(Outcome::Denied))
+            }
+            Record::Executed(executed) => self.executed(batch, &executed),
+            Record::Exited(exited) => {
+                let data = ended(&exited);
+                let outcome = if data.exit_status == Some(0) { Outcome::Success } else { Outcome::Failure };
+                self.push(batch, &exited.who, data, Some(outcome))
+            }
+            Record::ConnectionOpened(of) => {
+                let data = socket::Opened { ends: ends(&of), process: process(&of.who) };
+                self.push(batch, &of.who, data, Some(Outcome::Success))
+            }
+            Record::ConnectionAccepted(of) => {
+                let data = socket::Accepted { ends: ends(&of), process: process(&of.who) };
+                self.push(batch, &of.who, data, Some(Outcome::Success))
+            }
+            Record::ConnectionFailed(of) => {
+                let data = socket::Unreached { ends: ends(&of), errno: of.error, process: process(&of.who) };
+                self.push(batch, &of.who, data, Some(Outcome::Failure))
+            }
+            Record::ConnectionClosed(of) => {
+                let lasted = of.who.time.saturating_sub(of.opened);
+                let data = socket::Closed {
+                    bytes_in: of.received,
+                    bytes_out: of.sent,
+                    duration_us: if of.opened == 0 { 0 } else { lasted / 1_000 },
+                    ends: ends(&of),
+                    process: process(&of.who),
+                };
+                self.push(batch, &of.who, data, Some(Outcome::Success))
+            }
+            Record::ConnectionDenied(of) => {
+                let data = self.denied(&of);
+                self.push(batch, &of.who, data, Some(Outcome::Denied))
+            }
+            // Told as dropped by whoever counts.
+            Record::Undecoded { .. } => Ok(()),
+        }
+    }
+
+    fn executed(&mut self, batch: &mut Batch, executed: &Executed) -> Result<(), CanonicalError> {
+        let path = Path::new(OsStr::from_bytes(&executed.path));
+        let device = (executed.device >> 20, executed.device & 0xf_ffff);
+        let sha256 = self.hashes.of(executed.who.pid, path, device, executed.inode);
+        let mut arguments_max = COMMAND_BYTES_MAX;
+        loop {
+            let (arguments, cut) = arguments(&executed.args, arguments_max);
+            let data = command::Executed {
+                arguments,
+                arguments_bytes: executed.args_total,
+                arguments_count: Some(executed.argc.into()),
+                arguments_cut: cut || executed.args_missing > 0,
+                arguments_unreadable: executed.args_unreadable,
+                cgroup: executed.cgroup.to_string(),
+                directory: Some(ByteString::cut(&executed.cwd, PATH_BYTES_MAX)),
+                executable: Executable {
+                    device: format!("{}:{}", device.0, device.1),
+                    inode: executed.inode.to_string(),
+                    path: ByteString::cut(&executed.path, PATH_BYTES_MAX),
+                    path_cut: executed.path_cut,
+                    sha256: sha256.clone(),
+                    unlinked: executed.unlinked || executed.memfd,
+                },
+                given: ByteString::cut(&executed.given, PATH_BYTES_MAX),
+                interpreter: executed
+                    .interpreter
+                    .as_ref()
+                    .map(|interpreter| ByteString::cut(interpreter, PATH_BYTES_MAX)),
+                other_root: executed.other_root,
+                process: process(&executed.who),
+                terminal: (!executed.tty.is_empty()).then(|| ByteString::from(&*executed.tty).to_text()),
+                users: Users {
+                    egid: executed.egid,
+                    euid: executed.euid,
+                    gid: executed.gid,
+                    login_uid: (executed.loginuid != NO_LOGIN).then_some(executed.loginuid),
+                    uid: executed.who.uid,
+                },
+            };
+            match self.push(batch, &executed.who, data, Some(Outcome::Success)) {
+                // Bytes that JSON must escape take several times their room.
+                Err(CanonicalError::TooLong { .. }) if arguments_max > 0 => arguments_max /= 2,
+                done => return done,
+            }
+        }
+    }
+
+    fn denied(&self, of: &Connection) -> socket::Denied {
+        let session = self.session(&of.who);
+        let (reason, rule) = match of.denial {
+            Some(Denial::Rule(rule)) => (socket::Denial::Denied, Some(rule)),
+            Some(Denial::NotAllowed | Denial::Protocol | Denial::NoPolicy) => {
+                (socket::Denial::NotAllowed, None)
+            }
+            Some(Denial::Closed) | None => (socket::Denial::NoEvidence, None),
+        };
+        let restriction = rule.and_then(|rule| self.sessions.restriction(rule));
+        let ends_session = match restriction {
+            Some(restriction) => restriction.ends_session,
+            None => {
+                reason == socket::Denial::NotAllowed
+                    && session.is_some_and(|session| session.reach.ends_session)
+            }
+        };
+        socket::Denied {
+            ends: ends(of),
+            ends_session,
+            process: process(&of.who),
+            reason,
+            restriction: restriction.map(|restriction| restriction.name.clone()),
+        }
+    }
+
+    fn session(&self, who: &Subject) -> Option<&Session> {
+        self.sessions.get(SessionId(Uuid::from_bytes(who.session)))
+    }
+
+    fn push<D: EventData>(
+        &self,
+        batch: &mut Batch,
+        who: &Subject,
+        data: D,
+        outcome: Option<Outcome>,
+    ) -> Result<(), CanonicalError> {
+        let mut target = Target { kind: "node".to_owned(), name: self.node.to_owned(), ..Target::default() };
+        let mut draft = match self.session(who) {
+            Some(session) => {
+                target.login = Some(ByteString::from(session.login.as_str()));
+                Draft::new(session.actor.clone(), data).session(SessionId(Uuid::from_bytes(who.session)))
+            }
+            // Of a session that this agent's files don't know (any more).
+            None => Draft::new(Actor::system(&node::producer(self.node)), data),
+        };
+        draft.target = Some(target);
+        draft.outcome = outcome;
+        batch.push(draft, self.at(who.time))
+    }
+
+    fn at(&self, since_boot: u64) -> Timestamp {
+        Timestamp::from_nanos(self.booted.nanos().saturating_add(since_boot))
+    }
+}
+
+fn process(who: &Subject) -> Process {
+    Process {
+        name: ByteString::from(&*who.comm),
+        parent: who.ppid,
+        pid: who.pid,
+        started_us: who.start / 1_000,
+        uid: who.uid,
+    }
+}
+
+/// What a wait status says (wait(2)).
+fn ended(exited: &Exited) -> command::Exited {
+    let signal = exited.status & 0x7f;
+    command::Exited {
+        core_dumped: signal != 0 && exited.status & 0x80 != 0,
+        duration_us: Duration::from_nanos(exited.who.time.saturating_sub(exited.who.start))
+            .as_micros()
+            .try_into()
+            .unwrap_or(u64::MAX),
+        exit_status: (signal == 0).then_some(exited.status >> 8 & 0xff),
+        process: process(&exited.who),
+        signal: (signal != 0).then_some(signal),
+    }
+}
+
+/// As many arguments as fit into so many bytes, the last of them cut, and whether that isn't all.
+fn arguments(all: &[Vec<u8>], bytes_max: usize) -> (Vec<ByteString>, bool) {
+    let mut left = bytes_max;
+    let mut taken = Vec::new();
+    for argument in all {
+        if left == 0 {
+            return (taken, true);
+        }
+        taken.push(ByteString::cut(argument, left));
+        if argument.len() > left {
+            return (taken, true);
+        }
+        // An empty one takes room as well: its quotes.
+        left = left.saturating_sub(argument.len().max(1));
+    }
+    (taken, false)
+}
+
+fn ends(of: &Connection) -> Ends {
+    let endpoint = |address: [u8; 16], port| Endpoint { address: canonical(address).to_string(), port };
+    let known = of.local != [0; 16] || of.local_port != 0;
+    Ends {
+        local: known.then(|| endpoint(of.local, of.local_port)),
+        protocol: match of.protocol {
+            6 => Protocol::Tcp,
+            17 => Protocol::Udp,
+            _ => Protocol::Other,
+        },
+        remote: endpoint(of.remote, of.remote_port),
+    }
+}
+
+fn canonical(address: [u8; 16]) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::from(address)).to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::numbering::Numbering;
+    use super::*;
+    use custody_core::event::{Event, Payload};
+
+    fn told(record: Record) -> Event {
+        let directory = tempfile::tempdir().unwrap();
+        let sessions = Sessions::open(&directory.path().join("sessions.json")).unwrap();
+        let mut hashes = Hashes::default();
+        let mut translation = Translation {
+            node: "web-1",
+            sessions: &sessions,
+            hashes: &mut hashes,
+            booted: Timestamp::from_seconds(1_000),
+        };
+        let mut batch = Numbering::begin("web-1").batch();
+        translation.tell(record, &mut batch).unwrap();
+        let key = aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+        let (events, _) = batch.sign(&key, Timestamp::from_seconds(1)).unwrap();
+        Event::parse(&events[0]).unwrap()
+    }
+
+    #[test]
+    fn arguments_come_back_byte_by_byte_and_a_cut_is_told() {
+        let args: Vec<Vec<u8>> = vec![b"echo".to_vec(), vec![], b"a\xffz\n\x1b".to_vec()];
+        let executed = Executed { args: args.clone(), argc: 3, args_total: 12, ..Executed::default() };
+        let event = told(Record::Executed(Box::new(executed)));
+        let Payload::CommandExecuted(data) = event.payload() else { unreachable!() };
+        let back: Vec<_> = data.arguments.iter().map(|one| one.as_bytes().to_vec()).collect();
+        assert_eq!((back, data.arguments_cut), (args, false));
+        // All of it must be escaped: five bytes of JSON for each.
+        let hostile =
+            Executed { args: vec![vec![0xff; 32_000]], argc: 1, args_total: 32_001, ..Executed::default() };
+        let event = told(Record::Executed(Box::new(hostile)));
+        let Payload::CommandExecuted(data) = event.payload() else { unreachable!() };
+        assert!(
+            data.arguments_cut
+                && data.arguments_bytes == 32_001
+                && data.arguments[0].as_bytes().len() >= 8_000
+        );
+    }
+
+    #[test]
+    fn a_wait_status_is_an_exit_status_or_a_signal() {
+        let who = Subject { start: 1_000_000, time: 3_500_000, ..Subject::default() };
+        let exited = |status| ended(&Exited { who: who.clone(), status, executed: None });
+        let three = exited(768);
+        assert_eq!(
+            (three.exit_status, three.signal, three.core_dumped, three.duration_us),
+            (Some(3), None, false, 2_500)
+        );
+        let core = exited(139);
+        assert_eq!((core.exit_status, core.signal, core.core_dumped), (None, Some(11), true));
+        assert_eq!(exited(9).signal, Some(9));
+    }
+
+    #[test]
+    fn addresses_of_ipv4_stand_as_such() {
+        let of = Connection {
+            remote: "198.51.100.7".parse::<std::net::Ipv4Addr>().unwrap().to_ipv6_mapped().octets(),
+            remote_port: 443,
+            protocol: 6,
+            ..connection()
+        };
+        let event = told(Record::ConnectionOpened(of));
+        let Payload::ConnectionOpened(data) = event.payload() else { unreachable!() };
+        assert_eq!((data.ends.remote.address.as_str(), data.ends.local), ("198.51.100.7", None));
+    }
+
+    fn connection() -> Connection {
+        Connection {
+            who: Subject::default(),
+            local: [0; 16],
+            local_port: 0,
+            remote: [0; 16],
+            remote_port: 0,
+            protocol: 6,
+            unconnected: false,
+            in_place: false,
+            ends_session: false,
+            error: 0,
+            denial: None,
+            net_namespace: 0,
+            cookie: 0,
+            opened: 0,
+            sent: 0,
+            received: 0,
+            datagrams: 0,
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The agent's side of the connection to the log: events go there until it has said that they are durable, and sessions
+//! that are about to be opened come from there.
+
+mod connection;
+pub mod identity;
+pub mod join;
+
+pub use connection::{Link, LinkError, keep_connected};
