@@ -28,14 +28,30 @@ impl RecordReader {
     }
 }
 
-impl Iterator for RecordReader {
-    type Item = Record;
+impl RecordReader {
+    /// Gives the next record to `keep`, and lets it go from the ring only when that has succeeded; `None`: there is none now. An agent
+    /// that is killed in between finds that one record again, as the first.
+    ///
+    /// # Errors
+    /// What `keep` says; the record stays.
+    pub fn keep<T, E>(&mut self, keep: impl FnOnce(Record) -> Result<T, E>) -> Option<Result<T, E>> {
+        self.leave_empty_rings();
+        let ring = self.before.last_mut().map_or(&mut self.ring, |(ring, _)| ring);
+        let item = ring.next()?;
+        let kept = keep(decode(&item));
+        if kept.is_err() {
+            // Dropping it would release it.
+            std::mem::forget(item);
+        }
+        Some(kept)
+    }
 
-    /// The next record; `None`: there is none now, and there may be one later.
-    fn next(&mut self) -> Option<Record> {
+    /// Old generations' rings that have been read to their end go with what else is left of them.
+    fn leave_empty_rings(&mut self) {
         while let Some((ring, _)) = self.before.last_mut() {
             if let Some(item) = ring.next() {
-                return Some(decode(&item));
+                std::mem::forget(item);
+                return;
             }
             let emptied = self.before.pop();
             if emptied.is_some_and(|(_, old)| old.remove().is_err()) {
@@ -43,7 +59,15 @@ impl Iterator for RecordReader {
                 continue;
             }
         }
-        self.ring.next().map(|item| decode(&item))
+    }
+}
+
+impl Iterator for RecordReader {
+    type Item = Record;
+
+    /// The next record; `None`: there is none now, and there may be one later.
+    fn next(&mut self) -> Option<Record> {
+        self.keep(Ok::<Record, std::convert::Infallible>).and_then(Result::ok)
     }
 }
 
