@@ -12,40 +12,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// `custody node`
-#[derive(Subcommand)]
-pub enum Node {
-    /// Make a server known
-    Add {
-        /// Its name: what people type before .custody
-        name: String,
-        /// HOST:PORT of its sshd
-        address: String,
-        /// Pin this host key (a file such as /etc/ssh/ssh_host_ed25519_key.pub) instead of asking for a certificate
-        #[arg(long)]
-        host_key: Option<PathBuf>,
-        /// KEY=VALUE that policies may ask for
-        #[arg(long, value_parser = label)]
-        label: Vec<(String, String)>,
-    },
-    /// Certify a server's host key and print what its sshd_config needs
-    Enroll {
-        /// Its name
-        name: String,
-        /// Its public host key
-        #[arg(long, default_value = "/etc/ssh/ssh_host_ed25519_key.pub")]
-        host_key_pub: PathBuf,
-        /// Write the files into this folder instead of /etc/ssh
-        #[arg(long, default_value = "/etc/ssh")]
-        out: PathBuf,
-    },
-    /// Forget a server; live sessions to it end
-    Rm {
-        /// Its name
-        name: String,
-    },
-}
-
 /// `custody user`
 #[derive(Subcommand)]
 pub enum User {
@@ -142,9 +108,9 @@ pub enum Policy {
     },
 }
 
-/// `custody lock`
+/// Whom or what something matches: all that is given.
 #[derive(clap::Args)]
-pub struct Lock {
+pub struct Matches {
     /// A user
     #[arg(long)]
     user: Option<String>,
@@ -160,6 +126,28 @@ pub struct Lock {
     /// One session
     #[arg(long)]
     session: Option<String>,
+}
+
+impl Matches {
+    /// As the API takes it.
+    pub fn to_json(&self) -> Value {
+        let given = [
+            ("user", &self.user),
+            ("node", &self.node),
+            ("role", &self.role),
+            ("login", &self.login),
+            ("session", &self.session),
+        ];
+        let given = given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?.into())));
+        Value::Object(given.collect())
+    }
+}
+
+/// `custody lock`
+#[derive(clap::Args)]
+pub struct Lock {
+    #[command(flatten)]
+    matches: Matches,
     /// What the people concerned are told
     #[arg(long)]
     reason: String,
@@ -176,13 +164,6 @@ struct Done {
     index: u64,
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("a label is KEY=VALUE".to_owned()),
-    }
-}
-
 pub(crate) async fn command(name: &str, body: Value, done: &str) -> anyhow::Result<()> {
     let (client, _) = Client::logged_in(&Home::find()?)?;
     let answer: Done = client.post(&format!("/v1/commands/{name}"), &body).await?;
@@ -190,65 +171,8 @@ pub(crate) async fn command(name: &str, body: Value, done: &str) -> anyhow::Resu
     Ok(())
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
+pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))
-}
-
-/// Runs `custody node …`.
-pub async fn node(command_line: Node) -> anyhow::Result<()> {
-    match command_line {
-        Node::Add { name, address, host_key, label } => {
-            let host_key = host_key.map(|path| read(&path)).transpose()?.map(|line| line.trim().to_owned());
-            let labels: BTreeMap<_, _> = label.into_iter().collect();
-            let mut body = json!({ "name": name, "address": address, "labels": labels });
-            if let Some(key) = host_key {
-                body["host_key"] = key.into();
-            }
-            command(
-                "add-node",
-                body,
-                &format!("{name} is known: next, `custody node enroll {name}` on that server"),
-            )
-            .await
-        }
-        Node::Enroll { name, host_key_pub, out } => enroll(&name, &host_key_pub, &out).await,
-        Node::Rm { name } => {
-            command("remove-node", json!({ "name": name }), &format!("{name} is forgotten")).await
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Enrolled {
-    host_certificate: String,
-    target_ssh: String,
-}
-
-async fn enroll(name: &str, host_key_pub: &Path, out: &Path) -> anyhow::Result<()> {
-    let Some(file) = host_key_pub.file_name().and_then(|f| f.to_str()).and_then(|f| f.strip_suffix(".pub"))
-    else {
-        bail!("{} is no public host key: its name ends with .pub", host_key_pub.display());
-    };
-    let (client, _) = Client::logged_in(&Home::find()?)?;
-    let body = json!({ "name": name, "host_public_key": read(host_key_pub)?.trim() });
-    let answer: Enrolled = client.post("/v1/commands/enroll-node", &body).await?;
-    let (ca, certificate) = (out.join("custody_target_ca.pub"), out.join(format!("{file}-cert.pub")));
-    for (path, content) in [(&ca, &answer.target_ssh), (&certificate, &answer.host_certificate)] {
-        put(path, content).with_context(|| format!("{} can't be written", path.display()))?;
-    }
-    println!("# {name} is enrolled. Put these lines into its sshd_config and reload sshd:");
-    println!("TrustedUserCAKeys {}", ca.display());
-    println!("HostKey {}", host_key_pub.with_file_name(file).display());
-    println!("HostCertificate {}", certificate.display());
-    Ok(())
-}
-
-/// Public material, readable by all.
-fn put(path: &Path, content: &str) -> std::io::Result<()> {
-    use std::io::Write as _;
-    let mut file = std::fs::File::create(path)?;
-    writeln!(file, "{}", content.trim_end())?;
-    file.sync_all()
 }
 
 /// Runs `custody user …`.
@@ -341,7 +265,7 @@ pub(crate) async fn state(at: &At) -> anyhow::Result<Value> {
 }
 
 /// One part of the state (a JSON pointer) as a table: its names and some of their fields.
-async fn list(at: &At, as_json: bool, part: &str, columns: &[&str], fields: &[&str]) -> anyhow::Result<()> {
+pub(crate) async fn list(at: &At, as_json: bool, part: &str, columns: &[&str], fields: &[&str]) -> anyhow::Result<()> {
     let part_of_state = state(at).await?.pointer(part).cloned().unwrap_or_default();
     if as_json {
         println!("{part_of_state}");
@@ -356,18 +280,7 @@ async fn list(at: &At, as_json: bool, part: &str, columns: &[&str], fields: &[&s
 
 /// Runs `custody lock`.
 pub async fn lock(lock: Lock) -> anyhow::Result<()> {
-    let mut matches = json!({});
-    for (key, value) in [
-        ("user", lock.user),
-        ("node", lock.node),
-        ("role", lock.role),
-        ("login", lock.login),
-        ("session", lock.session),
-    ] {
-        if let Some(value) = value {
-            matches[key] = value.into();
-        }
-    }
+    let matches = lock.matches.to_json();
     let name = lock.name.unwrap_or_else(|| format!("lock-{}", uuid::Uuid::now_v7().simple()));
     let mut body = json!({ "name": name, "matches": matches, "reason": lock.reason });
     if let Some(expires) = lock.expires {

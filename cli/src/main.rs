@@ -7,10 +7,12 @@ mod connect;
 mod events;
 mod log;
 mod login;
+mod node;
 mod play;
 mod profile;
 mod progress;
 mod prove;
+mod restrict;
 mod served;
 mod service;
 mod sessions;
@@ -85,9 +87,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What sessions may reach from the nodes that they are on
+    #[command(subcommand)]
+    Restrict(restrict::Restrict),
     /// Servers
     #[command(subcommand)]
-    Node(admin::Node),
+    Node(node::Node),
     /// Users
     #[command(subcommand)]
     User(admin::User),
@@ -163,7 +168,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Lock(args) => admin::lock(args).await,
         Command::Unlock { name } => admin::unlock(name).await,
         Command::Locks { at, json } => admin::locks(&at, json).await,
-        Command::Node(command) => admin::node(command).await,
+        Command::Restrict(command) => restrict::restrict(command).await,
+        Command::Node(command) => node::node(command).await,
         Command::User(command) => admin::user(command).await,
         Command::Service(command) => service::service(command).await,
         Command::Role(command) => admin::role(command).await,

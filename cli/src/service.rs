@@ -94,7 +94,7 @@ pub async fn service(service: Service) -> anyhow::Result<()> {
 }
 
 /// A command that gives a token.
-async fn token(name: &str, body: Value, done: &str) -> anyhow::Result<()> {
+pub(crate) async fn token(name: &str, body: Value, done: &str) -> anyhow::Result<()> {
     let (client, _) = Client::logged_in(&Home::find()?)?;
     let Token { expires, index, token } = client.post(&format!("/v1/commands/{name}"), &body).await?;
     let token = Zeroizing::new(token);

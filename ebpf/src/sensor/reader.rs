@@ -4,9 +4,7 @@ use super::error::SensorError;
 use super::load::open_map;
 use super::pins::Generation;
 use super::record::{Record, decode};
-use aya::maps::ring_buf::RingBufItem;
 use aya::maps::{MapData, RingBuf};
-use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Owns the ring: there is one reader at a time.
@@ -31,15 +29,37 @@ impl RecordReader {
 }
 
 impl RecordReader {
-    /// Gives the next record's bytes to `take`; `None`: there is none now, and there may be one later. The record leaves the
-    /// kernel's buffer when `take` has succeeded, and stays the next one when it hasn't.
+    /// Gives the next record's bytes to `take`, and lets it go from the ring only when that has succeeded; `None`: there is none now. An
+    /// agent that is killed in between finds that one record again, as the first.
     ///
     /// # Errors
-    /// That of `take`.
+    /// What `take` says; the record stays.
     pub fn next_bytes<T, E>(&mut self, take: impl FnOnce(&[u8]) -> Result<T, E>) -> Option<Result<T, E>> {
+        self.leave_empty_rings();
+        let ring = self.before.last_mut().map_or(&mut self.ring, |(ring, _)| ring);
+        let item = ring.next()?;
+        let taken = take(&item);
+        if taken.is_err() {
+            // Dropping it would release it.
+            std::mem::forget(item);
+        }
+        Some(taken)
+    }
+
+    /// As [`RecordReader::next_bytes`], with the record decoded.
+    ///
+    /// # Errors
+    /// What `keep` says; the record stays.
+    pub fn keep<T, E>(&mut self, keep: impl FnOnce(Record) -> Result<T, E>) -> Option<Result<T, E>> {
+        self.next_bytes(|bytes| keep(decode(bytes)))
+    }
+
+    /// Old generations' rings that have been read to their end go with what else is left of them.
+    fn leave_empty_rings(&mut self) {
         while let Some((ring, _)) = self.before.last_mut() {
             if let Some(item) = ring.next() {
-                return Some(taken(item, take));
+                std::mem::forget(item);
+                return;
             }
             let emptied = self.before.pop();
             if emptied.is_some_and(|(_, old)| old.remove().is_err()) {
@@ -47,17 +67,7 @@ impl RecordReader {
                 continue;
             }
         }
-        self.ring.next().map(|item| taken(item, take))
     }
-}
-
-fn taken<T, E>(item: RingBufItem<'_>, take: impl FnOnce(&[u8]) -> Result<T, E>) -> Result<T, E> {
-    let taken = take(&item);
-    if taken.is_err() {
-        // Its end is what moves the reader's place.
-        std::mem::forget(item);
-    }
-    taken
 }
 
 impl Iterator for RecordReader {
@@ -65,7 +75,7 @@ impl Iterator for RecordReader {
 
     /// The next record; `None`: there is none now, and there may be one later.
     fn next(&mut self) -> Option<Record> {
-        self.next_bytes(|bytes| Ok::<_, Infallible>(decode(bytes))).map(|Ok(record)| record)
+        self.keep(Ok::<Record, std::convert::Infallible>).and_then(Result::ok)
     }
 }
 

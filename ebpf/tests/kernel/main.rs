@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod closed;
 mod network;
 mod node;
 mod process;
+mod restart;
 mod session;
+mod sshd;

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ pub struct Node {
     pub sensor: Option<Sensor>,
     pub reader: Option<RecordReader>,
     pub records: Vec<Record>,
+    pub options: SensorOptions,
 }
 
 /// A shell behind a connection that the sensor expected.
@@ -66,10 +68,14 @@ impl Node {
     }
 
     pub fn with(options: SensorOptions) -> Node {
-        let mut sensor = Sensor::start(options).unwrap();
+        // One at a time: the first mounts the bpffs.
+        static STARTING: Mutex<()> = Mutex::new(());
+        let starting = STARTING.lock();
+        let mut sensor = Sensor::start(options.clone()).unwrap();
+        drop(starting);
         let reader = sensor.reader().unwrap();
         sensor.set_policy(POLICY, &PolicyRules::default()).unwrap();
-        Node { sensor: Some(sensor), reader: Some(reader), records: Vec::new() }
+        Node { sensor: Some(sensor), reader: Some(reader), records: Vec::new(), options }
     }
 
     pub fn sensor(&mut self) -> &mut Sensor {
@@ -101,6 +107,13 @@ impl Node {
             |record| matches!(record, Record::Accepted(accepted) if accepted.who.session == id),
         );
         session
+    }
+
+    /// As if the agent had been killed: everything stays attached. Gives how to start it again.
+    pub fn abandon(mut self) -> SensorOptions {
+        self.sensor = None;
+        self.reader = None;
+        self.options.clone()
     }
 
     /// Takes what the ring has now.

@@ -1,0 +1,78 @@
+//! `custody restrict`: what sessions may reach from the nodes that they are on.
+
+use crate::admin::{Matches, command, list};
+use crate::at::At;
+use anyhow::bail;
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+/// `custody restrict`
+#[derive(Subcommand)]
+pub enum Restrict {
+    /// List the restrictions that hold
+    Ls {
+        #[command(flatten)]
+        at: At,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Restrict what sessions may reach, those that are live too
+    Add {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        matches: Matches,
+        /// A network that may not be reached: CIDR, or CIDR=PORTS as 192.0.2.0/24=22,8000-8080; may be given several times
+        #[arg(long, value_name = "NETWORK")]
+        deny: Vec<String>,
+        /// A network that may be reached: where one is given, nothing else may
+        #[arg(long, value_name = "NETWORK")]
+        allow: Vec<String>,
+        /// End a session that tries
+        #[arg(long)]
+        end_session: bool,
+        /// What it is for
+        #[arg(long)]
+        reason: String,
+    },
+    /// Lift a restriction
+    Rm {
+        /// Its name
+        name: String,
+    },
+}
+
+/// Runs `custody restrict …`.
+pub async fn restrict(restrict: Restrict) -> anyhow::Result<()> {
+    match restrict {
+        Restrict::Ls { at, json } => {
+            let header = ["restriction", "matches", "deny", "allow", "reason"];
+            list(&at, json, "/restrictions", &header, &["/matches", "/deny", "/allow", "/reason"]).await
+        }
+        Restrict::Add { name, matches, deny, allow, end_session, reason } => {
+            if deny.is_empty() && allow.is_empty() {
+                bail!("say with --deny or --allow which networks");
+            }
+            let body = json!({
+                "name": name,
+                "matches": matches.to_json(),
+                "deny": deny.iter().map(|text| network(text)).collect::<Vec<_>>(),
+                "allow": allow.iter().map(|text| network(text)).collect::<Vec<_>>(),
+                "ends_session": end_session,
+                "reason": reason,
+            });
+            let done = format!("restricted: lift it with `custody restrict rm {name}`");
+            command("create-restriction", body, &done).await
+        }
+        Restrict::Rm { name } => command("lift-restriction", json!({ "name": name }), "lifted").await,
+    }
+}
+
+/// `CIDR` or `CIDR=PORT,FIRST-LAST` as the API takes it, which says what is wrong with it.
+fn network(text: &str) -> Value {
+    match text.split_once('=') {
+        Some((cidr, ports)) => json!({ "cidr": cidr, "ports": ports.split(',').collect::<Vec<_>>() }),
+        None => json!({ "cidr": text }),
+    }
+}
