@@ -21,6 +21,7 @@ pub mod setup;
 pub mod shared;
 pub mod sshd;
 pub mod tls;
+pub mod vm;
 pub mod witness;
 pub mod world;
 
