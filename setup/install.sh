@@ -103,6 +103,9 @@ command -v cmake >/dev/null || missing+=(cmake)
 # librdkafka, the sink for Kafka, links OpenSSL: for TLS and for SCRAM.
 command -v pkg-config >/dev/null || missing+=(pkg-config)
 [[ -e /usr/include/openssl/ssl.h ]] || missing+=(libssl-dev)
+# The node agent's programs for the kernel are compiled by clang, with libbpf's headers.
+compgen -c clang | grep -qxE 'clang(-1[4-9])?' || missing+=(clang-16)
+[[ -e /usr/include/bpf/bpf_helpers.h ]] || missing+=(libbpf-dev)
 if [[ ${1:-} == --servers ]]; then
   ((${#servers[@]} == 0)) || command -v mvn >/dev/null || missing+=(maven)
   [[ " ${servers[*]} " != *" kafka "* ]] || command -v kcat >/dev/null || missing+=(kcat)
@@ -110,7 +113,7 @@ elif [[ ${1:-} != --programs ]]; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   for program in mvn:maven kcat:kcat dockerd:docker.io debootstrap:debootstrap rsyslogd:rsyslog nginx:nginx-light \
     haproxy:haproxy git:git sshfs:sshfs plink:putty-tools puttygen:putty-tools dbclient:dropbear-bin mosh:mosh \
-    nc.openbsd:netcat-openbsd; do
+    nc.openbsd:netcat-openbsd qemu-system-x86_64:qemu-system-x86 busybox:busybox-static xz:xz-utils; do
     command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
   done
   for module in lmnsd_gtls:gnutls lmnsd_ossl:openssl omelasticsearch:elasticsearch omkafka:kafka; do
@@ -197,3 +200,4 @@ make_once "$npm_packages" install_npm_packages
 "$here/docker/install.sh"
 "$here/openssh/install.sh"
 "$here/loki/install.sh"
+"$here/vm/install.sh"

@@ -22,6 +22,8 @@ mod log_keys;
 mod log_time;
 #[path = "login.rs"]
 mod login;
+#[path = "node.rs"]
+mod node;
 #[path = "node_vm.rs"]
 mod node_vm;
 #[path = "proof.rs"]

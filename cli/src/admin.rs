@@ -5,11 +5,10 @@ use crate::client::Client;
 use crate::login::password;
 use crate::profile::Home;
 use crate::table;
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Subcommand;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// `custody user`
@@ -138,7 +137,8 @@ impl Matches {
             ("login", &self.login),
             ("session", &self.session),
         ];
-        let given = given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?.into())));
+        let given =
+            given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?.into())));
         Value::Object(given.collect())
     }
 }
@@ -265,7 +265,13 @@ pub(crate) async fn state(at: &At) -> anyhow::Result<Value> {
 }
 
 /// One part of the state (a JSON pointer) as a table: its names and some of their fields.
-pub(crate) async fn list(at: &At, as_json: bool, part: &str, columns: &[&str], fields: &[&str]) -> anyhow::Result<()> {
+pub(crate) async fn list(
+    at: &At,
+    as_json: bool,
+    part: &str,
+    columns: &[&str],
+    fields: &[&str],
+) -> anyhow::Result<()> {
     let part_of_state = state(at).await?.pointer(part).cloned().unwrap_or_default();
     if as_json {
         println!("{part_of_state}");

@@ -5,6 +5,7 @@ mod at;
 mod client;
 mod connect;
 mod events;
+mod kernel;
 mod log;
 mod login;
 mod node;
@@ -56,6 +57,7 @@ enum Command {
         json: bool,
     },
     /// List sessions, export their recordings
+    #[command(alias = "session")]
     Sessions(sessions::Sessions),
     /// Play a session
     Play(sessions::Play),

@@ -3,6 +3,7 @@
 use crate::admin::command;
 use crate::at::At;
 use crate::client::Client;
+use crate::kernel;
 use crate::play::{self, PlayOptions, Shown};
 use crate::profile::Home;
 use crate::table::{self, field};
@@ -56,6 +57,14 @@ enum SessionsCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Draw what ran in a session, as its node's kernel saw it: who descends from whom, how it ended, what else it did
+    Tree {
+        /// The session
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// End a live session
     End {
         /// The session
@@ -99,6 +108,9 @@ pub struct Play {
     /// List what it did to files instead, as is done for a session that shows nothing else
     #[arg(long, conflicts_with_all = ["speed", "idle_limit", "channel", "input"])]
     files: bool,
+    /// Print what its node's kernel saw between the lines of its output
+    #[arg(long, conflicts_with_all = ["speed", "idle_limit", "files", "input"])]
+    events: bool,
 }
 
 /// Runs `custody sessions …`.
@@ -109,6 +121,7 @@ pub async fn sessions(args: Sessions) -> anyhow::Result<()> {
         }
         Some(SessionsCommand::Watch { id, channel }) => return watch(&id, channel).await,
         Some(SessionsCommand::Search { id, text, json }) => return search(&id, &text, json).await,
+        Some(SessionsCommand::Tree { id, json }) => return tree(&id, json).await,
         Some(SessionsCommand::End { id, reason }) => {
             let body = json!({ "name": parse(&id)?, "reason": reason });
             return command("end-session", body, "the session is told to end").await;
@@ -153,6 +166,14 @@ pub async fn play(args: Play) -> anyhow::Result<()> {
     }
     let reader = Reader::new(fetch_recording(&args.id, "play").await?)?;
     let level = reader.header().level;
+    if args.events {
+        let (client, _) = Client::logged_in(&Home::find()?)?;
+        let began = reader.header().started_ns;
+        let seen = kernel::seen(&client, &args.id).await?;
+        let seen = seen.iter().map(|event| (kernel::time(event).nanos().saturating_sub(began), kernel::line(event)));
+        let (seen, channel) = (seen.collect(), args.options.channel);
+        return tokio::task::spawn_blocking(move || play::interleave::print(reader, channel, seen)).await?;
+    }
     let shown = tokio::task::spawn_blocking(move || play::play(reader, &args.options)).await??;
     if shown == Shown::Nothing {
         // A session that moved files shows nothing: what it did stands in events.
@@ -160,6 +181,23 @@ pub async fn play(args: Play) -> anyhow::Result<()> {
         if transfers::print(&client, &args.id).await? == 0 {
             eprintln!("Nothing was recorded of what this session showed (level {level}).");
         }
+    }
+    Ok(())
+}
+
+/// Draws the processes of a session.
+async fn tree(id: &str, json: bool) -> anyhow::Result<()> {
+    let id = parse(id)?.to_string();
+    let (client, _) = Client::logged_in(&Home::find()?)?;
+    let seen = kernel::seen(&client, &id).await?;
+    if seen.is_empty() {
+        eprintln!("No kernel saw anything of this session: its node has no agent, or had none then.");
+    }
+    let tree = kernel::Tree::of(&seen);
+    if json {
+        println!("{}", tree.json());
+    } else {
+        print!("{}", tree.text());
     }
     Ok(())
 }

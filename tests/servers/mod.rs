@@ -1,5 +1,6 @@
 //! One file for each real server, and the world that puts them together.
 
+pub mod agent;
 pub mod custodyd;
 pub mod docker;
 pub mod files;
@@ -25,6 +26,7 @@ pub mod vm;
 pub mod witness;
 pub mod world;
 
+pub use agent::Agent;
 pub use custodyd::Custodyd;
 pub use flaky::Flaky;
 pub use kafka::Kafka;

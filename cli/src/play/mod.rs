@@ -7,6 +7,7 @@
 mod draw;
 mod feed;
 mod input;
+pub mod interleave;
 pub mod live;
 mod player;
 

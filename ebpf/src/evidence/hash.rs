@@ -69,7 +69,7 @@ mod tests {
     fn a_file_is_hashed_if_it_is_that_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("program");
-        std::fs::write(&path, "abc").unwrap();
+        std::io::Write::write_all(&mut File::create(&path).unwrap(), b"abc").unwrap();
         let about = std::fs::metadata(&path).unwrap();
         let device = (major(about.dev()), minor(about.dev()));
         let mut hashes = Hashes::default();

@@ -1,0 +1,253 @@
+//! What a node's kernel saw of a session: lines for people, in the order in which it happened, and as a tree of
+//! processes.
+
+use crate::client::Client;
+use crate::events;
+use crate::table::{field, printable};
+use custody_core::event::Timestamp;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The longest command line in one line, in characters.
+const LINE_CHARS_MAX: usize = 200;
+
+/// Families that kernels speak of.
+const FAMILIES: [&str; 4] = ["command", "connection", "file", "node"];
+
+/// All that a kernel saw of a session, in the order of its own clock.
+pub async fn seen(client: &Client, session: &str) -> anyhow::Result<Vec<Value>> {
+    let mut seen = Vec::new();
+    for family in FAMILIES {
+        let query = [("type", family.to_owned()), ("session", session.to_owned())];
+        events::pages(client, &query, usize::MAX, |line| {
+            let mut entry: Value = serde_json::from_str(line)?;
+            let event = entry["event"].take();
+            if event["producer"]["kind"] == "node" {
+                seen.push(event);
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    // What one kernel saw has an order of its own, where two things happened at the same moment.
+    seen.sort_by_key(|event| (time(event), event["producer"]["seq"].as_u64()));
+    Ok(seen)
+}
+
+/// When it happened.
+pub fn time(event: &Value) -> Timestamp {
+    field(event, "/time").parse().unwrap_or_default()
+}
+
+/// One event in one line.
+pub fn line(event: &Value) -> String {
+    let data = &event["data"];
+    let process = format!("{} [{}]", field(data, "/process/name"), field(data, "/process/pid"));
+    let what = field(event, "/type");
+    let said = match what.as_str() {
+        "command.executed" => return format!("ran {} [{}]", command_line(data), field(data, "/process/pid")),
+        "command.exited" => return format!("{process} ended{}", ending(data)),
+        "command.denied" => format!("was not let run {}: {}", field(data, "/given"), field(data, "/reason")),
+        "connection.opened" => format!("connected to {}", remote(data)),
+        "connection.accepted" => format!("was connected to from {}", remote(data)),
+        "connection.unreached" => format!("didn't reach {}: error {}", remote(data), field(data, "/errno")),
+        "connection.closed" => {
+            let (sent, received) = (field(data, "/bytes_out"), field(data, "/bytes_in"));
+            format!("closed {}: {sent} bytes sent, {received} received", remote(data))
+        }
+        "connection.denied" => {
+            let by = field(data, "/restriction");
+            let by = if by.is_empty() { field(data, "/reason") } else { by };
+            format!("MAY NOT REACH {}: {by}", remote(data))
+        }
+        "file.opened" => format!("opened {} to {}", field(data, "/file/path"), field(data, "/access")),
+        "file.renamed" => format!("renamed {} to {}", field(data, "/file/path"), field(data, "/to")),
+        "file.deleted" => format!("deleted {}", field(data, "/file/path")),
+        "file.permission-changed" => {
+            format!("gave {} the mode {}", field(data, "/file/path"), field(data, "/mode"))
+        }
+        "node.kernel-changed" => format!("{} {}", field(data, "/change"), field(data, "/on")),
+        "node.session-accepted" => return format!("the session came in at process {}", field(data, "/pid")),
+        other => other.to_owned(),
+    };
+    format!("{process} {}", printable(&said))
+}
+
+/// The arguments as a shell would take them.
+fn command_line(data: &Value) -> String {
+    let arguments = data["arguments"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let mut line = arguments.map(quoted).collect::<Vec<_>>().join(" ");
+    if line.is_empty() {
+        line = field(data, "/given");
+    }
+    if line.chars().count() > LINE_CHARS_MAX {
+        line = line.chars().take(LINE_CHARS_MAX).collect::<String>() + "…";
+    }
+    printable(&line)
+}
+
+fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        argument.to_owned()
+    } else {
+        format!("'{}'", argument.replace('\'', r"'\''"))
+    }
+}
+
+fn remote(data: &Value) -> String {
+    let (address, port) = (field(data, "/ends/remote/address"), field(data, "/ends/remote/port"));
+    let address = if address.contains(':') { format!("[{address}]") } else { address };
+    format!("{}://{address}:{port}", field(data, "/ends/protocol"))
+}
+
+fn ending(data: &Value) -> String {
+    let (status, signal) = (field(data, "/exit_status"), field(data, "/signal"));
+    match (status.as_str(), signal.as_str()) {
+        ("0", _) => String::new(),
+        ("", signal) => format!(" by signal {signal}"),
+        (status, _) => format!(" with status {status}"),
+    }
+}
+
+/// A process: the number it has, and when it began, which name it for good.
+type Id = (u64, u64);
+
+/// A process of the tree.
+#[derive(Default)]
+struct Node {
+    parent: u64,
+    /// What it ran, one after the other.
+    ran: Vec<String>,
+    /// How it ended.
+    ended: Option<String>,
+    /// What else it did.
+    did: Vec<String>,
+    seen: BTreeSet<Timestamp>,
+    children: Vec<Id>,
+}
+
+/// The processes of a session, by who descends from whom.
+pub struct Tree {
+    nodes: BTreeMap<Id, Node>,
+    roots: Vec<Id>,
+}
+
+impl Tree {
+    /// Puts together what a kernel saw.
+    pub fn of(seen: &[Value]) -> Self {
+        let mut nodes: BTreeMap<Id, Node> = BTreeMap::new();
+        for event in seen {
+            let process = &event["data"]["process"];
+            let (Some(pid), Some(began)) = (process["pid"].as_u64(), process["started_us"].as_u64()) else {
+                continue;
+            };
+            let node = nodes.entry((pid, began)).or_default();
+            node.parent = process["parent"].as_u64().unwrap_or_default();
+            node.seen.insert(time(event));
+            match field(event, "/type").as_str() {
+                "command.executed" => node.ran.push(command_line(&event["data"])),
+                "command.exited" => {
+                    let ending = ending(&event["data"]);
+                    node.ended = Some(if ending.is_empty() { " ended".to_owned() } else { ending });
+                }
+                _ => {
+                    let name = format!("{} [{pid}] ", field(process, "/name"));
+                    let line = line(event);
+                    node.did.push(line.strip_prefix(&name).unwrap_or(&line).to_owned());
+                }
+            }
+        }
+        let mut tree = Self { nodes, roots: Vec::new() };
+        tree.connect();
+        tree
+    }
+
+    /// A parent is the newest process of that number that began before its child; who has none here is a root.
+    fn connect(&mut self) {
+        let ids: Vec<_> = self.nodes.iter().map(|(id, node)| (*id, node.parent)).collect();
+        for (id, parent) in ids {
+            let (pid, began) = id;
+            let candidates = self.nodes.range((parent, 0)..=(parent, began));
+            let parent = candidates.map(|(id, _)| *id).rfind(|candidate| *candidate != (pid, began));
+            match parent.and_then(|parent| self.nodes.get_mut(&parent)) {
+                Some(parent) => parent.children.push(id),
+                None => self.roots.push(id),
+            }
+        }
+        let begins = |id: &Id| id.1;
+        self.roots.sort_by_key(begins);
+        self.nodes.values_mut().for_each(|node| node.children.sort_by_key(begins));
+    }
+
+    /// As text: a line a process, what it did below it.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // From the back: what is pushed last is printed first.
+        let mut open: Vec<_> = self.roots.iter().rev().map(|id| (*id, String::new(), String::new())).collect();
+        while let Some((id, mark, indent)) = open.pop() {
+            let Some(node) = self.nodes.get(&id) else { continue };
+            let what = if node.ran.is_empty() { "(forked)".to_owned() } else { node.ran.join(" → ") };
+            let ended = node.ended.as_deref().unwrap_or(" goes on");
+            text.push_str(&format!("{mark}{} {what}{}\n", id.0, if ended == " ended" { "" } else { ended }));
+            let last = node.children.len();
+            for did in &node.did {
+                text.push_str(&format!("{indent}{} · {did}\n", if last > 0 { "│" } else { " " }));
+            }
+            for (place, child) in node.children.iter().enumerate().rev() {
+                let is_last = place + 1 == last;
+                let (branch, below) = if is_last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+                open.push((*child, format!("{indent}{branch}"), format!("{indent}{below}")));
+            }
+        }
+        text
+    }
+
+    /// As JSON: a list of processes, each with the number of its parent.
+    pub fn json(&self) -> Value {
+        let of = |(id, node): (&Id, &Node)| {
+            json!({
+                "pid": id.0,
+                "started_us": id.1,
+                "parent": node.parent,
+                "ran": node.ran,
+                "ended": node.ended.as_deref().map(str::trim),
+                "did": node.did,
+            })
+        };
+        self.nodes.iter().map(of).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(kind: &str, (pid, parent, began): (u64, u64, u64), data: Value) -> Value {
+        let mut data = data;
+        data["process"] = json!({"pid": pid, "parent": parent, "started_us": began, "name": "sh", "uid": 0});
+        json!({"type": kind, "time": "2026-01-02T03:04:05Z", "data": data, "producer": {"kind": "node", "seq": began}})
+    }
+
+    #[test]
+    fn processes_stand_below_those_they_descend_from() {
+        let ends = json!({"ends": {"protocol": "tcp", "remote": {"address": "192.0.2.1", "port": 80}}, "bytes_in": 1, "bytes_out": 2});
+        let seen = [
+            event("command.executed", (10, 1, 5), json!({"arguments": ["sh", "-c", "a b"]})),
+            event("command.executed", (11, 10, 6), json!({"arguments": ["curl", "x\u{1b}"]})),
+            event("connection.closed", (11, 10, 6), ends),
+            event("command.exited", (11, 10, 6), json!({"exit_status": 3})),
+            event("command.exited", (12, 10, 7), json!({"signal": 9})),
+            // Another process of the same number, later: nobody's child here.
+            event("command.executed", (11, 99, 8), json!({"arguments": ["other"]})),
+            event("command.exited", (10, 1, 5), json!({"exit_status": 0})),
+        ];
+        let text = Tree::of(&seen).text();
+        let wanted = "10 sh -c 'a b'\n\
+            ├─ 11 curl 'x\\u{1b}' with status 3\n\
+            │    · closed tcp://192.0.2.1:80: 2 bytes sent, 1 received\n\
+            └─ 12 (forked) by signal 9\n\
+            11 other goes on\n";
+        assert_eq!(text, wanted);
+    }
+}

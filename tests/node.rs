@@ -1,0 +1,323 @@
+//! The agent beside a stock sshd: what its kernel sees becomes events of the session, and without it there is none.
+
+use custody_tests::process::{Running, run};
+use custody_tests::servers::custodyd::Entry;
+use custody_tests::servers::{Agent, World};
+use custody_tests::wait::{self, DEADLINE};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A world whose target `web-1` is watched, and has to be.
+fn watched() -> (World, Agent) {
+    let world = World::start();
+    demand(&world, "required");
+    let mut agent = Agent::join(&world, "web-1", "");
+    agent.start(&world);
+    (world, agent)
+}
+
+/// Says how `web-1` is to be watched.
+fn demand(world: &World, agent: &str) {
+    let address = world.web.address();
+    world.admin.custody(&["node", "add", "web-1", &address, "--agent", agent]);
+}
+
+/// All that the node's kernel saw of the sessions of bob, once the newest of them has ended and its last process too.
+fn seen(world: &World) -> Vec<Entry> {
+    wait::until("the session's first process has ended, as its kernel saw it", DEADLINE, || {
+        let entries = world.entries("");
+        let newest = entries.iter().rfind(|e| e.kind() == "node.session-accepted")?;
+        let (session, pid) = (newest.session()?, &newest.event["data"]["pid"]);
+        let is_its_end = |e: &&Entry| {
+            e.kind() == "command.exited" && e.session() == Some(session) && e.event["data"]["process"]["pid"] == *pid
+        };
+        entries.iter().find(is_its_end)?;
+        Some(entries.into_iter().filter(|e| e.event["producer"]["kind"] == "node").collect())
+    })
+}
+
+fn of_kind<'a>(entries: &'a [Entry], kind: &str) -> Vec<&'a Entry> {
+    entries.iter().filter(|e| e.kind() == kind).collect()
+}
+
+/// Executions of a program by its path.
+fn executions<'a>(entries: &'a [Entry], given: &str) -> Vec<&'a Value> {
+    let executed = of_kind(entries, "command.executed").into_iter().map(|e| &e.event["data"]);
+    executed.filter(|data| data["given"] == given).collect()
+}
+
+fn arguments(data: &Value) -> Vec<&str> {
+    data["arguments"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn what_a_session_runs_is_seen_by_the_kernel_whatever_hid_it() {
+    let (world, _agent) = watched();
+    let script = r#"
+        /bin/echo '' "two words" "$(printf 'a\377z')"
+        echo L2Jpbi9lY2hvIGhpZGRlbgo= | /usr/bin/base64 -d | sh
+        (setsid /bin/sh -c '/bin/sleep 0.1; /bin/echo detached' &)
+        /bin/sh -c 'exit 3'
+        sh -c 'kill -9 $$'
+        exit 0
+    "#;
+    let said = world.ssh(&[], script, b"");
+    assert_eq!(said.code, 0, "{}", said.err);
+    wait::until_true("the detached command is seen", DEADLINE, || {
+        executions(&world.entries("type=command.executed"), "/bin/echo").len() == 3
+    });
+    let entries = seen(&world);
+
+    let session = of_kind(&world.entries(""), "session.started")[0].clone();
+    assert_eq!(session.event["data"]["watched"], true);
+    let accepted = of_kind(&entries, "node.session-accepted")[0];
+    assert!(accepted.index < session.index, "nobody logs in before the kernel's word is in the log");
+    let about = |e: &&Entry| e.kind().starts_with("command.");
+    for entry in entries.iter().filter(about) {
+        assert_eq!(entry.session(), session.session(), "{}", entry.line);
+        assert_eq!(entry.event["actor"]["user"], "bob", "{}", entry.line);
+        assert_eq!(entry.event["target"]["name"], "web-1", "{}", entry.line);
+    }
+
+    let echoes = executions(&entries, "/bin/echo");
+    let said: Vec<_> = echoes.iter().map(|data| arguments(data)).collect();
+    assert!(said.contains(&vec!["/bin/echo", "", "two words", r"a\xffz"]), "{said:?}");
+    assert!(said.contains(&vec!["/bin/echo", "hidden"]), "{said:?}");
+    assert!(said.contains(&vec!["/bin/echo", "detached"]), "{said:?}");
+    let echo = echoes[0];
+    let sha256 = run(Command::new("sha256sum").arg("/bin/echo"), b"", DEADLINE).ok().text();
+    assert_eq!(echo["executable"]["sha256"], sha256.split_whitespace().next().unwrap());
+    assert_eq!(echo["users"]["uid"], 0);
+
+    let exited = of_kind(&entries, "command.exited");
+    let with = |field: &str, value: u64| exited.iter().any(|e| e.event["data"][field] == value);
+    assert!(with("exit_status", 3) && with("signal", 9), "{exited:?}");
+    // Each process that ran something has ended, once.
+    for execution in of_kind(&entries, "command.executed") {
+        let process = &execution.event["data"]["process"];
+        let ends = exited.iter().filter(|e| {
+            let other = &e.event["data"]["process"];
+            other["pid"] == process["pid"] && other["started_us"] == process["started_us"]
+        });
+        assert!(ends.count() <= 1, "{process}");
+    }
+    // As people read it.
+    let id = session.session().unwrap();
+    let tree = world.admin.custody(&["sessions", "tree", id]).text();
+    assert!(tree.contains("/bin/echo hidden") && tree.contains("'exit 3' with status 3"), "{tree}");
+    let played = world.admin.custody(&["play", id, "--events"]).text();
+    assert!(played.contains("hidden\n") && played.contains("ran /bin/echo hidden ["), "{played}");
+    // Nobody else is watched.
+    let direct = world.direct(&[], "/bin/echo direct", b"");
+    assert_eq!(direct.code, 0);
+    assert_eq!(executions(&world.entries("type=command.executed"), "/bin/echo").len(), 3);
+}
+
+#[test]
+fn without_its_agent_there_is_no_session_and_a_live_one_ends() {
+    let (world, mut agent) = watched();
+    assert_eq!(world.ssh(&[], "true", b"").code, 0);
+    let mut live = world.proxied();
+    live.args(["-tt", "root@web-1.custody"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut live = live.spawn().unwrap();
+    live.stdin.as_mut().unwrap().write_all(b"echo begun\n").unwrap();
+    world.event("type=command.requested", "the shell runs", |e| e.event["data"]["kind"] == "shell");
+    agent.kill_now();
+    let refused = world.ssh(&[], "true", b"");
+    assert_ne!(refused.code, 0);
+    assert!(refused.err.contains("the agent of web-1 isn't there"), "{}", refused.err);
+    let lost = world.event("type=node.lost", "the agent is lost", |e| e.event["data"]["name"] == "web-1");
+    let ended = world.event("type=session.ended", "the live session ends", |e| {
+        e.event["data"]["reason"] == "node-lost"
+    });
+    assert_eq!(ended.event["cause"], lost.event["id"]);
+    live.wait().unwrap();
+    // And it comes back.
+    agent.start(&world);
+    let said = world.ssh(&[], "echo again", b"");
+    assert_eq!((said.code, said.text().as_str()), (0, "again\n"), "{}", said.err);
+}
+
+#[test]
+fn an_optional_agent_is_missed_by_nobody() {
+    let world = World::start();
+    demand(&world, "optional");
+    let said = world.ssh(&[], "echo unwatched", b"");
+    assert_eq!((said.code, said.text().as_str()), (0, "unwatched\n"), "{}", said.err);
+    let mut agent = Agent::join(&world, "web-1", "");
+    agent.start(&world);
+    assert_eq!(world.ssh(&[], "/bin/true", b"").code, 0);
+    let started = world.entries("type=session.started");
+    let watched: Vec<_> = started.iter().map(|e| e.event["data"]["watched"] == true).collect();
+    assert_eq!(watched, [false, true]);
+}
+
+#[test]
+fn a_network_that_is_denied_cannot_be_reached_from_a_session() {
+    let (world, _agent) = watched();
+    let (open, shut) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    let denied = format!("127.0.0.0/8={}", port(&shut));
+    world.admin.custody(&[
+        "restrict", "add", "no-way", "--role", "operator", "--deny", &denied, "--reason", "a test",
+    ]);
+    let connect = |port: u16| {
+        let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port} && echo reached");
+        run(world.proxied().args(["root@web-1.custody", "bash", "-c"]).arg(format!("'{script}'")), b"", DEADLINE)
+    };
+    let said = connect(port(&open));
+    assert_eq!(said.text(), "reached\n", "{}", said.err);
+    let said = connect(port(&shut));
+    assert!(said.code != 0 && said.err.contains("Operation not permitted"), "{} {}", said.text(), said.err);
+    let denied = world.event("type=connection.denied", "the denial is told", |_| true);
+    let data = &denied.event["data"];
+    assert_eq!(data["restriction"], "no-way");
+    assert_eq!(data["ends"]["remote"]["port"], port(&shut));
+    assert_eq!(denied.event["outcome"], "denied");
+    assert_eq!(denied.event["actor"]["user"], "bob");
+    world.event("type=connection.opened", "the other connection is told", |e| {
+        e.event["data"]["ends"]["remote"]["port"] == port(&open)
+    });
+    // While a session runs, too.
+    world.admin.custody(&["restrict", "rm", "no-way"]);
+    let said = connect(port(&shut));
+    assert_eq!(said.text(), "reached\n", "{}", said.err);
+}
+
+#[test]
+fn a_denial_may_end_the_session_and_a_restriction_needs_an_agent() {
+    let (world, agent) = watched();
+    let restrict = ["restrict", "add", "strict", "--user", "bob", "--allow", "192.0.2.0/24", "--end-session"];
+    world.admin.custody(&[&restrict[..], &["--reason", "a test"]].concat());
+    let said = world.ssh(&[], "exec 2>/dev/null; echo > /dev/udp/127.0.0.1/9; sleep 60", b"");
+    assert_ne!(said.code, 0);
+    let denied = world.event("type=connection.denied", "the denial is told", |_| true);
+    let ended = world.event("type=session.ended", "the session ends", |e| {
+        e.event["data"]["reason"] == "terminated"
+    });
+    assert_eq!(ended.event["cause"], denied.event["id"]);
+    drop(agent);
+    demand(&world, "none");
+    let said = world.ssh(&[], "true", b"");
+    assert!(said.err.contains("no agent that could hold it to that"), "{}", said.err);
+}
+
+#[test]
+fn an_agent_joins_once_by_its_token_and_others_not_at_all() {
+    let world = World::start();
+    demand(&world, "required");
+    let token = world.admin.custody(&["node", "token", "web-1"]).text();
+    let agent = Agent::join(&world, "web-1", "");
+    let said = agent.try_join(&world, token.trim());
+    assert!(said.code != 0 && said.err.contains("isn't good"), "a later token took its place: {}", said.err);
+    let token = world.admin.custody(&["node", "token", "web-1"]).text();
+    let mut wrong = token.trim().to_owned();
+    let last = wrong.pop().unwrap();
+    wrong.push(if last == 'A' { 'B' } else { 'A' });
+    for bad in [wrong.as_str(), "custody-join~web-2~AAAA", "rubbish", ""] {
+        assert_ne!(agent.try_join(&world, bad).code, 0, "{bad}");
+    }
+    let enrolled = world.entries("type=node.enrolled").len();
+    assert_eq!(agent.try_join(&world, token.trim()).code, 0);
+    assert_ne!(agent.try_join(&world, token.trim()).code, 0, "a token is good once");
+    assert_eq!(world.entries("type=node.enrolled").len(), enrolled + 1);
+    let everything = world.entries("").iter().map(|e| e.line.clone()).collect::<String>();
+    assert!(!everything.contains(token.trim()), "tokens stand in no event");
+}
+
+#[test]
+fn an_agent_that_is_killed_again_and_again_loses_nothing_and_tells_nothing_twice() {
+    let world = World::start();
+    demand(&world, "required");
+    // Longer than a start takes on a busy machine: what is refused meanwhile is another test's.
+    let mut agent = Agent::join(&world, "web-1", "heartbeat_seconds = 120");
+    agent.start(&world);
+    let rounds: usize = std::env::var("CUSTODY_AGENT_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
+    let [stop, at, count] = ["stop", "at", "count"].map(|name| world.dir().join(name));
+    // Each number is run once; the loop outlives the session's connection.
+    let script = format!(
+        "i=0; while [ ! -e {} ]; do i=$((i+1)); /bin/true number-$i || exit 9; [ $((i%10)) = 0 ] && echo $i > {}; done; echo $i > {}",
+        stop.display(),
+        at.display(),
+        count.display()
+    );
+    let mut busy = world.proxied();
+    busy.arg("root@web-1.custody").arg(script).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _busy = Running::start("a busy session", &mut busy);
+    let number = |file: &Path| -> usize {
+        std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default()
+    };
+    for _ in 0..rounds {
+        let before = number(&at);
+        wait::until_true("it runs on", DEADLINE, || number(&at) > before + 100);
+        agent.kill_now();
+        agent.start(&world);
+    }
+    std::fs::write(&stop, "").unwrap();
+    wait::until_true("the loop ends", DEADLINE, || number(&count) > 0);
+    let last = number(&count);
+    // An orderly stop sends all that there is.
+    agent.stop();
+    let executed = world.entries("type=command.executed");
+    let mut told: Vec<_> = executed.iter().map(|e| arguments(&e.event["data"]).join(" ")).collect();
+    told.retain(|line| line.starts_with("/bin/true number-"));
+    told.sort();
+    let mut wanted: Vec<_> = (1..=last).map(|n| format!("/bin/true number-{n}")).collect();
+    wanted.sort();
+    assert_eq!(told.len(), wanted.len());
+    assert_eq!(told, wanted);
+    assert!(world.entries("type=producer.gap").is_empty());
+}
+
+#[test]
+fn a_proxy_that_is_killed_gets_what_happened_meanwhile() {
+    let (mut world, _agent) = watched();
+    let done = world.dir().join("done");
+    let script = format!(
+        "setsid sh -c 'sleep 1; for i in $(seq 50); do /bin/true meanwhile-$i; done; touch {}' >/dev/null 2>&1 &",
+        done.display()
+    );
+    assert_eq!(world.ssh(&[], &script, b"").code, 0);
+    world.custodyd.kill_now();
+    wait::until_true("the job has run", DEADLINE, || done.exists());
+    world.custodyd.start();
+    wait::until_true("the log has all of it, once", DEADLINE, || {
+        let executed = world.entries("type=command.executed");
+        let run = executed.iter().map(|e| arguments(&e.event["data"]).join(" "));
+        run.filter(|line| line.starts_with("/bin/true meanwhile-")).count() == 50
+    });
+}
+
+#[test]
+fn the_last_command_before_the_cut_is_in_the_log() {
+    let (world, _agent) = watched();
+    let said = world.ssh(&[], "for i in $(seq 200); do /bin/true last-$i; done; kill -9 $PPID", b"");
+    assert_ne!(said.code, 0);
+    wait::until_true("all of it is in the log", DEADLINE, || {
+        let executed = world.entries("type=command.executed");
+        executed.iter().any(|e| arguments(&e.event["data"]).contains(&"last-200"))
+    });
+    let executed = world.entries("type=command.executed");
+    assert_eq!(executed.iter().filter(|e| arguments(&e.event["data"]).first() == Some(&"/bin/true")).count(), 200);
+    let session = world.entries("type=session.started")[0].session().map(str::to_owned);
+    assert!(executed.iter().all(|e| e.session().map(str::to_owned) == session));
+}
+
+#[test]
+fn an_agent_that_stands_still_stops_the_session() {
+    let (world, agent) = watched();
+    let mut live = world.proxied();
+    live.arg("root@web-1.custody").arg("while :; do /bin/true; sleep 0.05; done; echo over");
+    let mut live = live.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    world.event("type=command.executed", "it runs", |e| arguments(&e.event["data"]) == ["/bin/true"]);
+    custody_tests::process::send(agent.pid(), Signal::STOP);
+    // Nobody takes evidence: the kernel refuses, or the proxy ends it.
+    let status = wait::until("the session has ended", DEADLINE, || live.try_wait().unwrap());
+    assert!(!status.success());
+    custody_tests::process::send(agent.pid(), Signal::CONT);
+    world.event("type=session.ended", "the end is told", |_| true);
+}
