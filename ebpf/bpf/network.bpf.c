@@ -109,6 +109,17 @@ static __always_inline void fill_connection(struct connection *record, struct so
 		record->flags = CONNECTION_IN_PLACE;
 }
 
+/* So that user space finds it when its peer becomes denied. */
+static __always_inline void remember(u64 cookie, struct socket_state *state, u32 protocol)
+{
+	struct connection connection;
+
+	fill_connection(&connection, state, KIND_CONNECTION_OPENED);
+	connection.protocol = protocol;
+	connection.cookie = cookie;
+	bpf_map_update_elem(&connections, &cookie, &connection, BPF_ANY);
+}
+
 /* ---- before ---- */
 
 struct attempt {
@@ -159,6 +170,7 @@ static __always_inline void open_datagram(struct bpf_sock_addr *ctx, struct task
 	state->opened = state->who.time;
 	__builtin_memcpy(state->remote, attempt->remote, 16);
 	state->remote_port = attempt->port;
+	remember(bpf_get_socket_cookie(ctx), state, IPPROTO_UDP);
 	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 	if (!record) {
 		count(&lost, KIND_CONNECTION_OPENED);
@@ -373,6 +385,7 @@ int network_release(struct bpf_sock *ctx)
 	}
 	if (!state->opened)
 		return PROCEED;
+	bpf_map_delete_elem(&connections, &cookie);
 	count(&seen, KIND_CONNECTION_CLOSED);
 	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 	if (!record) {
@@ -428,8 +441,8 @@ static __always_inline void tell_state(struct sock *sk, struct socket_state *sta
 		if (record->received && BPF_CORE_READ(sk, __sk_common.skc_flags) & (1 << SOCK_DONE))
 			record->received--;
 	}
-	if (kind == KIND_CONNECTION_OPENED || kind == KIND_CONNECTION_ACCEPTED)
-		bpf_map_update_elem(&connections, &cookie, record, BPF_ANY);
+	if (kind == KIND_CONNECTION_ACCEPTED)
+		remember(cookie, state, IPPROTO_TCP);
 	bpf_ringbuf_submit(record, 0);
 }
 
@@ -456,6 +469,10 @@ static __always_inline void start_socket(struct sock *sk, u32 role)
 	fill_subject(&state->who, 0, task, tag ? tag : &nobody);
 	state->role = tag ? role : ROLE_PROMISED;
 	state->opened = 0;
+	if (state->role == ROLE_CONNECTS) {
+		fill_addresses(state, sk);
+		remember(bpf_get_socket_cookie(sk), state, IPPROTO_TCP);
+	}
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -487,10 +504,10 @@ int BPF_PROG(network_state, struct sock *sk, int old, int new)
 	}
 	if (new != TCP_CLOSE || state->role == ROLE_LISTENS)
 		return 0;
+	cookie = bpf_get_socket_cookie(sk);
+	bpf_map_delete_elem(&connections, &cookie);
 	if (state->opened) {
 		tell_state(sk, state, KIND_CONNECTION_CLOSED);
-		cookie = bpf_get_socket_cookie(sk);
-		bpf_map_delete_elem(&connections, &cookie);
 		state->opened = 0;
 	} else if (old == TCP_SYN_SENT) {
 		fill_addresses(state, sk);

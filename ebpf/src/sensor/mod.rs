@@ -15,12 +15,15 @@ mod reader;
 pub mod record;
 mod rules;
 mod selftest;
+mod sock_diag;
+mod take_down;
 
 pub use counters::Counters;
 pub use error::SensorError;
 pub use reader::RecordReader;
 pub use record::{Accepted, Connection, Denial, Executed, Exited, Record, Subject, Tuple};
 pub use rules::{NetRule, PolicyRules, Ports, Protocol};
+pub use take_down::TakenDown;
 
 use aya::maps::{Array, HashMap, MapData};
 use counters::Counts;
@@ -76,6 +79,7 @@ pub struct Sensor {
     tuples: HashMap<MapData, [u8; layout::tuple::SIZE], [u8; expected::SIZE]>,
     policies: Policies,
     counts: Counts,
+    connections: HashMap<MapData, u64, [u8; layout::connection::SIZE]>,
 }
 
 /// What a kernel supports.
@@ -119,6 +123,7 @@ impl Sensor {
             tuples: load::open_map(&generation, "tuples")?,
             policies: Policies::open(&generation)?,
             counts: Counts::open(&generation)?,
+            connections: load::open_map(&generation, "connections")?,
             generation,
         };
         sensor.forget_all()?;
@@ -212,6 +217,15 @@ impl Sensor {
     /// The kernel's maps can't be changed.
     pub fn drop_policy(&mut self, policy: u32) -> Result<(), SensorError> {
         self.policies.remove(policy)
+    }
+
+    /// Ends the connections of sessions under a policy that its rules, as they are now, deny. Each is told as closed too.
+    ///
+    /// # Errors
+    /// The policy hasn't been set in this run; or the kernel's map can't be read. What couldn't be ended stands with its connection.
+    pub fn take_down(&mut self, policy: u32) -> Result<Vec<TakenDown>, SensorError> {
+        let rules = self.policies.known(policy).ok_or(SensorError::NoPolicy(policy))?;
+        take_down::take_down(&self.connections, policy, rules)
     }
 
     /// The agent lives: to be called several times within the limit.

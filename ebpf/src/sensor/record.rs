@@ -304,7 +304,7 @@ fn decode_exited(bytes: &[u8]) -> Option<Exited> {
     })
 }
 
-fn decode_connection(bytes: &[u8], denied: bool) -> Option<Connection> {
+pub(super) fn decode_connection(bytes: &[u8], denied: bool) -> Option<Connection> {
     let flags = read_u32(bytes, connection::FLAGS)?;
     let denial = match read_u32(bytes, connection::RULE)? {
         net::NOT_ALLOWED => Denial::NotAllowed,

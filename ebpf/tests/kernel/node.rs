@@ -99,6 +99,7 @@ impl Node {
         let err = OwnedFd::from(accepted.try_clone().unwrap());
         let shell =
             Command::new("/bin/sh").stdin(OwnedFd::from(accepted)).stdout(out).stderr(err).spawn().unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let lines = BufReader::new(socket.try_clone().unwrap());
         let mut session = Session { id, socket, lines, shell };
         assert_eq!(session.run("true"), "");

@@ -86,6 +86,7 @@ fn agent() {
     options.pins = pins.into();
     let mut sensor = Sensor::start(options).unwrap();
     let mut reader = sensor.reader().unwrap();
+    println!("ready");
     loop {
         while let Some(told) = reader.keep(|record| {
             for number in numbers(&[record]) {
