@@ -17,8 +17,10 @@ typedef __u64 u64;
 
 #define CORE __attribute__((preserve_access_index))
 
+#define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
+#define AF_NETLINK 16
 #define AF_PACKET 17
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2

@@ -259,10 +259,9 @@ static __always_inline void fold_datagram(struct bpf_sock_addr *ctx, struct task
 #define REFUSE 0
 #define PROCEED 1
 
-static __always_inline int judge(struct bpf_sock_addr *ctx, struct attempt *attempt)
+static __always_inline int judge(struct bpf_sock_addr *ctx, struct tag *tag, struct attempt *attempt)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct tag *tag = tag_of(task);
 	u32 rule = 0, flags = 0;
 
 	if (!tag || is_agent(task))
@@ -285,15 +284,15 @@ proceed:
 	return PROCEED;
 }
 
-static __always_inline int judge4(struct bpf_sock_addr *ctx, bool datagram)
+static __always_inline int judge4(struct bpf_sock_addr *ctx, struct tag *tag, bool datagram)
 {
 	struct attempt attempt = {.port = bpf_ntohs(ctx->user_port), .datagram = datagram};
 
 	map_address(attempt.remote, ctx->user_ip4);
-	return judge(ctx, &attempt);
+	return judge(ctx, tag, &attempt);
 }
 
-static __always_inline int judge6(struct bpf_sock_addr *ctx, bool datagram)
+static __always_inline int judge6(struct bpf_sock_addr *ctx, struct tag *tag, bool datagram)
 {
 	struct attempt attempt = {.port = bpf_ntohs(ctx->user_port), .datagram = datagram};
 	u32 *words = (u32 *)attempt.remote;
@@ -302,45 +301,34 @@ static __always_inline int judge6(struct bpf_sock_addr *ctx, bool datagram)
 	words[1] = ctx->user_ip6[1];
 	words[2] = ctx->user_ip6[2];
 	words[3] = ctx->user_ip6[3];
-	return judge(ctx, &attempt);
+	return judge(ctx, tag, &attempt);
 }
 
-SEC("cgroup/connect4")
-int network_connect4(struct bpf_sock_addr *ctx)
-{
-	return judge4(ctx, false);
-}
+/* Each twice: by the task's storage where the kernel lets these programs read it, else by the table of processes. */
+#define JUDGES(hook, name, judge, datagram)                                                                                          \
+	SEC("cgroup/" hook)                                                                                                          \
+	int network_##name(struct bpf_sock_addr *ctx)                                                                                \
+	{                                                                                                                            \
+		return judge(ctx, tag_of(bpf_get_current_task_btf()), datagram);                                                     \
+	}                                                                                                                            \
+	SEC("cgroup/" hook)                                                                                                          \
+	int network_##name##_table(struct bpf_sock_addr *ctx)                                                                        \
+	{                                                                                                                            \
+		return judge(ctx, tag_by_process(), datagram);                                                                       \
+	}
 
-SEC("cgroup/connect6")
-int network_connect6(struct bpf_sock_addr *ctx)
-{
-	return judge6(ctx, false);
-}
-
-SEC("cgroup/sendmsg4")
-int network_send4(struct bpf_sock_addr *ctx)
-{
-	return judge4(ctx, true);
-}
-
-SEC("cgroup/sendmsg6")
-int network_send6(struct bpf_sock_addr *ctx)
-{
-	return judge6(ctx, true);
-}
+JUDGES("connect4", connect4, judge4, false)
+JUDGES("connect6", connect6, judge6, false)
+JUDGES("sendmsg4", send4, judge4, true)
+JUDGES("sendmsg6", send6, judge6, true)
 
 /* Sockets whose destinations no hook sees. A session whose policy restricts nothing may have them. */
-SEC("cgroup/sock_create")
-int network_socket(struct bpf_sock *ctx)
+static __always_inline int judge_socket(struct task_struct *task, struct tag *tag, u32 protocol)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct tag *tag = tag_of(task);
 	struct connection *record;
 	struct policy *policy;
 
-	if (!tag || is_agent(task) || ctx->type == SOCK_STREAM)
-		return PROCEED;
-	if (ctx->type == SOCK_DGRAM && ctx->protocol == IPPROTO_UDP)
+	if (!tag || is_agent(task))
 		return PROCEED;
 	policy = bpf_map_lookup_elem(&policies, &tag->policy);
 	if (policy && !(policy->flags & POLICY_RESTRICTS) && !closed(tag))
@@ -355,11 +343,43 @@ int network_socket(struct bpf_sock *ctx)
 	}
 	__builtin_memset(record, 0, sizeof(*record));
 	fill_subject(&record->who, KIND_CONNECTION_DENIED, task, tag);
-	record->protocol = ctx->protocol;
+	record->protocol = protocol;
 	record->error = EPERM;
 	record->rule = RULE_PROTOCOL;
 	bpf_ringbuf_submit(record, 0);
 	return REFUSE;
+}
+
+static __always_inline bool judged_later(struct bpf_sock *ctx)
+{
+	return ctx->type == SOCK_STREAM || (ctx->type == SOCK_DGRAM && ctx->protocol == IPPROTO_UDP);
+}
+
+SEC("cgroup/sock_create")
+int network_socket(struct bpf_sock *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return judged_later(ctx) ? PROCEED : judge_socket(task, tag_of(task), ctx->protocol);
+}
+
+SEC("cgroup/sock_create")
+int network_socket_table(struct bpf_sock *ctx)
+{
+	return judged_later(ctx) ? PROCEED : judge_socket(bpf_get_current_task_btf(), tag_by_process(), ctx->protocol);
+}
+
+/* Families that no cgroup hook sees: packets on the wire above all. */
+SEC("lsm/socket_create")
+int BPF_PROG(network_family_lsm, int family, int type, int protocol, int kernel, int ret)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	if (ret)
+		return ret;
+	if (kernel || family == AF_UNIX || family == AF_INET || family == AF_INET6 || family == AF_NETLINK)
+		return 0;
+	return judge_socket(task, tag_of(task), protocol) == PROCEED ? 0 : -EPERM;
 }
 
 SEC("cgroup/sock_release")

@@ -9,6 +9,7 @@
 const volatile union {
 	struct accepted accepted;
 	struct executed executed;
+	struct refused refused;
 	struct exited exited;
 	struct connection connection;
 	struct port_range port_range;

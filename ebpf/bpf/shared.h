@@ -127,6 +127,12 @@ struct executed {
 	unsigned char tty[24];
 };
 
+/* Refused before it began (LSM). */
+struct refused {
+	struct subject who;
+	unsigned char given[256];
+};
+
 struct exited {
 	struct subject who;
 	unsigned long long executed; /* when its program started; 0: it never ran one of its own */

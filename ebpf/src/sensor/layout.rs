@@ -80,6 +80,11 @@ layouts! {
         ARGS_LEN: 148, 4;
         TTY: 152, 24;
     }
+    /// A program that may not begin.
+    refused 328 {
+        WHO: 0, 72;
+        GIVEN: 72, 256;
+    }
     /// A process's end.
     exited 88 {
         WHO: 0, 72;
@@ -145,10 +150,11 @@ pub mod kind {
     pub const CONNECTION_CLOSED: u16 = 7;
     pub const CONNECTION_ACCEPTED: u16 = 8;
     pub const CONNECTION_DENIED: u16 = 9;
+    pub const EXEC_REFUSED: u16 = 19;
     /// How many slots the counters have.
     pub const COUNT: u32 = 24;
     /// Names for people, by number.
-    pub const NAMES: [(u16, &str); 9] = [
+    pub const NAMES: [(u16, &str); 10] = [
         (ACCEPTED, "accepted"),
         (FORKED, "forked"),
         (EXECUTED, "executed"),
@@ -158,6 +164,7 @@ pub mod kind {
         (CONNECTION_CLOSED, "connection closed"),
         (CONNECTION_ACCEPTED, "connection accepted"),
         (CONNECTION_DENIED, "connection denied"),
+        (EXEC_REFUSED, "exec refused"),
     ];
 }
 

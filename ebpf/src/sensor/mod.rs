@@ -21,7 +21,7 @@ mod take_down;
 pub use counters::Counters;
 pub use error::SensorError;
 pub use reader::RecordReader;
-pub use record::{Accepted, Connection, Denial, Executed, Exited, Record, Subject, Tuple};
+pub use record::{Accepted, Connection, Denial, ExecRefused, Executed, Exited, Record, Subject, Tuple};
 pub use rules::{NetRule, PolicyRules, Ports, Protocol};
 pub use take_down::TakenDown;
 
@@ -35,12 +35,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The smallest ring that holds the largest record and leaves room for the ends of what runs.
+pub const RING_BYTES_MIN: u32 = 65_536;
+
 /// How to start.
 #[derive(Debug, Clone)]
 pub struct SensorOptions {
     /// The agent's directory on a bpffs, as /sys/fs/bpf/custody-web-1; it is made, and a bpffs mounted, where there is none.
     pub pins: PathBuf,
-    /// Size of the ring: a power of two, from 65,536.
+    /// Size of the ring: a power of two, from [`RING_BYTES_MIN`].
     pub ring_bytes: u32,
     /// How long sessions may go on without a heartbeat.
     pub heartbeat_limit: Duration,
@@ -80,6 +83,7 @@ pub struct Sensor {
     policies: Policies,
     counts: Counts,
     connections: HashMap<MapData, u64, [u8; layout::connection::SIZE]>,
+    processes: HashMap<MapData, u32, [u8; layout::tag::SIZE]>,
 }
 
 /// What a kernel supports.
@@ -93,7 +97,7 @@ pub struct Probe {
 pub fn probe(pins: &Path, tier: Option<Tier>) -> Probe {
     let options = SensorOptions {
         pins: pins.join(format!("probe-{}", std::process::id())),
-        ring_bytes: 65_536,
+        ring_bytes: RING_BYTES_MIN,
         heartbeat_limit: Duration::from_secs(1),
         watched: Vec::new(),
         tier,
@@ -112,8 +116,19 @@ impl Sensor {
     /// # Errors
     /// The kernel can't, or what is pinned there has another layout.
     pub fn start(options: SensorOptions) -> Result<Sensor, SensorError> {
-        let tier = options.tier.unwrap_or(Tier::Tracepoint);
         pins::prepare(&options.pins)?;
+        let (tier, why_not) = match options.tier {
+            Some(tier) => (tier, None),
+            None => choose(&options)?,
+        };
+        let mut sensor = Sensor::start_in(&options, tier)?;
+        if let Some(why) = why_not {
+            sensor.coverage.features.insert("LSM".to_owned(), Err(why));
+        }
+        Ok(sensor)
+    }
+
+    fn start_in(options: &SensorOptions, tier: Tier) -> Result<Sensor, SensorError> {
         let loaded = load::load(&options.pins, tier, options.ring_bytes)?;
         let generation = loaded.generation;
         let mut sensor = Sensor {
@@ -124,6 +139,7 @@ impl Sensor {
             policies: Policies::open(&generation)?,
             counts: Counts::open(&generation)?,
             connections: load::open_map(&generation, "connections")?,
+            processes: load::open_map(&generation, "processes")?,
             generation,
         };
         sensor.forget_all()?;
@@ -263,6 +279,25 @@ impl Sensor {
         RecordReader::open(&self.generation, std::mem::take(&mut self.left))
     }
 
+    /// Puts this process into the table by which some hooks know sessions.
+    fn enter_table(&mut self, session: [u8; 16], policy: u32) -> Result<(), SensorError> {
+        let mut value = [0; layout::tag::SIZE];
+        put(&mut value, layout::tag::SESSION, &session);
+        put(&mut value, layout::tag::POLICY, &policy.to_ne_bytes());
+        self.processes
+            .insert(std::process::id(), value, 0)
+            .map_err(|error| SensorError::kernel("writing the kernel's map `processes`", error))
+    }
+
+    fn leave_table(&mut self) -> Result<(), SensorError> {
+        match self.processes.remove(&std::process::id()) {
+            Err(error) if !is_absent(&error) => {
+                Err(SensorError::kernel("writing the kernel's map `processes`", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes programs and maps away: only when the node is taken out of service.
     ///
     /// # Errors
@@ -284,6 +319,21 @@ impl Sensor {
         self.control
             .set(slot, value, 0)
             .map_err(|error| SensorError::kernel("writing the kernel's map `control`", error))
+    }
+}
+
+/// The best tier that shows that it refuses; if that isn't LSM, why. Tried beside what may be pinned already, so that sessions that run
+/// are watched meanwhile.
+fn choose(options: &SensorOptions) -> Result<(Tier, Option<String>), SensorError> {
+    if load::is_pinned(&options.pins, Tier::Lsm, options.ring_bytes)? {
+        return Ok((Tier::Lsm, None));
+    }
+    let beside = options.pins.join(format!("trial-{}", std::process::id()));
+    let trial = SensorOptions { pins: beside, ring_bytes: RING_BYTES_MIN, ..options.clone() };
+    pins::prepare(&trial.pins)?;
+    match Sensor::start_in(&trial, Tier::Lsm) {
+        Ok(sensor) => sensor.detach().map(|()| (Tier::Lsm, None)),
+        Err(error) => pins::remove_all(&trial.pins).map(|()| (Tier::Tracepoint, Some(error.to_string()))),
     }
 }
 

@@ -29,21 +29,29 @@ impl RecordReader {
 }
 
 impl RecordReader {
-    /// Gives the next record to `keep`, and lets it go from the ring only when that has succeeded; `None`: there is none now. An agent
-    /// that is killed in between finds that one record again, as the first.
+    /// Gives the next record's bytes to `take`, and lets it go from the ring only when that has succeeded; `None`: there is none now. An
+    /// agent that is killed in between finds that one record again, as the first.
+    ///
+    /// # Errors
+    /// What `take` says; the record stays.
+    pub fn next_bytes<T, E>(&mut self, take: impl FnOnce(&[u8]) -> Result<T, E>) -> Option<Result<T, E>> {
+        self.leave_empty_rings();
+        let ring = self.before.last_mut().map_or(&mut self.ring, |(ring, _)| ring);
+        let item = ring.next()?;
+        let taken = take(&item);
+        if taken.is_err() {
+            // Dropping it would release it.
+            std::mem::forget(item);
+        }
+        Some(taken)
+    }
+
+    /// As [`RecordReader::next_bytes`], with the record decoded.
     ///
     /// # Errors
     /// What `keep` says; the record stays.
     pub fn keep<T, E>(&mut self, keep: impl FnOnce(Record) -> Result<T, E>) -> Option<Result<T, E>> {
-        self.leave_empty_rings();
-        let ring = self.before.last_mut().map_or(&mut self.ring, |(ring, _)| ring);
-        let item = ring.next()?;
-        let kept = keep(decode(&item));
-        if kept.is_err() {
-            // Dropping it would release it.
-            std::mem::forget(item);
-        }
-        Some(kept)
+        self.next_bytes(|bytes| keep(decode(bytes)))
     }
 
     /// Old generations' rings that have been read to their end go with what else is left of them.

@@ -1,6 +1,6 @@
 //! What the programs tell, decoded: plain data, bytes as bytes. No input makes it fail otherwise than as [`Record::Undecoded`].
 
-use super::layout::{self, accepted, connection, exec, executed, exited, kind, net, subject};
+use super::layout::{self, accepted, connection, exec, executed, exited, kind, net, refused, subject};
 
 /// Who did it, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -106,6 +106,15 @@ pub struct Executed {
     pub refused: bool,
 }
 
+/// A program that a process of a session wanted to run, and may not: no evidence could be kept (LSM).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecRefused {
+    /// Who wanted it.
+    pub who: Subject,
+    /// What execve was given, at most 255 bytes of it.
+    pub given: Vec<u8>,
+}
+
 /// A process of a session has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exited {
@@ -178,6 +187,8 @@ pub enum Record {
     Accepted(Accepted),
     /// A program began to run.
     Executed(Box<Executed>),
+    /// A program may not begin.
+    ExecRefused(ExecRefused),
     /// A process ended.
     Exited(Exited),
     /// Established, or a datagram socket that has got a peer.
@@ -205,6 +216,7 @@ pub fn decode(bytes: &[u8]) -> Record {
     let decoded = match number {
         kind::ACCEPTED => decode_accepted(bytes).map(Record::Accepted),
         kind::EXECUTED => decode_executed(bytes).map(|executed| Record::Executed(Box::new(executed))),
+        kind::EXEC_REFUSED => decode_refused(bytes).map(Record::ExecRefused),
         kind::EXITED => decode_exited(bytes).map(Record::Exited),
         kind::CONNECTION_OPENED => decode_connection(bytes, false).map(Record::ConnectionOpened),
         kind::CONNECTION_FAILED => decode_connection(bytes, false).map(Record::ConnectionFailed),
@@ -222,6 +234,7 @@ impl Record {
         match self {
             Record::Accepted(record) => Some(&record.who),
             Record::Executed(record) => Some(&record.who),
+            Record::ExecRefused(record) => Some(&record.who),
             Record::Exited(record) => Some(&record.who),
             Record::ConnectionOpened(record)
             | Record::ConnectionFailed(record)
@@ -293,6 +306,11 @@ fn decode_subject(bytes: &[u8]) -> Option<Subject> {
         start: read_u64(bytes, subject::START)?,
         comm: until_nul(bytes.get(subject::COMM..subject::COMM + 16)?).to_vec(),
     })
+}
+
+fn decode_refused(bytes: &[u8]) -> Option<ExecRefused> {
+    let given = bytes.get(refused::GIVEN..refused::SIZE)?;
+    Some(ExecRefused { who: decode_subject(bytes)?, given: until_nul(given).to_vec() })
 }
 
 fn decode_exited(bytes: &[u8]) -> Option<Exited> {

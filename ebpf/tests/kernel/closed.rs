@@ -30,7 +30,12 @@ fn a_closed_agent_lets_no_program_start_and_no_connection_open() {
         matches!(record, Record::ConnectionDenied(connection) if connection.denial == Some(Denial::Closed))
     });
     assert!(Command::new("/bin/true").status().unwrap().success(), "others are let alone");
-    if node.sensor().coverage().tier == Tier::Tracepoint {
+    if node.sensor().coverage().tier == Tier::Lsm {
+        node.wait_for(
+            "the refusal",
+            |record| matches!(record, Record::ExecRefused(refused) if refused.given == b"/bin/true"),
+        );
+    } else {
         let refused = |record: &Record| matches!(record, Record::Executed(executed) if executed.refused && executed.args == [b"/bin/true"]);
         let Record::Executed(refused) = node.wait_for("the refused execution", refused) else {
             unreachable!()
