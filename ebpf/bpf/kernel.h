@@ -34,6 +34,8 @@ typedef __u64 u64;
 #define TCP_SYN_RECV 3
 #define TCP_CLOSE 7
 #define TCP_LISTEN 10
+#define BPFFS_MAGIC 0xcafe4a11
+#define PTRACE_MODE_ATTACH 2
 #define EPERM 1
 #define SIGKILL 9
 #define SIGNAL_GROUP_EXIT 4

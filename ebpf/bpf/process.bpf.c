@@ -7,8 +7,6 @@
  * The record is put together in memory of this CPU and copied out with the length that it has, since nearly all are small. The
  * kernel doesn't run one program twice at a time on a CPU, and counts what it skips for that (recursion_misses). */
 
-#define SCRATCH_USERS 2
-#define SCRATCH_EXEC 0
 #define ARGS_CHUNK 4096
 
 struct exec_scratch {
@@ -208,6 +206,7 @@ int BPF_PROG(process_exit, struct task_struct *task)
 		return 0;
 	pid = task->tgid;
 	bpf_map_delete_elem(&processes, &pid);
+	tell_opened_again(task, leader, process);
 	count(&seen, KIND_EXITED);
 	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 	if (!record) {

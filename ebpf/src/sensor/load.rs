@@ -21,11 +21,13 @@ use std::path::Path;
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/node.bpf.o"));
 
 /// Maps whose contents outlive a change of the programs, as long as their layout stays.
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 14] = [
     "control",
     "tuples",
     "tags",
     "processes",
+    "opened",
+    "watched_files",
     "sockets",
     "flows",
     "connections",
@@ -36,7 +38,9 @@ const SHARED: [&str; 12] = [
     "lost",
 ];
 /// Maps that are each generation's own.
-const OWN: [&str; 2] = ["records", "exec_scratch"];
+const OWN: [&str; 3] = ["records", "exec_scratch", "file_scratch"];
+/// `FILE_USERS` of file.bpf.c.
+const FILE_USERS: u32 = 4;
 
 /// What each feature's programs said; the first complaint of several.
 pub(super) type Features = BTreeMap<String, Result<(), String>>;
@@ -73,7 +77,11 @@ pub(super) fn load(pins: &Path, tier: Tier, ring_bytes: u32) -> Result<Loaded, S
     let fresh = !own.exists();
     own.create()?;
 
-    let sizes = BTreeMap::from([("records", ring_bytes), ("exec_scratch", cpus)]);
+    let sizes = BTreeMap::from([
+        ("records", ring_bytes),
+        ("exec_scratch", cpus),
+        ("file_scratch", cpus.saturating_mul(FILE_USERS)),
+    ]);
     take_over_maps(&own, &others, &sizes)?;
     let mut object = open(&own, &sizes)?;
     let features = attach_all(&mut object, &own, tier)?;
@@ -206,6 +214,10 @@ fn attach_all(object: &mut Ebpf, own: &Generation, tier: Tier) -> Result<Feature
         if let (Ok(()), Err(why)) = (&entry, outcome) {
             *entry = Err(format!("{}: {why}", part.program));
         }
+    }
+    for part in PARTS.iter().filter(|part| part.tier.is_some_and(|only| only != tier)) {
+        let missing = || Err("only the tier of LSM hooks has it".to_owned());
+        features.entry(part.feature.to_owned()).or_insert_with(missing);
     }
     Ok(features)
 }

@@ -3,6 +3,7 @@
 //! Programs, links and maps are pinned: they go on without the agent, and refuse once its heartbeat is old; [`Sensor::start`] takes them
 //! up again. No async runtime; nothing here blocks.
 
+mod act;
 mod cgroup;
 mod counters;
 mod error;
@@ -17,7 +18,9 @@ mod rules;
 mod selftest;
 mod sock_diag;
 mod take_down;
+mod watched;
 
+pub use act::{BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced};
 pub use counters::Counters;
 pub use error::SensorError;
 pub use reader::RecordReader;
@@ -142,6 +145,7 @@ impl Sensor {
             processes: load::open_map(&generation, "processes")?,
             generation,
         };
+        watched::set(&sensor.generation, &options.watched)?;
         sensor.forget_all()?;
         sensor.set(control::LAYOUT, layout::LAYOUT_VERSION)?;
         selftest::run(&mut sensor)?;

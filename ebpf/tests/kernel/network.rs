@@ -153,16 +153,16 @@ fn every_way_to_a_denied_network_is_refused() {
         ),
         (
             "disconnect",
-            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.1', 9)); \
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('127.0.1.1', 9)); \
              ctypes.CDLL(None).connect(s.fileno(), b'\\0' * 16, 16); s.sendto(b'x', ('127.0.0.9', PORT))",
         ),
         (
             "connected elsewhere",
-            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.1', 9)); s.sendto(b'x', ('127.0.0.9', PORT))",
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('127.0.1.1', 9)); s.sendto(b'x', ('127.0.0.9', PORT))",
         ),
         ("raw", "socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)"),
     ];
-    let mut session = session_under(&mut node, &deny(&[rule(5, v4(127, 0, 0, 0), 8)]));
+    let mut session = session_under(&mut node, &deny(&[rule(5, v4(127, 0, 0, 0), 24)]));
     for (number, (name, way)) in ways.iter().enumerate() {
         let to = 20_000 + u16::try_from(number).unwrap();
         let program = format!(
