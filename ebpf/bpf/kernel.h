@@ -17,8 +17,10 @@ typedef __u64 u64;
 
 #define CORE __attribute__((preserve_access_index))
 
+#define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
+#define AF_NETLINK 16
 #define AF_PACKET 17
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
@@ -32,6 +34,8 @@ typedef __u64 u64;
 #define TCP_SYN_RECV 3
 #define TCP_CLOSE 7
 #define TCP_LISTEN 10
+#define BPFFS_MAGIC 0xcafe4a11
+#define PTRACE_MODE_ATTACH 2
 #define EPERM 1
 #define SIGKILL 9
 #define SIGNAL_GROUP_EXIT 4

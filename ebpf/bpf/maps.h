@@ -28,6 +28,15 @@ struct {
 	__type(value, struct tag);
 } tags SEC(".maps");
 
+/* The same by process, for programs that may not read a task's storage: cgroup programs before 6.16. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u32);
+	__type(value, struct tag);
+} processes SEC(".maps");
+
 /* Cloned from a listener to what it accepts. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -85,6 +94,14 @@ static __always_inline struct tag *tag_of(struct task_struct *task)
 	if (!leader)
 		return 0;
 	return bpf_task_storage_get(&tags, leader, 0, 0);
+}
+
+/* The tag of the current process, from the table. */
+static __always_inline struct tag *tag_by_process(void)
+{
+	u32 pid = bpf_get_current_pid_tgid() >> 32;
+
+	return bpf_map_lookup_elem(&processes, &pid);
 }
 
 static __always_inline bool is_agent(struct task_struct *task)

@@ -109,6 +109,17 @@ static __always_inline void fill_connection(struct connection *record, struct so
 		record->flags = CONNECTION_IN_PLACE;
 }
 
+/* So that user space finds it when its peer becomes denied. */
+static __always_inline void remember(u64 cookie, struct socket_state *state, u32 protocol)
+{
+	struct connection connection;
+
+	fill_connection(&connection, state, KIND_CONNECTION_OPENED);
+	connection.protocol = protocol;
+	connection.cookie = cookie;
+	bpf_map_update_elem(&connections, &cookie, &connection, BPF_ANY);
+}
+
 /* ---- before ---- */
 
 struct attempt {
@@ -159,6 +170,7 @@ static __always_inline void open_datagram(struct bpf_sock_addr *ctx, struct task
 	state->opened = state->who.time;
 	__builtin_memcpy(state->remote, attempt->remote, 16);
 	state->remote_port = attempt->port;
+	remember(bpf_get_socket_cookie(ctx), state, IPPROTO_UDP);
 	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 	if (!record) {
 		count(&lost, KIND_CONNECTION_OPENED);
@@ -247,10 +259,9 @@ static __always_inline void fold_datagram(struct bpf_sock_addr *ctx, struct task
 #define REFUSE 0
 #define PROCEED 1
 
-static __always_inline int judge(struct bpf_sock_addr *ctx, struct attempt *attempt)
+static __always_inline int judge(struct bpf_sock_addr *ctx, struct tag *tag, struct attempt *attempt)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct tag *tag = tag_of(task);
 	u32 rule = 0, flags = 0;
 
 	if (!tag || is_agent(task))
@@ -273,15 +284,15 @@ proceed:
 	return PROCEED;
 }
 
-static __always_inline int judge4(struct bpf_sock_addr *ctx, bool datagram)
+static __always_inline int judge4(struct bpf_sock_addr *ctx, struct tag *tag, bool datagram)
 {
 	struct attempt attempt = {.port = bpf_ntohs(ctx->user_port), .datagram = datagram};
 
 	map_address(attempt.remote, ctx->user_ip4);
-	return judge(ctx, &attempt);
+	return judge(ctx, tag, &attempt);
 }
 
-static __always_inline int judge6(struct bpf_sock_addr *ctx, bool datagram)
+static __always_inline int judge6(struct bpf_sock_addr *ctx, struct tag *tag, bool datagram)
 {
 	struct attempt attempt = {.port = bpf_ntohs(ctx->user_port), .datagram = datagram};
 	u32 *words = (u32 *)attempt.remote;
@@ -290,45 +301,34 @@ static __always_inline int judge6(struct bpf_sock_addr *ctx, bool datagram)
 	words[1] = ctx->user_ip6[1];
 	words[2] = ctx->user_ip6[2];
 	words[3] = ctx->user_ip6[3];
-	return judge(ctx, &attempt);
+	return judge(ctx, tag, &attempt);
 }
 
-SEC("cgroup/connect4")
-int network_connect4(struct bpf_sock_addr *ctx)
-{
-	return judge4(ctx, false);
-}
+/* Each twice: by the task's storage where the kernel lets these programs read it, else by the table of processes. */
+#define JUDGES(hook, name, judge, datagram)                                                                                          \
+	SEC("cgroup/" hook)                                                                                                          \
+	int network_##name(struct bpf_sock_addr *ctx)                                                                                \
+	{                                                                                                                            \
+		return judge(ctx, tag_of(bpf_get_current_task_btf()), datagram);                                                     \
+	}                                                                                                                            \
+	SEC("cgroup/" hook)                                                                                                          \
+	int network_##name##_table(struct bpf_sock_addr *ctx)                                                                        \
+	{                                                                                                                            \
+		return judge(ctx, tag_by_process(), datagram);                                                                       \
+	}
 
-SEC("cgroup/connect6")
-int network_connect6(struct bpf_sock_addr *ctx)
-{
-	return judge6(ctx, false);
-}
-
-SEC("cgroup/sendmsg4")
-int network_send4(struct bpf_sock_addr *ctx)
-{
-	return judge4(ctx, true);
-}
-
-SEC("cgroup/sendmsg6")
-int network_send6(struct bpf_sock_addr *ctx)
-{
-	return judge6(ctx, true);
-}
+JUDGES("connect4", connect4, judge4, false)
+JUDGES("connect6", connect6, judge6, false)
+JUDGES("sendmsg4", send4, judge4, true)
+JUDGES("sendmsg6", send6, judge6, true)
 
 /* Sockets whose destinations no hook sees. A session whose policy restricts nothing may have them. */
-SEC("cgroup/sock_create")
-int network_socket(struct bpf_sock *ctx)
+static __always_inline int judge_socket(struct task_struct *task, struct tag *tag, u32 protocol)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct tag *tag = tag_of(task);
 	struct connection *record;
 	struct policy *policy;
 
-	if (!tag || is_agent(task) || ctx->type == SOCK_STREAM)
-		return PROCEED;
-	if (ctx->type == SOCK_DGRAM && ctx->protocol == IPPROTO_UDP)
+	if (!tag || is_agent(task))
 		return PROCEED;
 	policy = bpf_map_lookup_elem(&policies, &tag->policy);
 	if (policy && !(policy->flags & POLICY_RESTRICTS) && !closed(tag))
@@ -343,11 +343,43 @@ int network_socket(struct bpf_sock *ctx)
 	}
 	__builtin_memset(record, 0, sizeof(*record));
 	fill_subject(&record->who, KIND_CONNECTION_DENIED, task, tag);
-	record->protocol = ctx->protocol;
+	record->protocol = protocol;
 	record->error = EPERM;
 	record->rule = RULE_PROTOCOL;
 	bpf_ringbuf_submit(record, 0);
 	return REFUSE;
+}
+
+static __always_inline bool judged_later(struct bpf_sock *ctx)
+{
+	return ctx->type == SOCK_STREAM || (ctx->type == SOCK_DGRAM && ctx->protocol == IPPROTO_UDP);
+}
+
+SEC("cgroup/sock_create")
+int network_socket(struct bpf_sock *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return judged_later(ctx) ? PROCEED : judge_socket(task, tag_of(task), ctx->protocol);
+}
+
+SEC("cgroup/sock_create")
+int network_socket_table(struct bpf_sock *ctx)
+{
+	return judged_later(ctx) ? PROCEED : judge_socket(bpf_get_current_task_btf(), tag_by_process(), ctx->protocol);
+}
+
+/* Families that no cgroup hook sees: packets on the wire above all. */
+SEC("lsm/socket_create")
+int BPF_PROG(network_family_lsm, int family, int type, int protocol, int kernel, int ret)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	if (ret)
+		return ret;
+	if (kernel || family == AF_UNIX || family == AF_INET || family == AF_INET6 || family == AF_NETLINK)
+		return 0;
+	return judge_socket(task, tag_of(task), protocol) == PROCEED ? 0 : -EPERM;
 }
 
 SEC("cgroup/sock_release")
@@ -373,6 +405,7 @@ int network_release(struct bpf_sock *ctx)
 	}
 	if (!state->opened)
 		return PROCEED;
+	bpf_map_delete_elem(&connections, &cookie);
 	count(&seen, KIND_CONNECTION_CLOSED);
 	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 	if (!record) {
@@ -428,8 +461,8 @@ static __always_inline void tell_state(struct sock *sk, struct socket_state *sta
 		if (record->received && BPF_CORE_READ(sk, __sk_common.skc_flags) & (1 << SOCK_DONE))
 			record->received--;
 	}
-	if (kind == KIND_CONNECTION_OPENED || kind == KIND_CONNECTION_ACCEPTED)
-		bpf_map_update_elem(&connections, &cookie, record, BPF_ANY);
+	if (kind == KIND_CONNECTION_ACCEPTED)
+		remember(cookie, state, IPPROTO_TCP);
 	bpf_ringbuf_submit(record, 0);
 }
 
@@ -456,6 +489,10 @@ static __always_inline void start_socket(struct sock *sk, u32 role)
 	fill_subject(&state->who, 0, task, tag ? tag : &nobody);
 	state->role = tag ? role : ROLE_PROMISED;
 	state->opened = 0;
+	if (state->role == ROLE_CONNECTS) {
+		fill_addresses(state, sk);
+		remember(bpf_get_socket_cookie(sk), state, IPPROTO_TCP);
+	}
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -487,10 +524,10 @@ int BPF_PROG(network_state, struct sock *sk, int old, int new)
 	}
 	if (new != TCP_CLOSE || state->role == ROLE_LISTENS)
 		return 0;
+	cookie = bpf_get_socket_cookie(sk);
+	bpf_map_delete_elem(&connections, &cookie);
 	if (state->opened) {
 		tell_state(sk, state, KIND_CONNECTION_CLOSED);
-		cookie = bpf_get_socket_cookie(sk);
-		bpf_map_delete_elem(&connections, &cookie);
 		state->opened = 0;
 	} else if (old == TCP_SYN_SENT) {
 		fill_addresses(state, sk);

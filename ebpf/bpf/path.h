@@ -10,6 +10,14 @@
 
 enum walk_end { WALK_ON = 0, WALK_ROOT = 1, WALK_UNREACHABLE = 2, WALK_ALONE = 3 };
 
+/* What user space wants to hear of: each is a directory, with all below it, or a file. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct watched_key);
+	__type(value, u32);
+} watched_files SEC(".maps");
+
 struct walk {
 	struct dentry *dentry;
 	struct vfsmount *vfsmount;
@@ -20,7 +28,21 @@ struct walk {
 	u32 at;
 	u32 last; /* length of a component that stands beyond the cap */
 	u32 end;
+	bool watch; /* look whether it lies in what is watched */
+	bool inside;
 };
+
+static __always_inline bool is_watched(struct dentry *dentry)
+{
+	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	struct watched_key key = {};
+
+	if (!inode)
+		return false;
+	key.inode = BPF_CORE_READ(inode, i_ino);
+	key.device = BPF_CORE_READ(inode, i_sb, s_dev);
+	return bpf_map_lookup_elem(&watched_files, &key);
+}
 
 static long walk_step(u32 index, void *context)
 {
@@ -31,6 +53,8 @@ static long walk_step(u32 index, void *context)
 	u32 at = walk->at;
 	long n;
 
+	if (walk->watch && !walk->inside)
+		walk->inside = is_watched(dentry);
 	if (dentry == walk->root && vfsmount == walk->root_mount) {
 		walk->end = WALK_ROOT;
 		return 1;
@@ -67,6 +91,31 @@ static long walk_step(u32 index, void *context)
 	}
 	walk->dentry = parent;
 	return 0;
+}
+
+/* The same, and whether the path lies in what is watched; one that couldn't be walked to its end does. */
+static __always_inline u32 write_watched(u8 *out, u32 at, struct dentry *dentry, struct vfsmount *mount, struct fs_struct *fs,
+					 u32 *flags, bool *inside)
+{
+	struct walk walk = {
+		.dentry = dentry,
+		.vfsmount = mount,
+		.root = BPF_CORE_READ(fs, root.dentry),
+		.root_mount = BPF_CORE_READ(fs, root.mnt),
+		.out = out,
+		.start = at,
+		.at = at,
+		.watch = true,
+	};
+
+	bpf_loop(WALK_STEPS, walk_step, &walk, 0);
+	if (walk.last || walk.end == WALK_ON)
+		*flags |= FILE_CUT;
+	if (walk.end == WALK_UNREACHABLE || walk.end == WALK_ALONE)
+		*flags |= FILE_UNREACHABLE;
+	if (walk.inside || walk.end == WALK_ON)
+		*inside = true;
+	return walk.at + walk.last;
 }
 
 /* Writes the components of `path` at out + at; gives where they end. */

@@ -7,8 +7,6 @@
  * The record is put together in memory of this CPU and copied out with the length that it has, since nearly all are small. The
  * kernel doesn't run one program twice at a time on a CPU, and counts what it skips for that (recursion_misses). */
 
-#define SCRATCH_USERS 2
-#define SCRATCH_EXEC 0
 #define ARGS_CHUNK 4096
 
 struct exec_scratch {
@@ -63,6 +61,34 @@ static __always_inline u32 write_args(u8 *to, u64 from, u64 total, u32 *flags)
 		done = i * ARGS_CHUNK + len;
 	}
 	return done;
+}
+
+/* In the tier of LSM hooks an exec that couldn't be told fails, and the process that tried it goes on. The hook runs once for each
+ * level of interpreters; the first refusal is the last. */
+SEC("lsm/bprm_check_security")
+int BPF_PROG(process_check_lsm, struct linux_binprm *bprm, int ret)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct refused *record;
+	struct tag *tag;
+
+	if (ret)
+		return ret;
+	tag = watched(task);
+	if (!tag || !closed(tag))
+		return 0;
+	if (silent(tag))
+		return -EPERM;
+	count(&seen, KIND_EXEC_REFUSED);
+	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	if (!record) {
+		count(&lost, KIND_EXEC_REFUSED);
+		return -EPERM;
+	}
+	fill_subject(&record->who, KIND_EXEC_REFUSED, task, tag);
+	bpf_probe_read_kernel_str(record->given, sizeof(record->given), BPF_CORE_READ(bprm, filename));
+	bpf_ringbuf_submit(record, 0);
+	return -EPERM;
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -169,6 +195,7 @@ int BPF_PROG(process_exit, struct task_struct *task)
 	struct task_struct *leader = task->group_leader;
 	struct tag *tag = watched(task), *process;
 	struct exited *record;
+	u32 pid;
 
 	if (!tag || silent(tag) || !leader || BPF_CORE_READ(signal, live.counter))
 		return 0;
@@ -177,6 +204,9 @@ int BPF_PROG(process_exit, struct task_struct *task)
 		process = tag;
 	if (__sync_val_compare_and_swap(&process->exited, 0, 1))
 		return 0;
+	pid = task->tgid;
+	bpf_map_delete_elem(&processes, &pid);
+	tell_opened_again(task, leader, process);
 	count(&seen, KIND_EXITED);
 	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 	if (!record) {

@@ -33,7 +33,6 @@ static __always_inline bool tuple_of(struct sock *sk, struct tuple *tuple)
 	return true;
 }
 
-/* Tags the task, and its process's leader, which answers for threads that have no tag. */
 static __always_inline bool tag_task(struct task_struct *task, struct expected *expected)
 {
 	struct tag *tag = bpf_task_storage_get(&tags, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
@@ -47,10 +46,20 @@ static __always_inline bool tag_task(struct task_struct *task, struct expected *
 	return true;
 }
 
-SEC("tp_btf/sock_recv_length")
-int BPF_PROG(session_accept, struct sock *sk)
+/* A thread of the agent becomes a session for a moment; what it starts inherits that. It shows which root directory is the host's. */
+static __always_inline void accept_self_test(struct task_struct *task, struct expected *expected)
 {
-	u32 slot = CONTROL_ACCEPTED;
+	u32 slot = CONTROL_ROOT;
+	u64 *root = bpf_map_lookup_elem(&control, &slot);
+
+	if (root)
+		*root = (u64)BPF_CORE_READ(task, fs, root.dentry);
+	tag_task(task, expected);
+}
+
+static __always_inline void accept_by(struct sock *sk)
+{
+	u32 slot = CONTROL_ACCEPTED, pid;
 	struct task_struct *task;
 	struct socket_state *state;
 	struct accepted *record;
@@ -62,65 +71,103 @@ int BPF_PROG(session_accept, struct sock *sk)
 	/* Every read of every socket comes by here: nothing is awaited at most times. */
 	used = bpf_map_lookup_elem(&control, &slot);
 	if (!used || control_get(CONTROL_EXPECTED) == *(volatile u64 *)used)
-		return 0;
-	if (!sk || sk->sk_protocol != IPPROTO_TCP || !tuple_of(sk, &tuple))
-		return 0;
+		return;
+	if (sk->sk_protocol != IPPROTO_TCP || !tuple_of(sk, &tuple))
+		return;
 	found = bpf_map_lookup_elem(&tuples, &tuple);
 	if (!found || quiet())
-		return 0;
+		return;
 	task = bpf_get_current_task_btf();
-	if (found->policy >= POLICY_SELF_TEST) {
-		expected = *found;
+	expected = *found;
+	if (expected.policy >= POLICY_SELF_TEST) {
 		if (bpf_map_delete_elem(&tuples, &tuple))
-			return 0;
+			return;
 		__sync_fetch_and_add(used, 1);
-		slot = CONTROL_ROOT;
-		used = bpf_map_lookup_elem(&control, &slot);
-		if (used)
-			*used = (u64)BPF_CORE_READ(task, fs, root.dentry);
-		tag_task(task, &expected);
-		return 0;
+		accept_self_test(task, &expected);
+		return;
 	}
 	state = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (state && state->role == ROLE_PROMISED && state->who.pid == (u32)task->tgid)
-		return 0; /* the listener itself has read: what it forks next would be of this session too */
+		return; /* the listener itself has read: what it forks next would be of this session too */
 
 	count(&seen, KIND_ACCEPTED);
-	expected = *found;
+	__builtin_memcpy(tag.session, expected.session, sizeof(tag.session));
+	tag.policy = expected.policy;
+	pid = task->tgid;
 	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record) {
-		count(&lost, KIND_ACCEPTED); /* not tagged, the tuple stays: the next read tries again, or the proxy gives up */
-		return 0;
+	/* Not tagged, the tuple stays: the next read tries again, or the proxy gives up. */
+	if (!record || bpf_map_update_elem(&processes, &pid, &tag, BPF_ANY)) {
+		count(&lost, KIND_ACCEPTED);
+		if (record)
+			bpf_ringbuf_discard(record, 0);
+		return;
 	}
 	/* One tuple is one accept: who removes it has it. */
 	if (bpf_map_delete_elem(&tuples, &tuple)) {
 		bpf_ringbuf_discard(record, 0);
-		return 0;
+		return;
 	}
 	__sync_fetch_and_add(used, 1);
 	if (!tag_task(task, &expected)) {
 		count(&lost, KIND_ACCEPTED);
 		bpf_ringbuf_discard(record, 0);
-		return 0;
+		return;
 	}
+	/* The process's leader answers for threads that have no tag. */
 	if (task->group_leader != task)
 		tag_task(task->group_leader, &expected);
-	__builtin_memcpy(tag.session, expected.session, sizeof(tag.session));
-	tag.policy = expected.policy;
 	fill_subject(&record->who, KIND_ACCEPTED, task, &tag);
 	record->tuple = tuple;
 	record->reserved = 0;
 	bpf_ringbuf_submit(record, 0);
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(session_accept, struct sock *sk)
+{
+	if (sk)
+		accept_by(sk);
 	return 0;
 }
 
+/* The same in the tier of LSM hooks, which has it from 5.7 on: before the read. */
+SEC("lsm/socket_recvmsg")
+int BPF_PROG(session_accept_lsm, struct socket *sock)
+{
+	struct sock *sk = sock->sk;
+
+	if (sk)
+		accept_by(sk);
+	return 0;
+}
+
+/* In the listener's process, at its accept: shows who the listener is, also if it listened before we came. */
+SEC("lsm/sock_graft")
+int BPF_PROG(session_graft_lsm, struct sock *sk)
+{
+	struct socket_state *state;
+	struct tuple tuple = {};
+
+	if (control_get(CONTROL_EXPECTED) == control_get(CONTROL_ACCEPTED))
+		return 0;
+	if (!sk || sk->sk_protocol != IPPROTO_TCP || !tuple_of(sk, &tuple) || !bpf_map_lookup_elem(&tuples, &tuple))
+		return 0;
+	state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!state)
+		return 0;
+	state->role = ROLE_PROMISED;
+	state->who.pid = bpf_get_current_pid_tgid() >> 32;
+	return 0;
+}
+
+/* Two generations of programs may both come by: whoever is second finds it done. */
 static __always_inline int inherit(struct task_struct *parent, struct task_struct *child)
 {
 	struct tag *from = tag_of(parent), copy;
 
-	if (!from || quiet())
+	if (!from || bpf_task_storage_get(&tags, child, 0, 0))
 		return 0;
-	if (!silent(from))
+	if (!silent(from) && !quiet())
 		count(&seen, KIND_FORKED);
 	copy = *from;
 	copy.exited = 0;
@@ -135,7 +182,27 @@ static __always_inline int inherit(struct task_struct *parent, struct task_struc
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(session_fork, struct task_struct *parent, struct task_struct *child)
 {
+	struct tag *tag;
+	u32 pid = child->tgid;
+
 	if (inherit(parent, child))
-		bpf_send_signal(SIGKILL);
+		goto stop;
+	if (child->pid != child->tgid)
+		return 0;
+	tag = bpf_task_storage_get(&tags, child, 0, 0);
+	if (!tag || !bpf_map_update_elem(&processes, &pid, tag, BPF_ANY))
+		return 0;
+	count(&lost, KIND_FORKED);
+stop:
+	bpf_send_signal(SIGKILL);
 	return 0;
+}
+
+/* In the tier of LSM hooks it isn't made at all; io_uring's workers come by here too. */
+SEC("lsm/task_alloc")
+int BPF_PROG(session_fork_lsm, struct task_struct *task, unsigned long clone_flags, int ret)
+{
+	if (ret)
+		return ret;
+	return inherit(bpf_get_current_task_btf(), task);
 }

@@ -127,6 +127,62 @@ struct executed {
 	unsigned char tty[24];
 };
 
+/* Refused before it began (LSM). */
+struct refused {
+	struct subject who;
+	unsigned char given[256];
+};
+
+/* What happened to a file. `count`: how often since the last record of the same file, process and mode. Followed by path and second. */
+#define FILE_CUT 1u	     /* a path lacks components after its first; it counts as watched */
+#define FILE_REFUSED 2u	     /* the agent's own pins */
+#define FILE_UNREACHABLE 4u  /* not below the process's root */
+struct file_event {
+	struct subject who;
+	unsigned long long inode;
+	unsigned long long count;
+	unsigned int device;
+	unsigned int mode; /* flags of the open, or the new permissions */
+	unsigned int flags;
+	unsigned int path_len;
+	unsigned int second_len;
+	unsigned int reserved;
+};
+
+/* Files that a process has opened, so that the same again is counted and not told. In its leader's storage. */
+#define OPENED_MAX 8
+#define OPENED_PATH 256
+struct opened_file {
+	unsigned long long inode;
+	unsigned long long again;
+	unsigned int device;
+	unsigned int mode;
+	unsigned int flags;
+	unsigned int path_len;
+	unsigned char path[OPENED_PATH];
+};
+struct opened_files {
+	struct opened_file file[OPENED_MAX];
+	unsigned int next;
+	unsigned int reserved;
+};
+
+/* A directory or file whose contents are watched. */
+struct watched_key {
+	unsigned long long inode;
+	unsigned int device;
+	unsigned int reserved;
+};
+
+/* Acts of other kinds; what the fields mean stands in src/sensor/record.rs. */
+struct act {
+	struct subject who;
+	unsigned int number[6];
+	unsigned char session[16];
+	unsigned char first[64];
+	unsigned char second[128];
+};
+
 struct exited {
 	struct subject who;
 	unsigned long long executed; /* when its program started; 0: it never ran one of its own */

@@ -80,6 +80,37 @@ layouts! {
         ARGS_LEN: 148, 4;
         TTY: 152, 24;
     }
+    /// What happened to a file; one or two paths follow it.
+    file_event 112 {
+        WHO: 0, 72;
+        INODE: 72, 8;
+        COUNT: 80, 8;
+        DEVICE: 88, 4;
+        MODE: 92, 4;
+        FLAGS: 96, 4;
+        PATH_LEN: 100, 4;
+        SECOND_LEN: 104, 4;
+        RESERVED: 108, 4;
+    }
+    /// Key of `watched_files`.
+    watched_key 16 {
+        INODE: 0, 8;
+        DEVICE: 8, 4;
+        RESERVED: 12, 4;
+    }
+    /// Acts of other kinds.
+    act 304 {
+        WHO: 0, 72;
+        NUMBER: 72, 24;
+        SESSION: 96, 16;
+        FIRST: 112, 64;
+        SECOND: 176, 128;
+    }
+    /// A program that may not begin.
+    refused 328 {
+        WHO: 0, 72;
+        GIVEN: 72, 256;
+    }
     /// A process's end.
     exited 88 {
         WHO: 0, 72;
@@ -145,10 +176,20 @@ pub mod kind {
     pub const CONNECTION_CLOSED: u16 = 7;
     pub const CONNECTION_ACCEPTED: u16 = 8;
     pub const CONNECTION_DENIED: u16 = 9;
+    pub const FILE_OPENED: u16 = 10;
+    pub const FILE_RENAMED: u16 = 11;
+    pub const FILE_DELETED: u16 = 12;
+    pub const FILE_MODE: u16 = 13;
+    pub const PRIVILEGE: u16 = 14;
+    pub const MODULE: u16 = 15;
+    pub const BPF: u16 = 16;
+    pub const PTRACE: u16 = 17;
+    pub const MOUNT: u16 = 18;
+    pub const EXEC_REFUSED: u16 = 19;
     /// How many slots the counters have.
     pub const COUNT: u32 = 24;
     /// Names for people, by number.
-    pub const NAMES: [(u16, &str); 9] = [
+    pub const NAMES: [(u16, &str); 19] = [
         (ACCEPTED, "accepted"),
         (FORKED, "forked"),
         (EXECUTED, "executed"),
@@ -158,6 +199,16 @@ pub mod kind {
         (CONNECTION_CLOSED, "connection closed"),
         (CONNECTION_ACCEPTED, "connection accepted"),
         (CONNECTION_DENIED, "connection denied"),
+        (FILE_OPENED, "file opened"),
+        (FILE_RENAMED, "file renamed"),
+        (FILE_DELETED, "file deleted"),
+        (FILE_MODE, "file mode"),
+        (PRIVILEGE, "privilege"),
+        (MODULE, "module"),
+        (BPF, "bpf"),
+        (PTRACE, "ptrace"),
+        (MOUNT, "mount"),
+        (EXEC_REFUSED, "exec refused"),
     ];
 }
 
@@ -188,6 +239,14 @@ pub mod exec {
     pub const UNREACHABLE: u32 = 128;
     pub const SCRIPT: u32 = 256;
     pub const MEMFD: u32 = 512;
+}
+
+/// Flags of `file_event`.
+pub mod file {
+    #![allow(missing_docs)]
+    pub const CUT: u32 = 1;
+    pub const REFUSED: u32 = 2;
+    pub const UNREACHABLE: u32 = 4;
 }
 
 /// Flags of `connection`, and what stands in `rule` where no rule of the deny list decided.

@@ -21,10 +21,13 @@ use std::path::Path;
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/node.bpf.o"));
 
 /// Maps whose contents outlive a change of the programs, as long as their layout stays.
-const SHARED: [&str; 11] = [
+const SHARED: [&str; 14] = [
     "control",
     "tuples",
     "tags",
+    "processes",
+    "opened",
+    "watched_files",
     "sockets",
     "flows",
     "connections",
@@ -35,7 +38,9 @@ const SHARED: [&str; 11] = [
     "lost",
 ];
 /// Maps that are each generation's own.
-const OWN: [&str; 2] = ["records", "exec_scratch"];
+const OWN: [&str; 3] = ["records", "exec_scratch", "file_scratch"];
+/// `FILE_USERS` of file.bpf.c.
+const FILE_USERS: u32 = 4;
 
 /// What each feature's programs said; the first complaint of several.
 pub(super) type Features = BTreeMap<String, Result<(), String>>;
@@ -69,14 +74,18 @@ pub(super) fn load(pins: &Path, tier: Tier, ring_bytes: u32) -> Result<Loaded, S
     let cpus = cpus()?;
     let own = Generation::new(pins, generation_id(tier, ring_bytes, cpus));
     let others: Vec<Generation> = generations(pins)?.into_iter().filter(|other| *other != own).collect();
-    let fresh = !own.exists() && others.is_empty();
+    let fresh = !own.exists();
     own.create()?;
 
-    let sizes = BTreeMap::from([("records", ring_bytes), ("exec_scratch", cpus)]);
+    let sizes = BTreeMap::from([
+        ("records", ring_bytes),
+        ("exec_scratch", cpus),
+        ("file_scratch", cpus.saturating_mul(FILE_USERS)),
+    ]);
     take_over_maps(&own, &others, &sizes)?;
     let mut object = open(&own, &sizes)?;
     let features = attach_all(&mut object, &own, tier)?;
-    if let Err(error) = essentials(&features) {
+    if let Err(error) = essentials(&features, tier) {
         if fresh {
             own.remove()?;
         }
@@ -196,14 +205,36 @@ fn attach_all(object: &mut Ebpf, own: &Generation, tier: Tier) -> Result<Feature
         .and_then(|path| File::open(&path).map_err(|error| SensorError::file(&path, "opening it", error)));
     let mut features = Features::new();
     for part in PARTS.iter().filter(|part| part.tier.is_none_or(|only| only == tier)) {
-        let outcome =
-            if own.link(part.program).exists() { Ok(()) } else { attach(object, own, part, &btf, &root) };
+        let outcome = if own.link(part.program).exists() {
+            Ok(())
+        } else {
+            attach_either(object, own, part, &btf, &root)
+        };
         let entry = features.entry(part.feature.to_owned()).or_insert(Ok(()));
         if let (Ok(()), Err(why)) = (&entry, outcome) {
             *entry = Err(format!("{}: {why}", part.program));
         }
     }
+    for part in PARTS.iter().filter(|part| part.tier.is_some_and(|only| only != tier)) {
+        let missing = || Err("only the tier of LSM hooks has it".to_owned());
+        features.entry(part.feature.to_owned()).or_insert_with(missing);
+    }
     Ok(features)
+}
+
+/// Attaches a part's program, or the one that stands in for it; complains of the first.
+fn attach_either(
+    object: &mut Ebpf,
+    own: &Generation,
+    part: &Part,
+    btf: &Btf,
+    root: &Result<File, SensorError>,
+) -> Result<(), String> {
+    attach(object, own, part, part.program, btf, root).or_else(|why| match part.fallback {
+        Some(fallback) => attach(object, own, part, fallback, btf, root)
+            .map_err(|other| format!("{why}; {fallback}: {other}")),
+        None => Err(why),
+    })
 }
 
 /// Loads one program and attaches it; the pins keep both when we are gone.
@@ -211,16 +242,22 @@ fn attach(
     object: &mut Ebpf,
     own: &Generation,
     part: &Part,
+    name: &str,
     btf: &Btf,
     root: &Result<File, SensorError>,
 ) -> Result<(), String> {
     fn say(error: impl std::error::Error) -> String {
         chain(&error)
     }
-    let program = object.program_mut(part.program).ok_or("it isn't in the object")?;
+    let program = object.program_mut(name).ok_or("it isn't in the object")?;
     let cgroup = || root.as_ref().map_err(ToString::to_string);
     let link: FdLink = match (program, part.hook) {
         (Program::BtfTracePoint(program), Hook::Tracepoint(name)) => {
+            program.load(name, btf).map_err(say)?;
+            let id = program.attach().map_err(say)?;
+            program.take_link(id).map_err(say)?.into()
+        }
+        (Program::Lsm(program), Hook::Lsm(name)) => {
             program.load(name, btf).map_err(say)?;
             let id = program.attach().map_err(say)?;
             program.take_link(id).map_err(say)?.into()
@@ -238,23 +275,27 @@ fn attach(
         }
         _ => return Err("it is of another type than its hook".to_owned()),
     };
-    pin_program(object, own, part.program)?;
+    pin_program(object, name, &own.program(part.program))?;
     link.pin(own.link(part.program)).map_err(say)?;
     Ok(())
 }
 
 /// Pinned so that a later agent can ask how often the kernel skipped it.
-fn pin_program(object: &mut Ebpf, own: &Generation, name: &str) -> Result<(), String> {
-    let path = own.program(name);
+fn pin_program(object: &mut Ebpf, name: &str, path: &Path) -> Result<(), String> {
     if path.exists() {
-        std::fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        std::fs::remove_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     let program = object.program_mut(name).ok_or("it isn't in the object")?;
-    program.pin(&path).map_err(|error| chain(&error))
+    program.pin(path).map_err(|error| chain(&error))
 }
 
-fn essentials(features: &Features) -> Result<(), SensorError> {
-    for part in PARTS.iter().filter(|part| part.essential) {
+/// Whether an earlier run of this build has pinned its programs of that tier.
+pub(super) fn is_pinned(pins: &Path, tier: Tier, ring_bytes: u32) -> Result<bool, SensorError> {
+    Ok(Generation::new(pins, generation_id(tier, ring_bytes, cpus()?)).exists())
+}
+
+fn essentials(features: &Features, tier: Tier) -> Result<(), SensorError> {
+    for part in PARTS.iter().filter(|part| part.essential && part.tier.is_none_or(|only| only == tier)) {
         if let Some(Err(why)) = features.get(part.feature) {
             return Err(SensorError::Missing { feature: part.feature, why: why.clone() });
         }

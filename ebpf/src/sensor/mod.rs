@@ -3,6 +3,7 @@
 //! Programs, links and maps are pinned: they go on without the agent, and refuse once its heartbeat is old; [`Sensor::start`] takes them
 //! up again. No async runtime; nothing here blocks.
 
+mod act;
 mod cgroup;
 mod counters;
 mod error;
@@ -15,12 +16,17 @@ mod reader;
 pub mod record;
 mod rules;
 mod selftest;
+mod sock_diag;
+mod take_down;
+mod watched;
 
+pub use act::{BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced};
 pub use counters::Counters;
 pub use error::SensorError;
 pub use reader::RecordReader;
-pub use record::{Accepted, Connection, Denial, Executed, Exited, Record, Subject, Tuple};
+pub use record::{Accepted, Connection, Denial, ExecRefused, Executed, Exited, Record, Subject, Tuple};
 pub use rules::{NetRule, PolicyRules, Ports, Protocol};
+pub use take_down::TakenDown;
 
 use aya::maps::{Array, HashMap, MapData};
 use counters::Counts;
@@ -32,12 +38,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The smallest ring that holds the largest record and leaves room for the ends of what runs.
+pub const RING_BYTES_MIN: u32 = 65_536;
+
 /// How to start.
 #[derive(Debug, Clone)]
 pub struct SensorOptions {
     /// The agent's directory on a bpffs, as /sys/fs/bpf/custody-web-1; it is made, and a bpffs mounted, where there is none.
     pub pins: PathBuf,
-    /// Size of the ring: a power of two, from 65,536.
+    /// Size of the ring: a power of two, from [`RING_BYTES_MIN`].
     pub ring_bytes: u32,
     /// How long sessions may go on without a heartbeat.
     pub heartbeat_limit: Duration,
@@ -76,6 +85,8 @@ pub struct Sensor {
     tuples: HashMap<MapData, [u8; layout::tuple::SIZE], [u8; expected::SIZE]>,
     policies: Policies,
     counts: Counts,
+    connections: HashMap<MapData, u64, [u8; layout::connection::SIZE]>,
+    processes: HashMap<MapData, u32, [u8; layout::tag::SIZE]>,
 }
 
 /// What a kernel supports.
@@ -89,7 +100,7 @@ pub struct Probe {
 pub fn probe(pins: &Path, tier: Option<Tier>) -> Probe {
     let options = SensorOptions {
         pins: pins.join(format!("probe-{}", std::process::id())),
-        ring_bytes: 65_536,
+        ring_bytes: RING_BYTES_MIN,
         heartbeat_limit: Duration::from_secs(1),
         watched: Vec::new(),
         tier,
@@ -108,8 +119,19 @@ impl Sensor {
     /// # Errors
     /// The kernel can't, or what is pinned there has another layout.
     pub fn start(options: SensorOptions) -> Result<Sensor, SensorError> {
-        let tier = options.tier.unwrap_or(Tier::Tracepoint);
         pins::prepare(&options.pins)?;
+        let (tier, why_not) = match options.tier {
+            Some(tier) => (tier, None),
+            None => choose(&options)?,
+        };
+        let mut sensor = Sensor::start_in(&options, tier)?;
+        if let Some(why) = why_not {
+            sensor.coverage.features.insert("LSM".to_owned(), Err(why));
+        }
+        Ok(sensor)
+    }
+
+    fn start_in(options: &SensorOptions, tier: Tier) -> Result<Sensor, SensorError> {
         let loaded = load::load(&options.pins, tier, options.ring_bytes)?;
         let generation = loaded.generation;
         let mut sensor = Sensor {
@@ -119,8 +141,11 @@ impl Sensor {
             tuples: load::open_map(&generation, "tuples")?,
             policies: Policies::open(&generation)?,
             counts: Counts::open(&generation)?,
+            connections: load::open_map(&generation, "connections")?,
+            processes: load::open_map(&generation, "processes")?,
             generation,
         };
+        watched::set(&sensor.generation, &options.watched)?;
         sensor.forget_all()?;
         sensor.set(control::LAYOUT, layout::LAYOUT_VERSION)?;
         selftest::run(&mut sensor)?;
@@ -214,6 +239,15 @@ impl Sensor {
         self.policies.remove(policy)
     }
 
+    /// Ends the connections of sessions under a policy that its rules, as they are now, deny. Each is told as closed too.
+    ///
+    /// # Errors
+    /// The policy hasn't been set in this run; or the kernel's map can't be read. What couldn't be ended stands with its connection.
+    pub fn take_down(&mut self, policy: u32) -> Result<Vec<TakenDown>, SensorError> {
+        let rules = self.policies.known(policy).ok_or(SensorError::NoPolicy(policy))?;
+        take_down::take_down(&self.connections, policy, rules)
+    }
+
     /// The agent lives: to be called several times within the limit.
     ///
     /// # Errors
@@ -249,6 +283,25 @@ impl Sensor {
         RecordReader::open(&self.generation, std::mem::take(&mut self.left))
     }
 
+    /// Puts this process into the table by which some hooks know sessions.
+    fn enter_table(&mut self, session: [u8; 16], policy: u32) -> Result<(), SensorError> {
+        let mut value = [0; layout::tag::SIZE];
+        put(&mut value, layout::tag::SESSION, &session);
+        put(&mut value, layout::tag::POLICY, &policy.to_ne_bytes());
+        self.processes
+            .insert(std::process::id(), value, 0)
+            .map_err(|error| SensorError::kernel("writing the kernel's map `processes`", error))
+    }
+
+    fn leave_table(&mut self) -> Result<(), SensorError> {
+        match self.processes.remove(&std::process::id()) {
+            Err(error) if !is_absent(&error) => {
+                Err(SensorError::kernel("writing the kernel's map `processes`", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes programs and maps away: only when the node is taken out of service.
     ///
     /// # Errors
@@ -270,6 +323,21 @@ impl Sensor {
         self.control
             .set(slot, value, 0)
             .map_err(|error| SensorError::kernel("writing the kernel's map `control`", error))
+    }
+}
+
+/// The best tier that shows that it refuses; if that isn't LSM, why. Tried beside what may be pinned already, so that sessions that run
+/// are watched meanwhile.
+fn choose(options: &SensorOptions) -> Result<(Tier, Option<String>), SensorError> {
+    if load::is_pinned(&options.pins, Tier::Lsm, options.ring_bytes)? {
+        return Ok((Tier::Lsm, None));
+    }
+    let beside = options.pins.join(format!("trial-{}", std::process::id()));
+    let trial = SensorOptions { pins: beside, ring_bytes: RING_BYTES_MIN, ..options.clone() };
+    pins::prepare(&trial.pins)?;
+    match Sensor::start_in(&trial, Tier::Lsm) {
+        Ok(sensor) => sensor.detach().map(|()| (Tier::Lsm, None)),
+        Err(error) => pins::remove_all(&trial.pins).map(|()| (Tier::Tracepoint, Some(error.to_string()))),
     }
 }
 

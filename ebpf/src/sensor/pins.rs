@@ -100,6 +100,14 @@ pub(super) fn generations(pins: &Path) -> Result<Vec<Generation>, SensorError> {
     Ok(found)
 }
 
+/// Removes all that is below `pins`, and it.
+pub(super) fn remove_all(pins: &Path) -> Result<(), SensorError> {
+    for generation in generations(pins)? {
+        generation.remove()?;
+    }
+    remove_directory(pins)
+}
+
 /// Makes sure that `pins` is a directory of a bpffs; mounts one where none is.
 pub(super) fn prepare(pins: &Path) -> Result<(), SensorError> {
     if !on_bpffs(pins) {

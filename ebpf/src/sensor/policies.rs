@@ -9,7 +9,7 @@ use super::record::put;
 use super::rules::{Entry, PolicyRules, compile};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, LpmTrie, MapData};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 type Trie = LpmTrie<MapData, [u8; net_key::SIZE - 4], [u8; net_rule::SIZE]>;
 
@@ -17,6 +17,8 @@ pub(super) struct Policies {
     policies: HashMap<MapData, u32, [u8; policy::SIZE]>,
     denied: Trie,
     allowed: Trie,
+    /// What this run has set.
+    known: BTreeMap<u32, PolicyRules>,
 }
 
 impl Policies {
@@ -25,6 +27,7 @@ impl Policies {
             policies: open_map(generation, "policies")?,
             denied: open_map(generation, "denied")?,
             allowed: open_map(generation, "allowed")?,
+            known: BTreeMap::new(),
         })
     }
 
@@ -45,10 +48,17 @@ impl Policies {
         self.policies
             .insert(number, value, 0)
             .map_err(|error| SensorError::kernel(format!("setting policy {number}"), error))?;
+        self.known.insert(number, rules.clone());
         old.map_or(Ok(()), |old| self.remove_rules(old))
     }
 
+    /// The rules that this run has set.
+    pub(super) fn known(&self, number: u32) -> Option<&PolicyRules> {
+        self.known.get(&number)
+    }
+
     pub(super) fn remove(&mut self, number: u32) -> Result<(), SensorError> {
+        self.known.remove(&number);
         let Some(rules) = self.rules_of(number)? else { return Ok(()) };
         self.policies
             .remove(&number)

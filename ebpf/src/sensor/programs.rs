@@ -7,6 +7,8 @@ use super::Tier;
 pub(super) enum Hook {
     /// A tracepoint with BTF, by name.
     Tracepoint(&'static str),
+    /// A hook of the Linux security modules, by name.
+    Lsm(&'static str),
     /// The root of cgroup2: addresses of sockets.
     CgroupAddress,
     /// The root of cgroup2: sockets.
@@ -18,6 +20,8 @@ pub(super) enum Hook {
 pub(super) struct Part {
     /// Its function in bpf/.
     pub(super) program: &'static str,
+    /// Stands in where the kernel doesn't take the first.
+    pub(super) fallback: Option<&'static str>,
     pub(super) hook: Hook,
     /// What fails with it, as people read it; several programs may serve one.
     pub(super) feature: &'static str,
@@ -27,25 +31,53 @@ pub(super) struct Part {
     pub(super) essential: bool,
 }
 
-const fn part(program: &'static str, hook: Hook, feature: &'static str) -> Part {
-    Part { program, hook, feature, tier: None, essential: false }
-}
+impl Part {
+    const fn new(program: &'static str, hook: Hook, feature: &'static str) -> Part {
+        Part { program, fallback: None, hook, feature, tier: None, essential: false }
+    }
 
-const fn essential(program: &'static str, hook: Hook, feature: &'static str) -> Part {
-    Part { program, hook, feature, tier: None, essential: true }
+    const fn only(self, tier: Tier) -> Part {
+        Part { tier: Some(tier), ..self }
+    }
+
+    const fn essential(self) -> Part {
+        Part { essential: true, ..self }
+    }
+
+    const fn or(self, fallback: &'static str) -> Part {
+        Part { fallback: Some(fallback), ..self }
+    }
 }
 
 /// In the order in which they are attached: who inherits, what ends and what runs before who is tagged.
 pub(super) const PARTS: &[Part] = &[
-    essential("session_fork", Hook::Tracepoint("sched_process_fork"), "fork"),
-    essential("process_exit", Hook::Tracepoint("sched_process_exit"), "exit"),
-    essential("process_exec", Hook::Tracepoint("sched_process_exec"), "exec"),
-    part("network_state", Hook::Tracepoint("inet_sock_set_state"), "connections"),
-    part("network_connect4", Hook::CgroupAddress, "connect deny"),
-    part("network_connect6", Hook::CgroupAddress, "connect deny"),
-    part("network_send4", Hook::CgroupAddress, "datagram deny"),
-    part("network_send6", Hook::CgroupAddress, "datagram deny"),
-    part("network_socket", Hook::CgroupSocket, "raw socket deny"),
-    part("network_release", Hook::CgroupSocket, "datagram close"),
-    essential("session_accept", Hook::Tracepoint("sock_recv_length"), "accept"),
+    Part::new("session_fork_lsm", Hook::Lsm("task_alloc"), "fork deny").only(Tier::Lsm).essential(),
+    Part::new("session_fork", Hook::Tracepoint("sched_process_fork"), "fork").essential(),
+    Part::new("process_exit", Hook::Tracepoint("sched_process_exit"), "exit").essential(),
+    Part::new("process_exec", Hook::Tracepoint("sched_process_exec"), "exec").essential(),
+    Part::new("process_check_lsm", Hook::Lsm("bprm_check_security"), "exec deny").only(Tier::Lsm).essential(),
+    Part::new("network_state", Hook::Tracepoint("inet_sock_set_state"), "connections"),
+    Part::new("network_connect4", Hook::CgroupAddress, "connect deny").or("network_connect4_table"),
+    Part::new("network_connect6", Hook::CgroupAddress, "connect deny").or("network_connect6_table"),
+    Part::new("network_send4", Hook::CgroupAddress, "datagram deny").or("network_send4_table"),
+    Part::new("network_send6", Hook::CgroupAddress, "datagram deny").or("network_send6_table"),
+    Part::new("network_socket", Hook::CgroupSocket, "raw socket deny").or("network_socket_table"),
+    Part::new("network_release", Hook::CgroupSocket, "datagram close"),
+    Part::new("network_family_lsm", Hook::Lsm("socket_create"), "packet socket deny").only(Tier::Lsm),
+    Part::new("file_open_lsm", Hook::Lsm("file_open"), "file open").only(Tier::Lsm),
+    Part::new("file_rename_lsm", Hook::Lsm("path_rename"), "file rename").only(Tier::Lsm),
+    Part::new("file_unlink_lsm", Hook::Lsm("path_unlink"), "file delete").only(Tier::Lsm),
+    Part::new("file_chmod_lsm", Hook::Lsm("path_chmod"), "file permissions").only(Tier::Lsm),
+    Part::new("act_module", Hook::Tracepoint("module_load"), "module load"),
+    Part::new("act_setuid_lsm", Hook::Lsm("task_fix_setuid"), "privilege change").only(Tier::Lsm),
+    Part::new("act_bpf_lsm", Hook::Lsm("bpf"), "bpf deny").only(Tier::Lsm),
+    Part::new("act_ptrace_lsm", Hook::Lsm("ptrace_access_check"), "ptrace deny").only(Tier::Lsm),
+    Part::new("act_mount_lsm", Hook::Lsm("sb_mount"), "mount").only(Tier::Lsm),
+    Part::new("act_move_mount_lsm", Hook::Lsm("move_mount"), "mount").only(Tier::Lsm),
+    Part::new("act_umount_lsm", Hook::Lsm("sb_umount"), "unmount deny").only(Tier::Lsm),
+    Part::new("session_graft_lsm", Hook::Lsm("sock_graft"), "listeners").only(Tier::Lsm),
+    Part::new("session_accept_lsm", Hook::Lsm("socket_recvmsg"), "accept").only(Tier::Lsm).essential(),
+    Part::new("session_accept", Hook::Tracepoint("sock_recv_length"), "accept")
+        .only(Tier::Tracepoint)
+        .essential(),
 ];

@@ -1,6 +1,7 @@
 //! What the programs tell, decoded: plain data, bytes as bytes. No input makes it fail otherwise than as [`Record::Undecoded`].
 
-use super::layout::{self, accepted, connection, exec, executed, exited, kind, net, subject};
+use super::act::{self, BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced};
+use super::layout::{self, accepted, connection, exec, executed, exited, kind, net, refused, subject};
 
 /// Who did it, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -106,6 +107,15 @@ pub struct Executed {
     pub refused: bool,
 }
 
+/// A program that a process of a session wanted to run, and may not: no evidence could be kept (LSM).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecRefused {
+    /// Who wanted it.
+    pub who: Subject,
+    /// What execve was given, at most 255 bytes of it.
+    pub given: Vec<u8>,
+}
+
 /// A process of a session has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exited {
@@ -178,6 +188,8 @@ pub enum Record {
     Accepted(Accepted),
     /// A program began to run.
     Executed(Box<Executed>),
+    /// A program may not begin.
+    ExecRefused(ExecRefused),
     /// A process ended.
     Exited(Exited),
     /// Established, or a datagram socket that has got a peer.
@@ -190,6 +202,24 @@ pub enum Record {
     ConnectionAccepted(Connection),
     /// Refused.
     ConnectionDenied(Connection),
+    /// A watched file was opened: `mode` are open(2)'s flags.
+    FileOpened(FileEvent),
+    /// A watched file was renamed, or another to a watched name.
+    FileRenamed(FileEvent),
+    /// A watched file was deleted, or a pin of ours should have been.
+    FileDeleted(FileEvent),
+    /// A watched file's permissions were changed to `mode`.
+    FileModeChanged(FileEvent),
+    /// A process has got other user ids.
+    PrivilegeChanged(PrivilegeChanged),
+    /// A kernel module was loaded.
+    ModuleLoaded(ModuleLoaded),
+    /// BPF was used.
+    BpfUsed(BpfUsed),
+    /// A process reached for another's memory.
+    Traced(Traced),
+    /// A file system was mounted, or a bpffs should have been unmounted.
+    Mounted(Mounted),
     /// Bytes that no record has: told, so that the count stays right.
     Undecoded {
         /// The kind that it says it is.
@@ -205,12 +235,22 @@ pub fn decode(bytes: &[u8]) -> Record {
     let decoded = match number {
         kind::ACCEPTED => decode_accepted(bytes).map(Record::Accepted),
         kind::EXECUTED => decode_executed(bytes).map(|executed| Record::Executed(Box::new(executed))),
+        kind::EXEC_REFUSED => decode_refused(bytes).map(Record::ExecRefused),
         kind::EXITED => decode_exited(bytes).map(Record::Exited),
         kind::CONNECTION_OPENED => decode_connection(bytes, false).map(Record::ConnectionOpened),
         kind::CONNECTION_FAILED => decode_connection(bytes, false).map(Record::ConnectionFailed),
         kind::CONNECTION_CLOSED => decode_connection(bytes, false).map(Record::ConnectionClosed),
         kind::CONNECTION_ACCEPTED => decode_connection(bytes, false).map(Record::ConnectionAccepted),
         kind::CONNECTION_DENIED => decode_connection(bytes, true).map(Record::ConnectionDenied),
+        kind::FILE_OPENED => act::decode_file(bytes).map(Record::FileOpened),
+        kind::FILE_RENAMED => act::decode_file(bytes).map(Record::FileRenamed),
+        kind::FILE_DELETED => act::decode_file(bytes).map(Record::FileDeleted),
+        kind::FILE_MODE => act::decode_file(bytes).map(Record::FileModeChanged),
+        kind::PRIVILEGE => act::decode_privilege(bytes).map(Record::PrivilegeChanged),
+        kind::MODULE => act::decode_module(bytes).map(Record::ModuleLoaded),
+        kind::BPF => act::decode_bpf(bytes).map(Record::BpfUsed),
+        kind::PTRACE => act::decode_traced(bytes).map(Record::Traced),
+        kind::MOUNT => act::decode_mount(bytes).map(Record::Mounted),
         _ => None,
     };
     decoded.unwrap_or(Record::Undecoded { kind: number, length: bytes.len() })
@@ -222,12 +262,22 @@ impl Record {
         match self {
             Record::Accepted(record) => Some(&record.who),
             Record::Executed(record) => Some(&record.who),
+            Record::ExecRefused(record) => Some(&record.who),
             Record::Exited(record) => Some(&record.who),
             Record::ConnectionOpened(record)
             | Record::ConnectionFailed(record)
             | Record::ConnectionClosed(record)
             | Record::ConnectionAccepted(record)
             | Record::ConnectionDenied(record) => Some(&record.who),
+            Record::FileOpened(record)
+            | Record::FileRenamed(record)
+            | Record::FileDeleted(record)
+            | Record::FileModeChanged(record) => Some(&record.who),
+            Record::PrivilegeChanged(record) => Some(&record.who),
+            Record::ModuleLoaded(record) => Some(&record.who),
+            Record::BpfUsed(record) => Some(&record.who),
+            Record::Traced(record) => Some(&record.who),
+            Record::Mounted(record) => Some(&record.who),
             Record::Undecoded { .. } => None,
         }
     }
@@ -281,7 +331,7 @@ fn decode_accepted(bytes: &[u8]) -> Option<Accepted> {
     Some(Accepted { who: decode_subject(bytes)?, tuple })
 }
 
-fn decode_subject(bytes: &[u8]) -> Option<Subject> {
+pub(super) fn decode_subject(bytes: &[u8]) -> Option<Subject> {
     Some(Subject {
         session: read_16(bytes, subject::SESSION)?,
         policy: read_u32(bytes, subject::POLICY)?,
@@ -295,6 +345,11 @@ fn decode_subject(bytes: &[u8]) -> Option<Subject> {
     })
 }
 
+fn decode_refused(bytes: &[u8]) -> Option<ExecRefused> {
+    let given = bytes.get(refused::GIVEN..refused::SIZE)?;
+    Some(ExecRefused { who: decode_subject(bytes)?, given: until_nul(given).to_vec() })
+}
+
 fn decode_exited(bytes: &[u8]) -> Option<Exited> {
     let executed = read_u64(bytes, exited::EXECUTED)?;
     Some(Exited {
@@ -304,7 +359,7 @@ fn decode_exited(bytes: &[u8]) -> Option<Exited> {
     })
 }
 
-fn decode_connection(bytes: &[u8], denied: bool) -> Option<Connection> {
+pub(super) fn decode_connection(bytes: &[u8], denied: bool) -> Option<Connection> {
     let flags = read_u32(bytes, connection::FLAGS)?;
     let denial = match read_u32(bytes, connection::RULE)? {
         net::NOT_ALLOWED => Denial::NotAllowed,
@@ -383,7 +438,7 @@ fn decode_executed(bytes: &[u8]) -> Option<Executed> {
 }
 
 /// A path from its components, leaf first, each ended by NUL. `alone`: a name outside of any directory, without a slash.
-fn join(components: &[u8], alone: bool) -> Vec<u8> {
+pub(super) fn join(components: &[u8], alone: bool) -> Vec<u8> {
     let Some(components) = components.strip_suffix(&[0]) else {
         return if components.is_empty() && !alone { b"/".to_vec() } else { components.to_vec() };
     };
@@ -405,7 +460,7 @@ fn split_args(bytes: &[u8]) -> Vec<Vec<u8>> {
     bytes.strip_suffix(&[0]).unwrap_or(bytes).split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
 }
 
-fn until_nul(bytes: &[u8]) -> &[u8] {
+pub(super) fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
@@ -413,7 +468,7 @@ fn read<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at.checked_add(N)?)?.try_into().ok()
 }
 
-fn read_16(bytes: &[u8], at: usize) -> Option<[u8; 16]> {
+pub(super) fn read_16(bytes: &[u8], at: usize) -> Option<[u8; 16]> {
     read(bytes, at)
 }
 
@@ -421,11 +476,11 @@ fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
     read(bytes, at).map(u16::from_ne_bytes)
 }
 
-fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     read(bytes, at).map(u32::from_ne_bytes)
 }
 
-fn read_u64(bytes: &[u8], at: usize) -> Option<u64> {
+pub(super) fn read_u64(bytes: &[u8], at: usize) -> Option<u64> {
     read(bytes, at).map(u64::from_ne_bytes)
 }
 

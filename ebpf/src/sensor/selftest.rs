@@ -40,6 +40,10 @@ pub(super) fn run(sensor: &mut Sensor) -> Result<(), SensorError> {
     Ok(())
 }
 
+fn failed(what: &'static str) -> impl FnOnce(std::io::Error) -> SensorError {
+    move |error| SensorError::NotEnforcing(format!("{what}: {error}"))
+}
+
 fn as_session(sensor: &mut Sensor, policy: u32) -> Result<Findings, SensorError> {
     let failed = |what: &'static str| {
         move |error: std::io::Error| SensorError::NotEnforcing(format!("{what}: {error}"))
@@ -49,7 +53,21 @@ fn as_session(sensor: &mut Sensor, policy: u32) -> Result<Findings, SensorError>
     let mut near = TcpStream::connect_timeout(&at, PATIENCE).map_err(failed("connecting to 127.0.0.1"))?;
     let (far, peer) = listener.accept().map_err(failed("accepting from 127.0.0.1"))?;
     far.set_read_timeout(Some(PATIENCE)).map_err(failed("setting a time limit"))?;
-    sensor.expect_any(Tuple::new(at, peer), SESSION, policy)?;
+    // Where the connect hooks go by a table of processes, the whole process is the session for that moment.
+    sensor.enter_table(SESSION, policy)?;
+    let found = as_tagged_thread(sensor, &mut near, far, Tuple::new(at, peer), policy);
+    sensor.leave_table()?;
+    found
+}
+
+fn as_tagged_thread(
+    sensor: &mut Sensor,
+    near: &mut TcpStream,
+    far: TcpStream,
+    tuple: Tuple,
+    policy: u32,
+) -> Result<Findings, SensorError> {
+    sensor.expect_any(tuple, SESSION, policy)?;
     near.write_all(b"x").map_err(failed("writing to 127.0.0.1"))?;
     let tier = sensor.coverage.tier;
     let thread = std::thread::Builder::new().name("self-test".to_owned());

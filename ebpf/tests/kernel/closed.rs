@@ -21,7 +21,7 @@ fn a_closed_agent_lets_no_program_start_and_no_connection_open() {
     let folder = tempfile::tempdir().unwrap();
     let gate = folder.path().join("gate");
     let wait = format!("import os, time\nwhile not os.path.exists('{}'): time.sleep(0.01)", gate.display());
-    session.start(&format!("python3 -c \"{wait}\n{CONNECT}\" </dev/null &"));
+    session.start(&format!("python3 -c \"{wait}\n{CONNECT}\" </dev/null >/dev/null &"));
     node.wait_for("python", |record| matches!(record, Record::Executed(executed) if executed.args.get(1).is_some_and(|arg| arg == b"-c")));
     node.sensor().close(true).unwrap();
     std::fs::File::create(&gate).unwrap();
@@ -30,7 +30,12 @@ fn a_closed_agent_lets_no_program_start_and_no_connection_open() {
         matches!(record, Record::ConnectionDenied(connection) if connection.denial == Some(Denial::Closed))
     });
     assert!(Command::new("/bin/true").status().unwrap().success(), "others are let alone");
-    if node.sensor().coverage().tier == Tier::Tracepoint {
+    if node.sensor().coverage().tier == Tier::Lsm {
+        node.wait_for(
+            "the refusal",
+            |record| matches!(record, Record::ExecRefused(refused) if refused.given == b"/bin/true"),
+        );
+    } else {
         let refused = |record: &Record| matches!(record, Record::Executed(executed) if executed.refused && executed.args == [b"/bin/true"]);
         let Record::Executed(refused) = node.wait_for("the refused execution", refused) else {
             unreachable!()

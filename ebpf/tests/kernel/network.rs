@@ -153,16 +153,16 @@ fn every_way_to_a_denied_network_is_refused() {
         ),
         (
             "disconnect",
-            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.1', 9)); \
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('127.0.1.1', 9)); \
              ctypes.CDLL(None).connect(s.fileno(), b'\\0' * 16, 16); s.sendto(b'x', ('127.0.0.9', PORT))",
         ),
         (
             "connected elsewhere",
-            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.1', 9)); s.sendto(b'x', ('127.0.0.9', PORT))",
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('127.0.1.1', 9)); s.sendto(b'x', ('127.0.0.9', PORT))",
         ),
         ("raw", "socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)"),
     ];
-    let mut session = session_under(&mut node, &deny(&[rule(5, v4(127, 0, 0, 0), 8)]));
+    let mut session = session_under(&mut node, &deny(&[rule(5, v4(127, 0, 0, 0), 24)]));
     for (number, (name, way)) in ways.iter().enumerate() {
         let to = 20_000 + u16::try_from(number).unwrap();
         let program = format!(
@@ -304,4 +304,100 @@ fn sessions_of_other_policies_and_the_host_are_let_alone() {
     assert_eq!(denied.run(&line), EPERM.to_string());
     assert_eq!(free.run(&line), "0");
     std::net::TcpStream::connect(SocketAddr::new(LOOPBACK, to.port())).unwrap();
+}
+
+#[test]
+fn connections_to_what_becomes_denied_are_ended_and_no_others() {
+    let mut node = Node::start();
+    let mut session = session_under(&mut node, &PolicyRules::default());
+    let mut other = node.session_at(LOOPBACK, LOOPBACK, POLICY);
+    let program = "import os, socket, sys, threading\n\
+         def serve(address):\n\
+         \tl = socket.create_server((address, 0))\n\
+         \tdef run():\n\
+         \t\twhile True: kept.append(l.accept())\n\
+         \tthreading.Thread(target=run, daemon=True).start()\n\
+         \treturn l.getsockname()\n\
+         kept = []\n\
+         tcp = socket.create_connection(serve('127.0.0.2'))\n\
+         free = socket.create_connection(serve('127.0.0.1'))\n\
+         sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); sink.bind(('127.0.0.2', 0))\n\
+         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.connect(sink.getsockname())\n\
+         fd = os.open(sys.argv[1], os.O_RDONLY); os.read(fd, 1)\n\
+         def state(s):\n\
+         \ttry: s.send(b'x'); s.send(b'x'); return 'alive'\n\
+         \texcept OSError as error: return error.errno\n\
+         print(state(tcp), state(free), state(udp))";
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().display();
+    std::fs::File::create(folder.path().join("program.py")).unwrap().write_all(program.as_bytes()).unwrap();
+    for (session, before, name) in [(&mut session, "unshare -n sh -c", "one"), (&mut other, "sh -c", "two")] {
+        session.run(&format!("mkfifo {at}/{name}"));
+        session.start(&format!(
+            "{before} 'ip link set lo up; exec python3 {at}/program.py {at}/{name}' >{at}/{name}.out &"
+        ));
+    }
+    for session in [session.id, other.id] {
+        told(&mut node, "opened", |connection| {
+            connection.protocol == 17 && connection.who.session == session
+        });
+    }
+    node.sensor().set_policy(9, &deny(&[rule(1, v4(127, 0, 0, 2), 32)])).unwrap();
+    let taken = node.sensor().take_down(9).unwrap();
+    let mut protocols: Vec<u32> = taken
+        .iter()
+        .filter(|taken| !taken.connection.in_place)
+        .map(|taken| taken.connection.protocol)
+        .collect();
+    protocols.sort_unstable();
+    assert_eq!(protocols, [6, 17], "{taken:#?}");
+    assert!(
+        taken.iter().all(|taken| taken.ended == Ok(()) && taken.connection.who.session == session.id),
+        "{taken:#?}"
+    );
+    for (session, name) in [(&mut session, "one"), (&mut other, "two")] {
+        session.run(&format!("echo >{at}/{name}; wait"));
+    }
+    let printed = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(printed("one.out"), "103 alive 89\n", "ECONNABORTED, and EDESTADDRREQ where a peer was");
+    assert_eq!(printed("two.out"), "alive alive alive\n");
+    let ended = |connection: &Connection| {
+        connection.who.session == session.id && connection.remote[15] == 2 && !connection.in_place
+    };
+    told(&mut node, "closed", |connection| ended(connection) && connection.protocol == 6);
+}
+
+/// A connect by io_uring; FLAGS of the ring, and of the entry.
+const IO_URING: &str = "import ctypes, mmap, socket, struct, time\n\
+     libc = ctypes.CDLL(None)\n\
+     params = bytearray(120); struct.pack_into('I', params, 8, RING_FLAGS)\n\
+     raw = (ctypes.c_char * 120).from_buffer(params)\n\
+     fd = libc.syscall(425, 8, raw)\n\
+     assert fd >= 0\n\
+     sq = struct.unpack_from('7I', params, 40); cq = struct.unpack_from('6I', params, 80)\n\
+     ring = mmap.mmap(fd, 4096, mmap.MAP_SHARED, offset=0)\n\
+     sqes = mmap.mmap(fd, 4096, mmap.MAP_SHARED, offset=0x10000000)\n\
+     s = socket.socket()\n\
+     address = ctypes.create_string_buffer(struct.pack('=H', 2) + struct.pack('!H4s8x', PORT, bytes([127, 0, 0, 9])))\n\
+     struct.pack_into('BBHiQQII', sqes, 0, 16, ENTRY_FLAGS, 0, s.fileno(), 16, ctypes.addressof(address), 0, 0)\n\
+     struct.pack_into('I', ring, sq[6], 0)\n\
+     struct.pack_into('I', ring, sq[1], 1)\n\
+     libc.syscall(426, fd, 1, 0 if RING_FLAGS else 1, 3 if RING_FLAGS else 1, None, 0)\n\
+     while struct.unpack_from('I', ring, cq[1])[0] == struct.unpack_from('I', ring, cq[0])[0]: time.sleep(0.01)\n\
+     print(struct.unpack_from('i', ring, cq[5] + 8)[0])";
+
+#[test]
+fn io_uring_is_no_way_around() {
+    let mut node = Node::start();
+    let mut session = session_under(&mut node, &deny(&[rule(5, v4(127, 0, 0, 9), 32)]));
+    for (to, ring, entry) in [(21_001, "0", "0"), (21_002, "0", "16"), (21_003, "2", "0")] {
+        let program = IO_URING
+            .replace("PORT", &to.to_string())
+            .replace("RING_FLAGS", ring)
+            .replace("ENTRY_FLAGS", entry);
+        assert_eq!(session.python(&program), "-1", "ring {ring}, entry {entry}");
+        let denied = told(&mut node, "denied", port(to));
+        assert_eq!(denied.denial, Some(Denial::Rule(5)));
+        assert_eq!(kinds(&mut node, port(to)), ["denied"]);
+    }
 }

@@ -78,6 +78,14 @@ impl Node {
         Node { sensor: Some(sensor), reader: Some(reader), records: Vec::new(), options }
     }
 
+    /// Whether it is the tier of LSM hooks; if not, that it says so of a feature.
+    pub fn has(&mut self, feature: &str) -> bool {
+        let coverage = self.sensor().coverage();
+        let outcome = &coverage.features[feature];
+        assert_eq!(outcome.is_ok(), coverage.tier == Tier::Lsm, "{feature}: {outcome:?}");
+        outcome.is_ok()
+    }
+
     pub fn sensor(&mut self) -> &mut Sensor {
         self.sensor.as_mut().unwrap()
     }
@@ -99,6 +107,7 @@ impl Node {
         let err = OwnedFd::from(accepted.try_clone().unwrap());
         let shell =
             Command::new("/bin/sh").stdin(OwnedFd::from(accepted)).stdout(out).stderr(err).spawn().unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let lines = BufReader::new(socket.try_clone().unwrap());
         let mut session = Session { id, socket, lines, shell };
         assert_eq!(session.run("true"), "");

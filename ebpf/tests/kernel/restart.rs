@@ -77,15 +77,15 @@ fn without_an_agent_sessions_can_do_nothing_new() {
 
 const PINS: &str = "CUSTODY_TEST_PINS";
 
-/// Not a test: an agent in a process of its own, which says what it has been told until it is killed.
+/// An agent in a process of its own, which says what it has been told until it is killed; without PINS in its environment, nothing.
 #[test]
-#[ignore = "started by a test"]
 fn agent() {
     let Some(pins) = std::env::var_os(PINS) else { return };
     let mut options = options();
     options.pins = pins.into();
     let mut sensor = Sensor::start(options).unwrap();
     let mut reader = sensor.reader().unwrap();
+    println!("ready");
     loop {
         while let Some(told) = reader.keep(|record| {
             for number in numbers(&[record]) {
@@ -113,7 +113,7 @@ fn killed_under_load_again_and_again_nothing_is_lost() {
     session.start(&format!("STOP={}; n=0; while [ ! -e $STOP ]; do n=$((n+1)); /bin/echo number-$n >/dev/null; done; echo last $n", stop.display()));
     for _ in 0..ROUNDS {
         let mut agent = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "restart::agent", "--ignored", "--nocapture"])
+            .args(["--exact", "restart::agent", "--nocapture"])
             .env(PINS, &options.pins)
             .stdout(Stdio::piped())
             .spawn()

@@ -1,7 +1,8 @@
 //! Which processes are a session's.
 
-use crate::node::{Node, POLICY};
-use custody_node::sensor::Record;
+use crate::node::{Node, POLICY, session_id};
+use custody_node::sensor::{Record, SensorError, Tuple, probe};
+use std::io::{BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 fn ran(records: &[Record], argument: &str) -> bool {
@@ -35,4 +36,121 @@ fn every_family_of_listener_and_caller_is_recognised() {
         session.run("/bin/echo here");
         node.wait_until("echo", |records| ran(records, "here").then_some(()));
     }
+}
+
+#[test]
+fn a_listener_that_reads_before_it_forks_is_not_of_the_session() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    // A listener outside of sessions, in a process of its own.
+    let mut outside = std::process::Command::new("python3")
+        .args(["-c", LISTENER])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(outside.stdout.take().unwrap()).lines();
+    let port: u16 = lines.next().unwrap().unwrap().parse().unwrap();
+    let mut client = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let tuple = Tuple::new(client.peer_addr().unwrap(), client.local_addr().unwrap());
+    let id = session_id();
+    node.sensor().expect(tuple, id, POLICY).unwrap();
+    client.write_all(b"x").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "read by the listener");
+    client.write_all(b"y").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "read by the child");
+    outside.wait().unwrap();
+    let accepted = node.wait_for(
+        "the accept",
+        |record| matches!(record, Record::Accepted(accepted) if accepted.who.session == id),
+    );
+    assert_ne!(accepted.who().unwrap().pid, outside.id());
+    session.run("/bin/echo settled");
+    node.wait_until("echo", |records| ran(records, "settled").then_some(()));
+    let own: Vec<&Record> =
+        node.records.iter().filter(|record| record.who().unwrap().session == id).collect();
+    assert!(own.iter().all(|record| record.who().unwrap().pid != outside.id()), "{own:#?}");
+}
+
+const LISTENER: &str = "import os, socket\n\
+     l = socket.create_server(('127.0.0.1', 0))\n\
+     print(l.getsockname()[1], flush=True)\n\
+     s, _ = l.accept()\n\
+     s.recv(1); print('read by the listener', flush=True)\n\
+     if os.fork() == 0: s.recv(1); print('read by the child', flush=True); os._exit(0)\n\
+     os.wait(); os.system('/bin/echo of the listener >/dev/null')";
+
+#[test]
+fn an_agent_within_a_session_tells_nothing_of_itself() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    let options = node.abandon();
+    // The test program again, as the agent, started by the session's shell.
+    let agent = std::env::current_exe().unwrap();
+    session.start(&format!(
+        "CUSTODY_TEST_PINS={} exec {} --exact restart::agent --nocapture",
+        options.pins.display(),
+        agent.display()
+    ));
+    let mut printed = String::new();
+    let mut lines = std::io::BufReader::new(session.socket.try_clone().unwrap());
+    while !printed.contains("ready") {
+        printed.clear();
+        assert_ne!(lines.read_line(&mut printed).unwrap(), 0);
+    }
+    let id = session.id;
+    let (pid, count) = (session.shell.id(), 50);
+    drop(session);
+    let mut node = Node::with(options);
+    node.drain();
+    // Fork, exec and start of what it is: as every process. Of what it did as the agent (maps, threads, files, sockets): nothing.
+    let own = node
+        .records
+        .iter()
+        .filter(|record| record.who().is_some_and(|who| who.session == id && who.pid == pid))
+        .count();
+    assert!(own < count, "{own}");
+}
+
+#[test]
+fn a_session_under_a_policy_that_nobody_set_is_refused() {
+    let mut node = Node::start();
+    let tuple = Tuple::new("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+    assert!(matches!(node.sensor().expect(tuple, session_id(), 99), Err(SensorError::NoPolicy(99))));
+    assert!(matches!(
+        node.sensor().expect(tuple, session_id(), u32::MAX),
+        Err(SensorError::ReservedPolicy(_))
+    ));
+    node.sensor().forget(&tuple).unwrap();
+}
+
+#[test]
+fn a_forgotten_tuple_makes_no_session() {
+    let mut node = Node::start();
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    let tuple = Tuple::new(client.peer_addr().unwrap(), client.local_addr().unwrap());
+    node.sensor().expect(tuple, session_id(), POLICY).unwrap();
+    node.sensor().forget(&tuple).unwrap();
+    let mut shell =
+        std::process::Command::new("/bin/sh").stdin(std::os::fd::OwnedFd::from(accepted)).spawn().unwrap();
+    client.write_all(b"/bin/true; exit\n").unwrap();
+    shell.wait().unwrap();
+    let mut session = node.session();
+    session.run("/bin/echo settled");
+    node.wait_until("echo", |records| ran(records, "settled").then_some(()));
+    assert!(node.records.iter().all(|record| record.who().unwrap().session == session.id));
+}
+
+#[test]
+fn what_the_kernel_supports_is_told_without_leaving_anything() {
+    let probe = probe(std::path::Path::new("/sys/fs/bpf"), crate::node::tier());
+    let coverage = probe.coverage.unwrap();
+    // Which tier it is, the machine decides; within it nothing may be missing.
+    let missing = |(name, outcome): &(&String, &Result<(), String>)| {
+        name.as_str() != "LSM" && outcome.as_ref().is_err_and(|why| !why.starts_with("only the tier"))
+    };
+    assert_eq!(coverage.features.iter().find(missing), None);
+    assert!(!std::path::Path::new(&format!("/sys/fs/bpf/probe-{}", std::process::id())).exists());
 }

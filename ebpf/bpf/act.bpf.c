@@ -1,0 +1,172 @@
+/* What gives a session more than it had: other user ids, kernel modules, BPF, another process's memory, mounts. Told; and refused where
+ * it would take the agent's own programs away, or reach into a process that isn't the session's. */
+
+#define BPF_CMD_OBJ_GET 7
+#define BPF_CMD_PROG_BY_ID 13
+#define BPF_CMD_MAP_BY_ID 14
+#define BPF_CMD_LINK_BY_ID 30
+#define BPF_CMD_PROG_LOAD 5
+#define BPF_CMD_LINK_CREATE 28
+#define BPF_CMD_PROG_ATTACH 8
+#define BPF_CMD_RAW_TRACEPOINT 17
+
+static __always_inline struct act *act_begin(u16 kind, struct task_struct *task, struct tag *tag)
+{
+	struct act *record;
+
+	count(&seen, kind);
+	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	if (!record) {
+		count(&lost, kind);
+		return 0;
+	}
+	__builtin_memset(record, 0, sizeof(*record));
+	fill_subject(&record->who, kind, task, tag);
+	return record;
+}
+
+SEC("tp_btf/module_load")
+int BPF_PROG(act_module, struct module *module)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tag *tag = watched(task);
+	struct act *record;
+
+	if (!tag || silent(tag))
+		return 0;
+	record = act_begin(KIND_MODULE, task, tag);
+	if (!record)
+		return 0;
+	bpf_probe_read_kernel_str(record->first, sizeof(record->first), module->name);
+	bpf_ringbuf_submit(record, 0);
+	return 0;
+}
+
+SEC("lsm/task_fix_setuid")
+int BPF_PROG(act_setuid_lsm, struct cred *new, struct cred *old)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tag *tag = watched(task);
+	struct act *record;
+
+	if (!tag || silent(tag))
+		return 0;
+	if (new->uid.val == old->uid.val && new->euid.val == old->euid.val && new->suid.val == old->suid.val)
+		return 0;
+	record = act_begin(KIND_PRIVILEGE, task, tag);
+	if (!record)
+		return 0;
+	record->number[0] = old->uid.val;
+	record->number[1] = old->euid.val;
+	record->number[2] = old->suid.val;
+	record->number[3] = new->uid.val;
+	record->number[4] = new->euid.val;
+	record->number[5] = new->suid.val;
+	bpf_ringbuf_submit(record, 0);
+	return 0;
+}
+
+SEC("lsm/bpf")
+int BPF_PROG(act_bpf_lsm, int command)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tag *tag = watched(task);
+	struct act *record;
+	bool refuse;
+
+	if (!tag || silent(tag))
+		return 0;
+	/* The ways to objects of others, and so to our maps. */
+	refuse = command == BPF_CMD_OBJ_GET || command == BPF_CMD_PROG_BY_ID || command == BPF_CMD_MAP_BY_ID || command == BPF_CMD_LINK_BY_ID;
+	if (!refuse && command != BPF_CMD_PROG_LOAD && command != BPF_CMD_LINK_CREATE && command != BPF_CMD_PROG_ATTACH &&
+	    command != BPF_CMD_RAW_TRACEPOINT)
+		return 0;
+	record = act_begin(KIND_BPF, task, tag);
+	if (record) {
+		record->number[0] = command;
+		record->number[1] = refuse;
+		bpf_ringbuf_submit(record, 0);
+	}
+	return refuse ? -EPERM : 0;
+}
+
+/* Also process_vm_writev and writes to /proc/PID/mem. Reading what ps reads is no attach. */
+SEC("lsm/ptrace_access_check")
+int BPF_PROG(act_ptrace_lsm, struct task_struct *child, unsigned int mode)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tag *tag = watched(task), *target;
+	struct act *record;
+	bool refuse;
+
+	if (!tag || silent(tag) || !(mode & PTRACE_MODE_ATTACH))
+		return 0;
+	target = tag_of(child);
+	refuse = !target || !same_address(target->session, tag->session);
+	record = act_begin(KIND_PTRACE, task, tag);
+	if (record) {
+		record->number[0] = child->tgid;
+		record->number[1] = refuse;
+		bpf_probe_read_kernel(record->first, sizeof(child->comm), child->comm);
+		if (target)
+			__builtin_memcpy(record->session, target->session, 16);
+		bpf_ringbuf_submit(record, 0);
+	}
+	return refuse ? -EPERM : 0;
+}
+
+SEC("lsm/sb_mount")
+int BPF_PROG(act_mount_lsm, const char *source, struct path *path, const char *type, unsigned long flags)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tag *tag = watched(task);
+	struct act *record;
+
+	if (!tag || silent(tag))
+		return 0;
+	record = act_begin(KIND_MOUNT, task, tag);
+	if (!record)
+		return 0;
+	record->number[0] = flags;
+	record->number[1] = flags >> 32;
+	bpf_probe_read_kernel_str(record->first, sizeof(record->first), type);
+	bpf_probe_read_kernel_str(record->second, sizeof(record->second), source);
+	bpf_ringbuf_submit(record, 0);
+	return 0;
+}
+
+/* The new way to mount: fsopen, fsmount, move_mount; and bind mounts by open_tree. */
+SEC("lsm/move_mount")
+int BPF_PROG(act_move_mount_lsm, struct path *from, struct path *to)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tag *tag = watched(task);
+	struct act *record;
+
+	if (!tag || silent(tag))
+		return 0;
+	record = act_begin(KIND_MOUNT, task, tag);
+	if (!record)
+		return 0;
+	bpf_probe_read_kernel_str(record->second, sizeof(record->second), BPF_CORE_READ(to, dentry, d_name.name));
+	bpf_ringbuf_submit(record, 0);
+	return 0;
+}
+
+/* A bpffs that is unmounted takes its pins with it. */
+SEC("lsm/sb_umount")
+int BPF_PROG(act_umount_lsm, struct vfsmount *mount)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tag *tag = watched(task);
+	struct act *record;
+
+	if (!tag || silent(tag) || BPF_CORE_READ(mount, mnt_root, d_inode, i_sb, s_magic) != BPFFS_MAGIC)
+		return 0;
+	record = act_begin(KIND_MOUNT, task, tag);
+	if (record) {
+		record->number[2] = 1;
+		bpf_ringbuf_submit(record, 0);
+	}
+	return -EPERM;
+}

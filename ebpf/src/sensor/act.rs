@@ -1,0 +1,154 @@
+//! Records of files, and of what gives a session more than it had, decoded.
+
+use super::layout::{act, file, file_event};
+use super::record::{Subject, decode_subject, join, read_16, read_u32, read_u64, until_nul};
+
+/// What happened to a watched file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileEvent {
+    /// Who did it.
+    pub who: Subject,
+    /// The file, as its process sees it.
+    pub path: Vec<u8>,
+    /// Of a rename: the new path.
+    pub renamed_to: Option<Vec<u8>>,
+    /// Its inode; 0: it has none yet.
+    pub inode: u64,
+    /// Its device: major << 20 | minor.
+    pub device: u32,
+    /// Flags of the open, or the new permissions.
+    pub mode: u32,
+    /// How often, since the last record of the same file, process and mode.
+    pub count: u64,
+    /// A path lacks components after its first.
+    pub cut: bool,
+    /// It was refused: the file is one of the agent's pins.
+    pub refused: bool,
+    /// The file isn't below the process's root.
+    pub unreachable: bool,
+}
+
+/// User ids before and after: real, effective, saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrivilegeChanged {
+    /// Whose.
+    pub who: Subject,
+    /// Before.
+    pub old: [u32; 3],
+    /// After.
+    pub new: [u32; 3],
+}
+
+/// A kernel module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleLoaded {
+    /// Who loaded it.
+    pub who: Subject,
+    /// Its name.
+    pub name: Vec<u8>,
+}
+
+/// A use of bpf(2) that loads or attaches a program, or would lead to objects of others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BpfUsed {
+    /// Who used it.
+    pub who: Subject,
+    /// `enum bpf_cmd`.
+    pub command: u32,
+    /// It was refused.
+    pub refused: bool,
+}
+
+/// An attach by ptrace, process_vm_writev or /proc/PID/mem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traced {
+    /// Who attached.
+    pub who: Subject,
+    /// To which process.
+    pub target: u32,
+    /// Its name.
+    pub target_comm: Vec<u8>,
+    /// Its session; `None`: it is of none.
+    pub target_session: Option<[u8; 16]>,
+    /// It was refused: the target isn't of the same session.
+    pub refused: bool,
+}
+
+/// A mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    /// Who mounted.
+    pub who: Subject,
+    /// What, as it was given; of a moved mount, the name that it got.
+    pub source: Vec<u8>,
+    /// Type of the file system; empty: a bind mount, a remount or a moved mount.
+    pub kind: Vec<u8>,
+    /// Flags of mount(2).
+    pub flags: u64,
+    /// An unmount of a bpffs, which was refused.
+    pub unmount_refused: bool,
+}
+
+pub(super) fn decode_file(bytes: &[u8]) -> Option<FileEvent> {
+    let flags = read_u32(bytes, file_event::FLAGS)?;
+    let has = |flag: u32| flags & flag != 0;
+    let rest = bytes.get(file_event::SIZE..)?;
+    let (path, rest) =
+        rest.split_at_checked(usize::try_from(read_u32(bytes, file_event::PATH_LEN)?).ok()?)?;
+    let second = rest.get(..usize::try_from(read_u32(bytes, file_event::SECOND_LEN)?).ok()?)?;
+    Some(FileEvent {
+        who: decode_subject(bytes)?,
+        path: join(path, false),
+        renamed_to: (!second.is_empty()).then(|| join(second, false)),
+        inode: read_u64(bytes, file_event::INODE)?,
+        device: read_u32(bytes, file_event::DEVICE)?,
+        mode: read_u32(bytes, file_event::MODE)?,
+        count: read_u64(bytes, file_event::COUNT)?,
+        cut: has(file::CUT),
+        refused: has(file::REFUSED),
+        unreachable: has(file::UNREACHABLE),
+    })
+}
+
+pub(super) fn decode_privilege(bytes: &[u8]) -> Option<PrivilegeChanged> {
+    let three =
+        |from: usize| Some([number(bytes, from)?, number(bytes, from + 1)?, number(bytes, from + 2)?]);
+    Some(PrivilegeChanged { who: decode_subject(bytes)?, old: three(0)?, new: three(3)? })
+}
+
+pub(super) fn decode_module(bytes: &[u8]) -> Option<ModuleLoaded> {
+    Some(ModuleLoaded { who: decode_subject(bytes)?, name: first(bytes)? })
+}
+
+pub(super) fn decode_bpf(bytes: &[u8]) -> Option<BpfUsed> {
+    Some(BpfUsed { who: decode_subject(bytes)?, command: number(bytes, 0)?, refused: number(bytes, 1)? != 0 })
+}
+
+pub(super) fn decode_traced(bytes: &[u8]) -> Option<Traced> {
+    let session = read_16(bytes, act::SESSION)?;
+    Some(Traced {
+        who: decode_subject(bytes)?,
+        target: number(bytes, 0)?,
+        target_comm: first(bytes)?,
+        target_session: (session != [0; 16]).then_some(session),
+        refused: number(bytes, 1)? != 0,
+    })
+}
+
+pub(super) fn decode_mount(bytes: &[u8]) -> Option<Mounted> {
+    Some(Mounted {
+        who: decode_subject(bytes)?,
+        source: until_nul(bytes.get(act::SECOND..act::SIZE)?).to_vec(),
+        kind: first(bytes)?,
+        flags: u64::from(number(bytes, 0)?) | u64::from(number(bytes, 1)?) << 32,
+        unmount_refused: number(bytes, 2)? != 0,
+    })
+}
+
+fn number(bytes: &[u8], index: usize) -> Option<u32> {
+    read_u32(bytes, act::NUMBER + index * 4)
+}
+
+fn first(bytes: &[u8]) -> Option<Vec<u8>> {
+    Some(until_nul(bytes.get(act::FIRST..act::SECOND)?).to_vec())
+}

@@ -1,0 +1,111 @@
+//! Ends connections that were made before their peer was denied.
+
+use super::error::SensorError;
+use super::layout::connection;
+use super::record::{Connection, decode_connection};
+use super::rules::{PolicyRules, Protocol};
+use super::sock_diag;
+use aya::maps::{HashMap, MapData};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+const UDP: u32 = 17;
+
+/// A connection that its policy denies now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenDown {
+    /// Which.
+    pub connection: Connection,
+    /// Whether it was ended; why not.
+    pub ended: Result<(), String>,
+}
+
+pub(super) fn take_down(
+    connections: &HashMap<MapData, u64, [u8; connection::SIZE]>,
+    policy: u32,
+    rules: &PolicyRules,
+) -> Result<Vec<TakenDown>, SensorError> {
+    // A socket is found in its own network namespace alone. Datagram sockets don't say which it is: they are looked for in that of
+    // their process, under 0.
+    let mut by_namespace: BTreeMap<u32, Vec<Connection>> = BTreeMap::new();
+    for entry in connections.iter() {
+        let (_, bytes) =
+            entry.map_err(|error| SensorError::kernel("listing the sessions' connections", error))?;
+        let Some(connection) = decode_connection(&bytes, false) else { continue };
+        if connection.who.policy == policy && denied(rules, &connection) {
+            by_namespace.entry(connection.net_namespace).or_default().push(connection);
+        }
+    }
+    let mut taken = Vec::new();
+    for (namespace, group) in by_namespace {
+        if namespace == 0 {
+            for connection in group {
+                taken.extend(end(
+                    &PathBuf::from(format!("/proc/{}/ns/net", connection.who.pid)),
+                    vec![connection],
+                ));
+            }
+        } else {
+            taken.extend(match find(namespace, &group) {
+                Some(path) => end(&path, group),
+                None => none_ended(group, "no process is left in its network namespace"),
+            });
+        }
+    }
+    Ok(taken)
+}
+
+fn denied(rules: &PolicyRules, connection: &Connection) -> bool {
+    let protocol = if connection.protocol == UDP { Protocol::Udp } else { Protocol::Tcp };
+    rules.denies(IpAddr::V6(Ipv6Addr::from(connection.remote)), connection.remote_port, protocol)
+}
+
+/// A process's door to a network namespace: that of whoever connected, else of anybody who is there.
+fn find(namespace: u32, group: &[Connection]) -> Option<PathBuf> {
+    let is = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|stat| stat.ino() == u64::from(namespace));
+    let own = group.iter().map(|connection| PathBuf::from(format!("/proc/{}/ns/net", connection.who.pid)));
+    let ours = PathBuf::from("/proc/self/ns/net");
+    own.chain([ours]).find(is).or_else(|| {
+        let everyone =
+            std::fs::read_dir("/proc").ok()?.filter_map(Result::ok).map(|entry| entry.path().join("ns/net"));
+        everyone.into_iter().find(is)
+    })
+}
+
+/// In a thread of its own, which goes into the namespace and ends there.
+fn end(namespace: &PathBuf, group: Vec<Connection>) -> Vec<TakenDown> {
+    let door = match File::open(namespace) {
+        Ok(door) => door,
+        Err(error) => return none_ended(group, &format!("{}: {error}", namespace.display())),
+    };
+    let spoken = group.clone();
+    let work = move || -> Result<Vec<TakenDown>, String> {
+        move_into_link_name_space(door.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(|error| format!("entering its network namespace: {error}"))?;
+        let cookies: Vec<u64> = spoken.iter().map(|connection| connection.cookie).collect();
+        let outcomes = sock_diag::destroy(&cookies)
+            .map_err(|error| format!("asking the kernel for its sockets: {error}"))?;
+        let ended = |connection: Connection| {
+            let outcome = outcomes.get(&connection.cookie).cloned();
+            // Whoever isn't found has ended by itself meanwhile.
+            TakenDown { connection, ended: outcome.unwrap_or(Ok(())) }
+        };
+        Ok(spoken.into_iter().map(ended).collect())
+    };
+    let thread = std::thread::Builder::new().name("take-down".to_owned()).spawn(work);
+    match thread.map(std::thread::JoinHandle::join) {
+        Ok(Ok(Ok(taken))) => taken,
+        Ok(Ok(Err(why))) => none_ended(group, &why),
+        Ok(Err(_)) => none_ended(group, "the thread for it ended early"),
+        Err(error) => none_ended(group, &format!("starting a thread for it: {error}")),
+    }
+}
+
+fn none_ended(group: Vec<Connection>, why: &str) -> Vec<TakenDown> {
+    group.into_iter().map(|connection| TakenDown { connection, ended: Err(why.to_owned()) }).collect()
+}

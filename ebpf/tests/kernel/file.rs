@@ -1,0 +1,185 @@
+//! Files, and what gives a session more than it had: in the tier of LSM hooks. The other says that it can't.
+
+use crate::node::{Node, POLICY, Session, options};
+use custody_node::sensor::{FileEvent, NetRule, PolicyRules, Record};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+const EPERM: &str = "1";
+
+/// A node that watches a folder, if it can watch any.
+fn watching(folder: &Path) -> Option<(Node, Session)> {
+    let mut options = options();
+    options.watched = vec![folder.to_owned(), folder.join("isn't there")];
+    let mut node = Node::with(options);
+    let session = node.session();
+    ["file open", "file rename", "file delete", "file permissions"]
+        .iter()
+        .all(|feature| node.has(feature))
+        .then_some((node, session))
+}
+
+fn opened<'a>(records: &'a [Record], path: &Path) -> Vec<&'a FileEvent> {
+    let of = |record: &'a Record| match record {
+        Record::FileOpened(event) if event.path == path.as_os_str().as_encoded_bytes() => Some(event),
+        _ => None,
+    };
+    records.iter().filter_map(of).collect()
+}
+
+#[test]
+fn the_same_file_opened_again_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((mut node, mut session)) = watching(folder.path()) else { return };
+    let at = folder.path().display();
+    session.python(&format!(
+        "for i in range(1000): open('{at}/same', 'a').close()\n\
+         for i in range(20): open('{at}/%d' % i, 'w').close()\n\
+         open('/tmp/elsewhere', 'w').close()"
+    ));
+    let same = folder.path().join("same");
+    let total = |records: &[Record]| opened(records, &same).iter().map(|event| event.count).sum::<u64>();
+    node.wait_until("a thousand", |records| (total(records) == 1000).then_some(()));
+    assert!(opened(&node.records, &same).len() <= 3);
+    let events = opened(&node.records, &same);
+    let stat = std::fs::metadata(&same).unwrap();
+    assert!(
+        events.iter().all(|event| event.inode == std::os::unix::fs::MetadataExt::ino(&stat)
+            && event.who.session == session.id)
+    );
+    assert!(opened(&node.records, Path::new("/tmp/elsewhere")).is_empty());
+    for number in 0..20 {
+        assert_eq!(opened(&node.records, &folder.path().join(number.to_string())).len(), 1);
+    }
+}
+
+#[test]
+fn every_way_to_a_watched_file_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let Some((mut node, mut session)) = watching(folder.path()) else { return };
+    let (at, elsewhere) = (folder.path().display(), other.path().display());
+    session.python(&format!(
+        "import os, subprocess\n\
+         open('{at}/target', 'w').close()\n\
+         os.symlink('{at}/target', '{elsewhere}/link'); open('{elsewhere}/link').close()\n\
+         os.mkdir('{elsewhere}/bound')\n\
+         subprocess.run(['unshare', '-m', 'sh', '-c', 'mount --bind {at} {elsewhere}/bound; : <{elsewhere}/bound/target'])\n\
+         os.chdir('{at}')\n\
+         for i in range(60): os.mkdir('d'); os.chdir('d')\n\
+         open('deep', 'w').close()\n\
+         os.rename('deep', '{elsewhere}/out'); os.chmod('{at}/target', 0o600); os.unlink('{at}/target')"
+    ));
+    let target = folder.path().join("target");
+    node.wait_for("the deletion", |record| {
+        matches!(record, Record::FileDeleted(event) if event.path == target.as_os_str().as_encoded_bytes())
+    });
+    assert_eq!(
+        opened(&node.records, &target).iter().filter(|event| event.mode & 3 == 0).count(),
+        1,
+        "by the link"
+    );
+    assert_eq!(opened(&node.records, &other.path().join("bound/target")).len(), 1, "by the bind mount");
+    let deep = folder.path().join("d/".repeat(60)).join("deep");
+    assert_eq!(opened(&node.records, &deep).len(), 1);
+    node.wait_for("the rename", |record| {
+        matches!(record, Record::FileRenamed(event) if event.path == deep.as_os_str().as_encoded_bytes()
+            && event.renamed_to.as_deref() == Some(other.path().join("out").as_os_str().as_encoded_bytes()))
+    });
+    node.wait_for(
+        "the permissions",
+        |record| matches!(record, Record::FileModeChanged(event) if event.mode & 0o777 == 0o600),
+    );
+}
+
+#[test]
+fn a_session_cannot_take_the_programs_away() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    if !node.has("file delete") || !node.has("unmount deny") || !node.has("bpf deny") {
+        return;
+    }
+    let pins = node.options.pins.display().to_string();
+    session.run(&format!("rm -rf {pins}; umount /sys/fs/bpf"));
+    node.wait_for("the refusal", |record| matches!(record, Record::FileDeleted(event) if event.refused));
+    node.wait_for("the refusal", |record| matches!(record, Record::Mounted(event) if event.unmount_refused));
+    let program = "import ctypes, struct\n\
+         attr = ctypes.create_string_buffer(struct.pack('=I', 1) + bytes(124))\n\
+         libc = ctypes.CDLL(None, use_errno=True)\n\
+         libc.syscall(321, 14, attr, 128); print(ctypes.get_errno())";
+    assert_eq!(session.python(program), EPERM);
+    node.wait_for(
+        "the refusal",
+        |record| matches!(record, Record::BpfUsed(event) if event.refused && event.command == 14),
+    );
+    session.run("/bin/echo still");
+    node.wait_for("echo", |record| matches!(record, Record::Executed(executed) if executed.args.last().is_some_and(|arg| arg == b"still")));
+}
+
+#[test]
+fn a_session_reaches_into_its_own_processes_alone() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    if !node.has("ptrace deny") {
+        return;
+    }
+    let outside = std::process::id();
+    let program = format!(
+        "import ctypes, os, time\n\
+         libc = ctypes.CDLL(None, use_errno=True)\n\
+         print(libc.ptrace(16, {outside}, 0, 0), ctypes.get_errno())\n\
+         pid = os.fork()\n\
+         if pid == 0: time.sleep(60)\n\
+         print(libc.ptrace(16, pid, 0, 0))\n\
+         os.kill(pid, 9)\n\
+         try: open('/proc/{outside}/mem', 'r+b')\n\
+         except OSError as error: print(error.errno)"
+    );
+    assert_eq!(session.python(&program), "-1 1\n0\n13");
+    node.wait_for("the refusal", |record| {
+        matches!(record, Record::Traced(traced) if traced.refused && traced.target == outside && traced.target_session.is_none())
+    });
+    let id = session.id;
+    node.wait_for("its own", |record| matches!(record, Record::Traced(traced) if !traced.refused && traced.target_session == Some(id)));
+}
+
+#[test]
+fn other_user_ids_and_mounts_are_told() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    if !node.has("privilege change") || !node.has("mount") {
+        return;
+    }
+    session.python("import os; os.setuid(65534)");
+    node.wait_for("the change", |record| {
+        matches!(record, Record::PrivilegeChanged(change) if change.old == [0; 3] && change.new == [65_534; 3])
+    });
+    session.run("unshare -m sh -c 'mount -t tmpfs nothing /mnt'");
+    node.wait_until("the mount", |records| {
+        let tmpfs = |record: &Record| match record {
+            Record::Mounted(mount) => mount.kind == b"tmpfs" || mount.source == b"mnt",
+            _ => false,
+        };
+        records.iter().any(tmpfs).then_some(())
+    });
+}
+
+#[test]
+fn packets_on_the_wire_are_refused_under_rules() {
+    let mut node = Node::start();
+    if !node.has("packet socket deny") {
+        return;
+    }
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let program = "import socket\n\
+         try: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)\n\
+         except OSError as error: print(error.errno)\n\
+         else: print(0)";
+    let mut free = node.session_at(loopback, loopback, POLICY);
+    assert_eq!(free.python(program), "0");
+    let rule = NetRule { id: 1, address: loopback, prefix: 32, ports: Vec::new() };
+    let rules = PolicyRules { denied: vec![rule], ..PolicyRules::default() };
+    node.sensor().set_policy(9, &rules).unwrap();
+    let mut denied = node.session_at(loopback, loopback, 9);
+    assert_eq!(denied.python(program), EPERM);
+}
