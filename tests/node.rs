@@ -33,7 +33,9 @@ fn seen(world: &World) -> Vec<Entry> {
         let newest = entries.iter().rfind(|e| e.kind() == "node.session-accepted")?;
         let (session, pid) = (newest.session()?, &newest.event["data"]["pid"]);
         let is_its_end = |e: &&Entry| {
-            e.kind() == "command.exited" && e.session() == Some(session) && e.event["data"]["process"]["pid"] == *pid
+            e.kind() == "command.exited"
+                && e.session() == Some(session)
+                && e.event["data"]["process"]["pid"] == *pid
         };
         entries.iter().find(is_its_end)?;
         Some(entries.into_iter().filter(|e| e.event["producer"]["kind"] == "node").collect())
@@ -122,7 +124,10 @@ fn without_its_agent_there_is_no_session_and_a_live_one_ends() {
     let (world, mut agent) = watched();
     assert_eq!(world.ssh(&[], "true", b"").code, 0);
     let mut live = world.proxied();
-    live.args(["-tt", "root@web-1.custody"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    live.args(["-tt", "root@web-1.custody"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut live = live.spawn().unwrap();
     live.stdin.as_mut().unwrap().write_all(b"echo begun\n").unwrap();
     world.event("type=command.requested", "the shell runs", |e| e.event["data"]["kind"] == "shell");
@@ -131,9 +136,8 @@ fn without_its_agent_there_is_no_session_and_a_live_one_ends() {
     assert_ne!(refused.code, 0);
     assert!(refused.err.contains("the agent of web-1 isn't there"), "{}", refused.err);
     let lost = world.event("type=node.lost", "the agent is lost", |e| e.event["data"]["name"] == "web-1");
-    let ended = world.event("type=session.ended", "the live session ends", |e| {
-        e.event["data"]["reason"] == "node-lost"
-    });
+    let ended = world
+        .event("type=session.ended", "the live session ends", |e| e.event["data"]["reason"] == "node-lost");
     assert_eq!(ended.event["cause"], lost.event["id"]);
     live.wait().unwrap();
     // And it comes back.
@@ -167,7 +171,11 @@ fn a_network_that_is_denied_cannot_be_reached_from_a_session() {
     ]);
     let connect = |port: u16| {
         let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port} && echo reached");
-        run(world.proxied().args(["root@web-1.custody", "bash", "-c"]).arg(format!("'{script}'")), b"", DEADLINE)
+        run(
+            world.proxied().args(["root@web-1.custody", "bash", "-c"]).arg(format!("'{script}'")),
+            b"",
+            DEADLINE,
+        )
     };
     let said = connect(port(&open));
     assert_eq!(said.text(), "reached\n", "{}", said.err);
@@ -189,6 +197,31 @@ fn a_network_that_is_denied_cannot_be_reached_from_a_session() {
 }
 
 #[test]
+fn a_connection_that_is_open_is_taken_down_when_its_network_becomes_denied() {
+    let (world, _agent) = watched();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; cat <&3; echo over");
+    let mut live = world.proxied();
+    live.args(["root@web-1.custody", "bash", "-c"]).arg(format!("'{script}'"));
+    let live = live.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (_held, _) = listener.accept().unwrap();
+    world.event("type=connection.opened", "the connection is told", |e| {
+        e.event["data"]["ends"]["remote"]["port"] == port
+    });
+    let network = format!("127.0.0.1/32={port}");
+    world.admin.custody(&["restrict", "add", "cut", "--user", "bob", "--deny", &network, "--reason", "a test"]);
+    let said = live.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "over\n");
+    let denied = world.event("type=connection.denied", "that it was taken down is told", |_| true);
+    assert_eq!(denied.event["data"]["reason"], "taken-down");
+    assert_eq!(denied.event["data"]["restriction"], "cut");
+    world.event("type=connection.closed", "and that it is closed", |e| {
+        e.event["data"]["ends"]["remote"]["port"] == port
+    });
+}
+
+#[test]
 fn a_denial_may_end_the_session_and_a_restriction_needs_an_agent() {
     let (world, agent) = watched();
     let restrict = ["restrict", "add", "strict", "--user", "bob", "--allow", "192.0.2.0/24", "--end-session"];
@@ -196,9 +229,8 @@ fn a_denial_may_end_the_session_and_a_restriction_needs_an_agent() {
     let said = world.ssh(&[], "exec 2>/dev/null; echo > /dev/udp/127.0.0.1/9; sleep 60", b"");
     assert_ne!(said.code, 0);
     let denied = world.event("type=connection.denied", "the denial is told", |_| true);
-    let ended = world.event("type=session.ended", "the session ends", |e| {
-        e.event["data"]["reason"] == "terminated"
-    });
+    let ended =
+        world.event("type=session.ended", "the session ends", |e| e.event["data"]["reason"] == "terminated");
     assert_eq!(ended.event["cause"], denied.event["id"]);
     drop(agent);
     demand(&world, "none");
@@ -246,7 +278,11 @@ fn an_agent_that_is_killed_again_and_again_loses_nothing_and_tells_nothing_twice
         count.display()
     );
     let mut busy = world.proxied();
-    busy.arg("root@web-1.custody").arg(script).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    busy.arg("root@web-1.custody")
+        .arg(script)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let _busy = Running::start("a busy session", &mut busy);
     let number = |file: &Path| -> usize {
         std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default()
@@ -302,7 +338,10 @@ fn the_last_command_before_the_cut_is_in_the_log() {
         executed.iter().any(|e| arguments(&e.event["data"]).contains(&"last-200"))
     });
     let executed = world.entries("type=command.executed");
-    assert_eq!(executed.iter().filter(|e| arguments(&e.event["data"]).first() == Some(&"/bin/true")).count(), 200);
+    assert_eq!(
+        executed.iter().filter(|e| arguments(&e.event["data"]).first() == Some(&"/bin/true")).count(),
+        200
+    );
     let session = world.entries("type=session.started")[0].session().map(str::to_owned);
     assert!(executed.iter().all(|e| e.session().map(str::to_owned) == session));
 }

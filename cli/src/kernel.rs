@@ -184,7 +184,8 @@ impl Tree {
     pub fn text(&self) -> String {
         let mut text = String::new();
         // From the back: what is pushed last is printed first.
-        let mut open: Vec<_> = self.roots.iter().rev().map(|id| (*id, String::new(), String::new())).collect();
+        let mut open: Vec<_> =
+            self.roots.iter().rev().map(|id| (*id, String::new(), String::new())).collect();
         while let Some((id, mark, indent)) = open.pop() {
             let Some(node) = self.nodes.get(&id) else { continue };
             let what = if node.ran.is_empty() { "(forked)".to_owned() } else { node.ran.join(" → ") };

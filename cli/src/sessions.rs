@@ -170,7 +170,8 @@ pub async fn play(args: Play) -> anyhow::Result<()> {
         let (client, _) = Client::logged_in(&Home::find()?)?;
         let began = reader.header().started_ns;
         let seen = kernel::seen(&client, &args.id).await?;
-        let seen = seen.iter().map(|event| (kernel::time(event).nanos().saturating_sub(began), kernel::line(event)));
+        let seen =
+            seen.iter().map(|event| (kernel::time(event).nanos().saturating_sub(began), kernel::line(event)));
         let (seen, channel) = (seen.collect(), args.options.channel);
         return tokio::task::spawn_blocking(move || play::interleave::print(reader, channel, seen)).await?;
     }

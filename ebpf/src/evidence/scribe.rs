@@ -5,7 +5,7 @@ use super::hash::Hashes;
 use super::numbering::{Batch, Numbering};
 use super::staging::Staging;
 use super::translate::Translation;
-use crate::sensor::{Record, RecordReader, Sensor, SensorError, record};
+use crate::sensor::{Connection, Record, RecordReader, Sensor, SensorError, record};
 use crate::sessions::Sessions;
 use crate::spool::{Spool, SpoolError};
 use aws_lc_rs::signature::Ed25519KeyPair;
@@ -72,6 +72,8 @@ impl Shared {
 pub enum Telling {
     /// That the agent is there, and what it can do.
     Joined(node::Joined),
+    /// That a session's connection was taken down, since its network has become denied.
+    TakenDown(Box<Connection>),
     /// That it stops: answered once that and all before it is in the spool, and the scribe has ended.
     Stop(SyncSender<()>),
 }
@@ -134,6 +136,18 @@ fn number(event: &[u8]) -> Option<Previous> {
     Some(Previous { boot: producer.boot, seq: producer.seq })
 }
 
+/// What is needed to make events of records now.
+fn translation<'a>(
+    shared: &'a Shared,
+    sessions: &'a Sessions,
+    hashes: &'a mut Hashes,
+    clock: &SystemClock,
+) -> Translation<'a> {
+    let since_boot = u64::try_from(clock.monotonic().as_nanos()).unwrap_or_default();
+    let booted = Timestamp::from_nanos(clock.wall().0.saturating_sub(since_boot));
+    Translation { node: &shared.node, sessions, hashes, booted }
+}
+
 impl Scribe {
     /// Takes up what an earlier run left in `directory`, and says that this one begins: durable when this returns.
     ///
@@ -193,6 +207,11 @@ impl Scribe {
                 let now = self.now();
                 match telling {
                     Telling::Joined(joined) => batch.push(self.about_node(joined), now)?,
+                    Telling::TakenDown(connection) => {
+                        let sessions = self.shared.sessions();
+                        translation(&self.shared, &sessions, &mut self.hashes, &self.clock)
+                            .taken_down(&connection, &mut batch)?;
+                    }
                     Telling::Stop(done) => {
                         batch.push(self.about_node(producer::Stopped {}), now)?;
                         stop = Some(done);
@@ -257,16 +276,8 @@ impl Scribe {
         if self.pending.is_empty() {
             return Ok(batch);
         }
-        let now = self.now();
-        let booted =
-            now.nanos().saturating_sub(u64::try_from(self.clock.monotonic().as_nanos()).unwrap_or(0));
         let sessions = self.shared.sessions();
-        let mut translation = Translation {
-            node: &self.shared.node,
-            sessions: &sessions,
-            hashes: &mut self.hashes,
-            booted: Timestamp::from_nanos(booted),
-        };
+        let mut translation = translation(&self.shared, &sessions, &mut self.hashes, &self.clock);
         let mut undecoded = 0_u64;
         for bytes in &self.pending {
             let record = record::decode(bytes);

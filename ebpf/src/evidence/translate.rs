@@ -2,16 +2,19 @@
 
 use super::hash::Hashes;
 use super::numbering::Batch;
-use crate::sensor::{Accepted, Connection, Denial, Executed, Exited, Record, Subject};
+use crate::sensor::{Accepted, Connection, Denial, Executed, Exited, FileEvent, Record, Subject};
 use crate::sessions::{Session, Sessions};
+use custody_core::clock::{Clock as _, SystemClock};
 use custody_core::event::command::{self, COMMAND_BYTES_MAX, Users};
-use custody_core::event::node::SessionAccepted;
+use custody_core::event::node::{KernelChange, KernelChanged, SessionAccepted};
+use custody_core::event::node_file::{self, Access, Named};
 use custody_core::event::process::{Executable, Process};
 use custody_core::event::socket::{self, Endpoint, Ends, Protocol};
 use custody_core::event::{
     Actor, ByteString, Draft, EventData, Outcome, SessionId, Target, Timestamp, canonical::CanonicalError,
     node,
 };
+use custody_core::policy::networks::Rule;
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -21,6 +24,9 @@ use uuid::Uuid;
 
 /// The longest path that stands in an event, in bytes: Linux's PATH_MAX.
 const PATH_BYTES_MAX: usize = 4096;
+
+/// The bits of open(2)'s flags that say what for.
+const O_ACCMODE: u32 = 3;
 
 /// The number of the audit system's login user where there is none.
 const NO_LOGIN: u32 = u32::MAX;
@@ -45,7 +51,7 @@ impl Translation<'_> {
     pub fn tell(&mut self, record: Record, batch: &mut Batch) -> Result<(), CanonicalError> {
         match record {
             Record::Accepted(Accepted { who, .. }) => {
-                self.push(batch, &who, SessionAccepted { pid: who.pid }, Some(Outcome::Success))
+                self.push(batch, &who, SessionAccepted { pid: who.pid }, Outcome::Success)
             }
             Record::Executed(executed) if executed.refused => {
                 let data = command::Denied {
@@ -53,25 +59,25 @@ impl Translation<'_> {
                     process: process(&executed.who),
                     reason: command::Denial::NoEvidence,
                 };
-                self.push(batch, &executed.who, data, Some(Outcome::Denied))
+                self.push(batch, &executed.who, data, Outcome::Denied)
             }
             Record::Executed(executed) => self.executed(batch, &executed),
             Record::Exited(exited) => {
                 let data = ended(&exited);
                 let outcome = if data.exit_status == Some(0) { Outcome::Success } else { Outcome::Failure };
-                self.push(batch, &exited.who, data, Some(outcome))
+                self.push(batch, &exited.who, data, outcome)
             }
             Record::ConnectionOpened(of) => {
                 let data = socket::Opened { ends: ends(&of), process: process(&of.who) };
-                self.push(batch, &of.who, data, Some(Outcome::Success))
+                self.push(batch, &of.who, data, Outcome::Success)
             }
             Record::ConnectionAccepted(of) => {
                 let data = socket::Accepted { ends: ends(&of), process: process(&of.who) };
-                self.push(batch, &of.who, data, Some(Outcome::Success))
+                self.push(batch, &of.who, data, Outcome::Success)
             }
             Record::ConnectionFailed(of) => {
                 let data = socket::Unreached { ends: ends(&of), errno: of.error, process: process(&of.who) };
-                self.push(batch, &of.who, data, Some(Outcome::Failure))
+                self.push(batch, &of.who, data, Outcome::Failure)
             }
             Record::ConnectionClosed(of) => {
                 let lasted = of.who.time.saturating_sub(of.opened);
@@ -82,15 +88,107 @@ impl Translation<'_> {
                     ends: ends(&of),
                     process: process(&of.who),
                 };
-                self.push(batch, &of.who, data, Some(Outcome::Success))
+                self.push(batch, &of.who, data, Outcome::Success)
             }
             Record::ConnectionDenied(of) => {
                 let data = self.denied(&of);
-                self.push(batch, &of.who, data, Some(Outcome::Denied))
+                self.push(batch, &of.who, data, Outcome::Denied)
+            }
+            Record::ExecRefused(refused) => {
+                let data = command::Denied {
+                    given: ByteString::cut(&refused.given, PATH_BYTES_MAX),
+                    process: process(&refused.who),
+                    reason: command::Denial::NoEvidence,
+                };
+                self.push(batch, &refused.who, data, Outcome::Denied)
+            }
+            Record::FileOpened(of) => {
+                let access = match of.mode & O_ACCMODE {
+                    0 => Access::Read,
+                    1 => Access::Write,
+                    _ => Access::ReadWrite,
+                };
+                let data = node_file::Opened {
+                    access,
+                    count: of.count,
+                    file: named(&of),
+                    process: process(&of.who),
+                };
+                self.push(batch, &of.who, data, unless(of.refused))
+            }
+            Record::FileRenamed(of) => {
+                let to = ByteString::cut(of.renamed_to.as_deref().unwrap_or_default(), PATH_BYTES_MAX);
+                let data = node_file::Renamed { file: named(&of), process: process(&of.who), to };
+                self.push(batch, &of.who, data, unless(of.refused))
+            }
+            Record::FileDeleted(of) => {
+                let data = node_file::Deleted { file: named(&of), process: process(&of.who) };
+                self.push(batch, &of.who, data, unless(of.refused))
+            }
+            Record::FileModeChanged(of) => {
+                let mode = format!("{:04o}", of.mode & 0o7777);
+                let data = node_file::PermissionChanged { file: named(&of), mode, process: process(&of.who) };
+                self.push(batch, &of.who, data, unless(of.refused))
+            }
+            Record::PrivilegeChanged(of) => {
+                let ids = |[real, effective, saved]: [u32; 3]| format!("{real} {effective} {saved}");
+                let on = format!("from {} to {}", ids(of.old), ids(of.new));
+                self.changed(batch, &of.who, KernelChange::UsersChanged, on.as_bytes(), false)
+            }
+            Record::ModuleLoaded(of) => {
+                self.changed(batch, &of.who, KernelChange::ModuleLoaded, &of.name, false)
+            }
+            Record::BpfUsed(of) => {
+                let on = format!("bpf command {}", of.command);
+                self.changed(batch, &of.who, KernelChange::ProgramLoaded, on.as_bytes(), of.refused)
+            }
+            Record::Traced(of) => {
+                let on = [&*of.target_comm, format!(" [{}]", of.target).as_bytes()].concat();
+                self.changed(batch, &of.who, KernelChange::Traced, &on, of.refused)
+            }
+            Record::Mounted(of) => {
+                let on = if of.source.is_empty() { &of.kind } else { &of.source };
+                self.changed(batch, &of.who, KernelChange::Mounted, on, of.unmount_refused)
             }
             // Told as dropped by whoever counts.
             Record::Undecoded { .. } => Ok(()),
         }
+    }
+
+    /// Adds the event of a connection that was taken down when its network became denied.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn taken_down(&self, of: &Connection, batch: &mut Batch) -> Result<(), CanonicalError> {
+        let (ends, process) = (ends(of), process(&of.who));
+        let address = canonical(of.remote);
+        let rules = self.session(&of.who).map(|session| session.reach.deny.as_slice()).unwrap_or_default();
+        let holds = |rule: &&Rule| {
+            let port = |(first, last): &(u16, u16)| (*first..=*last).contains(&of.remote_port);
+            rule.network.contains(&address) && (rule.ports.is_empty() || rule.ports.iter().any(port))
+        };
+        let rule = rules.iter().find(holds);
+        let data = socket::Denied {
+            ends,
+            ends_session: rule.is_some_and(|rule| rule.ends_session),
+            process,
+            reason: socket::Denial::TakenDown,
+            restriction: rule.map(|rule| rule.restriction.clone()),
+        };
+        // It was told last when it was opened; it is taken down now.
+        self.push_at(batch, &of.who, data, Outcome::Denied, SystemClock::new().wall().into())
+    }
+
+    fn changed(
+        &self,
+        batch: &mut Batch,
+        who: &Subject,
+        change: KernelChange,
+        on: &[u8],
+        refused: bool,
+    ) -> Result<(), CanonicalError> {
+        let data = KernelChanged { change, on: ByteString::cut(on, PATH_BYTES_MAX), process: process(who) };
+        self.push(batch, who, data, unless(refused))
     }
 
     fn executed(&mut self, batch: &mut Batch, executed: &Executed) -> Result<(), CanonicalError> {
@@ -132,7 +230,7 @@ impl Translation<'_> {
                     uid: executed.who.uid,
                 },
             };
-            match self.push(batch, &executed.who, data, Some(Outcome::Success)) {
+            match self.push(batch, &executed.who, data, Outcome::Success) {
                 // Bytes that JSON must escape take several times their room.
                 Err(CanonicalError::TooLong { .. }) if arguments_max > 0 => arguments_max /= 2,
                 done => return done,
@@ -175,7 +273,18 @@ impl Translation<'_> {
         batch: &mut Batch,
         who: &Subject,
         data: D,
-        outcome: Option<Outcome>,
+        outcome: Outcome,
+    ) -> Result<(), CanonicalError> {
+        self.push_at(batch, who, data, outcome, self.at(who.time))
+    }
+
+    fn push_at<D: EventData>(
+        &self,
+        batch: &mut Batch,
+        who: &Subject,
+        data: D,
+        outcome: Outcome,
+        at: Timestamp,
     ) -> Result<(), CanonicalError> {
         let mut target = Target { kind: "node".to_owned(), name: self.node.to_owned(), ..Target::default() };
         let mut draft = match self.session(who) {
@@ -187,13 +296,26 @@ impl Translation<'_> {
             None => Draft::new(Actor::system(&node::producer(self.node)), data),
         };
         draft.target = Some(target);
-        draft.outcome = outcome;
-        batch.push(draft, self.at(who.time))
+        draft.outcome = Some(outcome);
+        batch.push(draft, at)
     }
 
     fn at(&self, since_boot: u64) -> Timestamp {
         Timestamp::from_nanos(self.booted.nanos().saturating_add(since_boot))
     }
+}
+
+fn named(of: &FileEvent) -> Named {
+    Named {
+        device: format!("{}:{}", of.device >> 20, of.device & 0xf_ffff),
+        inode: of.inode.to_string(),
+        path: ByteString::cut(&of.path, PATH_BYTES_MAX),
+        path_cut: of.cut || of.unreachable,
+    }
+}
+
+const fn unless(refused: bool) -> Outcome {
+    if refused { Outcome::Denied } else { Outcome::Success }
 }
 
 fn process(who: &Subject) -> Process {

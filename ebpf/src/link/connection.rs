@@ -2,7 +2,7 @@
 
 use super::identity::{Identity, IdentityError};
 use crate::evidence::{Shared, Telling, spooled_event};
-use crate::sensor::SensorError;
+use crate::sensor::{SensorError, TakenDown};
 use crate::spool::SpoolError;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -292,7 +292,7 @@ fn acknowledged(link: &Link, in_flight: &mut InFlight, events: u64) {
 /// Does what the log says; an answer goes to `answers`.
 fn take_word(link: &Link, told: Told, answers: mpsc::Sender<Happened>) {
     let shared = Arc::clone(&link.shared);
-    let identity = link.identity.clone();
+    let (identity, tell) = (link.identity.clone(), link.tell.clone());
     // Files are written and synced.
     tokio::task::spawn_blocking(move || match told {
         Told::Expect(expected) => {
@@ -305,11 +305,12 @@ fn take_word(link: &Link, told: Told, answers: mpsc::Sender<Happened>) {
             let _gone = answers.blocking_send(Happened::Answer(answer));
         }
         Told::Over { session } => over(&shared, session),
-        Told::Reach { session, reach } => {
-            if let Err(error) = set_reach(&shared, session, reach) {
+        Told::Reach { session, reach } => match set_reach(&shared, session, reach) {
+            Ok(taken) => taken.into_iter().for_each(|taken| tell_taken(&tell, taken)),
+            Err(error) => {
                 tracing::error!(%session, "what the session may reach couldn't be changed: {error}");
             }
-        }
+        },
         Told::Certificate { certificate } => match identity.certified(&certificate) {
             Ok(()) => tracing::info!("got a new certificate"),
             Err(error) => tracing::error!("the new certificate can't be kept: {error}"),
@@ -346,12 +347,24 @@ fn over(shared: &Shared, id: SessionId) {
     }
 }
 
-fn set_reach(shared: &Shared, id: SessionId, reach: Reach) -> Result<(), String> {
+/// Holds a session to what it may reach now, and takes down what it has open elsewhere.
+fn set_reach(shared: &Shared, id: SessionId, reach: Reach) -> Result<Vec<TakenDown>, String> {
     let mut sessions = shared.sessions();
     let rules = sessions.rules(&reach);
-    let Some(policy) = sessions.get(id).map(|session| session.policy) else { return Ok(()) };
+    let Some(policy) = sessions.get(id).map(|session| session.policy) else { return Ok(Vec::new()) };
     sessions.reach(id, reach).map_err(|error| error.to_string())?;
-    shared.sensor().set_policy(policy, &rules).map_err(|error| error.to_string())
+    let mut sensor = shared.sensor();
+    let set = sensor.set_policy(policy, &rules).and_then(|()| sensor.take_down(policy));
+    set.map_err(|error| error.to_string())
+}
+
+fn tell_taken(tell: &SyncSender<Telling>, taken: TakenDown) {
+    if let Err(why) = taken.ended {
+        return tracing::error!("a connection to a network that is denied now goes on: {why}");
+    }
+    if tell.send(Telling::TakenDown(Box::new(taken.connection))).is_err() {
+        tracing::error!("a connection was taken down, and nobody is there to tell it");
+    }
 }
 
 /// A question for another certificate, when half of this one's time is over.
