@@ -15,7 +15,7 @@ setup: ## programs of others that demo and tests need, by apt, pip, go and maven
 build: ## both programs and all tests
 	cargo build --workspace --all-targets
 
-demo: ## a session from login to replay; Ctrl-C ends it (DETACH=1 leaves it running, SINKS=loki,opensearch,kafka delivers there)
+demo: ## a session from login to replay; Ctrl-C ends it (DETACH=1 leaves it running, SINKS=loki,opensearch,kafka delivers there, AGENT=1 watches the targets)
 	@demo/run.sh
 
 demo-stop: ## ends a detached demo

@@ -112,6 +112,11 @@ stop_all() {
   end custodyd
   end web-1
   end db-1
+  for name in agent-web-1 agent-db-1; do
+    end "$name"
+    # What is pinned stays in the kernel.
+    [[ ! -e $demo/$name/pins ]] || rm -rf "$(<"$demo/$name/pins")"
+  done
   # After custodyd, which delivers to them.
   for name in loki opensearch kafka; do end "$name" 60; done
 }
@@ -139,6 +144,24 @@ start_custodyd() {
   }
 }
 
+# start_agent NODE: lets an agent join as the node, starts it, and returns once it is there.
+start_agent() {
+  local api_port dir=$demo/agent-$1 pins pid
+  # shellcheck source=/dev/null
+  source "$demo/ports"
+  mkdir -p "$dir"
+  pins=/sys/fs/bpf/custody-demo-$1-$api_port
+  printf '%s\n' "$pins" >"$dir/pins"
+  printf 'data = "%s"\npins = "%s"\n' "$dir/data" "$pins" >"$dir/agent.toml"
+  as alice node token "$1" |
+    "$custodyd" node join --config "$dir/agent.toml" --server "https://127.0.0.1:$api_port" --ca "$server_ca"
+  setsid "$custodyd" node --config "$dir/agent.toml" >>"$demo/agent-$1.log" 2>&1 </dev/null &
+  pid=$!
+  remember "agent-$1" "$pid"
+  wait_until 60 "the agent of $1 is there" agent_is_there "$1"
+}
+agent_is_there() { as alice events search --type node.joined --json 2>/dev/null | grep -q "\"name\":\"$1\""; }
+
 # as NAME ARGUMENT…: the client of one of the demo's people.
 as() {
   local who=$1
@@ -155,7 +178,7 @@ ssh_as() {
 
 # write_env: what a detached demo tells those who use it.
 write_env() {
-  local log_key restart api_port ssh_port loki_port opensearch_port kafka_port
+  local log_key restart agent_pid api_port ssh_port loki_port opensearch_port kafka_port
   # shellcheck source=/dev/null
   source "$demo/ports"
   log_key=$(curl --silent --fail --cacert "$server_ca" "https://127.0.0.1:$api_port/v1/authorities" |
@@ -180,6 +203,7 @@ write_env() {
     printf 'CUSTODY_DATA=%q\n' "$data"
     printf 'CUSTODY_PID=%q\n' "$(ours custodyd)"
     printf 'CUSTODY_RESTART=%q\n' "$restart"
+    if agent_pid=$(ours agent-web-1); then printf 'CUSTODY_AGENT_PID=%q\n' "$agent_pid"; fi
     stores_env
   } >"$demo/env.new"
   mv "$demo/env.new" "$demo/env"

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # A session from login to replay: custodyd, two stock sshd, two people, one policy that denies. Ctrl-C ends all of it;
 # DETACH=1 returns once all is up and has written .demo/env; CUSTODY_BUILT=1 takes the programs as they are;
-# SINKS=loki,opensearch,kafka delivers the log there too, to servers that it starts; CUSTODY_DEMO is the demo's folder.
+# SINKS=loki,opensearch,kafka delivers the log there too, to servers that it starts; AGENT=1 runs the node's agent beside
+# each target (as root); CUSTODY_DEMO is the demo's folder.
 set -euo pipefail
 # shellcheck source=demo/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 detach=${DETACH:-}
+agent=${AGENT:-}
+[[ -z $agent ]] || ((EUID == 0)) || fail "AGENT=1 needs root: the agent loads programs into the kernel"
 read_stores
 "$top/setup/install.sh" --programs
 ((${#stores[@]} == 0)) || with_progress "Fetching and building ${stores[*]} (some minutes the first time)" \
@@ -99,17 +102,26 @@ C
   remember "$1" "$pid"
   wait_until 30 "$1 listens" listens "$pid" "$2"
 }
+demand=(--agent "${agent:+required}")
+[[ -n $agent ]] || demand=()
 say "web-1 shows a certificate of the host CA:"
 key web-1
-as alice node add web-1 "127.0.0.1:$web_port" --label tier=web
+as alice node add web-1 "127.0.0.1:$web_port" --label tier=web "${demand[@]}"
 as alice node enroll web-1 --host-key-pub "$demo/web-1/host.pub" --out "$demo/web-1/enrolled" >"$demo/web-1/enroll"
 run_target web-1 "$web_port"
 say "db-1 shows its own key, which is pinned:"
 key db-1
-as alice node add db-1 "127.0.0.1:$db_port" --label tier=db --host-key "$demo/db-1/host.pub"
+as alice node add db-1 "127.0.0.1:$db_port" --label tier=db "${demand[@]}" --host-key "$demo/db-1/host.pub"
 as alice node enroll db-1 --host-key-pub "$demo/db-1/host.pub" --out "$demo/db-1/enrolled" |
   grep -v '^HostCertificate ' >"$demo/db-1/enroll"
 run_target db-1 "$db_port"
+
+if [[ -n $agent ]]; then
+  step "An agent beside each of them: what this kernel lets it see"
+  "$custodyd" node --check
+  start_agent web-1
+  start_agent db-1
+fi
 
 step "A role, a person, a policy"
 as alice role add operator --description "Runs the servers"
@@ -134,6 +146,13 @@ fi
 
 step "What that left in the log"
 as alice events search --user bob --limit 40
+
+if [[ -n $agent ]]; then
+  step "What web-1's kernel saw of bob's last session there"
+  # The newest comes first.
+  session=$(as alice sessions --json | grep -o '"session":"[^"]*"' | head -n 1 | cut -d '"' -f 4)
+  as alice sessions tree "$session"
+fi
 
 step "The proof"
 as alice verify "$data"
