@@ -60,6 +60,16 @@ struct {
 /* Tell clang that the value may be anything, so that it keeps the bound check that follows and the verifier sees it. */
 #define opaque(x) asm volatile("" : "+r"(x))
 
+/* For LSM programs: clang would make -EPERM out of a bool in 32 bits, which the verifier takes for a large number. */
+static __always_inline int deny_if(bool refuse)
+{
+	if (refuse) {
+		asm volatile("" ::: "memory");
+		return -EPERM;
+	}
+	return 0;
+}
+
 /* Loads of a record into the ring must leave room for the ends of what already runs. */
 #define ROOM (16 * 1024)
 

@@ -379,7 +379,7 @@ int BPF_PROG(network_family_lsm, int family, int type, int protocol, int kernel,
 		return ret;
 	if (kernel || family == AF_UNIX || family == AF_INET || family == AF_INET6 || family == AF_NETLINK)
 		return 0;
-	return judge_socket(task, tag_of(task), protocol) == PROCEED ? 0 : -EPERM;
+	return deny_if(judge_socket(task, tag_of(task), protocol) == REFUSE);
 }
 
 SEC("cgroup/sock_release")

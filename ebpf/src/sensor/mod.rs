@@ -124,7 +124,12 @@ impl Sensor {
             Some(tier) => (tier, None),
             None => choose(&options)?,
         };
-        let mut sensor = Sensor::start_in(&options, tier)?;
+        let mut sensor = Sensor::start_in(&options, tier).map_err(|error| match (error, &why_not) {
+            (SensorError::Missing { feature, why }, Some(lsm)) => {
+                SensorError::Missing { feature, why: format!("{why}; LSM: {lsm}") }
+            }
+            (error, _) => error,
+        })?;
         if let Some(why) = why_not {
             sensor.coverage.features.insert("LSM".to_owned(), Err(why));
         }
