@@ -70,7 +70,6 @@ static __always_inline int deny_if(bool refuse)
 	return 0;
 }
 
-/* Loads of a record into the ring must leave room for the ends of what already runs. */
 #define ROOM (16 * 1024)
 
 static __always_inline u64 control_get(u32 slot)
@@ -136,6 +135,12 @@ static __always_inline struct tag *watched(struct task_struct *task)
 	return tag;
 }
 
+/* What is left of the ring is for the ends of what already runs. */
+static __always_inline bool full(void)
+{
+	return bpf_ringbuf_query(&records, BPF_RB_RING_SIZE) - bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) < ROOM;
+}
+
 /* No evidence could be kept now: the ring is all but full, the agent is gone, or says that it can't take more. */
 static __always_inline bool closed(struct tag *tag)
 {
@@ -145,7 +150,7 @@ static __always_inline bool closed(struct tag *tag)
 		return true;
 	if (beat < now && now - beat > control_get(CONTROL_LIMIT))
 		return true;
-	return bpf_ringbuf_query(&records, BPF_RB_RING_SIZE) - bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) < ROOM;
+	return full();
 }
 
 static __always_inline void fill_subject(struct subject *who, u16 kind, struct task_struct *task, struct tag *tag)

@@ -4,7 +4,7 @@
 //! watches, and the next start goes on from there.
 
 use super::error::{SensorError, chain};
-use super::layout::control;
+use super::layout::{LAYOUT_VERSION, control};
 use super::pins::{Generation, generations};
 use super::programs::{Hook, PARTS, Part};
 use super::{Tier, cgroup};
@@ -84,6 +84,7 @@ pub(super) fn load(pins: &Path, tier: Tier, ring_bytes: u32) -> Result<Loaded, S
     ]);
     take_over_maps(&own, &others, &sizes)?;
     let mut object = open(&own, &sizes)?;
+    check_layout(&own)?;
     let features = attach_all(&mut object, &own, tier)?;
     if let Err(error) = essentials(&features, tier) {
         if fresh {
@@ -170,6 +171,17 @@ fn take_over_maps(
         }
     }
     Ok(())
+}
+
+/// Sizes may agree where meanings don't.
+fn check_layout(own: &Generation) -> Result<(), SensorError> {
+    let mut control = control_of(own)?;
+    let failed = |error| SensorError::kernel("reading the kernel's map `control`", error);
+    match control.get(&control::LAYOUT, 0).map_err(failed)? {
+        0 => control.set(control::LAYOUT, LAYOUT_VERSION, 0).map_err(failed),
+        LAYOUT_VERSION => Ok(()),
+        _ => Err(damaged(&own.map("control"))),
+    }
 }
 
 fn damaged(path: &Path) -> SensorError {

@@ -5,6 +5,7 @@
 
 mod act;
 mod cgroup;
+mod check;
 mod counters;
 mod error;
 pub mod layout;
@@ -94,6 +95,8 @@ pub struct Sensor {
 pub struct Probe {
     /// What would be watched, or why nothing can be.
     pub coverage: Result<Coverage, SensorError>,
+    /// What to change for more, each in a line.
+    pub advice: Vec<String>,
 }
 
 /// Asks the kernel what it supports, by loading everything below a directory of its own for a moment. `pins` lies on a bpffs.
@@ -109,7 +112,7 @@ pub fn probe(pins: &Path, tier: Option<Tier>) -> Probe {
         let coverage = sensor.coverage().clone();
         sensor.detach().map(|()| coverage)
     });
-    Probe { coverage }
+    Probe { advice: check::advice(coverage.as_ref().ok()), coverage }
 }
 
 impl Sensor {
@@ -152,7 +155,6 @@ impl Sensor {
         };
         watched::set(&sensor.generation, &options.watched)?;
         sensor.forget_all()?;
-        sensor.set(control::LAYOUT, layout::LAYOUT_VERSION)?;
         selftest::run(&mut sensor)?;
         let (pid, start) = own_identity()?;
         sensor.set(control::AGENT_START, start)?;
@@ -270,6 +272,21 @@ impl Sensor {
     /// The kernel's map can't be changed.
     pub fn close(&mut self, closed: bool) -> Result<(), SensorError> {
         self.set(control::CLOSED, closed.into())
+    }
+
+    /// The sessions that still have processes, and how many.
+    ///
+    /// # Errors
+    /// The kernel's map can't be read.
+    pub fn tagged(&self) -> Result<BTreeMap<[u8; 16], u32>, SensorError> {
+        let mut sessions = BTreeMap::new();
+        for process in self.processes.iter() {
+            let (_, tag) =
+                process.map_err(|error| SensorError::kernel("listing the sessions' processes", error))?;
+            let session = tag.first_chunk().copied().unwrap_or_default();
+            *sessions.entry(session).or_default() += 1;
+        }
+        Ok(sessions)
     }
 
     /// What was seen and lost, exactly.

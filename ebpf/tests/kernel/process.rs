@@ -388,3 +388,49 @@ fn a_full_ring_refuses_and_counts() {
         );
     }
 }
+
+#[test]
+fn a_flood_is_told_or_counted_to_the_last() {
+    let mut options = crate::node::options();
+    options.ring_bytes = 1 << 18;
+    let mut node = Node::with(options);
+    let mut session = node.session();
+    let connect = "python3 -c 'import socket\nfor i in range(3000): socket.socket().connect_ex((\"127.0.0.1\", 9))' </dev/null >/dev/null &";
+    for _ in 0..2 {
+        session.start("(for i in $(seq 3000); do /bin/true; done) >/dev/null 2>&1 </dev/null &");
+        session.start(connect);
+    }
+    session.start("wait; echo flood is over");
+    // Nobody reads for a while.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let mut printed = String::new();
+    let mut lines = std::io::BufReader::new(session.socket.try_clone().unwrap());
+    session.socket.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+    while !printed.contains("flood is over") {
+        node.drain();
+        let said = std::io::BufRead::read_line(&mut lines, &mut printed);
+        assert!(said.is_ok() || said.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+    }
+    session.socket.set_read_timeout(None).unwrap();
+    node.drain();
+    let counters = node.sensor().counters().unwrap();
+    node.drain();
+    let told = |kind: fn(&Record) -> bool| node.records.iter().filter(|record| kind(record)).count() as u64;
+    let executed = told(|record| matches!(record, Record::Executed(_)));
+    let failed = told(|record| matches!(record, Record::ConnectionFailed(_)));
+    let denied = told(|record| matches!(record, Record::ConnectionDenied(_)));
+    let refused = told(|record| matches!(record, Record::ExecRefused(_)));
+    for (number, told) in [(3, executed), (6, failed), (9, denied), (19, refused)] {
+        assert_eq!(counters.seen[&number], told + counters.lost[&number], "kind {number}: {counters:?}");
+    }
+    assert_eq!(counters.seen[&4], told(|record| matches!(record, Record::Exited(_))) + counters.lost[&4]);
+    // The ends of all that was told are told: room is kept for them.
+    assert!(executed > 100 && counters.lost[&3] > 0, "{counters:?}");
+    let unended =
+        executions(&node.records).filter(|executed| executed.path.ends_with(b"/true")).filter(|executed| {
+            !exits(&node.records)
+                .any(|exited| (exited.who.pid, exited.who.start) == (executed.who.pid, executed.who.start))
+        });
+    assert_eq!(unended.count(), 0);
+    assert_eq!(counters.seen[&6] + counters.seen[&9], 6000);
+}

@@ -155,3 +155,22 @@ fn what_the_kernel_supports_is_told_without_leaving_anything() {
     assert_eq!(coverage.features.iter().find(missing), None);
     assert!(!std::path::Path::new(&format!("/sys/fs/bpf/probe-{}", std::process::id())).exists());
 }
+
+#[test]
+fn sessions_are_listed_while_they_have_processes() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    session.run("sleep 1000 & A=$!; sleep 1000 & B=$!");
+    let id = session.id;
+    assert_eq!(node.sensor().tagged().unwrap(), [(id, 3)].into());
+    session.run("kill $A $B; wait");
+    node.wait_until("their ends", |records| {
+        (records.iter().filter(|record| matches!(record, Record::Exited(_))).count() >= 2).then_some(())
+    });
+    assert_eq!(node.sensor().tagged().unwrap(), [(id, 1)].into());
+    drop(session);
+    node.wait_until("its end", |records| {
+        (records.iter().filter(|record| matches!(record, Record::Exited(_))).count() >= 3).then_some(())
+    });
+    assert_eq!(node.sensor().tagged().unwrap(), [].into());
+}
