@@ -32,6 +32,7 @@ pub use take_down::TakenDown;
 use aya::maps::{Array, HashMap, MapData};
 use counters::Counts;
 use layout::{control, expected};
+use load::Loaded;
 use pins::Generation;
 use policies::Policies;
 use record::put;
@@ -141,10 +142,17 @@ impl Sensor {
 
     fn start_in(options: &SensorOptions, tier: Tier) -> Result<Sensor, SensorError> {
         let loaded = load::load(&options.pins, tier, options.ring_bytes)?;
-        let generation = loaded.generation;
+        match Sensor::try_out(options, tier, &loaded) {
+            Ok(sensor) => Ok(Sensor { left: loaded.keep()?, ..sensor }),
+            Err(error) => loaded.take_back().and(Err(error)),
+        }
+    }
+
+    fn try_out(options: &SensorOptions, tier: Tier, loaded: &Loaded) -> Result<Sensor, SensorError> {
+        let generation = loaded.generation.clone();
         let mut sensor = Sensor {
-            coverage: Coverage { tier, features: loaded.features, kernel: kernel_release() },
-            left: loaded.left,
+            coverage: Coverage { tier, features: loaded.features.clone(), kernel: kernel_release() },
+            left: Vec::new(),
             control: load::control_of(&generation)?,
             tuples: load::open_map(&generation, "tuples")?,
             policies: Policies::open(&generation)?,
@@ -359,7 +367,7 @@ fn choose(options: &SensorOptions) -> Result<(Tier, Option<String>), SensorError
     pins::prepare(&trial.pins)?;
     match Sensor::start_in(&trial, Tier::Lsm) {
         Ok(sensor) => sensor.detach().map(|()| (Tier::Lsm, None)),
-        Err(error) => pins::remove_all(&trial.pins).map(|()| (Tier::Tracepoint, Some(error.to_string()))),
+        Err(error) => Ok((Tier::Tracepoint, Some(error.to_string()))),
     }
 }
 

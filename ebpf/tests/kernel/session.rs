@@ -1,7 +1,7 @@
 //! Which processes are a session's.
 
 use crate::node::{Node, POLICY, session_id};
-use custody_node::sensor::{Record, SensorError, Tuple, probe};
+use custody_node::sensor::{Record, Sensor, SensorError, Tier, Tuple, probe};
 use std::io::{BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -154,6 +154,9 @@ fn what_the_kernel_supports_is_told_without_leaving_anything() {
     };
     assert_eq!(coverage.features.iter().find(missing), None);
     assert!(!std::path::Path::new(&format!("/sys/fs/bpf/probe-{}", std::process::id())).exists());
+    for line in &probe.advice {
+        println!("{line}");
+    }
 }
 
 #[test]
@@ -173,4 +176,17 @@ fn sessions_are_listed_while_they_have_processes() {
         (records.iter().filter(|record| matches!(record, Record::Exited(_))).count() >= 3).then_some(())
     });
     assert_eq!(node.sensor().tagged().unwrap(), [].into());
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing() {
+    // A kernel without LSM programs refuses the forced tier; with them, a ring of no possible size.
+    let mut options = crate::node::options();
+    options.tier = Some(Tier::Lsm);
+    if let Ok(sensor) = Sensor::start(options.clone()) {
+        sensor.detach().unwrap();
+        options.ring_bytes = 3;
+        assert!(Sensor::start(options.clone()).is_err());
+    }
+    assert!(!options.pins.exists(), "{:?}", options.pins);
 }
