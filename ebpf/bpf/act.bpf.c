@@ -87,7 +87,7 @@ int BPF_PROG(act_bpf_lsm, int command)
 		record->number[1] = refuse;
 		bpf_ringbuf_submit(record, 0);
 	}
-	return refuse ? -EPERM : 0;
+	return deny_if(refuse);
 }
 
 /* Also process_vm_writev and writes to /proc/PID/mem. Reading what ps reads is no attach. */
@@ -112,7 +112,7 @@ int BPF_PROG(act_ptrace_lsm, struct task_struct *child, unsigned int mode)
 			__builtin_memcpy(record->session, target->session, 16);
 		bpf_ringbuf_submit(record, 0);
 	}
-	return refuse ? -EPERM : 0;
+	return deny_if(refuse);
 }
 
 SEC("lsm/sb_mount")

@@ -174,7 +174,7 @@ int BPF_PROG(file_unlink_lsm, struct path *dir, struct dentry *dentry, int ret)
 	scratch->head.path_len = length;
 	count(&seen, KIND_FILE_DELETED);
 	send_file(scratch, task, tag, KIND_FILE_DELETED, length);
-	return pin ? -EPERM : 0;
+	return deny_if(pin);
 }
 
 SEC("lsm/path_chmod")

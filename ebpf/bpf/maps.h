@@ -60,7 +60,16 @@ struct {
 /* Tell clang that the value may be anything, so that it keeps the bound check that follows and the verifier sees it. */
 #define opaque(x) asm volatile("" : "+r"(x))
 
-/* Loads of a record into the ring must leave room for the ends of what already runs. */
+/* For LSM programs: clang would make -EPERM out of a bool in 32 bits, which the verifier takes for a large number. */
+static __always_inline int deny_if(bool refuse)
+{
+	if (refuse) {
+		asm volatile("" ::: "memory");
+		return -EPERM;
+	}
+	return 0;
+}
+
 #define ROOM (16 * 1024)
 
 static __always_inline u64 control_get(u32 slot)
@@ -126,6 +135,12 @@ static __always_inline struct tag *watched(struct task_struct *task)
 	return tag;
 }
 
+/* What is left of the ring is for the ends of what already runs. */
+static __always_inline bool full(void)
+{
+	return bpf_ringbuf_query(&records, BPF_RB_RING_SIZE) - bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) < ROOM;
+}
+
 /* No evidence could be kept now: the ring is all but full, the agent is gone, or says that it can't take more. */
 static __always_inline bool closed(struct tag *tag)
 {
@@ -135,7 +150,7 @@ static __always_inline bool closed(struct tag *tag)
 		return true;
 	if (beat < now && now - beat > control_get(CONTROL_LIMIT))
 		return true;
-	return bpf_ringbuf_query(&records, BPF_RB_RING_SIZE) - bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) < ROOM;
+	return full();
 }
 
 static __always_inline void fill_subject(struct subject *who, u16 kind, struct task_struct *task, struct tag *tag)

@@ -134,7 +134,7 @@ static __always_inline void tell_denied(struct bpf_sock_addr *ctx, struct task_s
 	struct connection *record;
 
 	count(&seen, KIND_CONNECTION_DENIED);
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	record = full() ? 0 : bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 	if (!record) {
 		count(&lost, KIND_CONNECTION_DENIED);
 		return;
@@ -336,7 +336,7 @@ static __always_inline int judge_socket(struct task_struct *task, struct tag *ta
 	if (quiet() || silent(tag))
 		return REFUSE;
 	count(&seen, KIND_CONNECTION_DENIED);
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	record = full() ? 0 : bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 	if (!record) {
 		count(&lost, KIND_CONNECTION_DENIED);
 		return REFUSE;
@@ -379,7 +379,7 @@ int BPF_PROG(network_family_lsm, int family, int type, int protocol, int kernel,
 		return ret;
 	if (kernel || family == AF_UNIX || family == AF_INET || family == AF_INET6 || family == AF_NETLINK)
 		return 0;
-	return judge_socket(task, tag_of(task), protocol) == PROCEED ? 0 : -EPERM;
+	return deny_if(judge_socket(task, tag_of(task), protocol) == REFUSE);
 }
 
 SEC("cgroup/sock_release")

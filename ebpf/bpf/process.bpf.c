@@ -80,7 +80,7 @@ int BPF_PROG(process_check_lsm, struct linux_binprm *bprm, int ret)
 	if (silent(tag))
 		return -EPERM;
 	count(&seen, KIND_EXEC_REFUSED);
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	record = full() ? 0 : bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 	if (!record) {
 		count(&lost, KIND_EXEC_REFUSED);
 		return -EPERM;
@@ -114,6 +114,9 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	count(&seen, KIND_EXECUTED);
 	tag->executed = bpf_ktime_get_boot_ns();
 	tag->exited = 0;
+	tag->untold = 0;
+	if (full())
+		goto lost;
 	refuse = closed(tag);
 	scratch = bpf_map_lookup_elem(&exec_scratch, &cpu);
 	if (!scratch)
@@ -181,6 +184,7 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 		bpf_send_signal(SIGKILL);
 	return 0;
 lost:
+	tag->untold = 1;
 	count(&lost, KIND_EXECUTED);
 	bpf_send_signal(SIGKILL);
 	return 0;
@@ -208,7 +212,10 @@ int BPF_PROG(process_exit, struct task_struct *task)
 	bpf_map_delete_elem(&processes, &pid);
 	tell_opened_again(task, leader, process);
 	count(&seen, KIND_EXITED);
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	/* The ends of programs that couldn't be told don't take the room of those that were. */
+	record = 0;
+	if (!process->untold || !full())
+		record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 	if (!record) {
 		count(&lost, KIND_EXITED);
 		return 0;

@@ -43,6 +43,7 @@ static __always_inline bool tag_task(struct task_struct *task, struct expected *
 	tag->policy = expected->policy;
 	tag->exited = 0;
 	tag->executed = 0;
+	tag->untold = 0;
 	return true;
 }
 
@@ -172,6 +173,7 @@ static __always_inline int inherit(struct task_struct *parent, struct task_struc
 	copy = *from;
 	copy.exited = 0;
 	copy.executed = 0;
+	copy.untold = 0;
 	if (bpf_task_storage_get(&tags, child, &copy, BPF_LOCAL_STORAGE_GET_F_CREATE))
 		return 0;
 	count(&lost, KIND_FORKED);
@@ -190,7 +192,12 @@ int BPF_PROG(session_fork, struct task_struct *parent, struct task_struct *child
 	if (child->pid != child->tgid)
 		return 0;
 	tag = bpf_task_storage_get(&tags, child, 0, 0);
-	if (!tag || !bpf_map_update_elem(&processes, &pid, tag, BPF_ANY))
+	if (!tag) {
+		/* A number may come again before its last owner's end was seen. */
+		bpf_map_delete_elem(&processes, &pid);
+		return 0;
+	}
+	if (silent(tag) || !bpf_map_update_elem(&processes, &pid, tag, BPF_ANY))
 		return 0;
 	count(&lost, KIND_FORKED);
 stop:

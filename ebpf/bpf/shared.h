@@ -68,7 +68,8 @@ struct tag {
 	unsigned int policy;
 	unsigned int exited; /* the process's end has been told (kept in the leader's tag) */
 	unsigned long long executed; /* when the process last ran a new program; 0: never, it is a fork */
-	unsigned long long reserved[2];
+	unsigned long long untold; /* that program was killed, and there was no room to say so */
+	unsigned long long reserved;
 };
 
 /* At the start of each record: what happened, when, and who did it. */

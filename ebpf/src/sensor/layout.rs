@@ -36,7 +36,8 @@ layouts! {
         POLICY: 16, 4;
         EXITED: 20, 4;
         EXECUTED: 24, 8;
-        RESERVED: 32, 16;
+        UNTOLD: 32, 8;
+        RESERVED: 40, 8;
     }
     /// The head of each record.
     subject 72 {

@@ -4,7 +4,7 @@
 //! watches, and the next start goes on from there.
 
 use super::error::{SensorError, chain};
-use super::layout::control;
+use super::layout::{LAYOUT_VERSION, control};
 use super::pins::{Generation, generations};
 use super::programs::{Hook, PARTS, Part};
 use super::{Tier, cgroup};
@@ -49,8 +49,12 @@ pub(super) type Features = BTreeMap<String, Result<(), String>>;
 pub(super) struct Loaded {
     pub(super) generation: Generation,
     pub(super) features: Features,
-    /// Other generations, detached, whose rings may still hold records.
-    pub(super) left: Vec<Generation>,
+    /// Other generations, still attached.
+    others: Vec<Generation>,
+    /// This run made it.
+    fresh: bool,
+    /// The generation that sent until now; 0: none.
+    before: u64,
 }
 
 /// How many CPUs may ever be here: each has its own memory to put an exec's record together.
@@ -69,36 +73,72 @@ fn generation_id(tier: Tier, ring_bytes: u32, cpus: u32) -> u64 {
     u64::from(crc32c::crc32c(OBJECT)) << 32 | u64::from(crc32c::crc32c(&options))
 }
 
-/// Loads this build's programs below `pins`, or takes them up; lets them send; takes the others away.
+/// Loads this build's programs below `pins`, or takes them up, and lets them send; those of other generations are attached still, and
+/// only watch. What it made anew goes again when it fails.
 pub(super) fn load(pins: &Path, tier: Tier, ring_bytes: u32) -> Result<Loaded, SensorError> {
     let cpus = cpus()?;
     let own = Generation::new(pins, generation_id(tier, ring_bytes, cpus));
     let others: Vec<Generation> = generations(pins)?.into_iter().filter(|other| *other != own).collect();
     let fresh = !own.exists();
-    own.create()?;
-
     let sizes = BTreeMap::from([
         ("records", ring_bytes),
         ("exec_scratch", cpus),
         ("file_scratch", cpus.saturating_mul(FILE_USERS)),
     ]);
-    take_over_maps(&own, &others, &sizes)?;
-    let mut object = open(&own, &sizes)?;
-    let features = attach_all(&mut object, &own, tier)?;
-    if let Err(error) = essentials(&features, tier) {
-        if fresh {
-            own.remove()?;
+    let loaded = fill(&own, &others, &sizes, tier).and_then(|features| {
+        let before = send_instead(&own)?;
+        Ok(Loaded { generation: own.clone(), features, others, fresh, before })
+    });
+    if loaded.is_err() && fresh {
+        own.remove_with_parent()?;
+    }
+    loaded
+}
+
+/// Everything of a generation, attached and pinned.
+fn fill(
+    own: &Generation,
+    others: &[Generation],
+    sizes: &BTreeMap<&str, u32>,
+    tier: Tier,
+) -> Result<Features, SensorError> {
+    own.create()?;
+    take_over_maps(own, others, sizes)?;
+    let mut object = open(own, sizes)?;
+    check_layout(own)?;
+    let features = attach_all(&mut object, own, tier)?;
+    essentials(&features, tier)?;
+    Ok(features)
+}
+
+/// From here on this generation sends; gives which did.
+fn send_instead(own: &Generation) -> Result<u64, SensorError> {
+    let failed = |error| SensorError::kernel("letting the new programs send", error);
+    let mut control = control_of(own)?;
+    let before = control.get(&control::GENERATION, 0).map_err(failed)?;
+    control.set(control::GENERATION, own.id, 0).map_err(failed)?;
+    Ok(before)
+}
+
+impl Loaded {
+    /// It has shown that it works: the others are detached; their maps wait until their rings are read.
+    pub(super) fn keep(self) -> Result<Vec<Generation>, SensorError> {
+        for other in &self.others {
+            other.detach()?;
         }
-        return Err(error);
+        Ok(self.others)
     }
-    // From here on ours send, and the others only watch.
-    control_of(&own)?
-        .set(control::GENERATION, own.id, 0)
-        .map_err(|error| SensorError::kernel("letting the new programs send", error))?;
-    for other in &others {
-        other.detach()?;
+
+    /// It has shown that it doesn't: who sent before sends again. What an earlier run left stays, since sessions may run under it.
+    pub(super) fn take_back(self) -> Result<(), SensorError> {
+        if !self.fresh {
+            return Ok(());
+        }
+        control_of(&self.generation)?
+            .set(control::GENERATION, self.before, 0)
+            .map_err(|error| SensorError::kernel("letting the old programs send again", error))?;
+        self.generation.remove_with_parent()
     }
-    Ok(Loaded { generation: own, features, left: others })
 }
 
 /// The array `control` of a generation.
@@ -170,6 +210,17 @@ fn take_over_maps(
         }
     }
     Ok(())
+}
+
+/// Sizes may agree where meanings don't.
+fn check_layout(own: &Generation) -> Result<(), SensorError> {
+    let mut control = control_of(own)?;
+    let failed = |error| SensorError::kernel("reading the kernel's map `control`", error);
+    match control.get(&control::LAYOUT, 0).map_err(failed)? {
+        0 => control.set(control::LAYOUT, LAYOUT_VERSION, 0).map_err(failed),
+        LAYOUT_VERSION => Ok(()),
+        _ => Err(damaged(&own.map("control"))),
+    }
 }
 
 fn damaged(path: &Path) -> SensorError {

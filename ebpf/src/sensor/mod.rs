@@ -5,6 +5,7 @@
 
 mod act;
 mod cgroup;
+mod check;
 mod counters;
 mod error;
 pub mod layout;
@@ -31,6 +32,7 @@ pub use take_down::TakenDown;
 use aya::maps::{Array, HashMap, MapData};
 use counters::Counts;
 use layout::{control, expected};
+use load::Loaded;
 use pins::Generation;
 use policies::Policies;
 use record::put;
@@ -94,6 +96,8 @@ pub struct Sensor {
 pub struct Probe {
     /// What would be watched, or why nothing can be.
     pub coverage: Result<Coverage, SensorError>,
+    /// What to change for more, each in a line.
+    pub advice: Vec<String>,
 }
 
 /// Asks the kernel what it supports, by loading everything below a directory of its own for a moment. `pins` lies on a bpffs.
@@ -109,7 +113,7 @@ pub fn probe(pins: &Path, tier: Option<Tier>) -> Probe {
         let coverage = sensor.coverage().clone();
         sensor.detach().map(|()| coverage)
     });
-    Probe { coverage }
+    Probe { advice: check::advice(coverage.as_ref().ok()), coverage }
 }
 
 impl Sensor {
@@ -124,7 +128,12 @@ impl Sensor {
             Some(tier) => (tier, None),
             None => choose(&options)?,
         };
-        let mut sensor = Sensor::start_in(&options, tier)?;
+        let mut sensor = Sensor::start_in(&options, tier).map_err(|error| match (error, &why_not) {
+            (SensorError::Missing { feature, why }, Some(lsm)) => {
+                SensorError::Missing { feature, why: format!("{why}; LSM: {lsm}") }
+            }
+            (error, _) => error,
+        })?;
         if let Some(why) = why_not {
             sensor.coverage.features.insert("LSM".to_owned(), Err(why));
         }
@@ -133,10 +142,17 @@ impl Sensor {
 
     fn start_in(options: &SensorOptions, tier: Tier) -> Result<Sensor, SensorError> {
         let loaded = load::load(&options.pins, tier, options.ring_bytes)?;
-        let generation = loaded.generation;
+        match Sensor::try_out(options, tier, &loaded) {
+            Ok(sensor) => Ok(Sensor { left: loaded.keep()?, ..sensor }),
+            Err(error) => loaded.take_back().and(Err(error)),
+        }
+    }
+
+    fn try_out(options: &SensorOptions, tier: Tier, loaded: &Loaded) -> Result<Sensor, SensorError> {
+        let generation = loaded.generation.clone();
         let mut sensor = Sensor {
-            coverage: Coverage { tier, features: loaded.features, kernel: kernel_release() },
-            left: loaded.left,
+            coverage: Coverage { tier, features: loaded.features.clone(), kernel: kernel_release() },
+            left: Vec::new(),
             control: load::control_of(&generation)?,
             tuples: load::open_map(&generation, "tuples")?,
             policies: Policies::open(&generation)?,
@@ -147,7 +163,6 @@ impl Sensor {
         };
         watched::set(&sensor.generation, &options.watched)?;
         sensor.forget_all()?;
-        sensor.set(control::LAYOUT, layout::LAYOUT_VERSION)?;
         selftest::run(&mut sensor)?;
         let (pid, start) = own_identity()?;
         sensor.set(control::AGENT_START, start)?;
@@ -267,6 +282,21 @@ impl Sensor {
         self.set(control::CLOSED, closed.into())
     }
 
+    /// The sessions that still have processes, and how many.
+    ///
+    /// # Errors
+    /// The kernel's map can't be read.
+    pub fn tagged(&self) -> Result<BTreeMap<[u8; 16], u32>, SensorError> {
+        let mut sessions = BTreeMap::new();
+        for process in self.processes.iter() {
+            let (_, tag) =
+                process.map_err(|error| SensorError::kernel("listing the sessions' processes", error))?;
+            let session = tag.first_chunk().copied().unwrap_or_default();
+            *sessions.entry(session).or_default() += 1;
+        }
+        Ok(sessions)
+    }
+
     /// What was seen and lost, exactly.
     ///
     /// # Errors
@@ -337,7 +367,7 @@ fn choose(options: &SensorOptions) -> Result<(Tier, Option<String>), SensorError
     pins::prepare(&trial.pins)?;
     match Sensor::start_in(&trial, Tier::Lsm) {
         Ok(sensor) => sensor.detach().map(|()| (Tier::Lsm, None)),
-        Err(error) => pins::remove_all(&trial.pins).map(|()| (Tier::Tracepoint, Some(error.to_string()))),
+        Err(error) => Ok((Tier::Tracepoint, Some(error.to_string()))),
     }
 }
 

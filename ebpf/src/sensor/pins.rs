@@ -53,7 +53,7 @@ impl Generation {
         remove_directory(&self.directory)
     }
 
-    /// The directory above it goes with the last generation.
+    /// The directory above it goes with the last generation, unless something else is in it.
     pub(super) fn remove_with_parent(&self) -> Result<(), SensorError> {
         self.remove()?;
         let Some(parent) = self.directory.parent() else { return Ok(()) };
@@ -98,14 +98,6 @@ pub(super) fn generations(pins: &Path) -> Result<Vec<Generation>, SensorError> {
         }
     }
     Ok(found)
-}
-
-/// Removes all that is below `pins`, and it.
-pub(super) fn remove_all(pins: &Path) -> Result<(), SensorError> {
-    for generation in generations(pins)? {
-        generation.remove()?;
-    }
-    remove_directory(pins)
 }
 
 /// Makes sure that `pins` is a directory of a bpffs; mounts one where none is.

@@ -50,9 +50,9 @@ fn text(bytes: &[u8]) -> &str {
 fn an_execution_says_who_what_where_and_how_it_ended() {
     let mut node = Node::start();
     let mut session = node.session();
-    session.run("cd /usr/share; /bin/sh -c 'exit 3' named 'with space'");
+    session.run("cd /usr/bin; /bin/sh -c 'exit 3' named 'with space'");
     let executed = execution(&mut node, "with space");
-    assert_eq!(text(&executed.cwd), "/usr/share");
+    assert_eq!(text(&executed.cwd), "/usr/bin");
     assert_eq!(text(&executed.given), "/bin/sh");
     assert_eq!(Path::new(text(&executed.path)), std::fs::canonicalize("/bin/sh").unwrap());
     assert_eq!(executed.args, [&b"/bin/sh"[..], b"-c", b"exit 3", b"named", b"with space"]);
@@ -308,23 +308,16 @@ fn another_root_is_marked_and_paths_are_what_the_process_sees() {
     let mut node = Node::start();
     let mut session = node.session();
     let folder = tempfile::tempdir().unwrap();
-    let at = folder.path().to_str().unwrap();
-    session.python(&format!(
-        "import os, shutil, subprocess\n\
-         top = '{at}'\n\
-         os.makedirs(top + '/bin')\n\
-         libs = [line.split()[-2] for line in subprocess.run(['ldd', '/bin/true'], capture_output=True, text=True).stdout.splitlines() if '/' in line]\n\
-         for path in ['/bin/true'] + libs:\n\
-         \tos.makedirs(top + os.path.dirname(path), exist_ok=True); shutil.copy(path, top + path)\n\
-         pid = os.fork()\n\
-         if pid == 0:\n\
-         \tos.chroot(top); os.chdir('/bin'); os.execv('/bin/true', ['true', 'inside'])\n\
-         os.waitpid(pid, 0)"
+    let at = folder.path().display();
+    session.run(&format!(
+        "unshare -m sh -c 'for d in bin lib lib64 usr; do mkdir {at}/$d; mount --bind /$d {at}/$d; done; \
+         exec chroot {at} /bin/sh -c \"cd /usr && exec /bin/true inside\"'"
     ));
-    let executed = execution(&mut node, "inside");
+    let executed = node.wait_until("true", |records| {
+        executions(records).find(|executed| executed.args == [&b"/bin/true"[..], b"inside"]).cloned()
+    });
     assert!(executed.other_root && !executed.unreachable);
-    assert_eq!((text(&executed.path), text(&executed.cwd)), ("/bin/true", "/bin"));
-    assert_eq!(end_of(&mut node, &executed).status, 0);
+    assert_eq!((text(&executed.path), text(&executed.cwd)), ("/bin/true", "/usr"));
 }
 
 #[test]
@@ -394,4 +387,50 @@ fn a_full_ring_refuses_and_counts() {
                 >= refused
         );
     }
+}
+
+#[test]
+fn a_flood_is_told_or_counted_to_the_last() {
+    let mut options = crate::node::options();
+    options.ring_bytes = 1 << 18;
+    let mut node = Node::with(options);
+    let mut session = node.session();
+    let connect = "python3 -c 'import socket\nfor i in range(3000): socket.socket().connect_ex((\"127.0.0.1\", 9))' </dev/null >/dev/null &";
+    for _ in 0..2 {
+        session.start("(for i in $(seq 3000); do /bin/true; done) >/dev/null 2>&1 </dev/null &");
+        session.start(connect);
+    }
+    session.start("wait; echo flood is over");
+    // Nobody reads for a while.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let mut printed = String::new();
+    let mut lines = std::io::BufReader::new(session.socket.try_clone().unwrap());
+    session.socket.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+    while !printed.contains("flood is over") {
+        node.drain();
+        let said = std::io::BufRead::read_line(&mut lines, &mut printed);
+        assert!(said.is_ok() || said.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+    }
+    session.socket.set_read_timeout(None).unwrap();
+    node.drain();
+    let counters = node.sensor().counters().unwrap();
+    node.drain();
+    let told = |kind: fn(&Record) -> bool| node.records.iter().filter(|record| kind(record)).count() as u64;
+    let executed = told(|record| matches!(record, Record::Executed(_)));
+    let failed = told(|record| matches!(record, Record::ConnectionFailed(_)));
+    let denied = told(|record| matches!(record, Record::ConnectionDenied(_)));
+    let refused = told(|record| matches!(record, Record::ExecRefused(_)));
+    for (number, told) in [(3, executed), (6, failed), (9, denied), (19, refused)] {
+        assert_eq!(counters.seen[&number], told + counters.lost[&number], "kind {number}: {counters:?}");
+    }
+    assert_eq!(counters.seen[&4], told(|record| matches!(record, Record::Exited(_))) + counters.lost[&4]);
+    // The ends of all that was told are told: room is kept for them.
+    assert!(executed > 100 && counters.lost[&3] > 0, "{counters:?}");
+    let unended =
+        executions(&node.records).filter(|executed| executed.path.ends_with(b"/true")).filter(|executed| {
+            !exits(&node.records)
+                .any(|exited| (exited.who.pid, exited.who.start) == (executed.who.pid, executed.who.start))
+        });
+    assert_eq!(unended.count(), 0);
+    assert_eq!(counters.seen[&6] + counters.seen[&9], 6000);
 }

@@ -144,3 +144,19 @@ fn killed_under_load_again_and_again_nothing_is_lost() {
     // One record may come again after each kill: it was kept, and not yet released.
     assert!(told.len() - once.len() <= ROUNDS as usize);
 }
+
+#[test]
+fn a_pinned_map_of_another_layout_is_named_and_not_taken() {
+    let node = Node::start();
+    let options = node.abandon();
+    let generation = std::fs::read_dir(&options.pins).unwrap().next().unwrap().unwrap().path();
+    let maps = generation.join("maps");
+    std::fs::rename(maps.join("policies"), maps.join("kept")).unwrap();
+    std::fs::rename(maps.join("denied"), maps.join("policies")).unwrap();
+    let refused = Sensor::start(options.clone()).err().unwrap().to_string();
+    assert!(refused.contains("maps/policies: another version made it"), "{refused}");
+    std::fs::rename(maps.join("policies"), maps.join("denied")).unwrap();
+    std::fs::rename(maps.join("kept"), maps.join("policies")).unwrap();
+    let mut node = Node::with(options);
+    node.session().run("/bin/true");
+}

@@ -1,7 +1,7 @@
 //! Which processes are a session's.
 
 use crate::node::{Node, POLICY, session_id};
-use custody_node::sensor::{Record, SensorError, Tuple, probe};
+use custody_node::sensor::{Record, Sensor, SensorError, Tier, Tuple, probe};
 use std::io::{BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -147,10 +147,46 @@ fn a_forgotten_tuple_makes_no_session() {
 fn what_the_kernel_supports_is_told_without_leaving_anything() {
     let probe = probe(std::path::Path::new("/sys/fs/bpf"), crate::node::tier());
     let coverage = probe.coverage.unwrap();
-    // Which tier it is, the machine decides; within it nothing may be missing.
+    // Which tier it is, the machine decides, and whether it has modules; within it nothing may be missing.
     let missing = |(name, outcome): &(&String, &Result<(), String>)| {
-        name.as_str() != "LSM" && outcome.as_ref().is_err_and(|why| !why.starts_with("only the tier"))
+        !["LSM", "module load"].contains(&name.as_str())
+            && outcome.as_ref().is_err_and(|why| !why.starts_with("only the tier"))
     };
     assert_eq!(coverage.features.iter().find(missing), None);
     assert!(!std::path::Path::new(&format!("/sys/fs/bpf/probe-{}", std::process::id())).exists());
+    for line in &probe.advice {
+        println!("{line}");
+    }
+}
+
+#[test]
+fn sessions_are_listed_while_they_have_processes() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    session.run("sleep 1000 & A=$!; sleep 1000 & B=$!");
+    let id = session.id;
+    assert_eq!(node.sensor().tagged().unwrap(), [(id, 3)].into());
+    session.run("kill $A $B; wait");
+    node.wait_until("their ends", |records| {
+        (records.iter().filter(|record| matches!(record, Record::Exited(_))).count() >= 2).then_some(())
+    });
+    assert_eq!(node.sensor().tagged().unwrap(), [(id, 1)].into());
+    drop(session);
+    node.wait_until("its end", |records| {
+        (records.iter().filter(|record| matches!(record, Record::Exited(_))).count() >= 3).then_some(())
+    });
+    assert_eq!(node.sensor().tagged().unwrap(), [].into());
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing() {
+    // A kernel without LSM programs refuses the forced tier; with them, a ring of no possible size.
+    let mut options = crate::node::options();
+    options.tier = Some(Tier::Lsm);
+    if let Ok(sensor) = Sensor::start(options.clone()) {
+        sensor.detach().unwrap();
+        options.ring_bytes = 3;
+        assert!(Sensor::start(options.clone()).is_err());
+    }
+    assert!(!options.pins.exists(), "{:?}", options.pins);
 }
