@@ -42,8 +42,7 @@ pub fn base(folder: &Path, modules: &Path) -> Archive {
     for name in ["bin", "sbin", "lib", "lib64"] {
         archive.link(name, &format!("usr/{name}"));
     }
-    let empty =
-        "dev proc sys tmp run root home/alice mnt var/log var/empty usr/bin usr/sbin usr/lib64 usr/local/bin";
+    let empty = "dev proc sys tmp run root home/alice mnt opt usr/share var/tmp var/log var/empty usr/bin usr/sbin usr/lib64 usr/local/bin";
     empty.split_whitespace().for_each(|at| archive.directory(at));
     // The kernel opens it before anything is mounted.
     archive.device("dev/console", 5, 1);
