@@ -22,6 +22,12 @@ ip link set lo up
 hostname node
 # Those below it are named after the kernel that runs.
 while read -r module; do insmod "/lib/modules/$module" || echo "init: $module isn't loaded" >/dev/kmsg; done </etc/modules
+# There is a way to everywhere, and nobody at its end.
+ip link set dummy0 up
+ip addr add 198.51.100.2/24 dev dummy0
+ip addr add 2001:db8::2/64 dev dummy0
+ip route add default dev dummy0
+ip -6 route add default dev dummy0
 
 stty -F /dev/ttyS1 raw -echo
 exec 3<>/dev/ttyS1

@@ -12,7 +12,7 @@ use std::process::Command;
 /// Programs that are the same as on this machine, by their names; busybox does for the others. What a test runs and
 /// expects to see under its name is among these.
 const PROGRAMS: &str = "base64 bash busybox cat chgrp chmod chown chroot cp curl cut dash date dd dirname echo env false \
-    find grep head id kill ln ls mkdir mkfifo mknod mktemp mount mv nc nohup printf ps pwd rm rmdir sed \
+    find grep head id kill ldd ln ls mkdir mkfifo mknod mktemp mount mv nc nohup printf ps pwd rm rmdir sed \
     seq setpriv setsid sh sleep sort ssh ssh-keygen sshd stat stty su tail tee timeout touch tr true \
     umount uname unshare wc";
 
@@ -42,8 +42,7 @@ pub fn base(folder: &Path, modules: &Path) -> Archive {
     for name in ["bin", "sbin", "lib", "lib64"] {
         archive.link(name, &format!("usr/{name}"));
     }
-    let empty =
-        "dev proc sys tmp run root home/alice mnt var/log var/empty usr/bin usr/sbin usr/lib64 usr/local/bin";
+    let empty = "dev proc sys tmp run root home/alice mnt opt usr/share var/tmp var/log var/empty usr/bin usr/sbin usr/lib64 usr/local/bin";
     empty.split_whitespace().for_each(|at| archive.directory(at));
     // The kernel opens it before anything is mounted.
     archive.device("dev/console", 5, 1);
