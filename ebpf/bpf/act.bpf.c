@@ -102,7 +102,7 @@ int BPF_PROG(act_ptrace_lsm, struct task_struct *child, unsigned int mode)
 	if (!tag || silent(tag) || !(mode & PTRACE_MODE_ATTACH))
 		return 0;
 	target = tag_of(child);
-	refuse = !target || !same_address(target->session, tag->session);
+	refuse = !target || !same_16(target->session, tag->session);
 	record = act_begin(KIND_PTRACE, task, tag);
 	if (record) {
 		record->number[0] = child->tgid;

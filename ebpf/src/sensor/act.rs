@@ -10,7 +10,7 @@ pub struct FileEvent {
     pub who: Subject,
     /// The file, as its process sees it.
     pub path: Vec<u8>,
-    /// Of a rename: the new path.
+    /// Of a rename and of a link: the new path.
     pub renamed_to: Option<Vec<u8>>,
     /// Its inode; 0: it has none yet.
     pub inode: u64,

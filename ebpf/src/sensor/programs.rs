@@ -66,6 +66,7 @@ pub(super) const PARTS: &[Part] = &[
     Part::new("network_family_lsm", Hook::Lsm("socket_create"), "packet socket deny").only(Tier::Lsm),
     Part::new("file_open_lsm", Hook::Lsm("file_open"), "file open").only(Tier::Lsm),
     Part::new("file_rename_lsm", Hook::Lsm("path_rename"), "file rename").only(Tier::Lsm),
+    Part::new("file_link_lsm", Hook::Lsm("path_link"), "file link").only(Tier::Lsm),
     Part::new("file_unlink_lsm", Hook::Lsm("path_unlink"), "file delete").only(Tier::Lsm),
     Part::new("file_chmod_lsm", Hook::Lsm("path_chmod"), "file permissions").only(Tier::Lsm),
     Part::new("act_module", Hook::Tracepoint("module_load"), "module load"),

@@ -206,6 +206,8 @@ pub enum Record {
     FileOpened(FileEvent),
     /// A watched file was renamed, or another to a watched name.
     FileRenamed(FileEvent),
+    /// A watched file has got a second name, or another file one that is watched.
+    FileLinked(FileEvent),
     /// A watched file was deleted, or a pin of ours should have been.
     FileDeleted(FileEvent),
     /// A watched file's permissions were changed to `mode`.
@@ -244,6 +246,7 @@ pub fn decode(bytes: &[u8]) -> Record {
         kind::CONNECTION_DENIED => decode_connection(bytes, true).map(Record::ConnectionDenied),
         kind::FILE_OPENED => act::decode_file(bytes).map(Record::FileOpened),
         kind::FILE_RENAMED => act::decode_file(bytes).map(Record::FileRenamed),
+        kind::FILE_LINKED => act::decode_file(bytes).map(Record::FileLinked),
         kind::FILE_DELETED => act::decode_file(bytes).map(Record::FileDeleted),
         kind::FILE_MODE => act::decode_file(bytes).map(Record::FileModeChanged),
         kind::PRIVILEGE => act::decode_privilege(bytes).map(Record::PrivilegeChanged),
@@ -271,6 +274,7 @@ impl Record {
             | Record::ConnectionDenied(record) => Some(&record.who),
             Record::FileOpened(record)
             | Record::FileRenamed(record)
+            | Record::FileLinked(record)
             | Record::FileDeleted(record)
             | Record::FileModeChanged(record) => Some(&record.who),
             Record::PrivilegeChanged(record) => Some(&record.who),

@@ -68,6 +68,7 @@ fn every_way_to_a_watched_file_is_seen() {
          os.chdir('{at}')\n\
          for i in range(60): os.mkdir('d'); os.chdir('d')\n\
          open('deep', 'w').close()\n\
+         os.link('{at}/target', '{elsewhere}/second')\n\
          os.rename('deep', '{elsewhere}/out'); os.chmod('{at}/target', 0o600); os.unlink('{at}/target')"
     ));
     let target = folder.path().join("target");
