@@ -27,6 +27,7 @@ enum kind {
 	KIND_MOUNT = 18,
 	KIND_EXEC_REFUSED = 19,
 	KIND_FILE_LINKED = 20,
+	KIND_UNIX = 21,
 	KIND_COUNT = 24,
 };
 

@@ -75,6 +75,7 @@ pub(super) const PARTS: &[Part] = &[
     Part::new("act_ptrace_lsm", Hook::Lsm("ptrace_access_check"), "ptrace deny").only(Tier::Lsm),
     Part::new("act_mount_lsm", Hook::Lsm("sb_mount"), "mount").only(Tier::Lsm),
     Part::new("act_move_mount_lsm", Hook::Lsm("move_mount"), "mount").only(Tier::Lsm),
+    Part::new("act_unix_lsm", Hook::Lsm("unix_stream_connect"), "unix connect").only(Tier::Lsm),
     Part::new("act_umount_lsm", Hook::Lsm("sb_umount"), "unmount deny").only(Tier::Lsm),
     Part::new("session_graft_lsm", Hook::Lsm("sock_graft"), "listeners").only(Tier::Lsm),
     Part::new("session_accept_lsm", Hook::Lsm("socket_recvmsg"), "accept").only(Tier::Lsm).essential(),

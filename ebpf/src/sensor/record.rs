@@ -1,6 +1,6 @@
 //! What the programs tell, decoded: plain data, bytes as bytes. No input makes it fail otherwise than as [`Record::Undecoded`].
 
-use super::act::{self, BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced};
+use super::act::{self, BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced, UnixConnected};
 use super::layout::{self, accepted, connection, exec, executed, exited, kind, net, refused, subject};
 
 /// Who did it, and when.
@@ -220,6 +220,8 @@ pub enum Record {
     BpfUsed(BpfUsed),
     /// A process reached for another's memory.
     Traced(Traced),
+    /// A daemon on this host was connected to.
+    UnixConnected(UnixConnected),
     /// A file system was mounted, or a bpffs should have been unmounted.
     Mounted(Mounted),
     /// Bytes that no record has: told, so that the count stays right.
@@ -253,6 +255,7 @@ pub fn decode(bytes: &[u8]) -> Record {
         kind::MODULE => act::decode_module(bytes).map(Record::ModuleLoaded),
         kind::BPF => act::decode_bpf(bytes).map(Record::BpfUsed),
         kind::PTRACE => act::decode_traced(bytes).map(Record::Traced),
+        kind::UNIX => act::decode_unix(bytes).map(Record::UnixConnected),
         kind::MOUNT => act::decode_mount(bytes).map(Record::Mounted),
         _ => None,
     };
@@ -281,6 +284,7 @@ impl Record {
             Record::ModuleLoaded(record) => Some(&record.who),
             Record::BpfUsed(record) => Some(&record.who),
             Record::Traced(record) => Some(&record.who),
+            Record::UnixConnected(record) => Some(&record.who),
             Record::Mounted(record) => Some(&record.who),
             Record::Undecoded { .. } => None,
         }

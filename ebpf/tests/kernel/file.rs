@@ -166,6 +166,23 @@ fn other_user_ids_and_mounts_are_told() {
 }
 
 #[test]
+fn connections_to_daemons_of_this_host_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::start();
+    let mut session = node.session();
+    if !node.has("unix connect") {
+        return;
+    }
+    let path = folder.path().join("daemon");
+    let _daemon = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let at = path.display();
+    session.python(&format!("import socket; socket.socket(socket.AF_UNIX).connect('{at}')"));
+    node.wait_for("the connection", |record| {
+        matches!(record, Record::UnixConnected(connected) if connected.name == path.as_os_str().as_encoded_bytes())
+    });
+}
+
+#[test]
 fn packets_on_the_wire_are_refused_under_rules() {
     let mut node = Node::start();
     if !node.has("packet socket deny") {
