@@ -168,9 +168,12 @@ struct tcp_sock {
 	u64 bytes_retrans;
 	u64 bytes_received;
 } CORE;
+struct sockaddr_un {
+	u16 sun_family;
+} CORE;
 struct unix_address {
 	int len;
-	char name[0]; /* a sockaddr_un */
+	struct sockaddr_un name[0];
 } CORE;
 struct unix_sock {
 	struct unix_address *addr;
