@@ -102,7 +102,7 @@ int BPF_PROG(act_ptrace_lsm, struct task_struct *child, unsigned int mode)
 	if (!tag || silent(tag) || !(mode & PTRACE_MODE_ATTACH))
 		return 0;
 	target = tag_of(child);
-	refuse = !target || !same_address(target->session, tag->session);
+	refuse = !target || !same_16(target->session, tag->session);
 	record = act_begin(KIND_PTRACE, task, tag);
 	if (record) {
 		record->number[0] = child->tgid;
@@ -169,4 +169,30 @@ int BPF_PROG(act_umount_lsm, struct vfsmount *mount)
 		bpf_ringbuf_submit(record, 0);
 	}
 	return -EPERM;
+}
+
+/* Who asks a daemon to do something leaves the session's tree there (docker, systemd, tmux): the connection is what can be seen of it. */
+SEC("lsm/unix_stream_connect")
+int BPF_PROG(act_unix_lsm, struct sock *sock, struct sock *other)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct unix_sock *listener = (struct unix_sock *)other;
+	struct tag *tag = watched(task);
+	struct unix_address *address;
+	struct act *record;
+	u32 length;
+
+	if (!tag || silent(tag))
+		return 0;
+	record = act_begin(KIND_UNIX, task, tag);
+	if (!record)
+		return 0;
+	address = BPF_CORE_READ(listener, addr);
+	length = BPF_CORE_READ(address, len) - 2; /* without the family in front */
+	opaque(length);
+	if (length <= 108)
+		bpf_probe_read_kernel(record->second, length, (void *)address + bpf_core_field_offset(struct unix_address, name) + 2);
+	record->number[0] = length;
+	bpf_ringbuf_submit(record, 0);
+	return 0;
 }

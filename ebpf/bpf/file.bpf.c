@@ -17,7 +17,7 @@ struct {
 } file_scratch SEC(".maps");
 
 /* Each program that may be running at a time on a CPU has a place of its own. */
-enum file_user { USER_OPEN, USER_RENAME, USER_DELETE, USER_MODE, FILE_USERS };
+enum file_user { USER_OPEN, USER_RENAME, USER_DELETE, USER_MODE, USER_LINK, FILE_USERS };
 
 static __always_inline struct file_scratch *file_place(u32 user)
 {
@@ -117,8 +117,8 @@ int BPF_PROG(file_open_lsm, struct file *file, int ret)
 	return 0;
 }
 
-SEC("lsm/path_rename")
-int BPF_PROG(file_rename_lsm, struct path *old_dir, struct dentry *old_dentry, struct path *new_dir, struct dentry *new_dentry)
+/* A file gets another name: its old one goes, or stays as well. */
+static __always_inline void file_renamed(struct dentry *old, struct vfsmount *old_mount, struct dentry *new, struct vfsmount *new_mount, u32 kind)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = watched(task);
@@ -128,21 +128,37 @@ int BPF_PROG(file_rename_lsm, struct path *old_dir, struct dentry *old_dentry, s
 	u32 at, from;
 
 	if (!tag || silent(tag))
-		return 0;
-	scratch = file_place(USER_RENAME);
+		return;
+	scratch = file_place(kind == KIND_FILE_LINKED ? USER_LINK : USER_RENAME);
 	if (!scratch)
-		return 0;
+		return;
 	fs = BPF_CORE_READ(task, fs);
-	fill_file(&scratch->head, BPF_CORE_READ(old_dentry, d_inode), 0);
-	at = write_watched(scratch->data, 0, old_dentry, BPF_CORE_READ(old_dir, mnt), fs, &scratch->head.flags, &inside);
+	fill_file(&scratch->head, BPF_CORE_READ(old, d_inode), 0);
+	at = write_watched(scratch->data, 0, old, old_mount, fs, &scratch->head.flags, &inside);
 	scratch->head.path_len = at;
 	from = at & 0x3fff;
-	at = write_watched(scratch->data, from, new_dentry, BPF_CORE_READ(new_dir, mnt), fs, &scratch->head.flags, &inside);
+	at = write_watched(scratch->data, from, new, new_mount, fs, &scratch->head.flags, &inside);
 	scratch->head.second_len = at - from;
 	if (!inside)
-		return 0;
-	count(&seen, KIND_FILE_RENAMED);
-	send_file(scratch, task, tag, KIND_FILE_RENAMED, at);
+		return;
+	count(&seen, kind);
+	send_file(scratch, task, tag, kind, at);
+}
+
+SEC("lsm/path_rename")
+int BPF_PROG(file_rename_lsm, struct path *old_dir, struct dentry *old_dentry, struct path *new_dir, struct dentry *new_dentry)
+{
+	file_renamed(old_dentry, BPF_CORE_READ(old_dir, mnt), new_dentry, BPF_CORE_READ(new_dir, mnt), KIND_FILE_RENAMED);
+	return 0;
+}
+
+/* A hard link leads out of what is watched: so that it is told when it is made. */
+SEC("lsm/path_link")
+int BPF_PROG(file_link_lsm, struct dentry *old_dentry, struct path *new_dir, struct dentry *new_dentry)
+{
+	struct vfsmount *mount = BPF_CORE_READ(new_dir, mnt);
+
+	file_renamed(old_dentry, mount, new_dentry, mount, KIND_FILE_LINKED);
 	return 0;
 }
 

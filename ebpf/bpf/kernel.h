@@ -21,17 +21,13 @@ typedef __u64 u64;
 #define AF_INET 2
 #define AF_INET6 10
 #define AF_NETLINK 16
-#define AF_PACKET 17
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
-#define SOCK_RAW 3
-#define IPPROTO_IP 0
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
 #define IPPROTO_MPTCP 262
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
-#define TCP_SYN_RECV 3
 #define TCP_CLOSE 7
 #define TCP_LISTEN 10
 #define BPFFS_MAGIC 0xcafe4a11
@@ -171,6 +167,16 @@ struct tcp_sock {
 	u64 bytes_sent;
 	u64 bytes_retrans;
 	u64 bytes_received;
+} CORE;
+struct sockaddr_un {
+	u16 sun_family;
+} CORE;
+struct unix_address {
+	int len;
+	struct sockaddr_un name[0];
+} CORE;
+struct unix_sock {
+	struct unix_address *addr;
 } CORE;
 struct module {
 	char name[56];

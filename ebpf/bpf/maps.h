@@ -70,6 +70,7 @@ static __always_inline int deny_if(bool refuse)
 	return 0;
 }
 
+/* Bytes of the ring that nothing new may use. */
 #define ROOM (16 * 1024)
 
 static __always_inline u64 control_get(u32 slot)

@@ -203,7 +203,7 @@ static __always_inline void tell_flow(struct socket_state *state, struct flow *f
 	bpf_ringbuf_submit(record, 0);
 }
 
-static __always_inline bool same_address(const u8 *a, const u8 *b)
+static __always_inline bool same_16(const u8 *a, const u8 *b)
 {
 	const u64 *x = (const u64 *)a, *y = (const u64 *)b;
 
@@ -232,7 +232,7 @@ static __always_inline void fold_datagram(struct bpf_sock_addr *ctx, struct task
 #pragma unroll
 	for (u32 i = 0; i < FLOWS_MAX; i++) {
 		flow = &table->flow[i];
-		if (flow->used && flow->remote_port == attempt->port && same_address(flow->remote, attempt->remote)) {
+		if (flow->used && flow->remote_port == attempt->port && same_16(flow->remote, attempt->remote)) {
 			__sync_fetch_and_add(&flow->datagrams, 1);
 			return;
 		}

@@ -91,16 +91,11 @@ static __always_inline void accept_by(struct sock *sk)
 	if (state && state->role == ROLE_PROMISED && state->who.pid == (u32)task->tgid)
 		return; /* the listener itself has read: what it forks next would be of this session too */
 
-	count(&seen, KIND_ACCEPTED);
-	__builtin_memcpy(tag.session, expected.session, sizeof(tag.session));
-	tag.policy = expected.policy;
-	pid = task->tgid;
 	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	/* Not tagged, the tuple stays: the next read tries again, or the proxy gives up. */
-	if (!record || bpf_map_update_elem(&processes, &pid, &tag, BPF_ANY)) {
+	if (!record) {
+		/* Not tagged, the tuple stays: the next read tries again, or the proxy gives up. */
+		count(&seen, KIND_ACCEPTED);
 		count(&lost, KIND_ACCEPTED);
-		if (record)
-			bpf_ringbuf_discard(record, 0);
 		return;
 	}
 	/* One tuple is one accept: who removes it has it. */
@@ -109,7 +104,13 @@ static __always_inline void accept_by(struct sock *sk)
 		return;
 	}
 	__sync_fetch_and_add(used, 1);
-	if (!tag_task(task, &expected)) {
+	count(&seen, KIND_ACCEPTED);
+	__builtin_memcpy(tag.session, expected.session, sizeof(tag.session));
+	tag.policy = expected.policy;
+	pid = task->tgid;
+	/* Without both nobody is told of an accept, and the proxy opens no session. */
+	if (bpf_map_update_elem(&processes, &pid, &tag, BPF_ANY) || !tag_task(task, &expected)) {
+		bpf_map_delete_elem(&processes, &pid);
 		count(&lost, KIND_ACCEPTED);
 		bpf_ringbuf_discard(record, 0);
 		return;

@@ -10,7 +10,7 @@ pub struct FileEvent {
     pub who: Subject,
     /// The file, as its process sees it.
     pub path: Vec<u8>,
-    /// Of a rename: the new path.
+    /// Of a rename and of a link: the new path.
     pub renamed_to: Option<Vec<u8>>,
     /// Its inode; 0: it has none yet.
     pub inode: u64,
@@ -89,6 +89,15 @@ pub struct Mounted {
     pub unmount_refused: bool,
 }
 
+/// A connection to a stream socket of this host: whoever listens may do something for the session, outside of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnixConnected {
+    /// Who connected.
+    pub who: Subject,
+    /// The listener's name, as it bound it: a path, or after a NUL a name of no file.
+    pub name: Vec<u8>,
+}
+
 pub(super) fn decode_file(bytes: &[u8]) -> Option<FileEvent> {
     let flags = read_u32(bytes, file_event::FLAGS)?;
     let has = |flag: u32| flags & flag != 0;
@@ -133,6 +142,15 @@ pub(super) fn decode_traced(bytes: &[u8]) -> Option<Traced> {
         target_session: (session != [0; 16]).then_some(session),
         refused: number(bytes, 1)? != 0,
     })
+}
+
+pub(super) fn decode_unix(bytes: &[u8]) -> Option<UnixConnected> {
+    let name = bytes.get(act::SECOND..act::SIZE)?;
+    let length = usize::try_from(number(bytes, 0)?).ok()?;
+    let name = name.get(..length).unwrap_or_default();
+    // Paths may be ended by NULs, names of no file hold what they hold.
+    let name = if name.first() == Some(&0) { name } else { until_nul(name) };
+    Some(UnixConnected { who: decode_subject(bytes)?, name: name.to_vec() })
 }
 
 pub(super) fn decode_mount(bytes: &[u8]) -> Option<Mounted> {

@@ -187,10 +187,12 @@ pub mod kind {
     pub const PTRACE: u16 = 17;
     pub const MOUNT: u16 = 18;
     pub const EXEC_REFUSED: u16 = 19;
+    pub const FILE_LINKED: u16 = 20;
+    pub const UNIX: u16 = 21;
     /// How many slots the counters have.
     pub const COUNT: u32 = 24;
     /// Names for people, by number.
-    pub const NAMES: [(u16, &str); 19] = [
+    pub const NAMES: [(u16, &str); 21] = [
         (ACCEPTED, "accepted"),
         (FORKED, "forked"),
         (EXECUTED, "executed"),
@@ -210,6 +212,8 @@ pub mod kind {
         (PTRACE, "ptrace"),
         (MOUNT, "mount"),
         (EXEC_REFUSED, "exec refused"),
+        (FILE_LINKED, "file linked"),
+        (UNIX, "unix"),
     ];
 }
 

@@ -21,7 +21,7 @@ mod sock_diag;
 mod take_down;
 mod watched;
 
-pub use act::{BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced};
+pub use act::{BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced, UnixConnected};
 pub use counters::Counters;
 pub use error::SensorError;
 pub use reader::RecordReader;

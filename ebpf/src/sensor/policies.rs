@@ -23,12 +23,21 @@ pub(super) struct Policies {
 
 impl Policies {
     pub(super) fn open(generation: &Generation) -> Result<Policies, SensorError> {
-        Ok(Policies {
+        let mut policies = Policies {
             policies: open_map(generation, "policies")?,
             denied: open_map(generation, "denied")?,
             allowed: open_map(generation, "allowed")?,
             known: BTreeMap::new(),
-        })
+        };
+        policies.sweep()?;
+        Ok(policies)
+    }
+
+    /// Sets of rules that no policy names: an earlier run was killed while it wrote or removed them.
+    fn sweep(&mut self) -> Result<(), SensorError> {
+        let named = self.named()?;
+        let orphans: BTreeSet<u32> = self.sets()?.difference(&named).copied().collect();
+        orphans.into_iter().try_for_each(|rules| self.remove_rules(rules))
     }
 
     pub(super) fn holds(&self, number: u32) -> Result<bool, SensorError> {
@@ -40,8 +49,12 @@ impl Policies {
         let allowed = compile(rules.allowed.as_deref().unwrap_or_default())?;
         let old = self.rules_of(number)?;
         let new = self.unused()?;
-        insert(&mut self.denied, &denied, new)?;
-        insert(&mut self.allowed, &allowed, new)?;
+        let written =
+            insert(&mut self.denied, &denied, new).and_then(|()| insert(&mut self.allowed, &allowed, new));
+        if written.is_err() {
+            self.remove_rules(new)?;
+            return written;
+        }
         let mut value = [0; policy::SIZE];
         put(&mut value, policy::RULES, &new.to_ne_bytes());
         put(&mut value, policy::FLAGS, &rules.flags().to_ne_bytes());
@@ -74,18 +87,31 @@ impl Policies {
         }
     }
 
-    /// A number that neither a policy has nor an entry that an earlier run left half done.
+    /// A number that no set of rules has.
     fn unused(&self) -> Result<u32, SensorError> {
-        let mut used = BTreeSet::new();
+        let mut used = self.named()?;
+        used.append(&mut self.sets()?);
+        Ok((0..u32::MAX).find(|number| !used.contains(number)).unwrap_or_default())
+    }
+
+    /// The sets that policies name.
+    fn named(&self) -> Result<BTreeSet<u32>, SensorError> {
+        let mut named = BTreeSet::new();
         for policy in self.policies.iter() {
             let (_, value) = policy.map_err(|error| SensorError::kernel("listing the policies", error))?;
-            used.extend(rules_in(&value));
+            named.extend(rules_in(&value));
         }
+        Ok(named)
+    }
+
+    /// The sets that have entries.
+    fn sets(&self) -> Result<BTreeSet<u32>, SensorError> {
+        let mut sets = BTreeSet::new();
         for key in self.denied.keys().chain(self.allowed.keys()) {
             let key = key.map_err(|error| SensorError::kernel("listing the rules", error))?;
-            used.extend(rules_of_key(&key));
+            sets.extend(rules_of_key(&key));
         }
-        Ok((0..u32::MAX).find(|number| !used.contains(number)).unwrap_or_default())
+        Ok(sets)
     }
 
     fn remove_rules(&mut self, rules: u32) -> Result<(), SensorError> {

@@ -1,6 +1,6 @@
 //! What the programs tell, decoded: plain data, bytes as bytes. No input makes it fail otherwise than as [`Record::Undecoded`].
 
-use super::act::{self, BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced};
+use super::act::{self, BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced, UnixConnected};
 use super::layout::{self, accepted, connection, exec, executed, exited, kind, net, refused, subject};
 
 /// Who did it, and when.
@@ -206,6 +206,8 @@ pub enum Record {
     FileOpened(FileEvent),
     /// A watched file was renamed, or another to a watched name.
     FileRenamed(FileEvent),
+    /// A watched file has got a second name, or another file one that is watched.
+    FileLinked(FileEvent),
     /// A watched file was deleted, or a pin of ours should have been.
     FileDeleted(FileEvent),
     /// A watched file's permissions were changed to `mode`.
@@ -218,6 +220,8 @@ pub enum Record {
     BpfUsed(BpfUsed),
     /// A process reached for another's memory.
     Traced(Traced),
+    /// A daemon on this host was connected to.
+    UnixConnected(UnixConnected),
     /// A file system was mounted, or a bpffs should have been unmounted.
     Mounted(Mounted),
     /// Bytes that no record has: told, so that the count stays right.
@@ -244,12 +248,14 @@ pub fn decode(bytes: &[u8]) -> Record {
         kind::CONNECTION_DENIED => decode_connection(bytes, true).map(Record::ConnectionDenied),
         kind::FILE_OPENED => act::decode_file(bytes).map(Record::FileOpened),
         kind::FILE_RENAMED => act::decode_file(bytes).map(Record::FileRenamed),
+        kind::FILE_LINKED => act::decode_file(bytes).map(Record::FileLinked),
         kind::FILE_DELETED => act::decode_file(bytes).map(Record::FileDeleted),
         kind::FILE_MODE => act::decode_file(bytes).map(Record::FileModeChanged),
         kind::PRIVILEGE => act::decode_privilege(bytes).map(Record::PrivilegeChanged),
         kind::MODULE => act::decode_module(bytes).map(Record::ModuleLoaded),
         kind::BPF => act::decode_bpf(bytes).map(Record::BpfUsed),
         kind::PTRACE => act::decode_traced(bytes).map(Record::Traced),
+        kind::UNIX => act::decode_unix(bytes).map(Record::UnixConnected),
         kind::MOUNT => act::decode_mount(bytes).map(Record::Mounted),
         _ => None,
     };
@@ -271,12 +277,14 @@ impl Record {
             | Record::ConnectionDenied(record) => Some(&record.who),
             Record::FileOpened(record)
             | Record::FileRenamed(record)
+            | Record::FileLinked(record)
             | Record::FileDeleted(record)
             | Record::FileModeChanged(record) => Some(&record.who),
             Record::PrivilegeChanged(record) => Some(&record.who),
             Record::ModuleLoaded(record) => Some(&record.who),
             Record::BpfUsed(record) => Some(&record.who),
             Record::Traced(record) => Some(&record.who),
+            Record::UnixConnected(record) => Some(&record.who),
             Record::Mounted(record) => Some(&record.who),
             Record::Undecoded { .. } => None,
         }

@@ -45,9 +45,6 @@ fn failed(what: &'static str) -> impl FnOnce(std::io::Error) -> SensorError {
 }
 
 fn as_session(sensor: &mut Sensor, policy: u32) -> Result<Findings, SensorError> {
-    let failed = |what: &'static str| {
-        move |error: std::io::Error| SensorError::NotEnforcing(format!("{what}: {error}"))
-    };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed("listening on 127.0.0.1"))?;
     let at = listener.local_addr().map_err(failed("listening on 127.0.0.1"))?;
     let mut near = TcpStream::connect_timeout(&at, PATIENCE).map_err(failed("connecting to 127.0.0.1"))?;

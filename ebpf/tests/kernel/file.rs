@@ -68,6 +68,7 @@ fn every_way_to_a_watched_file_is_seen() {
          os.chdir('{at}')\n\
          for i in range(60): os.mkdir('d'); os.chdir('d')\n\
          open('deep', 'w').close()\n\
+         os.link('{at}/target', '{elsewhere}/second')\n\
          os.rename('deep', '{elsewhere}/out'); os.chmod('{at}/target', 0o600); os.unlink('{at}/target')"
     ));
     let target = folder.path().join("target");
@@ -161,6 +162,23 @@ fn other_user_ids_and_mounts_are_told() {
             _ => false,
         };
         records.iter().any(tmpfs).then_some(())
+    });
+}
+
+#[test]
+fn connections_to_daemons_of_this_host_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::start();
+    let mut session = node.session();
+    if !node.has("unix connect") {
+        return;
+    }
+    let path = folder.path().join("daemon");
+    let _daemon = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let at = path.display();
+    session.python(&format!("import socket; socket.socket(socket.AF_UNIX).connect('{at}')"));
+    node.wait_for("the connection", |record| {
+        matches!(record, Record::UnixConnected(connected) if connected.name == path.as_os_str().as_encoded_bytes())
     });
 }
 

@@ -281,7 +281,7 @@ fn the_address_that_was_judged_is_the_one_that_is_connected() {
          \t\taddress[7] = 2\n\
          \t\taddress[7] = 1\n\
          thread = threading.Thread(target=flip); thread.start()\n\
-         for i in range(3000):\n\
+         for i in range(500):\n\
          \ts = socket.socket(); libc.connect(s.fileno(), address, 16); s.close()\n\
          done = True; thread.join()"
     ));

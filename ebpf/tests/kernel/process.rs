@@ -240,6 +240,12 @@ fn scripts_and_interpreters_are_one_execution() {
     assert_eq!(Path::new(text(&executed.path)), std::fs::canonicalize("/bin/sh").unwrap());
     let script = format!("{at}/b.sh");
     assert_eq!(executed.args, [b"/bin/sh", &b"-e"[..], script.as_bytes(), b"./a.py", b"chained"]);
+    // AT_EXECVE_CHECK, from 6.14 on: asks whether it may, and runs nothing.
+    session.python(
+        "import ctypes\n\
+         argv = (ctypes.c_char_p * 3)(b'./check', b'checked', None)\n\
+         ctypes.CDLL(None).syscall(322, -100, b'/bin/true', argv, (ctypes.c_char_p * 1)(None), 0x10000)",
+    );
     execution(&mut node, "inner");
     execution(&mut node, "plain");
     settle(&mut node, &mut session, "settled");
@@ -371,9 +377,9 @@ fn a_full_ring_refuses_and_counts() {
     options.ring_bytes = 65_536;
     let mut node = Node::with(options);
     let mut session = node.session();
-    let printed = session.run("for i in $(seq 2000); do /bin/true || echo refused; done 2>/dev/null");
+    let printed = session.run("for i in $(seq 400); do /bin/true || echo refused; done 2>/dev/null");
     let refused = printed.lines().filter(|line| *line == "refused").count() as u64;
-    assert!(refused > 1000, "{refused}");
+    assert!(refused > 200, "{refused}");
     node.drain();
     let counters = node.sensor().counters().unwrap();
     let executed = executions(&node.records).count() as u64;
@@ -392,13 +398,19 @@ fn a_full_ring_refuses_and_counts() {
 #[test]
 fn a_flood_is_told_or_counted_to_the_last() {
     let mut options = crate::node::options();
-    options.ring_bytes = 1 << 18;
+    options.ring_bytes = 1 << 16;
     let mut node = Node::with(options);
     let mut session = node.session();
     let connect = "python3 -c 'import socket\nfor i in range(3000): socket.socket().connect_ex((\"127.0.0.1\", 9))' </dev/null >/dev/null &";
+    session.start(connect);
+    session.start(connect);
+    node.wait_until("two Pythons", |records| {
+        (executions(records).filter(|executed| executed.args.get(1).is_some_and(|arg| arg == b"-c")).count()
+            >= 2)
+            .then_some(())
+    });
     for _ in 0..2 {
-        session.start("(for i in $(seq 3000); do /bin/true; done) >/dev/null 2>&1 </dev/null &");
-        session.start(connect);
+        session.start("(for i in $(seq 600); do /bin/true; done) >/dev/null 2>&1 </dev/null &");
     }
     session.start("wait; echo flood is over");
     // Nobody reads for a while.
@@ -425,7 +437,7 @@ fn a_flood_is_told_or_counted_to_the_last() {
     }
     assert_eq!(counters.seen[&4], told(|record| matches!(record, Record::Exited(_))) + counters.lost[&4]);
     // The ends of all that was told are told: room is kept for them.
-    assert!(executed > 100 && counters.lost[&3] > 0, "{counters:?}");
+    assert!(executed > 20 && counters.lost[&3] > 0, "{counters:?}");
     let unended =
         executions(&node.records).filter(|executed| executed.path.ends_with(b"/true")).filter(|executed| {
             !exits(&node.records)

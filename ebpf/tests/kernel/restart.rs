@@ -65,11 +65,21 @@ fn another_size_of_the_ring_hands_over_and_back() {
 #[test]
 fn without_an_agent_sessions_can_do_nothing_new() {
     let mut options = options();
-    options.heartbeat_limit = Duration::from_millis(500);
+    options.heartbeat_limit = Duration::from_secs(3);
     let mut node = Node::with(options);
     let mut session = node.session();
+    let gate = tempfile::tempdir().unwrap();
+    let at = gate.path().display();
+    session.run(&format!("mkfifo {at}/gate"));
+    node.sensor().heartbeat().unwrap();
+    session.start(&format!(
+        "python3 -c 'import socket; open(\"{at}/gate\").read(); print(socket.socket().connect_ex((\"127.0.0.1\", 9)))' >{at}/out &"
+    ));
+    node.wait_for("python", |record| matches!(record, Record::Executed(executed) if executed.args.get(1).is_some_and(|arg| arg == b"-c")));
     let options = node.abandon();
     while session.run("/bin/true && echo ran; true") == "ran" {}
+    session.run(&format!(": >{at}/gate; wait"));
+    assert_eq!(std::fs::read_to_string(gate.path().join("out")).unwrap(), "1\n");
     let mut node = Node::with(options);
     node.sensor().heartbeat().unwrap();
     assert_eq!(session.run("/bin/true && echo ran; true"), "ran");
