@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+/// How long a start may take: the kernel checks each program, beside whatever else runs.
+const START_DEADLINE: Duration = Duration::from_secs(120);
+
 /// How long a stop may take: the last events go first.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -71,7 +74,7 @@ impl Agent {
         let before = self.joined(world);
         self.spawn(&mut Command::new(program("custodyd")));
         let what = format!("the agent of {} is there", self.node);
-        wait::until_true(&what, wait::DEADLINE, || {
+        wait::until_true(&what, START_DEADLINE, || {
             if let Some(status) = self.process.as_mut().and_then(Running::ended) {
                 panic!("the agent of {} ended with {status}:\n{}", self.node, self.output());
             }

@@ -14,7 +14,7 @@ fn open(scratch: &Path, now: u64) -> Result<Authorities, AuthoritiesError> {
 fn the_first_opening_makes_them_and_later_ones_find_them() {
     let scratch = tempfile::tempdir().unwrap();
     let first = open(scratch.path(), NOW).unwrap();
-    assert_eq!(first.made.len(), 6);
+    assert_eq!(first.made.len(), 7);
     let second = open(scratch.path(), NOW + 1000).unwrap();
     assert!(second.made.is_empty());
     assert_eq!(first.ssh_client.public_key(), second.ssh_client.public_key());

@@ -175,7 +175,7 @@ fn kind(path: &str) -> DataType {
     match path {
         "bytes_in" | "bytes_out" | "duration" | "exit_code" | "logged_time" | "size" | "time"
         | "type_uid" => DataType::Int64,
-        "category_uid" | "class_uid" | "port" | "protocol_num" => DataType::Int32,
+        "category_uid" | "class_uid" | "pid" | "port" | "protocol_num" => DataType::Int32,
         "has_mfa" | "is_mfa" | "is_remote" => DataType::Boolean,
         "profiles" => DataType::List(Arc::new(Field::new("element", DataType::Utf8, true))),
         name if name.ends_with("_id") => DataType::Int32,
