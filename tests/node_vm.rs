@@ -3,7 +3,7 @@
 use custody_tests::servers::vm::{Kernel, Machine, Vm};
 use custody_tests::wait;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -114,4 +114,83 @@ fn a_virtual_machine_does_not_outlive_a_killed_test() {
     child.wait().unwrap();
     let process = Path::new("/proc").join(qemu.expect("it boots"));
     wait::until_true("QEMU is gone", wait::DEADLINE, || !process.exists());
+}
+
+/// The newest of the test programs of this name that were built beside this one.
+fn test_program(name: &str) -> PathBuf {
+    let beside = std::env::current_exe().unwrap();
+    let is_it = |path: &PathBuf| {
+        let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+        let hash = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')).unwrap_or_default();
+        !hash.is_empty() && hash.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    let built = std::fs::read_dir(beside.parent().unwrap()).unwrap().flatten().map(|item| item.path());
+    let newest =
+        built.filter(is_it).max_by_key(|path| path.metadata().and_then(|about| about.modified()).ok());
+    newest.unwrap_or_else(|| panic!("the test program {name} isn't built: run `make build` first"))
+}
+
+/// A machine with the sensor's own tests in it, as `sensor-tests`.
+fn with_sensor_tests(kernel: Kernel, command_line: &str) -> Vm {
+    let files = vec![("/usr/bin/sensor-tests".into(), test_program("kernel"))];
+    Vm::boot(kernel, &Machine { command_line: command_line.into(), files })
+}
+
+/// All tests of the sensor: what a machine that refuses LSM programs can't run by itself, on each kernel.
+#[track_caller]
+fn assert_sensor_works(kernel: Kernel, tier: &str) {
+    let mut vm = with_sensor_tests(kernel, "");
+    let said = vm.run_within(&format!("CUSTODY_TIER={tier} sensor-tests"), SENSOR_DEADLINE);
+    assert_eq!(said.code, 0, "{kernel:?}, {tier}:\n{}\n{}\n{}", said.text(), said.err, vm.console());
+}
+
+/// A fork with an exec takes a twentieth of a second in there.
+const SENSOR_DEADLINE: Duration = Duration::from_secs(1_800);
+
+#[test]
+fn the_sensor_on_6_1_with_lsm_programs() {
+    assert_sensor_works(Kernel::V6_1, "lsm");
+}
+
+#[test]
+fn the_sensor_on_6_12_with_lsm_programs() {
+    assert_sensor_works(Kernel::V6_12, "lsm");
+}
+
+#[test]
+fn the_sensor_on_6_12_with_tracepoints() {
+    assert_sensor_works(Kernel::V6_12, "tracepoint");
+}
+
+/// What it says of this machine, and that it leaves nothing attached.
+const PROBE: &str = "sensor-tests --exact session::what_the_kernel_supports_is_told_without_leaving_anything";
+
+/// Programs attach where the list of security modules lacks bpf, and never run: only a try tells.
+#[test]
+fn a_tier_that_does_not_enforce_is_not_taken() {
+    let mut vm = with_sensor_tests(Kernel::V6_12, "lsm=lockdown,yama");
+    let forced = vm.run(&format!("CUSTODY_TIER=lsm {PROBE}"));
+    assert!(forced.code != 0 && forced.text().contains("NotEnforcing"), "{}{}", forced.text(), forced.err);
+    // The other one does.
+    vm.run(PROBE).ok();
+    vm.run("sensor-tests --exact session::what_a_session_runs_is_told_and_what_others_run_is_not").ok();
+    assert_eq!(vm.run("ls -A /sys/fs/bpf").ok().text(), "");
+
+    // Where neither is, none is taken.
+    let mut vm = with_sensor_tests(Kernel::V6_1, "lsm=lockdown,yama");
+    let refused = vm.run(PROBE);
+    assert!(refused.code != 0 && refused.text().contains("Missing"), "{}{}", refused.text(), refused.err);
+    assert_eq!(vm.run("ls -A /sys/fs/bpf").ok().text(), "");
+}
+
+/// Whether /sys is as a distribution mounts it isn't asked; a kernel that lets nobody read its memory is refused.
+#[test]
+fn a_node_needs_no_mounts_and_a_kernel_that_can_be_read() {
+    let mut vm = with_sensor_tests(Kernel::V6_12, "");
+    vm.run("umount /sys/fs/bpf /sys/kernel/tracing /sys/kernel/security").ok();
+    vm.run(PROBE).ok();
+    let mut vm = with_sensor_tests(Kernel::V6_12, "lockdown=confidentiality");
+    let refused = vm.run(PROBE);
+    assert!(refused.code != 0, "{}{}", refused.text(), refused.err);
+    assert_eq!(vm.run("ls -A /sys/fs/bpf").ok().text(), "");
 }

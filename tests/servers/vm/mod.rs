@@ -97,8 +97,10 @@ impl Vm {
         let socket = dir.path().join("control");
         let line = format!("console=ttyS0 quiet panic=-1 {}", machine.command_line);
         let mut process = Running::start_bound("qemu", Path::new("qemu-system-x86_64"), |command| {
+            // A thread for each processor would be no faster here, and isn't safe: a kernel that patches its own code while
+            // another processor translates it dies of a breakpoint that isn't there any more ("Oops: int3").
             command
-                .args(["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"])
+                .args(["-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", "2048"])
                 .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
                 .arg("-kernel")
                 .arg(folder.join("vmlinuz"))
