@@ -210,7 +210,9 @@ fn a_connection_that_is_open_is_taken_down_when_its_network_becomes_denied() {
         e.event["data"]["ends"]["remote"]["port"] == port
     });
     let network = format!("127.0.0.1/32={port}");
-    world.admin.custody(&["restrict", "add", "cut", "--user", "bob", "--deny", &network, "--reason", "a test"]);
+    world
+        .admin
+        .custody(&["restrict", "add", "cut", "--user", "bob", "--deny", &network, "--reason", "a test"]);
     let said = live.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&said.stdout), "over\n");
     let denied = world.event("type=connection.denied", "that it was taken down is told", |_| true);

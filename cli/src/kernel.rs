@@ -62,6 +62,8 @@ pub fn line(event: &Value) -> String {
         }
         "file.opened" => format!("opened {} to {}", field(data, "/file/path"), field(data, "/access")),
         "file.renamed" => format!("renamed {} to {}", field(data, "/file/path"), field(data, "/to")),
+        "file.linked" => format!("linked {} to {}", field(data, "/file/path"), field(data, "/to")),
+        "connection.daemon-reached" => format!("reached the daemon at {}", field(data, "/path")),
         "file.deleted" => format!("deleted {}", field(data, "/file/path")),
         "file.permission-changed" => {
             format!("gave {} the mode {}", field(data, "/file/path"), field(data, "/mode"))

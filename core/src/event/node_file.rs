@@ -75,6 +75,23 @@ impl Renamed {
     }
 }
 
+/// A file has a second name.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Linked {
+    /// The file, by the name that it had.
+    pub file: Named,
+    /// The process.
+    pub process: Process,
+    /// Its second name.
+    pub to: ByteString,
+}
+
+impl Linked {
+    pub(super) fn example() -> Self {
+        Self { file: Named::example(), process: Process::example(), to: "/tmp/s".into() }
+    }
+}
+
 /// A name of a file is gone.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Deleted {

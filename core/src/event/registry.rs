@@ -232,6 +232,7 @@ events! {
         ConnectionListenClosed: connection::ListenClosed = "connection.listen-closed" v 1,
         ConnectionOpened: socket::Opened = "connection.opened" v 1,
         ConnectionAccepted: socket::Accepted = "connection.accepted" v 1,
+        ConnectionDaemonReached: socket::DaemonReached = "connection.daemon-reached" v 1,
         ConnectionUnreached: socket::Unreached = "connection.unreached" v 1,
         ConnectionClosed: socket::Closed = "connection.closed" v 1,
         ConnectionDenied: socket::Denied = "connection.denied" v 1,
@@ -243,6 +244,7 @@ events! {
         FileUnparsed: file::Unparsed = "file.unparsed" v 1,
         FileOpened: node_file::Opened = "file.opened" v 1,
         FileRenamed: node_file::Renamed = "file.renamed" v 1,
+        FileLinked: node_file::Linked = "file.linked" v 1,
         FileDeleted: node_file::Deleted = "file.deleted" v 1,
         FilePermissionChanged: node_file::PermissionChanged = "file.permission-changed" v 1,
     }

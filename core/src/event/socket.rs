@@ -2,6 +2,7 @@
 //! `closed`, `unreached` and `denied` say.
 
 use super::process::Process;
+use crate::event::ByteString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +77,22 @@ pub struct Accepted {
 impl Accepted {
     pub(super) fn example() -> Self {
         Self { ends: Ends::example(), process: Process::example() }
+    }
+}
+
+/// A process has reached a daemon of its node by a Unix socket: what that does for it is done by others, outside of the
+/// session.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct DaemonReached {
+    /// The socket's path; of one in the abstract namespace its name, with the zero byte before it.
+    pub path: ByteString,
+    /// The process.
+    pub process: Process,
+}
+
+impl DaemonReached {
+    pub(super) fn example() -> Self {
+        Self { path: "/run/docker.sock".into(), process: Process::example() }
     }
 }
 

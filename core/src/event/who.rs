@@ -34,17 +34,19 @@ pub const fn may_say(kind: ProducerKind, family: Family) -> bool {
 const END_REQUESTED: &str = "session.end-requested";
 
 /// What nobody knows but an agent, from the kernel of its node.
-const SEEN_BY_KERNELS: [&str; 15] = [
+const SEEN_BY_KERNELS: [&str; 17] = [
     "command.executed",
     "command.exited",
     "command.denied",
     "connection.opened",
     "connection.accepted",
+    "connection.daemon-reached",
     "connection.unreached",
     "connection.closed",
     "connection.denied",
     "file.opened",
     "file.renamed",
+    "file.linked",
     "file.deleted",
     "file.permission-changed",
     "node.joined",

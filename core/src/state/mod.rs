@@ -429,10 +429,12 @@ impl State {
             | Payload::CommandDenied(_)
             | Payload::ConnectionOpened(_)
             | Payload::ConnectionAccepted(_)
+            | Payload::ConnectionDaemonReached(_)
             | Payload::ConnectionUnreached(_)
             | Payload::ConnectionClosed(_)
             | Payload::FileOpened(_)
             | Payload::FileRenamed(_)
+            | Payload::FileLinked(_)
             | Payload::FileDeleted(_)
             | Payload::FilePermissionChanged(_) => self.seen_on_its_node(event),
             Payload::ConnectionDenied(data) => {

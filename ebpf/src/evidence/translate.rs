@@ -121,6 +121,18 @@ impl Translation<'_> {
                 let data = node_file::Renamed { file: named(&of), process: process(&of.who), to };
                 self.push(batch, &of.who, data, unless(of.refused))
             }
+            Record::FileLinked(of) => {
+                let to = ByteString::cut(of.renamed_to.as_deref().unwrap_or_default(), PATH_BYTES_MAX);
+                let data = node_file::Linked { file: named(&of), process: process(&of.who), to };
+                self.push(batch, &of.who, data, unless(of.refused))
+            }
+            Record::UnixConnected(of) => {
+                let data = socket::DaemonReached {
+                    path: ByteString::cut(&of.name, PATH_BYTES_MAX),
+                    process: process(&of.who),
+                };
+                self.push(batch, &of.who, data, Outcome::Success)
+            }
             Record::FileDeleted(of) => {
                 let data = node_file::Deleted { file: named(&of), process: process(&of.who) };
                 self.push(batch, &of.who, data, unless(of.refused))
