@@ -126,6 +126,9 @@ impl Sensor {
     /// # Errors
     /// The kernel can't, or what is pinned there has another layout.
     pub fn start(options: SensorOptions) -> Result<Sensor, SensorError> {
+        if !options.ring_bytes.is_power_of_two() || options.ring_bytes < RING_BYTES_MIN {
+            return Err(SensorError::Ring(options.ring_bytes));
+        }
         pins::prepare(&options.pins)?;
         let (tier, why_not) = match options.tier {
             Some(tier) => (tier, None),
