@@ -36,6 +36,9 @@ pub enum SensorError {
     /// It loads and attaches, and doesn't refuse.
     #[error("the self-test failed: {0}; no session may be opened on this node")]
     NotEnforcing(String),
+    /// An option that can't be.
+    #[error("a ring of {0} bytes can't be: it is a power of two, from {min} up", min = super::RING_BYTES_MIN)]
+    Ring(u32),
     /// A rule that can't be kept.
     #[error("rule {id}: {why}")]
     Rule {

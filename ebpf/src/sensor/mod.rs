@@ -43,6 +43,9 @@ use std::time::Duration;
 /// The smallest ring that holds the largest record and leaves room for the ends of what runs.
 pub const RING_BYTES_MIN: u32 = 65_536;
 
+/// What to watch where nothing else is said: where a system keeps who may do what, and people their files.
+pub const WATCHED: [&str; 3] = ["/etc", "/root", "/home"];
+
 /// How to start.
 #[derive(Debug, Clone)]
 pub struct SensorOptions {
@@ -52,7 +55,7 @@ pub struct SensorOptions {
     pub ring_bytes: u32,
     /// How long sessions may go on without a heartbeat.
     pub heartbeat_limit: Duration,
-    /// Whose files are watched, in the tier that can.
+    /// Directories, with all below them, and files whose opens and changes are told, in the tier that can; see [`WATCHED`].
     pub watched: Vec<PathBuf>,
     /// Only this tier, for tests; `None`: the best that the kernel has.
     pub tier: Option<Tier>,
@@ -123,6 +126,9 @@ impl Sensor {
     /// # Errors
     /// The kernel can't, or what is pinned there has another layout.
     pub fn start(options: SensorOptions) -> Result<Sensor, SensorError> {
+        if !options.ring_bytes.is_power_of_two() || options.ring_bytes < RING_BYTES_MIN {
+            return Err(SensorError::Ring(options.ring_bytes));
+        }
         pins::prepare(&options.pins)?;
         let (tier, why_not) = match options.tier {
             Some(tier) => (tier, None),

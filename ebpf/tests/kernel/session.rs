@@ -83,6 +83,10 @@ const LISTENER: &str = "import os, socket\n\
 #[test]
 fn an_agent_within_a_session_tells_nothing_of_itself() {
     let mut node = Node::start();
+    // Where sessions may not reach for the programs, an agent within one can't either: the service manager starts it.
+    if node.sensor().coverage().features["bpf deny"].is_ok() {
+        return;
+    }
     let mut session = node.session();
     let options = node.abandon();
     // The test program again, as the agent, started by the session's shell.
@@ -180,13 +184,13 @@ fn sessions_are_listed_while_they_have_processes() {
 
 #[test]
 fn a_start_that_fails_leaves_nothing() {
-    // A kernel without LSM programs refuses the forced tier; with them, a ring of no possible size.
+    // A kernel without LSM programs refuses the forced tier; all refuse a ring of no possible size.
     let mut options = crate::node::options();
     options.tier = Some(Tier::Lsm);
     if let Ok(sensor) = Sensor::start(options.clone()) {
         sensor.detach().unwrap();
-        options.ring_bytes = 3;
-        assert!(Sensor::start(options.clone()).is_err());
     }
+    options.ring_bytes = 3;
+    assert!(matches!(Sensor::start(options.clone()), Err(SensorError::Ring(3))));
     assert!(!options.pins.exists(), "{:?}", options.pins);
 }
