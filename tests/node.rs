@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// A world whose target `web-1` is watched, and has to be.
 fn watched() -> (World, Agent) {
@@ -274,7 +275,7 @@ fn an_agent_that_is_killed_again_and_again_loses_nothing_and_tells_nothing_twice
     let [stop, at, count] = ["stop", "at", "count"].map(|name| world.dir().join(name));
     // Each number is run once; the loop outlives the session's connection.
     let script = format!(
-        "i=0; while [ ! -e {} ]; do i=$((i+1)); /bin/true number-$i || exit 9; [ $((i%10)) = 0 ] && echo $i > {}; done; echo $i > {}",
+        "i=0; while [ ! -e {} ]; do i=$((i+1)); /bin/true number-$i || exit 9; [ $((i%10)) = 0 ] && echo $i > {} && sleep 0.05; done; echo $i > {}",
         stop.display(),
         at.display(),
         count.display()
@@ -298,8 +299,11 @@ fn an_agent_that_is_killed_again_and_again_loses_nothing_and_tells_nothing_twice
     std::fs::write(&stop, "").unwrap();
     wait::until_true("the loop ends", DEADLINE, || number(&count) > 0);
     let last = number(&count);
-    // An orderly stop sends all that there is.
-    agent.stop();
+    // Whatever waited for the log, also through the kills, gets there.
+    wait::until_true("the last of it is in the log", Duration::from_secs(120), || {
+        let newest = world.admin.request("/v1/events?type=command.executed&order=desc&limit=5", &[]);
+        newest.text().contains(&format!("number-{last}\""))
+    });
     let executed = world.entries("type=command.executed");
     let mut told: Vec<_> = executed.iter().map(|e| arguments(&e.event["data"]).join(" ")).collect();
     told.retain(|line| line.starts_with("/bin/true number-"));

@@ -44,6 +44,10 @@ fn debians_kernels_boot_as_nodes_with_and_without_lsm_programs() {
         eprintln!("{kernel:?} took commands after {:?}", vm.booted_in);
         assert_is_a_node(&mut vm, kernel);
         assert_lsm(&mut vm, &["lockdown", "capability", "yama", "bpf"], &[]);
+        // What the sensor makes of the other list, its own test says: here it is the list that is looked at.
+        if kernel == Kernel::V6_12 && !at_length() {
+            continue;
+        }
         let machine = Machine { command_line: "lsm=lockdown,yama".into(), ..Machine::default() };
         let mut vm = Vm::boot(kernel, &machine);
         assert_is_a_node(&mut vm, kernel);
@@ -55,12 +59,13 @@ fn debians_kernels_boot_as_nodes_with_and_without_lsm_programs() {
 fn a_virtual_machine_runs_commands_and_ends_with_its_owner() {
     let folder = tempfile::tempdir().unwrap();
     let large = folder.path().join("large");
-    // As large as a program of ours with what it carries along.
-    std::fs::write(&large, vec![0x5a; 200 << 20]).unwrap();
+    // As large as a program of ours with what it carries along; in the short form a tenth of it.
+    let bytes = if at_length() { 200 << 20 } else { 20 << 20 };
+    std::fs::write(&large, vec![0x5a; bytes]).unwrap();
     let program = std::fs::read_link("/proc/self/exe").unwrap();
     let files = vec![("/opt/large".into(), large), ("/bin/of-ours".into(), program)];
     let mut vm = Vm::boot(Kernel::V6_12, &Machine { files, ..Machine::default() });
-    eprintln!("with 200 MiB it took commands after {:?}", vm.booted_in);
+    eprintln!("with {bytes} bytes it took commands after {:?}", vm.booted_in);
 
     let said = vm.run(r"printf 'a\0\377\r\n\003b'; echo problem >&2; exit 3");
     assert_eq!(
@@ -68,7 +73,10 @@ fn a_virtual_machine_runs_commands_and_ends_with_its_owner() {
         (3, b"a\0\xff\r\n\x03b".as_slice(), "problem\n")
     );
     assert_eq!(vm.run("head -c 100000 /dev/zero").ok().out, vec![0; 100_000]);
-    assert_eq!(vm.run("tr -d Z </opt/large | wc -c; stat -c %s /opt/large").ok().text(), "0\n209715200\n");
+    assert_eq!(
+        vm.run("tr -d Z </opt/large | wc -c; stat -c %s /opt/large").ok().text(),
+        format!("0\n{bytes}\n")
+    );
     assert!(vm.run("of-ours --list").ok().text().contains("a_virtual_machine_runs_commands"));
     // Nothing of an earlier command gets into the output of a later one.
     let noise = vm.run("while :; do echo noise; done & echo $!").ok().text();
@@ -139,6 +147,11 @@ fn with_sensor_tests(kernel: Kernel, command_line: &str) -> Vm {
 /// A flood of programs is as fast as the machine: emulated it is none, and nothing overflows.
 const FLOOD: &str = "process::a_flood_is_told_or_counted_to_the_last";
 
+/// Whether machines are to be tried at length: an emulated one is slow.
+fn at_length() -> bool {
+    std::env::var_os("CUSTODY_VM_ALL").is_some()
+}
+
 /// One test of each thing that the sensor does: an emulated machine takes ten minutes for all of them, which `make soak`
 /// (`CUSTODY_VM_ALL=1`) has.
 const OF_EACH_KIND: [&str; 8] = [
@@ -156,11 +169,8 @@ const OF_EACH_KIND: [&str; 8] = [
 #[track_caller]
 fn assert_sensor_works(kernel: Kernel, tier: &str) {
     let mut vm = with_sensor_tests(kernel, "");
-    let which = if std::env::var_os("CUSTODY_VM_ALL").is_some() {
-        format!("--skip {FLOOD}")
-    } else {
-        format!("--exact {}", OF_EACH_KIND.join(" "))
-    };
+    let which =
+        if at_length() { format!("--skip {FLOOD}") } else { format!("--exact {}", OF_EACH_KIND.join(" ")) };
     let said = vm.run_within(&format!("CUSTODY_TIER={tier} sensor-tests {which}"), SENSOR_DEADLINE);
     assert_eq!(said.code, 0, "{kernel:?}, {tier}:\n{}\n{}\n{}", said.text(), said.err, vm.console());
 }
