@@ -2,7 +2,7 @@
 
 use custody_tests::process::{Running, run};
 use custody_tests::servers::custodyd::Entry;
-use custody_tests::servers::{Agent, World};
+use custody_tests::servers::{Agent, World, python};
 use custody_tests::wait::{self, DEADLINE};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -262,6 +262,35 @@ fn an_agent_joins_once_by_its_token_and_others_not_at_all() {
     assert_eq!(world.entries("type=node.enrolled").len(), enrolled + 1);
     let everything = world.entries("").iter().map(|e| e.line.clone()).collect::<String>();
     assert!(!everything.contains(token.trim()), "tokens stand in no event");
+}
+
+#[test]
+fn what_a_node_says_is_its_own_by_means_that_are_not_ours() {
+    let (world, _agent) = watched();
+    world.ssh(&[], "/bin/true one; /bin/true two", b"").ok();
+    seen(&world);
+    let lines = world.entries("").iter().map(|e| e.line.clone() + "\n").collect::<String>();
+    let check = |lines: &str| {
+        let script = custody_tests::root().join("docs/verify/node_signatures.py");
+        run(Command::new(python::program("python")).arg(script), lines.as_bytes(), DEADLINE)
+    };
+    let right = check(&lines);
+    assert!(
+        right.code == 0 && right.text().contains("0 signatures are wrong"),
+        "{}{}",
+        right.text(),
+        right.err
+    );
+    for (what, forged) in [
+        ("another argument", lines.replace(r#""/bin/true","two""#, r#""/bin/true","six""#)),
+        (
+            "an event that is gone",
+            lines.lines().filter(|l| !l.contains(r#""two""#)).map(|l| format!("{l}\n")).collect(),
+        ),
+    ] {
+        assert_ne!(forged, lines, "{what}");
+        assert_eq!(check(&forged).code, 1, "{what}");
+    }
 }
 
 #[test]
