@@ -190,6 +190,8 @@ impl Scribe {
         let mut batch = scribe.numbering.batch();
         let now = scribe.now();
         batch.push(Draft::new(scribe.actor(), started), now)?;
+        // With what was staged and not spooled: the batch takes its place in the staging file.
+        scribe.translate(&mut batch)?;
         scribe.keep(batch)?;
         Ok(scribe)
     }
@@ -201,7 +203,8 @@ impl Scribe {
     pub fn run(mut self, tellings: &Receiver<Telling>) -> Result<(), ScribeError> {
         loop {
             let more = self.drain()?;
-            let mut batch = self.translate()?;
+            let mut batch = self.numbering.batch();
+            self.translate(&mut batch)?;
             let mut stop = None;
             while let Ok(telling) = tellings.try_recv() {
                 let now = self.now();
@@ -270,23 +273,18 @@ impl Scribe {
     }
 
     /// Events of all that is staged, and of what was dropped.
-    fn translate(&mut self) -> Result<Batch, ScribeError> {
-        let mut batch = self.numbering.batch();
-        self.tell_dropped(&mut batch)?;
-        if self.pending.is_empty() {
-            return Ok(batch);
-        }
+    fn translate(&mut self, batch: &mut Batch) -> Result<(), ScribeError> {
         let sessions = self.shared.sessions();
         let mut translation = translation(&self.shared, &sessions, &mut self.hashes, &self.clock);
         let mut undecoded = 0_u64;
         for bytes in &self.pending {
             let record = record::decode(bytes);
             undecoded += u64::from(matches!(record, Record::Undecoded { .. }));
-            translation.tell(record, &mut batch)?;
+            translation.tell(record, batch)?;
         }
         drop(sessions);
         self.undecoded += undecoded;
-        Ok(batch)
+        self.tell_dropped(batch)
     }
 
     /// Uses up a number for each event that the kernel couldn't tell, and says how many of what.
