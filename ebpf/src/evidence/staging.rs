@@ -18,6 +18,8 @@ const HEADER_BYTES: usize = 24;
 #[derive(Debug)]
 pub struct Staging {
     file: File,
+    /// How long it is, in bytes: up to its last whole record.
+    bytes: u64,
     epoch: u64,
 }
 
@@ -62,9 +64,12 @@ impl Staging {
                 left.unreadable = spooled != Some(of) && !records.is_empty();
             }
         }
-        let mut staging = Self { file, epoch };
+        let whole = left.records.iter().map(|record| 4 + record.len()).sum::<usize>() + HEADER_BYTES;
+        let mut staging = Self { file, bytes: u64::try_from(whole).unwrap_or(u64::MAX), epoch };
         if left.records.is_empty() {
             staging.begin(next)?;
+        } else {
+            staging.cut()?;
         }
         Ok((staging, left))
     }
@@ -78,13 +83,19 @@ impl Staging {
     /// Adds a record: when this returns it survives the death of this process.
     ///
     /// # Errors
-    /// The system's: the record must stay in the kernel's buffer.
+    /// The system's: the record must stay in the kernel's buffer, and what was written of it is taken back.
     pub fn add(&mut self, record: &[u8]) -> io::Result<()> {
         let length = u32::try_from(record.len()).map_err(io::Error::other)?;
         let mut framed = Vec::with_capacity(4 + record.len());
         framed.extend_from_slice(&length.to_le_bytes());
         framed.extend_from_slice(record);
-        self.file.write_all(&framed)
+        if let Err(error) = self.file.write_all(&framed) {
+            // What comes next would else stand behind a part of a record, and not be found.
+            self.cut()?;
+            return Err(error);
+        }
+        self.bytes = self.bytes.saturating_add(u64::try_from(framed.len()).unwrap_or(u64::MAX));
+        Ok(())
     }
 
     /// All that lies here is in the spool.
@@ -95,13 +106,20 @@ impl Staging {
         self.begin(self.epoch.saturating_add(1))
     }
 
+    /// Removes what stands behind the last whole record.
+    fn cut(&mut self) -> io::Result<()> {
+        self.file.set_len(self.bytes)?;
+        self.file.seek(SeekFrom::Start(self.bytes)).map(drop)
+    }
+
     fn begin(&mut self, epoch: u64) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.seek(SeekFrom::Start(0))?;
+        self.bytes = 0;
+        self.cut()?;
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&LAYOUT_VERSION.to_le_bytes());
         header.extend_from_slice(&epoch.to_le_bytes());
         self.file.write_all(&header)?;
+        self.bytes = u64::try_from(header.len()).unwrap_or(u64::MAX);
         self.epoch = epoch;
         Ok(())
     }
@@ -168,5 +186,26 @@ mod tests {
             let wanted = usize::from(cut >= HEADER_BYTES + 9);
             assert_eq!(left.records.len(), wanted, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn what_a_full_disk_took_of_a_record_is_taken_back() {
+        let mounted = tempfile::tempdir().unwrap();
+        let mount = |arguments: &[&str]| {
+            let mut command = std::process::Command::new(arguments[0]);
+            assert!(command.args(&arguments[1..]).arg(mounted.path()).status().unwrap().success());
+        };
+        mount(&["mount", "-t", "tmpfs", "-o", "size=64k", "staging"]);
+        let path = mounted.path().join("staging");
+        let (mut staging, _) = Staging::open(&path, None).unwrap();
+        staging.add(b"before").unwrap();
+        let refused = staging.add(&[7; 100_000]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        staging.add(b"after").unwrap();
+        drop(staging);
+        let (staging, left) = Staging::open(&path, None).unwrap();
+        drop(staging);
+        mount(&["umount"]);
+        assert_eq!(left.records, [b"before".to_vec(), b"after".to_vec()]);
     }
 }
