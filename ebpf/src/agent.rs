@@ -108,7 +108,7 @@ pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Resul
         sensor: Mutex::new(sensor),
         sessions: Mutex::new(sessions),
         spool: Mutex::new(spool),
-        spooled: watch::Sender::new(0),
+        spooled: watch::Sender::new(()),
         unready: watch::Sender::new(None),
     });
     take_up_policies(&shared)?;
@@ -126,8 +126,7 @@ pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Resul
         ended = &mut scribe_ended => return ended.map_err(|_| AgentError::Gone)?.map_err(AgentError::from),
         () = &mut stop => {}
     }
-    let (done, _heard) = sync_channel(1);
-    if tell.send(Telling::Stop(done)).is_err() {
+    if tell.send(Telling::Stop).is_err() {
         tracing::warn!("the scribe has ended already");
     }
     let ended = scribe_ended.await.map_err(|_| AgentError::Gone)?;

@@ -6,6 +6,7 @@
 //! the node. What isn't acknowledged is sent again after the next connect: the log takes each number once.
 
 pub mod frame;
+pub mod halves;
 pub mod message;
 pub mod signature;
 

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -45,8 +45,8 @@ pub struct Shared {
     pub sessions: Mutex<Sessions>,
     /// Events that the log hasn't got yet.
     pub spool: Mutex<Spool>,
-    /// The spool's next position, whenever it has grown.
-    pub spooled: watch::Sender<u64>,
+    /// Told whenever the spool has grown.
+    pub spooled: watch::Sender<()>,
     /// Why no session can be watched now.
     pub unready: watch::Sender<Option<String>>,
 }
@@ -74,8 +74,8 @@ pub enum Telling {
     Joined(node::Joined),
     /// That a session's connection was taken down, since its network has become denied.
     TakenDown(Box<Connection>),
-    /// That it stops: answered once that and all before it is in the spool, and the scribe has ended.
-    Stop(SyncSender<()>),
+    /// That it stops: the scribe ends once that and all before it is in the spool.
+    Stop,
 }
 
 /// Why evidence can't be kept any more: the agent must end, and the kernel refuses from then on.
@@ -205,26 +205,27 @@ impl Scribe {
             let more = self.drain()?;
             let mut batch = self.numbering.batch();
             self.translate(&mut batch)?;
-            let mut stop = None;
+            let mut stops = false;
             while let Ok(telling) = tellings.try_recv() {
                 let now = self.now();
                 match telling {
                     Telling::Joined(joined) => batch.push(self.about_node(joined), now)?,
                     Telling::TakenDown(connection) => {
                         let sessions = self.shared.sessions();
-                        translation(&self.shared, &sessions, &mut self.hashes, &self.clock)
-                            .taken_down(&connection, &mut batch)?;
+                        translation(&self.shared, &sessions, &mut self.hashes, &self.clock).taken_down(
+                            &connection,
+                            now,
+                            &mut batch,
+                        )?;
                     }
-                    Telling::Stop(done) => {
+                    Telling::Stop => {
                         batch.push(self.about_node(producer::Stopped {}), now)?;
-                        stop = Some(done);
+                        stops = true;
                     }
                 }
             }
             self.keep(batch)?;
-            if let Some(done) = stop {
-                // Whoever asked may be gone.
-                let _heard = done.send(());
+            if stops {
                 return Ok(());
             }
             self.shared.sensor().heartbeat()?;
@@ -343,8 +344,7 @@ impl Scribe {
         self.pending.clear();
         self.pending_bytes = 0;
         self.close(false, "")?;
-        let next = self.shared.spool().next();
-        self.shared.spooled.send_replace(next);
+        self.shared.spooled.send_replace(());
         Ok(())
     }
 

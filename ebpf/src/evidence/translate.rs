@@ -4,8 +4,8 @@ use super::hash::Hashes;
 use super::numbering::Batch;
 use crate::sensor::{Accepted, Connection, Denial, Executed, Exited, FileEvent, Record, Subject};
 use crate::sessions::{Session, Sessions};
-use custody_core::clock::{Clock as _, SystemClock};
 use custody_core::event::command::{self, COMMAND_BYTES_MAX, Users};
+use custody_core::event::file::PATH_BYTES_MAX;
 use custody_core::event::node::{KernelChange, KernelChanged, SessionAccepted};
 use custody_core::event::node_file::{self, Access, Named};
 use custody_core::event::process::{Executable, Process};
@@ -14,16 +14,12 @@ use custody_core::event::{
     Actor, ByteString, Draft, EventData, Outcome, SessionId, Target, Timestamp, canonical::CanonicalError,
     node,
 };
-use custody_core::policy::networks::Rule;
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
 use uuid::Uuid;
-
-/// The longest path that stands in an event, in bytes: Linux's PATH_MAX.
-const PATH_BYTES_MAX: usize = 4096;
 
 /// The bits of open(2)'s flags that say what for.
 const O_ACCMODE: u32 = 3;
@@ -54,12 +50,7 @@ impl Translation<'_> {
                 self.push(batch, &who, SessionAccepted { pid: who.pid }, Outcome::Success)
             }
             Record::Executed(executed) if executed.refused => {
-                let data = command::Denied {
-                    given: ByteString::cut(&executed.given, PATH_BYTES_MAX),
-                    process: process(&executed.who),
-                    reason: command::Denial::NoEvidence,
-                };
-                self.push(batch, &executed.who, data, Outcome::Denied)
+                self.refused(batch, &executed.who, &executed.given)
             }
             Record::Executed(executed) => self.executed(batch, &executed),
             Record::Exited(exited) => {
@@ -94,14 +85,7 @@ impl Translation<'_> {
                 let data = self.denied(&of);
                 self.push(batch, &of.who, data, Outcome::Denied)
             }
-            Record::ExecRefused(refused) => {
-                let data = command::Denied {
-                    given: ByteString::cut(&refused.given, PATH_BYTES_MAX),
-                    process: process(&refused.who),
-                    reason: command::Denial::NoEvidence,
-                };
-                self.push(batch, &refused.who, data, Outcome::Denied)
-            }
+            Record::ExecRefused(refused) => self.refused(batch, &refused.who, &refused.given),
             Record::FileOpened(of) => {
                 let access = match of.mode & O_ACCMODE {
                     0 => Access::Read,
@@ -167,28 +151,27 @@ impl Translation<'_> {
         }
     }
 
-    /// Adds the event of a connection that was taken down when its network became denied.
+    /// Adds the event of a connection that was taken down at that time, when its network became denied.
     ///
     /// # Errors
     /// When it can't be written.
-    pub fn taken_down(&self, of: &Connection, batch: &mut Batch) -> Result<(), CanonicalError> {
-        let (ends, process) = (ends(of), process(&of.who));
-        let address = canonical(of.remote);
-        let rules = self.session(&of.who).map(|session| session.reach.deny.as_slice()).unwrap_or_default();
-        let holds = |rule: &&Rule| {
-            let port = |(first, last): &(u16, u16)| (*first..=*last).contains(&of.remote_port);
-            rule.network.contains(&address) && (rule.ports.is_empty() || rule.ports.iter().any(port))
+    pub fn taken_down(
+        &self,
+        of: &Connection,
+        at: Timestamp,
+        batch: &mut Batch,
+    ) -> Result<(), CanonicalError> {
+        let data = socket::Denied { reason: socket::Denial::TakenDown, ..self.denied(of) };
+        self.push_at(batch, &of.who, data, Outcome::Denied, at)
+    }
+
+    fn refused(&self, batch: &mut Batch, who: &Subject, given: &[u8]) -> Result<(), CanonicalError> {
+        let data = command::Denied {
+            given: ByteString::cut(given, PATH_BYTES_MAX),
+            process: process(who),
+            reason: command::Denial::NoEvidence,
         };
-        let rule = rules.iter().find(holds);
-        let data = socket::Denied {
-            ends,
-            ends_session: rule.is_some_and(|rule| rule.ends_session),
-            process,
-            reason: socket::Denial::TakenDown,
-            restriction: rule.map(|rule| rule.restriction.clone()),
-        };
-        // It was told last when it was opened; it is taken down now.
-        self.push_at(batch, &of.who, data, Outcome::Denied, SystemClock::new().wall().into())
+        self.push(batch, who, data, Outcome::Denied)
     }
 
     fn changed(

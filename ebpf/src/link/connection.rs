@@ -8,19 +8,19 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use custody_core::clock::{Clock as _, SystemClock};
 use custody_core::event::{SessionId, node};
-use custody_core::ingest::frame::{self, FRAME_BYTES_MAX, TooLong};
+use custody_core::ingest::ALIVE_MILLISECONDS;
+use custody_core::ingest::frame::FRAME_BYTES_MAX;
+use custody_core::ingest::halves::{self, HalfError};
 use custody_core::ingest::message::{BATCH_EVENTS_MAX, Expected, MessageError, Said, Told, encode_events};
-use custody_core::ingest::{ALIVE_MILLISECONDS, SILENCE_MILLISECONDS_MAX};
 use custody_core::policy::networks::Reach;
 use rustls::pki_types::ServerName;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -33,7 +33,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long connecting may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-const SILENCE: Duration = Duration::from_millis(SILENCE_MILLISECONDS_MAX);
 /// How often it is looked whether the certificate is old.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(3600);
 
@@ -50,12 +49,12 @@ pub enum LinkError {
     #[error("the log can't be reached: {0}")]
     Io(#[from] std::io::Error),
     /// It didn't answer.
-    #[error("nothing was heard of the log for {} s", SILENCE.as_secs())]
-    Silence,
-    /// It sent what no log sends.
+    #[error("the log didn't answer within {} s", CONNECT_MAX.as_secs())]
+    NoAnswer,
+    /// The connection, once it stood.
     #[error(transparent)]
-    Frame(#[from] TooLong),
-    /// It sent what no log sends.
+    Half(#[from] HalfError),
+    /// What is to be said can't be written: a mistake in this program.
     #[error(transparent)]
     Message(#[from] MessageError),
     /// The spool can't be read.
@@ -80,6 +79,7 @@ pub struct Link {
 
 /// Connects, and connects again when that ends; as long as the program runs.
 pub async fn keep_connected(link: Link) {
+    let link = Arc::new(link);
     let mut pause = PAUSE_MIN;
     let mut said_why = None;
     loop {
@@ -120,7 +120,7 @@ async fn connect(link: &Link) -> Result<TlsStream<TcpStream>, LinkError> {
     };
     match tokio::time::timeout(CONNECT_MAX, connecting).await {
         Ok(connected) => Ok(connected?),
-        Err(_) => Err(LinkError::Silence),
+        Err(_) => Err(LinkError::NoAnswer),
     }
 }
 
@@ -133,20 +133,24 @@ struct InFlight {
     batches: VecDeque<(u64, u64)>,
 }
 
-/// What comes in, and what is done by the way.
-enum Happened {
-    Told(Told),
-    Answer(Said),
+/// What is sent next.
+struct Outgoing {
+    /// The spool's position.
+    next: u64,
+    /// Records from there on that were read already.
+    read: VecDeque<(u64, Vec<u8>)>,
 }
 
-async fn converse(link: &Link, stream: TlsStream<TcpStream>) -> LinkError {
+async fn converse(link: &Arc<Link>, stream: TlsStream<TcpStream>) -> LinkError {
     let (read, write) = tokio::io::split(stream);
-    let (to_us, mut happened) = mpsc::channel(WAITING_MAX);
-    let (say, to_say) = mpsc::channel::<Vec<u8>>(WAITING_MAX);
+    let (to_us, mut told) = mpsc::channel(WAITING_MAX);
+    let (say, to_say) = mpsc::channel(WAITING_MAX);
+    let (order, orders) = mpsc::channel(WAITING_MAX);
     // All of them end with this set, when this function returns.
     let mut tasks = JoinSet::new();
-    tasks.spawn(hear(read, to_us.clone()));
-    tasks.spawn(speak(write, to_say));
+    tasks.spawn(async { halves::hear(read, to_us, Told::decode).await.into() });
+    tasks.spawn(async { halves::speak(write, to_say).await.into() });
+    tasks.spawn(obey(Arc::clone(link), orders, say.clone()));
     // Asked after the connection stands, so that a log that counted this agent as lost hears that it is back.
     if link.tell.try_send(Telling::Joined(link.joined.clone())).is_err() {
         return LinkError::Stopped;
@@ -156,132 +160,103 @@ async fn converse(link: &Link, stream: TlsStream<TcpStream>) -> LinkError {
     unready.mark_changed();
     let mut alive = tokio::time::interval(Duration::from_millis(ALIVE_MILLISECONDS));
     let mut certificate = tokio::time::interval(LOOK_AT_CERTIFICATE);
-    let mut next = link.shared.spool().first();
+    let mut outgoing = Outgoing { next: link.shared.spool().first(), read: VecDeque::new() };
     let mut in_flight = InFlight::default();
     loop {
-        let may_send = in_flight.batches.len() < BATCHES_IN_FLIGHT_MAX;
-        if may_send {
-            match read_batch(link, next) {
-                Ok(Some((events, behind))) => {
-                    let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
-                    let body = encode_events(events.iter().map(Vec::as_slice));
-                    next = behind;
-                    in_flight.events = in_flight.events.saturating_add(count);
-                    in_flight.batches.push_back((in_flight.events, behind));
-                    if let Err(error) = send(&say, body).await {
-                        return ended(&mut tasks, error).await;
-                    }
-                    continue;
-                }
-                Ok(None) => {}
+        let batch = if in_flight.batches.len() < BATCHES_IN_FLIGHT_MAX {
+            match outgoing.batch(&link.shared) {
+                Ok(batch) => batch,
                 Err(error) => return error.into(),
             }
-        }
-        let said = tokio::select! {
-            ended = tasks.join_next() => return match ended {
-                Some(Ok(ended)) => ended,
-                Some(Err(_)) | None => LinkError::Stopped,
-            },
-            changed = spooled.changed() => match changed {
-                Ok(()) => continue,
-                Err(_) => return LinkError::Stopped,
-            },
-            Some(happened) = happened.recv() => match happened {
-                Happened::Answer(said) => said,
-                Happened::Told(Told::Acknowledged { events }) => {
-                    acknowledged(link, &mut in_flight, events);
-                    continue;
-                }
-                Happened::Told(told) => {
-                    take_word(link, told, to_us.clone());
-                    continue;
-                }
-            },
-            _ = unready.changed() => match unready.borrow_and_update().clone() {
-                Some(reason) => Said::Unready { reason },
-                None => Said::Ready,
-            },
-            _ = certificate.tick() => match renewal(link) {
-                Ok(Some(said)) => said,
-                Ok(None) => continue,
-                Err(error) => {
-                    tracing::warn!("no new certificate can be asked for: {error}");
-                    continue;
-                }
-            },
-            _ = alive.tick() => Said::Alive,
+        } else {
+            None
         };
-        let sent = match said.encode() {
-            Ok(body) => send(&say, body).await,
-            Err(error) => Err(error.into()),
+        let body = if let Some(events) = batch {
+            let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
+            in_flight.events = in_flight.events.saturating_add(count);
+            in_flight.batches.push_back((in_flight.events, outgoing.next));
+            Ok(encode_events(events.iter().map(Vec::as_slice)))
+        } else {
+            let said = tokio::select! {
+                ended = tasks.join_next() => return why(ended),
+                changed = spooled.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return LinkError::Stopped,
+                },
+                Some(told) = told.recv() => match told {
+                    Told::Alive => continue,
+                    Told::Acknowledged { events } => {
+                        acknowledged(link, &mut in_flight, events);
+                        continue;
+                    }
+                    told => match order.send(told).await {
+                        Ok(()) => continue,
+                        Err(_) => return why(tasks.join_next().await),
+                    },
+                },
+                _ = unready.changed() => match unready.borrow_and_update().clone() {
+                    Some(reason) => Said::Unready { reason },
+                    None => Said::Ready,
+                },
+                _ = certificate.tick() => match renewal(link) {
+                    Ok(Some(said)) => said,
+                    Ok(None) => continue,
+                    Err(error) => {
+                        tracing::warn!("no new certificate can be asked for: {error}");
+                        continue;
+                    }
+                },
+                _ = alive.tick() => Said::Alive,
+            };
+            said.encode()
         };
-        if let Err(error) = sent {
-            return ended(&mut tasks, error).await;
+        let body = match body {
+            Ok(body) => body,
+            Err(error) => return error.into(),
+        };
+        if say.send(body).await.is_err() {
+            return why(tasks.join_next().await);
         }
     }
 }
 
-/// Why the tasks ended, where they have.
-async fn ended(tasks: &mut JoinSet<LinkError>, error: LinkError) -> LinkError {
-    match error {
-        LinkError::Stopped => match tasks.join_next().await {
-            Some(Ok(ended)) => ended,
-            Some(Err(_)) | None => LinkError::Stopped,
-        },
-        other => other,
-    }
+/// Why the first of the tasks ended.
+fn why(ended: Option<Result<LinkError, JoinError>>) -> LinkError {
+    ended.and_then(Result::ok).unwrap_or(LinkError::Stopped)
 }
 
-async fn send(say: &mpsc::Sender<Vec<u8>>, body: Vec<u8>) -> Result<(), LinkError> {
-    match tokio::time::timeout(SILENCE, say.send(body)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(LinkError::Stopped),
-        Err(_) => Err(LinkError::Silence),
-    }
-}
-
-/// A batch's events, and the spool's position behind it.
-type SpooledBatch = (Vec<Vec<u8>>, u64);
-
-/// The batch that begins at `from`, or behind what the disk has lost of it, and the position behind it.
-fn read_batch(link: &Link, from: u64) -> Result<Option<SpooledBatch>, SpoolError> {
-    let mut spool = link.shared.spool();
-    let mut from = from;
-    loop {
-        let records = spool.read(from, BATCH_EVENTS_MAX, FRAME_BYTES_MAX)?;
-        let Some((first, _)) = records.first() else { return Ok(None) };
-        let mut expected = *first;
-        let mut events = Vec::new();
-        let mut whole = *first == from;
-        for (position, record) in &records {
-            whole &= *position == expected;
-            expected = position.saturating_add(1);
-            let Some((is_last, event)) = spooled_event(record) else {
-                whole = false;
+impl Outgoing {
+    /// The events of the next batch, once there is one.
+    fn batch(&mut self, shared: &Shared) -> Result<Option<Vec<Vec<u8>>>, SpoolError> {
+        let ends_batch = |(_, record): &(u64, Vec<u8>)| spooled_event(record).is_some_and(|(ends, _)| ends);
+        let mut spool = shared.spool();
+        loop {
+            let Some(last) = self.read.iter().position(ends_batch) else {
+                let from = self.read.back().map_or(self.next, |(position, _)| position.saturating_add(1));
+                let more = spool.read(from, BATCH_EVENTS_MAX, FRAME_BYTES_MAX)?;
+                if more.is_empty() {
+                    return Ok(None);
+                }
+                self.read.extend(more);
                 continue;
             };
-            events.push(event.to_vec());
-            if is_last {
-                break;
+            let batch: Vec<_> = self.read.drain(..=last).collect();
+            let whole = batch.iter().zip(self.next..).all(|((position, _), expected)| *position == expected);
+            self.next = batch.last().map_or(self.next, |(position, _)| position.saturating_add(1));
+            if whole {
+                let events = batch.iter().filter_map(|(_, record)| spooled_event(record));
+                return Ok(Some(events.map(|(_, event)| event.to_vec()).collect()));
             }
+            // A batch without all of its events is signed for nothing: the log sees the gap in the numbers.
+            tracing::error!("the disk has lost a part of a batch of events: it can't be sent");
+            spool.acknowledge(self.next);
         }
-        if whole {
-            return Ok(Some((events, expected)));
-        }
-        // A batch without all of its events is signed for nothing: the log sees the gap in the numbers.
-        tracing::error!("the disk has lost a part of a batch of events: it can't be sent");
-        spool.acknowledge(expected);
-        from = expected;
     }
 }
 
 fn acknowledged(link: &Link, in_flight: &mut InFlight, events: u64) {
     let mut behind = None;
-    while let Some((up_to, position)) =
-        in_flight.batches.front().copied().filter(|(up_to, _)| *up_to <= events)
-    {
-        debug_assert!(up_to <= events);
-        in_flight.batches.pop_front();
+    while let Some((_, position)) = in_flight.batches.pop_front_if(|(up_to, _)| *up_to <= events) {
         behind = Some(position);
     }
     if let Some(position) = behind {
@@ -289,34 +264,52 @@ fn acknowledged(link: &Link, in_flight: &mut InFlight, events: u64) {
     }
 }
 
-/// Does what the log says; an answer goes to `answers`.
-fn take_word(link: &Link, told: Told, answers: mpsc::Sender<Happened>) {
-    let shared = Arc::clone(&link.shared);
-    let (identity, tell) = (link.identity.clone(), link.tell.clone());
-    // Files are written and synced.
-    tokio::task::spawn_blocking(move || match told {
+/// Does what the log says, one thing after the other: of two words about a session the later must hold.
+async fn obey(link: Arc<Link>, mut orders: mpsc::Receiver<Told>, say: mpsc::Sender<Vec<u8>>) -> LinkError {
+    while let Some(told) = orders.recv().await {
+        let link = Arc::clone(&link);
+        // Files are written and synced.
+        let said = match tokio::task::spawn_blocking(move || take_word(&link, told)).await {
+            Ok(Some(said)) => said,
+            Ok(None) => continue,
+            Err(_) => return LinkError::Stopped,
+        };
+        let body = match said.encode() {
+            Ok(body) => body,
+            Err(error) => return error.into(),
+        };
+        if say.send(body).await.is_err() {
+            return LinkError::Stopped;
+        }
+    }
+    LinkError::Stopped
+}
+
+/// Does one thing that the log says; there may be an answer.
+fn take_word(link: &Link, told: Told) -> Option<Said> {
+    let shared = &link.shared;
+    match told {
         Told::Expect(expected) => {
             let session = expected.session;
-            let answer = match expect(&shared, *expected) {
+            return Some(match expect(shared, *expected) {
                 Ok(()) => Said::Expecting { session },
                 Err(reason) => Said::Refused { session, reason },
-            };
-            // A connection that is gone gets its sessions' answers no more: they aren't opened.
-            let _gone = answers.blocking_send(Happened::Answer(answer));
+            });
         }
-        Told::Over { session } => over(&shared, session),
-        Told::Reach { session, reach } => match set_reach(&shared, session, reach) {
-            Ok(taken) => taken.into_iter().for_each(|taken| tell_taken(&tell, taken)),
+        Told::Over { session } => over(shared, session),
+        Told::Reach { session, reach } => match set_reach(shared, session, reach) {
+            Ok(taken) => taken.into_iter().for_each(|taken| tell_taken(&link.tell, taken)),
             Err(error) => {
                 tracing::error!(%session, "what the session may reach couldn't be changed: {error}");
             }
         },
-        Told::Certificate { certificate } => match identity.certified(&certificate) {
+        Told::Certificate { certificate } => match link.identity.certified(&certificate) {
             Ok(()) => tracing::info!("got a new certificate"),
             Err(error) => tracing::error!("the new certificate can't be kept: {error}"),
         },
         Told::Alive | Told::Acknowledged { .. } => {}
-    });
+    }
+    None
 }
 
 /// Has the kernel wait for a session's connection.
@@ -375,41 +368,4 @@ fn renewal(link: &Link) -> Result<Option<Said>, IdentityError> {
         return Ok(None);
     }
     Ok(Some(Said::Renew { signing_request: BASE64_STANDARD.encode(link.identity.signing_request()?) }))
-}
-
-async fn hear<S: AsyncRead>(mut read: ReadHalf<S>, to: mpsc::Sender<Happened>) -> LinkError {
-    loop {
-        let told = match tokio::time::timeout(SILENCE, next(&mut read)).await {
-            Ok(Ok(told)) => told,
-            Ok(Err(ended)) => return ended,
-            Err(_) => return LinkError::Silence,
-        };
-        if to.send(Happened::Told(told)).await.is_err() {
-            return LinkError::Stopped;
-        }
-    }
-}
-
-async fn next<S: AsyncRead>(read: &mut ReadHalf<S>) -> Result<Told, LinkError> {
-    let mut head = [0; 4];
-    read.read_exact(&mut head).await?;
-    let mut body = vec![0; frame::length(head)?];
-    read.read_exact(&mut body).await?;
-    Ok(Told::decode(&body)?)
-}
-
-async fn speak<S: AsyncWrite>(mut write: WriteHalf<S>, mut from: mpsc::Receiver<Vec<u8>>) -> LinkError {
-    while let Some(body) = from.recv().await {
-        let said = async {
-            write.write_all(&frame::encode(&body)?).await?;
-            write.flush().await?;
-            Ok::<_, LinkError>(())
-        };
-        match tokio::time::timeout(SILENCE, said).await {
-            Ok(Ok(())) => {}
-            Ok(Err(ended)) => return ended,
-            Err(_) => return LinkError::Silence,
-        }
-    }
-    LinkError::Stopped
 }

@@ -5,7 +5,7 @@
 
 use super::error::SensorError;
 use super::layout::{net, net_key, net_rule, port_range};
-use super::record::{mapped, put};
+use super::record::{Denial, mapped, put};
 use std::net::IpAddr;
 
 /// What a policy says of networks.
@@ -86,11 +86,17 @@ impl PolicyRules {
             | flag(self.restricts(), net::RESTRICTS)
     }
 
-    /// Whether a connection would be refused.
-    pub fn denies(&self, address: IpAddr, port: u16, protocol: Protocol) -> bool {
+    /// What would refuse a connection: of rules that deny it, the first.
+    pub fn denial(&self, address: IpAddr, port: u16, protocol: Protocol) -> Option<Denial> {
         let address = canonical(address);
-        let holds = |rules: &[NetRule]| rules.iter().any(|rule| rule.holds(address, port, protocol));
-        holds(&self.denied) || self.allowed.as_ref().is_some_and(|allowed| !holds(allowed))
+        let holding = |rules: &[NetRule]| {
+            rules.iter().find(|rule| rule.holds(address, port, protocol)).map(|rule| rule.id)
+        };
+        match (holding(&self.denied), &self.allowed) {
+            (Some(rule), _) => Some(Denial::Rule(rule)),
+            (None, Some(allowed)) if holding(allowed).is_none() => Some(Denial::NotAllowed),
+            _ => None,
+        }
     }
 }
 

@@ -59,9 +59,9 @@ proptest! {
         let entries = compile(&rules).unwrap();
         let found = kernel_holds(&entries, address, port, protocol);
         let policy = PolicyRules { denied: rules.clone(), allowed: None, ends_session: false };
-        assert_eq!(found.is_some(), policy.denies(address, port, protocol));
+        assert_eq!(found.is_some(), policy.denial(address, port, protocol).is_some());
         let policy = PolicyRules { denied: Vec::new(), allowed: Some(rules), ends_session: false };
-        assert_eq!(found.is_none(), policy.denies(address, port, protocol));
+        assert_eq!(found.is_none(), policy.denial(address, port, protocol).is_some());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::error::SensorError;
 use super::layout::connection;
-use super::record::{Connection, decode_connection};
+use super::record::{Connection, Denial, decode_connection};
 use super::rules::{PolicyRules, Protocol};
 use super::sock_diag;
 use aya::maps::{HashMap, MapData};
@@ -19,7 +19,7 @@ const UDP: u32 = 17;
 /// A connection that its policy denies now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenDown {
-    /// Which.
+    /// Which, and what denies it.
     pub connection: Connection,
     /// Whether it was ended; why not.
     pub ended: Result<(), String>,
@@ -36,8 +36,12 @@ pub(super) fn take_down(
     for entry in connections.iter() {
         let (_, bytes) =
             entry.map_err(|error| SensorError::kernel("listing the sessions' connections", error))?;
-        let Some(connection) = decode_connection(&bytes, false) else { continue };
-        if connection.who.policy == policy && denied(rules, &connection) {
+        let Some(mut connection) = decode_connection(&bytes, false) else { continue };
+        if connection.who.policy != policy {
+            continue;
+        }
+        connection.denial = denial(rules, &connection);
+        if connection.denial.is_some() {
             by_namespace.entry(connection.net_namespace).or_default().push(connection);
         }
     }
@@ -60,9 +64,9 @@ pub(super) fn take_down(
     Ok(taken)
 }
 
-fn denied(rules: &PolicyRules, connection: &Connection) -> bool {
+fn denial(rules: &PolicyRules, connection: &Connection) -> Option<Denial> {
     let protocol = if connection.protocol == UDP { Protocol::Udp } else { Protocol::Tcp };
-    rules.denies(IpAddr::V6(Ipv6Addr::from(connection.remote)), connection.remote_port, protocol)
+    rules.denial(IpAddr::V6(Ipv6Addr::from(connection.remote)), connection.remote_port, protocol)
 }
 
 /// A process's door to a network namespace: that of whoever connected, else of anybody who is there.

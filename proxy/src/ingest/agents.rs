@@ -4,7 +4,7 @@
 //! the node's agent waits for exactly that connection; only then is it opened. [`Expecting::seen`] gives [`Seen`] once the
 //! log holds the agent's word that the node's kernel has seen it come in; only then does the session log in.
 
-use custody_core::event::{EventId, SessionId};
+use custody_core::event::SessionId;
 use custody_core::ingest::message::{Expected, Told};
 use custody_core::policy::networks::Reach;
 use std::collections::BTreeMap;
@@ -73,15 +73,17 @@ struct Inner {
     next: u64,
     links: BTreeMap<String, Link>,
     sessions: BTreeMap<SessionId, Waiting>,
-    /// Agents that are gone: since when, by the monotonic clock, and the event that says so, once it does.
+    /// Agents that are gone.
     gone: BTreeMap<String, Gone>,
 }
 
 /// An agent that isn't there.
 #[derive(Clone, Debug)]
 struct Gone {
+    /// Since when, by the monotonic clock.
     since: Duration,
-    lost: Option<EventId>,
+    /// An event says so.
+    told: bool,
 }
 
 /// All agents of this installation's nodes.
@@ -124,7 +126,7 @@ impl Agents {
         self.with(|inner| {
             for node in nodes {
                 if !inner.links.contains_key(&node) {
-                    inner.gone.entry(node).or_insert(Gone { since: now, lost: None });
+                    inner.gone.entry(node).or_insert(Gone { since: now, told: false });
                 }
             }
         });
@@ -140,16 +142,16 @@ impl Agents {
     #[must_use]
     pub fn lost(&self, before: Duration) -> Vec<String> {
         self.with(|inner| {
-            let lost = inner.gone.iter().filter(|(_, gone)| gone.lost.is_none() && gone.since <= before);
+            let lost = inner.gone.iter().filter(|(_, gone)| !gone.told && gone.since <= before);
             lost.map(|(node, _)| node.clone()).collect()
         })
     }
 
     /// An event says that an agent is gone.
-    pub fn told_lost(&self, node: &str, event: EventId) {
+    pub fn told_lost(&self, node: &str) {
         self.with(|inner| {
             if let Some(gone) = inner.gone.get_mut(node) {
-                gone.lost = Some(event);
+                gone.told = true;
             }
         });
     }
@@ -262,7 +264,7 @@ impl Linked {
         self.agents.with(|inner| {
             if inner.links.get(&self.node).is_some_and(|link| link.number == self.number) {
                 inner.links.remove(&self.node);
-                inner.gone.insert(self.node.clone(), Gone { since: now, lost: None });
+                inner.gone.insert(self.node.clone(), Gone { since: now, told: false });
             }
         });
     }
@@ -388,7 +390,7 @@ mod tests {
         assert!(!agents.is_there("web-1"));
         assert!(agents.lost(Duration::from_secs(1)).is_empty());
         assert_eq!(agents.lost(Duration::from_secs(2)), ["web-1"]);
-        agents.told_lost("web-1", EventId::new());
+        agents.told_lost("web-1");
         assert!(agents.lost(Duration::from_secs(9)).is_empty());
         let _back = agents.connected("web-1");
         assert!(agents.lost(Duration::from_secs(9)).is_empty());

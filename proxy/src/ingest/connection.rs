@@ -4,15 +4,15 @@
 use super::agents::Linked;
 use super::intake::{Durably, IntakeError};
 use super::serve::Ingest;
-use custody_core::ingest::frame::{self, TooLong};
+use custody_core::ingest::ALIVE_MILLISECONDS;
+use custody_core::ingest::halves::{self, HalfError};
 use custody_core::ingest::message::{FromAgent, MessageError, Said, Told};
-use custody_core::ingest::{ALIVE_MILLISECONDS, SILENCE_MILLISECONDS_MAX};
 use custody_core::log::SubmitError;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 /// Batches that wait for the log's sync; an agent that sends more waits.
 const BATCHES_WAITING_MAX: usize = 16;
@@ -23,21 +23,13 @@ const MESSAGES_WAITING_MAX: usize = 4;
 /// How long a log that is overloaded is left alone.
 const OVERLOADED: Duration = Duration::from_millis(20);
 
-const SILENCE: Duration = Duration::from_millis(SILENCE_MILLISECONDS_MAX);
-
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
     /// The agent, or the network.
-    #[error("the connection broke: {0}")]
-    Io(#[from] std::io::Error),
-    /// Nothing was heard, or nothing that was said was read.
-    #[error("nothing was heard for {} s", SILENCE.as_secs())]
-    Silence,
-    /// It sent what no agent sends.
     #[error(transparent)]
-    Frame(#[from] TooLong),
-    /// It sent what no agent sends.
+    Half(#[from] HalfError),
+    /// What is to be said can't be written: a mistake in this program.
     #[error(transparent)]
     Message(#[from] MessageError),
     /// Its events can't be taken.
@@ -66,18 +58,15 @@ where
     let (to_us, mut messages) = mpsc::channel(MESSAGES_WAITING_MAX);
     let (say, to_say) = mpsc::channel(MESSAGES_WAITING_MAX);
     // Both end with this set, when this function returns.
-    let mut halves = JoinSet::new();
-    halves.spawn(hear(read, to_us));
-    halves.spawn(speak(write, to_say));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(halves::hear(read, to_us, FromAgent::decode));
+    tasks.spawn(halves::speak(write, to_say));
     let mut waiting = FuturesOrdered::new();
     let mut acknowledged = 0_u64;
     let mut alive = tokio::time::interval(Duration::from_millis(ALIVE_MILLISECONDS));
     loop {
         let told = tokio::select! {
-            ended = halves.join_next() => return match ended {
-                Some(Ok(ended)) => ended,
-                Some(Err(_)) | None => Ended::Stopped,
-            },
+            ended = tasks.join_next() => return why(ended),
             Some(message) = messages.recv(), if waiting.len() < BATCHES_WAITING_MAX => match message {
                 FromAgent::Events(events) => match take(ingest, who, &events).await {
                     Ok(taken) => {
@@ -105,15 +94,21 @@ where
             },
             _ = alive.tick() => Told::Alive,
         };
-        match tokio::time::timeout(SILENCE, say.send(told)).await {
-            Ok(Ok(())) => {}
-            // Why, the task knows that has ended.
-            Ok(Err(_)) => match halves.join_next().await {
-                Some(Ok(ended)) => return ended,
-                Some(Err(_)) | None => return Ended::Stopped,
-            },
-            Err(_) => return Ended::Silence,
+        let body = match told.encode() {
+            Ok(body) => body,
+            Err(error) => return error.into(),
+        };
+        if say.send(body).await.is_err() {
+            return why(tasks.join_next().await);
         }
+    }
+}
+
+/// Why the first of the halves ended.
+fn why(ended: Option<Result<HalfError, JoinError>>) -> Ended {
+    match ended {
+        Some(Ok(half)) => half.into(),
+        Some(Err(_)) | None => Ended::Stopped,
     }
 }
 
@@ -143,43 +138,4 @@ async fn take_word(ingest: &Ingest, who: &Who, linked: &Linked, said: Said) -> O
         },
     }
     None
-}
-
-/// Reads messages until there are none.
-async fn hear<S: AsyncRead>(mut read: ReadHalf<S>, to: mpsc::Sender<FromAgent>) -> Ended {
-    loop {
-        let message = match tokio::time::timeout(SILENCE, next(&mut read)).await {
-            Ok(Ok(message)) => message,
-            Ok(Err(ended)) => return ended,
-            Err(_) => return Ended::Silence,
-        };
-        if to.send(message).await.is_err() {
-            return Ended::Stopped;
-        }
-    }
-}
-
-async fn next<S: AsyncRead>(read: &mut ReadHalf<S>) -> Result<FromAgent, Ended> {
-    let mut head = [0; 4];
-    read.read_exact(&mut head).await?;
-    let mut body = vec![0; frame::length(head)?];
-    read.read_exact(&mut body).await?;
-    Ok(FromAgent::decode(&body)?)
-}
-
-/// Writes messages until there are none.
-async fn speak<S: AsyncWrite>(mut write: WriteHalf<S>, mut from: mpsc::Receiver<Told>) -> Ended {
-    while let Some(told) = from.recv().await {
-        let said = async {
-            write.write_all(&frame::encode(&told.encode()?)?).await?;
-            write.flush().await?;
-            Ok::<_, Ended>(())
-        };
-        match tokio::time::timeout(SILENCE, said).await {
-            Ok(Ok(())) => {}
-            Ok(Err(ended)) => return ended,
-            Err(_) => return Ended::Silence,
-        }
-    }
-    Ended::Stopped
 }
