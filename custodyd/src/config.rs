@@ -5,6 +5,7 @@ use custody_core::log::CosignerKey;
 use custody_core::state::change::is_name;
 use custody_proxy::balancer::Balancers;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -247,21 +248,32 @@ pub enum ConfigError {
     },
 }
 
+/// Reads and checks the configuration of a role.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn read<C: DeserializeOwned>(
+    path: &Path,
+    check: impl FnOnce(&C) -> Result<(), String>,
+) -> Result<C, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
+    parse(&text, check).map_err(|message| ConfigError::Wrong { path: path.to_owned(), message })
+}
+
+fn parse<C: DeserializeOwned>(text: &str, check: impl FnOnce(&C) -> Result<(), String>) -> Result<C, String> {
+    let config = toml::from_str(text).map_err(|error| describe(text, &error))?;
+    check(&config)?;
+    Ok(config)
+}
+
 impl Config {
     /// Reads and checks a file.
     ///
     /// # Errors
     /// See [`ConfigError`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
-        Self::parse(&text).map_err(|message| ConfigError::Wrong { path: path.to_owned(), message })
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|error| describe(text, &error))?;
-        config.check()?;
-        Ok(config)
+        read(path, Self::check)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -346,7 +358,7 @@ pub fn check_origin(origin: &str) -> Result<(), String> {
 }
 
 /// The parser's message in one line, with the line it is about.
-pub fn describe(text: &str, error: &toml::de::Error) -> String {
+fn describe(text: &str, error: &toml::de::Error) -> String {
     let line = error.span().map(|span| 1 + text.get(..span.start).unwrap_or_default().matches('\n').count());
     let message = error.message().replace('\n', " ");
     match line {
@@ -358,6 +370,10 @@ pub fn describe(text: &str, error: &toml::de::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parsed(text: &str) -> Result<Config, String> {
+        parse(text, Config::check)
+    }
 
     const GOOD: &str = r#"
 data = "/var/lib/custody"
@@ -373,14 +389,14 @@ source_addresses = ["127.0.0.1"]
 
     #[test]
     fn defaults_fill_what_is_left_out() {
-        let config = Config::parse(GOOD).unwrap();
+        let config = parsed(GOOD).unwrap();
         assert_eq!((config.name.as_str(), config.recording.exec_bytes_max), ("custody", 1 << 20));
         assert_eq!(config.ssh_address(), "127.0.0.1:3022");
     }
 
     #[test]
     fn a_reader_has_a_name_and_the_hash_of_a_token() {
-        let with = |readers: &str| Config::parse(&format!("{GOOD}{readers}"));
+        let with = |readers: &str| parsed(&format!("{GOOD}{readers}"));
         let reader =
             |name: &str, hash: &str| format!("[[reader]]\nname = \"{name}\"\ntoken_sha256 = \"{hash}\"\n");
         let hash = "ab".repeat(32);
@@ -400,7 +416,7 @@ source_addresses = ["127.0.0.1"]
 
     #[test]
     fn a_sink_has_a_name_and_one_destination() {
-        let with = |sinks: &str| Config::parse(&format!("{GOOD}{sinks}"));
+        let with = |sinks: &str| parsed(&format!("{GOOD}{sinks}"));
         let loki = "[sink.loki]\nendpoint = { url = \"http://127.0.0.1:3100\" }\n";
         let config = with(&format!("[[sink]]\nname = \"loki\"\n{loki}")).unwrap();
         assert_eq!(config.sinks[0].stall_seconds, 10);
@@ -421,7 +437,7 @@ source_addresses = ["127.0.0.1"]
     fn a_witness_has_a_key_that_cosigns_and_a_url() {
         let key = "witness.example+a50367b6+BP0XJDhaoMdbZPt4zWAvodmR/ev3axPFjtcC6sg16fYY";
         let with = |key: &str, url: &str, more: &str| {
-            Config::parse(&format!("{GOOD}[[witness]]\nkey = \"{key}\"\nurl = \"{url}\"\n{more}"))
+            parsed(&format!("{GOOD}[[witness]]\nkey = \"{key}\"\nurl = \"{url}\"\n{more}"))
         };
         let config = with(key, "https://w.example", "").unwrap();
         assert_eq!(config.witnesses[0].at_start, AtStart::Require);
@@ -441,7 +457,7 @@ source_addresses = ["127.0.0.1"]
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
         let unknown = GOOD.replace("names = [\"localhost\"]", "names = []\nlisten_adress = \"x\"");
-        assert!(Config::parse(&unknown).unwrap_err().starts_with("line 7: unknown field `listen_adress`"));
+        assert!(parsed(&unknown).unwrap_err().starts_with("line 7: unknown field `listen_adress`"));
         for (from, to, says) in [
             ("custody.test/log", "https://custody.test/", "without scheme"),
             ("source_addresses = [\"127.0.0.1\"]", "source_addresses = []", "source_addresses is empty"),
@@ -454,7 +470,7 @@ source_addresses = ["127.0.0.1"]
         ] {
             let text = GOOD.replace(from, to);
             if text != GOOD {
-                let error = Config::parse(&text).unwrap_err();
+                let error = parsed(&text).unwrap_err();
                 assert!(error.contains(says), "{error}");
             }
         }

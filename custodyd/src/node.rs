@@ -1,5 +1,6 @@
 //! `custodyd node`: the agent beside a node's SSH server.
 
+use crate::config::{self, ConfigError};
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use custody_core::log::durable;
@@ -116,25 +117,19 @@ pub async fn run(role: Role) -> anyhow::Result<()> {
 }
 
 impl Config {
-    fn read(path: &Path) -> anyhow::Result<Self> {
-        let named = || format!("the configuration {}", path.display());
-        let text = std::fs::read_to_string(path).with_context(named)?;
-        let config: Self = toml::from_str(&text)
-            .map_err(|error| anyhow::Error::msg(crate::config::describe(&text, &error)))
-            .with_context(named)?;
-        config.check().with_context(named)?;
-        Ok(config)
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        config::read(path, Self::check)
     }
 
-    fn check(&self) -> anyhow::Result<()> {
+    fn check(&self) -> Result<(), String> {
         if !self.buffer_mebibytes.is_power_of_two() || self.buffer_mebibytes > 1024 {
-            bail!("buffer_mebibytes must be a power of two, at most 1024");
+            return Err("buffer_mebibytes must be a power of two, at most 1024".to_owned());
         }
         if self.spool_mebibytes == 0 || self.heartbeat_seconds == 0 {
-            bail!("spool_mebibytes and heartbeat_seconds must be at least 1");
+            return Err("spool_mebibytes and heartbeat_seconds must be at least 1".to_owned());
         }
         if let Some(path) = self.watched.iter().find(|path| !path.is_absolute()) {
-            bail!("watched paths are absolute, and {} isn't", path.display());
+            return Err(format!("watched paths are absolute, and {} isn't", path.display()));
         }
         Ok(())
     }

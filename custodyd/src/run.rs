@@ -10,7 +10,7 @@ use crate::sinks::Around;
 use crate::{filled, host_keys, leaps, newest, seal, stamp};
 use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock, SystemClock};
-use custody_core::event::certificate::Authority;
+use custody_core::event::certificate::{Authority, Issued};
 use custody_core::event::session::EndReason;
 use custody_core::event::{Actor, ByteString, Draft, Outcome, ProducerKind, Target, log, producer};
 use custody_core::log::embedded::{EmbeddedLog, Options, Recovery};
@@ -406,16 +406,8 @@ async fn api_identity(
     let addresses: Vec<IpAddr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
     let names: Vec<String> = names.into_iter().cloned().collect();
     let server = authorities.x509_server.issue(now, &names, &addresses, SERVER_SECONDS)?;
-    let issued = &server.issued;
-    let x509 = custody_core::event::certificate::Issued {
-        authority: Authority::ServerX509,
-        key: issued.key_sha256.clone(),
-        principals: config.api.names.clone(),
-        serial: issued.serial.clone(),
-        subject: issued.common_name.clone(),
-        valid_from: custody_core::event::Timestamp::from_seconds(issued.not_before),
-        valid_until: custody_core::event::Timestamp::from_seconds(issued.not_after),
-    };
+    let told = server.issued.told(Authority::ServerX509)?;
+    let x509 = Issued { principals: config.api.names.clone(), ..told };
     let draft = Draft::new(Actor::system("custodyd"), x509).outcome(Outcome::Success);
     let _durable = producer.append(draft).await?;
     let agents = serve::server_config(&server, &authorities.x509_agent)?;

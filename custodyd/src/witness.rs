@@ -1,5 +1,6 @@
 //! `custodyd witness`: watches logs of others, cosigns them, keeps its own copies, and raises alarms.
 
+use crate::config::{self, ConfigError};
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use custody_core::clock::{Clock, SystemClock};
@@ -118,28 +119,22 @@ const fn default_silence_seconds() -> u64 {
 }
 
 impl Config {
-    fn read(path: &Path) -> anyhow::Result<Self> {
-        let named = || format!("the configuration {}", path.display());
-        let text = std::fs::read_to_string(path).with_context(named)?;
-        let config: Self = toml::from_str(&text)
-            .map_err(|error| anyhow::Error::msg(crate::config::describe(&text, &error)))
-            .with_context(named)?;
-        config.check().with_context(named)?;
-        Ok(config)
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        config::read(path, Self::check)
     }
 
-    fn check(&self) -> anyhow::Result<()> {
+    fn check(&self) -> Result<(), String> {
         if self.tls_certificate.is_some() != self.tls_key.is_some() {
-            bail!("tls_certificate and tls_key go together");
+            return Err("tls_certificate and tls_key go together".to_owned());
         }
         if self.reader_token_sha256.as_deref().is_some_and(|hash| hash_from_hex(hash).is_none()) {
-            bail!("reader_token_sha256 must be 64 lower-case hex digits");
+            return Err("reader_token_sha256 must be 64 lower-case hex digits".to_owned());
         }
         if self.poll_seconds == 0 || self.logs.iter().any(|log| log.silence_seconds == 0) {
-            bail!("poll_seconds and silence_seconds must be at least 1");
+            return Err("poll_seconds and silence_seconds must be at least 1".to_owned());
         }
         if self.logs.is_empty() {
-            bail!("no [[log]] is named: there is nothing to witness");
+            return Err("no [[log]] is named: there is nothing to witness".to_owned());
         }
         Ok(())
     }

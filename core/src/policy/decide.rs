@@ -5,7 +5,7 @@ use super::{Compiled, RecordingLevel};
 use crate::event::canonical::Json;
 use crate::event::{EventId, SessionId, Timestamp, decision};
 use crate::state::State;
-use crate::state::locks::{Lock, Subject};
+use crate::state::locks::Lock;
 use cedar_policy::{AuthorizationError, Authorizer};
 
 /// How many characters of an error of Cedar stand in evidence.
@@ -157,20 +157,7 @@ fn verdict(state: &State, request: &Request) -> Verdict {
 }
 
 fn matching_lock<'a>(state: &'a State, request: &Request, now: Timestamp) -> Option<(&'a str, &'a Lock)> {
-    let roles = match request.what.principal() {
-        "Service" => state.services().get(&request.user).map(|service| &service.roles),
-        _ => state.users().get(&request.user).map(|user| &user.roles),
-    };
-    let place = request.what.place();
-    let login = place.map(|(_, login)| login.to_text());
-    let subject = Subject {
-        user: &request.user,
-        roles,
-        node: place.map(|(node, _)| node),
-        login: login.as_deref(),
-        session: request.session,
-    };
-    state.locks().matching(&subject, now)
+    request.about(state, |subject| state.locks().matching(subject, now))
 }
 
 fn locked(name: &str, lock: &Lock) -> Verdict {

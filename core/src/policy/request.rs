@@ -3,6 +3,7 @@
 use super::{address, schema};
 use crate::event::connection::Place;
 use crate::event::{ByteString, SessionId, Timestamp};
+use crate::state::locks::Subject;
 use crate::state::{LOG, State};
 use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
 use serde::{Deserialize, Serialize};
@@ -389,6 +390,23 @@ fn failed(error: impl ToString) -> RequestError {
 }
 
 impl Request {
+    /// Gives `with` whom and what it is about: for what holds by that, as locks and restrictions do.
+    pub fn about<T>(&self, state: &State, with: impl FnOnce(&Subject<'_>) -> T) -> T {
+        let roles = match self.what.principal() {
+            "Service" => state.services().get(&self.user).map(|service| &service.roles),
+            _ => state.users().get(&self.user).map(|user| &user.roles),
+        };
+        let place = self.what.place();
+        let login = place.map(|(_, login)| login.to_text());
+        with(&Subject {
+            user: &self.user,
+            roles,
+            node: place.map(|(node, _)| node),
+            login: login.as_deref(),
+            session: self.session,
+        })
+    }
+
     /// The whole Cedar context as it stands in `decision.made`.
     #[must_use]
     pub fn context(&self) -> serde_json::Value {

@@ -2,6 +2,7 @@
 
 use super::Api;
 use super::error::ApiError;
+use crate::ca::x509::sole_common_name;
 use axum::extract::FromRequestParts;
 use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
@@ -135,11 +136,9 @@ fn admit(state: &State, shown: &Shown, now: Timestamp) -> Result<Vec<String>, Ap
 /// Reads what a verified certificate says.
 fn read_certificate(der: &CertificateDer<'_>) -> Option<Shown> {
     let (rest, certificate) = X509Certificate::from_der(der).ok()?;
-    let mut names = certificate.subject().iter_common_name();
-    let user = names.next()?.as_str().ok()?.to_owned();
+    let user = sole_common_name(&certificate)?;
     let seconds = |time: i64| u64::try_from(time).ok();
-    let is_plain = rest.is_empty() && names.next().is_none();
-    is_plain.then_some(Shown {
+    rest.is_empty().then_some(Shown {
         user,
         serial: serial_decimal(certificate.raw_serial())?,
         valid_from: seconds(certificate.validity().not_before.timestamp())?,
@@ -148,7 +147,7 @@ fn read_certificate(der: &CertificateDer<'_>) -> Option<Shown> {
 }
 
 /// A serial number of at most 16 bytes, big-endian, as decimal digits.
-pub fn serial_decimal(bytes: &[u8]) -> Option<String> {
+fn serial_decimal(bytes: &[u8]) -> Option<String> {
     let bytes = match bytes {
         [0, rest @ ..] => rest,
         all => all,

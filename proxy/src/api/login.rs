@@ -2,7 +2,7 @@
 //! whoever fails learns nothing but that he did.
 
 use super::error::ApiError;
-use super::identity::{Peer, serial_decimal, source};
+use super::identity::{Peer, source};
 use super::{Api, whole};
 use crate::ca::ssh::{IssuedSsh, LoginRequest, Permission};
 use crate::ca::x509::IssuedX509;
@@ -124,7 +124,10 @@ pub async fn login(Shared(api): Shared<Arc<Api>>, request: Request) -> Result<Js
     let (ssh, x509) = issue(&api, &user, ssh_key, &signing_request, succeeded.id)?;
     let about = About { user: &user, roles: &roles, source: &source, login: succeeded.id };
     let succeeded = succeeded.source(source.clone()).target(about.target()).outcome(Outcome::Success);
-    let issued = vec![about.told(told_ssh(&ssh, &user)), about.told(told_x509(&x509, &user)?)];
+    let told_x509 = x509
+        .told(Authority::ClientX509)
+        .map_err(|error| ApiError::failed("read its own certificate", error))?;
+    let issued = vec![about.told(told_ssh(&ssh, &user)), about.told(told_x509)];
     let (_succeeded, issued) = api.context.producer.append((succeeded, issued)).await?;
     if let Some(last) = issued.last() {
         api.context.replica.at_least(last.index()).await?;
@@ -228,28 +231,4 @@ fn told_ssh(issued: &IssuedSsh, user: &str) -> Issued {
         // OpenSSH names the first second that is no longer valid.
         valid_until: Timestamp::from_seconds(issued.valid_before.saturating_sub(1)),
     }
-}
-
-fn told_x509(issued: &IssuedX509, user: &str) -> Result<Issued, ApiError> {
-    let unreadable = || ApiError::failed("read its own certificate", "the serial number or the key's hash");
-    let (_, parsed) = x509_parser::parse_x509_certificate(&issued.certificate).map_err(|_| unreadable())?;
-    Ok(Issued {
-        authority: Authority::ClientX509,
-        key: format!("SHA256:{}", base64_of_hex(&issued.key_sha256).ok_or_else(unreadable)?),
-        principals: vec![issued.common_name.clone()],
-        serial: serial_decimal(parsed.raw_serial()).ok_or_else(unreadable)?,
-        subject: user.to_owned(),
-        valid_from: Timestamp::from_seconds(issued.not_before),
-        valid_until: Timestamp::from_seconds(issued.not_after),
-    })
-}
-
-/// A hash as OpenSSH writes fingerprints: base64 without padding.
-fn base64_of_hex(hex: &str) -> Option<String> {
-    use base64::Engine as _;
-    let mut bytes = Vec::with_capacity(hex.len() / 2);
-    for at in (0..hex.len()).step_by(2) {
-        bytes.push(u8::from_str_radix(hex.get(at..at.checked_add(2)?)?, 16).ok()?);
-    }
-    Some(base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes))
 }

@@ -3,7 +3,6 @@
 use super::commands::{check_name, parse};
 use super::error::ApiError;
 use super::services::{Token, give};
-use super::subscriber::Minted;
 use super::{Api, Caller, Peer, identity, whole};
 use crate::ingest::join::{self, JoinError};
 use axum::Json;
@@ -45,7 +44,6 @@ pub(super) async fn create_token(api: &Arc<Api>, caller: &Caller, body: &[u8]) -
     let expires = Timestamp::from_seconds(api.now().seconds().saturating_add(minutes * 60));
     let before = api.context.replica.read(|state| state.nodes().token_version(&name));
     let minted = join::mint(&name).ok_or_else(|| ApiError::failed("made a token", "no random bytes"))?;
-    let minted = Minted { token: minted.token, hash: minted.hash };
     let change = |secret_version| Change::CreateNodeToken { name: name.clone(), expires, secret_version };
     give(api, caller, join::secret_owner(&name), minted, (before, expires), change).await
 }

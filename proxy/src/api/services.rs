@@ -4,8 +4,9 @@
 use super::commands::{allowed, carry_out, check_name, checked, parse};
 use super::error::ApiError;
 use super::reading::Asks as _;
-use super::subscriber::{Minted, mint, secret_owner};
+use super::subscriber::{mint, secret_owner};
 use super::{Api, Caller, blocking};
+use crate::login::token::Minted;
 use custody_core::event::{EventId, Timestamp};
 use custody_core::state::change::Change;
 use serde::{Deserialize, Serialize};

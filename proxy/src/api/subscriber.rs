@@ -1,70 +1,38 @@
 //! Who reads events: a person by certificate, or a service account by a token that it shows with each request.
 //!
-//! A token is `custody~NAME~SECRET`, shown once; the secret store holds its SHA-256 under `service:NAME`, by a version
-//! that the log knows. 256 random bits can't be guessed, so the hash is a plain one and no attempt is counted.
+//! The token's hash lies in the secret store under `service:NAME`, by a version that the log knows.
 
 use super::error::ApiError;
 use super::identity::{Caller, Peer, source};
 use super::reading::Asks;
 use super::{Api, blocking};
+use crate::login::token::{self, Minted};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::rand;
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use custody_core::event::hex::to_hex;
 use custody_core::event::{Actor, Source, Timestamp};
 use custody_core::policy::{Circumstances, Request, What};
 use custody_core::state::State;
-use custody_core::state::change::is_name;
 use custody_core::state::locks::Subject;
 use custody_core::state::services::Token;
-use sha2::{Digest as _, Sha256};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
 const PREFIX: &str = "custody~";
-const SECRET_BYTES: usize = 32;
-/// What the secret store's text begins with: which hash it is.
-const HASH_PREFIX: &str = "sha256:";
-
 const WRONG: &str = "that token is of no service account here, or it was replaced: `custody service rotate`";
 const RUN_OUT: &str = "the service account's token has run out: `custody service rotate`";
 
-/// A token that is being made: what its owner gets, and what is kept of it.
-pub(super) struct Minted {
-    /// The token itself.
-    pub token: Zeroizing<String>,
-    /// Its hash, for the secret store.
-    pub hash: String,
-}
-
 /// A fresh token for the service account `name`.
 pub(super) fn mint(name: &str) -> Result<Minted, ApiError> {
-    let mut secret = Zeroizing::new([0; SECRET_BYTES]);
-    rand::fill(&mut *secret).map_err(|_| ApiError::failed("made a token", "no random bytes"))?;
-    let token = Zeroizing::new(format!("{PREFIX}{name}~{}", URL_SAFE_NO_PAD.encode(secret.as_slice())));
-    let hash = hash(&token);
-    Ok(Minted { token, hash })
+    token::mint(PREFIX, name).ok_or_else(|| ApiError::failed("made a token", "no random bytes"))
 }
 
 /// Whose secret it is in the secret store: no user's name has a colon.
 pub(super) fn secret_owner(name: &str) -> String {
     format!("service:{name}")
-}
-
-fn hash(token: &str) -> String {
-    format!("{HASH_PREFIX}{}", to_hex(Sha256::digest(token.as_bytes()).as_slice()))
-}
-
-/// The name that a token claims.
-fn claimed(token: &str) -> Option<&str> {
-    let (name, _) = token.strip_prefix(PREFIX)?.split_once('~')?;
-    is_name(name).then_some(name)
 }
 
 /// What stands behind `Authorization: Bearer`.
@@ -165,11 +133,12 @@ impl FromRequestParts<Arc<Api>> for Subscriber {
         };
         let peer = parts.extensions.get::<Peer>().cloned();
         let peer = peer.ok_or_else(|| ApiError::failed("looked who asks", "the listener named no peer"))?;
-        let name = claimed(&token).ok_or(ApiError::Unproved(WRONG))?.to_owned();
+        let name = token::claimed(PREFIX, &token).ok_or(ApiError::Unproved(WRONG))?.to_owned();
         let tokens: Vec<Token> = api.context.replica.read(|state| {
             state.services().get(&name).into_iter().flat_map(|service| service.tokens()).collect()
         });
-        let (secrets, shown, owner) = (Arc::clone(&api.context.secrets), hash(&token), secret_owner(&name));
+        let (secrets, shown, owner) =
+            (Arc::clone(&api.context.secrets), token::hash(&token), secret_owner(&name));
         let right = blocking("looked up a token", move || {
             for token in tokens {
                 let stored = secrets.get(&owner, token.version)?;
@@ -213,13 +182,13 @@ mod tests {
     #[test]
     fn a_token_names_its_service_account_and_is_never_the_same() {
         let (one, two) = (mint("siem-1.x").unwrap(), mint("siem-1.x").unwrap());
-        assert_eq!(claimed(&one.token), Some("siem-1.x"));
-        assert!(one.token != two.token && one.hash != two.hash && one.hash == hash(&one.token));
+        assert_eq!(token::claimed(PREFIX, &one.token), Some("siem-1.x"));
+        assert!(one.token != two.token && one.hash != two.hash && one.hash == token::hash(&one.token));
         assert!(one.token.len() > 50 && !one.hash.contains(&*one.token));
         for wrong in
             ["", "custody~", "custody~~x", "custody~SIEM~x", "custody~a b~x", "siem~x", "custody~siem"]
         {
-            assert_eq!(claimed(wrong), None, "{wrong}");
+            assert_eq!(token::claimed(PREFIX, wrong), None, "{wrong}");
         }
     }
 

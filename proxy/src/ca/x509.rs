@@ -5,7 +5,11 @@
 
 use super::ssh::{BACKDATED_SECONDS, IssueError};
 use super::store::{KeyStore, PublicPart};
-use custody_core::event::hex::to_hex;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use custody_core::event::Timestamp;
+use custody_core::event::certificate::{self, Issued};
+use custody_core::event::hex::{hash_from_hex, to_hex};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm, SigningKey, date_time_ymd,
@@ -57,6 +61,28 @@ pub struct IssuedX509 {
     pub not_before: u64,
     /// Last second of validity, since 1970.
     pub not_after: u64,
+}
+
+impl IssuedX509 {
+    /// What `certificate.issued` says of it; it is good for its common name.
+    ///
+    /// # Errors
+    /// Never for what an authority here has issued.
+    pub fn told(&self, authority: certificate::Authority) -> Result<Issued, IssueError> {
+        let unreadable = || IssueError::Crypto("a certificate's own number or hash can't be read".to_owned());
+        let key = hash_from_hex(&self.key_sha256).ok_or_else(unreadable)?;
+        let serial = u128::from_str_radix(&self.serial, 16).map_err(|_| unreadable())?;
+        Ok(Issued {
+            authority,
+            // As OpenSSH writes fingerprints: base64 without padding.
+            key: format!("SHA256:{}", STANDARD_NO_PAD.encode(key)),
+            principals: vec![self.common_name.clone()],
+            serial: serial.to_string(),
+            subject: self.common_name.clone(),
+            valid_from: Timestamp::from_seconds(self.not_before),
+            valid_until: Timestamp::from_seconds(self.not_after),
+        })
+    }
 }
 
 /// A server's key and certificate for rustls. The key is made for the certificate and lives in memory only.
@@ -359,6 +385,14 @@ fn proved_agent_key(der: &[u8]) -> Result<ProvedAgentKey, &'static str> {
     }
 }
 
+/// The common name of a certificate's subject, if it has exactly one.
+#[must_use]
+pub fn sole_common_name(certificate: &X509Certificate<'_>) -> Option<String> {
+    let mut names = certificate.subject().iter_common_name();
+    let name = names.next()?.as_str().ok()?.to_owned();
+    names.next().is_none().then_some(name)
+}
+
 /// The published certificate, if it is this key's and has a month left.
 fn still_good(pem: &[u8], key: &StoredKey, now: u64) -> Option<CertificateDer<'static>> {
     let certificate = CertificateDer::from_pem_slice(pem).ok()?;
@@ -438,7 +472,6 @@ fn crypto(error: rcgen::Error) -> IssueError {
 
 /// PEM of RFC 7468: lines of 64 characters.
 fn to_pem(der: &CertificateDer<'_>) -> String {
-    use base64::Engine;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
     for (index, character) in text.chars().enumerate() {

@@ -6,24 +6,20 @@ use super::intake::is_agent;
 use crate::ca::IssueError;
 use crate::ca::x509::{AgentAuthority, IssuedX509};
 use crate::login::secrets::SecretStore;
+use crate::login::token::{self, Minted};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;
-use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use base64::prelude::BASE64_STANDARD;
 use custody_core::clock::Clock;
-use custody_core::event::certificate::{Authority, Issued};
+use custody_core::event::certificate::Authority;
 use custody_core::event::hex::to_hex;
 use custody_core::event::{Actor, Draft, Outcome, Source, System, Target, Timestamp, node};
 use custody_core::log::{Producer, ProducerError};
-use custody_core::state::change::is_name;
 use custody_core::state::follow::{Replica, Stopped};
-use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
-use zeroize::Zeroizing;
 
 /// What a token begins with, so that scanners for secrets know it.
 const PREFIX: &str = "custody-join~";
-/// What is random of a token, in bytes.
-const SECRET_BYTES: usize = 32;
 /// How long an agent's certificate is good for, in seconds: 30 days. A new one is given over the connection.
 const CERTIFICATE_SECONDS: u64 = 30 * 24 * 3600;
 
@@ -63,29 +59,14 @@ pub struct Joining {
     pub joining: tokio::sync::Mutex<()>,
 }
 
-/// A fresh token, and its hash for the secret store.
-pub(crate) struct Minted {
-    pub token: Zeroizing<String>,
-    pub hash: String,
-}
-
 /// A fresh token for the agent of `node`; `None` if the system has no randomness.
 pub(crate) fn mint(node: &str) -> Option<Minted> {
-    let mut secret = Zeroizing::new([0; SECRET_BYTES]);
-    aws_lc_rs::rand::fill(&mut *secret).ok()?;
-    let token =
-        Zeroizing::new(format!("{PREFIX}{node}~{}", BASE64_URL_SAFE_NO_PAD.encode(secret.as_slice())));
-    let hash = hash(&token);
-    Some(Minted { token, hash })
+    token::mint(PREFIX, node)
 }
 
 /// Whose secret it is in the secret store: no user's name has a colon.
 pub(crate) fn secret_owner(node: &str) -> String {
     format!("node:{node}")
-}
-
-fn hash(token: &str) -> String {
-    format!("sha256:{}", to_hex(&Sha256::digest(token.as_bytes())))
 }
 
 impl Joining {
@@ -100,11 +81,7 @@ impl Joining {
         signing_request: &[u8],
         source: Source,
     ) -> Result<(String, String), JoinError> {
-        let (name, _) =
-            token.strip_prefix(PREFIX).and_then(|rest| rest.split_once('~')).ok_or(JoinError::Token)?;
-        if !is_name(name) {
-            return Err(JoinError::Token);
-        }
+        let name = token::claimed(PREFIX, token).ok_or(JoinError::Token)?;
         let _turn = self.joining.lock().await;
         if let Some(last) = self.producer.log().size().checked_sub(1) {
             self.replica.at_least(last).await?;
@@ -115,7 +92,8 @@ impl Joining {
         let owner = secret_owner(name);
         let stored = self.secrets.get(&owner, known.version);
         let stored = stored.map_err(|error| JoinError::Failed(error.to_string()))?.ok_or(JoinError::Token)?;
-        verify_slices_are_equal(stored.as_bytes(), hash(token).as_bytes()).map_err(|_| JoinError::Token)?;
+        verify_slices_are_equal(stored.as_bytes(), token::hash(token).as_bytes())
+            .map_err(|_| JoinError::Token)?;
         let (issued, key) = self.issue(name, signing_request)?;
         let actor = Actor::System(System { system: node::producer(name) });
         let target = Target { kind: "node".to_owned(), name: name.to_owned(), ..Target::default() };
@@ -124,7 +102,7 @@ impl Joining {
             .source(source.clone())
             .target(target.clone())
             .outcome(Outcome::Success);
-        let told = Draft::new(actor, told(&issued, name))
+        let told = Draft::new(actor, issued.told(Authority::AgentX509)?)
             .cause(enrolled.id)
             .source(source)
             .target(target)
@@ -148,29 +126,22 @@ impl Joining {
             return Err(JoinError::Request("the key is not the one that joined".to_owned()));
         }
         let actor = Actor::System(System { system: node::producer(&who.node) });
-        let told = Draft::new(actor, told(&issued, &who.node)).outcome(Outcome::Success);
+        let told = Draft::new(actor, issued.told(Authority::AgentX509)?).outcome(Outcome::Success);
         let _durable = self.producer.append(told).await?;
         Ok(issued.pem)
     }
 
     fn issue(&self, node: &str, signing_request: &[u8]) -> Result<(IssuedX509, [u8; 32]), JoinError> {
         let now = self.clock.wall().0 / 1_000_000_000;
-        let issued = self.authority.issue(now, signing_request, node, CERTIFICATE_SECONDS);
-        issued.map_err(|error| match error {
-            IssueError::Request(why) => JoinError::Request(why),
-            other => JoinError::Failed(other.to_string()),
-        })
+        Ok(self.authority.issue(now, signing_request, node, CERTIFICATE_SECONDS)?)
     }
 }
 
-fn told(issued: &IssuedX509, node: &str) -> Issued {
-    Issued {
-        authority: Authority::AgentX509,
-        key: issued.key_sha256.clone(),
-        principals: vec![node.to_owned()],
-        serial: issued.serial.clone(),
-        subject: node.to_owned(),
-        valid_from: Timestamp::from_seconds(issued.not_before),
-        valid_until: Timestamp::from_seconds(issued.not_after),
+impl From<IssueError> for JoinError {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Request(why) => Self::Request(why),
+            other => Self::Failed(other.to_string()),
+        }
     }
 }

@@ -5,7 +5,7 @@ use super::agents::Agents;
 use super::connection::{self, Who};
 use super::intake::{Intake, is_agent};
 use super::join::Joining;
-use crate::ca::x509::{AgentAuthority, ServerIdentity};
+use crate::ca::x509::{AgentAuthority, ServerIdentity, sole_common_name};
 use crate::session::live::{EndCause, LiveSessions};
 use custody_core::clock::Clock;
 use custody_core::event::session::EndReason;
@@ -115,7 +115,7 @@ impl Ingest {
         match self.intake.producer.append(draft).await {
             Ok(told) => {
                 tracing::warn!("the agent of {name} is lost: {reason}");
-                self.agents.told_lost(name, told.id());
+                self.agents.told_lost(name);
                 self.end_sessions(name, told.id());
             }
             // Next time.
@@ -139,8 +139,6 @@ impl Ingest {
 /// What a verified certificate says: the node's name and the agent's key.
 fn who(certificate: &CertificateDer<'_>) -> Option<Who> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let mut names = certificate.subject().iter_common_name();
-    let node = names.next()?.as_str().ok()?.to_owned();
     let key = (&*certificate.public_key().subject_public_key.data).try_into().ok()?;
-    names.next().is_none().then_some(Who { node, key })
+    Some(Who { node: sole_common_name(&certificate)?, key })
 }

@@ -5,3 +5,4 @@ pub mod password;
 pub mod prove;
 pub mod rate;
 pub mod secrets;
+pub mod token;

@@ -15,7 +15,6 @@ use custody_core::policy::networks::{self, Reach};
 use custody_core::policy::permit::{Connect, NoPermit, Permit};
 use custody_core::policy::{Circumstances, Decision, RecordingLevel, Request, What, decide};
 use custody_core::state::State;
-use custody_core::state::locks::Subject;
 use russh::keys::ssh_key::PublicKey;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -169,21 +168,9 @@ fn see(state: &State, request: &Request, node: &str) -> Seen {
     let decision = decide(state, request);
     // Where a node is, is for those to know who may reach it.
     let known = decision.allowed().then(|| state.nodes().get(node)).flatten();
-    let roles_held = state.users().get(&request.user).map(|user| &user.roles);
-    let login = match &request.what {
-        What::Connect { login, .. } => Some(login.to_string()),
-        _ => None,
-    };
-    let subject = Subject {
-        user: &request.user,
-        roles: roles_held,
-        node: Some(node),
-        login: login.as_deref(),
-        session: request.session,
-    };
     Seen {
         agent: known.map_or(Agent::None, |node| node.agent),
-        reach: networks::reach(state, &subject),
+        reach: request.about(state, |subject| networks::reach(state, subject)),
         roles: roles(state, &request.user),
         address: known.map(|node| node.address.clone()),
         pinned: known.and_then(|node| node.host_key.clone()),
