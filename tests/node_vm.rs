@@ -1,7 +1,9 @@
 //! The kernels that the node agent is made for, in virtual machines: first that they are what its tests take them for.
 
+use crate::node_coverage::{self, Tier};
+use custody_tests::process::run;
 use custody_tests::servers::vm::{Kernel, Machine, Vm};
-use custody_tests::wait;
+use custody_tests::{program, root, wait};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -191,6 +193,47 @@ fn the_sensor_on_6_12_with_lsm_programs() {
 #[test]
 fn the_sensor_on_6_12_with_tracepoints() {
     assert_sensor_works(Kernel::V6_12, "tracepoint");
+}
+
+/// Without what only debuggers read: a machine's files are in its memory.
+fn stripped(program: &Path, folder: &Path) -> PathBuf {
+    let to = folder.join(program.file_name().unwrap());
+    let mut strip = Command::new("strip");
+    run(strip.arg("--strip-debug").arg("-o").arg(&to).arg(program), b"", wait::DEADLINE).ok();
+    to
+}
+
+/// All of Custody in a machine, with this program of tests as `/opt/custody/deps/e2e`: its tests find the rest there.
+fn with_custody(kernel: Kernel) -> Vm {
+    let folder = tempfile::tempdir().unwrap();
+    let this = std::env::current_exe().unwrap();
+    let mut files: Vec<(String, PathBuf)> = ["custodyd", "custody"]
+        .map(|name| (format!("/opt/custody/{name}"), stripped(&program(name), folder.path())))
+        .into();
+    files.push(("/opt/custody/deps/e2e".into(), stripped(&this, folder.path())));
+    for item in std::fs::read_dir(root().join("tests/escapes")).unwrap().flatten() {
+        files.push((format!("/opt/escapes/{}", item.file_name().to_str().unwrap()), item.path()));
+    }
+    Vm::boot(kernel, &Machine { files, ..Machine::default() })
+}
+
+/// Proxy, sshd and agent in one machine, and each way around the agent.
+#[track_caller]
+fn assert_coverage(kernel: Kernel) {
+    let mut vm = with_custody(kernel);
+    let test = "node_coverage::each_way_around_ends_as_the_documentation_says";
+    let order = format!(
+        "CUSTODY_ESCAPES=/opt/escapes CUSTODY_COVERAGE_PRINT=1 /opt/custody/deps/e2e --exact --nocapture {test}"
+    );
+    let said = vm.run_within(&order, SENSOR_DEADLINE);
+    eprintln!("{kernel:?}: in {:?}\n{}", said.took, said.text());
+    assert_eq!(said.code, 0, "{kernel:?}:\n{}\n{}\n{}", said.text(), said.err, vm.console());
+    node_coverage::hold(Tier::Lsm, &node_coverage::printed(&said.text()));
+}
+
+#[test]
+fn each_way_around_ends_as_documented_on_6_12_with_lsm_programs() {
+    assert_coverage(Kernel::V6_12);
 }
 
 /// What it says of this machine, and that it leaves nothing attached.

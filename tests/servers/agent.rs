@@ -110,6 +110,17 @@ impl Agent {
         self.process.as_ref().expect("the agent runs").pid()
     }
 
+    /// Where its programs stay attached.
+    #[must_use]
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+
+    /// Whether it runs no longer.
+    pub fn ended(&mut self) -> bool {
+        self.process.as_mut().is_none_or(|process| process.ended().is_some())
+    }
+
     /// SIGKILL.
     pub fn kill_now(&mut self) {
         if let Some(mut process) = self.process.take() {

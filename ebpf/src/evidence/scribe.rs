@@ -302,6 +302,13 @@ impl Scribe {
             return Ok(());
         }
         self.looked = now;
+        let unpinned = self.shared.sensor().keep_pinned()?;
+        if unpinned > 0 {
+            tracing::warn!(
+                unpinned,
+                "somebody has removed pins of the agent's programs; they are back, and nothing was missed"
+            );
+        }
         let counters = self.shared.sensor().counters()?;
         let Some(due) = self.dropped.due(&counters) else { return Ok(()) };
         batch.skip(due.total());

@@ -4,7 +4,6 @@ use super::error::SensorError;
 use super::layout::kind;
 use super::load::open_map;
 use super::pins::Generation;
-use super::programs::PARTS;
 use aya::maps::{MapData, PerCpuArray};
 use aya::programs::ProgramInfo;
 use std::collections::BTreeMap;
@@ -32,13 +31,11 @@ impl Counts {
         Ok(Counts { seen: open_map(generation, "seen")?, lost: open_map(generation, "lost")? })
     }
 
-    pub(super) fn read(&self, generation: &Generation) -> Result<Counters, SensorError> {
+    /// The counts so far; of `programs`, how often they were skipped.
+    pub(super) fn read(&self, programs: &BTreeMap<String, ProgramInfo>) -> Result<Counters, SensorError> {
         let mut skipped = BTreeMap::new();
-        for part in PARTS {
-            let path = generation.program(part.program);
-            if path.exists() {
-                skipped.insert(part.program.to_owned(), skips(&path)?);
-            }
+        for (name, program) in programs {
+            skipped.insert(name.clone(), skips(name, program)?);
         }
         Ok(Counters { seen: sums(&self.seen)?, lost: sums(&self.lost)?, skipped })
     }
@@ -56,10 +53,9 @@ fn sums(counts: &PerCpuArray<MapData, u64>) -> Result<BTreeMap<u16, u64>, Sensor
 }
 
 /// The kernel tells it in the fdinfo of a program.
-fn skips(pin: &std::path::Path) -> Result<u64, SensorError> {
-    let what = || format!("asking about the program {}", pin.display());
-    let info = ProgramInfo::from_pin(pin).map_err(|error| SensorError::kernel(what(), error))?;
-    let fd = info.fd().map_err(|error| SensorError::kernel(what(), error))?;
+fn skips(name: &str, program: &ProgramInfo) -> Result<u64, SensorError> {
+    let failed = |error| SensorError::kernel(format!("asking about the program {name}"), error);
+    let fd = program.fd().map_err(failed)?;
     let path = PathBuf::from(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()));
     let text =
         std::fs::read_to_string(&path).map_err(|error| SensorError::file(&path, "reading it", error))?;

@@ -288,7 +288,7 @@ fn attach_either(
     })
 }
 
-/// Loads one program and attaches it; the pins keep both when we are gone.
+/// Loads one program and attaches it; the pin of its link keeps both when we are gone.
 fn attach(
     object: &mut Ebpf,
     own: &Generation,
@@ -326,18 +326,8 @@ fn attach(
         }
         _ => return Err("it is of another type than its hook".to_owned()),
     };
-    pin_program(object, name, &own.program(part.program))?;
     link.pin(own.link(part.program)).map_err(say)?;
     Ok(())
-}
-
-/// Pinned so that a later agent can ask how often the kernel skipped it.
-fn pin_program(object: &mut Ebpf, name: &str, path: &Path) -> Result<(), String> {
-    if path.exists() {
-        std::fs::remove_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    }
-    let program = object.program_mut(name).ok_or("it isn't in the object")?;
-    program.pin(path).map_err(|error| chain(&error))
 }
 
 /// Whether an earlier run of this build has pinned its programs of that tier.

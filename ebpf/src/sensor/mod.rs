@@ -8,6 +8,7 @@ mod cgroup;
 mod check;
 mod counters;
 mod error;
+mod held;
 pub mod layout;
 mod load;
 mod pins;
@@ -31,6 +32,7 @@ pub use take_down::TakenDown;
 
 use aya::maps::{Array, HashMap, MapData};
 use counters::Counts;
+use held::Held;
 use layout::{control, expected};
 use load::Loaded;
 use pins::Generation;
@@ -84,7 +86,9 @@ pub struct Coverage {
 /// The running sensor. Dropping it leaves everything attached.
 pub struct Sensor {
     coverage: Coverage,
+    pins: PathBuf,
     generation: Generation,
+    held: Held,
     left: Vec<Generation>,
     control: Array<MapData, u64>,
     tuples: HashMap<MapData, [u8; layout::tuple::SIZE], [u8; expected::SIZE]>,
@@ -158,6 +162,8 @@ impl Sensor {
         let generation = loaded.generation.clone();
         let mut sensor = Sensor {
             coverage: Coverage { tier, features: loaded.features.clone(), kernel: kernel_release() },
+            pins: options.pins.clone(),
+            held: Held::open(&generation)?,
             left: Vec::new(),
             control: load::control_of(&generation)?,
             tuples: load::open_map(&generation, "tuples")?,
@@ -280,6 +286,15 @@ impl Sensor {
         self.set(control::HEARTBEAT, nanos)
     }
 
+    /// Puts back pins that somebody has removed, and gives how many: to be called every second or so. Until then nothing is lost by it,
+    /// unless the agent ends.
+    ///
+    /// # Errors
+    /// They can't be put back: the agent must end, and the node's sessions with it.
+    pub fn keep_pinned(&mut self) -> Result<usize, SensorError> {
+        self.held.put_back(&self.pins)
+    }
+
     /// Whether no more evidence can be taken: then sessions may start no program and open no connection.
     ///
     /// # Errors
@@ -308,7 +323,7 @@ impl Sensor {
     /// # Errors
     /// The kernel's maps can't be read.
     pub fn counters(&self) -> Result<Counters, SensorError> {
-        self.counts.read(&self.generation)
+        self.counts.read(&self.held.programs)
     }
 
     /// The ring's reader; have one at a time. It also takes what earlier generations of the programs left.

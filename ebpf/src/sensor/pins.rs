@@ -26,20 +26,23 @@ impl Generation {
     }
 
     pub(super) fn map(&self, name: &str) -> PathBuf {
-        self.directory.join("maps").join(name)
+        self.maps().join(name)
     }
 
     pub(super) fn link(&self, program: &str) -> PathBuf {
-        self.directory.join("links").join(program)
+        self.links().join(program)
     }
 
-    pub(super) fn program(&self, program: &str) -> PathBuf {
-        self.directory.join("programs").join(program)
+    pub(super) fn maps(&self) -> PathBuf {
+        self.directory.join("maps")
+    }
+
+    pub(super) fn links(&self) -> PathBuf {
+        self.directory.join("links")
     }
 
     pub(super) fn create(&self) -> Result<(), SensorError> {
-        for name in ["maps", "links", "programs"] {
-            let path = self.directory.join(name);
+        for path in [self.maps(), self.links()] {
             std::fs::create_dir_all(&path).map_err(|error| SensorError::file(&path, "creating it", error))?;
         }
         Ok(())
@@ -47,9 +50,8 @@ impl Generation {
 
     /// Detaches what is attached and forgets it all. Links go first: a program without its maps' pins still runs.
     pub(super) fn remove(&self) -> Result<(), SensorError> {
-        for name in ["links", "programs", "maps"] {
-            remove_directory(&self.directory.join(name))?;
-        }
+        remove_directory(&self.links())?;
+        remove_directory(&self.maps())?;
         remove_directory(&self.directory)
     }
 
@@ -72,8 +74,7 @@ impl Generation {
 
     /// Detaches its programs, and leaves its maps to be read.
     pub(super) fn detach(&self) -> Result<(), SensorError> {
-        remove_directory(&self.directory.join("links"))?;
-        remove_directory(&self.directory.join("programs"))
+        remove_directory(&self.links())
     }
 
     pub(super) fn exists(&self) -> bool {
@@ -83,21 +84,11 @@ impl Generation {
 
 /// The generations that stand below `pins`.
 pub(super) fn generations(pins: &Path) -> Result<Vec<Generation>, SensorError> {
-    let entries = match std::fs::read_dir(pins) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(SensorError::file(pins, "listing it", error)),
+    let id = |path: &PathBuf| {
+        let name = path.file_name()?.to_str()?.strip_prefix("generation-")?;
+        u64::from_str_radix(name, 16).ok()
     };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|error| SensorError::file(pins, "listing it", error))?;
-        let name = entry.file_name();
-        let id = name.to_str().and_then(|name| name.strip_prefix("generation-"));
-        if let Some(id) = id.and_then(|id| u64::from_str_radix(id, 16).ok()) {
-            found.push(Generation::new(pins, id));
-        }
-    }
-    Ok(found)
+    Ok(entries(pins)?.iter().filter_map(id).map(|id| Generation::new(pins, id)).collect())
 }
 
 /// Makes sure that `pins` is a directory of a bpffs; mounts one where none is.
@@ -121,15 +112,24 @@ fn on_bpffs(path: &Path) -> bool {
 
 /// Removes a directory and the pins in it, which are all files.
 fn remove_directory(path: &Path) -> Result<(), SensorError> {
-    let entries = match std::fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(SensorError::file(path, "listing it", error)),
-    };
-    for entry in entries {
-        let entry = entry.map_err(|error| SensorError::file(path, "listing it", error))?.path();
+    for entry in entries(path)? {
         std::fs::remove_file(&entry)
             .map_err(|error| SensorError::file(&entry, "removing this pin", error))?;
     }
-    std::fs::remove_dir(path).map_err(|error| SensorError::file(path, "removing it", error))
+    match std::fs::remove_dir(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(SensorError::file(path, "removing it", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is in a directory; nothing where there is none.
+pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, SensorError> {
+    let failed = |error| SensorError::file(directory, "listing it", error);
+    match std::fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect(),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed(error)),
+    }
 }

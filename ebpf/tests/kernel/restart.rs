@@ -41,6 +41,28 @@ fn sessions_go_on_while_the_agent_is_away_and_nothing_is_lost_or_doubled() {
     other.run("/bin/true");
 }
 
+/// Who is root in a session may remove pins, where the kernel has no programs that refuse it.
+#[test]
+fn pins_that_are_removed_come_back_and_nothing_is_missed() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    session.run(&format!("rm -rf {}", node.options.pins.display()));
+    let refused = node.has("file delete");
+    session.run("/bin/echo number-1");
+    let missing = node.sensor().keep_pinned().unwrap();
+    assert_eq!(missing == 0, refused, "{missing} pins were gone");
+    assert_eq!(node.sensor().keep_pinned().unwrap(), 0);
+    session.run("/bin/echo number-2");
+    node.wait_until("the second", |records| numbers(records).contains(&2).then_some(()));
+    let mut told = numbers(&node.records);
+    // What is pinned is the same as before: the next agent goes on with it.
+    let mut node = Node::with(node.abandon());
+    session.run("/bin/echo number-3");
+    node.wait_until("the third", |records| numbers(records).contains(&3).then_some(()));
+    told.extend(numbers(&node.records));
+    assert_eq!(told, [1, 2, 3]);
+}
+
 #[test]
 fn another_size_of_the_ring_hands_over_and_back() {
     let mut node = Node::start();

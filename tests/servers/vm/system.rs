@@ -13,7 +13,7 @@ use std::process::Command;
 /// expects to see under its name is among these.
 const PROGRAMS: &str = "base64 bash busybox cat chgrp chmod chown chroot cp curl cut dash date dd dirname echo env false \
     find grep head id kill ldd ln ls mkdir mkfifo mknod mktemp mount mv nc nohup printf ps pwd rm rmdir sed \
-    seq setpriv setsid sh sleep sort ssh ssh-keygen sshd stat stty su tail tee timeout touch tr true \
+    seq setpriv setsid sh sleep sort ssh ssh-keygen sshd stat stty su sudo tail tee timeout tmux touch tr true \
     umount uname unshare wc";
 
 /// Modules that are loaded, if this kernel has them as such: closing sockets of others (sock_diag), network devices for
@@ -158,13 +158,19 @@ fn keys(archive: &mut Archive, folder: &Path) {
     }
 }
 
-/// What su(1) asks: root becomes anybody, nobody else does.
+/// What su(1) and sudo(8) ask: root becomes anybody, nobody else does.
 fn substitute_user(archive: &mut Archive) {
-    archive.file(
-        "etc/pam.d/su",
-        "auth required pam_rootok.so\naccount required pam_permit.so\nsession required pam_permit.so\n",
-        0o644,
-    );
+    for name in ["su", "sudo"] {
+        let rules =
+            "auth required pam_rootok.so\naccount required pam_permit.so\nsession required pam_permit.so\n";
+        archive.file(&format!("etc/pam.d/{name}"), rules, 0o644);
+    }
+    archive.file("etc/sudoers", "root ALL=(ALL:ALL) ALL\n", 0o440);
+    let plugins = ["libsudo_util.so.0", "sudoers.so"].map(|name| Path::new("/usr/libexec/sudo").join(name));
+    for path in &plugins {
+        archive.copy(path.to_str().expect("a path of ASCII"), path);
+    }
+    libraries(archive, &plugins);
     for name in ["pam_rootok.so", "pam_permit.so"] {
         let folders = std::fs::read_dir("/usr/lib").expect("/usr/lib").flatten();
         let found =
