@@ -1,6 +1,8 @@
 //! The image of `docker/`, built on a base like Debian's own, and the demo's session with the daemon in a container.
 
+use custody_tests::pictures::yaml;
 use custody_tests::process::{free_port, run};
+use custody_tests::servers::agent::unpin;
 use custody_tests::servers::docker::Docker;
 use custody_tests::servers::setup;
 use custody_tests::servers::sshd::path;
@@ -8,7 +10,7 @@ use custody_tests::servers::world::{ADMIN_PASSWORD, OPERATOR_PASSWORD, OPERATORS
 use custody_tests::servers::{Host, Loki, Sshd};
 use custody_tests::wait::{self, DEADLINE};
 use custody_tests::{program, root};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Builds the image from programs that are there: `custody`.
@@ -45,6 +47,56 @@ fn configuration(api: u16, ssh: u16, loki: &str) -> String {
         text = text.replace(its, &ours);
     }
     text
+}
+
+/// What `docker/agent.yaml` says, for the plain client; the Docker of tests has process ids of its own.
+struct Agent<'a> {
+    docker: &'a Docker,
+    config: PathBuf,
+    folder: &'a str,
+}
+
+impl Agent<'_> {
+    /// Runs the image with what an agent has.
+    fn run(&self, options: &[&str], arguments: &[&str], input: &str) -> String {
+        let service = &yaml("docker/agent.yaml")["services"]["agent"];
+        let one = |name: &str| service[name].as_str().unwrap().to_owned();
+        let all = |name: &str| -> Vec<String> {
+            service[name].as_array().unwrap().iter().map(|item| item.as_str().unwrap().to_owned()).collect()
+        };
+        // Files beside it are a person's own.
+        let mut volumes = all("volumes");
+        volumes.retain(|volume| !volume.starts_with("./"));
+        volumes.push(format!("{}:/etc/custody/agent.toml:ro", path(&self.config)));
+        volumes.push(format!("{0}:{0}", self.folder));
+        let mut run = vec!["run".to_owned()];
+        run.extend(options.iter().map(|option| (*option).to_owned()));
+        for (option, values) in [
+            ("--user", vec![one("user")]),
+            ("--pid", vec![one("pid")]),
+            ("--cgroupns", vec![one("cgroup")]),
+            ("--network", vec![one("network_mode")]),
+            ("--cap-drop", all("cap_drop")),
+            ("--cap-add", all("cap_add")),
+            ("--security-opt", all("security_opt")),
+            ("--volume", volumes),
+        ] {
+            run.extend(values.into_iter().flat_map(|value| [option.to_owned(), value]));
+        }
+        run.push("custody".to_owned());
+        run.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let run: Vec<&str> = run.iter().map(String::as_str).collect();
+        self.docker.run(&run, input.as_bytes()).text()
+    }
+}
+
+/// Where the container's programs stay; they go with this value.
+struct Pins(String);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        unpin(Path::new(&self.0));
+    }
 }
 
 #[test]
@@ -147,6 +199,31 @@ fn the_image_runs_the_demos_session() {
     command.arg("-i").arg(bob.join("id")).args(["-p", &ssh.to_string(), "root+web-1@127.0.0.1"]);
     command.arg("echo from a container").env_remove("SSH_AUTH_SOCK");
     assert_eq!(run(&mut command, b"", DEADLINE).ok().text(), "from a container\n");
+
+    // The node's agent, as agent.yaml runs it: the next session is watched by the machine's kernel.
+    client("alice", &["node", "add", "web-1", &target.address(), "--agent", "required"], "");
+    let token = client("alice", &["node", "token", "web-1"], "");
+    let pins =
+        Pins(format!("/sys/fs/bpf/custody-test-{}", dir.path().file_name().unwrap().to_str().unwrap()));
+    let agent = Agent { docker: &docker, config: dir.path().join("agent.toml"), folder: here };
+    let settings = std::fs::read_to_string(root().join("docker/agent.toml")).unwrap();
+    std::fs::write(&agent.config, format!("{settings}pins = {:?}\n", pins.0)).unwrap();
+    let can = agent.run(&["--rm"], &["node", "--check"], "");
+    assert!(can.contains("sessions can be watched") && can.contains("--pid host"), "{can}");
+    let join = ["node", "join", "--config", "/etc/custody/agent.toml", "--server", &url, "--ca", path(&ca)];
+    agent.run(&["--rm", "--interactive"], &join, &token);
+    agent.run(&["--detach", "--name", "agent"], &["node", "--config", "/etc/custody/agent.toml"], "");
+    let events = |kind: &str| client("alice", &["events", "search", "--json", "--type", kind], "");
+    wait::until_true("the agent is there", DEADLINE, || events("node.joined").contains("web-1"));
+    assert_eq!(run(&mut command, b"", DEADLINE).ok().text(), "from a container\n");
+    wait::until_true("what its shell ran is told", DEADLINE, || {
+        events("command.executed").contains("echo from a container")
+    });
+    docker.run(&["stop", "--time", "30", "agent"], b"");
+    let code = docker.run(&["inspect", "--format", "{{.State.ExitCode}}", "agent"], b"").text();
+    assert_eq!(code.trim(), "0", "an orderly end of the agent");
+    client("alice", &["node", "add", "web-1", &target.address(), "--agent", "none"], "");
+    drop(pins);
 
     let events = client("alice", &["events", "search", "--user", "bob", "--limit", "40"], "");
     assert!(events.contains("command.requested"), "{events}");

@@ -63,7 +63,6 @@ struct Stage {
     variables: Vec<(&'static str, String)>,
     _outside: Running,
     _daemon: Running,
-    tmux: PathBuf,
     _listeners: [TcpListener; 2],
 }
 
@@ -105,10 +104,6 @@ impl Stage {
         let mut daemon = Command::new("python3");
         daemon.arg("-c").arg(DAEMON).arg(&socket);
         let daemon = Running::start("a daemon", &mut daemon);
-        let tmux = folder.join("tmux-outside");
-        let mut multiplexer = Command::new("tmux");
-        multiplexer.arg("-S").arg(&tmux).args(["-f", "/dev/null", "new-session", "-d", "sleep 1000"]);
-        run(multiplexer.env("LANG", "C.UTF-8"), b"", DEADLINE).ok();
         wait::until_true("the daemon listens", DEADLINE, || socket.exists());
         let listeners = ["0.0.0.0:0", "[::1]:0"].map(|at| TcpListener::bind(at).expect("a listener"));
         let port = |of: &TcpListener| of.local_addr().expect("an address").port().to_string();
@@ -118,21 +113,11 @@ impl Stage {
             ("WAYS", scripts().display().to_string()),
             ("OUTSIDE", outside.pid().to_string()),
             ("DAEMON", socket.display().to_string()),
-            ("TMUX_OUTSIDE", tmux.display().to_string()),
             ("PINS", agent.pins().display().to_string()),
             ("PORT", port(&listeners[0])),
             ("PORT6", port(&listeners[1])),
         ];
-        Self {
-            world,
-            agent,
-            folder,
-            variables,
-            _outside: outside,
-            _daemon: daemon,
-            tmux,
-            _listeners: listeners,
-        }
+        Self { world, agent, folder, variables, _outside: outside, _daemon: daemon, _listeners: listeners }
     }
 
     /// Tries ways, one after the other, in one session; gives what tells them apart.
@@ -152,13 +137,6 @@ impl Stage {
         let said = run(&mut session, b"", Duration::from_secs(600));
         assert!(!said.err.contains("custody: "), "{}", said.err);
         tried
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        let mut end = Command::new("tmux");
-        run(end.arg("-S").arg(&self.tmux).arg("kill-server"), b"", DEADLINE);
     }
 }
 
@@ -203,7 +181,7 @@ impl Tried {
         script.push_str(&self.variables);
         writeln!(
             script,
-            "timeout 60 bash -c 'echo $$ >{out}.pid\n'\"{}\" >{out} 2>{out}.err </dev/null",
+            "timeout 60 bash -c 'echo $$ >{out}.pid\n'\"{}\" >{out} 2>{out}.err </dev/null || echo after $SECONDS s >>{out}.err",
             self.way
                 .script
                 .replace('\\', "\\\\")
@@ -226,21 +204,28 @@ impl Tried {
     }
 
     /// What the log has of it.
-    fn found(&self, entries: &[Entry]) -> Found {
+    fn found(&self, entries: &[Entry]) -> Result<Found, String> {
         let of_it: Vec<&Entry> = entries.iter().filter(|entry| self.is_in(entry)).collect();
         let refused = of_it.iter().any(|entry| entry.event["outcome"] == "denied");
         let what = self.way.what;
         match (self.done(), of_it.is_empty(), refused) {
-            (true, false, false) => Found::Seen,
-            (true, true, _) => Found::Unseen,
-            (false, false, true) => Found::Refused,
+            (true, false, false) => Ok(Found::Seen),
+            (true, true, _) => Ok(Found::Unseen),
+            (false, false, true) => Ok(Found::Refused),
             (false, _, _)
                 if self.printed().contains("unsupported") || self.errors().contains("unsupported") =>
             {
-                Found::Impossible
+                Ok(Found::Impossible)
             }
-            (true, false, true) => panic!("{what}: is told as refused, and was done: {of_it:#?}"),
-            (false, _, _) => panic!("{what}: wasn't done, nor refused: {} {of_it:#?}", self.errors()),
+            (true, false, true) => Err(format!("{what}: is told as refused, and was done")),
+            (false, told, _) => {
+                let told = if told { "nothing is told" } else { "it is told" };
+                Err(format!(
+                    "{what}: wasn't done, nor refused, and {told}: {}{}",
+                    self.printed(),
+                    self.errors()
+                ))
+            }
         }
     }
 
@@ -301,6 +286,7 @@ fn try_all() -> (Tier, Vec<(&'static str, Found)>) {
     wait::until_true("the agent is killed", DEADLINE, || stage.agent.ended());
     stage.agent.kill_now();
     stage.agent.start(&stage.world);
+    wait::until_true("sessions are watched again", DEADLINE, || stage.world.ssh(&[], "true", b"").code == 0);
     tried.extend(stage.session(WAYS.len() + 1, &[unpinned]));
     let late = tried.iter().find(|one| one.way.script.contains("$SESSION")).expect("a job that goes on");
     wait::until_true("the job has outlived its session", DEADLINE, || late.done());
@@ -320,7 +306,15 @@ fn try_all() -> (Tier, Vec<(&'static str, Found)>) {
         assert_eq!(entry.event["actor"]["user"], "bob", "{}", entry.line);
     }
     of_node.retain(|e| e.session().is_some());
-    (tier, tried.iter().map(|one| (one.way.what, one.found(&of_node))).collect())
+    let (mut found, mut wrong) = (Vec::new(), Vec::new());
+    for one in &tried {
+        match one.found(&of_node) {
+            Ok(it) => found.push((one.way.what, it)),
+            Err(why) => wrong.push(why),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    (tier, found)
 }
 
 #[test]

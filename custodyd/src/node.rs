@@ -170,7 +170,8 @@ async fn watch(config: Config) -> anyhow::Result<()> {
 /// Says what the kernel supports.
 fn check(config: Option<&Path>) -> anyhow::Result<()> {
     let tier = config.map(Config::read).transpose()?.and_then(|config| config.tier).map(Tier::from);
-    match probe(Path::new("/sys/fs/bpf"), tier).coverage {
+    let probe = probe(Path::new("/sys/fs/bpf"), tier);
+    let said = match probe.coverage {
         Ok(coverage) => {
             println!("kernel {}: sessions can be watched by {}", coverage.kernel, means(coverage.tier));
             for (feature, can) in coverage.features {
@@ -182,7 +183,11 @@ fn check(config: Option<&Path>) -> anyhow::Result<()> {
             Ok(())
         }
         Err(error) => Err(anyhow::Error::new(error).context("sessions can't be watched on this kernel")),
+    };
+    for advice in probe.advice {
+        println!("  do   {advice}");
     }
+    said
 }
 
 const fn means(tier: Tier) -> &'static str {

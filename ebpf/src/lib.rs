@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod evidence;
+pub(crate) mod host;
 pub mod link;
 pub mod sensor;
 pub mod sessions;

@@ -117,15 +117,15 @@ pub const WAYS: &[Way] = &[
         "arguments of line ends and bytes that are no text",
         "/bin/echo $MARK $'\\n' $'\\xff\\x80' '' | head -n 1",
     ),
-    connection("IPv4", "python3 $WAYS/send.py $MARK connect $ADDRESS $PORT"),
-    connection("IPv6", "python3 $WAYS/send.py $MARK connect ::1 $PORT6"),
+    connection("a connection by IPv4", "python3 $WAYS/send.py $MARK connect $ADDRESS $PORT"),
+    connection("a connection by IPv6", "python3 $WAYS/send.py $MARK connect ::1 $PORT6"),
     connection("datagrams", "python3 $WAYS/send.py $MARK datagram $ADDRESS 9"),
     connection(
         "datagrams of a connected socket",
         "python3 $WAYS/send.py $MARK connected-datagram $ADDRESS 9",
     ),
-    connection("bash's own sockets", "exec 3<>/dev/tcp/$ADDRESS/$PORT && echo $MARK"),
-    connection("io_uring", "python3 $WAYS/io_uring.py $MARK connect $ADDRESS:$PORT 0 0"),
+    connection("a connection by bash's own sockets", "exec 3<>/dev/tcp/$ADDRESS/$PORT && echo $MARK"),
+    connection("a connection by io_uring", "python3 $WAYS/io_uring.py $MARK connect $ADDRESS:$PORT 0 0"),
     connection("denied: connect", "python3 $WAYS/send.py $MARK connect $DENIED $PORT"),
     connection("denied: IPv4 mapped into IPv6", "python3 $WAYS/send.py $MARK connect ::ffff:$DENIED $PORT"),
     connection("denied: TCP Fast Open", "python3 $WAYS/send.py $MARK fast-open $DENIED $PORT"),
@@ -143,21 +143,24 @@ pub const WAYS: &[Way] = &[
     ),
     socket("denied: a raw socket", "python3 $WAYS/send.py $MARK raw $DENIED 0"),
     socket("denied: packets on the wire", "python3 $WAYS/send.py $MARK packet $DENIED 0"),
-    file("a watched file", "cat $FILE"),
-    file("by a symbolic link", "ln -s $FILE $FOLDER/$MARK.link; cat $FOLDER/$MARK.link"),
-    file("by a hard link that the session makes", "ln $FILE $FOLDER/$MARK.hard; cat $FOLDER/$MARK.hard"),
-    file("by a hard link that was there before", "cat $LINKED"),
+    file("a watched file: read", "cat $FILE"),
+    file("a watched file: by a symbolic link", "ln -s $FILE $FOLDER/$MARK.link; cat $FOLDER/$MARK.link"),
     file(
-        "by a bind mount",
+        "a watched file: by a hard link that the session makes",
+        "ln $FILE $FOLDER/$MARK.hard; cat $FOLDER/$MARK.hard",
+    ),
+    file("a watched file: by a hard link that was there before", "cat $LINKED"),
+    file(
+        "a watched file: by a bind mount",
         "mkdir $FOLDER/$MARK; unshare -m sh -c \"mount --bind $WATCHED $FOLDER/$MARK; cat $FOLDER/$MARK/${FILE##*/}\" || echo unsupported",
     ),
-    file("by another root", "cat /proc/self/root$FILE"),
-    file("relative to a directory that is open", "cd $WATCHED; cat ./${FILE##*/}"),
-    file("by io_uring", "python3 $WAYS/io_uring.py $MARK open $FILE 0 0"),
-    file("by io_uring's worker", "python3 $WAYS/io_uring.py $MARK open $FILE 0 16"),
-    file("renamed", "mv $FILE $FOLDER/$MARK.moved && echo $MARK"),
-    file("deleted", "rm $FILE && echo $MARK"),
-    file("its permissions changed", "chmod 600 $FILE && echo $MARK"),
+    file("a watched file: by another root", "cat /proc/self/root$FILE"),
+    file("a watched file: relative to a directory that is open", "cd $WATCHED; cat ./${FILE##*/}"),
+    file("a watched file: by io_uring", "python3 $WAYS/io_uring.py $MARK open $FILE 0 0"),
+    file("a watched file: by io_uring's worker", "python3 $WAYS/io_uring.py $MARK open $FILE 0 16"),
+    file("a watched file: renamed", "mv $FILE $FOLDER/$MARK.moved && echo $MARK"),
+    file("a watched file: deleted", "rm $FILE && echo $MARK"),
+    file("a watched file: its permissions changed", "chmod 600 $FILE && echo $MARK"),
     file(
         "a job in cron's table",
         "mkdir -p $WATCHED/crontabs; echo \"0 0 1 1 * /bin/echo $MARK\" | busybox crontab -c $WATCHED/crontabs -u root - && \
@@ -169,7 +172,11 @@ pub const WAYS: &[Way] = &[
         "traced",
         "python3 $WAYS/reach_into.py $MARK write $OUTSIDE",
     ),
-    kernel("the same by /proc", "traced", "python3 $WAYS/reach_into.py $MARK memory $OUTSIDE"),
+    kernel(
+        "another process's memory written to, by /proc",
+        "traced",
+        "python3 $WAYS/reach_into.py $MARK memory $OUTSIDE",
+    ),
     kernel(
         "a file system mounted",
         "mounted",
@@ -181,12 +188,6 @@ pub const WAYS: &[Way] = &[
         "setpriv --reuid=65534 --clear-groups /bin/echo $MARK",
     ),
     daemon("a daemon asked to run something", "python3 $WAYS/send.py $MARK daemon $DAEMON 0"),
-    daemon(
-        "another session's terminal multiplexer asked to",
-        "if command -v tmux >/dev/null; then tmux -S $TMUX_OUTSIDE new-window -d \
-         \"/bin/echo $MARK >$FOLDER/asked.out; tmux -S $TMUX_OUTSIDE wait-for -S done\"; \
-         tmux -S $TMUX_OUTSIDE wait-for done; cat $FOLDER/asked.out; else echo unsupported; fi",
-    ),
 ];
 
 /// Those that harm the agent, each in a session of its own; it is started again after the first.

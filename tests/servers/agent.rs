@@ -154,7 +154,7 @@ impl Drop for Agent {
 }
 
 /// Removes what is pinned: with the last pin a program is detached.
-fn unpin(directory: &Path) {
+pub fn unpin(directory: &Path) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.is_dir() {

@@ -1,5 +1,6 @@
 //! SHA-256 of program files, each read once as long as it stays as it is.
 
+use crate::host;
 use custody_core::event::hex::to_hex;
 use rustix::fs::{fstat, major, minor};
 use sha2::{Digest as _, Sha256};
@@ -27,7 +28,7 @@ impl Hashes {
     pub fn of(&mut self, pid: u32, path: &Path, device: (u32, u32), inode: u64) -> Option<String> {
         let by_process = File::open(format!("/proc/{pid}/exe")).ok();
         let by_process = by_process.and_then(|file| self.of_file(file, device, inode));
-        by_process.or_else(|| self.of_file(File::open(path).ok()?, device, inode))
+        by_process.or_else(|| self.of_file(File::open(host::path(path)).ok()?, device, inode))
     }
 
     fn of_file(&mut self, mut file: File, device: (u32, u32), inode: u64) -> Option<String> {

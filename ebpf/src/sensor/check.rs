@@ -1,6 +1,7 @@
 //! What to change on a machine so that more is watched.
 
 use super::{Coverage, Tier, cgroup};
+use crate::host;
 use std::path::Path;
 
 const LSM_LIST: &str = "/sys/kernel/security/lsm";
@@ -15,25 +16,19 @@ struct Facts {
     lockdown: Option<String>,
     btf: bool,
     cgroup2: bool,
+    /// Only those of a container are seen.
+    some_processes: bool,
     tier: Option<Tier>,
-    missing: Vec<(String, String)>,
 }
 
 pub(super) fn advice(coverage: Option<&Coverage>) -> Vec<String> {
-    let missing = coverage.map(|coverage| {
-        let missing = coverage
-            .features
-            .iter()
-            .filter_map(|(name, outcome)| Some((name.clone(), outcome.clone().err()?)));
-        missing.collect()
-    });
     advise(&Facts {
         lsm: std::fs::read_to_string(LSM_LIST).ok(),
         lockdown: std::fs::read_to_string(LOCKDOWN).ok(),
         btf: Path::new(BTF).exists(),
         cgroup2: cgroup::root().is_ok(),
+        some_processes: host::has_all_processes() == Some(false),
         tier: coverage.map(|coverage| coverage.tier),
-        missing: missing.unwrap_or_default(),
     })
 }
 
@@ -50,6 +45,12 @@ fn advise(facts: &Facts) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if facts.some_processes {
+        advice.push(
+            "process ids are a container's own here, so programs can't be hashed: give the agent the machine's (--pid host)"
+                .to_owned(),
+        );
+    }
     if facts.lockdown.as_deref().is_some_and(|modes| modes.contains("[confidentiality]")) {
         advice.push("the kernel is locked down for confidentiality, so programs may not read it: boot with lockdown=integrity".to_owned());
     }
@@ -62,7 +63,6 @@ fn advise(facts: &Facts) -> Vec<String> {
             Some(_) => {}
         }
     }
-    advice.extend(facts.missing.iter().map(|(feature, why)| format!("missing: {feature}: {why}")));
     advice
 }
 
@@ -89,6 +89,9 @@ mod tests {
             ..Facts::default()
         };
         assert_eq!(advise(&whole), Vec::<String>::new());
+        let contained = Facts { some_processes: true, lsm: Some("bpf".to_owned()), ..whole };
+        assert!(advise(&contained)[0].contains("--pid host"));
+        let whole = Facts { some_processes: false, ..contained };
         let locked = Facts { lockdown: Some("none integrity [confidentiality]\n".to_owned()), ..whole };
         assert!(advise(&locked)[0].contains("lockdown=integrity"));
     }

@@ -388,6 +388,9 @@ fn choose(options: &SensorOptions) -> Result<(Tier, Option<String>), SensorError
     pins::prepare(&trial.pins)?;
     match Sensor::start_in(&trial, Tier::Lsm) {
         Ok(sensor) => sensor.detach().map(|()| (Tier::Lsm, None)),
+        Err(SensorError::Missing { feature, why }) => {
+            Ok((Tier::Tracepoint, Some(format!("{feature}: {why}"))))
+        }
         Err(error) => Ok((Tier::Tracepoint, Some(error.to_string()))),
     }
 }

@@ -5,6 +5,7 @@ use super::layout::watched_key;
 use super::load::open_map;
 use super::pins::Generation;
 use super::record::put;
+use crate::host;
 use aya::maps::{HashMap, MapData};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -31,7 +32,7 @@ pub(super) fn set(generation: &Generation, paths: &[PathBuf]) -> Result<(), Sens
 }
 
 fn key(path: &Path) -> Result<Option<Key>, SensorError> {
-    let stat = match std::fs::metadata(path) {
+    let stat = match std::fs::metadata(host::path(path)) {
         Ok(stat) => stat,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(SensorError::file(path, "looking up what to watch", error)),

@@ -68,6 +68,9 @@ pub fn base(folder: &Path, modules: &Path) -> Archive {
         let path = found.unwrap_or_else(|| panic!("{name} isn't installed: run `make setup` first"));
         program(&mut archive, &path);
     }
+    // What knows letters beyond ASCII: tmux asks for it.
+    let letters = "usr/lib/locale/C.utf8/LC_CTYPE";
+    archive.copy(letters, &Path::new("/").join(letters));
     python(&mut archive);
     load(&mut archive, modules);
     archive
