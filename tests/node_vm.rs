@@ -154,7 +154,7 @@ fn at_length() -> bool {
 
 /// One test of each thing that the sensor does: an emulated machine takes ten minutes for all of them, which `make soak`
 /// (`CUSTODY_VM_ALL=1`) has.
-const OF_EACH_KIND: [&str; 8] = [
+const OF_EACH_KIND: [&str; 11] = [
     "session::what_a_session_runs_is_told_and_what_others_run_is_not",
     "sshd::sshd_sessions_are_told_apart_and_the_daemon_is_nobodys",
     "process::an_execution_says_who_what_where_and_how_it_ended",
@@ -162,6 +162,9 @@ const OF_EACH_KIND: [&str; 8] = [
     "network::a_connection_is_opened_and_closed_with_its_bytes",
     "network::every_way_to_a_denied_network_is_refused",
     "file::every_way_to_a_watched_file_is_seen",
+    "programs::a_denied_program_runs_by_none_of_its_names",
+    "programs::a_denied_file_cannot_be_touched_by_any_way",
+    "programs::a_denied_program_is_not_mapped_and_a_denied_socket_not_connected_to",
     "closed::a_closed_agent_lets_no_program_start_and_no_connection_open",
 ];
 
