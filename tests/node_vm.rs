@@ -1,6 +1,6 @@
 //! The kernels that the node agent is made for, in virtual machines: first that they are what its tests take them for.
 
-use crate::node_coverage::{self, Tier};
+use crate::node_coverage::{self, Tier, Which};
 use custody_tests::process::run;
 use custody_tests::servers::vm::{Kernel, Machine, Vm};
 use custody_tests::{program, root, wait};
@@ -156,7 +156,7 @@ fn at_length() -> bool {
 
 /// One test of each thing that the sensor does: an emulated machine takes ten minutes for all of them, which `make soak`
 /// (`CUSTODY_VM_ALL=1`) has.
-const OF_EACH_KIND: [&str; 8] = [
+const OF_EACH_KIND: [&str; 11] = [
     "session::what_a_session_runs_is_told_and_what_others_run_is_not",
     "sshd::sshd_sessions_are_told_apart_and_the_daemon_is_nobodys",
     "process::an_execution_says_who_what_where_and_how_it_ended",
@@ -164,12 +164,18 @@ const OF_EACH_KIND: [&str; 8] = [
     "network::a_connection_is_opened_and_closed_with_its_bytes",
     "network::every_way_to_a_denied_network_is_refused",
     "file::every_way_to_a_watched_file_is_seen",
+    "programs::a_denied_program_runs_by_none_of_its_names",
+    "programs::a_denied_file_cannot_be_touched_by_any_way",
+    "programs::a_denied_program_is_not_mapped_and_a_denied_socket_not_connected_to",
     "closed::a_closed_agent_lets_no_program_start_and_no_connection_open",
 ];
 
 /// Where all of Custody runs in the machine too (`assert_coverage`): what that doesn't try.
-const OF_KINDS_LEFT: [&str; 2] = [
+const OF_KINDS_LEFT: [&str; 5] = [
     "process::memory_files_and_deleted_files_are_marked",
+    "programs::a_denied_program_runs_by_none_of_its_names",
+    "programs::a_denied_file_cannot_be_touched_by_any_way",
+    "programs::a_denied_program_is_not_mapped_and_a_denied_socket_not_connected_to",
     "closed::a_closed_agent_lets_no_program_start_and_no_connection_open",
 ];
 
@@ -227,13 +233,14 @@ fn with_custody(kernel: Kernel) -> Vm {
 fn assert_coverage(kernel: Kernel) {
     let mut vm = with_custody(kernel);
     let test = "node_coverage::each_way_around_ends_as_the_documentation_says";
+    let which = if at_length() { Which::All } else { Which::Files };
     let order = format!(
-        "CUSTODY_ESCAPES=/opt/escapes CUSTODY_COVERAGE_PRINT=1 /opt/custody/deps/e2e --exact --nocapture {test}"
+        "CUSTODY_ESCAPES=/opt/escapes CUSTODY_COVERAGE={which:?} /opt/custody/deps/e2e --exact --nocapture {test}"
     );
     let said = vm.run_within(&order, SENSOR_DEADLINE);
     eprintln!("{kernel:?}: in {:?}\n{}", said.took, said.text());
     assert_eq!(said.code, 0, "{kernel:?}:\n{}\n{}\n{}", said.text(), said.err, vm.console());
-    node_coverage::hold(Tier::Lsm, &node_coverage::printed(&said.text()));
+    node_coverage::hold(Tier::Lsm, which, &node_coverage::printed(&said.text()));
 }
 
 #[test]

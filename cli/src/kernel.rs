@@ -47,7 +47,10 @@ pub fn line(event: &Value) -> String {
     let said = match what.as_str() {
         "command.executed" => return format!("ran {} [{}]", command_line(data), field(data, "/process/pid")),
         "command.exited" => return format!("{process} ended{}", ending(data)),
-        "command.denied" => format!("was not let run {}: {}", field(data, "/given"), field(data, "/reason")),
+        "command.denied" => format!("MAY NOT RUN {}: {}", field(data, "/given"), by(data)),
+        "file.denied" => {
+            format!("MAY NOT TOUCH {} ({}): {}", field(data, "/file/path"), field(data, "/tried"), by(data))
+        }
         "connection.opened" => format!("connected to {}", remote(data)),
         "connection.accepted" => format!("was connected to from {}", remote(data)),
         "connection.unreached" => format!("didn't reach {}: error {}", remote(data), field(data, "/errno")),
@@ -55,11 +58,7 @@ pub fn line(event: &Value) -> String {
             let (sent, received) = (field(data, "/bytes_out"), field(data, "/bytes_in"));
             format!("closed {}: {sent} bytes sent, {received} received", remote(data))
         }
-        "connection.denied" => {
-            let by = field(data, "/restriction");
-            let by = if by.is_empty() { field(data, "/reason") } else { by };
-            format!("MAY NOT REACH {}: {by}", remote(data))
-        }
+        "connection.denied" => format!("MAY NOT REACH {}: {}", remote(data), by(data)),
         "file.opened" => format!("opened {} to {}", field(data, "/file/path"), field(data, "/access")),
         "file.renamed" => format!("renamed {} to {}", field(data, "/file/path"), field(data, "/to")),
         "file.linked" => format!("linked {} to {}", field(data, "/file/path"), field(data, "/to")),
@@ -73,6 +72,12 @@ pub fn line(event: &Value) -> String {
         other => other.to_owned(),
     };
     format!("{process} {}", printable(&said))
+}
+
+/// The restriction that a denial comes from, or its reason.
+fn by(data: &Value) -> String {
+    let by = field(data, "/restriction");
+    if by.is_empty() { field(data, "/reason") } else { by }
 }
 
 /// The arguments as a shell would take them.

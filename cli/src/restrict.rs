@@ -1,4 +1,4 @@
-//! `custody restrict`: what sessions may reach from the nodes that they are on.
+//! `custody restrict`: what sessions may reach, run and touch on the nodes that they are on.
 
 use crate::admin::{Matches, command, list};
 use crate::at::At;
@@ -17,7 +17,7 @@ pub enum Restrict {
         #[arg(long)]
         json: bool,
     },
-    /// Restrict what sessions may reach, those that are live too
+    /// Restrict what sessions may reach, run and touch, those that are live too
     Add {
         /// Its name
         name: String,
@@ -29,6 +29,16 @@ pub enum Restrict {
         /// A network that may be reached: where one is given, nothing else may
         #[arg(long, value_name = "NETWORK")]
         allow: Vec<String>,
+        /// Programs that may not be run: absolute paths of files, or of directories for all below them
+        #[arg(long, value_name = "PATH", value_delimiter = ',')]
+        deny_program: Vec<String>,
+        /// Programs that may be run: where one is given, nothing else may
+        #[arg(long, value_name = "PATH", value_delimiter = ',')]
+        allow_program: Vec<String>,
+        /// A file, or a directory with all below it, that may not be opened, renamed, deleted, linked or changed; may be given
+        /// several times
+        #[arg(long, value_name = "PATH")]
+        deny_path: Vec<String>,
         /// End a session that tries
         #[arg(long)]
         end_session: bool,
@@ -47,18 +57,52 @@ pub enum Restrict {
 pub async fn restrict(restrict: Restrict) -> anyhow::Result<()> {
     match restrict {
         Restrict::Ls { at, json } => {
-            let header = ["restriction", "matches", "deny", "allow", "reason"];
-            list(&at, json, "/restrictions", &header, &["/matches", "/deny", "/allow", "/reason"]).await
+            let header = [
+                "restriction",
+                "matches",
+                "deny",
+                "allow",
+                "deny programs",
+                "allow programs",
+                "deny paths",
+                "reason",
+            ];
+            let fields = [
+                "/matches",
+                "/deny",
+                "/allow",
+                "/deny_programs",
+                "/allow_programs",
+                "/deny_paths",
+                "/reason",
+            ];
+            list(&at, json, "/restrictions", &header, &fields).await
         }
-        Restrict::Add { name, matches, deny, allow, end_session, reason } => {
-            if deny.is_empty() && allow.is_empty() {
-                bail!("say with --deny or --allow which networks");
+        Restrict::Add {
+            name,
+            matches,
+            deny,
+            allow,
+            deny_program,
+            allow_program,
+            deny_path,
+            end_session,
+            reason,
+        } => {
+            let programs_or_paths = [&deny_program, &allow_program, &deny_path];
+            if deny.is_empty() && allow.is_empty() && programs_or_paths.iter().all(|paths| paths.is_empty()) {
+                bail!(
+                    "say what: networks with --deny or --allow, programs with --deny-program or --allow-program, files with --deny-path"
+                );
             }
             let body = json!({
                 "name": name,
                 "matches": matches.to_json(),
                 "deny": deny.iter().map(|text| network(text)).collect::<Vec<_>>(),
                 "allow": allow.iter().map(|text| network(text)).collect::<Vec<_>>(),
+                "deny_programs": deny_program,
+                "allow_programs": allow_program,
+                "deny_paths": deny_path,
                 "ends_session": end_session,
                 "reason": reason,
             });

@@ -179,10 +179,22 @@ int BPF_PROG(act_unix_lsm, struct sock *sock, struct sock *other)
 	struct unix_sock *listener = (struct unix_sock *)other;
 	struct tag *tag = watched(task);
 	struct unix_address *address;
+	struct dentry *dentry;
 	struct act *record;
-	u32 length;
+	u32 length, rule;
 
-	if (!tag || silent(tag))
+	if (!tag)
+		return 0;
+	/* A socket in a file system is reached without an open. */
+	dentry = BPF_CORE_READ(listener, path.dentry);
+	if (dentry) {
+		struct vfsmount *mount = BPF_CORE_READ(listener, path.mnt);
+
+		rule = judge_path(tag, JUDGE_UNIX, dentry, mount);
+		if (rule)
+			return deny_if(refuse_file(USER_UNIX, TRIED_CONNECT, rule, task, tag, dentry, mount, 0));
+	}
+	if (silent(tag))
 		return 0;
 	record = act_begin(KIND_UNIX, task, tag);
 	if (!record)

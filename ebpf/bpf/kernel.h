@@ -32,6 +32,8 @@ typedef __u64 u64;
 #define TCP_LISTEN 10
 #define BPFFS_MAGIC 0xcafe4a11
 #define PTRACE_MODE_ATTACH 2
+#define SB_NOUSER (1ul << 31) /* a file system that nobody mounts: memfds, pipes, sockets */
+#define PROT_EXEC 4
 #define EPERM 1
 #define SIGKILL 9
 #define SIGNAL_GROUP_EXIT 4
@@ -48,20 +50,34 @@ struct qstr {
 	u32 len;
 	const unsigned char *name;
 } CORE;
+struct hlist_node {
+	struct hlist_node *next;
+} CORE;
+struct hlist_head {
+	struct hlist_node *first;
+} CORE;
+struct dentry;
 struct super_block {
 	u32 s_dev;
+	unsigned long s_flags;
 	unsigned long s_magic;
+	struct dentry *s_root;
 } CORE;
 struct inode {
 	unsigned long i_ino;
 	u32 i_nlink;
 	u16 i_mode;
 	struct super_block *i_sb;
+	struct hlist_head i_dentry;
 } CORE;
 struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
+	struct super_block *d_sb;
+	union {
+		struct hlist_node d_alias;
+	} d_u;
 } CORE;
 struct vfsmount {
 	struct dentry *mnt_root;
@@ -177,6 +193,7 @@ struct unix_address {
 } CORE;
 struct unix_sock {
 	struct unix_address *addr;
+	struct path path;
 } CORE;
 struct module {
 	char name[56];

@@ -37,6 +37,13 @@ struct {
 	__type(value, struct tag);
 } processes SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u32);
+	__type(value, struct policy);
+} policies SEC(".maps");
+
 /* Cloned from a listener to what it accepts. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -123,7 +130,7 @@ static __always_inline bool is_agent(struct task_struct *task)
 /* The agent's self-test: refused like everyone, told to nobody. */
 static __always_inline bool silent(struct tag *tag)
 {
-	return tag->policy >= POLICY_SELF_TEST;
+	return tag->policy >= POLICY_RESERVED;
 }
 
 /* The tag of the task if what it does is evidence. */

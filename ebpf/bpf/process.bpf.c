@@ -63,45 +63,78 @@ static __always_inline u32 write_args(u8 *to, u64 from, u64 total, u32 *flags)
 	return done;
 }
 
-/* In the tier of LSM hooks an exec that couldn't be told fails, and the process that tried it goes on. The hook runs once for each
- * level of interpreters; the first refusal is the last. */
+struct check_scratch {
+	struct refused head;
+	u8 data[0x8000 + NAME_CAP];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* the loader sets one for each CPU */
+	__type(key, u32);
+	__type(value, struct check_scratch);
+} check_scratch SEC(".maps");
+
+/* In the tier of LSM hooks an exec that may not be, or couldn't be told, fails, and the process that tried it goes on. The hook runs
+ * once for each level of interpreters, a script before what runs it; the first refusal is the last. */
 SEC("lsm/bprm_check_security")
 int BPF_PROG(process_check_lsm, struct linux_binprm *bprm, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct refused *record;
+	u32 cpu = bpf_get_smp_processor_id(), flags = 0, rule, length = 0, size;
+	struct check_scratch *scratch;
+	struct file *file;
 	struct tag *tag;
 
 	if (ret)
 		return ret;
 	tag = watched(task);
-	if (!tag || !closed(tag))
+	if (!tag)
+		return 0;
+	file = BPF_CORE_READ(bprm, file);
+	rule = RULE_CLOSED;
+	if (!closed(tag)) {
+		if (tag->policy == POLICY_SELF_TEST_MAPS)
+			return 0;
+		rule = judge_program(tag, JUDGE_CHECK, file, false, &flags);
+	}
+	if (!rule)
 		return 0;
 	if (silent(tag))
 		return -EPERM;
 	count(&seen, KIND_EXEC_REFUSED);
-	record = full() ? 0 : bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record) {
-		count(&lost, KIND_EXEC_REFUSED);
-		return -EPERM;
-	}
-	fill_subject(&record->who, KIND_EXEC_REFUSED, task, tag);
-	bpf_probe_read_kernel_str(record->given, sizeof(record->given), BPF_CORE_READ(bprm, filename));
-	bpf_ringbuf_submit(record, 0);
+	scratch = bpf_map_lookup_elem(&check_scratch, &cpu);
+	if (!scratch || full())
+		goto lost;
+	fill_subject(&scratch->head.who, KIND_EXEC_REFUSED, task, tag);
+	bpf_probe_read_kernel_str(scratch->head.given, sizeof(scratch->head.given), BPF_CORE_READ(bprm, filename));
+	length = write_path(scratch->data, 0, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt),
+			    BPF_CORE_READ(task, fs), &flags, EXEC_PATH_CUT);
+	scratch->head.rule = rule;
+	scratch->head.flags = flags;
+	scratch->head.path_len = length;
+	scratch->head.reserved = 0;
+	size = sizeof(scratch->head) + (length & 0x7fff);
+	opaque(size);
+	if (size > sizeof(*scratch) || bpf_ringbuf_output(&records, scratch, size, 0))
+		goto lost;
+	return -EPERM;
+lost:
+	count(&lost, KIND_EXEC_REFUSED);
 	return -EPERM;
 }
 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
-	u32 cpu = bpf_get_smp_processor_id(), flags = 0, at = 0, from;
+	u32 cpu = bpf_get_smp_processor_id(), flags = 0, at = 0, from, rule;
 	struct tag *tag = watched(task);
 	struct exec_scratch *scratch;
 	struct fs_struct *fs;
 	struct inode *inode;
 	struct file *file;
 	u64 args, size;
-	bool refuse;
+	bool script;
 	long n;
 
 	if (!tag)
@@ -117,7 +150,10 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	tag->untold = 0;
 	if (full())
 		goto lost;
-	refuse = closed(tag);
+	file = BPF_CORE_READ(bprm, file);
+	script = BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename);
+	/* By LSM it was asked before, of the script too, and the exec failed. */
+	rule = closed(tag) ? RULE_CLOSED : judge_program(tag, JUDGE_EXEC, file, script, &flags);
 	scratch = bpf_map_lookup_elem(&exec_scratch, &cpu);
 	if (!scratch)
 		goto lost;
@@ -128,7 +164,6 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	if ((u64)BPF_CORE_READ(fs, root.dentry) != control_get(CONTROL_ROOT))
 		flags |= EXEC_OTHER_ROOT;
 
-	file = BPF_CORE_READ(bprm, file);
 	inode = BPF_CORE_READ(file, f_inode);
 	scratch->head.inode = BPF_CORE_READ(inode, i_ino);
 	scratch->head.device = BPF_CORE_READ(inode, i_sb, s_dev);
@@ -146,7 +181,7 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	at = from + (n > 0 ? n : 0);
 
 	scratch->head.interpreter_len = 0;
-	if (BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename)) {
+	if (script) {
 		flags |= EXEC_SCRIPT;
 		from = at & 0x3fff;
 		opaque(from);
@@ -173,14 +208,16 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	scratch->head.args_len = n;
 	at = from + n;
 
-	scratch->head.flags = flags | (refuse ? EXEC_REFUSED : 0);
+	scratch->head.rule = rule;
+	scratch->head.reserved = 0;
+	scratch->head.flags = flags | (rule ? EXEC_REFUSED : 0);
 	size = sizeof(scratch->head) + (at & 0xffff);
 	opaque(size);
 	if (size > sizeof(*scratch))
 		goto lost;
 	if (bpf_ringbuf_output(&records, scratch, size, 0))
 		goto lost;
-	if (refuse)
+	if (rule)
 		bpf_send_signal(SIGKILL);
 	return 0;
 lost:

@@ -80,7 +80,7 @@ static __always_inline void accept_by(struct sock *sk)
 		return;
 	task = bpf_get_current_task_btf();
 	expected = *found;
-	if (expected.policy >= POLICY_SELF_TEST) {
+	if (expected.policy >= POLICY_RESERVED) {
 		if (bpf_map_delete_elem(&tuples, &tuple))
 			return;
 		__sync_fetch_and_add(used, 1);

@@ -3,7 +3,7 @@
  * in the host's order except for addresses, which are sixteen bytes as on the wire (IPv4 as ::ffff:a.b.c.d). Times are boottime ns. */
 #pragma once
 
-#define LAYOUT_VERSION 1
+#define LAYOUT_VERSION 2
 
 /* Kinds of records; also the index into the counters `seen` and `lost`. */
 enum kind {
@@ -28,6 +28,7 @@ enum kind {
 	KIND_EXEC_REFUSED = 19,
 	KIND_FILE_LINKED = 20,
 	KIND_UNIX = 21,
+	KIND_FILE_DENIED = 22,
 	KIND_COUNT = 24,
 };
 
@@ -47,9 +48,11 @@ enum control_slot {
 };
 
 /* Policies of the self-test, which is neither counted nor told. Under the first it may do nothing, as if no evidence could be kept;
- * nobody ever says what the second allows. */
+ * nobody ever says what the second allows; under the third programs may begin, and no file may be mapped to be run. */
 #define POLICY_CLOSED 0xffffffffu
 #define POLICY_SELF_TEST 0xfffffffeu
+#define POLICY_SELF_TEST_MAPS 0xfffffffdu
+#define POLICY_RESERVED 0xfffffffdu /* from here on */
 
 struct tuple {
 	unsigned char local[16];
@@ -106,6 +109,7 @@ struct accepted {
 #define EXEC_UNREACHABLE 128u	/* the file or directory isn't below the process's root */
 #define EXEC_SCRIPT 256u	/* `given` is a script and `interpreter` runs it */
 #define EXEC_MEMFD 512u
+#define EXEC_NOT_ALLOWED 1024u	/* `rule` is of an allow list, which doesn't hold it */
 
 /* Followed by path, given, interpreter, cwd, args: paths as components from the leaf up, each ended by NUL. */
 struct executed {
@@ -128,11 +132,17 @@ struct executed {
 	unsigned int cwd_len;
 	unsigned int args_len;
 	unsigned char tty[24];
+	unsigned int rule; /* of EXEC_REFUSED: which */
+	unsigned int reserved;
 };
 
-/* Refused before it began (LSM). */
+/* Refused before it began (LSM). Followed by path: of a script the script, or the interpreter that is refused. */
 struct refused {
 	struct subject who;
+	unsigned int rule;
+	unsigned int flags; /* as of `executed` */
+	unsigned int path_len;
+	unsigned int reserved;
 	unsigned char given[256];
 };
 
@@ -149,7 +159,21 @@ struct file_event {
 	unsigned int flags;
 	unsigned int path_len;
 	unsigned int second_len;
+	unsigned int rule;  /* of KIND_FILE_DENIED */
+	unsigned int tried; /* of KIND_FILE_DENIED: enum tried */
 	unsigned int reserved;
+};
+
+enum tried {
+	TRIED_OPEN = 1,
+	TRIED_RENAME = 2,
+	TRIED_LINK = 3,
+	TRIED_DELETE = 4,
+	TRIED_MODE = 5,
+	TRIED_OWNER = 6,
+	TRIED_TRUNCATE = 7,
+	TRIED_CREATE = 8,
+	TRIED_CONNECT = 9,
 };
 
 /* Files that a process has opened, so that the same again is counted and not told. In its leader's storage. */
@@ -198,11 +222,12 @@ struct exited {
 #define CONNECTION_ENDS_SESSION 2u
 #define CONNECTION_IN_PLACE 4u	 /* the peer called us: a listener of the session */
 
-/* `rule` of a denial that no rule of the deny list caused */
+/* `rule` of a denial that no rule of a list caused */
 #define RULE_NOT_ALLOWED 0u	    /* the policy has an allow list, which doesn't hold it */
 #define RULE_CLOSED 0xffffffffu	    /* no evidence could be kept */
 #define RULE_PROTOCOL 0xfffffffeu   /* a kind of socket whose destinations can't be checked */
 #define RULE_NO_POLICY 0xfffffffdu  /* nobody has said what this policy allows */
+#define RULE_UNRESOLVED 0xfffffffcu /* which file it is couldn't be made out, so a rule may speak of it */
 
 struct connection {
 	struct subject who;
@@ -259,10 +284,17 @@ struct flows {
 /* Rules of a policy: `rules` names a set of entries in the tries, so that a policy changes from one set to another in one write. */
 #define POLICY_ALLOW_LIST 1u   /* what `allowed` doesn't hold is denied */
 #define POLICY_ENDS_SESSION 2u /* a denial ends the session */
-#define POLICY_RESTRICTS 4u    /* has rules at all */
+#define POLICY_RESTRICTS 4u    /* has rules of networks at all */
+#define POLICY_PROGRAMS 8u     /* has rules of programs */
+#define POLICY_PATHS 16u       /* has rules of paths */
+#define POLICY_NO_SCRIPTS 32u  /* a rule may speak of a script, and the kernel doesn't say which file it was */
+#define LISTS_MAX 16
 struct policy {
 	unsigned int rules;
 	unsigned int flags;
+	unsigned int lists;		/* allow lists of programs: a bit for each, and a program must stand in all of them */
+	unsigned int list[LISTS_MAX];	/* the rule that each is */
+	unsigned int reserved;
 };
 struct net_key {
 	unsigned int prefix_len; /* counts `rules` too: 32 + the network's */
@@ -279,6 +311,24 @@ struct port_range {
 struct net_rule {
 	unsigned int count;
 	struct port_range range[RANGES_MAX];
+};
+
+/* A file, or a directory with all below it, in a set of rules. */
+struct file_key {
+	unsigned long long inode;
+	unsigned int device;
+	unsigned int rules;
+};
+/* Whatever has this name in that directory, now or later; ended and filled up with zeros. */
+struct name_key {
+	struct file_key directory;
+	unsigned char name[256];
+};
+struct file_rule {
+	unsigned int program; /* the rule by which it may not be run; 0: none */
+	unsigned int path;    /* the rule by which it may not be touched */
+	unsigned int lists;   /* the allow lists of programs that it stands in */
+	unsigned int reserved;
 };
 
 #define ARGS_MAX 32768

@@ -3,14 +3,14 @@
 use crate::evidence::{Scribe, ScribeError, Shared, Telling};
 use crate::link::identity::{Identity, IdentityError};
 use crate::link::{Link, keep_connected};
-use crate::sensor::{Coverage, Sensor, SensorError, SensorOptions, Tier};
+use crate::sensor::{Coverage, Found, Sensor, SensorError, SensorOptions, Tier};
 use crate::sessions::Sessions;
 use crate::spool::{Spool, SpoolError};
 use custody_core::event::node;
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -18,6 +18,8 @@ use tokio::sync::{oneshot, watch};
 const TELLINGS_MAX: usize = 16;
 /// How long the last events may take to reach the log at a stop: they stay in the spool.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How often it is looked where the paths of restrictions lead.
+const LOOK_AT_PATHS: Duration = Duration::from_millis(500);
 /// How often it is looked whether they have.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -119,6 +121,8 @@ pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Resul
         // Whoever would hear of it may be gone.
         let _gone = ended.send(scribe.run(&tellings));
     })?;
+    let looking = Arc::downgrade(&shared);
+    std::thread::Builder::new().name("paths".to_owned()).spawn(move || look_at_paths(&looking))?;
     let link = Link { shared: Arc::clone(&shared), identity, joined, tell: tell.clone() };
     let linking = tokio::spawn(keep_connected(link));
     tokio::pin!(scribe_ended, stop);
@@ -159,6 +163,22 @@ fn take_up_policies(shared: &Shared) -> Result<(), SensorError> {
         sensor.set_policy(policy, &rules)?;
     }
     Ok(())
+}
+
+/// Has the restrictions of paths hold for what these lead to, as long as the agent runs. In a thread of its own: looking a path up
+/// may take long, and the heartbeat must not wait for it.
+fn look_at_paths(shared: &Weak<Shared>) {
+    while let Some(shared) = shared.upgrade() {
+        let paths = shared.sensor().paths();
+        if !paths.is_empty() {
+            let found = Found::look(paths.iter().map(PathBuf::as_path));
+            if let Err(error) = shared.sensor().found(&found) {
+                tracing::error!("what the paths of restrictions lead to now isn't restricted: {error}");
+            }
+        }
+        drop(shared);
+        std::thread::sleep(LOOK_AT_PATHS);
+    }
 }
 
 /// What the agent says of itself.

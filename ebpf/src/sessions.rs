@@ -1,10 +1,11 @@
 //! The sessions that this node knows: whose they are, and what they may reach. They lie in a file too, so that an agent
 //! that is started again knows whose processes still run, and goes on refusing in the name of the same restrictions.
 
-use crate::sensor::{NetRule, PolicyRules, Ports, Tuple};
+use crate::sensor::{AllowList, FileRules, NetRule, PathRule, PolicyRules, Ports, Tuple, plain};
 use custody_core::event::{Actor, SessionId};
 use custody_core::ingest::message::Expected;
 use custody_core::log::durable;
+use custody_core::policy::files::{self, Use};
 use custody_core::policy::networks::{Reach, Rule};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -133,23 +134,49 @@ impl Sessions {
     /// What the kernel is to hold a session to. Restrictions that have no number yet get one.
     pub fn rules(&mut self, reach: &Reach) -> PolicyRules {
         let allowed = reach.allow.as_ref().map(|rules| self.net_rules(rules));
-        PolicyRules { denied: self.net_rules(&reach.deny), allowed, ends_session: reach.ends_session }
+        PolicyRules {
+            denied: self.net_rules(&reach.deny),
+            allowed,
+            ends_session: reach.ends_session,
+            files: self.file_rules(&reach.files),
+        }
+    }
+
+    fn file_rules(&mut self, usable: &Use) -> FileRules {
+        let mut rules = |rules: &[files::Rule]| -> Vec<PathRule> {
+            let rule = |rule: &files::Rule| PathRule {
+                id: self.number(&rule.restriction, rule.ends_session),
+                path: plain(&rule.path),
+            };
+            rules.iter().map(rule).collect()
+        };
+        let (denied_programs, denied_paths) = (rules(&usable.deny_programs), rules(&usable.deny_paths));
+        let allowed = usable.allow_programs.iter().map(|list| AllowList {
+            id: self.number(&list.restriction, list.ends_session),
+            paths: list.paths.iter().map(|path| plain(path)).collect(),
+        });
+        FileRules { denied_programs, denied_paths, allowed_programs: allowed.collect() }
     }
 
     fn net_rules(&mut self, rules: &[Rule]) -> Vec<NetRule> {
         rules.iter().map(|rule| self.net_rule(rule)).collect()
     }
 
-    fn net_rule(&mut self, rule: &Rule) -> NetRule {
-        let wanted = Restriction { name: rule.restriction.clone(), ends_session: rule.ends_session };
+    /// The number by which the kernel knows a restriction.
+    fn number(&mut self, name: &str, ends_session: bool) -> u32 {
+        let wanted = Restriction { name: name.to_owned(), ends_session };
         let known = self.kept.restrictions.iter().position(|known| *known == wanted);
         let place = known.unwrap_or_else(|| {
             self.kept.restrictions.push(wanted);
             self.kept.restrictions.len() - 1
         });
+        u32::try_from(place).unwrap_or(u32::MAX / 2).saturating_add(1)
+    }
+
+    fn net_rule(&mut self, rule: &Rule) -> NetRule {
         let ports = rule.ports.iter().map(|(low, high)| Ports { low: *low, high: *high, protocol: None });
         NetRule {
-            id: u32::try_from(place).unwrap_or(u32::MAX / 2).saturating_add(1),
+            id: self.number(&rule.restriction, rule.ends_session),
             address: rule.network.network(),
             prefix: rule.network.prefix_len(),
             ports: ports.collect(),
@@ -190,7 +217,7 @@ mod tests {
             actor: Actor::system("test"),
             from: "192.0.2.1:40000".parse().unwrap(),
             login: "root".into(),
-            reach: Reach { allow: None, deny: vec![rule], ends_session: false },
+            reach: Reach { deny: vec![rule], ..Reach::default() },
             session,
             to: "192.0.2.2:22".parse().unwrap(),
         }

@@ -250,6 +250,12 @@ impl Exited {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Denial {
+    /// A program that is denied.
+    Denied,
+    /// Programs are allowed by lists, and it isn't in all of them; or nobody has said what the session may run.
+    NotAllowed,
+    /// Which file it is couldn't be made out, so a restriction may speak of it.
+    Unresolved,
     /// There was no room for its event, or nobody who takes it: no evidence, no effect.
     NoEvidence,
 }
@@ -257,16 +263,44 @@ pub enum Denial {
 /// A program wasn't run: the node's kernel refused it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Denied {
-    /// What was asked to be run, as it was written.
+    /// Its arguments, where the kernel had read them; at most [`COMMAND_BYTES_MAX`] bytes of them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub arguments: Vec<ByteString>,
+    /// `arguments` aren't all of them, or the last one isn't whole.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub arguments_cut: bool,
+    /// Whether the session ends for it.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub ends_session: bool,
+    /// What was asked to be run, as it was written; of a file that should have been mapped as a program, its name.
     pub given: ByteString,
+    /// The file that was refused, as the process sees it: of a script the script, or what should run it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub path: Option<ByteString>,
+    /// The path isn't the whole one: only its end could be told.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub path_cut: bool,
     /// The process that asked.
     pub process: Process,
     /// Why.
     pub reason: Denial,
+    /// The restriction that says so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub restriction: Option<String>,
 }
 
 impl Denied {
     pub(super) fn example() -> Self {
-        Self { given: "/usr/bin/curl".into(), process: Process::example(), reason: Denial::NoEvidence }
+        Self {
+            arguments: vec!["curl".into(), "-s".into(), "https://192.0.2.80/payload".into()],
+            arguments_cut: false,
+            ends_session: false,
+            given: "/usr/bin/curl".into(),
+            path: Some("/usr/bin/curl".into()),
+            path_cut: false,
+            process: Process::example(),
+            reason: Denial::Denied,
+            restriction: Some("no-internet".into()),
+        }
     }
 }

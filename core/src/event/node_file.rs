@@ -1,5 +1,5 @@
-//! Files that processes touched, as the kernel of a node saw them: what the types `file.opened`, `renamed`, `deleted`
-//! and `permission-changed` say.
+//! Files that processes touched, as the kernel of a node saw them: what the types `file.opened`, `renamed`, `linked`,
+//! `deleted`, `permission-changed` and `denied` say.
 
 use super::process::{Process, is_false};
 use crate::event::ByteString;
@@ -121,5 +121,75 @@ pub struct PermissionChanged {
 impl PermissionChanged {
     pub(super) fn example() -> Self {
         Self { file: Named::example(), mode: "4755".into(), process: Process::example() }
+    }
+}
+
+/// What may not be done to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tried {
+    /// To open it to read.
+    Read,
+    /// To open it to write, or to write and read.
+    Write,
+    /// To give it another name, or its name to another.
+    Rename,
+    /// To give it a second name.
+    Link,
+    /// To take its name away.
+    Delete,
+    /// To change its permissions.
+    ChangePermission,
+    /// To change whose it is.
+    ChangeOwner,
+    /// To change its length.
+    Truncate,
+    /// To make it.
+    Create,
+    /// To connect to the socket that it is.
+    Connect,
+}
+
+/// Why a file may not be touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Denial {
+    /// It is denied, or lies in a directory that is.
+    Denied,
+    /// Nobody has said what the session may touch.
+    NotAllowed,
+    /// Where it lies couldn't be made out, so a restriction may speak of it.
+    Unresolved,
+}
+
+/// A file was kept from a process by the node's kernel.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Denied {
+    /// Whether the session ends for it.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub ends_session: bool,
+    /// The file; of one that isn't there yet, the number is 0.
+    pub file: Named,
+    /// The process.
+    pub process: Process,
+    /// Why.
+    pub reason: Denial,
+    /// The restriction that says so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub restriction: Option<String>,
+    /// What should have been done to it.
+    pub tried: Tried,
+}
+
+impl Denied {
+    pub(super) fn example() -> Self {
+        Self {
+            ends_session: false,
+            file: Named::example(),
+            process: Process::example(),
+            reason: Denial::Denied,
+            restriction: Some("no-secrets".into()),
+            tried: Tried::Read,
+        }
     }
 }

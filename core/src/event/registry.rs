@@ -247,6 +247,7 @@ events! {
         FileLinked: node_file::Linked = "file.linked" v 1,
         FileDeleted: node_file::Deleted = "file.deleted" v 1,
         FilePermissionChanged: node_file::PermissionChanged = "file.permission-changed" v 1,
+        FileDenied: node_file::Denied = "file.denied" v 1,
     }
     Restriction = 18 {
         RestrictionCreated: restriction::Created = "restriction.created" v 1,

@@ -1,5 +1,5 @@
-//! Restrictions: what sessions may reach from the node that they are on. The node's kernel holds them, also against what
-//! is live already.
+//! Restrictions: what sessions may reach, run and touch on the node that they are on. The node's kernel holds them, also
+//! against what is live already.
 
 use super::lock::Matches;
 use schemars::JsonSchema;
@@ -16,15 +16,25 @@ pub struct Network {
     pub ports: Vec<String>,
 }
 
-/// What sessions may reach was restricted.
+/// What sessions may reach, run or touch was restricted.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Created {
     /// Where anything stands here, nothing else may be reached.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub allow: Vec<Network>,
+    /// Programs: where anything stands here, nothing else may be run. Absolute paths of files, or of directories with all
+    /// below them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub allow_programs: Vec<String>,
     /// What may not be reached.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub deny: Vec<Network>,
+    /// Files, and directories with all below them, that may not be touched: absolute paths.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub deny_paths: Vec<String>,
+    /// Programs that may not be run: absolute paths of files, or of directories with all below them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub deny_programs: Vec<String>,
     /// Whether a session that tries ends.
     pub ends_session: bool,
     /// Whose sessions.
@@ -39,7 +49,10 @@ impl Created {
     pub(super) fn example() -> Self {
         Self {
             allow: Vec::new(),
+            allow_programs: Vec::new(),
             deny: vec![Network { cidr: "198.51.100.0/24".into(), ports: vec!["443".into()] }],
+            deny_paths: vec!["/etc/shadow".into()],
+            deny_programs: vec!["/usr/bin/curl".into()],
             ends_session: false,
             matches: Matches { role: Some("contractor".into()), ..Matches::default() },
             name: "no-internet".into(),

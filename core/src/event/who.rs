@@ -34,7 +34,7 @@ pub const fn may_say(kind: ProducerKind, family: Family) -> bool {
 const END_REQUESTED: &str = "session.end-requested";
 
 /// What nobody knows but an agent, from the kernel of its node.
-const SEEN_BY_KERNELS: [&str; 17] = [
+const SEEN_BY_KERNELS: [&str; 18] = [
     "command.executed",
     "command.exited",
     "command.denied",
@@ -49,6 +49,7 @@ const SEEN_BY_KERNELS: [&str; 17] = [
     "file.linked",
     "file.deleted",
     "file.permission-changed",
+    "file.denied",
     "node.joined",
     "node.session-accepted",
     "node.kernel-changed",

@@ -6,6 +6,7 @@
 mod address;
 pub mod decide;
 pub mod defaults;
+pub mod files;
 pub mod level;
 pub mod networks;
 pub mod permit;

@@ -1,7 +1,8 @@
-//! Which networks a session may reach: all restrictions that hold for it, put together.
+//! Which networks a session may reach, and with that what else it may: all restrictions that hold for it, put together.
 //!
 //! What one denies is denied. Where several allow by a list, only what all of these lists have may be reached.
 
+use super::files::{self, Use};
 use crate::event::restriction::Network;
 use crate::state::State;
 use crate::state::locks::Subject;
@@ -44,8 +45,9 @@ pub struct Rule {
     pub restriction: String,
 }
 
-/// What a session may reach.
+/// What a session may reach, run and touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Reach {
     /// Where this is given, nothing else may be reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,6 +57,9 @@ pub struct Reach {
     /// Whether a session that tries to reach what isn't allowed ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ends_session: bool,
+    /// What it may run and touch.
+    #[serde(default, skip_serializing_if = "Use::is_free")]
+    pub files: Use,
 }
 
 /// A network and its ports, of what stands in an event.
@@ -88,7 +93,7 @@ fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
 /// What the restrictions of a state leave a session.
 #[must_use]
 pub fn reach(state: &State, subject: &Subject<'_>) -> Reach {
-    let mut reach = Reach::default();
+    let mut reach = Reach { files: files::usable(state, subject), ..Reach::default() };
     for (name, restriction) in state.restrictions().of(subject) {
         let rules = |networks: &[Network]| -> Vec<Rule> {
             // What can't be understood was refused when the restriction was made.

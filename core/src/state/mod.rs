@@ -176,7 +176,7 @@ impl State {
         &self.refused
     }
 
-    /// What sessions may reach.
+    /// What sessions may reach, run and touch.
     #[must_use]
     pub fn restrictions(&self) -> &Restrictions {
         &self.restrictions
@@ -426,7 +426,6 @@ impl State {
             | Payload::NodeKernelChanged(_)
             | Payload::CommandExecuted(_)
             | Payload::CommandExited(_)
-            | Payload::CommandDenied(_)
             | Payload::ConnectionOpened(_)
             | Payload::ConnectionAccepted(_)
             | Payload::ConnectionDaemonReached(_)
@@ -437,18 +436,9 @@ impl State {
             | Payload::FileLinked(_)
             | Payload::FileDeleted(_)
             | Payload::FilePermissionChanged(_) => self.seen_on_its_node(event),
-            Payload::ConnectionDenied(data) => {
-                self.seen_on_its_node(event)?;
-                if data.ends_session {
-                    let by = data.restriction.as_deref().unwrap_or("a restriction");
-                    let why = format!("it tried to reach what {by} doesn't let it reach");
-                    // One that is over has nothing to end.
-                    if self.sessions.end_requested(event.session, event.id, &why).is_ok() {
-                        self.rights_changed = Some(event.id);
-                    }
-                }
-                Ok(())
-            }
+            Payload::ConnectionDenied(data) => self.denied(event, data.restriction, data.ends_session),
+            Payload::CommandDenied(data) => self.denied(event, data.restriction, data.ends_session),
+            Payload::FileDenied(data) => self.denied(event, data.restriction, data.ends_session),
             // Was read above; what isn't of its shape is unknown.
             Payload::Unknown | Payload::DecisionMade(_) => {
                 self.unknown.add(&event.kind);
@@ -475,6 +465,16 @@ impl State {
             | Payload::RestrictionCreated(_)
             | Payload::RestrictionLifted(_)) => self.apply_change(index, event, change),
         }
+    }
+
+    /// A node's kernel refused something to a session, which may end for it.
+    fn denied(&mut self, event: &EventView<'_>, by: Option<String>, ends: bool) -> Result<(), &'static str> {
+        self.seen_on_its_node(event)?;
+        // One that is over has nothing to end.
+        if ends && self.sessions.denied(event.session, event.id, by.as_deref()).is_ok() {
+            self.rights_changed = Some(event.id);
+        }
+        Ok(())
     }
 
     /// What a command changes: each names the decision that allowed just this.

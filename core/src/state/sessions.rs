@@ -310,6 +310,17 @@ impl Sessions {
         Ok(())
     }
 
+    /// Its node's kernel refused it something, and it ends for that.
+    pub(super) fn denied(
+        &mut self,
+        id: Option<SessionId>,
+        event: EventId,
+        restriction: Option<&str>,
+    ) -> Result<(), &'static str> {
+        let by = restriction.unwrap_or("a restriction");
+        self.end_requested(id, event, &format!("it tried what {by} doesn't let it do"))
+    }
+
     /// The client offered something to the target: a listener, its agent, its X server.
     pub(super) fn offered(&mut self, id: Option<SessionId>, offer: EventId) -> Result<(), &'static str> {
         let session = self.live_mut(id)?;

@@ -535,6 +535,11 @@ fn any_step() -> impl Strategy<Value = Step> {
                 "create-lock" | "create-restriction" => {
                     body["matches"] = json!({"user": name});
                     body["reason"] = json!("x");
+                    if command == "create-restriction" {
+                        body["deny_paths"] = json!(["/etc/shadow"]);
+                        body["deny_programs"] = json!(["/usr/bin/curl"]);
+                        body["allow_programs"] = json!(["/usr/bin/"]);
+                    }
                 }
                 _ => {}
             }

@@ -2,8 +2,10 @@
 
 use super::hash::Hashes;
 use super::numbering::Batch;
-use crate::sensor::{Accepted, Connection, Denial, Executed, Exited, FileEvent, Record, Subject};
-use crate::sessions::{Session, Sessions};
+use crate::sensor::{
+    Accepted, Connection, Denial, ExecRefused, Executed, Exited, FileEvent, Record, Subject, Tried,
+};
+use crate::sessions::{Restriction, Session, Sessions};
 use custody_core::event::command::{self, COMMAND_BYTES_MAX, Users};
 use custody_core::event::file::PATH_BYTES_MAX;
 use custody_core::event::node::{KernelChange, KernelChanged, SessionAccepted};
@@ -49,9 +51,7 @@ impl Translation<'_> {
             Record::Accepted(Accepted { who, .. }) => {
                 self.push(batch, &who, SessionAccepted { pid: who.pid }, Outcome::Success)
             }
-            Record::Executed(executed) if executed.refused => {
-                self.refused(batch, &executed.who, &executed.given)
-            }
+            Record::Executed(executed) if executed.denial.is_some() => self.killed(batch, &executed),
             Record::Executed(executed) => self.executed(batch, &executed),
             Record::Exited(exited) => {
                 let data = ended(&exited);
@@ -85,7 +85,8 @@ impl Translation<'_> {
                 let data = self.denied(&of);
                 self.push(batch, &of.who, data, Outcome::Denied)
             }
-            Record::ExecRefused(refused) => self.refused(batch, &refused.who, &refused.given),
+            Record::ExecRefused(refused) => self.refused(batch, &refused),
+            Record::FileDenied(of) => self.kept_from(batch, &of),
             Record::FileOpened(of) => {
                 let access = match of.mode & O_ACCMODE {
                     0 => Access::Read,
@@ -165,13 +166,95 @@ impl Translation<'_> {
         self.push_at(batch, &of.who, data, Outcome::Denied, at)
     }
 
-    fn refused(&self, batch: &mut Batch, who: &Subject, given: &[u8]) -> Result<(), CanonicalError> {
+    /// A program that was refused before it began.
+    fn refused(&self, batch: &mut Batch, refused: &ExecRefused) -> Result<(), CanonicalError> {
         let data = command::Denied {
-            given: ByteString::cut(given, PATH_BYTES_MAX),
-            process: process(who),
-            reason: command::Denial::NoEvidence,
+            given: ByteString::cut(&refused.given, PATH_BYTES_MAX),
+            path: (!refused.path.is_empty()).then(|| ByteString::cut(&refused.path, PATH_BYTES_MAX)),
+            path_cut: refused.path_cut,
+            ..self.program_denied(&refused.who, refused.denial)
         };
-        self.push(batch, who, data, Outcome::Denied)
+        self.push(batch, &refused.who, data, Outcome::Denied)
+    }
+
+    /// A program that was killed before its first instruction.
+    fn killed(&self, batch: &mut Batch, executed: &Executed) -> Result<(), CanonicalError> {
+        let denied = self.program_denied(&executed.who, executed.denial.unwrap_or(Denial::Closed));
+        let mut arguments_max = COMMAND_BYTES_MAX;
+        loop {
+            let (arguments, cut) = arguments(&executed.args, arguments_max);
+            let data = command::Denied {
+                arguments,
+                arguments_cut: cut || executed.args_missing > 0,
+                given: ByteString::cut(&executed.given, PATH_BYTES_MAX),
+                path: Some(ByteString::cut(&executed.path, PATH_BYTES_MAX)),
+                path_cut: executed.path_cut,
+                ..denied.clone()
+            };
+            match self.push(batch, &executed.who, data, Outcome::Denied) {
+                Err(CanonicalError::TooLong { .. }) if arguments_max > 0 => arguments_max /= 2,
+                done => return done,
+            }
+        }
+    }
+
+    /// Who may not run a program, and why not.
+    fn program_denied(&self, who: &Subject, denial: Denial) -> command::Denied {
+        let restriction = self.restriction(denial);
+        command::Denied {
+            arguments: Vec::new(),
+            arguments_cut: false,
+            ends_session: restriction.is_some_and(|restriction| restriction.ends_session),
+            given: ByteString::default(),
+            path: None,
+            path_cut: false,
+            process: process(who),
+            reason: match denial {
+                Denial::Rule(_) => command::Denial::Denied,
+                Denial::Unresolved => command::Denial::Unresolved,
+                Denial::List(_) | Denial::NotAllowed | Denial::NoPolicy => command::Denial::NotAllowed,
+                Denial::Closed | Denial::Protocol => command::Denial::NoEvidence,
+            },
+            restriction: restriction.map(|restriction| restriction.name.clone()),
+        }
+    }
+
+    /// A file that may not be touched.
+    fn kept_from(&self, batch: &mut Batch, of: &FileEvent) -> Result<(), CanonicalError> {
+        let (tried, denial) = of.denied.unwrap_or((Tried::Open, Denial::Unresolved));
+        let restriction = self.restriction(denial);
+        let data = node_file::Denied {
+            ends_session: restriction.is_some_and(|restriction| restriction.ends_session),
+            file: named(of),
+            process: process(&of.who),
+            reason: match denial {
+                Denial::Rule(_) | Denial::List(_) => node_file::Denial::Denied,
+                Denial::NoPolicy | Denial::NotAllowed => node_file::Denial::NotAllowed,
+                Denial::Unresolved | Denial::Closed | Denial::Protocol => node_file::Denial::Unresolved,
+            },
+            restriction: restriction.map(|restriction| restriction.name.clone()),
+            tried: match tried {
+                Tried::Open if of.mode & O_ACCMODE == 0 => node_file::Tried::Read,
+                Tried::Open => node_file::Tried::Write,
+                Tried::Rename => node_file::Tried::Rename,
+                Tried::Link => node_file::Tried::Link,
+                Tried::Delete => node_file::Tried::Delete,
+                Tried::Mode => node_file::Tried::ChangePermission,
+                Tried::Owner => node_file::Tried::ChangeOwner,
+                Tried::Truncate => node_file::Tried::Truncate,
+                Tried::Create => node_file::Tried::Create,
+                Tried::Connect => node_file::Tried::Connect,
+            },
+        };
+        self.push(batch, &of.who, data, Outcome::Denied)
+    }
+
+    /// The restriction that a denial comes from.
+    fn restriction(&self, denial: Denial) -> Option<&Restriction> {
+        match denial {
+            Denial::Rule(rule) | Denial::List(rule) => self.sessions.restriction(rule),
+            _ => None,
+        }
     }
 
     fn changed(
@@ -236,8 +319,8 @@ impl Translation<'_> {
     fn denied(&self, of: &Connection) -> socket::Denied {
         let session = self.session(&of.who);
         let (reason, rule) = match of.denial {
-            Some(Denial::Rule(rule)) => (socket::Denial::Denied, Some(rule)),
-            Some(Denial::NotAllowed | Denial::Protocol | Denial::NoPolicy) => {
+            Some(Denial::Rule(rule) | Denial::List(rule)) => (socket::Denial::Denied, Some(rule)),
+            Some(Denial::NotAllowed | Denial::Protocol | Denial::NoPolicy | Denial::Unresolved) => {
                 (socket::Denial::NotAllowed, None)
             }
             Some(Denial::Closed) | None => (socket::Denial::NoEvidence, None),

@@ -12,6 +12,7 @@ use custody_core::ingest::ALIVE_MILLISECONDS;
 use custody_core::ingest::frame::FRAME_BYTES_MAX;
 use custody_core::ingest::halves::{self, HalfError};
 use custody_core::ingest::message::{BATCH_EVENTS_MAX, Expected, MessageError, Said, Told, encode_events};
+use custody_core::policy::files;
 use custody_core::policy::networks::Reach;
 use rustls::pki_types::ServerName;
 use std::collections::VecDeque;
@@ -291,7 +292,8 @@ fn take_word(link: &Link, told: Told) -> Option<Said> {
     match told {
         Told::Expect(expected) => {
             let session = expected.session;
-            return Some(match expect(shared, *expected) {
+            let expected = able(&link.joined, &expected.reach).and_then(|()| expect(shared, *expected));
+            return Some(match expected {
                 Ok(()) => Said::Expecting { session },
                 Err(reason) => Said::Refused { session, reason },
             });
@@ -310,6 +312,15 @@ fn take_word(link: &Link, told: Told) -> Option<Said> {
         Told::Alive | Told::Acknowledged { .. } => {}
     }
     None
+}
+
+/// Whether the kernel can hold a session to that: the log asks only for what it can, as this agent has said of it.
+fn able(joined: &node::Joined, reach: &Reach) -> Result<(), String> {
+    if reach.files.deny_paths.is_empty() {
+        return Ok(());
+    }
+    files::keeps_paths(joined.tier, &joined.limits)
+        .map_err(|why| format!("it can't keep files from it: {why}"))
 }
 
 /// Has the kernel wait for a session's connection.

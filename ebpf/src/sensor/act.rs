@@ -1,7 +1,9 @@
 //! Records of files, and of what gives a session more than it had, decoded.
 
-use super::layout::{act, file, file_event};
-use super::record::{Subject, decode_subject, join, read_16, read_u32, read_u64, until_nul};
+use super::layout::{act, file, file_event, tried};
+use super::record::{
+    Denial, Subject, decode_denial, decode_subject, join, read_16, read_u32, read_u64, until_nul,
+};
 
 /// What happened to a watched file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,46 @@ pub struct FileEvent {
     pub refused: bool,
     /// The file isn't below the process's root.
     pub unreachable: bool,
+    /// What should have been done to it, and why that may not be.
+    pub denied: Option<(Tried, Denial)>,
+}
+
+/// What may not be done to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tried {
+    /// To open it; `mode` are the flags.
+    Open,
+    /// To give it another name, or its name to another.
+    Rename,
+    /// To give it a second name.
+    Link,
+    /// To take its name away.
+    Delete,
+    /// To change its permissions, to `mode`.
+    Mode,
+    /// To change whose it is.
+    Owner,
+    /// To change its length.
+    Truncate,
+    /// To make it.
+    Create,
+    /// To connect to the socket that it is.
+    Connect,
+}
+
+fn decode_tried(number: u32) -> Option<Tried> {
+    Some(match number {
+        tried::OPEN => Tried::Open,
+        tried::RENAME => Tried::Rename,
+        tried::LINK => Tried::Link,
+        tried::DELETE => Tried::Delete,
+        tried::MODE => Tried::Mode,
+        tried::OWNER => Tried::Owner,
+        tried::TRUNCATE => Tried::Truncate,
+        tried::CREATE => Tried::Create,
+        tried::CONNECT => Tried::Connect,
+        _ => return None,
+    })
 }
 
 /// User ids before and after: real, effective, saved.
@@ -104,6 +146,7 @@ pub(super) fn decode_file(bytes: &[u8]) -> Option<FileEvent> {
     let rest = bytes.get(file_event::SIZE..)?;
     let (path, rest) =
         rest.split_at_checked(usize::try_from(read_u32(bytes, file_event::PATH_LEN)?).ok()?)?;
+    let denial = decode_denial(read_u32(bytes, file_event::RULE)?, false);
     let second = rest.get(..usize::try_from(read_u32(bytes, file_event::SECOND_LEN)?).ok()?)?;
     Some(FileEvent {
         who: decode_subject(bytes)?,
@@ -116,6 +159,7 @@ pub(super) fn decode_file(bytes: &[u8]) -> Option<FileEvent> {
         cut: has(file::CUT),
         refused: has(file::REFUSED),
         unreachable: has(file::UNREACHABLE),
+        denied: decode_tried(read_u32(bytes, file_event::TRIED)?).map(|tried| (tried, denial)),
     })
 }
 

@@ -60,7 +60,7 @@ layouts! {
         RESERVED: 108, 4;
     }
     /// A new program; five strings follow it.
-    executed 176 {
+    executed 184 {
         WHO: 0, 72;
         GID: 72, 4;
         EUID: 76, 4;
@@ -80,9 +80,11 @@ layouts! {
         CWD_LEN: 144, 4;
         ARGS_LEN: 148, 4;
         TTY: 152, 24;
+        RULE: 176, 4;
+        RESERVED: 180, 4;
     }
     /// What happened to a file; one or two paths follow it.
-    file_event 112 {
+    file_event 120 {
         WHO: 0, 72;
         INODE: 72, 8;
         COUNT: 80, 8;
@@ -91,7 +93,9 @@ layouts! {
         FLAGS: 96, 4;
         PATH_LEN: 100, 4;
         SECOND_LEN: 104, 4;
-        RESERVED: 108, 4;
+        RULE: 108, 4;
+        TRIED: 112, 4;
+        RESERVED: 116, 4;
     }
     /// Key of `watched_files`.
     watched_key 16 {
@@ -107,10 +111,14 @@ layouts! {
         FIRST: 112, 64;
         SECOND: 176, 128;
     }
-    /// A program that may not begin.
-    refused 328 {
+    /// A program that may not begin; its path follows.
+    refused 344 {
         WHO: 0, 72;
-        GIVEN: 72, 256;
+        RULE: 72, 4;
+        FLAGS: 76, 4;
+        PATH_LEN: 80, 4;
+        RESERVED: 84, 4;
+        GIVEN: 88, 256;
     }
     /// A process's end.
     exited 88 {
@@ -138,9 +146,30 @@ layouts! {
         DATAGRAMS: 160, 8;
     }
     /// Value of `policies`.
-    policy 8 {
+    policy 80 {
         RULES: 0, 4;
         FLAGS: 4, 4;
+        LISTS: 8, 4;
+        LIST: 12, 64;
+        RESERVED: 76, 4;
+    }
+    /// Key of `file_rules`.
+    file_key 16 {
+        INODE: 0, 8;
+        DEVICE: 8, 4;
+        RULES: 12, 4;
+    }
+    /// Key of `name_rules`.
+    name_key 272 {
+        DIRECTORY: 0, 16;
+        NAME: 16, 256;
+    }
+    /// Value of `file_rules` and `name_rules`.
+    file_rule 16 {
+        PROGRAM: 0, 4;
+        PATH: 4, 4;
+        LISTS: 8, 4;
+        RESERVED: 12, 4;
     }
     /// Key of `denied` and `allowed`.
     net_key 24 {
@@ -163,7 +192,7 @@ layouts! {
 }
 
 /// Raised with each change of a layout; see `CONTROL_LAYOUT`.
-pub const LAYOUT_VERSION: u64 = 1;
+pub const LAYOUT_VERSION: u64 = 2;
 
 /// Kinds of records, and slots of the counters.
 pub mod kind {
@@ -189,10 +218,11 @@ pub mod kind {
     pub const EXEC_REFUSED: u16 = 19;
     pub const FILE_LINKED: u16 = 20;
     pub const UNIX: u16 = 21;
+    pub const FILE_DENIED: u16 = 22;
     /// How many slots the counters have.
     pub const COUNT: u32 = 24;
     /// Names for people, by number.
-    pub const NAMES: [(u16, &str); 21] = [
+    pub const NAMES: [(u16, &str); 22] = [
         (ACCEPTED, "accepted"),
         (FORKED, "forked"),
         (EXECUTED, "executed"),
@@ -214,6 +244,7 @@ pub mod kind {
         (EXEC_REFUSED, "exec refused"),
         (FILE_LINKED, "file linked"),
         (UNIX, "unix"),
+        (FILE_DENIED, "file denied"),
     ];
 }
 
@@ -244,6 +275,7 @@ pub mod exec {
     pub const UNREACHABLE: u32 = 128;
     pub const SCRIPT: u32 = 256;
     pub const MEMFD: u32 = 512;
+    pub const NOT_ALLOWED: u32 = 1024;
 }
 
 /// Flags of `file_event`.
@@ -254,7 +286,21 @@ pub mod file {
     pub const UNREACHABLE: u32 = 4;
 }
 
-/// Flags of `connection`, and what stands in `rule` where no rule of the deny list decided.
+/// `tried` of `file_event`.
+pub mod tried {
+    #![allow(missing_docs)]
+    pub const OPEN: u32 = 1;
+    pub const RENAME: u32 = 2;
+    pub const LINK: u32 = 3;
+    pub const DELETE: u32 = 4;
+    pub const MODE: u32 = 5;
+    pub const OWNER: u32 = 6;
+    pub const TRUNCATE: u32 = 7;
+    pub const CREATE: u32 = 8;
+    pub const CONNECT: u32 = 9;
+}
+
+/// Flags of `connection`, and what stands in `rule` where no rule of a list decided.
 pub mod net {
     #![allow(missing_docs)]
     pub const UNCONNECTED: u32 = 1;
@@ -264,17 +310,26 @@ pub mod net {
     pub const CLOSED: u32 = u32::MAX;
     pub const PROTOCOL: u32 = u32::MAX - 1;
     pub const NO_POLICY: u32 = u32::MAX - 2;
+    pub const UNRESOLVED: u32 = u32::MAX - 3;
     /// Flags of `policy`.
     pub const ALLOW_LIST: u32 = 1;
     pub const POLICY_ENDS_SESSION: u32 = 2;
     pub const RESTRICTS: u32 = 4;
+    pub const PROGRAMS: u32 = 8;
+    pub const PATHS: u32 = 16;
+    pub const NO_SCRIPTS: u32 = 32;
+    pub const LISTS_MAX: usize = 16;
     pub const RANGES_MAX: usize = 16;
 }
 
 /// Policies of the self-test: neither counted nor told.
 pub const POLICY_CLOSED: u32 = u32::MAX;
-/// Numbers from here on belong to the sensor itself.
+/// The second of them, which nobody says anything of.
 pub const POLICY_SELF_TEST: u32 = u32::MAX - 1;
+/// Under it programs begin, and can't be mapped.
+pub const POLICY_SELF_TEST_MAPS: u32 = u32::MAX - 2;
+/// Numbers from here on belong to the sensor itself.
+pub const POLICY_RESERVED: u32 = POLICY_SELF_TEST_MAPS;
 
 #[cfg(test)]
 #[path = "layout_tests.rs"]

@@ -105,7 +105,13 @@ fn numbers_are_the_headers() {
         format!("#define LAYOUT_VERSION {LAYOUT_VERSION}\n"),
         format!("KIND_COUNT = {},", kind::COUNT),
         format!("#define RANGES_MAX {}\n", net::RANGES_MAX),
+        format!("#define LISTS_MAX {}\n", net::LISTS_MAX),
+        format!("#define RULE_UNRESOLVED {:#x}u", net::UNRESOLVED),
         format!("#define POLICY_SELF_TEST {:#x}u", super::POLICY_SELF_TEST),
+        format!("#define POLICY_SELF_TEST_MAPS {:#x}u", super::POLICY_SELF_TEST_MAPS),
+        format!("#define POLICY_RESERVED {:#x}u", super::POLICY_RESERVED),
+        format!("#define POLICY_NO_SCRIPTS {}u", net::NO_SCRIPTS),
+        format!("TRIED_CONNECT = {},", super::tried::CONNECT),
         "#define EXEC_MEMFD 512u".to_owned(),
         "CONTROL_ACCEPTED = 8,".to_owned(),
     ] {

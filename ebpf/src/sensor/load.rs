@@ -21,7 +21,7 @@ use std::path::Path;
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/node.bpf.o"));
 
 /// Maps whose contents outlive a change of the programs, as long as their layout stays.
-const SHARED: [&str; 14] = [
+const SHARED: [&str; 16] = [
     "control",
     "tuples",
     "tags",
@@ -34,13 +34,17 @@ const SHARED: [&str; 14] = [
     "policies",
     "denied",
     "allowed",
+    "file_rules",
+    "name_rules",
     "seen",
     "lost",
 ];
 /// Maps that are each generation's own.
-const OWN: [&str; 3] = ["records", "exec_scratch", "file_scratch"];
+const OWN: [&str; 5] = ["records", "exec_scratch", "check_scratch", "file_scratch", "judge_scratch"];
 /// `FILE_USERS` of file.bpf.c.
-const FILE_USERS: u32 = 5;
+const FILE_USERS: u32 = 12;
+/// `JUDGE_USERS` of judge.h.
+const JUDGE_USERS: u32 = 15;
 
 /// What each feature's programs said; the first complaint of several.
 pub(super) type Features = BTreeMap<String, Result<(), String>>;
@@ -83,7 +87,9 @@ pub(super) fn load(pins: &Path, tier: Tier, ring_bytes: u32) -> Result<Loaded, S
     let sizes = BTreeMap::from([
         ("records", ring_bytes),
         ("exec_scratch", cpus),
+        ("check_scratch", cpus),
         ("file_scratch", cpus.saturating_mul(FILE_USERS)),
+        ("judge_scratch", cpus.saturating_mul(JUDGE_USERS)),
     ]);
     let loaded = fill(&own, &others, &sizes, tier).and_then(|features| {
         let before = send_instead(&own)?;

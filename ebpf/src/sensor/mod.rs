@@ -8,6 +8,7 @@ mod cgroup;
 mod check;
 mod counters;
 mod error;
+mod files;
 mod held;
 pub mod layout;
 mod load;
@@ -22,9 +23,10 @@ mod sock_diag;
 mod take_down;
 mod watched;
 
-pub use act::{BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced, UnixConnected};
+pub use act::{BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced, Tried, UnixConnected};
 pub use counters::Counters;
 pub use error::SensorError;
+pub use files::{AllowList, FileRules, Found, PathRule, plain};
 pub use reader::RecordReader;
 pub use record::{Accepted, Connection, Denial, ExecRefused, Executed, Exited, Record, Subject, Tuple};
 pub use rules::{NetRule, PolicyRules, Ports, Protocol};
@@ -38,7 +40,7 @@ use load::Loaded;
 use pins::Generation;
 use policies::Policies;
 use record::put;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -167,7 +169,7 @@ impl Sensor {
             left: Vec::new(),
             control: load::control_of(&generation)?,
             tuples: load::open_map(&generation, "tuples")?,
-            policies: Policies::open(&generation)?,
+            policies: Policies::open(&generation, tier)?,
             counts: Counts::open(&generation)?,
             connections: load::open_map(&generation, "connections")?,
             processes: load::open_map(&generation, "processes")?,
@@ -194,7 +196,7 @@ impl Sensor {
     /// # Errors
     /// The policy isn't set; or the kernel has no room for more.
     pub fn expect(&mut self, tuple: Tuple, session: [u8; 16], policy: u32) -> Result<(), SensorError> {
-        if policy >= layout::POLICY_SELF_TEST {
+        if policy >= layout::POLICY_RESERVED {
             return Err(SensorError::ReservedPolicy(policy));
         }
         if !self.policies.holds(policy)? {
@@ -252,13 +254,27 @@ impl Sensor {
     /// # Errors
     /// A rule that can't be; no room for more.
     pub fn set_policy(&mut self, policy: u32, rules: &PolicyRules) -> Result<(), SensorError> {
-        if policy >= layout::POLICY_SELF_TEST {
+        if policy >= layout::POLICY_RESERVED {
             return Err(SensorError::ReservedPolicy(policy));
         }
         self.policies.set(policy, rules)
     }
 
-    /// Forgets a policy: sessions that still run under it may connect nowhere.
+    /// The paths that policies speak of: to be looked up every now and then ([`Found::look`]), which may take long where they lie on
+    /// another machine's disk.
+    pub fn paths(&self) -> BTreeSet<PathBuf> {
+        self.policies.paths()
+    }
+
+    /// Has the policies hold for what their paths lead to now. What was denied stays so, whatever its name.
+    ///
+    /// # Errors
+    /// The kernel's maps can't be changed.
+    pub fn found(&mut self, found: &Found) -> Result<(), SensorError> {
+        self.policies.found(found)
+    }
+
+    /// Forgets a policy: sessions that still run under it may connect nowhere, and run and open nothing.
     ///
     /// # Errors
     /// The kernel's maps can't be changed.

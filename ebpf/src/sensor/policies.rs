@@ -1,33 +1,55 @@
-//! The kernel's rules of each policy. A policy names a set of entries in the tries; a new set is written whole before the policy's one
-//! write that turns to it, and the old set goes after that: no connection is ever judged by half a set.
+//! The kernel's rules of each policy. A policy names a set of entries in the maps; a new set is written whole before the policy's one
+//! write that turns to it, and the old set goes after that: nothing is ever judged by half a set. Policies that say the same share one.
 
+use super::Tier;
 use super::error::SensorError;
-use super::layout::{net_key, net_rule, policy};
+use super::files::{Entries, FileId, Found, Said, set_of_name};
+use super::layout::{file_key, file_rule, name_key, net, net_key, net_rule, policy};
 use super::load::open_map;
 use super::pins::Generation;
-use super::record::put;
+use super::record::{put, read_u32};
 use super::rules::{Entry, PolicyRules, compile};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, LpmTrie, MapData};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 type Trie = LpmTrie<MapData, [u8; net_key::SIZE - 4], [u8; net_rule::SIZE]>;
+type Files = HashMap<MapData, [u8; file_key::SIZE], [u8; file_rule::SIZE]>;
+type Names = HashMap<MapData, [u8; name_key::SIZE], [u8; file_rule::SIZE]>;
 
 pub(super) struct Policies {
+    tier: Tier,
     policies: HashMap<MapData, u32, [u8; policy::SIZE]>,
     denied: Trie,
     allowed: Trie,
+    files: Files,
+    names: Names,
     /// What this run has set.
-    known: BTreeMap<u32, PolicyRules>,
+    known: BTreeMap<u32, Known>,
+    /// Numbers of sets that have entries, or are named.
+    used: BTreeSet<u32>,
+}
+
+/// A policy, as this run has set it.
+struct Known {
+    rules: PolicyRules,
+    set: u32,
+    /// What its set says of files.
+    entries: Entries,
 }
 
 impl Policies {
-    pub(super) fn open(generation: &Generation) -> Result<Policies, SensorError> {
+    pub(super) fn open(generation: &Generation, tier: Tier) -> Result<Policies, SensorError> {
         let mut policies = Policies {
+            tier,
             policies: open_map(generation, "policies")?,
             denied: open_map(generation, "denied")?,
             allowed: open_map(generation, "allowed")?,
+            files: open_map(generation, "file_rules")?,
+            names: open_map(generation, "name_rules")?,
             known: BTreeMap::new(),
+            used: BTreeSet::new(),
         };
         policies.sweep()?;
         Ok(policies)
@@ -37,61 +59,163 @@ impl Policies {
     fn sweep(&mut self) -> Result<(), SensorError> {
         let named = self.named()?;
         let orphans: BTreeSet<u32> = self.sets()?.difference(&named).copied().collect();
-        orphans.into_iter().try_for_each(|rules| self.remove_rules(rules))
+        self.used = named;
+        orphans.into_iter().try_for_each(|set| self.remove_rules(set))
     }
 
     pub(super) fn holds(&self, number: u32) -> Result<bool, SensorError> {
-        Ok(self.rules_of(number)?.is_some())
+        Ok(self.set_of(number)?.is_some())
     }
 
     pub(super) fn set(&mut self, number: u32, rules: &PolicyRules) -> Result<(), SensorError> {
-        let denied = compile(&rules.denied)?;
-        let allowed = compile(rules.allowed.as_deref().unwrap_or_default())?;
-        let old = self.rules_of(number)?;
-        let new = self.unused()?;
-        let written =
-            insert(&mut self.denied, &denied, new).and_then(|()| insert(&mut self.allowed, &allowed, new));
-        if written.is_err() {
-            self.remove_rules(new)?;
-            return written;
+        rules.files.check()?;
+        let old = self.set_of(number)?;
+        let same = self.known.values().find(|known| known.rules == *rules);
+        let (set, entries) = match same {
+            Some(known) => (known.set, known.entries.clone()),
+            None => {
+                let mut entries = Entries::compile(&rules.files, &Found::look(rules.files.paths()));
+                if let Some(old) = old {
+                    entries.keep_denied(&self.held(old)?, &rules.files);
+                }
+                (self.write(rules, &entries)?, entries)
+            }
+        };
+        self.turn(number, rules, set, &entries)?;
+        self.known.insert(number, Known { rules: rules.clone(), set, entries });
+        old.map_or(Ok(()), |old| self.remove_unnamed(old))
+    }
+
+    /// The paths that rules of this run's policies speak of.
+    pub(super) fn paths(&self) -> BTreeSet<PathBuf> {
+        let sets: BTreeMap<u32, &PolicyRules> =
+            self.known.values().map(|known| (known.set, &known.rules)).collect();
+        sets.values().flat_map(|rules| rules.files.paths()).map(ToOwned::to_owned).collect()
+    }
+
+    /// Has the rules hold for what their paths lead to now.
+    pub(super) fn found(&mut self, found: &Found) -> Result<(), SensorError> {
+        let sets: BTreeSet<u32> = self.known.values().map(|known| known.set).collect();
+        for old in sets {
+            let of_set: Vec<u32> =
+                self.known.iter().filter(|(_, known)| known.set == old).map(|(number, _)| *number).collect();
+            let Some(known) = of_set.first().and_then(|number| self.known.get(number)) else { continue };
+            // What was set since they were looked up was looked up by itself.
+            if known.rules.files.paths().any(|path| !found.has(path)) {
+                continue;
+            }
+            let rules = known.rules.clone();
+            let mut entries = Entries::compile(&rules.files, found);
+            entries.keep_denied(&known.entries.files, &rules.files);
+            if entries == known.entries {
+                continue;
+            }
+            let new = self.write(&rules, &entries)?;
+            for number in of_set {
+                self.turn(number, &rules, new, &entries)?;
+                if let Some(known) = self.known.get_mut(&number) {
+                    known.set = new;
+                    known.entries = entries.clone();
+                }
+            }
+            self.remove_unnamed(old)?;
         }
-        let mut value = [0; policy::SIZE];
-        put(&mut value, policy::RULES, &new.to_ne_bytes());
-        put(&mut value, policy::FLAGS, &rules.flags().to_ne_bytes());
-        self.policies
-            .insert(number, value, 0)
-            .map_err(|error| SensorError::kernel(format!("setting policy {number}"), error))?;
-        self.known.insert(number, rules.clone());
-        old.map_or(Ok(()), |old| self.remove_rules(old))
+        Ok(())
     }
 
     /// The rules that this run has set.
     pub(super) fn known(&self, number: u32) -> Option<&PolicyRules> {
-        self.known.get(&number)
+        self.known.get(&number).map(|known| &known.rules)
     }
 
     pub(super) fn remove(&mut self, number: u32) -> Result<(), SensorError> {
         self.known.remove(&number);
-        let Some(rules) = self.rules_of(number)? else { return Ok(()) };
+        let Some(set) = self.set_of(number)? else { return Ok(()) };
         self.policies
             .remove(&number)
             .map_err(|error| SensorError::kernel(format!("dropping policy {number}"), error))?;
-        self.remove_rules(rules)
+        self.remove_unnamed(set)
     }
 
-    fn rules_of(&self, number: u32) -> Result<Option<u32>, SensorError> {
+    /// Writes a set that no policy names yet; gives its number.
+    fn write(&mut self, rules: &PolicyRules, entries: &Entries) -> Result<u32, SensorError> {
+        let denied = compile(&rules.denied)?;
+        let allowed = compile(rules.allowed.as_deref().unwrap_or_default())?;
+        let set = (0..u32::MAX).find(|number| !self.used.contains(number)).unwrap_or_default();
+        self.used.insert(set);
+        let written = insert(&mut self.denied, &denied, set)
+            .and_then(|()| insert(&mut self.allowed, &allowed, set))
+            .and_then(|()| self.insert_files(entries, set));
+        if written.is_err() {
+            self.remove_rules(set)?;
+        }
+        written.map(|()| set)
+    }
+
+    /// The one write by which a policy turns to a set.
+    fn turn(
+        &mut self,
+        number: u32,
+        rules: &PolicyRules,
+        set: u32,
+        entries: &Entries,
+    ) -> Result<(), SensorError> {
+        // By LSM each script is asked for as itself.
+        let no_scripts = self.tier == Tier::Tracepoint && entries.of_scripts;
+        let flags = rules.flags() | if no_scripts { net::NO_SCRIPTS } else { 0 };
+        let mut value = [0; policy::SIZE];
+        put(&mut value, policy::RULES, &set.to_ne_bytes());
+        put(&mut value, policy::FLAGS, &flags.to_ne_bytes());
+        put(&mut value, policy::LISTS, &rules.files.lists().to_ne_bytes());
+        for (index, list) in rules.files.allowed_programs.iter().enumerate() {
+            put(&mut value, policy::LIST + index * 4, &list.id.to_ne_bytes());
+        }
+        self.policies.insert(number, value, 0).map_err(|error| {
+            SensorError::kernel(format!("setting policy {number} (16,384 is the most)"), error)
+        })
+    }
+
+    fn insert_files(&mut self, entries: &Entries, set: u32) -> Result<(), SensorError> {
+        let full = |error| {
+            SensorError::kernel(
+                "writing a policy's rules of files (262,144 files and names is the most)",
+                error,
+            )
+        };
+        for (file, said) in &entries.files {
+            self.files.insert(file.key(set), said.value(), 0).map_err(full)?;
+        }
+        for ((directory, name), said) in &entries.names {
+            // A longer name is none that a file can have.
+            let Some(key) = directory.name_key(name, set) else { continue };
+            self.names.insert(key, said.value(), 0).map_err(full)?;
+        }
+        Ok(())
+    }
+
+    /// What a set says of files: as this run wrote it, or as the kernel has it from an earlier one.
+    fn held(&self, set: u32) -> Result<BTreeMap<FileId, Said>, SensorError> {
+        if let Some(known) = self.known.values().find(|known| known.set == set) {
+            return Ok(known.entries.files.clone());
+        }
+        let mut held = BTreeMap::new();
+        for entry in self.files.iter() {
+            let (key, value) =
+                entry.map_err(|error| SensorError::kernel("listing the rules of files", error))?;
+            let (file, of_set) = FileId::of_key(&key);
+            if of_set == set {
+                held.insert(file, Said::of_value(&value));
+            }
+        }
+        Ok(held)
+    }
+
+    fn set_of(&self, number: u32) -> Result<Option<u32>, SensorError> {
         match self.policies.get(&number, 0) {
-            Ok(value) => Ok(rules_in(&value)),
+            Ok(value) => Ok(read_u32(&value, policy::RULES)),
             Err(error) if super::is_absent(&error) => Ok(None),
             Err(error) => Err(SensorError::kernel(format!("reading policy {number}"), error)),
         }
-    }
-
-    /// A number that no set of rules has.
-    fn unused(&self) -> Result<u32, SensorError> {
-        let mut used = self.named()?;
-        used.append(&mut self.sets()?);
-        Ok((0..u32::MAX).find(|number| !used.contains(number)).unwrap_or_default())
     }
 
     /// The sets that policies name.
@@ -99,42 +223,66 @@ impl Policies {
         let mut named = BTreeSet::new();
         for policy in self.policies.iter() {
             let (_, value) = policy.map_err(|error| SensorError::kernel("listing the policies", error))?;
-            named.extend(rules_in(&value));
+            named.extend(read_u32(&value, policy::RULES));
         }
         Ok(named)
     }
 
     /// The sets that have entries.
     fn sets(&self) -> Result<BTreeSet<u32>, SensorError> {
+        let failed = |error| SensorError::kernel("listing the rules", error);
         let mut sets = BTreeSet::new();
         for key in self.denied.keys().chain(self.allowed.keys()) {
-            let key = key.map_err(|error| SensorError::kernel("listing the rules", error))?;
-            sets.extend(rules_of_key(&key));
+            sets.extend(set_of_network(&key.map_err(failed)?));
+        }
+        for key in self.files.keys() {
+            sets.insert(FileId::of_key(&key.map_err(failed)?).1);
+        }
+        for key in self.names.keys() {
+            sets.insert(set_of_name(&key.map_err(failed)?));
         }
         Ok(sets)
     }
 
-    fn remove_rules(&mut self, rules: u32) -> Result<(), SensorError> {
+    fn remove_unnamed(&mut self, set: u32) -> Result<(), SensorError> {
+        if self.named()?.contains(&set) { Ok(()) } else { self.remove_rules(set) }
+    }
+
+    fn remove_rules(&mut self, set: u32) -> Result<(), SensorError> {
         for trie in [&mut self.denied, &mut self.allowed] {
             let keys: Vec<_> =
-                trie.keys().filter_map(Result::ok).filter(|key| rules_of_key(key) == Some(rules)).collect();
+                trie.keys().filter_map(Result::ok).filter(|key| set_of_network(key) == Some(set)).collect();
             for key in keys {
-                match trie.remove(&key) {
-                    Ok(()) => {}
-                    Err(error) if super::is_absent(&error) => {}
-                    Err(error) => {
-                        return Err(SensorError::kernel("removing rules that hold no longer", error));
-                    }
-                }
+                gone(trie.remove(&key))?;
             }
         }
+        let files: Vec<_> =
+            self.files.keys().filter_map(Result::ok).filter(|key| FileId::of_key(key).1 == set).collect();
+        for key in files {
+            gone(self.files.remove(&key))?;
+        }
+        let names: Vec<_> =
+            self.names.keys().filter_map(Result::ok).filter(|key| set_of_name(key) == set).collect();
+        for key in names {
+            gone(self.names.remove(&key))?;
+        }
+        self.used.remove(&set);
         Ok(())
     }
 }
 
-fn insert(trie: &mut Trie, entries: &[Entry], rules: u32) -> Result<(), SensorError> {
+fn gone(removed: Result<(), aya::maps::MapError>) -> Result<(), SensorError> {
+    match removed {
+        Err(error) if !super::is_absent(&error) => {
+            Err(SensorError::kernel("removing rules that hold no longer", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn insert(trie: &mut Trie, entries: &[Entry], set: u32) -> Result<(), SensorError> {
     for entry in entries {
-        let (prefix, key) = entry.key(rules);
+        let (prefix, key) = entry.key(set);
         trie.insert(&Key::new(prefix, key), entry.value(), 0).map_err(|error| {
             SensorError::kernel("writing a policy's rules (65,536 networks is the most)", error)
         })?;
@@ -142,10 +290,6 @@ fn insert(trie: &mut Trie, entries: &[Entry], rules: u32) -> Result<(), SensorEr
     Ok(())
 }
 
-fn rules_in(value: &[u8; policy::SIZE]) -> Option<u32> {
-    value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
-}
-
-fn rules_of_key(key: &Key<[u8; net_key::SIZE - 4]>) -> Option<u32> {
+fn set_of_network(key: &Key<[u8; net_key::SIZE - 4]>) -> Option<u32> {
     key.data().first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }

@@ -103,17 +103,23 @@ pub struct Executed {
     pub other_root: bool,
     /// The file or the directory can't be reached from the process's root.
     pub unreachable: bool,
-    /// It was killed before its first instruction: no evidence could be kept.
-    pub refused: bool,
+    /// Why it was killed before its first instruction; `None`: it wasn't.
+    pub denial: Option<Denial>,
 }
 
-/// A program that a process of a session wanted to run, and may not: no evidence could be kept (LSM).
+/// A program that a process of a session wanted to run, and may not (LSM).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecRefused {
     /// Who wanted it.
     pub who: Subject,
-    /// What execve was given, at most 255 bytes of it.
+    /// What execve was given, at most 255 bytes of it; of a file that should have been mapped, its name.
     pub given: Vec<u8>,
+    /// The file, as the process sees it: of a script the script, or what should run it. Empty: a file that should have been mapped.
+    pub path: Vec<u8>,
+    /// `path` lacks components after its first.
+    pub path_cut: bool,
+    /// Why.
+    pub denial: Denial,
 }
 
 /// A process of a session has ended.
@@ -127,11 +133,15 @@ pub struct Exited {
     pub executed: Option<u64>,
 }
 
-/// What refused a connection.
+/// What refused a connection, a program or a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denial {
     /// A rule of the deny list, by its number.
     Rule(u32),
+    /// An allow list of programs, by its rule's number, which doesn't hold it.
+    List(u32),
+    /// Which file it is couldn't be made out, so a rule may speak of it.
+    Unresolved,
     /// The policy has an allow list, which doesn't hold it.
     NotAllowed,
     /// No evidence could be kept.
@@ -212,6 +222,8 @@ pub enum Record {
     FileDeleted(FileEvent),
     /// A watched file's permissions were changed to `mode`.
     FileModeChanged(FileEvent),
+    /// A file that may not be touched should have been: how, and why not, stands in `denied`.
+    FileDenied(FileEvent),
     /// A process has got other user ids.
     PrivilegeChanged(PrivilegeChanged),
     /// A kernel module was loaded.
@@ -251,6 +263,7 @@ pub fn decode(bytes: &[u8]) -> Record {
         kind::FILE_LINKED => act::decode_file(bytes).map(Record::FileLinked),
         kind::FILE_DELETED => act::decode_file(bytes).map(Record::FileDeleted),
         kind::FILE_MODE => act::decode_file(bytes).map(Record::FileModeChanged),
+        kind::FILE_DENIED => act::decode_file(bytes).map(Record::FileDenied),
         kind::PRIVILEGE => act::decode_privilege(bytes).map(Record::PrivilegeChanged),
         kind::MODULE => act::decode_module(bytes).map(Record::ModuleLoaded),
         kind::BPF => act::decode_bpf(bytes).map(Record::BpfUsed),
@@ -279,7 +292,8 @@ impl Record {
             | Record::FileRenamed(record)
             | Record::FileLinked(record)
             | Record::FileDeleted(record)
-            | Record::FileModeChanged(record) => Some(&record.who),
+            | Record::FileModeChanged(record)
+            | Record::FileDenied(record) => Some(&record.who),
             Record::PrivilegeChanged(record) => Some(&record.who),
             Record::ModuleLoaded(record) => Some(&record.who),
             Record::BpfUsed(record) => Some(&record.who),
@@ -355,7 +369,16 @@ pub(super) fn decode_subject(bytes: &[u8]) -> Option<Subject> {
 
 fn decode_refused(bytes: &[u8]) -> Option<ExecRefused> {
     let given = bytes.get(refused::GIVEN..refused::SIZE)?;
-    Some(ExecRefused { who: decode_subject(bytes)?, given: until_nul(given).to_vec() })
+    let flags = read_u32(bytes, refused::FLAGS)?;
+    let path_len = usize::try_from(read_u32(bytes, refused::PATH_LEN)?).ok()?;
+    let path = bytes.get(refused::SIZE..)?.get(..path_len)?;
+    Some(ExecRefused {
+        who: decode_subject(bytes)?,
+        given: until_nul(given).to_vec(),
+        path: if path.is_empty() { Vec::new() } else { join(path, flags & exec::MEMFD != 0) },
+        path_cut: flags & exec::PATH_CUT != 0,
+        denial: decode_denial(read_u32(bytes, refused::RULE)?, flags & exec::NOT_ALLOWED != 0),
+    })
 }
 
 fn decode_exited(bytes: &[u8]) -> Option<Exited> {
@@ -367,15 +390,22 @@ fn decode_exited(bytes: &[u8]) -> Option<Exited> {
     })
 }
 
-pub(super) fn decode_connection(bytes: &[u8], denied: bool) -> Option<Connection> {
-    let flags = read_u32(bytes, connection::FLAGS)?;
-    let denial = match read_u32(bytes, connection::RULE)? {
+/// `list`: the rule is an allow list's.
+pub(super) fn decode_denial(rule: u32, list: bool) -> Denial {
+    match rule {
         net::NOT_ALLOWED => Denial::NotAllowed,
         net::CLOSED => Denial::Closed,
         net::PROTOCOL => Denial::Protocol,
         net::NO_POLICY => Denial::NoPolicy,
+        net::UNRESOLVED => Denial::Unresolved,
+        rule if list => Denial::List(rule),
         rule => Denial::Rule(rule),
-    };
+    }
+}
+
+pub(super) fn decode_connection(bytes: &[u8], denied: bool) -> Option<Connection> {
+    let flags = read_u32(bytes, connection::FLAGS)?;
+    let denial = decode_denial(read_u32(bytes, connection::RULE)?, false);
     Some(Connection {
         who: decode_subject(bytes)?,
         local: read_16(bytes, connection::LOCAL)?,
@@ -412,6 +442,7 @@ fn decode_executed(bytes: &[u8]) -> Option<Executed> {
     let interpreter = take(executed::INTERPRETER_LEN)?;
     let cwd = take(executed::CWD_LEN)?;
     let args = take(executed::ARGS_LEN)?;
+    let rule = read_u32(bytes, executed::RULE)?;
     let args_total = read_u64(bytes, executed::ARGS_TOTAL)?;
     let args_missing = args_total.saturating_sub(u64::try_from(args.len()).ok()?);
     Some(Executed {
@@ -441,7 +472,7 @@ fn decode_executed(bytes: &[u8]) -> Option<Executed> {
         memfd: has(exec::MEMFD),
         other_root: has(exec::OTHER_ROOT),
         unreachable: has(exec::UNREACHABLE),
-        refused: has(exec::REFUSED),
+        denial: has(exec::REFUSED).then_some(decode_denial(rule, has(exec::NOT_ALLOWED))),
     })
 }
 

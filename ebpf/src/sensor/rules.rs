@@ -4,11 +4,12 @@
 //! it, the narrowest network first: what the kernel finds is the whole answer.
 
 use super::error::SensorError;
+use super::files::FileRules;
 use super::layout::{net, net_key, net_rule, port_range};
 use super::record::{Denial, mapped, put};
 use std::net::IpAddr;
 
-/// What a policy says of networks.
+/// What a policy says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PolicyRules {
     /// Where its sessions may not connect; wins over `allowed`.
@@ -17,6 +18,8 @@ pub struct PolicyRules {
     pub allowed: Option<Vec<NetRule>>,
     /// A denial ends the session: its record says so.
     pub ends_session: bool,
+    /// What it says of programs and paths.
+    pub files: FileRules,
 }
 
 /// One network.
@@ -74,7 +77,7 @@ const ALL_PORTS: Ports = Ports { low: 0, high: u16::MAX, protocol: None };
 const MAPPED_PREFIX: u8 = 96;
 
 impl PolicyRules {
-    /// Whether it restricts anything: then kinds of sockets that can't be checked are refused.
+    /// Whether it restricts networks: then kinds of sockets that can't be checked are refused.
     pub fn restricts(&self) -> bool {
         !self.denied.is_empty() || self.allowed.is_some()
     }
@@ -84,6 +87,11 @@ impl PolicyRules {
         flag(self.allowed.is_some(), net::ALLOW_LIST)
             | flag(self.ends_session, net::POLICY_ENDS_SESSION)
             | flag(self.restricts(), net::RESTRICTS)
+            | flag(
+                !self.files.denied_programs.is_empty() || !self.files.allowed_programs.is_empty(),
+                net::PROGRAMS,
+            )
+            | flag(!self.files.denied_paths.is_empty(), net::PATHS)
     }
 
     /// What would refuse a connection: of rules that deny it, the first.

@@ -58,9 +58,9 @@ proptest! {
         let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };
         let entries = compile(&rules).unwrap();
         let found = kernel_holds(&entries, address, port, protocol);
-        let policy = PolicyRules { denied: rules.clone(), allowed: None, ends_session: false };
+        let policy = PolicyRules { denied: rules.clone(), ..PolicyRules::default() };
         assert_eq!(found.is_some(), policy.denial(address, port, protocol).is_some());
-        let policy = PolicyRules { denied: Vec::new(), allowed: Some(rules), ends_session: false };
+        let policy = PolicyRules { denied: Vec::new(), allowed: Some(rules), ..PolicyRules::default() };
         assert_eq!(found.is_none(), policy.denial(address, port, protocol).is_some());
     }
 }

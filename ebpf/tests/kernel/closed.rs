@@ -36,7 +36,7 @@ fn a_closed_agent_lets_no_program_start_and_no_connection_open() {
             |record| matches!(record, Record::ExecRefused(refused) if refused.given == b"/bin/true"),
         );
     } else {
-        let refused = |record: &Record| matches!(record, Record::Executed(executed) if executed.refused && executed.args == [b"/bin/true"]);
+        let refused = |record: &Record| matches!(record, Record::Executed(executed) if executed.denial == Some(Denial::Closed) && executed.args == [b"/bin/true"]);
         let Record::Executed(refused) = node.wait_for("the refused execution", refused) else {
             unreachable!()
         };

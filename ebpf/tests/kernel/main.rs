@@ -8,6 +8,7 @@ mod file;
 mod network;
 mod node;
 mod process;
+mod programs;
 mod restart;
 mod session;
 mod sshd;

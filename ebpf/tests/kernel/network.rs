@@ -24,7 +24,7 @@ fn session_under(node: &mut Node, rules: &PolicyRules) -> Session {
 }
 
 fn deny(rules: &[NetRule]) -> PolicyRules {
-    PolicyRules { denied: rules.to_vec(), allowed: None, ends_session: false }
+    PolicyRules { denied: rules.to_vec(), ..PolicyRules::default() }
 }
 
 fn port(number: u16) -> impl Fn(&Connection) -> bool {
@@ -200,6 +200,7 @@ fn the_narrowest_rule_is_named_ports_and_protocols_count_and_deny_wins() {
         ],
         allowed: Some(vec![rule(4, v4(127, 0, 0, 0), 8)]),
         ends_session: true,
+        ..PolicyRules::default()
     };
     let mut session = session_under(&mut node, &rules);
     let mut outcome = |node: &mut Node, kind: &str, address: &str, to: u16| {
@@ -236,8 +237,20 @@ fn rules_change_while_a_session_runs() {
     assert_eq!(session.run(&line), EPERM.to_string());
     node.sensor().set_policy(9, &PolicyRules::default()).unwrap();
     assert_eq!(session.run(&line), ECONNREFUSED.to_string());
+    // Without any a program that runs already connects nowhere, and no other may begin.
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().display();
+    session.run(&format!("mkfifo {at}/gate"));
+    session.start(&format!(
+        "/usr/bin/python3 -c 'import socket, sys; s = socket.socket(); print(0, flush=True); sys.stdin.read(); print(s.connect_ex((\"127.0.0.1\", {to})))' <{at}/gate >{at}/said &"
+    ));
+    session.run(&format!("exec 9>{at}/gate; until [ -s {at}/said ]; do sleep 0.1; done"));
     node.sensor().drop_policy(9).unwrap();
-    assert_eq!(session.run(&line), EPERM.to_string());
+    assert_eq!(
+        session.run("exec 9>&-; wait; /bin/true && echo ran; true 2>/dev/null").matches("ran").count(),
+        0
+    );
+    assert_eq!(std::fs::read_to_string(folder.path().join("said")).unwrap(), format!("0\n{EPERM}\n"));
     told(&mut node, "denied", |connection| connection.denial == Some(Denial::NoPolicy));
 }
 

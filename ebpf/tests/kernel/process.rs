@@ -63,8 +63,13 @@ fn an_execution_says_who_what_where_and_how_it_ended() {
     assert_eq!(executed.who.ppid, session.shell.id());
     let stat = std::fs::metadata("/bin/sh").unwrap();
     assert_eq!(executed.inode, std::os::unix::fs::MetadataExt::ino(&stat));
-    let flags =
-        [executed.memfd, executed.unlinked, executed.other_root, executed.unreachable, executed.refused];
+    let flags = [
+        executed.memfd,
+        executed.unlinked,
+        executed.other_root,
+        executed.unreachable,
+        executed.denial.is_some(),
+    ];
     assert_eq!(flags, [false; 5]);
     let exited = end_of(&mut node, &executed);
     assert_eq!(exited.status, 3 << 8);
@@ -402,7 +407,8 @@ fn a_full_ring_refuses_and_counts() {
     settle(&mut node, &mut session, "on");
     if node.sensor().coverage().tier == Tier::Tracepoint {
         assert!(
-            executions(&node.records).filter(|executed| executed.refused).count() as u64 + counters.lost[&3]
+            executions(&node.records).filter(|executed| executed.denial.is_some()).count() as u64
+                + counters.lost[&3]
                 >= refused
         );
     }

@@ -11,10 +11,12 @@ use custody_core::event::{
     Actor, ByteString, Draft, Outcome, SessionId, Source, System, Target, Timestamp, session,
 };
 use custody_core::log::ProducerError;
+use custody_core::policy::files;
 use custody_core::policy::networks::{self, Reach};
 use custody_core::policy::permit::{Connect, NoPermit, Permit};
 use custody_core::policy::{Circumstances, Decision, RecordingLevel, Request, What, decide};
 use custody_core::state::State;
+use custody_core::state::nodes::Node;
 use russh::keys::ssh_key::PublicKey;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -74,6 +76,7 @@ struct Seen {
     pinned: Option<String>,
     agent: Agent,
     reach: Reach,
+    no_paths: Option<String>,
 }
 
 /// Decides whether a proved person may reach a node as `login`, and makes it durable.
@@ -159,6 +162,7 @@ pub async fn open(
         agents: Arc::clone(&access.agents),
         demand: seen.agent,
         reach: seen.reach,
+        no_paths: seen.no_paths,
         session: Arc::clone(&session),
     };
     Ok(Opened { session, index, permit, trust, recording, watch })
@@ -171,11 +175,18 @@ fn see(state: &State, request: &Request, node: &str) -> Seen {
     Seen {
         agent: known.map_or(Agent::None, |node| node.agent),
         reach: request.about(state, |subject| networks::reach(state, subject)),
+        no_paths: known.and_then(no_paths),
         roles: roles(state, &request.user),
         address: known.map(|node| node.address.clone()),
         pinned: known.and_then(|node| node.host_key.clone()),
         decision,
     }
+}
+
+/// Why a node's kernel can't keep files from sessions, as far as its agent has said. One that hasn't joined yet says so itself.
+pub(super) fn no_paths(node: &Node) -> Option<String> {
+    let watched = node.watched.as_ref()?;
+    files::keeps_paths(watched.tier, &watched.limits).err()
 }
 
 /// Says that a proved person came to the proxy itself, from where nodes can be reached. It is durable when this returns.

@@ -3,8 +3,9 @@
 
 use super::Access;
 use super::live::EndCause;
+use super::open::no_paths;
 use custody_core::event::session::EndReason;
-use custody_core::event::{SessionId, Timestamp};
+use custody_core::event::{EventId, SessionId, Timestamp};
 use custody_core::policy::networks::{self, Reach};
 use custody_core::policy::{NoLongerAllowed, still_allowed};
 use custody_core::state::State;
@@ -21,6 +22,9 @@ const AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// Whether a live session must end now, and why.
 fn judge(access: &Access, session: SessionId) -> Option<EndCause> {
     let now = Timestamp::from(access.clock.wall());
+    if let Some((detail, cause)) = access.replica.read(|state| unkept(state, session)) {
+        return Some(EndCause { reason: EndReason::Locked, detail, cause });
+    }
     let why = access.replica.read(|state| still_allowed(state, session, now)).err()?;
     let cause = match &why {
         // Its request isn't applied yet, or its end is.
@@ -33,6 +37,16 @@ fn judge(access: &Access, session: SessionId) -> Option<EndCause> {
         NoLongerAllowed::Unreadable => None,
     };
     Some(EndCause { reason: EndReason::Locked, detail: format!("access was taken away: {why}"), cause })
+}
+
+/// What a live session is kept from, which its node can't keep from it; and the event that says so.
+fn unkept(state: &State, id: SessionId) -> Option<(String, Option<EventId>)> {
+    let node = &state.sessions().get(id)?.opened.node;
+    let why = state.nodes().get(node).and_then(no_paths)?;
+    let denied = reach_now(state, id)?.files.deny_paths;
+    let by = denied.first().map(|rule| rule.restriction.as_str())?;
+    let cause = state.restrictions().get(by).map(|restriction| restriction.event);
+    Some((format!("{by} keeps files from it, and {node} can't keep files from being opened: {why}"), cause))
 }
 
 /// What a live session may reach now.

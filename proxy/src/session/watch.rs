@@ -17,8 +17,10 @@ pub struct Watch {
     pub agents: Arc<Agents>,
     /// What the node's record demands.
     pub demand: Agent,
-    /// What the session may reach from the node: only an agent can hold it to that.
+    /// What the session may reach, run and touch on the node: only an agent can hold it to that.
     pub reach: Reach,
+    /// Why the node's kernel couldn't keep files from the session, as its agent has said of it.
+    pub no_paths: Option<String>,
     /// The session.
     pub session: Arc<Session>,
 }
@@ -34,9 +36,19 @@ pub enum WatchError {
     Unwatched(#[from] Unwatched),
     /// Nobody could hold the session to its restrictions.
     #[error(
-        "the session is restricted in what it may reach, and {0} has no agent that could hold it to that: have one join, or lift the restriction"
+        "the session is restricted in what it may do, and {0} has no agent that could hold it to that: have one join, or lift the restriction"
     )]
     Unrestrained(String),
+    /// The node's kernel can't do what a restriction takes.
+    #[error(
+        "the session is kept from some files, and {node} can't keep files from being opened: {why}; have the restriction lifted, or that changed"
+    )]
+    NoPaths {
+        /// The node.
+        node: String,
+        /// What it lacks.
+        why: String,
+    },
 }
 
 /// A connection to a node.
@@ -60,6 +72,10 @@ impl Watch {
     /// See [`WatchError`].
     pub async fn connect(&self, address: &str) -> Result<Watched, WatchError> {
         let node = &self.session.target.name;
+        let no_paths = self.no_paths.as_ref().filter(|_| !self.reach.files.deny_paths.is_empty());
+        if let Some(why) = no_paths.filter(|_| self.demand != Agent::None) {
+            return Err(WatchError::NoPaths { node: node.clone(), why: why.clone() });
+        }
         if self.demand == Agent::None {
             if self.is_required() {
                 return Err(WatchError::Unrestrained(node.clone()));

@@ -3,7 +3,7 @@
 use super::{Change, ChangeRefused, LABEL_BYTES_MAX, LIST_MAX, TEXT_BYTES_MAX, is_name};
 use crate::event::{Timestamp, lock, restriction::Network};
 use crate::policy::defaults::ADMIN;
-use crate::policy::networks;
+use crate::policy::{files, networks};
 use crate::state::State;
 use crate::state::locks::{Subject, fits};
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,15 +114,28 @@ pub fn check(state: &State, change: &Change, now: Timestamp) -> Result<(), Chang
             }
             check_expiry(*expires, now)
         }
-        Change::CreateRestriction { name, matches, allow, deny, reason, ends_session: _ } => {
+        Change::CreateRestriction {
+            name,
+            matches,
+            allow,
+            allow_programs,
+            deny,
+            deny_paths,
+            deny_programs,
+            reason,
+            ends_session: _,
+        } => {
             if state.restrictions().get(name).is_some() {
                 return conflict(format!("there is a restriction {name} already"));
             }
             check_matches("restriction", matches)?;
             check_networks(allow)?;
             check_networks(deny)?;
-            if allow.is_empty() && deny.is_empty() {
-                return invalid("the restriction restricts nothing: allow or deny networks".to_owned());
+            let paths = [allow_programs, deny_programs, deny_paths];
+            paths.iter().try_for_each(|paths| check_paths(paths))?;
+            if allow.is_empty() && deny.is_empty() && paths.iter().all(|paths| paths.is_empty()) {
+                let what = "allow or deny networks or programs, or deny paths";
+                return invalid(format!("the restriction restricts nothing: {what}"));
             }
             check_text("reason", reason)
         }
@@ -259,6 +272,16 @@ fn check_networks(networks: &[Network]) -> Result<(), ChangeRefused> {
         return invalid(format!("{} networks are too many: at most {LIST_MAX}", networks.len()));
     }
     networks.iter().try_for_each(|network| match networks::parse(network) {
+        Ok(_) => Ok(()),
+        Err(why) => invalid(why.to_string()),
+    })
+}
+
+fn check_paths(paths: &[String]) -> Result<(), ChangeRefused> {
+    if paths.len() > LIST_MAX {
+        return invalid(format!("{} paths are too many: at most {LIST_MAX}", paths.len()));
+    }
+    paths.iter().try_for_each(|path| match files::parse(path) {
         Ok(_) => Ok(()),
         Err(why) => invalid(why.to_string()),
     })

@@ -171,7 +171,7 @@ pub enum Change {
         /// The version of its hash.
         secret_version: u64,
     },
-    /// Restricts what sessions may reach from their nodes.
+    /// Restricts what sessions may reach, run and touch on their nodes.
     CreateRestriction {
         /// Its name.
         name: String,
@@ -180,9 +180,18 @@ pub enum Change {
         /// Where anything stands here, nothing else may be reached.
         #[serde(default)]
         allow: Vec<Network>,
+        /// Programs: where anything stands here, nothing else may be run.
+        #[serde(default)]
+        allow_programs: Vec<String>,
         /// What may not be reached.
         #[serde(default)]
         deny: Vec<Network>,
+        /// What may not be touched.
+        #[serde(default)]
+        deny_paths: Vec<String>,
+        /// What may not be run.
+        #[serde(default)]
+        deny_programs: Vec<String>,
         /// Whether a session that tries ends.
         #[serde(default)]
         ends_session: bool,
@@ -421,10 +430,27 @@ impl Change {
             Self::CreateNodeToken { name, expires, secret_version } => {
                 ChangeDraft::NodeTokenCreated(made.of(node::TokenCreated { expires, name, secret_version }))
             }
-            Self::CreateRestriction { name, matches, allow, deny, ends_session, reason } => {
-                let made = made.of(restriction::Created { allow, deny, ends_session, matches, name, reason });
-                ChangeDraft::RestrictionCreated(made)
-            }
+            Self::CreateRestriction {
+                name,
+                matches,
+                allow,
+                allow_programs,
+                deny,
+                deny_paths,
+                deny_programs,
+                ends_session,
+                reason,
+            } => ChangeDraft::RestrictionCreated(made.of(restriction::Created {
+                allow,
+                allow_programs,
+                deny,
+                deny_paths,
+                deny_programs,
+                ends_session,
+                matches,
+                name,
+                reason,
+            })),
             Self::LiftRestriction { name } => {
                 ChangeDraft::RestrictionLifted(made.of(restriction::Lifted { name }))
             }

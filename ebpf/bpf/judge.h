@@ -1,0 +1,229 @@
+/* What a policy says of a program or a file: on the way up from it each directory is asked for, by what it is (device, inode) and by
+ * its name in the one above. So neither another name (hard and symbolic links, bind mounts, chroot, other mount namespaces) nor
+ * another file of the same name, nor a rename of a directory above leads around a rule.
+ *
+ * The way goes to the root of the file system, also above where that is mounted from, and on from where it is mounted: what denies
+ * may stand anywhere there. What allows must stand within the file system of the file itself: whoever may mount could else put any
+ * file below an allowed directory. A way that doesn't end at a root counts as denied and as not allowed. */
+#pragma once
+
+#include "path.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct file_key);
+	__type(value, struct file_rule);
+} file_rules SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct name_key);
+	__type(value, struct file_rule);
+} name_rules SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* the loader sets several for each CPU */
+	__type(key, u32);
+	__type(value, struct name_key);
+} judge_scratch SEC(".maps");
+
+/* Each program that may be running at a time on a CPU has a place of its own. */
+enum judge_user {
+	JUDGE_EXEC,
+	JUDGE_CHECK,
+	JUDGE_MAP,
+	JUDGE_OPEN,
+	JUDGE_RENAME,
+	JUDGE_LINK,
+	JUDGE_DELETE,
+	JUDGE_MODE,
+	JUDGE_UNIX,
+	JUDGE_RMDIR,
+	JUDGE_OWNER,
+	JUDGE_TRUNCATE,
+	JUDGE_MKNOD,
+	JUDGE_MKDIR,
+	JUDGE_SYMLINK,
+	JUDGE_USERS,
+};
+
+struct climb {
+	struct dentry *dentry;
+	struct vfsmount *vfsmount;
+	struct name_key *key;
+	u32 rules;
+	u32 program;
+	u32 path;
+	u32 lists;
+	bool outside; /* of the file system that the file is on */
+	bool ended;
+};
+
+static __always_inline void note(struct climb *climb, struct file_rule *rule)
+{
+	if (!rule)
+		return;
+	if (!climb->program)
+		climb->program = rule->program;
+	if (!climb->path)
+		climb->path = rule->path;
+	if (!climb->outside)
+		climb->lists |= rule->lists;
+}
+
+static long climb_step(u32 index, void *context)
+{
+	struct climb *climb = context;
+	struct dentry *dentry = climb->dentry, *parent = BPF_CORE_READ(dentry, d_parent);
+	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	struct super_block *sb = BPF_CORE_READ(dentry, d_sb);
+	struct name_key *key = climb->key;
+
+	key->directory.rules = climb->rules;
+	key->directory.device = BPF_CORE_READ(sb, s_dev);
+	if (inode) { /* a name that is about to be given has none */
+		key->directory.inode = BPF_CORE_READ(inode, i_ino);
+		note(climb, bpf_map_lookup_elem(&file_rules, &key->directory));
+	}
+	if (dentry == parent) {
+		struct vfsmount *vfsmount = climb->vfsmount;
+		struct mount *mount, *above;
+
+		if (dentry != BPF_CORE_READ(sb, s_root) && !(BPF_CORE_READ(sb, s_flags) & SB_NOUSER) &&
+		    (!vfsmount || dentry != BPF_CORE_READ(vfsmount, mnt_root)))
+			return 1; /* a file that was opened by its number, and nobody knows yet where it lies */
+		if (!vfsmount)
+			goto ended;
+		mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
+		above = BPF_CORE_READ(mount, mnt_parent);
+		if (above == mount)
+			goto ended;
+		climb->outside = true;
+		climb->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+		climb->vfsmount = (void *)above + bpf_core_field_offset(struct mount, mnt);
+		return 0;
+	}
+	key->directory.inode = BPF_CORE_READ(parent, d_inode, i_ino);
+	__builtin_memset(key->name, 0, sizeof(key->name));
+	if (bpf_probe_read_kernel_str(key->name, sizeof(key->name), BPF_CORE_READ(dentry, d_name.name)) > 0)
+		note(climb, bpf_map_lookup_elem(&name_rules, key));
+	climb->dentry = parent;
+	return 0;
+ended:
+	climb->ended = true;
+	return 1;
+}
+
+/* Climbs from a file or name to the last root. No mount: only to that of its file system. */
+static __always_inline void climb_from(struct climb *climb, struct dentry *dentry, struct vfsmount *vfsmount)
+{
+	climb->dentry = dentry;
+	climb->vfsmount = vfsmount;
+	climb->outside = false;
+	climb->ended = false;
+	if (dentry)
+		bpf_loop(WALK_STEPS, climb_step, climb, 0);
+}
+
+static __always_inline struct name_key *judge_place(u32 user)
+{
+	u32 place = bpf_get_smp_processor_id() * JUDGE_USERS + user;
+
+	return bpf_map_lookup_elem(&judge_scratch, &place);
+}
+
+/* An open file. Before 6.8 one of an overlay's own has the overlay's path and the other file system's inode: that is looked at too. */
+static __always_inline bool climb_file(struct climb *climb, struct file *file)
+{
+	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct hlist_node *alias;
+
+	climb_from(climb, dentry, BPF_CORE_READ(file, f_path.mnt));
+	if (!climb->ended || BPF_CORE_READ(dentry, d_inode) == inode)
+		return climb->ended;
+	alias = BPF_CORE_READ(inode, i_dentry.first);
+	climb_from(climb, alias ? (void *)alias - bpf_core_field_offset(struct dentry, d_u.d_alias) : 0, 0);
+	return climb->ended;
+}
+
+/* The rule by which a program may not be run; 0: it may. */
+static __always_inline u32 judge_program(struct tag *tag, u32 user, struct file *file, bool script, u32 *flags)
+{
+	struct policy *policy = bpf_map_lookup_elem(&policies, &tag->policy);
+	struct climb climb = {};
+	u32 missing;
+
+	if (!policy)
+		return RULE_NO_POLICY;
+	if (!(policy->flags & POLICY_PROGRAMS))
+		return 0;
+	climb.rules = policy->rules;
+	climb.key = judge_place(user);
+	if (!climb.key || !climb_file(&climb, file))
+		return RULE_UNRESOLVED;
+	if (climb.program)
+		return climb.program;
+	if (!BPF_CORE_READ(file, f_inode, i_nlink))
+		climb.lists = 0; /* no name leads to it any more, whatever it was called */
+	missing = policy->lists & ~climb.lists;
+#pragma unroll
+	for (u32 i = 0; i < LISTS_MAX; i++) {
+		if (missing & 1u << i) {
+			*flags |= EXEC_NOT_ALLOWED;
+			return policy->list[i];
+		}
+	}
+	return script && policy->flags & POLICY_NO_SCRIPTS ? RULE_UNRESOLVED : 0;
+}
+
+/* Whether rules of paths are asked for at all; `rules`: which, and `rule`: what else is in the way. */
+static __always_inline bool asks_for_paths(struct tag *tag, u32 *rules, u32 *rule)
+{
+	struct policy *policy;
+
+	*rule = 0;
+	if (silent(tag) && tag->policy != POLICY_SELF_TEST)
+		return false;
+	policy = bpf_map_lookup_elem(&policies, &tag->policy);
+	if (!policy) {
+		*rule = RULE_NO_POLICY;
+		return false;
+	}
+	*rules = policy->rules;
+	return policy->flags & POLICY_PATHS;
+}
+
+/* The rule by which a name, and what it names, may not be touched; 0: it may. */
+static __always_inline u32 judge_path(struct tag *tag, u32 user, struct dentry *dentry, struct vfsmount *vfsmount)
+{
+	struct climb climb = {};
+	u32 rule;
+
+	if (!asks_for_paths(tag, &climb.rules, &rule))
+		return rule;
+	climb.key = judge_place(user);
+	if (!climb.key)
+		return RULE_UNRESOLVED;
+	climb_from(&climb, dentry, vfsmount);
+	return climb.ended ? climb.path : RULE_UNRESOLVED;
+}
+
+/* The same of an open file. */
+static __always_inline u32 judge_file(struct tag *tag, u32 user, struct file *file)
+{
+	struct climb climb = {};
+	u32 rule;
+
+	if (!asks_for_paths(tag, &climb.rules, &rule))
+		return rule;
+	climb.key = judge_place(user);
+	if (!climb.key || !climb_file(&climb, file))
+		return RULE_UNRESOLVED;
+	return climb.path;
+}

@@ -1,0 +1,282 @@
+//! Programs and paths that a policy denies and allows, compiled to the kernel's entries.
+//!
+//! The kernel knows a file by device and inode, and by its name in a directory that it knows likewise; so the second holds also for
+//! what will get that name. Where a path leads is looked up here, and again every now and then: only what comes to be by another way
+//! than under its own name (a directory above it is made, or exchanged) is unknown until then.
+
+use super::error::SensorError;
+use super::layout::{file_key, file_rule, name_key, net};
+use super::record::put;
+use crate::host;
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+const MOUNTS: &str = "/proc/self/mountinfo";
+const ELF: [u8; 4] = *b"\x7fELF";
+
+/// What a policy says of programs and paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileRules {
+    /// What its sessions may not run; wins over `allowed_programs`.
+    pub denied_programs: Vec<PathRule>,
+    /// What its sessions may not touch: open, rename, delete, link, change.
+    pub denied_paths: Vec<PathRule>,
+    /// What alone they may run: a program must stand in each of these lists; none: whatever isn't denied.
+    pub allowed_programs: Vec<AllowList>,
+}
+
+/// A file, or a directory with all below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathRule {
+    /// Told by the record of a denial; from 1 to `u32::MAX - 16`.
+    pub id: u32,
+    /// Absolute.
+    pub path: PathBuf,
+}
+
+/// Programs that may be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowList {
+    /// Told by the record of a denial; from 1 to `u32::MAX - 16`.
+    pub id: u32,
+    /// Files, and directories with all below them on the same file system; absolute.
+    pub paths: Vec<PathBuf>,
+}
+
+impl FileRules {
+    /// Every path that a rule speaks of.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let denied = self.denied_programs.iter().chain(&self.denied_paths).map(|rule| &rule.path);
+        denied.chain(self.allowed_programs.iter().flat_map(|list| &list.paths)).map(PathBuf::as_path)
+    }
+
+    /// Numbers of the rules that deny.
+    fn denying(&self) -> BTreeSet<u32> {
+        self.denied_programs.iter().chain(&self.denied_paths).map(|rule| rule.id).collect()
+    }
+
+    /// The allow lists, a bit for each.
+    pub(super) fn lists(&self) -> u32 {
+        (0..self.allowed_programs.len()).fold(0, |bits, index| bits | bit(index))
+    }
+
+    pub(super) fn check(&self) -> Result<(), SensorError> {
+        if self.allowed_programs.len() > net::LISTS_MAX {
+            let why = format!("a session has at most {} lists of programs that may be run", net::LISTS_MAX);
+            return Err(SensorError::Rule { id: 0, why });
+        }
+        let relative = self.paths().find(|path| !path.is_absolute());
+        relative.map_or(Ok(()), |path| {
+            Err(SensorError::Rule { id: 0, why: format!("{} isn't an absolute path", path.display()) })
+        })
+    }
+}
+
+fn bit(index: usize) -> u32 {
+    u32::try_from(index).ok().and_then(|index| 1_u32.checked_shl(index)).unwrap_or_default()
+}
+
+/// A file as the kernel knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FileId {
+    pub(super) inode: u64,
+    /// The kernel's own number: major << 20 | minor.
+    pub(super) device: u32,
+}
+
+/// Where a path leads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Place {
+    file: Option<FileId>,
+    /// By which names: the path's own, and that of what it leads to where that is another.
+    names: BTreeSet<(FileId, Vec<u8>)>,
+    /// It is a program of the machine's own code, so no script.
+    is_elf: bool,
+}
+
+/// Where paths lead, as they were looked up last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found(BTreeMap<PathBuf, Place>);
+
+impl Found {
+    /// Looks them up; what isn't there has only its name.
+    pub fn look<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Found {
+        let devices = devices();
+        Found(paths.into_iter().map(|path| (path.to_owned(), Place::look(path, &devices))).collect())
+    }
+
+    pub(super) fn has(&self, path: &Path) -> bool {
+        self.0.contains_key(path)
+    }
+}
+
+impl Place {
+    fn look(path: &Path, devices: &BTreeMap<u64, u32>) -> Place {
+        let named = |path: &Path| {
+            let directory = identify(path.parent()?, devices)?;
+            Some((directory, path.file_name()?.as_bytes().to_vec()))
+        };
+        let path = &host::path(path);
+        let file = identify(path, devices);
+        let real = path.canonicalize().ok().map(|real| host::path(&real));
+        let names = named(path).into_iter().chain(real.as_deref().and_then(named));
+        Place { file, names: names.collect(), is_elf: file.is_some() && is_elf(path) }
+    }
+}
+
+/// A file's device is that of the mount that it is on: on btrfs and overlays stat(2) tells another.
+fn identify(path: &Path, devices: &BTreeMap<u64, u32>) -> Option<FileId> {
+    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).ok()?;
+    let told = stat.stx_dev_major << 20 | stat.stx_dev_minor;
+    Some(FileId { inode: stat.stx_ino, device: devices.get(&stat.stx_mnt_id).copied().unwrap_or(told) })
+}
+
+/// The devices of this machine's mounts, by their numbers: `ID PARENT MAJOR:MINOR …`
+fn devices() -> BTreeMap<u64, u32> {
+    let mounts = std::fs::read(MOUNTS).unwrap_or_default();
+    let of = |line: &[u8]| {
+        let line = String::from_utf8_lossy(line).into_owned();
+        let mut fields = line.split(' ');
+        let (id, _, device) = (fields.next()?.parse().ok()?, fields.next()?, fields.next()?);
+        let (major, minor) = device.split_once(':')?;
+        Some((id, major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?))
+    };
+    mounts.split(|byte| *byte == b'\n').filter_map(of).collect()
+}
+
+fn is_elf(path: &Path) -> bool {
+    let mut magic = [0; ELF.len()];
+    let is_file = path.metadata().is_ok_and(|about| about.is_file());
+    is_file && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == ELF
+}
+
+/// What the kernel is told of a file or name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    /// The rule by which it may not be run; 0: none.
+    pub(super) program: u32,
+    /// The rule by which it may not be touched; 0: none.
+    pub(super) path: u32,
+    /// The allow lists that it stands in.
+    pub(super) lists: u32,
+}
+
+/// A set of rules, without its number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Entries {
+    pub(super) files: BTreeMap<FileId, Said>,
+    pub(super) names: BTreeMap<(FileId, Vec<u8>), Said>,
+    /// A rule may speak of a script.
+    pub(super) of_scripts: bool,
+}
+
+impl Entries {
+    pub(super) fn compile(rules: &FileRules, found: &Found) -> Entries {
+        let mut entries = Entries { of_scripts: !rules.allowed_programs.is_empty(), ..Entries::default() };
+        for rule in &rules.denied_programs {
+            let is_elf = found.0.get(&rule.path).is_some_and(|place| place.is_elf);
+            entries.of_scripts |= !is_elf;
+            entries.add(found, &rule.path, |said| first(&mut said.program, rule.id));
+        }
+        for rule in &rules.denied_paths {
+            entries.add(found, &rule.path, |said| first(&mut said.path, rule.id));
+        }
+        for (index, list) in rules.allowed_programs.iter().enumerate() {
+            for path in &list.paths {
+                entries.add(found, path, |said| said.lists |= bit(index));
+            }
+        }
+        entries
+    }
+
+    fn add(&mut self, found: &Found, path: &Path, say: impl Fn(&mut Said)) {
+        let Some(place) = found.0.get(path) else { return };
+        if let Some(file) = place.file {
+            say(self.files.entry(file).or_default());
+        }
+        for name in &place.names {
+            say(self.names.entry(name.clone()).or_default());
+        }
+    }
+
+    /// What was denied by `before` stays denied under whatever name it has now, as long as its rule is there.
+    pub(super) fn keep_denied(&mut self, before: &BTreeMap<FileId, Said>, rules: &FileRules) {
+        let denying = rules.denying();
+        let holds = |rule: u32| denying.contains(&rule);
+        for (file, said) in before.iter().filter(|(_, said)| holds(said.program) || holds(said.path)) {
+            let kept = self.files.entry(*file).or_default();
+            for (kept, rule) in [(&mut kept.program, said.program), (&mut kept.path, said.path)] {
+                if holds(rule) {
+                    first(kept, rule);
+                }
+            }
+        }
+    }
+}
+
+/// Of several rules the first is told.
+fn first(place: &mut u32, rule: u32) {
+    if *place == 0 {
+        *place = rule;
+    }
+}
+
+impl FileId {
+    pub(super) fn key(self, rules: u32) -> [u8; file_key::SIZE] {
+        let mut key = [0; file_key::SIZE];
+        put(&mut key, file_key::INODE, &self.inode.to_ne_bytes());
+        put(&mut key, file_key::DEVICE, &self.device.to_ne_bytes());
+        put(&mut key, file_key::RULES, &rules.to_ne_bytes());
+        key
+    }
+
+    /// The key of a name in this directory; `None`: no file system has such a long one.
+    pub(super) fn name_key(self, name: &[u8], rules: u32) -> Option<[u8; name_key::SIZE]> {
+        let mut key = [0; name_key::SIZE];
+        put(&mut key, name_key::DIRECTORY, &self.key(rules));
+        put(&mut key, name_key::NAME, name);
+        (name.len() < name_key::SIZE - name_key::NAME).then_some(key)
+    }
+
+    /// What a key of the kernel's says, with the number of its set.
+    pub(super) fn of_key(key: &[u8; file_key::SIZE]) -> (FileId, u32) {
+        let word = |at: usize| super::record::read_u32(key, at).unwrap_or_default();
+        let inode = super::record::read_u64(key, file_key::INODE).unwrap_or_default();
+        (FileId { inode, device: word(file_key::DEVICE) }, word(file_key::RULES))
+    }
+}
+
+impl Said {
+    pub(super) fn value(self) -> [u8; file_rule::SIZE] {
+        let mut value = [0; file_rule::SIZE];
+        put(&mut value, file_rule::PROGRAM, &self.program.to_ne_bytes());
+        put(&mut value, file_rule::PATH, &self.path.to_ne_bytes());
+        put(&mut value, file_rule::LISTS, &self.lists.to_ne_bytes());
+        value
+    }
+
+    pub(super) fn of_value(value: &[u8; file_rule::SIZE]) -> Said {
+        let word = |at: usize| super::record::read_u32(value, at).unwrap_or_default();
+        Said { program: word(file_rule::PROGRAM), path: word(file_rule::PATH), lists: word(file_rule::LISTS) }
+    }
+}
+
+/// The set that a name's key belongs to.
+pub(super) fn set_of_name(key: &[u8; name_key::SIZE]) -> u32 {
+    super::record::read_u32(key, name_key::DIRECTORY + file_key::RULES).unwrap_or_default()
+}
+
+/// A path as rules have it: whether a directory is written with a slash at its end says nothing.
+pub fn plain(path: &str) -> PathBuf {
+    let trimmed = path.trim_end_matches('/');
+    PathBuf::from(OsStr::new(if trimmed.is_empty() { "/" } else { trimmed }))
+}
+
+#[cfg(test)]
+#[path = "files_tests.rs"]
+mod tests;
