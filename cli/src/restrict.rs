@@ -3,7 +3,7 @@
 use crate::admin::{Matches, command, list};
 use crate::at::At;
 use anyhow::bail;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 /// `custody restrict`
@@ -18,39 +18,43 @@ pub enum Restrict {
         json: bool,
     },
     /// Restrict what sessions may reach, run and touch, those that are live too
-    Add {
-        /// Its name
-        name: String,
-        #[command(flatten)]
-        matches: Matches,
-        /// A network that may not be reached: CIDR, or CIDR=PORTS as 192.0.2.0/24=22,8000-8080; may be given several times
-        #[arg(long, value_name = "NETWORK")]
-        deny: Vec<String>,
-        /// A network that may be reached: where one is given, nothing else may
-        #[arg(long, value_name = "NETWORK")]
-        allow: Vec<String>,
-        /// Programs that may not be run: absolute paths of files, or of directories for all below them
-        #[arg(long, value_name = "PATH", value_delimiter = ',')]
-        deny_program: Vec<String>,
-        /// Programs that may be run: where one is given, nothing else may
-        #[arg(long, value_name = "PATH", value_delimiter = ',')]
-        allow_program: Vec<String>,
-        /// A file, or a directory with all below it, that may not be opened, renamed, deleted, linked or changed; may be given
-        /// several times
-        #[arg(long, value_name = "PATH")]
-        deny_path: Vec<String>,
-        /// End a session that tries
-        #[arg(long)]
-        end_session: bool,
-        /// What it is for
-        #[arg(long)]
-        reason: String,
-    },
+    Add(Box<Add>),
     /// Lift a restriction
     Rm {
         /// Its name
         name: String,
     },
+}
+
+/// `custody restrict add`
+#[derive(Args)]
+pub struct Add {
+    /// Its name
+    name: String,
+    #[command(flatten)]
+    matches: Matches,
+    /// A network that may not be reached: CIDR, or CIDR=PORTS as 192.0.2.0/24=22,8000-8080; may be given several times
+    #[arg(long, value_name = "NETWORK")]
+    deny: Vec<String>,
+    /// A network that may be reached: where one is given, nothing else may
+    #[arg(long, value_name = "NETWORK")]
+    allow: Vec<String>,
+    /// Programs that may not be run: absolute paths of files, or of directories for all below them
+    #[arg(long, value_name = "PATH", value_delimiter = ',')]
+    deny_program: Vec<String>,
+    /// Programs that may be run: where one is given, nothing else may
+    #[arg(long, value_name = "PATH", value_delimiter = ',')]
+    allow_program: Vec<String>,
+    /// A file, or a directory with all below it, that may not be opened, renamed, deleted, linked or changed; may be given
+    /// several times
+    #[arg(long, value_name = "PATH")]
+    deny_path: Vec<String>,
+    /// End a session that tries
+    #[arg(long)]
+    end_session: bool,
+    /// What it is for
+    #[arg(long)]
+    reason: String,
 }
 
 /// Runs `custody restrict …`.
@@ -78,17 +82,18 @@ pub async fn restrict(restrict: Restrict) -> anyhow::Result<()> {
             ];
             list(&at, json, "/restrictions", &header, &fields).await
         }
-        Restrict::Add {
-            name,
-            matches,
-            deny,
-            allow,
-            deny_program,
-            allow_program,
-            deny_path,
-            end_session,
-            reason,
-        } => {
+        Restrict::Add(add) => {
+            let Add {
+                name,
+                matches,
+                deny,
+                allow,
+                deny_program,
+                allow_program,
+                deny_path,
+                end_session,
+                reason,
+            } = *add;
             let programs_or_paths = [&deny_program, &allow_program, &deny_path];
             if deny.is_empty() && allow.is_empty() && programs_or_paths.iter().all(|paths| paths.is_empty()) {
                 bail!(

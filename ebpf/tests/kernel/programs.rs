@@ -4,11 +4,16 @@ use crate::node::{Node, POLICY, Session, next};
 use custody_node::sensor::{
     AllowList, Denial, FileEvent, FileRules, Found, PathRule, PolicyRules, Record, Tier, Tried,
 };
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+fn write(path: impl AsRef<Path>, text: impl AsRef<[u8]>) -> std::io::Result<()> {
+    std::fs::File::create(path)?.write_all(text.as_ref())
+}
 
 /// A folder with a program of its own, `program`: a copy of echo.
 struct Ground {
@@ -29,7 +34,7 @@ impl Ground {
     /// A script that says its own name, run by `interpreter`.
     fn script(&self, name: &str, interpreter: &Path) -> PathBuf {
         let path = self.at(name);
-        std::fs::write(&path, format!("#!{}\necho said\n", interpreter.display())).unwrap();
+        write(&path, format!("#!{}\necho said\n", interpreter.display())).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&path, mode).unwrap();
         path
@@ -249,8 +254,8 @@ fn a_denied_file_cannot_be_touched_by_any_way() {
     }
     let at = ground.folder.path().display();
     std::fs::create_dir_all(ground.at("secret/deep")).unwrap();
-    std::fs::write(ground.at("secret/deep/file"), "hidden").unwrap();
-    std::fs::write(ground.at("free"), "free").unwrap();
+    write(ground.at("secret/deep/file"), "hidden").unwrap();
+    write(ground.at("free"), "free").unwrap();
     std::fs::hard_link(ground.at("secret/deep/file"), ground.at("second")).unwrap();
     std::fs::create_dir_all(ground.at("bound")).unwrap();
     let mut rules = denied_path(&ground.at("secret"));
