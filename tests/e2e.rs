@@ -24,6 +24,8 @@ mod log_time;
 mod login;
 #[path = "node.rs"]
 mod node;
+#[path = "node_endurance.rs"]
+mod node_endurance;
 #[path = "node_vm.rs"]
 mod node_vm;
 #[path = "proof.rs"]
