@@ -113,7 +113,8 @@ elif [[ ${1:-} != --programs ]]; then
   python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
   for program in mvn:maven kcat:kcat dockerd:docker.io debootstrap:debootstrap rsyslogd:rsyslog nginx:nginx-light \
     haproxy:haproxy git:git sshfs:sshfs plink:putty-tools puttygen:putty-tools dbclient:dropbear-bin mosh:mosh \
-    nc.openbsd:netcat-openbsd qemu-system-x86_64:qemu-system-x86 busybox:busybox-static xz:xz-utils sudo:sudo tmux:tmux strip:binutils; do
+    nc.openbsd:netcat-openbsd qemu-system-x86_64:qemu-system-x86 busybox:busybox-static xz:xz-utils \
+    sudo:sudo tmux:tmux strip:binutils auditd:auditd; do
     command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
   done
   for module in lmnsd_gtls:gnutls lmnsd_ossl:openssl omelasticsearch:elasticsearch omkafka:kafka; do

@@ -26,6 +26,8 @@ mod login;
 mod node;
 #[path = "node_coverage.rs"]
 mod node_coverage;
+#[path = "node_endurance.rs"]
+mod node_endurance;
 #[path = "node_programs.rs"]
 mod node_programs;
 #[path = "node_vm.rs"]

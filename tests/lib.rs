@@ -2,6 +2,7 @@
 
 pub mod campaign;
 pub mod events;
+pub mod load;
 pub mod pictures;
 pub mod process;
 pub mod random;

@@ -1,13 +1,16 @@
 //! `make bench`: what Custody costs, beside the least that could do the same in the same run. Writes a table and
 //! bench.json. Numbers from a busy or another machine can't be compared; the two columns of one run can.
 
+mod environment;
 mod growth;
 mod log;
+mod node;
 mod replay;
 mod sinks;
 mod ssh;
 mod table;
 mod tessera;
+mod usage;
 
 use table::Row;
 
@@ -18,8 +21,8 @@ fn main() {
     }
     // `cargo bench` hands its own flags over; there is nothing to choose here.
     let mut rows: Vec<Row> = Vec::new();
-    let only =
-        std::env::var("CUSTODY_BENCH").unwrap_or_else(|_| "log,tessera,growth,replay,sinks,ssh".to_owned());
+    let only = std::env::var("CUSTODY_BENCH")
+        .unwrap_or_else(|_| "log,tessera,growth,replay,sinks,ssh,node".to_owned());
     for part in only.split(',') {
         match part {
             "log" => rows.extend(log::appends()),
@@ -28,7 +31,10 @@ fn main() {
             "replay" => rows.extend(replay::rows()),
             "sinks" => rows.extend(sinks::rows()),
             "ssh" => rows.extend(ssh::rows()),
-            other => panic!("CUSTODY_BENCH={other}: log, tessera, growth, replay, sinks and ssh are there"),
+            "node" => rows.extend(node::rows()),
+            other => {
+                panic!("CUSTODY_BENCH={other}: log, tessera, growth, replay, sinks, ssh and node are there")
+            }
         }
     }
     println!("{}", table::text(&rows));

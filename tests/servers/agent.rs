@@ -21,6 +21,7 @@ pub struct Agent {
     /// Its folder: configuration, data, output.
     pub dir: PathBuf,
     node: String,
+    server: String,
     pins: PathBuf,
     process: Option<Running>,
 }
@@ -32,10 +33,19 @@ impl Agent {
     /// When it doesn't join.
     #[must_use]
     pub fn join(world: &World, node: &str, lines: &str) -> Self {
+        Self::join_by(world, &world.custodyd.url(), node, lines)
+    }
+
+    /// The same by way of another address than the daemon's own, `https://127.0.0.1:PORT`: it keeps to that.
+    ///
+    /// # Panics
+    /// When it doesn't join.
+    #[must_use]
+    pub fn join_by(world: &World, server: &str, node: &str, lines: &str) -> Self {
         let dir = world.dir().join(format!("agent-{node}"));
         std::fs::create_dir_all(&dir).expect("a folder for the agent");
         let pins = PathBuf::from(format!("/sys/fs/bpf/custody-test-{}", uuid::Uuid::new_v4().simple()));
-        let agent = Self { dir, node: node.to_owned(), pins, process: None };
+        let agent = Self { dir, node: node.to_owned(), server: server.to_owned(), pins, process: None };
         let config = format!(
             "data = \"{}\"\npins = \"{}\"\n{lines}\n",
             path(&agent.dir.join("data")),
@@ -51,7 +61,7 @@ impl Agent {
     /// `custodyd node join` with some token.
     pub fn try_join(&self, world: &World, token: &str) -> Said {
         let mut command = Command::new(program("custodyd"));
-        command.args(["node", "join", "--config", path(&self.config()), "--server", &world.custodyd.url()]);
+        command.args(["node", "join", "--config", path(&self.config()), "--server", &self.server]);
         command.arg("--ca").arg(world.custodyd.data().join(layout::SERVER_CA));
         run(&mut command, format!("{token}\n").as_bytes(), wait::DEADLINE)
     }
@@ -137,6 +147,15 @@ impl Agent {
             let status = process.stop(STOP_DEADLINE);
             assert!(status.success(), "the agent ended with {status} after SIGTERM:\n{}", self.output());
         }
+    }
+
+    /// Stops it as [`Agent::stop`] does, and has its programs go from the kernel: nothing is watched any more.
+    ///
+    /// # Panics
+    /// When it doesn't end in order.
+    pub fn leave(&mut self) {
+        self.stop();
+        unpin(&self.pins);
     }
 
     /// What it printed in all its runs.

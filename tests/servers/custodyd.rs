@@ -338,7 +338,17 @@ impl Home {
     /// When the API refuses it or breaks its own rules of paging.
     #[must_use]
     pub fn entries(&self, query: &str) -> Vec<Entry> {
-        let mut found: Vec<Entry> = Vec::new();
+        let mut found = Vec::new();
+        self.each_entry(query, |entry| found.push(entry));
+        found
+    }
+
+    /// The same one by one: a long log needn't be in memory.
+    ///
+    /// # Panics
+    /// When the API refuses it or breaks its own rules of paging.
+    pub fn each_entry(&self, query: &str, mut take: impl FnMut(Entry)) {
+        let mut last = None;
         let mut cursor = String::new();
         // An empty page isn't the end by itself: a filter may have found nothing in the part that was looked at.
         let mut empty_pages = 0;
@@ -356,11 +366,11 @@ impl Home {
             cursor = answer.header("custody-cursor").expect("each page names the next cursor");
             empty_pages = if page.is_empty() { empty_pages + 1 } else { 0 };
             for entry in page {
-                assert!(found.last().is_none_or(|last| last.index < entry.index), "indices rise");
-                found.push(entry);
+                assert!(last.is_none_or(|last| last < entry.index), "indices rise");
+                last = Some(entry.index);
+                take(entry);
             }
         }
-        found
     }
 }
 

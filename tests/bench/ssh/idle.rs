@@ -2,8 +2,9 @@
 
 use super::compare::{Question, Samples};
 use super::stage::{GCM, Stage, Way};
-use super::{Plan, login, transfer, usage};
+use super::{Plan, login, transfer};
 use crate::table::Row;
+use crate::usage;
 use std::io::Read;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};

@@ -3,8 +3,8 @@
 use super::Plan;
 use super::compare::{Question, Samples, at_most};
 use super::stage::{GCM, Stage, Way};
-use super::usage;
 use crate::table::Row;
+use crate::usage;
 use custody_tests::wait;
 use std::io::{Read, Write};
 use std::path::Path;

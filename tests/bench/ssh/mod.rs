@@ -7,8 +7,8 @@ mod keys;
 mod login;
 mod stage;
 mod transfer;
-mod usage;
 
+use crate::environment::{count, number, text};
 use crate::table::{self, Row};
 use custody_core::policy::RecordingLevel;
 use stage::Stage;
@@ -86,17 +86,4 @@ pub fn rows() -> Vec<Row> {
         part("idle", &mut || idle::rows(&mut stage, &plan));
     }
     rows
-}
-
-fn text(name: &str, otherwise: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| otherwise.to_owned())
-}
-
-fn number(name: &str, otherwise: u64) -> u64 {
-    let text = text(name, &otherwise.to_string());
-    text.parse().ok().filter(|number| *number > 0).unwrap_or_else(|| panic!("{name}={text}: not a number"))
-}
-
-fn count(name: &str, otherwise: u64) -> usize {
-    usize::try_from(number(name, otherwise)).expect("no more than memory can hold")
 }

@@ -1,6 +1,6 @@
 //! Three ways to an sshd: straight, by way of a stock sshd, and through Custody.
 
-use super::usage;
+use crate::usage;
 use custody_core::policy::RecordingLevel;
 use custody_tests::servers::world::HostProof;
 use custody_tests::servers::{Host, Sshd, World};

@@ -2,8 +2,9 @@
 
 use super::compare::{Question, Samples};
 use super::stage::{GCM, Stage, Way, default_cipher};
-use super::{Plan, TRANSFER_MAX, usage};
+use super::{Plan, TRANSFER_MAX};
 use crate::table::Row;
+use crate::usage;
 use custody_tests::wait;
 use std::fs::File;
 use std::io::Read;

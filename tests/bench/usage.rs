@@ -32,6 +32,25 @@ pub fn memory_kib(pid: u32) -> f64 {
     tree(pid).filter_map(memory).sum()
 }
 
+/// Memory of one process that lies in the machine's, KiB: now, and the most there ever was.
+pub fn resident_kib(pid: u32) -> (f64, f64) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+        value.trim().trim_end_matches(" kB").parse::<f64>().ok()
+    };
+    (field("VmRSS:").unwrap_or(0.0), field("VmHWM:").unwrap_or(0.0))
+}
+
+/// The process with that name, a thread of the kernel for example.
+pub fn named(name: &str) -> Option<u32> {
+    let is_named = |pid: &u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_named)
+}
+
 /// Bytes that a process has read so far, from whatever.
 pub fn read_bytes(pid: u32) -> u64 {
     let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();

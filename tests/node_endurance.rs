@@ -1,0 +1,249 @@
+//! The agent under more than it can take, and without the log: what happened is in the log once, or counted as lost.
+
+use custody_tests::load::{Flooded, Load};
+use custody_tests::process::Running;
+use custody_tests::servers::custodyd::Entry;
+use custody_tests::servers::flaky::{Fault, Flaky};
+use custody_tests::servers::{Agent, World};
+use custody_tests::wait::{self, DEADLINE};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// How long what waited may take to reach the log, on a busy machine too.
+const CATCHING_UP: Duration = Duration::from_secs(240);
+/// How often it is looked whether it has: the whole log is read for that.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+fn seconds(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+fn demand(world: &World, agent: &str) {
+    world.admin.custody(&["node", "add", "web-1", &world.web.address(), "--agent", agent]);
+}
+
+/// What the log has of a flood.
+#[derive(Debug, Default)]
+struct Told {
+    executed: u64,
+    refused: u64,
+    /// Ends of the flood's processes.
+    exited: u64,
+    opened: u64,
+    closed: u64,
+    denied: u64,
+    /// What couldn't be told, by kind.
+    dropped: BTreeMap<String, u64>,
+    /// Numbers that are missing.
+    missing: u64,
+}
+
+impl Told {
+    fn of(world: &World, load: &Load) -> Self {
+        let mut told = Self::default();
+        world.admin.each_entry("", |entry| told.take(&entry, load));
+        told
+    }
+
+    fn take(&mut self, entry: &Entry, load: &Load) {
+        let data = &entry.event["data"];
+        let is = |text: &Value, path: &Path| text.as_str().map(Path::new) == Some(path);
+        let here = data["ends"]["remote"]["port"] == load.port;
+        match entry.kind() {
+            "command.executed" if is(&data["given"], &load.nothing) => self.executed += 1,
+            "command.denied" if is(&data["given"], &load.nothing) => self.refused += 1,
+            "command.exited" if data["process"]["name"] == "nothing" || data["process"]["name"] == "load" => {
+                self.exited += 1;
+            }
+            "connection.opened" if here => self.opened += 1,
+            "connection.closed" if here => self.closed += 1,
+            "connection.denied" if here => self.denied += 1,
+            "producer.dropped" => {
+                for (kind, count) in data["counts"].as_object().into_iter().flatten() {
+                    *self.dropped.entry(kind.clone()).or_default() += count.as_u64().unwrap();
+                }
+            }
+            "producer.gap" => self.missing += data["count"].as_u64().unwrap(),
+            _ => {}
+        }
+    }
+
+    fn lost(&self, kind: &str) -> u64 {
+        self.dropped.get(kind).copied().unwrap_or_default()
+    }
+
+    /// What happened, by what is told and what is told to be lost: has to be what the flood counted.
+    fn accounts(&self) -> [(&'static str, u64); 5] {
+        [
+            ("programs killed or refused", self.refused + self.lost("executed") + self.lost("exec refused")),
+            ("programs that ran and ended", self.exited + self.lost("exited")),
+            ("connections made", self.opened + self.lost("connection opened")),
+            ("connections over", self.closed + self.lost("connection closed")),
+            ("connections refused", self.denied + self.lost("connection denied")),
+        ]
+    }
+}
+
+#[test]
+fn a_flood_is_told_to_the_last_event_or_to_the_exact_count_of_what_is_lost() {
+    const PROCESSES: u64 = 4;
+    let world = World::start();
+    demand(&world, "required");
+    let load = Load::prepare(&world.dir().join("load"));
+    let mut agent = Agent::join(&world, "web-1", "");
+    agent.start(&world);
+    let flood = load.flood(seconds("CUSTODY_FLOOD_SECONDS", 5), PROCESSES);
+    let start = Instant::now();
+    let said = custody_tests::process::run(
+        world.proxied().arg("root@web-1.custody").arg(&flood),
+        b"",
+        DEADLINE + Duration::from_secs(seconds("CUSTODY_FLOOD_SECONDS", 5)),
+    );
+    assert_eq!(said.code, 0, "{}\n{}", said.err, agent.output());
+    let flooded = Flooded::parse(&said.text());
+    let wanted = [
+        flooded.killed + flooded.refused,
+        flooded.executed + flooded.killed + flooded.refused + PROCESSES + 1,
+        flooded.connected,
+        flooded.connected,
+        flooded.denied,
+    ];
+    // What waits in the kernel's buffer and in the spool gets there; what is lost is told at the latest half a second after.
+    let all = |told: &Told| told.accounts().map(|(_, count)| count) == wanted;
+    let came = Instant::now();
+    let mut told = Told::of(&world, &load);
+    while !all(&told) && came.elapsed() < CATCHING_UP {
+        std::thread::sleep(LOOK_EVERY);
+        told = Told::of(&world, &load);
+    }
+    println!(
+        "flood: {flooded:?}\nin the log {:.0} s after it began: {told:?}",
+        start.elapsed().as_secs_f64()
+    );
+    for ((what, count), wanted) in told.accounts().into_iter().zip(wanted) {
+        assert_eq!(count, wanted, "{what}: {flooded:?}, {told:?}");
+    }
+    assert_eq!(told.executed, flooded.executed, "programs that ran are in the log, each once");
+    assert_eq!(told.missing, told.dropped.values().sum::<u64>(), "the gaps are what was told to be lost");
+    // And it goes on as if nothing had been.
+    assert_eq!(world.ssh(&[], "/bin/true afterwards", b"").code, 0);
+}
+
+/// A session that runs one numbered program after the other, behind a network that can be cut.
+struct Counting {
+    ssh: Running,
+    relay: Flaky,
+    stop: PathBuf,
+    at: PathBuf,
+    end: PathBuf,
+    // Last: the agent goes before its world.
+    _agent: Agent,
+    world: World,
+}
+
+impl Counting {
+    fn start(agent: &str) -> Self {
+        let world = World::start();
+        demand(&world, agent);
+        let relay = Flaky::tcp(world.custodyd.api_port);
+        let mut joined = Agent::join_by(&world, &format!("https://127.0.0.1:{}", relay.port), "web-1", "");
+        joined.start(&world);
+        let [stop, at, end] = ["stop", "at", "end"].map(|name| world.dir().join(name));
+        let script = format!(
+            "trap '' HUP; i=0; while [ ! -e {} ]; do i=$((i+1)); /bin/true number-$i || exit 9; echo $i > {}; sleep 0.02; done; echo $i > {}",
+            stop.display(),
+            at.display(),
+            end.display()
+        );
+        let mut ssh = world.proxied();
+        ssh.arg("root@web-1.custody").arg(script);
+        ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let ssh = Running::start("a session that counts", &mut ssh);
+        let counting = Self { ssh, relay, stop, at, end, _agent: joined, world };
+        counting.goes_on();
+        counting
+    }
+
+    fn at(&self) -> u64 {
+        number(&self.at)
+    }
+
+    fn goes_on(&self) {
+        let before = self.at();
+        wait::until_true("the session goes on", DEADLINE, || self.at() > before + 10);
+    }
+
+    /// Cuts the network between agent and log for as long as the environment says, and until the log misses the agent.
+    fn cut(&self) {
+        let start = Instant::now();
+        self.relay.set(Fault::Hang);
+        self.world
+            .event("type=node.lost", "the agent is missed", |lost| lost.event["data"]["name"] == "web-1");
+        let cut = Duration::from_secs(seconds("CUSTODY_CUT_SECONDS", 8));
+        std::thread::sleep(cut.saturating_sub(start.elapsed()));
+    }
+
+    /// Has the loop end, and checks that the log has each number, once.
+    fn all_is_told(&self) {
+        std::fs::write(&self.stop, "").unwrap();
+        wait::until_true("the loop ends", DEADLINE, || number(&self.end) > 0);
+        let last = number(&self.end);
+        wait::until_true("the last number is in the log", CATCHING_UP, || {
+            let newest = self.world.admin.request("/v1/events?type=command.executed&order=desc&limit=5", &[]);
+            newest.text().contains(&format!("number-{last}\""))
+        });
+        let mut told = BTreeMap::<String, u64>::new();
+        self.world.admin.each_entry("type=command.executed", |entry| {
+            let number = entry.event["data"]["arguments"][1].as_str();
+            if let Some(number) = number.filter(|number| number.starts_with("number-")) {
+                *told.entry(number.to_owned()).or_default() += 1;
+            }
+        });
+        let wanted: BTreeMap<_, _> = (1..=last).map(|number| (format!("number-{number}"), 1)).collect();
+        assert_eq!(told, wanted);
+        assert!(self.world.entries("type=producer.gap").is_empty());
+        assert!(self.world.entries("type=producer.dropped").is_empty());
+    }
+}
+
+fn number(file: &Path) -> u64 {
+    std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default()
+}
+
+#[test]
+fn a_session_that_may_be_unwatched_outlives_a_cut_and_all_of_it_is_told_afterwards() {
+    let mut counting = Counting::start("optional");
+    let before = counting.at();
+    counting.cut();
+    assert!(counting.at() > before + 10, "the session goes on meanwhile");
+    counting.goes_on();
+    counting.relay.set(Fault::Pass);
+    counting.goes_on();
+    counting.all_is_told();
+    let status = wait::until("the session has ended", DEADLINE, || counting.ssh.ended());
+    assert!(status.success(), "it wasn't ended by anybody: {status}");
+    let ended = counting.world.event("type=session.ended", "its end is told", |_| true);
+    assert_ne!(ended.event["data"]["reason"], "node-lost");
+}
+
+#[test]
+fn a_session_that_must_be_watched_ends_with_a_cut_and_what_it_left_running_is_told_afterwards() {
+    let mut counting = Counting::start("required");
+    counting.cut();
+    let lost = counting.world.entries("type=node.lost").remove(0);
+    let ended = counting.world.event("type=session.ended", "the session ends", |_| true);
+    assert_eq!(ended.event["data"]["reason"], "node-lost");
+    assert_eq!(ended.event["cause"], lost.event["id"]);
+    wait::until("the client is gone", DEADLINE, || counting.ssh.ended());
+    let refused = counting.world.ssh(&[], "true", b"");
+    assert!(refused.err.contains("the agent of web-1 isn't there"), "{}", refused.err);
+    counting.goes_on();
+    counting.relay.set(Fault::Pass);
+    wait::until_true("sessions are possible again", DEADLINE, || {
+        counting.world.ssh(&[], "true", b"").code == 0
+    });
+    counting.all_is_told();
+}
