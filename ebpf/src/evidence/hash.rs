@@ -2,7 +2,7 @@
 
 use crate::host;
 use custody_core::event::hex::to_hex;
-use rustix::fs::{fstat, major, minor};
+use rustix::fs::{Stat, fstat, major, minor, stat};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,25 +24,24 @@ pub struct Hashes(BTreeMap<State, String>);
 
 impl Hashes {
     /// SHA-256 of the file that process `pid` runs, in hex, if it is still the one with that device (major, minor) and
-    /// inode; it is looked for by the process, and by its path.
+    /// inode; it is looked for by the process, and by its path. One that is known by its path isn't opened.
     pub fn of(&mut self, pid: u32, path: &Path, device: (u32, u32), inode: u64) -> Option<String> {
+        let path = &host::path(path);
+        if let Some(known) = stat(path).ok().and_then(|stat| self.known(&stat, device, inode)) {
+            return Some(known);
+        }
         let by_process = File::open(format!("/proc/{pid}/exe")).ok();
         let by_process = by_process.and_then(|file| self.of_file(file, device, inode));
-        by_process.or_else(|| self.of_file(File::open(host::path(path)).ok()?, device, inode))
+        by_process.or_else(|| self.of_file(File::open(path).ok()?, device, inode))
     }
 
     fn of_file(&mut self, mut file: File, device: (u32, u32), inode: u64) -> Option<String> {
         let stat = fstat(&file).ok()?;
-        let same = (major(stat.st_dev), minor(stat.st_dev)) == device && stat.st_ino == inode;
-        if !same || stat.st_size > FILE_BYTES_MAX {
+        if !is(&stat, device, inode) || stat.st_size > FILE_BYTES_MAX {
             return None;
         }
-        // Whoever writes to a file changes its ctime, which nobody can set.
-        let changed =
-            stat.st_ctime.wrapping_mul(1_000_000_000).wrapping_add(stat.st_ctime_nsec.cast_signed());
-        let state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime, changed);
-        if let Some(known) = self.0.get(&state) {
-            return Some(known.clone());
+        if let Some(known) = self.known(&stat, device, inode) {
+            return Some(known);
         }
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 128 * 1024];
@@ -56,9 +55,23 @@ impl Hashes {
         if self.0.len() >= REMEMBERED_MAX {
             self.0.clear();
         }
-        self.0.insert(state, hash.clone());
+        self.0.insert(state(&stat), hash.clone());
         Some(hash)
     }
+
+    fn known(&self, stat: &Stat, device: (u32, u32), inode: u64) -> Option<String> {
+        self.0.get(&state(stat)).filter(|_| is(stat, device, inode)).cloned()
+    }
+}
+
+fn is(stat: &Stat, device: (u32, u32), inode: u64) -> bool {
+    (major(stat.st_dev), minor(stat.st_dev)) == device && stat.st_ino == inode
+}
+
+fn state(stat: &Stat) -> State {
+    // Whoever writes to a file changes its ctime, which nobody can set.
+    let changed = stat.st_ctime.wrapping_mul(1_000_000_000).wrapping_add(stat.st_ctime_nsec.cast_signed());
+    (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime, changed)
 }
 
 #[cfg(test)]

@@ -25,6 +25,10 @@ use tokio::sync::watch;
 
 /// How long the scribe waits for records: it says as often that it is there.
 const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+/// How soon one batch may follow the other, while they are short: each costs a signature, a sync here and one in the log,
+/// whatever is in it. What comes after a rest is kept at once; so little after that stays in the kernel's buffer for so
+/// long, and goes with what comes meanwhile.
+const PACE: Duration = Duration::from_millis(20);
 /// How often what was dropped is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a spool without room is left alone.
@@ -111,6 +115,8 @@ pub struct Scribe {
     /// The last record of an earlier run, which may have died before it left the kernel's buffer.
     before: Option<Vec<u8>>,
     looked: Duration,
+    /// When the last batch was in the spool, by the monotonic clock.
+    kept: Duration,
     closed: bool,
     undecoded: u64,
 }
@@ -179,6 +185,7 @@ impl Scribe {
             pending: left.records,
             before: left.last,
             looked: Duration::ZERO,
+            kept: Duration::ZERO,
             closed: false,
             undecoded: u64::from(left.unreadable),
             shared,
@@ -230,6 +237,8 @@ impl Scribe {
             }
             self.shared.sensor().heartbeat()?;
             if !more {
+                let rested = self.clock.monotonic().saturating_sub(self.kept);
+                std::thread::sleep(PACE.saturating_sub(rested));
                 let mut ring = [PollFd::from_borrowed_fd(self.reader.as_fd(), PollFlags::IN)];
                 match poll(&mut ring, Some(&WAIT)) {
                     Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -347,6 +356,7 @@ impl Scribe {
             }
         }
         self.numbering = behind;
+        self.kept = self.clock.monotonic();
         self.staging.spooled()?;
         self.pending.clear();
         self.pending_bytes = 0;
