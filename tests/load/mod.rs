@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+/// Connections that wait to be taken.
+const BACKLOG: i32 = 4096;
+
 /// The programs, compiled, and a listener on all addresses of loopback that takes each connection and ends it.
 #[derive(Debug)]
 pub struct Load {
@@ -46,6 +49,8 @@ impl Load {
     pub fn prepare(dir: &Path) -> Self {
         std::fs::create_dir_all(dir).expect("a folder for the load");
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
+        // Longer than the standard library's: a connection that finds it full tries again only after a second.
+        rustix::net::listen(&listener, BACKLOG).expect("a longer queue");
         let port = listener.local_addr().expect("a listener has an address").port();
         let ends = Arc::new(AtomicBool::new(false));
         let accepting = std::thread::spawn({
