@@ -172,6 +172,27 @@ impl Drop for Agent {
     }
 }
 
+/// Nothing that agents saw is missing in the log, but what their kernel left out of connections: it counts that of all
+/// processes of the machine, those of tests beside this one too.
+///
+/// # Panics
+/// When more is missing.
+pub fn nothing_is_missing(world: &World) {
+    let sum = |kind: &str, count: fn(&serde_json::Value) -> u64| -> u64 {
+        world.entries(&format!("type={kind}")).iter().map(|entry| count(&entry.event["data"])).sum()
+    };
+    let missing = sum("producer.gap", |data| data["count"].as_u64().unwrap_or(u64::MAX));
+    let left_out = sum("producer.dropped", |data| {
+        let counts = data["counts"].as_object().into_iter().flatten();
+        counts
+            .map(
+                |(kind, count)| if kind == "skipped network_state" { count.as_u64().unwrap_or(0) } else { 0 },
+            )
+            .sum()
+    });
+    assert_eq!(missing, left_out, "numbers are missing, and as many are left out of connections");
+}
+
 /// Removes what is pinned: with the last pin a program is detached.
 pub fn unpin(directory: &Path) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
