@@ -47,8 +47,9 @@ use std::time::Duration;
 /// The smallest ring that holds the largest record and leaves room for the ends of what runs.
 pub const RING_BYTES_MIN: u32 = 65_536;
 
-/// What to watch where nothing else is said: where a system keeps who may do what, and people their files.
-pub const WATCHED: [&str; 3] = ["/etc", "/root", "/home"];
+/// What to watch where nothing else is said: where a system keeps who may do what, people their files, and cron and at what they
+/// will run outside of sessions.
+pub const WATCHED: [&str; 5] = ["/etc", "/root", "/home", "/var/spool/cron", "/var/spool/at"];
 
 /// How to start.
 #[derive(Debug, Clone)]
