@@ -25,17 +25,18 @@ pub(super) struct Policies {
     allowed: Trie,
     files: Files,
     names: Names,
-    /// What this run has set.
-    known: BTreeMap<u32, Known>,
+    /// Which set each policy names that this run has set.
+    known: BTreeMap<u32, u32>,
+    /// Those sets.
+    sets: BTreeMap<u32, Set>,
     /// Numbers of sets that have entries, or are named.
     used: BTreeSet<u32>,
 }
 
-/// A policy, as this run has set it.
-struct Known {
+/// A set of rules, as this run has written it.
+struct Set {
     rules: PolicyRules,
-    set: u32,
-    /// What its set says of files.
+    /// What it says of files.
     entries: Entries,
 }
 
@@ -49,6 +50,7 @@ impl Policies {
             files: open_map(generation, "file_rules")?,
             names: open_map(generation, "name_rules")?,
             known: BTreeMap::new(),
+            sets: BTreeMap::new(),
             used: BTreeSet::new(),
         };
         policies.sweep()?;
@@ -58,7 +60,7 @@ impl Policies {
     /// Sets of rules that no policy names: an earlier run was killed while it wrote or removed them.
     fn sweep(&mut self) -> Result<(), SensorError> {
         let named = self.named()?;
-        let orphans: BTreeSet<u32> = self.sets()?.difference(&named).copied().collect();
+        let orphans: BTreeSet<u32> = self.filled()?.difference(&named).copied().collect();
         self.used = named;
         orphans.into_iter().try_for_each(|set| self.remove_rules(set))
     }
@@ -70,54 +72,43 @@ impl Policies {
     pub(super) fn set(&mut self, number: u32, rules: &PolicyRules) -> Result<(), SensorError> {
         rules.files.check()?;
         let old = self.set_of(number)?;
-        let same = self.known.values().find(|known| known.rules == *rules);
-        let (set, entries) = match same {
-            Some(known) => (known.set, known.entries.clone()),
+        let same = self.sets.iter().find(|(_, set)| set.rules == *rules).map(|(set, _)| *set);
+        let set = match same {
+            Some(set) => set,
             None => {
                 let mut entries = Entries::compile(&rules.files, &Found::look(rules.files.paths()));
                 if let Some(old) = old {
                     entries.keep_denied(&self.held(old)?, &rules.files);
                 }
-                (self.write(rules, &entries)?, entries)
+                self.write(Set { rules: rules.clone(), entries })?
             }
         };
-        self.turn(number, rules, set, &entries)?;
-        self.known.insert(number, Known { rules: rules.clone(), set, entries });
+        self.turn(number, set)?;
         old.map_or(Ok(()), |old| self.remove_unnamed(old))
     }
 
     /// The paths that rules of this run's policies speak of.
     pub(super) fn paths(&self) -> BTreeSet<PathBuf> {
-        let sets: BTreeMap<u32, &PolicyRules> =
-            self.known.values().map(|known| (known.set, &known.rules)).collect();
-        sets.values().flat_map(|rules| rules.files.paths()).map(ToOwned::to_owned).collect()
+        self.sets.values().flat_map(|set| set.rules.files.paths()).map(ToOwned::to_owned).collect()
     }
 
     /// Has the rules hold for what their paths lead to now.
     pub(super) fn found(&mut self, found: &Found) -> Result<(), SensorError> {
-        let sets: BTreeSet<u32> = self.known.values().map(|known| known.set).collect();
-        for old in sets {
-            let of_set: Vec<u32> =
-                self.known.iter().filter(|(_, known)| known.set == old).map(|(number, _)| *number).collect();
-            let Some(known) = of_set.first().and_then(|number| self.known.get(number)) else { continue };
-            // What was set since they were looked up was looked up by itself.
-            if known.rules.files.paths().any(|path| !found.has(path)) {
-                continue;
+        let mut changed = Vec::new();
+        // What was set since they were looked up was looked up by itself.
+        let looked_up = |set: &&Set| set.rules.files.paths().all(|path| found.has(path));
+        for (old, set) in self.sets.iter().filter(|(_, set)| looked_up(set)) {
+            let mut entries = Entries::compile(&set.rules.files, found);
+            entries.keep_denied(&set.entries.files, &set.rules.files);
+            if entries != set.entries {
+                changed.push((*old, Set { rules: set.rules.clone(), entries }));
             }
-            let rules = known.rules.clone();
-            let mut entries = Entries::compile(&rules.files, found);
-            entries.keep_denied(&known.entries.files, &rules.files);
-            if entries == known.entries {
-                continue;
-            }
-            let new = self.write(&rules, &entries)?;
-            for number in of_set {
-                self.turn(number, &rules, new, &entries)?;
-                if let Some(known) = self.known.get_mut(&number) {
-                    known.set = new;
-                    known.entries = entries.clone();
-                }
-            }
+        }
+        for (old, set) in changed {
+            let of_old: Vec<u32> =
+                self.known.iter().filter(|(_, set)| **set == old).map(|(number, _)| *number).collect();
+            let new = self.write(set)?;
+            of_old.into_iter().try_for_each(|number| self.turn(number, new))?;
             self.remove_unnamed(old)?;
         }
         Ok(())
@@ -125,7 +116,7 @@ impl Policies {
 
     /// The rules that this run has set.
     pub(super) fn known(&self, number: u32) -> Option<&PolicyRules> {
-        self.known.get(&number).map(|known| &known.rules)
+        self.known.get(&number).and_then(|set| self.sets.get(set)).map(|set| &set.rules)
     }
 
     pub(super) fn remove(&mut self, number: u32) -> Result<(), SensorError> {
@@ -138,28 +129,25 @@ impl Policies {
     }
 
     /// Writes a set that no policy names yet; gives its number.
-    fn write(&mut self, rules: &PolicyRules, entries: &Entries) -> Result<u32, SensorError> {
-        let denied = compile(&rules.denied)?;
-        let allowed = compile(rules.allowed.as_deref().unwrap_or_default())?;
+    fn write(&mut self, content: Set) -> Result<u32, SensorError> {
+        let denied = compile(&content.rules.denied)?;
+        let allowed = compile(content.rules.allowed.as_deref().unwrap_or_default())?;
         let set = (0..u32::MAX).find(|number| !self.used.contains(number)).unwrap_or_default();
         self.used.insert(set);
         let written = insert(&mut self.denied, &denied, set)
             .and_then(|()| insert(&mut self.allowed, &allowed, set))
-            .and_then(|()| self.insert_files(entries, set));
+            .and_then(|()| self.insert_files(&content.entries, set));
         if written.is_err() {
             self.remove_rules(set)?;
         }
-        written.map(|()| set)
+        written?;
+        self.sets.insert(set, content);
+        Ok(set)
     }
 
-    /// The one write by which a policy turns to a set.
-    fn turn(
-        &mut self,
-        number: u32,
-        rules: &PolicyRules,
-        set: u32,
-        entries: &Entries,
-    ) -> Result<(), SensorError> {
+    /// The one write by which a policy turns to a set that this run has written.
+    fn turn(&mut self, number: u32, set: u32) -> Result<(), SensorError> {
+        let Set { rules, entries } = self.sets.get(&set).ok_or(SensorError::NoPolicy(number))?;
         // By LSM each script is asked for as itself.
         let no_scripts = self.tier == Tier::Tracepoint && entries.of_scripts;
         let flags = rules.flags() | if no_scripts { net::NO_SCRIPTS } else { 0 };
@@ -172,7 +160,9 @@ impl Policies {
         }
         self.policies.insert(number, value, 0).map_err(|error| {
             SensorError::kernel(format!("setting policy {number} (16,384 is the most)"), error)
-        })
+        })?;
+        self.known.insert(number, set);
+        Ok(())
     }
 
     fn insert_files(&mut self, entries: &Entries, set: u32) -> Result<(), SensorError> {
@@ -195,8 +185,8 @@ impl Policies {
 
     /// What a set says of files: as this run wrote it, or as the kernel has it from an earlier one.
     fn held(&self, set: u32) -> Result<BTreeMap<FileId, Said>, SensorError> {
-        if let Some(known) = self.known.values().find(|known| known.set == set) {
-            return Ok(known.entries.files.clone());
+        if let Some(set) = self.sets.get(&set) {
+            return Ok(set.entries.files.clone());
         }
         let mut held = BTreeMap::new();
         for entry in self.files.iter() {
@@ -229,7 +219,7 @@ impl Policies {
     }
 
     /// The sets that have entries.
-    fn sets(&self) -> Result<BTreeSet<u32>, SensorError> {
+    fn filled(&self) -> Result<BTreeSet<u32>, SensorError> {
         let failed = |error| SensorError::kernel("listing the rules", error);
         let mut sets = BTreeSet::new();
         for key in self.denied.keys().chain(self.allowed.keys()) {
@@ -245,6 +235,11 @@ impl Policies {
     }
 
     fn remove_unnamed(&mut self, set: u32) -> Result<(), SensorError> {
+        // Nearly all policies say the same: the kernel's whole list is gone through only for what nobody here names.
+        if self.known.values().any(|named| *named == set) {
+            return Ok(());
+        }
+        self.sets.remove(&set);
         if self.named()?.contains(&set) { Ok(()) } else { self.remove_rules(set) }
     }
 
