@@ -18,10 +18,10 @@ use tokio::sync::{oneshot, watch};
 const TELLINGS_MAX: usize = 16;
 /// How long the last events may take to reach the log at a stop: they stay in the spool.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How often it is looked where the paths of restrictions lead.
-const LOOK_AT_PATHS: Duration = Duration::from_millis(500);
 /// How often it is looked whether they have.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often it is looked where the paths of restrictions lead.
+const LOOK_AT_PATHS: Duration = Duration::from_millis(500);
 
 /// How to run.
 #[derive(Clone, Debug)]

@@ -1,18 +1,21 @@
 //! The machine as its first process has it, where the agent is in a container.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-/// The root directory of the first process.
-const ROOT: &str = "/proc/1/root";
+/// The root directory of the first process; `None`: we may not go there.
+static ROOT: LazyLock<Option<&Path>> = LazyLock::new(|| {
+    let root = Path::new("/proc/1/root");
+    root.join("proc").exists().then_some(root)
+});
 
 /// The initial namespace of process ids has this name in all kernels (`PROC_PID_INIT_INO`).
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// Where a file of the machine is for us: below the first process's root, if we may go there.
 pub fn path(of: &Path) -> PathBuf {
-    let inside = of.strip_prefix("/").map(|inside| Path::new(ROOT).join(inside));
-    match inside {
-        Ok(inside) if Path::new(ROOT).join("proc").exists() => inside,
+    match (*ROOT, of.strip_prefix("/")) {
+        (Some(root), Ok(inside)) => root.join(inside),
         _ => of.to_owned(),
     }
 }

@@ -1,7 +1,7 @@
 //! The sessions that this node knows: whose they are, and what they may reach. They lie in a file too, so that an agent
 //! that is started again knows whose processes still run, and goes on refusing in the name of the same restrictions.
 
-use crate::sensor::{AllowList, FileRules, NetRule, PathRule, PolicyRules, Ports, Tuple, plain};
+use crate::sensor::{AllowList, FileRules, NetRule, PathRule, PolicyRules, Ports, Tuple};
 use custody_core::event::{Actor, SessionId};
 use custody_core::ingest::message::Expected;
 use custody_core::log::durable;
@@ -146,14 +146,14 @@ impl Sessions {
         let mut rules = |rules: &[files::Rule]| -> Vec<PathRule> {
             let rule = |rule: &files::Rule| PathRule {
                 id: self.number(&rule.restriction, rule.ends_session),
-                path: plain(&rule.path),
+                path: PathBuf::from(&rule.path),
             };
             rules.iter().map(rule).collect()
         };
         let (denied_programs, denied_paths) = (rules(&usable.deny_programs), rules(&usable.deny_paths));
         let allowed = usable.allow_programs.iter().map(|list| AllowList {
             id: self.number(&list.restriction, list.ends_session),
-            paths: list.paths.iter().map(|path| plain(path)).collect(),
+            paths: list.paths.iter().map(PathBuf::from).collect(),
         });
         FileRules { denied_programs, denied_paths, allowed_programs: allowed.collect() }
     }

@@ -6,13 +6,12 @@
 
 use super::error::SensorError;
 use super::layout::{file_key, file_rule, name_key, net};
-use super::record::put;
+use super::record::{put, read_u32, read_u64};
 use crate::host;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -118,11 +117,11 @@ impl Found {
 impl Place {
     fn look(path: &Path, devices: &BTreeMap<u64, u32>) -> Place {
         let named = |path: &Path| {
-            let directory = identify(path.parent()?, devices)?;
+            let directory = identify(path.parent()?, devices).ok()?;
             Some((directory, path.file_name()?.as_bytes().to_vec()))
         };
         let path = &host::path(path);
-        let file = identify(path, devices);
+        let file = identify(path, devices).ok();
         let real = path.canonicalize().ok().map(|real| host::path(&real));
         let names = named(path).into_iter().chain(real.as_deref().and_then(named));
         Place { file, names: names.collect(), is_elf: file.is_some() && is_elf(path) }
@@ -130,14 +129,14 @@ impl Place {
 }
 
 /// A file's device is that of the mount that it is on: on btrfs and overlays stat(2) tells another.
-fn identify(path: &Path, devices: &BTreeMap<u64, u32>) -> Option<FileId> {
-    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS | StatxFlags::MNT_ID).ok()?;
+pub(super) fn identify(path: &Path, devices: &BTreeMap<u64, u32>) -> io::Result<FileId> {
+    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
     let told = stat.stx_dev_major << 20 | stat.stx_dev_minor;
-    Some(FileId { inode: stat.stx_ino, device: devices.get(&stat.stx_mnt_id).copied().unwrap_or(told) })
+    Ok(FileId { inode: stat.stx_ino, device: devices.get(&stat.stx_mnt_id).copied().unwrap_or(told) })
 }
 
 /// The devices of this machine's mounts, by their numbers: `ID PARENT MAJOR:MINOR …`
-fn devices() -> BTreeMap<u64, u32> {
+pub(super) fn devices() -> BTreeMap<u64, u32> {
     let mounts = std::fs::read(MOUNTS).unwrap_or_default();
     let of = |line: &[u8]| {
         let line = String::from_utf8_lossy(line).into_owned();
@@ -245,8 +244,8 @@ impl FileId {
 
     /// What a key of the kernel's says, with the number of its set.
     pub(super) fn of_key(key: &[u8; file_key::SIZE]) -> (FileId, u32) {
-        let word = |at: usize| super::record::read_u32(key, at).unwrap_or_default();
-        let inode = super::record::read_u64(key, file_key::INODE).unwrap_or_default();
+        let word = |at: usize| read_u32(key, at).unwrap_or_default();
+        let inode = read_u64(key, file_key::INODE).unwrap_or_default();
         (FileId { inode, device: word(file_key::DEVICE) }, word(file_key::RULES))
     }
 }
@@ -261,20 +260,14 @@ impl Said {
     }
 
     pub(super) fn of_value(value: &[u8; file_rule::SIZE]) -> Said {
-        let word = |at: usize| super::record::read_u32(value, at).unwrap_or_default();
+        let word = |at: usize| read_u32(value, at).unwrap_or_default();
         Said { program: word(file_rule::PROGRAM), path: word(file_rule::PATH), lists: word(file_rule::LISTS) }
     }
 }
 
 /// The set that a name's key belongs to.
 pub(super) fn set_of_name(key: &[u8; name_key::SIZE]) -> u32 {
-    super::record::read_u32(key, name_key::DIRECTORY + file_key::RULES).unwrap_or_default()
-}
-
-/// A path as rules have it: whether a directory is written with a slash at its end says nothing.
-pub fn plain(path: &str) -> PathBuf {
-    let trimmed = path.trim_end_matches('/');
-    PathBuf::from(OsStr::new(if trimmed.is_empty() { "/" } else { trimmed }))
+    read_u32(key, name_key::DIRECTORY + file_key::RULES).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ mod watched;
 pub use act::{BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced, Tried, UnixConnected};
 pub use counters::Counters;
 pub use error::SensorError;
-pub use files::{AllowList, FileRules, Found, PathRule, plain};
+pub use files::{AllowList, FileRules, Found, PathRule};
 pub use reader::RecordReader;
 pub use record::{Accepted, Connection, Denial, ExecRefused, Executed, Exited, Record, Subject, Tuple};
 pub use rules::{NetRule, PolicyRules, Ports, Protocol};

@@ -1,14 +1,15 @@
 //! Which files the file sensors tell of: the kernel knows them by device and inode, so every way to them counts.
 
 use super::error::SensorError;
+use super::files::{devices, identify};
 use super::layout::watched_key;
 use super::load::open_map;
 use super::pins::Generation;
 use super::record::put;
 use crate::host;
 use aya::maps::{HashMap, MapData};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 type Key = [u8; watched_key::SIZE];
@@ -17,8 +18,9 @@ type Key = [u8; watched_key::SIZE];
 pub(super) fn set(generation: &Generation, paths: &[PathBuf]) -> Result<(), SensorError> {
     let mut map: HashMap<MapData, Key, u32> = open_map(generation, "watched_files")?;
     let mut wanted = Vec::new();
+    let devices = devices();
     for path in paths {
-        wanted.extend(key(path)?);
+        wanted.extend(key(path, &devices)?);
     }
     for key in &wanted {
         map.insert(key, 1, 0)
@@ -31,16 +33,14 @@ pub(super) fn set(generation: &Generation, paths: &[PathBuf]) -> Result<(), Sens
     Ok(())
 }
 
-fn key(path: &Path) -> Result<Option<Key>, SensorError> {
-    let stat = match std::fs::metadata(host::path(path)) {
-        Ok(stat) => stat,
+fn key(path: &Path, devices: &BTreeMap<u64, u32>) -> Result<Option<Key>, SensorError> {
+    let file = match identify(&host::path(path), devices) {
+        Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(SensorError::file(path, "looking up what to watch", error)),
     };
     let mut key = [0; watched_key::SIZE];
-    put(&mut key, watched_key::INODE, &stat.ino().to_ne_bytes());
-    // The kernel's own number has twenty bits for the minor.
-    let device = rustix::fs::major(stat.dev()) << 20 | rustix::fs::minor(stat.dev());
-    put(&mut key, watched_key::DEVICE, &device.to_ne_bytes());
+    put(&mut key, watched_key::INODE, &file.inode.to_ne_bytes());
+    put(&mut key, watched_key::DEVICE, &file.device.to_ne_bytes());
     Ok(Some(key))
 }
