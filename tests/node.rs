@@ -16,16 +16,10 @@ use std::time::Duration;
 /// A world whose target `web-1` is watched, and has to be.
 fn watched() -> (World, Agent) {
     let world = World::start();
-    demand(&world, "required");
+    world.demand_agent("required");
     let mut agent = Agent::join(&world, "web-1", "");
     agent.start(&world);
     (world, agent)
-}
-
-/// Says how `web-1` is to be watched.
-fn demand(world: &World, agent: &str) {
-    let address = world.web.address();
-    world.admin.custody(&["node", "add", "web-1", &address, "--agent", agent]);
 }
 
 /// All that the node's kernel saw of the sessions of bob, once the newest of them has ended and its last process too.
@@ -151,7 +145,7 @@ fn without_its_agent_there_is_no_session_and_a_live_one_ends() {
 #[test]
 fn an_optional_agent_is_missed_by_nobody() {
     let world = World::start();
-    demand(&world, "optional");
+    world.demand_agent("optional");
     let said = world.ssh(&[], "echo unwatched", b"");
     assert_eq!((said.code, said.text().as_str()), (0, "unwatched\n"), "{}", said.err);
     let mut agent = Agent::join(&world, "web-1", "");
@@ -237,7 +231,7 @@ fn a_denial_may_end_the_session_and_a_restriction_needs_an_agent() {
         world.event("type=session.ended", "the session ends", |e| e.event["data"]["reason"] == "terminated");
     assert_eq!(ended.event["cause"], denied.event["id"]);
     drop(agent);
-    demand(&world, "none");
+    world.demand_agent("none");
     let said = world.ssh(&[], "true", b"");
     assert!(said.err.contains("no agent that could hold it to that"), "{}", said.err);
 }
@@ -245,7 +239,7 @@ fn a_denial_may_end_the_session_and_a_restriction_needs_an_agent() {
 #[test]
 fn an_agent_joins_once_by_its_token_and_others_not_at_all() {
     let world = World::start();
-    demand(&world, "required");
+    world.demand_agent("required");
     let token = world.admin.custody(&["node", "token", "web-1"]).text();
     let agent = Agent::join(&world, "web-1", "");
     let said = agent.try_join(&world, token.trim());
@@ -297,7 +291,7 @@ fn what_a_node_says_is_its_own_by_means_that_are_not_ours() {
 #[test]
 fn an_agent_that_is_killed_again_and_again_loses_nothing_and_tells_nothing_twice() {
     let world = World::start();
-    demand(&world, "required");
+    world.demand_agent("required");
     // Longer than a start takes on a busy machine: what is refused meanwhile is another test's.
     let mut agent = Agent::join(&world, "web-1", "heartbeat_seconds = 120");
     agent.start(&world);

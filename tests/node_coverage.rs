@@ -94,7 +94,7 @@ const DAEMON: &str = "import socket, subprocess, sys\n\
 impl Stage {
     fn new() -> Self {
         let world = World::start();
-        world.admin.custody(&["node", "add", "web-1", &world.web.address(), "--agent", "required"]);
+        world.demand_agent("required");
         let folder = world.dir().join("ways");
         let watched = world.dir().join("watched");
         for path in [&folder, &watched] {

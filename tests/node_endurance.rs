@@ -23,10 +23,6 @@ fn seconds(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-fn demand(world: &World, agent: &str) {
-    world.admin.custody(&["node", "add", "web-1", &world.web.address(), "--agent", agent]);
-}
-
 /// What the log has of a flood.
 #[derive(Debug, Default)]
 struct Told {
@@ -143,7 +139,7 @@ const PROCESSES: u64 = 4;
 #[test]
 fn a_flood_is_told_to_the_last_event_or_counted_as_lost() {
     let world = World::start();
-    demand(&world, "required");
+    world.demand_agent("required");
     let load = Load::prepare(&world.dir().join("load"));
     let mut agent = Agent::join(&world, "web-1", "");
     agent.start(&world);
@@ -161,7 +157,7 @@ fn a_flood_is_told_to_the_last_event_or_counted_as_lost() {
 #[test]
 fn what_nobody_takes_from_a_full_buffer_runs_nothing_and_is_counted() {
     let world = World::start();
-    demand(&world, "optional");
+    world.demand_agent("optional");
     let load = Load::prepare(&world.dir().join("load"));
     // The kernel doesn't miss it before the buffer is full.
     let mut agent = Agent::join(&world, "web-1", "buffer_mebibytes = 1\nheartbeat_seconds = 120");
@@ -205,7 +201,7 @@ struct Counting {
 impl Counting {
     fn start(agent: &str) -> Self {
         let world = World::start();
-        demand(&world, agent);
+        world.demand_agent(agent);
         let relay = Flaky::tcp(world.custodyd.api_port);
         let mut joined = Agent::join_by(&world, &format!("https://127.0.0.1:{}", relay.port), "web-1", "");
         joined.start(&world);

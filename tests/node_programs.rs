@@ -7,8 +7,7 @@ use std::process::Stdio;
 /// A world whose target `web-1` is watched by tracepoints, which any kernel has, and has to be.
 fn watched() -> (World, Agent) {
     let world = World::start();
-    let address = world.web.address();
-    world.admin.custody(&["node", "add", "web-1", &address, "--agent", "required"]);
+    world.demand_agent("required");
     let mut agent = Agent::join(&world, "web-1", "tier = \"tracepoint\"\n");
     agent.start(&world);
     (world, agent)

@@ -97,6 +97,14 @@ impl World {
         self.dir.path()
     }
 
+    /// Says how `web-1` is to be watched: `none`, `optional`, or `required`.
+    ///
+    /// # Panics
+    /// When that is refused.
+    pub fn demand_agent(&self, agent: &str) {
+        self.admin.custody(&["node", "add", "web-1", &self.web.address(), "--agent", agent]);
+    }
+
     /// Another target, enrolled as its documentation says.
     ///
     /// # Panics

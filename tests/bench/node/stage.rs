@@ -62,9 +62,8 @@ enum Here {
 impl Stage {
     pub fn start() -> Self {
         let world = World::start_with(&[HOME]);
-        let address = world.web.address();
         // Watched when the agent is there, and let be when it isn't.
-        world.admin.custody(&["node", "add", "web-1", &address, "--agent", "optional"]);
+        world.demand_agent("optional");
         let load = Load::prepare(&world.dir().join("load"));
         let agent = Agent::join(&world, "web-1", "");
         Self { load, agent, here: Here::Nobody, audited: 0, world }
