@@ -41,6 +41,9 @@ CREATE VIRTUAL TABLE word USING fts5 (text, content='', detail=column, tokenize=
 const BATCH_ENTRIES_MAX: usize = 4096;
 /// Bytes of events in one transaction, at most (a longer first one comes alone).
 const BATCH_BYTES_MAX: usize = 8 << 20;
+/// For so long entries gather before they are indexed, unless a search waits for them: a transaction costs more than what
+/// it indexes, and while sessions are busy the log and they need the time more.
+const GATHER: Duration = Duration::from_millis(500);
 /// How long it waits before it tries again after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 /// Searches at once; others wait.
@@ -63,6 +66,8 @@ pub struct Search {
     pub(super) log: Arc<dyn Log>,
     path: PathBuf,
     progress: watch::Receiver<Progress>,
+    /// The size of the log that searches wait for.
+    wanted: watch::Sender<u64>,
     readers: Arc<Readers>,
     pub(super) at_once: Arc<Semaphore>,
     stop: watch::Sender<bool>,
@@ -83,13 +88,15 @@ impl Search {
         let (progress, seen) = watch::channel(Progress { next: writer.next, stopped: None });
         let (stop, stopped) = watch::channel(false);
         let (compact, compacting) = mpsc::channel(1);
+        let (wanted, asked) = watch::channel(0);
         let thread = std::thread::Builder::new()
             .name("search-index".to_owned())
-            .spawn(move || Follower { progress, stopped, compacting }.run(writer))?;
+            .spawn(move || Follower { progress, wanted: asked, stopped, compacting }.run(writer))?;
         Ok(Self {
             log,
             path,
             progress: seen,
+            wanted,
             readers,
             at_once: Arc::new(Semaphore::new(SEARCHES_AT_ONCE)),
             stop,
@@ -115,6 +122,11 @@ impl Search {
     /// # Errors
     /// [`SearchError::Behind`] after `patience`, [`SearchError::Stopped`] when it has stopped meanwhile.
     pub async fn at_least(&self, size: u64, patience: Duration) -> Result<(), SearchError> {
+        self.wanted.send_if_modified(|wanted| {
+            let more = size > *wanted;
+            *wanted = size.max(*wanted);
+            more
+        });
         let mut progress = self.progress.clone();
         let there = progress.wait_for(|progress| progress.next >= size || progress.stopped.is_some());
         let now = match tokio::time::timeout(patience, there).await {
@@ -382,6 +394,7 @@ enum Awaited {
 
 struct Follower {
     progress: watch::Sender<Progress>,
+    wanted: watch::Receiver<u64>,
     stopped: watch::Receiver<bool>,
     compacting: mpsc::Receiver<Compacted>,
 }
@@ -427,14 +440,14 @@ impl Follower {
     fn follow(&mut self, runtime: &tokio::runtime::Runtime, writer: &mut Writer) -> Result<(), SearchError> {
         let mut size = writer.log.follow();
         loop {
-            size.mark_unchanged();
             while !*self.stopped.borrow() && writer.step()? {
                 let next = writer.next;
                 self.progress.send_replace(Progress { next, stopped: None });
             }
+            let next = writer.next;
             let awaited = runtime.block_on(async {
                 tokio::select! {
-                    changed = size.changed() => if changed.is_err() { Awaited::End } else { Awaited::Entries },
+                    awaited = gathered(&mut size, &mut self.wanted, next) => awaited,
                     _ = self.stopped.changed() => Awaited::End,
                     Some(answer) = self.compacting.recv() => Awaited::Compact(answer),
                 }
@@ -465,6 +478,23 @@ impl Follower {
             });
         }
         Ok(())
+    }
+}
+
+/// Waits until there are entries from `next` on, and either enough of them, or a search that waits, or time has passed.
+async fn gathered(size: &mut watch::Receiver<u64>, wanted: &mut watch::Receiver<u64>, next: u64) -> Awaited {
+    if size.wait_for(|size| *size > next).await.is_err() {
+        return Awaited::End;
+    }
+    let batch = u64::try_from(BATCH_ENTRIES_MAX).unwrap_or(u64::MAX);
+    tokio::select! {
+        ended = size.wait_for(|size| *size >= next.saturating_add(batch)) => match ended {
+            Ok(_) => Awaited::Entries,
+            Err(_) => Awaited::End,
+        },
+        // Whoever asks is gone with the projection: its owner says stop.
+        _ = wanted.wait_for(|wanted| *wanted > next) => Awaited::Entries,
+        () = tokio::time::sleep(GATHER) => Awaited::Entries,
     }
 }
 
