@@ -64,8 +64,17 @@ struct Link {
     /// Which connection it is: of two by one agent, the later counts.
     number: u64,
     to: mpsc::Sender<Told>,
-    /// Why it can't watch for now.
-    unready: Option<String>,
+    readiness: watch::Sender<Readiness>,
+}
+
+/// Whether an agent can watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Readiness {
+    /// It has just come, and will say.
+    Coming,
+    Ready,
+    /// Not for now, and why.
+    Unready(String),
 }
 
 #[derive(Default)]
@@ -114,8 +123,8 @@ impl Agents {
             inner.next += 1;
             let number = inner.next;
             inner.gone.remove(node);
-            let unready = Some("it has just come and isn't ready yet".to_owned());
-            inner.links.insert(node.to_owned(), Link { number, to, unready });
+            let readiness = watch::Sender::new(Readiness::Coming);
+            inner.links.insert(node.to_owned(), Link { number, to, readiness });
             number
         });
         Linked { agents: Arc::clone(self), node: node.to_owned(), number, told }
@@ -156,19 +165,36 @@ impl Agents {
         });
     }
 
+    /// Waits until a node's agent can watch: one that has just come says so in a moment.
+    async fn ready(&self, node: &str) -> Result<(), Unwatched> {
+        let not_there = || Unwatched::NotThere(node.to_owned());
+        let readiness = self.with(|inner| inner.links.get(node).map(|link| link.readiness.subscribe()));
+        let mut readiness = readiness.ok_or_else(not_there)?;
+        let said = readiness.wait_for(|readiness| *readiness != Readiness::Coming);
+        match tokio::time::timeout(ANSWER_MAX, said).await {
+            Ok(Ok(readiness)) => match &*readiness {
+                Readiness::Unready(reason) => {
+                    Err(Unwatched::Refused { node: node.to_owned(), reason: reason.clone() })
+                }
+                Readiness::Coming | Readiness::Ready => Ok(()),
+            },
+            // It was let go, with its connection.
+            Ok(Err(_)) => Err(not_there()),
+            Err(_) => Err(Unwatched::Silent(node.to_owned())),
+        }
+    }
+
     /// Has a node's agent wait for a session's connection.
     ///
     /// # Errors
     /// See [`Unwatched`]; then no connection may be opened.
     pub async fn expect(self: &Arc<Self>, node: &str, expected: Expected) -> Result<Expecting, Unwatched> {
+        self.ready(node).await?;
         let session = expected.session;
         let (progress, mut seen) = watch::channel(Progress::Asked);
         let reach = expected.reach.clone();
         let asked = self.with(|inner| {
             let link = inner.links.get(node).ok_or_else(|| Unwatched::NotThere(node.to_owned()))?;
-            if let Some(reason) = &link.unready {
-                return Err(Unwatched::Refused { node: node.to_owned(), reason: reason.clone() });
-            }
             let sent = link.to.try_send(Told::Expect(Box::new(expected)));
             sent.map_err(|_| Unwatched::Silent(node.to_owned()))?;
             inner.sessions.insert(session, Waiting { node: node.to_owned(), progress, reach });
@@ -253,8 +279,8 @@ impl Linked {
     /// Whether it can watch, or why not.
     pub fn ready(&self, unready: Option<String>) {
         self.agents.with(|inner| {
-            if let Some(link) = inner.links.get_mut(&self.node).filter(|link| link.number == self.number) {
-                link.unready = unready;
+            if let Some(link) = inner.links.get(&self.node).filter(|link| link.number == self.number) {
+                link.readiness.send_replace(unready.map_or(Readiness::Ready, Readiness::Unready));
             }
         });
     }
@@ -339,13 +365,14 @@ mod tests {
         let none = agents.expect("web-1", expected(session)).await;
         assert_eq!(none.err(), Some(Unwatched::NotThere("web-1".into())));
         let mut linked = agents.connected("web-1");
-        assert!(agents.expect("web-1", expected(session)).await.is_err(), "it isn't ready");
-        linked.ready(None);
         let other = agents.connected("web-2");
         let asking = tokio::spawn({
             let agents = Arc::clone(&agents);
             async move { agents.expect("web-1", expected(session)).await }
         });
+        tokio::task::yield_now().await;
+        assert!(linked.told.try_recv().is_err(), "one that has just come isn't asked before it can watch");
+        linked.ready(None);
         assert!(matches!(linked.told.recv().await, Some(Told::Expect(_))));
         other.expecting(session);
         assert!(!asking.is_finished(), "another node's word counts for nothing");
