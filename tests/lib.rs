@@ -1,6 +1,7 @@
 //! Starts and stops what the end-to-end tests need: real servers on loopback, stock clients, and a world of both.
 
 pub mod campaign;
+pub mod clock;
 pub mod events;
 pub mod load;
 pub mod pictures;

@@ -1,7 +1,7 @@
 //! What others say of the log's time, what the log says of the machine's clock, and the state of any moment.
 
+use custody_tests::clock::SetClock;
 use custody_tests::process::{Running, free_port, run};
-use custody_tests::program;
 use custody_tests::servers::world::ADMIN_PASSWORD;
 use custody_tests::servers::{World, python};
 use custody_tests::wait;
@@ -110,18 +110,9 @@ fn lists_show_any_moment() {
 fn a_clock_that_is_set_wrongly_moves_the_log_neither_forward_nor_back() {
     let mut world = World::start();
     world.custodyd.stop();
-    let offset = world.dir().join("offset");
-    let set = |by: &str| {
-        // In one step: it is read at each question for the time.
-        let next = offset.with_extension("next");
-        std::fs::write(&next, by).unwrap();
-        std::fs::rename(&next, &offset).unwrap();
-    };
+    let clock = SetClock::right(world.dir());
     let start = |world: &mut World| {
-        let mut command = Command::new(program("custodyd"));
-        command.env("LD_PRELOAD", libfaketime()).env("FAKETIME_TIMESTAMP_FILE", &offset);
-        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        world.custodyd.spawn(&mut command);
+        world.custodyd.spawn(&mut clock.custodyd());
         world.custodyd.wait_until_it_serves();
     };
     let appended = |world: &World| -> Vec<jiff::Timestamp> {
@@ -135,9 +126,8 @@ fn a_clock_that_is_set_wrongly_moves_the_log_neither_forward_nor_back() {
     let ahead_of_us = |time: &jiff::Timestamp| time.duration_since(jiff::Timestamp::now()).as_secs();
 
     // Back: time goes on by the least step, also over a restart.
-    set("+0");
     start(&mut world);
-    set("-1h");
+    clock.set("-1h");
     for _ in 0..2 {
         world.admin.login(ADMIN_PASSWORD);
         let times = appended(&world);
@@ -148,7 +138,7 @@ fn a_clock_that_is_set_wrongly_moves_the_log_neither_forward_nor_back() {
     }
 
     // A certificate of a day ago is over: so a new one is asked for, and that is logged.
-    set("+1d");
+    clock.set("+1d");
     world.admin.login(ADMIN_PASSWORD);
     let refused = world.event("type=log.clock-refused", "the leap is told", |_| true);
     let seconds = refused.event["data"]["ahead_seconds"].as_i64().unwrap();
@@ -159,12 +149,4 @@ fn a_clock_that_is_set_wrongly_moves_the_log_neither_forward_nor_back() {
     world.admin.login(ADMIN_PASSWORD);
     let newest = *appended(&world).last().unwrap();
     assert!(ahead_of_us(&newest) > 86_000, "somebody said that it is right, and the log stays at {newest}");
-}
-
-/// Where Debian's package has it: /usr/lib/ARCHITECTURE/faketime.
-fn libfaketime() -> std::path::PathBuf {
-    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
-    let found =
-        folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.is_file());
-    found.expect("`make setup` installs libfaketime")
 }

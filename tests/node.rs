@@ -1,5 +1,6 @@
 //! The agent beside a stock sshd: what its kernel sees becomes events of the session, and without it there is none.
 
+use custody_tests::clock::SetClock;
 use custody_tests::process::{Running, run};
 use custody_tests::servers::agent::nothing_is_missing;
 use custody_tests::servers::custodyd::Entry;
@@ -389,4 +390,35 @@ fn an_agent_that_stands_still_stops_the_session() {
     assert!(!status.success());
     custody_tests::process::send(agent.pid(), Signal::CONT);
     world.event("type=session.ended", "the end is told", |_| true);
+}
+
+#[test]
+fn a_clock_that_somebody_sets_is_told_and_moves_no_evidence_in_its_order() {
+    let world = World::start();
+    world.demand_agent("required");
+    let clock = SetClock::right(world.dir());
+    let mut agent = Agent::join(&world, "web-1", "");
+    agent.start_by(&world, &mut clock.custodyd());
+    let said = world.ssh(&[], "/bin/echo before", b"");
+    assert_eq!(said.code, 0, "{}", said.err);
+    wait::until_true("it is in the log", DEADLINE, || {
+        executions(&world.entries("type=command.executed"), "/bin/echo").len() == 1
+    });
+    clock.set("-1h");
+    let stepped = world.event("type=producer.clock-stepped", "the step is told", |_| true);
+    let time = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let by = time(&stepped.event["data"]["to"]).duration_since(time(&stepped.event["data"]["from"]));
+    assert!((3_599..=3_601).contains(&-by.as_secs()), "{by:?}");
+    let said = world.ssh(&[], "/bin/echo after", b"");
+    assert_eq!(said.code, 0, "{}", said.err);
+    wait::until_true("it is in the log", DEADLINE, || {
+        executions(&world.entries("type=command.executed"), "/bin/echo").len() == 2
+    });
+    let entries = world.entries("type=command.executed");
+    let echoes: Vec<_> = entries.iter().filter(|e| e.event["data"]["given"] == "/bin/echo").collect();
+    let back = time(&echoes[1].event["time"]).duration_since(time(&echoes[0].event["time"]));
+    assert!(back.as_secs() < -3_500, "what comes after it is told by the clock as it is: {back:?}");
+    let number = |entry: &Entry| entry.event["producer"]["seq"].as_u64();
+    assert!(number(echoes[0]) < number(&stepped) && number(&stepped) < number(echoes[1]));
+    nothing_is_missing(&world);
 }

@@ -81,8 +81,16 @@ impl Agent {
     /// # Panics
     /// When it ends, or isn't there in time.
     pub fn start(&mut self, world: &World) {
+        self.start_by(world, &mut Command::new(program("custodyd")));
+    }
+
+    /// The same by another command.
+    ///
+    /// # Panics
+    /// See [`Agent::start`].
+    pub fn start_by(&mut self, world: &World, command: &mut Command) {
         let before = self.joined(world);
-        self.spawn(&mut Command::new(program("custodyd")));
+        self.spawn(command);
         let what = format!("the agent of {} is there", self.node);
         wait::until_true(&what, START_DEADLINE, || {
             if let Some(status) = self.process.as_mut().and_then(Running::ended) {

@@ -51,8 +51,9 @@ def without_device_types(value):
     if not isinstance(value, dict):
         return value
     inner = {key: without_device_types(item) for key, item in value.items()}
-    if "type_id" in inner.get("device", {}):
-        inner["device"]["type_id"] = 99
+    device = inner.get("device")
+    if isinstance(device, dict) and "type_id" in device:
+        device["type_id"] = 99
     return inner
 
 

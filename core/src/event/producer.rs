@@ -1,5 +1,6 @@
 //! Producers: the programs that make events.
 
+use super::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -115,6 +116,22 @@ impl Signed {
             root: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into(),
             signature: "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a".into(),
         }
+    }
+}
+
+/// A producer's clock was set: the times of its events before this one are by the clock as it was, those after it by the
+/// clock as it is. What the log says of when it took them doesn't change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ClockStepped {
+    /// What the clock would show.
+    pub from: Timestamp,
+    /// What it shows at that same moment.
+    pub to: Timestamp,
+}
+
+impl ClockStepped {
+    pub(super) fn example() -> Self {
+        Self { from: Timestamp::from_seconds(1_764_028_800), to: Timestamp::from_seconds(1_764_025_200) }
     }
 }
 

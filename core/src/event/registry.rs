@@ -185,6 +185,7 @@ events! {
         ProducerGap: producer::Gap = "producer.gap" v 1,
         ProducerSigned: producer::Signed = "producer.signed" v 1,
         ProducerDropped: producer::Dropped = "producer.dropped" v 1,
+        ProducerClockStepped: producer::ClockStepped = "producer.clock-stepped" v 1,
     }
     Recording = 12 {
         RecordingAnchored: recording::Anchored = "recording.anchored" v 1,

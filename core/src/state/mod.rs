@@ -329,6 +329,7 @@ impl State {
             | Payload::ProducerRefused(_)
             | Payload::ProducerSigned(_)
             | Payload::ProducerDropped(_)
+            | Payload::ProducerClockStepped(_)
             | Payload::SinkRejected(_)
             | Payload::SinkStalled(_)
             | Payload::SinkResumed(_)

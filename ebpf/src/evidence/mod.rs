@@ -3,6 +3,7 @@
 //! One thread does it, the scribe. It also lets the kernel know that evidence is taken: no heartbeat, no session runs
 //! anything; no room, none either.
 
+mod booted;
 mod dropped;
 mod hash;
 mod numbering;

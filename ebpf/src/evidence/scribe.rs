@@ -1,5 +1,6 @@
 //! The scribe: reads the kernel's buffer, and writes events into the spool.
 
+use super::booted::Booted;
 use super::dropped::Dropped;
 use super::hash::Hashes;
 use super::numbering::{Batch, Numbering};
@@ -105,6 +106,7 @@ pub struct Scribe {
     reader: RecordReader,
     key: Arc<Ed25519KeyPair>,
     clock: SystemClock,
+    booted: Booted,
     numbering: Numbering,
     staging: Staging,
     dropped: Dropped,
@@ -142,18 +144,6 @@ fn number(event: &[u8]) -> Option<Previous> {
     Some(Previous { boot: producer.boot, seq: producer.seq })
 }
 
-/// What is needed to make events of records now.
-fn translation<'a>(
-    shared: &'a Shared,
-    sessions: &'a Sessions,
-    hashes: &'a mut Hashes,
-    clock: &SystemClock,
-) -> Translation<'a> {
-    let since_boot = u64::try_from(clock.monotonic().as_nanos()).unwrap_or_default();
-    let booted = Timestamp::from_nanos(clock.wall().0.saturating_sub(since_boot));
-    Translation { node: &shared.node, sessions, hashes, booted }
-}
-
 impl Scribe {
     /// Takes up what an earlier run left in `directory`, and says that this one begins: durable when this returns.
     ///
@@ -177,6 +167,7 @@ impl Scribe {
             numbering: Numbering::begin(&shared.node),
             reader,
             key,
+            booted: Booted::now(&SystemClock::new()),
             clock: SystemClock::new(),
             staging,
             dropped,
@@ -219,11 +210,9 @@ impl Scribe {
                     Telling::Joined(joined) => batch.push(self.about_node(joined), now)?,
                     Telling::TakenDown(connection) => {
                         let sessions = self.shared.sessions();
-                        translation(&self.shared, &sessions, &mut self.hashes, &self.clock).taken_down(
-                            &connection,
-                            now,
-                            &mut batch,
-                        )?;
+                        let (node, booted, hashes) = (&*self.shared.node, self.booted, &mut self.hashes);
+                        let translation = Translation { node, sessions: &sessions, hashes, booted };
+                        translation.taken_down(&connection, now, &mut batch)?;
                     }
                     Telling::Stop => {
                         batch.push(self.about_node(producer::Stopped {}), now)?;
@@ -285,7 +274,8 @@ impl Scribe {
     /// Events of all that is staged, and of what was dropped.
     fn translate(&mut self, batch: &mut Batch) -> Result<(), ScribeError> {
         let sessions = self.shared.sessions();
-        let mut translation = translation(&self.shared, &sessions, &mut self.hashes, &self.clock);
+        let (node, booted, hashes) = (&*self.shared.node, self.booted, &mut self.hashes);
+        let mut translation = Translation { node, sessions: &sessions, hashes, booted };
         let mut undecoded = 0_u64;
         for bytes in &self.pending {
             let record = record::decode(bytes);
@@ -294,6 +284,11 @@ impl Scribe {
         }
         drop(sessions);
         self.undecoded += undecoded;
+        // What the kernel has told so far was before it, as far as anybody can say.
+        if let Some(stepped) = self.booted.stepped(&self.clock) {
+            tracing::warn!("the clock was set from {} to {}", stepped.from, stepped.to);
+            batch.push(self.about_node(stepped), self.now())?;
+        }
         self.tell_dropped(batch)
     }
 

@@ -1,5 +1,6 @@
 //! Events of the kernel's records.
 
+use super::booted::Booted;
 use super::hash::Hashes;
 use super::numbering::Batch;
 use crate::sensor::{
@@ -37,8 +38,8 @@ pub struct Translation<'a> {
     pub sessions: &'a Sessions,
     /// What is known of program files.
     pub hashes: &'a mut Hashes,
-    /// The time of day at which the machine was started, as it is reckoned now.
-    pub booted: Timestamp,
+    /// When the machine was started.
+    pub booted: Booted,
 }
 
 impl Translation<'_> {
@@ -353,7 +354,7 @@ impl Translation<'_> {
         data: D,
         outcome: Outcome,
     ) -> Result<(), CanonicalError> {
-        self.push_at(batch, who, data, outcome, self.at(who.time))
+        self.push_at(batch, who, data, outcome, self.booted.at(who.time))
     }
 
     fn push_at<D: EventData>(
@@ -376,10 +377,6 @@ impl Translation<'_> {
         draft.target = Some(target);
         draft.outcome = Some(outcome);
         batch.push(draft, at)
-    }
-
-    fn at(&self, since_boot: u64) -> Timestamp {
-        Timestamp::from_nanos(self.booted.nanos().saturating_add(since_boot))
     }
 }
 
@@ -461,6 +458,7 @@ fn canonical(address: [u8; 16]) -> IpAddr {
 mod tests {
     use super::super::numbering::Numbering;
     use super::*;
+    use custody_core::clock::{ManualClock, Nanos};
     use custody_core::event::{Event, Payload};
 
     fn told(record: Record) -> Event {
@@ -471,7 +469,7 @@ mod tests {
             node: "web-1",
             sessions: &sessions,
             hashes: &mut hashes,
-            booted: Timestamp::from_seconds(1_000),
+            booted: Booted::now(&ManualClock::new(Nanos(1_000_000_000_000))),
         };
         let mut batch = Numbering::begin("web-1").batch();
         translation.tell(record, &mut batch).unwrap();
