@@ -28,8 +28,13 @@ typedef __u64 u64;
 #define IPPROTO_MPTCP 262
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
+#define TCP_FIN_WAIT1 4
+#define TCP_FIN_WAIT2 5
 #define TCP_CLOSE 7
+#define TCP_CLOSE_WAIT 8
+#define TCP_LAST_ACK 9
 #define TCP_LISTEN 10
+#define TCP_CLOSING 11
 #define BPFFS_MAGIC 0xcafe4a11
 #define PTRACE_MODE_ATTACH 2
 #define SB_NOUSER (1ul << 31) /* a file system that nobody mounts: memfds, pipes, sockets */

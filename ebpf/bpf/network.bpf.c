@@ -459,7 +459,7 @@ static __always_inline void tell_state(struct sock *sk, struct socket_state *sta
 	bpf_ringbuf_submit(record, 0);
 }
 
-static __always_inline void start_socket(struct sock *sk, u32 role)
+static __always_inline void start_socket(struct sock *sk, u32 role, u32 told)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = tag_of(task), nobody = {};
@@ -469,16 +469,16 @@ static __always_inline void start_socket(struct sock *sk, u32 role)
 		tag = 0;
 	if (!tag && role == ROLE_CONNECTS)
 		return;
-	if (quiet())
-		return;
 	state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!state) {
+		/* The twin may have more luck, and may not come: it is counted rather once too often. */
 		if (!tag)
 			return;
 		count(&seen, KIND_CONNECTION_OPENED);
 		count(&lost, KIND_CONNECTION_OPENED);
 		return;
 	}
+	state->told = told;
 	fill_subject(&state->who, 0, task, tag ? tag : &nobody);
 	state->role = tag ? role : ROLE_PROMISED;
 	state->opened = 0;
@@ -488,35 +488,46 @@ static __always_inline void start_socket(struct sock *sk, u32 role)
 	}
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(network_state, struct sock *sk, int old, int new)
+/* The handshake is done. */
+static __always_inline bool established(u32 state)
+{
+	return 1u << state & (1u << TCP_ESTABLISHED | 1u << TCP_FIN_WAIT1 | 1u << TCP_FIN_WAIT2 | 1u << TCP_CLOSE_WAIT | 1u << TCP_LAST_ACK |
+			      1u << TCP_CLOSING);
+}
+
+static __always_inline void change_state(struct sock *sk, u32 old, u32 new)
 {
 	struct socket_state *state;
 	u64 cookie;
 
 	if (sk->sk_protocol != IPPROTO_TCP || quiet())
-		return 0;
+		return;
+	state = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (state) {
+		if (state->told == new)
+			return;
+		state->told = new;
+	}
 	if (new == TCP_SYN_SENT) {
-		start_socket(sk, ROLE_CONNECTS);
-		return 0;
+		start_socket(sk, ROLE_CONNECTS, new);
+		return;
 	}
 	if (new == TCP_LISTEN) {
-		start_socket(sk, ROLE_LISTENS);
-		return 0;
+		start_socket(sk, ROLE_LISTENS, new);
+		return;
 	}
-	state = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (!state || state->role == ROLE_PROMISED)
-		return 0;
-	if (new == TCP_ESTABLISHED) {
+		return;
+	/* Whoever closes what TCP Fast Open brought before the handshake's end passes by TCP_ESTABLISHED. */
+	if (!state->opened && (established(new) || established(old))) {
 		fill_addresses(state, sk);
 		state->opened = bpf_ktime_get_boot_ns();
 		if (state->role == ROLE_LISTENS)
 			state->role = ROLE_ACCEPTED;
 		tell_state(sk, state, state->role == ROLE_ACCEPTED ? KIND_CONNECTION_ACCEPTED : KIND_CONNECTION_OPENED);
-		return 0;
 	}
 	if (new != TCP_CLOSE || state->role == ROLE_LISTENS)
-		return 0;
+		return;
 	cookie = bpf_get_socket_cookie(sk);
 	bpf_map_delete_elem(&connections, &cookie);
 	if (state->opened) {
@@ -526,5 +537,23 @@ int BPF_PROG(network_state, struct sock *sk, int old, int new)
 		fill_addresses(state, sk);
 		tell_state(sk, state, KIND_CONNECTION_FAILED);
 	}
+}
+
+/* Twice at the same hook. The kernel doesn't run a program that is active on the CPU already, and a softirq (a packet, a timer) may
+ * interrupt it to change another socket's state: that call finds this copy active, and the other not. It goes no deeper: a tracepoint's
+ * programs aren't preempted, a softirq isn't interrupted by another, and what interrupts softirqs changes no socket's state. So one of
+ * the two sees each change, and what the kernel counts as skipped (recursion_misses) isn't lost. Where both see it, the second finds it
+ * done: a socket's lock brings its changes in order, and none leads to the state that it is in. */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(network_state, struct sock *sk, int old, int new)
+{
+	change_state(sk, old, new);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(network_state_twin, struct sock *sk, int old, int new)
+{
+	change_state(sk, old, new);
 	return 0;
 }

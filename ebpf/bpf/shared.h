@@ -3,7 +3,7 @@
  * in the host's order except for addresses, which are sixteen bytes as on the wire (IPv4 as ::ffff:a.b.c.d). Times are boottime ns. */
 #pragma once
 
-#define LAYOUT_VERSION 2
+#define LAYOUT_VERSION 3
 
 /* Kinds of records; also the index into the counters `seen` and `lost`. */
 enum kind {
@@ -252,7 +252,7 @@ struct socket_state {
 	struct subject who; /* who connected or listens */
 	unsigned long long opened; /* 0: not yet established */
 	unsigned int role;
-	unsigned int reserved;
+	unsigned int told; /* the state of TCP that was seen last */
 	unsigned char local[16];
 	unsigned char remote[16];
 	unsigned short local_port;

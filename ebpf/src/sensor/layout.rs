@@ -192,7 +192,7 @@ layouts! {
 }
 
 /// Raised with each change of a layout; see `CONTROL_LAYOUT`.
-pub const LAYOUT_VERSION: u64 = 2;
+pub const LAYOUT_VERSION: u64 = 3;
 
 /// Kinds of records, and slots of the counters.
 pub mod kind {

@@ -22,6 +22,8 @@ pub(super) struct Part {
     pub(super) program: &'static str,
     /// Stands in where the kernel doesn't take the first.
     pub(super) fallback: Option<&'static str>,
+    /// Sees the same at the same hook where the kernel skips this one, which therefore loses nothing.
+    pub(super) twin: Option<&'static str>,
     pub(super) hook: Hook,
     /// What fails with it, as people read it; several programs may serve one.
     pub(super) feature: &'static str,
@@ -33,7 +35,7 @@ pub(super) struct Part {
 
 impl Part {
     const fn new(program: &'static str, hook: Hook, feature: &'static str) -> Part {
-        Part { program, fallback: None, hook, feature, tier: None, essential: false }
+        Part { program, fallback: None, twin: None, hook, feature, tier: None, essential: false }
     }
 
     const fn only(self, tier: Tier) -> Part {
@@ -47,7 +49,13 @@ impl Part {
     const fn or(self, fallback: &'static str) -> Part {
         Part { fallback: Some(fallback), ..self }
     }
+
+    const fn beside(self, twin: &'static str) -> Part {
+        Part { twin: Some(twin), ..self }
+    }
 }
+
+const STATES: Hook = Hook::Tracepoint("inet_sock_set_state");
 
 /// In the order in which they are attached: who inherits, what ends and what runs before who is tagged.
 pub(super) const PARTS: &[Part] = &[
@@ -56,7 +64,8 @@ pub(super) const PARTS: &[Part] = &[
     Part::new("process_exit", Hook::Tracepoint("sched_process_exit"), "exit").essential(),
     Part::new("process_exec", Hook::Tracepoint("sched_process_exec"), "exec").essential(),
     Part::new("process_check_lsm", Hook::Lsm("bprm_check_security"), "exec deny").only(Tier::Lsm).essential(),
-    Part::new("network_state", Hook::Tracepoint("inet_sock_set_state"), "connections"),
+    Part::new("network_state", STATES, "connections").beside("network_state_twin"),
+    Part::new("network_state_twin", STATES, "connections").beside("network_state"),
     Part::new("network_connect4", Hook::CgroupAddress, "connect deny").or("network_connect4_table"),
     Part::new("network_connect6", Hook::CgroupAddress, "connect deny").or("network_connect6_table"),
     Part::new("network_send4", Hook::CgroupAddress, "datagram deny").or("network_send4_table"),

@@ -1,7 +1,10 @@
 //! What connects, and what may not.
 
-use crate::node::{Node, POLICY, Session};
-use custody_node::sensor::{Connection, Denial, NetRule, PolicyRules, Ports, Protocol, Record};
+use crate::node::{Node, POLICY, Session, options};
+use custody_node::sensor::{
+    Connection, Denial, NetRule, PolicyRules, Ports, Protocol, Record, SensorOptions,
+};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
@@ -93,6 +96,37 @@ fn a_connection_is_opened_and_closed_with_its_bytes() {
     assert_eq!((closed.sent, closed.received), (1000, 4));
     assert!(closed.who.time > closed.opened);
     assert_eq!(kinds(&mut node, port(to)), ["opened", "closed"]);
+}
+
+#[test]
+fn of_a_flood_of_connections_each_is_opened_and_closed_once() {
+    const PROCESSES: usize = 4;
+    const EACH: usize = 5_000;
+    // Holds all of it, so that nothing is refused.
+    let mut node = Node::with(SensorOptions { ring_bytes: 1 << 24, ..options() });
+    let mut session = node.session();
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let to = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    session.python(&format!(
+        "import os, socket\n\
+         for process in range({PROCESSES}):\n\
+         \tif os.fork() == 0:\n\
+         \t\tfor i in range({EACH}): socket.create_connection(('127.0.0.%d' % (process + 1), {to})).close()\n\
+         \t\tos._exit(0)\n\
+         for process in range({PROCESSES}): assert os.wait()[1] == 0"
+    ));
+    let all = PROCESSES * EACH;
+    let told = node.wait_until("the end of each", |records| {
+        let mut told = BTreeMap::<u64, Vec<&str>>::new();
+        let of_it = records.iter().filter_map(of_kind).filter(|(_, connection)| port(to)(connection));
+        of_it.for_each(|(kind, connection)| told.entry(connection.cookie).or_default().push(kind));
+        (told.values().flatten().filter(|kind| **kind == "closed").count() >= all).then_some(told)
+    });
+    assert_eq!(told.len(), all);
+    assert_eq!(told.values().find(|kinds| **kinds != ["opened", "closed"]), None);
+    let counters = node.sensor().counters().unwrap();
+    assert_eq!(counters.lost.values().chain(counters.skipped.values()).sum::<u64>(), 0, "{counters:?}");
 }
 
 #[test]
