@@ -23,8 +23,13 @@ typedef __u64 u64;
 #define AF_NETLINK 16
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86dd
+#define IPPROTO_HOPOPTS 0
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
+#define IPPROTO_ROUTING 43
+#define IPPROTO_DSTOPTS 60
 #define IPPROTO_MPTCP 262
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2

@@ -161,6 +161,8 @@ static __always_inline void open_datagram(struct bpf_sock_addr *ctx, struct task
 	fill_subject(&state->who, KIND_CONNECTION_OPENED, task, tag);
 	state->role = ROLE_DATAGRAM;
 	state->opened = state->who.time;
+	state->sent = 0;
+	state->received = 0;
 	__builtin_memcpy(state->remote, attempt->remote, 16);
 	state->remote_port = attempt->port;
 	remember(bpf_get_socket_cookie(ctx), state, IPPROTO_UDP);
@@ -192,7 +194,11 @@ static __always_inline void tell_flow(struct socket_state *state, struct flow *f
 	record->protocol = IPPROTO_UDP;
 	record->flags = CONNECTION_UNCONNECTED;
 	record->cookie = cookie;
-	record->datagrams = kind == KIND_CONNECTION_CLOSED ? flow->datagrams : 0;
+	if (kind == KIND_CONNECTION_CLOSED) {
+		record->datagrams = flow->datagrams;
+		record->sent = flow->sent;
+		record->received = flow->received;
+	}
 	bpf_ringbuf_submit(record, 0);
 }
 
@@ -246,6 +252,8 @@ static __always_inline void fold_datagram(struct bpf_sock_addr *ctx, struct task
 	flow->remote_port = attempt->port;
 	flow->opened = bpf_ktime_get_boot_ns();
 	flow->datagrams = 1;
+	flow->sent = 0;
+	flow->received = 0;
 	tell_flow(state, flow, KIND_CONNECTION_OPENED, cookie);
 }
 
@@ -408,6 +416,8 @@ int network_release(struct bpf_sock *ctx)
 	fill_connection(record, state, KIND_CONNECTION_CLOSED);
 	record->protocol = IPPROTO_UDP;
 	record->cookie = cookie;
+	record->sent = state->sent;
+	record->received = state->received;
 	bpf_ringbuf_submit(record, 0);
 	return PROCEED;
 }

@@ -12,6 +12,7 @@
 #include "session.bpf.c"
 #include "process.bpf.c"
 #include "network.bpf.c"
+#include "datagram.bpf.c"
 #include "file.bpf.c"
 #include "touch.bpf.c"
 #include "act.bpf.c"
@@ -23,6 +24,7 @@ const volatile union {
 	struct refused refused;
 	struct exited exited;
 	struct connection connection;
+	struct answer answer;
 	struct port_range port_range;
 	struct file_event file_event;
 	struct act act;

@@ -29,6 +29,7 @@ enum kind {
 	KIND_FILE_LINKED = 20,
 	KIND_UNIX = 21,
 	KIND_FILE_DENIED = 22,
+	KIND_ANSWERED = 23, /* no evidence, so neither counted nor missed */
 	KIND_COUNT = 24,
 };
 
@@ -247,6 +248,15 @@ struct connection {
 	unsigned long long datagrams;
 };
 
+/* What a name server has sent to a socket of a session: the message, or its beginning. */
+#define ANSWER_MAX 1232
+struct answer {
+	struct subject who;
+	unsigned int length;
+	unsigned int reserved;
+	unsigned char message[ANSWER_MAX];
+};
+
 /* In the storage of each socket of a session. */
 struct socket_state {
 	struct subject who; /* who connected or listens */
@@ -258,6 +268,8 @@ struct socket_state {
 	unsigned short local_port;
 	unsigned short remote_port;
 	unsigned int net_namespace;
+	unsigned long long sent; /* bytes of a datagram socket, to its peer and from it */
+	unsigned long long received;
 };
 #define ROLE_CONNECTS 1u
 #define ROLE_LISTENS 2u
@@ -274,6 +286,8 @@ struct flow {
 	unsigned int reserved;
 	unsigned long long opened;
 	unsigned long long datagrams;
+	unsigned long long sent;
+	unsigned long long received;
 };
 struct flows {
 	struct flow flow[FLOWS_MAX];

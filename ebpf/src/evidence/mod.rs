@@ -5,6 +5,7 @@
 
 mod dropped;
 mod hash;
+mod names;
 mod numbering;
 mod scribe;
 mod staging;

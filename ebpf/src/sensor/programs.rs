@@ -1,9 +1,10 @@
 //! The programs: which feature each serves, where it is attached, in which tier.
 
 use super::Tier;
+use aya::programs::CgroupSkbAttachType::{self, Egress, Ingress};
 
 /// Where a program is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Hook {
     /// A tracepoint with BTF, by name.
     Tracepoint(&'static str),
@@ -13,6 +14,8 @@ pub(super) enum Hook {
     CgroupAddress,
     /// The root of cgroup2: sockets.
     CgroupSocket,
+    /// The root of cgroup2: packets.
+    CgroupPacket(CgroupSkbAttachType),
 }
 
 /// One program of the object.
@@ -72,6 +75,8 @@ pub(super) const PARTS: &[Part] = &[
     Part::new("network_send6", Hook::CgroupAddress, "datagram deny").or("network_send6_table"),
     Part::new("network_socket", Hook::CgroupSocket, "raw socket deny").or("network_socket_table"),
     Part::new("network_release", Hook::CgroupSocket, "datagram close"),
+    Part::new("datagram_in", Hook::CgroupPacket(Ingress), "datagram bytes and names"),
+    Part::new("datagram_out", Hook::CgroupPacket(Egress), "datagram bytes and names"),
     Part::new("network_family_lsm", Hook::Lsm("socket_create"), "packet socket deny").only(Tier::Lsm),
     Part::new("file_open_lsm", Hook::Lsm("file_open"), "file open").only(Tier::Lsm),
     Part::new("file_rename_lsm", Hook::Lsm("path_rename"), "file rename").only(Tier::Lsm),

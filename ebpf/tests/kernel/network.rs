@@ -30,7 +30,7 @@ fn deny(rules: &[NetRule]) -> PolicyRules {
     PolicyRules { denied: rules.to_vec(), ..PolicyRules::default() }
 }
 
-fn port(number: u16) -> impl Fn(&Connection) -> bool {
+pub fn port(number: u16) -> impl Fn(&Connection) -> bool {
     move |connection| connection.remote_port == number
 }
 
@@ -46,7 +46,7 @@ fn of_kind(record: &Record) -> Option<(&'static str, &Connection)> {
 }
 
 /// Waits for a record of a kind.
-fn told(node: &mut Node, kind: &str, is: impl Fn(&Connection) -> bool) -> Connection {
+pub fn told(node: &mut Node, kind: &str, is: impl Fn(&Connection) -> bool) -> Connection {
     node.wait_until(kind, |records| {
         records
             .iter()

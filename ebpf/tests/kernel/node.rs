@@ -184,6 +184,13 @@ impl Session {
         }
     }
 
+    /// The next line that it prints.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert_ne!(self.lines.read_line(&mut line).unwrap(), 0, "the session's shell has ended");
+        line
+    }
+
     /// Gives a line to the shell, without waiting for it.
     pub fn start(&mut self, line: &str) {
         self.socket.write_all(format!("{line}\n").as_bytes()).unwrap();
