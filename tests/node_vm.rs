@@ -156,7 +156,8 @@ fn at_length() -> bool {
 
 /// One test of each thing that the sensor does: an emulated machine takes ten minutes for all of them, which `make soak`
 /// (`CUSTODY_VM_ALL=1`) has.
-const OF_EACH_KIND: [&str; 14] = [
+const OF_EACH_KIND: [&str; 15] = [
+    "session::what_the_kernel_supports_is_told_without_leaving_anything",
     "session::what_a_session_runs_is_told_and_what_others_run_is_not",
     "sshd::sshd_sessions_are_told_apart_and_the_daemon_is_nobodys",
     "process::an_execution_says_who_what_where_and_how_it_ended",

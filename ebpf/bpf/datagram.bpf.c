@@ -88,12 +88,14 @@ static __always_inline bool count_bytes(struct bpf_sock *sk, struct socket_state
 	return false;
 }
 
+#define ANSWER_MIN 12 /* its header */
+
 /* Half of the ring is for evidence alone. */
 static __always_inline void tell_answer(struct __sk_buff *skb, struct socket_state *state, u32 at, u32 length)
 {
 	struct answer *record;
 
-	if (bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(&records, BPF_RB_RING_SIZE) / 2)
+	if (length < ANSWER_MIN || bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(&records, BPF_RB_RING_SIZE) / 2)
 		return;
 	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 	if (!record)
@@ -101,7 +103,7 @@ static __always_inline void tell_answer(struct __sk_buff *skb, struct socket_sta
 	if (length > ANSWER_MAX)
 		length = ANSWER_MAX;
 	opaque(length);
-	if (!length || length > ANSWER_MAX || bpf_skb_load_bytes(skb, at, record->message, length)) {
+	if (length > ANSWER_MAX || bpf_skb_load_bytes(skb, at, record->message, length)) {
 		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
 		return;
 	}
