@@ -257,6 +257,48 @@ static __always_inline void fold_datagram(struct bpf_sock_addr *ctx, struct task
 	tell_flow(state, flow, KIND_CONNECTION_OPENED, cookie);
 }
 
+static __always_inline void tell_attempt(struct socket_state *state, u64 cookie)
+{
+	struct connection *record;
+
+	if (state->role != ROLE_ATTEMPTS)
+		return;
+	state->role = 0;
+	count(&seen, KIND_CONNECTION_FAILED);
+	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	if (!record) {
+		count(&lost, KIND_CONNECTION_FAILED);
+		return;
+	}
+	fill_connection(record, state, KIND_CONNECTION_FAILED);
+	record->who.time = state->who.time;
+	record->protocol = IPPROTO_TCP;
+	record->cookie = cookie;
+	bpf_ringbuf_submit(record, 0);
+}
+
+/* Where there is no way to the address the kernel changes no state and says so to the caller only. So each attempt is kept with the
+ * socket until something is sent, and else told by the next attempt, or when the socket goes; what the error was is not known then. */
+static __always_inline void keep_attempt(struct bpf_sock_addr *ctx, struct task_struct *task, struct tag *tag, struct attempt *attempt)
+{
+	struct socket_state *state;
+
+	if (!ctx->sk)
+		return;
+	state = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!state)
+		return; /* if something is sent, that says that it couldn't be told */
+	tell_attempt(state, bpf_get_socket_cookie(ctx));
+	fill_subject(&state->who, 0, task, tag);
+	state->role = ROLE_ATTEMPTS;
+	state->opened = 0;
+	__builtin_memset(state->local, 0, sizeof(state->local));
+	state->local_port = 0;
+	state->net_namespace = 0;
+	__builtin_memcpy(state->remote, attempt->remote, 16);
+	state->remote_port = attempt->port;
+}
+
 #define REFUSE 0
 #define PROCEED 1
 
@@ -276,11 +318,15 @@ static __always_inline int judge(struct bpf_sock_addr *ctx, struct tag *tag, str
 		tell_denied(ctx, task, tag, attempt, rule, flags);
 	return REFUSE;
 proceed:
-	if (ctx->type == SOCK_DGRAM && !quiet() && !silent(tag)) {
+	if (quiet() || silent(tag))
+		return PROCEED;
+	if (ctx->type == SOCK_DGRAM) {
 		if (attempt->datagram)
 			fold_datagram(ctx, task, tag, attempt);
 		else
 			open_datagram(ctx, task, tag, attempt);
+	} else if (ctx->protocol == IPPROTO_TCP) {
+		keep_attempt(ctx, task, tag, attempt);
 	}
 	return PROCEED;
 }
@@ -391,12 +437,15 @@ int network_release(struct bpf_sock *ctx)
 	struct flows *table;
 	u64 cookie;
 
-	if (ctx->type != SOCK_DGRAM || quiet())
+	if (quiet())
 		return PROCEED;
 	state = bpf_sk_storage_get(&sockets, ctx, 0, 0);
-	if (!state || state->role != ROLE_DATAGRAM)
+	if (!state)
 		return PROCEED;
 	cookie = bpf_get_socket_cookie(ctx);
+	tell_attempt(state, cookie);
+	if (state->role != ROLE_DATAGRAM)
+		return PROCEED;
 	table = bpf_sk_storage_get(&flows, ctx, 0, 0);
 	if (table) {
 #pragma unroll
@@ -517,6 +566,8 @@ static __always_inline void change_state(struct sock *sk, u32 old, u32 new)
 		if (state->told == new)
 			return;
 		state->told = new;
+		if (state->role == ROLE_ATTEMPTS)
+			state->role = 0;
 	}
 	if (new == TCP_SYN_SENT) {
 		start_socket(sk, ROLE_CONNECTS, new);

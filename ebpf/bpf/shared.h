@@ -276,6 +276,7 @@ struct socket_state {
 #define ROLE_ACCEPTED 3u
 #define ROLE_DATAGRAM 4u
 #define ROLE_PROMISED 5u /* a listener outside of sessions, so that it is never tagged itself */
+#define ROLE_ATTEMPTS 6u /* was let through to connect, and has sent nothing yet */
 
 /* Where an unconnected socket has sent to. */
 #define FLOWS_MAX 8

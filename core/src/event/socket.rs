@@ -107,7 +107,8 @@ impl DaemonReached {
 pub struct Unreached {
     /// Both ends.
     pub ends: Ends,
-    /// Why, as the kernel numbers it (errno(3)).
+    /// Why, as the kernel numbers it (errno(3)); 0: it was given up, or there was no way to the address, so that nothing
+    /// was sent.
     pub errno: u32,
     /// The process.
     pub process: Process,

@@ -175,7 +175,7 @@ pub struct Connection {
     pub in_place: bool,
     /// By the policy this denial ends the session.
     pub ends_session: bool,
-    /// Why it failed, as errno; 0: it was given up.
+    /// Why it failed, as errno; 0: it was given up, or nothing was sent, since there was no way to the address.
     pub error: u32,
     /// What refused it.
     pub denial: Option<Denial>,

@@ -147,6 +147,26 @@ fn what_is_not_established_has_failed_once() {
 }
 
 #[test]
+fn what_has_no_way_to_its_address_has_failed_once() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    let printed = session.python(
+        "import ctypes, socket\n\
+         CLONE_NEWNET = 0x40000000\n\
+         assert ctypes.CDLL(None).unshare(CLONE_NEWNET) == 0\n\
+         s = socket.socket(); six = socket.socket(socket.AF_INET6)\n\
+         print(s.connect_ex(('192.0.2.1', 40101)), s.connect_ex(('192.0.2.1', 40102)), six.connect_ex(('2001:db8::1', 40103)))\n\
+         s.close()",
+    );
+    assert_eq!(printed.split(' ').filter(|error| *error != "0").count(), 3, "{printed}");
+    for to in [40_101, 40_102, 40_103] {
+        let failed = told(&mut node, "failed", port(to));
+        assert_eq!((failed.error, failed.protocol, failed.who.session), (0, 6, session.id));
+        assert_eq!(kinds(&mut node, port(to)), ["failed"]);
+    }
+}
+
+#[test]
 fn a_listener_of_a_session_tells_who_calls_it() {
     let mut node = Node::start();
     let mut session = node.session();
