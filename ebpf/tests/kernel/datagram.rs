@@ -1,8 +1,8 @@
 //! What datagram sockets send and get.
 
 use crate::network::{port, told};
-use crate::node::{Node, next};
-use custody_node::sensor::{Answered, Record};
+use crate::node::{Node, next, options};
+use custody_node::sensor::{Answered, RING_BYTES_MIN, Record, SensorOptions};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// A loopback address that no other test has.
@@ -115,4 +115,22 @@ fn what_name_servers_answer_is_told_of_sockets_that_asked_them() {
     let cut = [&b"answer to "[..], &[b'x'; 1_222]].concat();
     assert_eq!(messages, [&b"answer to connected"[..], b"answer to sent", b"answer to mapped", &cut]);
     assert!(told.iter().all(|answered| answered.who.session == session.id));
+}
+
+#[test]
+fn answers_that_nobody_reads_leave_room_for_evidence() {
+    let mut node = Node::with(SensorOptions { ring_bytes: RING_BYTES_MIN, ..options() });
+    let mut session = node.session();
+    let server = own_address();
+    serve(SocketAddr::new(server.into(), 53), <[u8]>::to_vec);
+    session.python(&format!(
+        "import socket\n\
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('{server}', 53))\n\
+         for i in range(500): s.send(b'x' * 1000); s.recv(9999)"
+    ));
+    assert_eq!(session.run("/bin/true && echo ran; true"), "ran");
+    node.drain();
+    let count = node.records.iter().filter_map(answered).count();
+    assert!((10..500).contains(&count), "{count} answers were told");
+    assert_eq!(node.sensor().counters().unwrap().lost.values().sum::<u64>(), 0);
 }
