@@ -181,7 +181,7 @@ fn a_connection_has_the_name_that_its_session_had_asked_for() {
         .collect();
     let name = Some("www.127-0-1-7.test");
     assert_eq!(named, [("connection.opened", name), ("connection.closed", name)]);
-    // What was asked, and how long it took: the answer's bytes are those of its datagram.
+    // The datagrams to the name server and from it are told with their bytes.
     let asked = entries.iter().find(|entry| {
         entry.kind() == "connection.closed" && entry.event["data"]["ends"]["remote"]["port"] == 53
     });
