@@ -2,9 +2,10 @@
 
 use custody_tests::clock::SetClock;
 use custody_tests::process::{Running, run};
+use custody_tests::root;
 use custody_tests::servers::agent::nothing_is_missing;
 use custody_tests::servers::custodyd::Entry;
-use custody_tests::servers::{Agent, World, python};
+use custody_tests::servers::{Agent, NameServer, World, python};
 use custody_tests::wait::{self, DEADLINE};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -155,6 +156,63 @@ fn an_optional_agent_is_missed_by_nobody() {
     let started = world.entries("type=session.started");
     let watched: Vec<_> = started.iter().map(|e| e.event["data"]["watched"] == true).collect();
     assert_eq!(watched, [false, true]);
+}
+
+#[test]
+fn a_connection_has_the_name_that_its_session_had_asked_for() {
+    let (world, _agent) = watched();
+    let names = NameServer::start(&world.dir().join("names"));
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asking = root().join("tests/escapes/ask.py");
+    let reach = |before: &str| {
+        let script = format!("bash -c '{before}exec 3<>/dev/tcp/127.0.1.7/{port}; exec 3>&-; /bin/true'");
+        let said = world.ssh(&[], &script, b"");
+        assert_eq!(said.code, 0, "{}", said.err);
+    };
+    reach(&format!("python3 {} udp Www.127-0-1-7.test {} && ", asking.display(), names.address));
+    world.event("type=connection.closed", "the connection is closed", |e| {
+        e.event["data"]["ends"]["remote"]["port"] == port
+    });
+    let entries = seen(&world);
+    let named: Vec<(&str, Option<&str>)> = entries
+        .iter()
+        .filter(|entry| entry.event["data"]["ends"]["remote"]["port"] == port)
+        .map(|entry| (entry.kind(), entry.event["data"]["ends"]["name"].as_str()))
+        .collect();
+    let name = Some("www.127-0-1-7.test");
+    assert_eq!(named, [("connection.opened", name), ("connection.closed", name)]);
+    // The datagrams to the name server and from it are told with their bytes.
+    let asked = entries.iter().find(|entry| {
+        entry.kind() == "connection.closed" && entry.event["data"]["ends"]["remote"]["port"] == 53
+    });
+    let data = &asked.expect("the name server's flow is told").event["data"];
+    assert_eq!(data["bytes_out"], 12 + 20 + 4, "header, name, type and class: {data}");
+    assert!(data["bytes_in"].as_u64() > data["bytes_out"].as_u64(), "{data}");
+    // As people read it.
+    let started = world.entries("type=session.started").remove(0);
+    let id = started.session().unwrap();
+    let shown = format!("connected to tcp://127.0.1.7:{port} (www.127-0-1-7.test)");
+    for read in [&["sessions", "tree", id][..], &["play", id, "--events"]] {
+        let text = world.admin.custody(read).text();
+        assert!(text.contains(&shown), "{text}");
+    }
+    // More answers than the agent takes at a time, and nothing else, don't keep it from telling what follows.
+    let asked = format!(
+        "import socket\nsocket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); socket.connect(('{}', 53))\n\
+         question = b'\\0\\1\\1\\0\\0\\1' + b'\\0' * 6 + b'\\4test\\0\\0\\1\\0\\1'\n\
+         for i in range(2000): socket.send(question); socket.recv(512)",
+        names.address
+    );
+    let said = world.ssh(&[], "python3 -", asked.as_bytes());
+    assert_eq!(said.code, 0, "{}", said.err);
+    // Another session knows the address by no name.
+    reach("");
+    let opened = of_kind(&seen(&world), "connection.opened").last().unwrap().event.clone();
+    assert_eq!(
+        (&opened["data"]["ends"]["remote"]["port"], &opened["data"]["ends"]["name"]),
+        (&port.into(), &Value::Null)
+    );
 }
 
 #[test]

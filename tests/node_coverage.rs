@@ -7,7 +7,7 @@ mod escapes;
 use custody_tests::process::{Running, Said, run};
 use custody_tests::root;
 use custody_tests::servers::custodyd::Entry;
-use custody_tests::servers::{Agent, World};
+use custody_tests::servers::{Agent, NameServer, World};
 use custody_tests::wait;
 use escapes::{AGAINST_THE_AGENT, Leaves, WAYS, WRAPPERS, Way};
 use serde_json::Value;
@@ -60,13 +60,14 @@ fn scripts() -> PathBuf {
 pub enum Which {
     /// Each.
     All,
-    /// Those that only BPF LSM sees: in an emulated machine all of them take eight minutes.
+    /// Those that only BPF LSM sees, and what kernels see by other means: in an emulated machine all of them take eight minutes.
     Files,
 }
 
 impl Which {
     fn has(self, way: &Way) -> bool {
-        self == Self::All || matches!(way.leaves, Leaves::File | Leaves::Kernel(_) | Leaves::Daemon)
+        self == Self::All
+            || matches!(way.leaves, Leaves::File | Leaves::Kernel(_) | Leaves::Daemon | Leaves::Name)
     }
 }
 
@@ -81,6 +82,7 @@ struct Stage {
     variables: Vec<(&'static str, String)>,
     _outside: Running,
     _daemon: Running,
+    _names: NameServer,
     _listeners: [TcpListener; 2],
 }
 
@@ -124,6 +126,9 @@ impl Stage {
         let daemon = Running::start("a daemon", &mut daemon);
         wait::until_true("the daemon listens", PATIENCE, || socket.exists());
         let listeners = ["0.0.0.0:0", "[::1]:0"].map(|at| TcpListener::bind(at).expect("a listener"));
+        let names = NameServer::start(&folder.join("names"));
+        let resolver = folder.join("resolv.conf");
+        std::fs::write(&resolver, format!("nameserver {}\n", names.address)).expect("resolv.conf");
         let port = |of: &TcpListener| of.local_addr().expect("an address").port().to_string();
         let variables = vec![
             ("FOLDER", folder.display().to_string()),
@@ -132,10 +137,21 @@ impl Stage {
             ("OUTSIDE", outside.pid().to_string()),
             ("DAEMON", socket.display().to_string()),
             ("PINS", agent.pins().display().to_string()),
+            ("NAMES", names.address.to_string()),
+            ("RESOLVER", resolver.display().to_string()),
             ("PORT", port(&listeners[0])),
             ("PORT6", port(&listeners[1])),
         ];
-        Self { world, agent, folder, variables, _outside: outside, _daemon: daemon, _listeners: listeners }
+        Self {
+            world,
+            agent,
+            folder,
+            variables,
+            _outside: outside,
+            _daemon: daemon,
+            _names: names,
+            _listeners: listeners,
+        }
     }
 
     /// Tries ways, one after the other, in one session; gives what tells them apart.
@@ -182,7 +198,8 @@ impl Tried {
         let (address, denied) = (format!("127.0.1.{}", number + 1), format!("127.0.9.{}", number + 1));
         let out = stage.folder.join(format!("{number}.out"));
         let variables = format!(
-            "export MARK={mark} ADDRESS={address} DENIED={denied} FILE={} LINKED={} OUT={}\n",
+            "export MARK={mark} ADDRESS={address} NAME={mark}.{}.test DENIED={denied} FILE={} LINKED={} OUT={}\n",
+            address.replace('.', "-"),
             file.display(),
             linked.display(),
             out.display()
@@ -275,6 +292,10 @@ impl Tried {
                     && (to == Some(&self.address)
                         || to == Some(&self.denied)
                         || (self.way.script.contains("::1 ") && to == Some("::1")))
+            }
+            Leaves::Name => {
+                let name = data["ends"]["name"].as_str().unwrap_or_default();
+                entry.kind() == "connection.opened" && name.starts_with(&self.mark)
             }
             Leaves::Socket => entry.kind() == "connection.denied" && self.is_by_it(data),
             Leaves::File => {

@@ -156,13 +156,16 @@ fn at_length() -> bool {
 
 /// One test of each thing that the sensor does: an emulated machine takes ten minutes for all of them, which `make soak`
 /// (`CUSTODY_VM_ALL=1`) has.
-const OF_EACH_KIND: [&str; 11] = [
+const OF_EACH_KIND: [&str; 14] = [
+    "session::what_the_kernel_supports_is_told_without_leaving_anything",
     "session::what_a_session_runs_is_told_and_what_others_run_is_not",
     "sshd::sshd_sessions_are_told_apart_and_the_daemon_is_nobodys",
     "process::an_execution_says_who_what_where_and_how_it_ended",
     "process::memory_files_and_deleted_files_are_marked",
     "network::a_connection_is_opened_and_closed_with_its_bytes",
     "network::every_way_to_a_denied_network_is_refused",
+    "datagram::what_datagrams_bring_and_take_is_counted_by_peer",
+    "datagram::what_name_servers_answer_is_told_of_sockets_that_asked_them",
     "file::every_way_to_a_watched_file_is_seen",
     "programs::a_denied_program_runs_by_none_of_its_names",
     "programs::a_denied_file_cannot_be_touched_by_any_way",
@@ -180,10 +183,12 @@ const OF_KINDS_LEFT: [&str; 5] = [
 ];
 
 /// The other tier, which the machine of the tests runs itself: what differs by kernel.
-const OF_TRACEPOINTS: [&str; 4] = [
+const OF_TRACEPOINTS: [&str; 6] = [
     "session::what_a_session_runs_is_told_and_what_others_run_is_not",
     "sshd::sshd_sessions_are_told_apart_and_the_daemon_is_nobodys",
     "network::every_way_to_a_denied_network_is_refused",
+    "datagram::what_datagrams_bring_and_take_is_counted_by_peer",
+    "datagram::what_name_servers_answer_is_told_of_sockets_that_asked_them",
     "programs::a_denied_program_runs_by_none_of_its_names",
 ];
 

@@ -105,7 +105,9 @@ fn quoted(argument: &str) -> String {
 fn remote(data: &Value) -> String {
     let (address, port) = (field(data, "/ends/remote/address"), field(data, "/ends/remote/port"));
     let address = if address.contains(':') { format!("[{address}]") } else { address };
-    format!("{}://{address}:{port}", field(data, "/ends/protocol"))
+    let name = field(data, "/ends/name");
+    let name = if name.is_empty() { name } else { format!(" ({name})") };
+    format!("{}://{address}:{port}{name}", field(data, "/ends/protocol"))
 }
 
 fn ending(data: &Value) -> String {
@@ -239,7 +241,7 @@ mod tests {
 
     #[test]
     fn processes_stand_below_those_they_descend_from() {
-        let ends = json!({"ends": {"protocol": "tcp", "remote": {"address": "192.0.2.1", "port": 80}}, "bytes_in": 1, "bytes_out": 2});
+        let ends = json!({"ends": {"name": "a.example", "protocol": "tcp", "remote": {"address": "192.0.2.1", "port": 80}}, "bytes_in": 1, "bytes_out": 2});
         let seen = [
             event("command.executed", (10, 1, 5), json!({"arguments": ["sh", "-c", "a b"]})),
             event("command.executed", (11, 10, 6), json!({"arguments": ["curl", "x\u{1b}"]})),
@@ -253,7 +255,7 @@ mod tests {
         let text = Tree::of(&seen).text();
         let wanted = "10 sh -c 'a b'\n\
             ├─ 11 curl 'x\\u{1b}' with status 3\n\
-            │    · closed tcp://192.0.2.1:80: 2 bytes sent, 1 received\n\
+            │    · closed tcp://192.0.2.1:80 (a.example): 2 bytes sent, 1 received\n\
             └─ 12 (forked) by signal 9\n\
             11 other goes on\n";
         assert_eq!(text, wanted);

@@ -1,9 +1,8 @@
-/* What a session's processes connect to.
+/* What a session's processes may connect to.
  *
- * Before: the cgroup hooks connect4/6 and sendmsg4/6 at the root of cgroup2 see each address after the kernel has copied it (so no
- * other thread swaps it), for TCP with and without Fast Open, MPTCP, UDP, io_uring; they answer EPERM. After: the tracepoint
- * inet_sock_set_state tells what became of it; the socket's storage carries whose it is, since it may fire in any process's context.
- * A kind of socket whose sends neither sees (raw, SCTP, ping) is refused to sessions under rules. */
+ * The cgroup hooks connect4/6 and sendmsg4/6 at the root of cgroup2 see each address after the kernel has copied it (so no other thread
+ * swaps it), for TCP with and without Fast Open, MPTCP, UDP, io_uring; they answer EPERM. A kind of socket whose sends they don't see
+ * (raw, SCTP, ping) is refused to sessions under rules. What becomes of what may be is told in socket.bpf.c, of datagrams in flow.h. */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -12,22 +11,6 @@ struct {
 	__type(key, struct net_key);
 	__type(value, struct net_rule);
 } denied SEC(".maps"), allowed SEC(".maps");
-
-/* Live connections of sessions by socket cookie: so that user space can take down what becomes denied. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, u64);
-	__type(value, struct connection);
-} connections SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct flows);
-} flows SEC(".maps");
 
 static __always_inline bool in_ranges(struct net_rule *net, u16 port, u32 protocol, u32 *rule)
 {
@@ -86,41 +69,6 @@ static __always_inline void name_loopback(u8 *address)
 		word[3] = bpf_htonl(0x7f000001);
 }
 
-static __always_inline void fill_connection(struct connection *record, struct socket_state *state, u16 kind)
-{
-	__builtin_memset(record, 0, sizeof(*record));
-	record->who = state->who;
-	record->who.kind = kind;
-	record->who.time = bpf_ktime_get_boot_ns();
-	__builtin_memcpy(record->local, state->local, 16);
-	__builtin_memcpy(record->remote, state->remote, 16);
-	record->local_port = state->local_port;
-	record->remote_port = state->remote_port;
-	record->net_namespace = state->net_namespace;
-	record->opened = state->opened;
-	if (state->role == ROLE_ACCEPTED)
-		record->flags = CONNECTION_IN_PLACE;
-}
-
-/* So that user space finds it when its peer becomes denied. */
-static __always_inline void remember(u64 cookie, struct socket_state *state, u32 protocol)
-{
-	struct connection connection;
-
-	fill_connection(&connection, state, KIND_CONNECTION_OPENED);
-	connection.protocol = protocol;
-	connection.cookie = cookie;
-	bpf_map_update_elem(&connections, &cookie, &connection, BPF_ANY);
-}
-
-/* ---- before ---- */
-
-struct attempt {
-	u8 remote[16];
-	u16 port;
-	bool datagram; /* sent without a connect */
-};
-
 static __always_inline void tell_denied(struct bpf_sock_addr *ctx, struct task_struct *task, struct tag *tag, struct attempt *attempt,
 					u32 rule, u32 flags)
 {
@@ -144,111 +92,6 @@ static __always_inline void tell_denied(struct bpf_sock_addr *ctx, struct task_s
 	bpf_ringbuf_submit(record, 0);
 }
 
-/* A datagram socket has got a peer: nothing more will be heard of it until it is closed. */
-static __always_inline void open_datagram(struct bpf_sock_addr *ctx, struct task_struct *task, struct tag *tag, struct attempt *attempt)
-{
-	struct socket_state *state;
-	struct connection *record;
-
-	if (!ctx->sk)
-		return;
-	state = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	count(&seen, KIND_CONNECTION_OPENED);
-	if (!state) {
-		count(&lost, KIND_CONNECTION_OPENED);
-		return;
-	}
-	fill_subject(&state->who, KIND_CONNECTION_OPENED, task, tag);
-	state->role = ROLE_DATAGRAM;
-	state->opened = state->who.time;
-	__builtin_memcpy(state->remote, attempt->remote, 16);
-	state->remote_port = attempt->port;
-	remember(bpf_get_socket_cookie(ctx), state, IPPROTO_UDP);
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record) {
-		count(&lost, KIND_CONNECTION_OPENED);
-		return;
-	}
-	fill_connection(record, state, KIND_CONNECTION_OPENED);
-	record->protocol = IPPROTO_UDP;
-	record->cookie = bpf_get_socket_cookie(ctx);
-	bpf_ringbuf_submit(record, 0);
-}
-
-static __always_inline void tell_flow(struct socket_state *state, struct flow *flow, u16 kind, u64 cookie)
-{
-	struct connection *record;
-
-	count(&seen, kind);
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record) {
-		count(&lost, kind);
-		return;
-	}
-	fill_connection(record, state, kind);
-	__builtin_memcpy(record->remote, flow->remote, 16);
-	record->remote_port = flow->remote_port;
-	record->opened = flow->opened;
-	record->protocol = IPPROTO_UDP;
-	record->flags = CONNECTION_UNCONNECTED;
-	record->cookie = cookie;
-	record->datagrams = kind == KIND_CONNECTION_CLOSED ? flow->datagrams : 0;
-	bpf_ringbuf_submit(record, 0);
-}
-
-static __always_inline bool same_16(const u8 *a, const u8 *b)
-{
-	const u64 *x = (const u64 *)a, *y = (const u64 *)b;
-
-	return x[0] == y[0] && x[1] == y[1];
-}
-
-/* Datagrams of one socket to one destination are one connection: opened with the first, closed with their count when the socket goes,
- * or when its place is needed for another destination. */
-static __always_inline void fold_datagram(struct bpf_sock_addr *ctx, struct task_struct *task, struct tag *tag, struct attempt *attempt)
-{
-	struct socket_state *state;
-	struct flows *table;
-	struct flow *flow;
-	u64 cookie;
-	u32 slot;
-
-	if (!ctx->sk)
-		return;
-	state = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	table = bpf_sk_storage_get(&flows, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!state || !table) {
-		count(&seen, KIND_CONNECTION_OPENED);
-		count(&lost, KIND_CONNECTION_OPENED);
-		return;
-	}
-#pragma unroll
-	for (u32 i = 0; i < FLOWS_MAX; i++) {
-		flow = &table->flow[i];
-		if (flow->used && flow->remote_port == attempt->port && same_16(flow->remote, attempt->remote)) {
-			__sync_fetch_and_add(&flow->datagrams, 1);
-			return;
-		}
-	}
-	if (state->role != ROLE_DATAGRAM) {
-		fill_subject(&state->who, KIND_CONNECTION_OPENED, task, tag);
-		state->role = ROLE_DATAGRAM;
-		state->opened = 0;
-	}
-	cookie = bpf_get_socket_cookie(ctx);
-	slot = table->next % FLOWS_MAX;
-	table->next = slot + 1;
-	flow = &table->flow[slot];
-	if (flow->used)
-		tell_flow(state, flow, KIND_CONNECTION_CLOSED, cookie);
-	flow->used = 1;
-	__builtin_memcpy(flow->remote, attempt->remote, 16);
-	flow->remote_port = attempt->port;
-	flow->opened = bpf_ktime_get_boot_ns();
-	flow->datagrams = 1;
-	tell_flow(state, flow, KIND_CONNECTION_OPENED, cookie);
-}
-
 #define REFUSE 0
 #define PROCEED 1
 
@@ -268,11 +111,15 @@ static __always_inline int judge(struct bpf_sock_addr *ctx, struct tag *tag, str
 		tell_denied(ctx, task, tag, attempt, rule, flags);
 	return REFUSE;
 proceed:
-	if (ctx->type == SOCK_DGRAM && !quiet() && !silent(tag)) {
+	if (quiet() || silent(tag))
+		return PROCEED;
+	if (ctx->type == SOCK_DGRAM) {
 		if (attempt->datagram)
 			fold_datagram(ctx, task, tag, attempt);
 		else
 			open_datagram(ctx, task, tag, attempt);
+	} else if (ctx->protocol == IPPROTO_TCP) {
+		keep_attempt(ctx, task, tag, attempt);
 	}
 	return PROCEED;
 }
@@ -373,158 +220,4 @@ int BPF_PROG(network_family_lsm, int family, int type, int protocol, int kernel,
 	if (kernel || family == AF_UNIX || family == AF_INET || family == AF_INET6 || family == AF_NETLINK)
 		return 0;
 	return deny_if(judge_socket(task, tag_of(task), protocol) == REFUSE);
-}
-
-SEC("cgroup/sock_release")
-int network_release(struct bpf_sock *ctx)
-{
-	struct socket_state *state;
-	struct connection *record;
-	struct flows *table;
-	u64 cookie;
-
-	if (ctx->type != SOCK_DGRAM || quiet())
-		return PROCEED;
-	state = bpf_sk_storage_get(&sockets, ctx, 0, 0);
-	if (!state || state->role != ROLE_DATAGRAM)
-		return PROCEED;
-	cookie = bpf_get_socket_cookie(ctx);
-	table = bpf_sk_storage_get(&flows, ctx, 0, 0);
-	if (table) {
-#pragma unroll
-		for (u32 i = 0; i < FLOWS_MAX; i++)
-			if (table->flow[i].used)
-				tell_flow(state, &table->flow[i], KIND_CONNECTION_CLOSED, cookie);
-	}
-	if (!state->opened)
-		return PROCEED;
-	bpf_map_delete_elem(&connections, &cookie);
-	count(&seen, KIND_CONNECTION_CLOSED);
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record) {
-		count(&lost, KIND_CONNECTION_CLOSED);
-		return PROCEED;
-	}
-	fill_connection(record, state, KIND_CONNECTION_CLOSED);
-	record->protocol = IPPROTO_UDP;
-	record->cookie = cookie;
-	bpf_ringbuf_submit(record, 0);
-	return PROCEED;
-}
-
-/* ---- after ---- */
-
-static __always_inline void fill_addresses(struct socket_state *state, struct sock *sk)
-{
-	struct tuple tuple = {};
-
-	if (!tuple_of(sk, &tuple))
-		return;
-	__builtin_memcpy(state->local, tuple.local, 16);
-	__builtin_memcpy(state->remote, tuple.remote, 16);
-	state->local_port = tuple.local_port;
-	state->remote_port = tuple.remote_port;
-	state->net_namespace = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-}
-
-static __always_inline void tell_state(struct sock *sk, struct socket_state *state, u16 kind)
-{
-	struct tcp_sock *tcp = (struct tcp_sock *)sk;
-	u64 cookie = bpf_get_socket_cookie(sk);
-	struct connection *record;
-
-	count(&seen, kind);
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record) {
-		count(&lost, kind);
-		return;
-	}
-	fill_connection(record, state, kind);
-	record->protocol = IPPROTO_TCP;
-	record->cookie = cookie;
-	if (kind == KIND_CONNECTION_FAILED) {
-		record->error = BPF_CORE_READ(sk, sk_err);
-		if (!record->error)
-			record->error = BPF_CORE_READ(sk, sk_err_soft);
-	}
-	if (kind == KIND_CONNECTION_CLOSED) {
-		record->sent = BPF_CORE_READ(tcp, bytes_sent) - BPF_CORE_READ(tcp, bytes_retrans);
-		record->received = BPF_CORE_READ(tcp, bytes_received);
-		/* The kernel counts the peer's FIN as a byte. */
-		if (record->received && BPF_CORE_READ(sk, __sk_common.skc_flags) & (1 << SOCK_DONE))
-			record->received--;
-	}
-	if (kind == KIND_CONNECTION_ACCEPTED)
-		remember(cookie, state, IPPROTO_TCP);
-	bpf_ringbuf_submit(record, 0);
-}
-
-static __always_inline void start_socket(struct sock *sk, u32 role)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct tag *tag = tag_of(task), nobody = {};
-	struct socket_state *state;
-
-	if (tag && (is_agent(task) || silent(tag)))
-		tag = 0;
-	if (!tag && role == ROLE_CONNECTS)
-		return;
-	if (quiet())
-		return;
-	state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!state) {
-		if (!tag)
-			return;
-		count(&seen, KIND_CONNECTION_OPENED);
-		count(&lost, KIND_CONNECTION_OPENED);
-		return;
-	}
-	fill_subject(&state->who, 0, task, tag ? tag : &nobody);
-	state->role = tag ? role : ROLE_PROMISED;
-	state->opened = 0;
-	if (state->role == ROLE_CONNECTS) {
-		fill_addresses(state, sk);
-		remember(bpf_get_socket_cookie(sk), state, IPPROTO_TCP);
-	}
-}
-
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(network_state, struct sock *sk, int old, int new)
-{
-	struct socket_state *state;
-	u64 cookie;
-
-	if (sk->sk_protocol != IPPROTO_TCP || quiet())
-		return 0;
-	if (new == TCP_SYN_SENT) {
-		start_socket(sk, ROLE_CONNECTS);
-		return 0;
-	}
-	if (new == TCP_LISTEN) {
-		start_socket(sk, ROLE_LISTENS);
-		return 0;
-	}
-	state = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (!state || state->role == ROLE_PROMISED)
-		return 0;
-	if (new == TCP_ESTABLISHED) {
-		fill_addresses(state, sk);
-		state->opened = bpf_ktime_get_boot_ns();
-		if (state->role == ROLE_LISTENS)
-			state->role = ROLE_ACCEPTED;
-		tell_state(sk, state, state->role == ROLE_ACCEPTED ? KIND_CONNECTION_ACCEPTED : KIND_CONNECTION_OPENED);
-		return 0;
-	}
-	if (new != TCP_CLOSE || state->role == ROLE_LISTENS)
-		return 0;
-	cookie = bpf_get_socket_cookie(sk);
-	bpf_map_delete_elem(&connections, &cookie);
-	if (state->opened) {
-		tell_state(sk, state, KIND_CONNECTION_CLOSED);
-		state->opened = 0;
-	} else if (old == TCP_SYN_SENT) {
-		fill_addresses(state, sk);
-		tell_state(sk, state, KIND_CONNECTION_FAILED);
-	}
-	return 0;
 }

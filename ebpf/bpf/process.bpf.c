@@ -4,8 +4,8 @@
  * arguments as they lie in the new address space. Nothing that another thread could have swapped meanwhile is read, failed execs are
  * none, and a chain of interpreters is one. The hook runs before the new program's first instruction, so SIGKILL there is a refusal.
  *
- * The record is put together in memory of this CPU and copied out with the length that it has, since nearly all are small. The
- * kernel doesn't run one program twice at a time on a CPU, and counts what it skips for that (recursion_misses). */
+ * The record is put together in memory of this CPU and copied out with the length that it has, since nearly all are small: a program
+ * of a tracepoint isn't interrupted by itself. */
 
 #define ARGS_CHUNK 4096
 

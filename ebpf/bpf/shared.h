@@ -3,7 +3,7 @@
  * in the host's order except for addresses, which are sixteen bytes as on the wire (IPv4 as ::ffff:a.b.c.d). Times are boottime ns. */
 #pragma once
 
-#define LAYOUT_VERSION 2
+#define LAYOUT_VERSION 3
 
 /* Kinds of records; also the index into the counters `seen` and `lost`. */
 enum kind {
@@ -29,6 +29,7 @@ enum kind {
 	KIND_FILE_LINKED = 20,
 	KIND_UNIX = 21,
 	KIND_FILE_DENIED = 22,
+	KIND_ANSWERED = 23, /* no evidence, so neither counted nor missed */
 	KIND_COUNT = 24,
 };
 
@@ -247,23 +248,35 @@ struct connection {
 	unsigned long long datagrams;
 };
 
+/* What a name server has sent to a socket of a session: the message, or its beginning. */
+#define ANSWER_MAX 1232
+struct answer {
+	struct subject who;
+	unsigned int length;
+	unsigned int reserved;
+	unsigned char message[ANSWER_MAX];
+};
+
 /* In the storage of each socket of a session. */
 struct socket_state {
 	struct subject who; /* who connected or listens */
 	unsigned long long opened; /* 0: not yet established */
 	unsigned int role;
-	unsigned int reserved;
+	unsigned int told; /* the state of TCP that was seen last */
 	unsigned char local[16];
 	unsigned char remote[16];
 	unsigned short local_port;
 	unsigned short remote_port;
 	unsigned int net_namespace;
+	unsigned long long sent; /* bytes of a datagram socket, to its peer and from it */
+	unsigned long long received;
 };
 #define ROLE_CONNECTS 1u
 #define ROLE_LISTENS 2u
 #define ROLE_ACCEPTED 3u
 #define ROLE_DATAGRAM 4u
 #define ROLE_PROMISED 5u /* a listener outside of sessions, so that it is never tagged itself */
+#define ROLE_ATTEMPTS 6u /* was let through to connect, and has sent nothing yet */
 
 /* Where an unconnected socket has sent to. */
 #define FLOWS_MAX 8
@@ -274,6 +287,8 @@ struct flow {
 	unsigned int reserved;
 	unsigned long long opened;
 	unsigned long long datagrams;
+	unsigned long long sent;
+	unsigned long long received;
 };
 struct flows {
 	struct flow flow[FLOWS_MAX];

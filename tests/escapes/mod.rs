@@ -6,7 +6,7 @@ pub struct Way {
     /// As the table names it.
     pub what: &'static str,
     /// What bash runs in the session. It prints `$MARK` when it has done the thing, or `unsupported`. `$ADDRESS` is one of
-    /// this way alone, on which `$PORT` listens; `$DENIED` another, which the session may not reach; `$WATCHED` a folder
+    /// this way alone, on which `$PORT` listens, and `$NAME` its name, which `$NAMES` knows; `$DENIED` another, which the session may not reach; `$WATCHED` a folder
     /// whose files are watched, `$FILE` a file in it of this way alone, with a hard link `$LINKED`; `$FOLDER` is not watched.
     pub script: &'static str,
     /// What is to be found of it.
@@ -20,6 +20,8 @@ pub enum Leaves {
     Program,
     /// A connection or a datagram to its address, or to the one that is denied.
     Connection,
+    /// A connection to its address, with the name that was asked for.
+    Name,
     /// A socket whose destinations can't be checked.
     Socket,
     /// Something that happened to its file.
@@ -36,6 +38,10 @@ const fn program(what: &'static str, script: &'static str) -> Way {
 
 const fn connection(what: &'static str, script: &'static str) -> Way {
     Way { what, script, leaves: Leaves::Connection }
+}
+
+const fn name(what: &'static str, script: &'static str) -> Way {
+    Way { what, script, leaves: Leaves::Name }
 }
 
 const fn socket(what: &'static str, script: &'static str) -> Way {
@@ -126,6 +132,22 @@ pub const WAYS: &[Way] = &[
     ),
     connection("a connection by bash's own sockets", "exec 3<>/dev/tcp/$ADDRESS/$PORT && echo $MARK"),
     connection("a connection by io_uring", "python3 $WAYS/io_uring.py $MARK connect $ADDRESS:$PORT 0 0"),
+    name(
+        "an address's name, asked for by UDP",
+        "exec 3<>/dev/tcp/$(python3 $WAYS/ask.py udp $NAME $NAMES)/$PORT && echo $MARK",
+    ),
+    name(
+        "an address's name, asked for by the C library",
+        "unshare -m sh -c 'mount --bind $RESOLVER /etc/resolv.conf; getent ahostsv4 $NAME' | grep -q $ADDRESS && exec 3<>/dev/tcp/$ADDRESS/$PORT && echo $MARK",
+    ),
+    name(
+        "an address's name, asked for by TCP",
+        "exec 3<>/dev/tcp/$(python3 $WAYS/ask.py tcp $NAME $NAMES)/$PORT && echo $MARK",
+    ),
+    name(
+        "an address's name, asked for by TLS",
+        "exec 3<>/dev/tcp/$(python3 $WAYS/ask.py tls $NAME $NAMES)/$PORT && echo $MARK",
+    ),
     connection("denied: connect", "python3 $WAYS/send.py $MARK connect $DENIED $PORT"),
     connection("denied: IPv4 mapped into IPv6", "python3 $WAYS/send.py $MARK connect ::ffff:$DENIED $PORT"),
     connection("denied: TCP Fast Open", "python3 $WAYS/send.py $MARK fast-open $DENIED $PORT"),

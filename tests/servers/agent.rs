@@ -180,19 +180,16 @@ impl Drop for Agent {
     }
 }
 
-/// Nothing that agents saw is missing in the log, but what their kernel left out of connections: it counts that of all
-/// processes of the machine, those of tests beside this one too.
+/// Nothing that agents saw is missing in the log.
 ///
 /// # Panics
-/// When more is missing.
+/// When something is.
 pub fn nothing_is_missing(world: &World) {
-    let sum = |kind: &str, count: fn(&serde_json::Value) -> u64| -> u64 {
-        world.entries(&format!("type={kind}")).iter().map(|entry| count(&entry.event["data"])).sum()
-    };
-    let missing = sum("producer.gap", |data| data["count"].as_u64().unwrap_or(u64::MAX));
-    let left_out =
-        sum("producer.dropped", |data| data["counts"]["skipped network_state"].as_u64().unwrap_or_default());
-    assert_eq!(missing, left_out, "numbers are missing, and as many are left out of connections");
+    for kind in ["producer.gap", "producer.dropped"] {
+        let told: Vec<_> =
+            world.entries(&format!("type={kind}")).into_iter().map(|entry| entry.line).collect();
+        assert!(told.is_empty(), "{told:?}");
+    }
 }
 
 /// Removes what is pinned: with the last pin a program is detached.

@@ -33,6 +33,11 @@ pub struct Ends {
     /// This node's end, where it was known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub local: Option<Endpoint>,
+    /// The name by which the session knew the other end: what it had asked a name server for when that answered with the
+    /// address, the last such name before the connection began. It is what the session was told by whoever answers there,
+    /// and no proof of who has the address.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
     /// How it is spoken.
     pub protocol: Protocol,
     /// The other end.
@@ -43,6 +48,7 @@ impl Ends {
     fn example() -> Self {
         Self {
             local: Some(Endpoint { address: "192.0.2.10".into(), port: 41_822 }),
+            name: Some("www.example.com".into()),
             protocol: Protocol::Tcp,
             remote: Endpoint { address: "198.51.100.7".into(), port: 443 },
         }
@@ -101,7 +107,8 @@ impl DaemonReached {
 pub struct Unreached {
     /// Both ends.
     pub ends: Ends,
-    /// Why, as the kernel numbers it (errno(3)).
+    /// Why, as the kernel numbers it (errno(3)); 0: it was given up, or there was no way to the address, so that nothing
+    /// was sent.
     pub errno: u32,
     /// The process.
     pub process: Process,
@@ -116,7 +123,7 @@ impl Unreached {
 /// A connection is closed.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Closed {
-    /// Bytes that came in.
+    /// Bytes that came in; of datagrams those that reached the socket.
     pub bytes_in: u64,
     /// Bytes that went out.
     pub bytes_out: u64,

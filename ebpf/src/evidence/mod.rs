@@ -6,6 +6,7 @@
 mod booted;
 mod dropped;
 mod hash;
+mod names;
 mod numbering;
 mod scribe;
 mod staging;

@@ -3,6 +3,7 @@
 use super::booted::Booted;
 use super::dropped::Dropped;
 use super::hash::Hashes;
+use super::names::Names;
 use super::numbering::{Batch, Numbering};
 use super::staging::Staging;
 use super::translate::Translation;
@@ -111,6 +112,7 @@ pub struct Scribe {
     staging: Staging,
     dropped: Dropped,
     hashes: Hashes,
+    names: Names,
     /// Staged, and not in the spool yet.
     pending: Vec<Vec<u8>>,
     pending_bytes: usize,
@@ -144,6 +146,17 @@ fn number(event: &[u8]) -> Option<Previous> {
     Some(Previous { boot: producer.boot, seq: producer.seq })
 }
 
+/// What is needed to make events of records.
+fn translation<'a>(
+    shared: &'a Shared,
+    sessions: &'a Sessions,
+    hashes: &'a mut Hashes,
+    names: &'a mut Names,
+    booted: Booted,
+) -> Translation<'a> {
+    Translation { node: &shared.node, sessions, hashes, names, booted }
+}
+
 impl Scribe {
     /// Takes up what an earlier run left in `directory`, and says that this one begins: durable when this returns.
     ///
@@ -172,6 +185,7 @@ impl Scribe {
             staging,
             dropped,
             hashes: Hashes::default(),
+            names: Names::default(),
             pending_bytes: left.records.iter().map(Vec::len).sum(),
             pending: left.records,
             before: left.last,
@@ -210,9 +224,8 @@ impl Scribe {
                     Telling::Joined(joined) => batch.push(self.about_node(joined), now)?,
                     Telling::TakenDown(connection) => {
                         let sessions = self.shared.sessions();
-                        let (node, booted, hashes) = (&*self.shared.node, self.booted, &mut self.hashes);
-                        let translation = Translation { node, sessions: &sessions, hashes, booted };
-                        translation.taken_down(&connection, now, &mut batch)?;
+                        translation(&self.shared, &sessions, &mut self.hashes, &mut self.names, self.booted)
+                            .taken_down(&connection, now, &mut batch)?;
                     }
                     Telling::Stop => {
                         batch.push(self.about_node(producer::Stopped {}), now)?;
@@ -274,8 +287,8 @@ impl Scribe {
     /// Events of all that is staged, and of what was dropped.
     fn translate(&mut self, batch: &mut Batch) -> Result<(), ScribeError> {
         let sessions = self.shared.sessions();
-        let (node, booted, hashes) = (&*self.shared.node, self.booted, &mut self.hashes);
-        let mut translation = Translation { node, sessions: &sessions, hashes, booted };
+        let mut translation =
+            translation(&self.shared, &sessions, &mut self.hashes, &mut self.names, self.booted);
         let mut undecoded = 0_u64;
         for bytes in &self.pending {
             let record = record::decode(bytes);
@@ -327,7 +340,8 @@ impl Scribe {
     /// Signs a batch and puts it into the spool, as soon as that has room: until then nothing runs in sessions.
     fn keep(&mut self, batch: Batch) -> Result<(), ScribeError> {
         if batch.is_empty() {
-            return Ok(());
+            // Nothing may be told of records that are no evidence.
+            return if self.pending.is_empty() { Ok(()) } else { self.let_go() };
         }
         let (events, behind) = batch.sign(&self.key, self.now())?;
         let epoch = self.staging.epoch().to_le_bytes();
@@ -352,11 +366,17 @@ impl Scribe {
         }
         self.numbering = behind;
         self.kept = self.clock.monotonic();
+        self.let_go()?;
+        self.close(false, "")?;
+        self.shared.spooled.send_replace(());
+        Ok(())
+    }
+
+    /// Nothing more is to be told of what is staged.
+    fn let_go(&mut self) -> Result<(), ScribeError> {
         self.staging.spooled()?;
         self.pending.clear();
         self.pending_bytes = 0;
-        self.close(false, "")?;
-        self.shared.spooled.send_replace(());
         Ok(())
     }
 

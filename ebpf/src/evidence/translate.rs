@@ -2,6 +2,7 @@
 
 use super::booted::Booted;
 use super::hash::Hashes;
+use super::names::Names;
 use super::numbering::Batch;
 use crate::sensor::{
     Accepted, Connection, Denial, ExecRefused, Executed, Exited, FileEvent, Record, Subject, Tried,
@@ -38,6 +39,8 @@ pub struct Translation<'a> {
     pub sessions: &'a Sessions,
     /// What is known of program files.
     pub hashes: &'a mut Hashes,
+    /// By which names they know addresses.
+    pub names: &'a mut Names,
     /// When the machine was started.
     pub booted: Booted,
 }
@@ -60,15 +63,16 @@ impl Translation<'_> {
                 self.push(batch, &exited.who, data, outcome)
             }
             Record::ConnectionOpened(of) => {
-                let data = socket::Opened { ends: ends(&of), process: process(&of.who) };
+                let data = socket::Opened { ends: self.ends(&of), process: process(&of.who) };
                 self.push(batch, &of.who, data, Outcome::Success)
             }
             Record::ConnectionAccepted(of) => {
-                let data = socket::Accepted { ends: ends(&of), process: process(&of.who) };
+                let data = socket::Accepted { ends: self.ends(&of), process: process(&of.who) };
                 self.push(batch, &of.who, data, Outcome::Success)
             }
             Record::ConnectionFailed(of) => {
-                let data = socket::Unreached { ends: ends(&of), errno: of.error, process: process(&of.who) };
+                let data =
+                    socket::Unreached { ends: self.ends(&of), errno: of.error, process: process(&of.who) };
                 self.push(batch, &of.who, data, Outcome::Failure)
             }
             Record::ConnectionClosed(of) => {
@@ -77,7 +81,7 @@ impl Translation<'_> {
                     bytes_in: of.received,
                     bytes_out: of.sent,
                     duration_us: if of.opened == 0 { 0 } else { lasted / 1_000 },
-                    ends: ends(&of),
+                    ends: self.ends(&of),
                     process: process(&of.who),
                 };
                 self.push(batch, &of.who, data, Outcome::Success)
@@ -147,6 +151,10 @@ impl Translation<'_> {
             Record::Mounted(of) => {
                 let on = if of.source.is_empty() { &of.kind } else { &of.source };
                 self.changed(batch, &of.who, KernelChange::Mounted, on, of.unmount_refused)
+            }
+            Record::Answered(of) => {
+                self.names.learn(of.who.session, &of.message, of.who.time);
+                Ok(())
             }
             // Told as dropped by whoever counts.
             Record::Undecoded { .. } => Ok(()),
@@ -335,11 +343,27 @@ impl Translation<'_> {
             }
         };
         socket::Denied {
-            ends: ends(of),
+            ends: self.ends(of),
             ends_session,
             process: process(&of.who),
             reason,
             restriction: restriction.map(|restriction| restriction.name.clone()),
+        }
+    }
+
+    fn ends(&self, of: &Connection) -> Ends {
+        let endpoint = |address: [u8; 16], port| Endpoint { address: canonical(address).to_string(), port };
+        let known = of.local != [0; 16] || of.local_port != 0;
+        let began = if of.opened == 0 { of.who.time } else { of.opened };
+        Ends {
+            local: known.then(|| endpoint(of.local, of.local_port)),
+            name: self.names.of(of.who.session, of.remote, began).map(str::to_owned),
+            protocol: match of.protocol {
+                6 => Protocol::Tcp,
+                17 => Protocol::Udp,
+                _ => Protocol::Other,
+            },
+            remote: endpoint(of.remote, of.remote_port),
         }
     }
 
@@ -436,20 +460,6 @@ fn arguments(all: &[Vec<u8>], bytes_max: usize) -> (Vec<ByteString>, bool) {
     (taken, false)
 }
 
-fn ends(of: &Connection) -> Ends {
-    let endpoint = |address: [u8; 16], port| Endpoint { address: canonical(address).to_string(), port };
-    let known = of.local != [0; 16] || of.local_port != 0;
-    Ends {
-        local: known.then(|| endpoint(of.local, of.local_port)),
-        protocol: match of.protocol {
-            6 => Protocol::Tcp,
-            17 => Protocol::Udp,
-            _ => Protocol::Other,
-        },
-        remote: endpoint(of.remote, of.remote_port),
-    }
-}
-
 fn canonical(address: [u8; 16]) -> IpAddr {
     IpAddr::V6(Ipv6Addr::from(address)).to_canonical()
 }
@@ -464,11 +474,11 @@ mod tests {
     fn told(record: Record) -> Event {
         let directory = tempfile::tempdir().unwrap();
         let sessions = Sessions::open(&directory.path().join("sessions.json")).unwrap();
-        let mut hashes = Hashes::default();
         let mut translation = Translation {
             node: "web-1",
             sessions: &sessions,
-            hashes: &mut hashes,
+            hashes: &mut Hashes::default(),
+            names: &mut Names::default(),
             booted: Booted::now(&ManualClock::new(Nanos(1_000_000_000_000))),
         };
         let mut batch = Numbering::begin("web-1").batch();

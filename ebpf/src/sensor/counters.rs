@@ -4,6 +4,7 @@ use super::error::SensorError;
 use super::layout::kind;
 use super::load::open_map;
 use super::pins::Generation;
+use super::programs::PARTS;
 use aya::maps::{MapData, PerCpuArray};
 use aya::programs::ProgramInfo;
 use std::collections::BTreeMap;
@@ -17,7 +18,8 @@ pub struct Counters {
     pub seen: BTreeMap<u16, u64>,
     /// What couldn't be told, since the ring was full or memory short.
     pub lost: BTreeMap<u16, u64>,
-    /// How often the kernel skipped a program because it was already running on that CPU, in sessions or outside; by program.
+    /// How often the kernel skipped a program because it was already running on that CPU, in sessions or outside; by program. Not of
+    /// one that has a twin, which runs then.
     pub skipped: BTreeMap<String, u64>,
 }
 
@@ -31,10 +33,14 @@ impl Counts {
         Ok(Counts { seen: open_map(generation, "seen")?, lost: open_map(generation, "lost")? })
     }
 
-    /// The counts so far; of `programs`, how often they were skipped.
+    /// The counts so far; of `programs`, all that are attached, how often they were skipped.
     pub(super) fn read(&self, programs: &BTreeMap<String, ProgramInfo>) -> Result<Counters, SensorError> {
         let mut skipped = BTreeMap::new();
         for (name, program) in programs {
+            let twin = PARTS.iter().find(|part| part.program == name).and_then(|part| part.twin);
+            if twin.is_some_and(|twin| programs.contains_key(twin)) {
+                continue;
+            }
             skipped.insert(name.clone(), skips(name, program)?);
         }
         Ok(Counters { seen: sums(&self.seen)?, lost: sums(&self.lost)?, skipped })

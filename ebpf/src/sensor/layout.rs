@@ -145,6 +145,13 @@ layouts! {
         RECEIVED: 152, 8;
         DATAGRAMS: 160, 8;
     }
+    /// What a name server has answered.
+    answer 1312 {
+        WHO: 0, 72;
+        LENGTH: 72, 4;
+        RESERVED: 76, 4;
+        MESSAGE: 80, 1232;
+    }
     /// Value of `policies`.
     policy 80 {
         RULES: 0, 4;
@@ -192,7 +199,7 @@ layouts! {
 }
 
 /// Raised with each change of a layout; see `CONTROL_LAYOUT`.
-pub const LAYOUT_VERSION: u64 = 2;
+pub const LAYOUT_VERSION: u64 = 3;
 
 /// Kinds of records, and slots of the counters.
 pub mod kind {
@@ -219,9 +226,11 @@ pub mod kind {
     pub const FILE_LINKED: u16 = 20;
     pub const UNIX: u16 = 21;
     pub const FILE_DENIED: u16 = 22;
+    /// No evidence, so it isn't counted.
+    pub const ANSWERED: u16 = 23;
     /// How many slots the counters have.
     pub const COUNT: u32 = 24;
-    /// Names for people, by number.
+    /// Names for people of those that are counted, by number.
     pub const NAMES: [(u16, &str); 22] = [
         (ACCEPTED, "accepted"),
         (FORKED, "forked"),

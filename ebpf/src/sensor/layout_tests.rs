@@ -114,6 +114,7 @@ fn numbers_are_the_headers() {
         format!("TRIED_CONNECT = {},", super::tried::CONNECT),
         "#define EXEC_MEMFD 512u".to_owned(),
         "CONTROL_ACCEPTED = 8,".to_owned(),
+        format!("KIND_ANSWERED = {},", kind::ANSWERED),
     ] {
         assert!(header.contains(&line), "{line}");
     }

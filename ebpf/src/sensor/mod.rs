@@ -28,7 +28,9 @@ pub use counters::Counters;
 pub use error::SensorError;
 pub use files::{AllowList, FileRules, Found, PathRule};
 pub use reader::RecordReader;
-pub use record::{Accepted, Connection, Denial, ExecRefused, Executed, Exited, Record, Subject, Tuple};
+pub use record::{
+    Accepted, Answered, Connection, Denial, ExecRefused, Executed, Exited, Record, Subject, Tuple,
+};
 pub use rules::{NetRule, PolicyRules, Ports, Protocol};
 pub use take_down::TakenDown;
 

@@ -1,9 +1,10 @@
 //! The programs: which feature each serves, where it is attached, in which tier.
 
 use super::Tier;
+use aya::programs::CgroupSkbAttachType::{self, Egress, Ingress};
 
 /// Where a program is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Hook {
     /// A tracepoint with BTF, by name.
     Tracepoint(&'static str),
@@ -13,6 +14,8 @@ pub(super) enum Hook {
     CgroupAddress,
     /// The root of cgroup2: sockets.
     CgroupSocket,
+    /// The root of cgroup2: packets.
+    CgroupPacket(CgroupSkbAttachType),
 }
 
 /// One program of the object.
@@ -22,6 +25,8 @@ pub(super) struct Part {
     pub(super) program: &'static str,
     /// Stands in where the kernel doesn't take the first.
     pub(super) fallback: Option<&'static str>,
+    /// Sees the same at the same hook where the kernel skips this one, which therefore loses nothing.
+    pub(super) twin: Option<&'static str>,
     pub(super) hook: Hook,
     /// What fails with it, as people read it; several programs may serve one.
     pub(super) feature: &'static str,
@@ -33,7 +38,7 @@ pub(super) struct Part {
 
 impl Part {
     const fn new(program: &'static str, hook: Hook, feature: &'static str) -> Part {
-        Part { program, fallback: None, hook, feature, tier: None, essential: false }
+        Part { program, fallback: None, twin: None, hook, feature, tier: None, essential: false }
     }
 
     const fn only(self, tier: Tier) -> Part {
@@ -47,7 +52,13 @@ impl Part {
     const fn or(self, fallback: &'static str) -> Part {
         Part { fallback: Some(fallback), ..self }
     }
+
+    const fn beside(self, twin: &'static str) -> Part {
+        Part { twin: Some(twin), ..self }
+    }
 }
+
+const STATES: Hook = Hook::Tracepoint("inet_sock_set_state");
 
 /// In the order in which they are attached: who inherits, what ends and what runs before who is tagged.
 pub(super) const PARTS: &[Part] = &[
@@ -56,13 +67,16 @@ pub(super) const PARTS: &[Part] = &[
     Part::new("process_exit", Hook::Tracepoint("sched_process_exit"), "exit").essential(),
     Part::new("process_exec", Hook::Tracepoint("sched_process_exec"), "exec").essential(),
     Part::new("process_check_lsm", Hook::Lsm("bprm_check_security"), "exec deny").only(Tier::Lsm).essential(),
-    Part::new("network_state", Hook::Tracepoint("inet_sock_set_state"), "connections"),
+    Part::new("socket_change", STATES, "connections").beside("socket_change_twin"),
+    Part::new("socket_change_twin", STATES, "connections").beside("socket_change"),
     Part::new("network_connect4", Hook::CgroupAddress, "connect deny").or("network_connect4_table"),
     Part::new("network_connect6", Hook::CgroupAddress, "connect deny").or("network_connect6_table"),
     Part::new("network_send4", Hook::CgroupAddress, "datagram deny").or("network_send4_table"),
     Part::new("network_send6", Hook::CgroupAddress, "datagram deny").or("network_send6_table"),
     Part::new("network_socket", Hook::CgroupSocket, "raw socket deny").or("network_socket_table"),
-    Part::new("network_release", Hook::CgroupSocket, "datagram close"),
+    Part::new("socket_release", Hook::CgroupSocket, "datagram close"),
+    Part::new("datagram_in", Hook::CgroupPacket(Ingress), "datagram bytes and names"),
+    Part::new("datagram_out", Hook::CgroupPacket(Egress), "datagram bytes and names"),
     Part::new("network_family_lsm", Hook::Lsm("socket_create"), "packet socket deny").only(Tier::Lsm),
     Part::new("file_open_lsm", Hook::Lsm("file_open"), "file open").only(Tier::Lsm),
     Part::new("file_rename_lsm", Hook::Lsm("path_rename"), "file rename").only(Tier::Lsm),

@@ -1,7 +1,9 @@
 //! What the programs tell, decoded: plain data, bytes as bytes. No input makes it fail otherwise than as [`Record::Undecoded`].
 
 use super::act::{self, BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced, UnixConnected};
-use super::layout::{self, accepted, connection, exec, executed, exited, kind, net, refused, subject};
+use super::layout::{
+    self, accepted, answer, connection, exec, executed, exited, kind, net, refused, subject,
+};
 
 /// Who did it, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -173,7 +175,7 @@ pub struct Connection {
     pub in_place: bool,
     /// By the policy this denial ends the session.
     pub ends_session: bool,
-    /// Why it failed, as errno; 0: it was given up.
+    /// Why it failed, as errno; 0: it was given up, or nothing was sent, since there was no way to the address.
     pub error: u32,
     /// What refused it.
     pub denial: Option<Denial>,
@@ -183,12 +185,21 @@ pub struct Connection {
     pub cookie: u64,
     /// When it was established, in boottime ns; 0: never.
     pub opened: u64,
-    /// Bytes sent (TCP).
+    /// Bytes sent.
     pub sent: u64,
-    /// Bytes received (TCP).
+    /// Bytes received; of datagrams those that came, whether they were read or not.
     pub received: u64,
     /// Datagrams sent without a connect.
     pub datagrams: u64,
+}
+
+/// A name server has sent something to a socket that had sent to it first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// Whose socket it is.
+    pub who: Subject,
+    /// The message as it came, or its beginning; whatever a stranger put there.
+    pub message: Vec<u8>,
 }
 
 /// One record.
@@ -212,6 +223,8 @@ pub enum Record {
     ConnectionAccepted(Connection),
     /// Refused.
     ConnectionDenied(Connection),
+    /// What a session was told of a name: no evidence by itself.
+    Answered(Answered),
     /// A watched file was opened: `mode` are open(2)'s flags.
     FileOpened(FileEvent),
     /// A watched file was renamed, or another to a watched name.
@@ -258,6 +271,7 @@ pub fn decode(bytes: &[u8]) -> Record {
         kind::CONNECTION_CLOSED => decode_connection(bytes, false).map(Record::ConnectionClosed),
         kind::CONNECTION_ACCEPTED => decode_connection(bytes, false).map(Record::ConnectionAccepted),
         kind::CONNECTION_DENIED => decode_connection(bytes, true).map(Record::ConnectionDenied),
+        kind::ANSWERED => decode_answered(bytes).map(Record::Answered),
         kind::FILE_OPENED => act::decode_file(bytes).map(Record::FileOpened),
         kind::FILE_RENAMED => act::decode_file(bytes).map(Record::FileRenamed),
         kind::FILE_LINKED => act::decode_file(bytes).map(Record::FileLinked),
@@ -288,6 +302,7 @@ impl Record {
             | Record::ConnectionClosed(record)
             | Record::ConnectionAccepted(record)
             | Record::ConnectionDenied(record) => Some(&record.who),
+            Record::Answered(record) => Some(&record.who),
             Record::FileOpened(record)
             | Record::FileRenamed(record)
             | Record::FileLinked(record)
@@ -425,6 +440,12 @@ pub(super) fn decode_connection(bytes: &[u8], denied: bool) -> Option<Connection
         received: read_u64(bytes, connection::RECEIVED)?,
         datagrams: read_u64(bytes, connection::DATAGRAMS)?,
     })
+}
+
+fn decode_answered(bytes: &[u8]) -> Option<Answered> {
+    let length = usize::try_from(read_u32(bytes, answer::LENGTH)?).ok()?;
+    let message = bytes.get(answer::MESSAGE..answer::SIZE)?.get(..length)?.to_vec();
+    Some(Answered { who: decode_subject(bytes)?, message })
 }
 
 fn decode_executed(bytes: &[u8]) -> Option<Executed> {

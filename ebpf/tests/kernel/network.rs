@@ -1,7 +1,10 @@
 //! What connects, and what may not.
 
-use crate::node::{Node, POLICY, Session};
-use custody_node::sensor::{Connection, Denial, NetRule, PolicyRules, Ports, Protocol, Record};
+use crate::node::{Node, POLICY, Session, options};
+use custody_node::sensor::{
+    Connection, Denial, NetRule, PolicyRules, Ports, Protocol, Record, SensorOptions,
+};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
@@ -27,7 +30,7 @@ fn deny(rules: &[NetRule]) -> PolicyRules {
     PolicyRules { denied: rules.to_vec(), ..PolicyRules::default() }
 }
 
-fn port(number: u16) -> impl Fn(&Connection) -> bool {
+pub fn port(number: u16) -> impl Fn(&Connection) -> bool {
     move |connection| connection.remote_port == number
 }
 
@@ -43,7 +46,7 @@ fn of_kind(record: &Record) -> Option<(&'static str, &Connection)> {
 }
 
 /// Waits for a record of a kind.
-fn told(node: &mut Node, kind: &str, is: impl Fn(&Connection) -> bool) -> Connection {
+pub fn told(node: &mut Node, kind: &str, is: impl Fn(&Connection) -> bool) -> Connection {
     node.wait_until(kind, |records| {
         records
             .iter()
@@ -96,6 +99,40 @@ fn a_connection_is_opened_and_closed_with_its_bytes() {
 }
 
 #[test]
+fn of_a_flood_of_connections_each_is_opened_and_closed_once() {
+    const ROUNDS: usize = 10;
+    const PROCESSES: usize = 4;
+    const EACH: usize = 500;
+    // Holds all of it, so that nothing is refused.
+    let mut node = Node::with(SensorOptions { ring_bytes: 1 << 24, ..options() });
+    let mut session = node.session();
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let to = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    for _ in 0..ROUNDS {
+        session.python(&format!(
+            "import os, socket\n\
+             for process in range({PROCESSES}):\n\
+             \tif os.fork() == 0:\n\
+             \t\tfor i in range({EACH}): socket.create_connection(('127.0.0.%d' % (process + 1), {to})).close()\n\
+             \t\tos._exit(0)\n\
+             for process in range({PROCESSES}): assert os.wait()[1] == 0"
+        ));
+    }
+    let all = ROUNDS * PROCESSES * EACH;
+    let told = node.wait_until("the end of each", |records| {
+        let mut told = BTreeMap::<u64, Vec<&str>>::new();
+        let of_it = records.iter().filter_map(of_kind).filter(|(_, connection)| port(to)(connection));
+        of_it.for_each(|(kind, connection)| told.entry(connection.cookie).or_default().push(kind));
+        (told.values().flatten().filter(|kind| **kind == "closed").count() >= all).then_some(told)
+    });
+    assert_eq!(told.len(), all);
+    assert_eq!(told.values().find(|kinds| **kinds != ["opened", "closed"]), None);
+    let counters = node.sensor().counters().unwrap();
+    assert_eq!(counters.lost.values().chain(counters.skipped.values()).sum::<u64>(), 0, "{counters:?}");
+}
+
+#[test]
 fn what_is_not_established_has_failed_once() {
     let mut node = Node::start();
     let mut session = node.session();
@@ -108,6 +145,26 @@ fn what_is_not_established_has_failed_once() {
     ));
     for to in [blocking, other] {
         assert_eq!(told(&mut node, "failed", port(to)).error, ECONNREFUSED);
+        assert_eq!(kinds(&mut node, port(to)), ["failed"]);
+    }
+}
+
+#[test]
+fn what_has_no_way_to_its_address_has_failed_once() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    let printed = session.python(
+        "import ctypes, socket\n\
+         CLONE_NEWNET = 0x40000000\n\
+         assert ctypes.CDLL(None).unshare(CLONE_NEWNET) == 0\n\
+         s = socket.socket(); six = socket.socket(socket.AF_INET6)\n\
+         print(s.connect_ex(('192.0.2.1', 40101)), s.connect_ex(('192.0.2.1', 40102)), six.connect_ex(('2001:db8::1', 40103)))\n\
+         s.close()",
+    );
+    assert_eq!(printed.split(' ').filter(|error| *error != "0").count(), 3, "{printed}");
+    for to in [40_101, 40_102, 40_103] {
+        let failed = told(&mut node, "failed", port(to));
+        assert_eq!((failed.error, failed.protocol, failed.who.session), (0, 6, session.id));
         assert_eq!(kinds(&mut node, port(to)), ["failed"]);
     }
 }

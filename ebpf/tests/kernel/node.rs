@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Far longer than anything takes; under emulation everything takes long.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How many records are shown of those that lack one.
+const SHOWN: usize = 100;
 /// The policy of sessions that a test says nothing of.
 pub const POLICY: u32 = 7;
 
@@ -140,7 +142,8 @@ impl Node {
             if let Some(found) = found(&self.records) {
                 return found;
             }
-            assert!(Instant::now() < end, "{what} didn't come; there were {:#?}", self.records);
+            let last = &self.records[self.records.len().saturating_sub(SHOWN)..];
+            assert!(Instant::now() < end, "{what} didn't come; there were {}, {last:#?}", self.records.len());
             let second = Timespec { tv_sec: 1, tv_nsec: 0 };
             poll(&mut [PollFd::new(self.reader.as_ref().unwrap(), PollFlags::IN)], Some(&second)).unwrap();
         }
@@ -179,6 +182,13 @@ impl Session {
             }
             printed.push_str(&got);
         }
+    }
+
+    /// The next line that it prints.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert_ne!(self.lines.read_line(&mut line).unwrap(), 0, "the session's shell has ended");
+        line
     }
 
     /// Gives a line to the shell, without waiting for it.

@@ -12,7 +12,7 @@ use std::process::Command;
 /// Programs that are the same as on this machine, by their names; busybox does for the others. What a test runs and
 /// expects to see under its name is among these.
 const PROGRAMS: &str = "base64 bash busybox cat chgrp chmod chown chroot cp curl cut dash date dd dirname echo env false \
-    find grep head id kill ldd ln ls mkdir mkfifo mknod mktemp mount mv nc nohup printf ps pwd rm rmdir sed \
+    find getent grep head id kill ldd ln ls mkdir mkfifo mknod mktemp mount mv nc nohup printf ps pwd rm rmdir sed \
     seq setpriv setsid sh sleep sort ssh ssh-keygen sshd stat stty su sudo tail tee timeout tmux touch tr true \
     umount uname unshare wc";
 
@@ -53,7 +53,8 @@ pub fn base(folder: &Path, modules: &Path) -> Archive {
         ("etc/ssh/sshd_config", SSHD_CONFIG),
         ("etc/ssh/ssh_config", SSH_CONFIG),
         ("etc/hosts", "127.0.0.1 localhost node\n::1 localhost\n"),
-        ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+        ("etc/resolv.conf", ""),
+        ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
     ] {
         archive.file(at, text, 0o644);
     }

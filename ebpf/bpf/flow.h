@@ -1,0 +1,117 @@
+/* Datagrams: of a socket that has a peer, and of one that sends to whomever. */
+#pragma once
+
+#include "connection.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct flows);
+} flows SEC(".maps");
+
+/* A datagram socket has got a peer: nothing more will be heard of it until it is closed. */
+static __always_inline void open_datagram(struct bpf_sock_addr *ctx, struct task_struct *task, struct tag *tag, struct attempt *attempt)
+{
+	struct socket_state *state;
+	struct connection *record;
+
+	if (!ctx->sk)
+		return;
+	state = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	count(&seen, KIND_CONNECTION_OPENED);
+	if (!state) {
+		count(&lost, KIND_CONNECTION_OPENED);
+		return;
+	}
+	fill_subject(&state->who, KIND_CONNECTION_OPENED, task, tag);
+	state->role = ROLE_DATAGRAM;
+	state->opened = state->who.time;
+	state->sent = 0;
+	state->received = 0;
+	__builtin_memcpy(state->remote, attempt->remote, 16);
+	state->remote_port = attempt->port;
+	remember(bpf_get_socket_cookie(ctx), state, IPPROTO_UDP);
+	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	if (!record) {
+		count(&lost, KIND_CONNECTION_OPENED);
+		return;
+	}
+	fill_connection(record, state, KIND_CONNECTION_OPENED);
+	record->protocol = IPPROTO_UDP;
+	record->cookie = bpf_get_socket_cookie(ctx);
+	bpf_ringbuf_submit(record, 0);
+}
+
+static __always_inline void tell_flow(struct socket_state *state, struct flow *flow, u16 kind, u64 cookie)
+{
+	struct connection *record;
+
+	count(&seen, kind);
+	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	if (!record) {
+		count(&lost, kind);
+		return;
+	}
+	fill_connection(record, state, kind);
+	__builtin_memcpy(record->remote, flow->remote, 16);
+	record->remote_port = flow->remote_port;
+	record->opened = flow->opened;
+	record->protocol = IPPROTO_UDP;
+	record->flags = CONNECTION_UNCONNECTED;
+	record->cookie = cookie;
+	if (kind == KIND_CONNECTION_CLOSED) {
+		record->datagrams = flow->datagrams;
+		record->sent = flow->sent;
+		record->received = flow->received;
+	}
+	bpf_ringbuf_submit(record, 0);
+}
+
+/* Datagrams of one socket to one destination are one connection: opened with the first, closed with their count when the socket goes,
+ * or when its place is needed for another destination. */
+static __always_inline void fold_datagram(struct bpf_sock_addr *ctx, struct task_struct *task, struct tag *tag, struct attempt *attempt)
+{
+	struct socket_state *state;
+	struct flows *table;
+	struct flow *flow;
+	u64 cookie;
+	u32 slot;
+
+	if (!ctx->sk)
+		return;
+	state = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	table = bpf_sk_storage_get(&flows, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!state || !table) {
+		count(&seen, KIND_CONNECTION_OPENED);
+		count(&lost, KIND_CONNECTION_OPENED);
+		return;
+	}
+#pragma unroll
+	for (u32 i = 0; i < FLOWS_MAX; i++) {
+		flow = &table->flow[i];
+		if (flow->used && flow->remote_port == attempt->port && same_16(flow->remote, attempt->remote)) {
+			__sync_fetch_and_add(&flow->datagrams, 1);
+			return;
+		}
+	}
+	if (state->role != ROLE_DATAGRAM) {
+		fill_subject(&state->who, KIND_CONNECTION_OPENED, task, tag);
+		state->role = ROLE_DATAGRAM;
+		state->opened = 0;
+	}
+	cookie = bpf_get_socket_cookie(ctx);
+	slot = table->next % FLOWS_MAX;
+	table->next = slot + 1;
+	flow = &table->flow[slot];
+	if (flow->used)
+		tell_flow(state, flow, KIND_CONNECTION_CLOSED, cookie);
+	flow->used = 1;
+	__builtin_memcpy(flow->remote, attempt->remote, 16);
+	flow->remote_port = attempt->port;
+	flow->opened = bpf_ktime_get_boot_ns();
+	flow->datagrams = 1;
+	flow->sent = 0;
+	flow->received = 0;
+	tell_flow(state, flow, KIND_CONNECTION_OPENED, cookie);
+}

@@ -1,0 +1,190 @@
+/* What becomes of a session's sockets: the tracepoint inet_sock_set_state tells it of TCP, the end of the socket of datagrams. The socket's
+ * storage carries whose it is, since the tracepoint may fire in any process's context. */
+
+static __always_inline void fill_addresses(struct socket_state *state, struct sock *sk)
+{
+	struct tuple tuple = {};
+
+	if (!tuple_of(sk, &tuple))
+		return;
+	__builtin_memcpy(state->local, tuple.local, 16);
+	__builtin_memcpy(state->remote, tuple.remote, 16);
+	state->local_port = tuple.local_port;
+	state->remote_port = tuple.remote_port;
+	state->net_namespace = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+}
+
+static __always_inline void tell_state(struct sock *sk, struct socket_state *state, u16 kind)
+{
+	struct tcp_sock *tcp = (struct tcp_sock *)sk;
+	u64 cookie = bpf_get_socket_cookie(sk);
+	struct connection *record;
+
+	count(&seen, kind);
+	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	if (!record) {
+		count(&lost, kind);
+		return;
+	}
+	fill_connection(record, state, kind);
+	record->protocol = IPPROTO_TCP;
+	record->cookie = cookie;
+	if (kind == KIND_CONNECTION_FAILED) {
+		record->error = BPF_CORE_READ(sk, sk_err);
+		if (!record->error)
+			record->error = BPF_CORE_READ(sk, sk_err_soft);
+	}
+	if (kind == KIND_CONNECTION_CLOSED) {
+		record->sent = BPF_CORE_READ(tcp, bytes_sent) - BPF_CORE_READ(tcp, bytes_retrans);
+		record->received = BPF_CORE_READ(tcp, bytes_received);
+		/* The kernel counts the peer's FIN as a byte. */
+		if (record->received && BPF_CORE_READ(sk, __sk_common.skc_flags) & (1 << SOCK_DONE))
+			record->received--;
+	}
+	if (kind == KIND_CONNECTION_ACCEPTED)
+		remember(cookie, state, IPPROTO_TCP);
+	bpf_ringbuf_submit(record, 0);
+}
+
+static __always_inline void start_socket(struct sock *sk, u32 role, u32 told)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tag *tag = tag_of(task), nobody = {};
+	struct socket_state *state;
+
+	if (tag && (is_agent(task) || silent(tag)))
+		tag = 0;
+	if (!tag && role == ROLE_CONNECTS)
+		return;
+	state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!state) {
+		/* The twin may have more luck, and may not come: it is counted rather once too often. */
+		if (!tag)
+			return;
+		count(&seen, KIND_CONNECTION_OPENED);
+		count(&lost, KIND_CONNECTION_OPENED);
+		return;
+	}
+	state->told = told;
+	fill_subject(&state->who, 0, task, tag ? tag : &nobody);
+	state->role = tag ? role : ROLE_PROMISED;
+	state->opened = 0;
+	if (state->role == ROLE_CONNECTS) {
+		fill_addresses(state, sk);
+		remember(bpf_get_socket_cookie(sk), state, IPPROTO_TCP);
+	}
+}
+
+/* The handshake is done. */
+static __always_inline bool established(u32 state)
+{
+	return 1u << state & (1u << TCP_ESTABLISHED | 1u << TCP_FIN_WAIT1 | 1u << TCP_FIN_WAIT2 | 1u << TCP_CLOSE_WAIT | 1u << TCP_LAST_ACK |
+			      1u << TCP_CLOSING);
+}
+
+static __always_inline void change_state(struct sock *sk, u32 old, u32 new)
+{
+	struct socket_state *state;
+	u64 cookie;
+
+	if (sk->sk_protocol != IPPROTO_TCP || quiet())
+		return;
+	state = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (state) {
+		if (state->told == new)
+			return;
+		state->told = new;
+		if (state->role == ROLE_ATTEMPTS)
+			state->role = 0;
+	}
+	if (new == TCP_SYN_SENT) {
+		start_socket(sk, ROLE_CONNECTS, new);
+		return;
+	}
+	if (new == TCP_LISTEN) {
+		start_socket(sk, ROLE_LISTENS, new);
+		return;
+	}
+	if (!state || state->role == ROLE_PROMISED)
+		return;
+	/* Whoever closes what TCP Fast Open brought before the handshake's end passes by TCP_ESTABLISHED. */
+	if (!state->opened && (established(new) || established(old))) {
+		fill_addresses(state, sk);
+		state->opened = bpf_ktime_get_boot_ns();
+		if (state->role == ROLE_LISTENS)
+			state->role = ROLE_ACCEPTED;
+		tell_state(sk, state, state->role == ROLE_ACCEPTED ? KIND_CONNECTION_ACCEPTED : KIND_CONNECTION_OPENED);
+	}
+	if (new != TCP_CLOSE || state->role == ROLE_LISTENS)
+		return;
+	cookie = bpf_get_socket_cookie(sk);
+	bpf_map_delete_elem(&connections, &cookie);
+	if (state->opened) {
+		tell_state(sk, state, KIND_CONNECTION_CLOSED);
+		state->opened = 0;
+	} else if (old == TCP_SYN_SENT) {
+		fill_addresses(state, sk);
+		tell_state(sk, state, KIND_CONNECTION_FAILED);
+	}
+}
+
+/* Twice at the same hook. The kernel doesn't run a program that is active on the CPU already, and a softirq (a packet, a timer) may
+ * interrupt it to change another socket's state: that call finds this copy active, and the other not. It goes no deeper: a tracepoint's
+ * programs aren't preempted, a softirq isn't interrupted by another, and what interrupts softirqs changes no socket's state. So one of
+ * the two sees each change, and what the kernel counts as skipped (recursion_misses) isn't lost. Where both see it, the second finds it
+ * done: a socket's lock brings its changes in order, and none leads to the state that it is in. */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(socket_change, struct sock *sk, int old, int new)
+{
+	change_state(sk, old, new);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(socket_change_twin, struct sock *sk, int old, int new)
+{
+	change_state(sk, old, new);
+	return 0;
+}
+
+SEC("cgroup/sock_release")
+int socket_release(struct bpf_sock *ctx)
+{
+	struct socket_state *state;
+	struct connection *record;
+	struct flows *table;
+	u64 cookie;
+
+	if (quiet())
+		return PROCEED;
+	state = bpf_sk_storage_get(&sockets, ctx, 0, 0);
+	if (!state)
+		return PROCEED;
+	cookie = bpf_get_socket_cookie(ctx);
+	tell_attempt(state, cookie);
+	if (state->role != ROLE_DATAGRAM)
+		return PROCEED;
+	table = bpf_sk_storage_get(&flows, ctx, 0, 0);
+	if (table) {
+#pragma unroll
+		for (u32 i = 0; i < FLOWS_MAX; i++)
+			if (table->flow[i].used)
+				tell_flow(state, &table->flow[i], KIND_CONNECTION_CLOSED, cookie);
+	}
+	if (!state->opened)
+		return PROCEED;
+	bpf_map_delete_elem(&connections, &cookie);
+	count(&seen, KIND_CONNECTION_CLOSED);
+	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	if (!record) {
+		count(&lost, KIND_CONNECTION_CLOSED);
+		return PROCEED;
+	}
+	fill_connection(record, state, KIND_CONNECTION_CLOSED);
+	record->protocol = IPPROTO_UDP;
+	record->cookie = cookie;
+	record->sent = state->sent;
+	record->received = state->received;
+	bpf_ringbuf_submit(record, 0);
+	return PROCEED;
+}
