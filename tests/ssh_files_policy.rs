@@ -104,4 +104,8 @@ fn nothing_is_allowed_by_itself() {
     assert!(said.code != 0 && said.err.contains("no policy allows bob to ssh:sftp-read"), "{}", said.err);
     assert!(!world.dir().join("hostname").exists());
     assert!(world.entries("type=file.requested").is_empty());
+    let denied = world.entries("type=decision.made&outcome=denied");
+    let played = world.admin.custody(&["play", "--files", denied.last().unwrap().session().unwrap()]).text();
+    let played: String = played.split_whitespace().collect();
+    assert!(played.contains("read/etc/hostnamedenied:"), "{played}");
 }

@@ -4,32 +4,42 @@ use crate::client::Client;
 use crate::events;
 use crate::table::{self, field};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
-/// Prints a table of the session's operations on files, in the order in which they ended. Gives how many there are.
+/// Prints a table of the session's operations on files, in the order in which they ended or were denied. Gives how many
+/// there are.
 pub async fn print(client: &Client, session: &str) -> anyhow::Result<usize> {
-    let mut rows = Vec::new();
-    let query = [("type", "file".to_owned()), ("session", session.to_owned())];
-    events::pages(client, &query, usize::MAX, |line| {
-        let entry: Value = serde_json::from_str(line)?;
-        rows.extend(row(&entry["event"]));
-        Ok(())
-    })
-    .await?;
+    let mut rows = BTreeMap::new();
+    let of = |kind: &str| vec![("type", kind.to_owned()), ("session", session.to_owned())];
+    let denied = ("outcome", "denied".to_owned());
+    for query in [of("file"), [of("decision.made"), vec![denied]].concat()] {
+        events::pages(client, &query, usize::MAX, |line| {
+            let entry: Value = serde_json::from_str(line)?;
+            rows.extend(row(&entry["event"]).map(|row| (entry["index"].as_u64(), row)));
+            Ok(())
+        })
+        .await?;
+    }
     let count = rows.len();
     let header = ["time", "operation", "path", "bytes", "sha256", "outcome"];
-    table::print(&header, rows, "This session did nothing to files.");
+    table::print(&header, rows.into_values().collect(), "This session did nothing to files.");
     Ok(count)
 }
 
-/// The end of an operation; `None` for what was asked for only.
+/// The end of an operation, or that it was denied; `None` for what was asked for only.
 fn row(event: &Value) -> Option<Vec<String>> {
+    let empty = String::new;
     let outcome = match field(event, "/type").as_str() {
         "file.completed" => "ok".to_owned(),
         "file.failed" => field(event, "/data/reason"),
         "file.unparsed" => {
             let (time, reason) = (time(event), field(event, "/data/reason"));
-            let empty = String::new;
             return Some(vec![time, "not understood".to_owned(), empty(), empty(), empty(), reason]);
+        }
+        "decision.made" => {
+            let operation = field(event, "/data/action").strip_prefix("ssh:sftp-")?.to_owned();
+            let (path, reason) = (field(event, "/data/context/path"), field(event, "/data/reason"));
+            return Some(vec![time(event), operation, path, empty(), empty(), format!("denied: {reason}")]);
         }
         _ => return None,
     };
@@ -72,5 +82,9 @@ mod tests {
         let renamed = row(&event("file.failed", data.clone())).unwrap();
         assert_eq!(renamed, ["03:04:05.678", "rename", "/a → /b", "", "", "Permission denied"]);
         assert_eq!(row(&event("file.requested", data)), None);
+        let decision = |action: &str| json!({"action": action, "context": {"path": "/srv/a"}, "reason": "no policy allows it"});
+        let denied = row(&event("decision.made", decision("ssh:sftp-write"))).unwrap();
+        assert_eq!(denied, ["03:04:05.678", "write", "/srv/a", "", "", "denied: no policy allows it"]);
+        assert_eq!(row(&event("decision.made", decision("ssh:shell"))), None);
     }
 }
