@@ -219,6 +219,19 @@ fn the_sensor_on_6_12_with_tracepoints() {
     assert_sensor_works(Kernel::V6_12, "tracepoint", &OF_TRACEPOINTS);
 }
 
+/// Where a program of an LSM hook may be preempted by another task in the same hook.
+#[test]
+fn each_of_a_crowd_is_judged_by_what_is_its_own_where_the_kernel_preempts_itself() {
+    let mut vm = with_sensor_tests(Kernel::V6_12, "preempt=full");
+    let preempts = vm.run("mount -t debugfs none /sys/kernel/debug && cat /sys/kernel/debug/sched/preempt");
+    assert!(preempts.ok().text().contains("(full)"), "{}", vm.console());
+    let crowd = "crowd::each_of_a_crowd_is_judged_and_told_by_what_is_its_own";
+    let order = format!("CUSTODY_TIER=lsm sensor-tests --exact --nocapture {crowd}");
+    let said = vm.run_within(&order, SENSOR_DEADLINE);
+    eprintln!("{}", said.err);
+    assert_eq!(said.code, 0, "{}\n{}\n{}", said.text(), said.err, vm.console());
+}
+
 /// Without what only debuggers read: a machine's files are in its memory.
 fn stripped(program: &Path, folder: &Path) -> PathBuf {
     let to = folder.join(program.file_name().unwrap());

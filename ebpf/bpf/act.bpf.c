@@ -190,9 +190,9 @@ int BPF_PROG(act_unix_lsm, struct sock *sock, struct sock *other)
 	if (dentry) {
 		struct vfsmount *mount = BPF_CORE_READ(listener, path.mnt);
 
-		rule = judge_path(tag, JUDGE_UNIX, dentry, mount);
+		rule = judge_path(tag, dentry, mount);
 		if (rule)
-			return deny_if(refuse_file(USER_UNIX, TRIED_CONNECT, rule, task, tag, dentry, mount, 0));
+			return deny_if(refuse_file(TRIED_CONNECT, rule, task, tag, dentry, mount, 0));
 	}
 	if (silent(tag))
 		return 0;

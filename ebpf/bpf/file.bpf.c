@@ -5,124 +5,96 @@
  * What is watched is known by device and inode of the directories above, so bind mounts, symbolic links and other mount namespaces
  * lead to it as well. The path_ hooks need CONFIG_SECURITY_PATH, which kernels with AppArmor have. */
 
-struct file_scratch {
-	struct file_event head;
-	u8 data[0x4000 + 2 * (PATH_CAP + 2 * NAME_CAP) + 0x4000];
+/* What a record says beside who it was. `second`: the other name. */
+struct file_act {
+	u32 kind;
+	u32 mode;
+	u32 flags;
+	u32 rule;
+	u32 tried;
+	struct inode *inode;
+	struct dentry *dentry;
+	struct vfsmount *mount;
+	struct dentry *second;
+	struct vfsmount *second_mount;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1); /* the loader sets several for each CPU */
-	__type(key, u32);
-	__type(value, struct file_scratch);
-} file_scratch SEC(".maps");
-
-/* Each program that may be running at a time on a CPU has a place of its own. */
-enum file_user {
-	USER_OPEN,
-	USER_RENAME,
-	USER_DELETE,
-	USER_MODE,
-	USER_LINK,
-	USER_UNIX,
-	USER_RMDIR,
-	USER_OWNER,
-	USER_TRUNCATE,
-	USER_MKNOD,
-	USER_MKDIR,
-	USER_SYMLINK,
-	FILE_USERS,
-};
-
-static __always_inline struct file_scratch *file_place(u32 user)
+static __always_inline u32 write_file_path(u8 *out, u32 at, struct dentry *dentry, struct vfsmount *mount, struct task_struct *task,
+					   u32 *flags)
 {
-	u32 place = bpf_get_smp_processor_id() * FILE_USERS + user;
+	u32 found = 0;
 
-	return bpf_map_lookup_elem(&file_scratch, &place);
+	at = write_path(out, at, dentry, mount, BPF_CORE_READ(task, fs), &found, FILE_CUT);
+	*flags |= found & FILE_CUT;
+	if (found & EXEC_UNREACHABLE)
+		*flags |= FILE_UNREACHABLE;
+	return at;
 }
 
-static __always_inline void fill_file(struct file_event *head, struct inode *inode, u32 mode)
+/* Puts the record together; gives whether it went into the ring. */
+static __always_inline bool send_file(struct place *place, struct task_struct *task, struct tag *tag, const struct file_act *act)
 {
+	struct file_event *head = &place->file.head;
+	struct inode *inode = act->inode;
+	u32 flags = act->flags, at, from;
+	u64 size;
+
+	fill_subject(&head->who, act->kind, task, tag);
 	head->inode = inode ? BPF_CORE_READ(inode, i_ino) : 0;
 	head->device = inode ? BPF_CORE_READ(inode, i_sb, s_dev) : 0;
 	head->count = 1;
-	head->mode = mode;
-	head->flags = 0;
-	head->path_len = 0;
-	head->second_len = 0;
-	head->rule = 0;
-	head->tried = 0;
+	head->mode = act->mode;
+	head->rule = act->rule;
+	head->tried = act->tried;
 	head->reserved = 0;
-}
-
-static __always_inline void send_file(struct file_scratch *scratch, struct task_struct *task, struct tag *tag, u32 kind, u32 length)
-{
-	u64 size = sizeof(scratch->head) + (length & 0x7fff);
-
-	fill_subject(&scratch->head.who, kind, task, tag);
+	at = write_file_path(place->file.data, 0, act->dentry, act->mount, task, &flags);
+	head->path_len = at;
+	head->second_len = 0;
+	if (act->second) {
+		from = at & PATH_MASK;
+		at = write_file_path(place->file.data, from, act->second, act->second_mount, task, &flags);
+		head->second_len = at - from;
+	}
+	head->flags = flags;
+	size = sizeof(*head) + (at & PATH_MASK);
 	opaque(size);
-	if (size > sizeof(*scratch) || bpf_ringbuf_output(&records, scratch, size, 0))
-		count(&lost, kind);
+	return size <= sizeof(place->file) && !bpf_ringbuf_output(&records, &place->file, size, 0);
 }
 
-/* A rule of the policy is in the way. `user`: whose place it may use. */
-static __always_inline int refuse_file(u32 user, u32 tried, u32 rule, struct task_struct *task, struct tag *tag, struct dentry *dentry,
-				       struct vfsmount *vfsmount, u32 mode)
+static __always_inline void tell_file(struct task_struct *task, struct tag *tag, const struct file_act *act)
 {
-	struct file_scratch *scratch;
-	u32 length;
+	struct place *place;
 
-	if (silent(tag))
-		return -EPERM;
-	scratch = file_place(user);
-	if (!scratch || full()) {
-		count(&seen, KIND_FILE_DENIED);
-		count(&lost, KIND_FILE_DENIED);
-		return -EPERM;
-	}
-	fill_file(&scratch->head, BPF_CORE_READ(dentry, d_inode), mode);
-	length = write_path(scratch->data, 0, dentry, vfsmount, BPF_CORE_READ(task, fs), &scratch->head.flags, FILE_CUT);
-	if (scratch->head.flags & EXEC_UNREACHABLE)
-		scratch->head.flags = (scratch->head.flags & FILE_CUT) | FILE_UNREACHABLE;
-	scratch->head.path_len = length;
-	scratch->head.rule = rule;
-	scratch->head.tried = tried;
-	count(&seen, KIND_FILE_DENIED);
-	send_file(scratch, task, tag, KIND_FILE_DENIED, length);
-	return -EPERM;
-}
-
-/* Whether the file is among those that the process opened last, in the same mode: then it is only counted. */
-static __always_inline bool opened_again(struct opened_files *files, struct file_event *head)
-{
-	for (u32 i = 0; i < OPENED_MAX; i++) {
-		struct opened_file *file = &files->file[i];
-
-		if (file->path_len && file->inode == head->inode && file->device == head->device && file->mode == head->mode) {
-			__sync_fetch_and_add(&file->again, 1);
-			return true;
-		}
-	}
-	return false;
-}
-
-static __always_inline void keep_opened(struct opened_files *files, struct task_struct *task, struct tag *tag, struct file_scratch *scratch)
-{
-	u32 slot = files->next % OPENED_MAX;
-	struct opened_file *file = &files->file[slot];
-
-	if (scratch->head.path_len > OPENED_PATH)
+	count(&seen, act->kind);
+	place = act->rule && full() ? 0 : claim();
+	if (!place) {
+		count(&lost, act->kind);
 		return;
-	if (file->again)
-		tell_again(task, tag, file);
-	files->next = slot + 1;
-	file->again = 0;
-	file->inode = scratch->head.inode;
-	file->device = scratch->head.device;
-	file->mode = scratch->head.mode;
-	file->flags = scratch->head.flags;
-	file->path_len = scratch->head.path_len;
-	__builtin_memcpy(file->path, scratch->data, OPENED_PATH);
+	}
+	if (!send_file(place, task, tag, act))
+		count(&lost, act->kind);
+	if (act->kind == KIND_FILE_OPENED)
+		keep_opened(task, tag, &place->file.head, place->file.data);
+	release(place);
+}
+
+/* A rule of the policy is in the way. */
+static __always_inline int refuse_file(u32 tried, u32 rule, struct task_struct *task, struct tag *tag, struct dentry *dentry,
+				       struct vfsmount *mount, u32 mode)
+{
+	struct file_act act = {
+		.kind = KIND_FILE_DENIED,
+		.mode = mode,
+		.rule = rule,
+		.tried = tried,
+		.inode = BPF_CORE_READ(dentry, d_inode),
+		.dentry = dentry,
+		.mount = mount,
+	};
+
+	if (!silent(tag))
+		tell_file(task, tag, &act);
+	return -EPERM;
 }
 
 SEC("lsm/file_open")
@@ -130,40 +102,26 @@ int BPF_PROG(file_open_lsm, struct file *file, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = watched(task);
-	struct file_scratch *scratch;
-	struct opened_files *files;
-	bool inside = false;
-	u32 length, rule;
+	struct file_act act = {.kind = KIND_FILE_OPENED};
+	u32 rule;
 
 	if (ret)
 		return ret;
 	if (!tag)
 		return 0;
-	rule = judge_file(tag, JUDGE_OPEN, file);
+	rule = judge_file(tag, file);
+	act.dentry = BPF_CORE_READ(file, f_path.dentry);
+	act.mount = BPF_CORE_READ(file, f_path.mnt);
+	act.mode = BPF_CORE_READ(file, f_flags);
 	if (rule)
-		return deny_if(refuse_file(USER_OPEN, TRIED_OPEN, rule, task, tag, BPF_CORE_READ(file, f_path.dentry),
-					   BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_flags)));
+		return deny_if(refuse_file(TRIED_OPEN, rule, task, tag, act.dentry, act.mount, act.mode));
 	if (silent(tag))
 		return 0;
-	scratch = file_place(USER_OPEN);
-	if (!scratch)
-		return 0;
-	fill_file(&scratch->head, BPF_CORE_READ(file, f_inode), BPF_CORE_READ(file, f_flags));
-	files = bpf_task_storage_get(&opened, task->group_leader, 0, 0);
-	if (files && opened_again(files, &scratch->head)) {
+	act.inode = BPF_CORE_READ(file, f_inode);
+	if (opened_again(task, act.inode, act.mode))
 		count(&seen, KIND_FILE_OPENED);
-		return 0;
-	}
-	length = write_watched(scratch->data, 0, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt),
-			       BPF_CORE_READ(task, fs), &scratch->head.flags, &inside);
-	if (!inside)
-		return 0;
-	scratch->head.path_len = length;
-	count(&seen, KIND_FILE_OPENED);
-	send_file(scratch, task, tag, KIND_FILE_OPENED, length);
-	files = bpf_task_storage_get(&opened, task->group_leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (files)
-		keep_opened(files, task, tag, scratch);
+	else if (lies_in_watched(act.dentry, act.mount, BPF_CORE_READ(task, fs)))
+		tell_file(task, tag, &act);
 	return 0;
 }
 
@@ -171,39 +129,27 @@ int BPF_PROG(file_open_lsm, struct file *file, int ret)
 static __always_inline int file_renamed(struct dentry *old, struct vfsmount *old_mount, struct dentry *new, struct vfsmount *new_mount,
 					u32 kind)
 {
-	u32 user = kind == KIND_FILE_LINKED ? USER_LINK : USER_RENAME, judge = kind == KIND_FILE_LINKED ? JUDGE_LINK : JUDGE_RENAME;
-	u32 tried = kind == KIND_FILE_LINKED ? TRIED_LINK : TRIED_RENAME;
+	u32 tried = kind == KIND_FILE_LINKED ? TRIED_LINK : TRIED_RENAME, rule;
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = watched(task);
-	struct file_scratch *scratch;
+	struct file_act act = {.kind = kind, .dentry = old, .mount = old_mount, .second = new, .second_mount = new_mount};
 	struct fs_struct *fs;
-	bool inside = false;
-	u32 at, from, rule;
 
 	if (!tag)
 		return 0;
-	rule = judge_path(tag, judge, old, old_mount);
+	rule = judge_path(tag, old, old_mount);
 	if (rule)
-		return refuse_file(user, tried, rule, task, tag, old, old_mount, 0);
-	rule = judge_path(tag, judge, new, new_mount);
+		return refuse_file(tried, rule, task, tag, old, old_mount, 0);
+	rule = judge_path(tag, new, new_mount);
 	if (rule)
-		return refuse_file(user, tried, rule, task, tag, new, new_mount, 0);
+		return refuse_file(tried, rule, task, tag, new, new_mount, 0);
 	if (silent(tag))
 		return 0;
-	scratch = file_place(user);
-	if (!scratch)
-		return 0;
 	fs = BPF_CORE_READ(task, fs);
-	fill_file(&scratch->head, BPF_CORE_READ(old, d_inode), 0);
-	at = write_watched(scratch->data, 0, old, old_mount, fs, &scratch->head.flags, &inside);
-	scratch->head.path_len = at;
-	from = at & 0x3fff;
-	at = write_watched(scratch->data, from, new, new_mount, fs, &scratch->head.flags, &inside);
-	scratch->head.second_len = at - from;
-	if (!inside)
+	if (!lies_in_watched(old, old_mount, fs) && !lies_in_watched(new, new_mount, fs))
 		return 0;
-	count(&seen, kind);
-	send_file(scratch, task, tag, kind, at);
+	act.inode = BPF_CORE_READ(old, d_inode);
+	tell_file(task, tag, &act);
 	return 0;
 }
 
@@ -230,34 +176,25 @@ int BPF_PROG(file_unlink_lsm, struct path *dir, struct dentry *dentry, int ret)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = watched(task);
 	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
-	struct file_scratch *scratch;
-	struct vfsmount *mount = BPF_CORE_READ(dir, mnt);
-	bool inside = false, pin;
-	u32 length, rule;
+	struct file_act act = {.kind = KIND_FILE_DELETED, .inode = inode, .dentry = dentry, .mount = BPF_CORE_READ(dir, mnt)};
+	bool pin;
+	u32 rule;
 
 	if (ret)
 		return ret;
 	if (!tag)
 		return 0;
-	rule = judge_path(tag, JUDGE_DELETE, dentry, mount);
+	rule = judge_path(tag, dentry, act.mount);
 	if (rule)
-		return deny_if(refuse_file(USER_DELETE, TRIED_DELETE, rule, task, tag, dentry, mount, 0));
+		return deny_if(refuse_file(TRIED_DELETE, rule, task, tag, dentry, act.mount, 0));
 	if (silent(tag))
 		return 0;
-	scratch = file_place(USER_DELETE);
-	if (!scratch)
-		return 0;
-	fill_file(&scratch->head, inode, 0);
-	length = write_watched(scratch->data, 0, dentry, mount, BPF_CORE_READ(task, fs), &scratch->head.flags, &inside);
 	/* A pin that goes takes a program with it. */
 	pin = BPF_CORE_READ(inode, i_sb, s_magic) == BPFFS_MAGIC;
-	if (!inside && !pin)
+	if (!pin && !lies_in_watched(dentry, act.mount, BPF_CORE_READ(task, fs)))
 		return 0;
-	if (pin)
-		scratch->head.flags |= FILE_REFUSED;
-	scratch->head.path_len = length;
-	count(&seen, KIND_FILE_DELETED);
-	send_file(scratch, task, tag, KIND_FILE_DELETED, length);
+	act.flags = pin ? FILE_REFUSED : 0;
+	tell_file(task, tag, &act);
 	return deny_if(pin);
 }
 
@@ -265,29 +202,19 @@ SEC("lsm/path_chmod")
 int BPF_PROG(file_chmod_lsm, struct path *path, u16 mode)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct dentry *dentry = BPF_CORE_READ(path, dentry);
 	struct tag *tag = watched(task);
-	struct file_scratch *scratch;
-	struct vfsmount *mount = BPF_CORE_READ(path, mnt);
-	bool inside = false;
-	u32 length, rule;
+	struct dentry *dentry = BPF_CORE_READ(path, dentry);
+	struct file_act act = {.kind = KIND_FILE_MODE, .mode = mode, .dentry = dentry, .mount = BPF_CORE_READ(path, mnt)};
+	u32 rule;
 
 	if (!tag)
 		return 0;
-	rule = judge_path(tag, JUDGE_MODE, dentry, mount);
+	rule = judge_path(tag, dentry, act.mount);
 	if (rule)
-		return deny_if(refuse_file(USER_MODE, TRIED_MODE, rule, task, tag, dentry, mount, mode));
-	if (silent(tag))
+		return deny_if(refuse_file(TRIED_MODE, rule, task, tag, dentry, act.mount, mode));
+	if (silent(tag) || !lies_in_watched(dentry, act.mount, BPF_CORE_READ(task, fs)))
 		return 0;
-	scratch = file_place(USER_MODE);
-	if (!scratch)
-		return 0;
-	fill_file(&scratch->head, BPF_CORE_READ(dentry, d_inode), mode);
-	length = write_watched(scratch->data, 0, dentry, mount, BPF_CORE_READ(task, fs), &scratch->head.flags, &inside);
-	if (!inside)
-		return 0;
-	scratch->head.path_len = length;
-	count(&seen, KIND_FILE_MODE);
-	send_file(scratch, task, tag, KIND_FILE_MODE, length);
+	act.inode = BPF_CORE_READ(dentry, d_inode);
+	tell_file(task, tag, &act);
 	return 0;
 }

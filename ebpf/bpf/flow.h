@@ -10,9 +10,32 @@ struct {
 	__type(value, struct flows);
 } flows SEC(".maps");
 
-/* A datagram socket has got a peer: nothing more will be heard of it until it is closed. */
+/* The socket and its peer have done with each other. */
+static __always_inline void close_datagram(struct socket_state *state, u64 cookie)
+{
+	struct connection *record;
+
+	if (!state->opened)
+		return;
+	bpf_map_delete_elem(&connections, &cookie);
+	count(&seen, KIND_CONNECTION_CLOSED);
+	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	if (!record) {
+		count(&lost, KIND_CONNECTION_CLOSED);
+		return;
+	}
+	fill_connection(record, state, KIND_CONNECTION_CLOSED);
+	record->protocol = IPPROTO_UDP;
+	record->cookie = cookie;
+	record->sent = state->sent;
+	record->received = state->received;
+	bpf_ringbuf_submit(record, 0);
+}
+
+/* A datagram socket has got a peer: nothing more will be heard of it until it is closed, or gets another. */
 static __always_inline void open_datagram(struct bpf_sock_addr *ctx, struct task_struct *task, struct tag *tag, struct attempt *attempt)
 {
+	u64 cookie = bpf_get_socket_cookie(ctx);
 	struct socket_state *state;
 	struct connection *record;
 
@@ -24,6 +47,8 @@ static __always_inline void open_datagram(struct bpf_sock_addr *ctx, struct task
 		count(&lost, KIND_CONNECTION_OPENED);
 		return;
 	}
+	if (state->role == ROLE_DATAGRAM)
+		close_datagram(state, cookie);
 	fill_subject(&state->who, KIND_CONNECTION_OPENED, task, tag);
 	state->role = ROLE_DATAGRAM;
 	state->opened = state->who.time;
@@ -31,7 +56,7 @@ static __always_inline void open_datagram(struct bpf_sock_addr *ctx, struct task
 	state->received = 0;
 	__builtin_memcpy(state->remote, attempt->remote, 16);
 	state->remote_port = attempt->port;
-	remember(bpf_get_socket_cookie(ctx), state, IPPROTO_UDP);
+	remember(cookie, state, IPPROTO_UDP);
 	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 	if (!record) {
 		count(&lost, KIND_CONNECTION_OPENED);
@@ -39,7 +64,7 @@ static __always_inline void open_datagram(struct bpf_sock_addr *ctx, struct task
 	}
 	fill_connection(record, state, KIND_CONNECTION_OPENED);
 	record->protocol = IPPROTO_UDP;
-	record->cookie = bpf_get_socket_cookie(ctx);
+	record->cookie = cookie;
 	bpf_ringbuf_submit(record, 0);
 }
 

@@ -25,37 +25,9 @@ struct {
 	__type(value, struct file_rule);
 } name_rules SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1); /* the loader sets several for each CPU */
-	__type(key, u32);
-	__type(value, struct name_key);
-} judge_scratch SEC(".maps");
-
-/* Each program that may be running at a time on a CPU has a place of its own. */
-enum judge_user {
-	JUDGE_EXEC,
-	JUDGE_CHECK,
-	JUDGE_MAP,
-	JUDGE_OPEN,
-	JUDGE_RENAME,
-	JUDGE_LINK,
-	JUDGE_DELETE,
-	JUDGE_MODE,
-	JUDGE_UNIX,
-	JUDGE_RMDIR,
-	JUDGE_OWNER,
-	JUDGE_TRUNCATE,
-	JUDGE_MKNOD,
-	JUDGE_MKDIR,
-	JUDGE_SYMLINK,
-	JUDGE_USERS,
-};
-
 struct climb {
 	struct dentry *dentry;
 	struct vfsmount *vfsmount;
-	struct name_key *key;
 	u32 rules;
 	u32 program;
 	u32 path;
@@ -76,19 +48,21 @@ static __always_inline void note(struct climb *climb, struct file_rule *rule)
 		climb->lists |= rule->lists;
 }
 
+/* What is looked up stands on the stack: no other task can come to it, and none is ever without a place for it. With it the stack of the
+ * programs that judge is nearly used up. */
 static long climb_step(u32 index, void *context)
 {
 	struct climb *climb = context;
 	struct dentry *dentry = climb->dentry, *parent = BPF_CORE_READ(dentry, d_parent);
 	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
 	struct super_block *sb = BPF_CORE_READ(dentry, d_sb);
-	struct name_key *key = climb->key;
+	struct name_key key = {};
 
-	key->directory.rules = climb->rules;
-	key->directory.device = BPF_CORE_READ(sb, s_dev);
+	key.directory.rules = climb->rules;
+	key.directory.device = BPF_CORE_READ(sb, s_dev);
 	if (inode) { /* a name that is about to be given has none */
-		key->directory.inode = BPF_CORE_READ(inode, i_ino);
-		note(climb, bpf_map_lookup_elem(&file_rules, &key->directory));
+		key.directory.inode = BPF_CORE_READ(inode, i_ino);
+		note(climb, bpf_map_lookup_elem(&file_rules, &key.directory));
 	}
 	if (dentry == parent) {
 		struct vfsmount *vfsmount = climb->vfsmount;
@@ -108,10 +82,9 @@ static long climb_step(u32 index, void *context)
 		climb->vfsmount = (void *)above + bpf_core_field_offset(struct mount, mnt);
 		return 0;
 	}
-	key->directory.inode = BPF_CORE_READ(parent, d_inode, i_ino);
-	__builtin_memset(key->name, 0, sizeof(key->name));
-	if (bpf_probe_read_kernel_str(key->name, sizeof(key->name), BPF_CORE_READ(dentry, d_name.name)) > 0)
-		note(climb, bpf_map_lookup_elem(&name_rules, key));
+	key.directory.inode = BPF_CORE_READ(parent, d_inode, i_ino);
+	if (bpf_probe_read_kernel_str(key.name, sizeof(key.name), BPF_CORE_READ(dentry, d_name.name)) > 0)
+		note(climb, bpf_map_lookup_elem(&name_rules, &key));
 	climb->dentry = parent;
 	return 0;
 ended:
@@ -130,13 +103,6 @@ static __always_inline void climb_from(struct climb *climb, struct dentry *dentr
 		bpf_loop(WALK_STEPS, climb_step, climb, 0);
 }
 
-static __always_inline struct name_key *judge_place(u32 user)
-{
-	u32 place = bpf_get_smp_processor_id() * JUDGE_USERS + user;
-
-	return bpf_map_lookup_elem(&judge_scratch, &place);
-}
-
 /* An open file. Before 6.8 one of an overlay's own has the overlay's path and the other file system's inode: that is looked at too. */
 static __always_inline bool climb_file(struct climb *climb, struct file *file)
 {
@@ -153,7 +119,7 @@ static __always_inline bool climb_file(struct climb *climb, struct file *file)
 }
 
 /* The rule by which a program may not be run; 0: it may. */
-static __always_inline u32 judge_program(struct tag *tag, u32 user, struct file *file, bool script, u32 *flags)
+static __always_inline u32 judge_program(struct tag *tag, struct file *file, bool script, u32 *flags)
 {
 	struct policy *policy = bpf_map_lookup_elem(&policies, &tag->policy);
 	struct climb climb = {};
@@ -164,8 +130,7 @@ static __always_inline u32 judge_program(struct tag *tag, u32 user, struct file 
 	if (!(policy->flags & POLICY_PROGRAMS))
 		return 0;
 	climb.rules = policy->rules;
-	climb.key = judge_place(user);
-	if (!climb.key || !climb_file(&climb, file))
+	if (!climb_file(&climb, file))
 		return RULE_UNRESOLVED;
 	if (climb.program)
 		return climb.program;
@@ -200,30 +165,26 @@ static __always_inline bool asks_for_paths(struct tag *tag, u32 *rules, u32 *rul
 }
 
 /* The rule by which a name, and what it names, may not be touched; 0: it may. */
-static __always_inline u32 judge_path(struct tag *tag, u32 user, struct dentry *dentry, struct vfsmount *vfsmount)
+static __always_inline u32 judge_path(struct tag *tag, struct dentry *dentry, struct vfsmount *vfsmount)
 {
 	struct climb climb = {};
 	u32 rule;
 
 	if (!asks_for_paths(tag, &climb.rules, &rule))
 		return rule;
-	climb.key = judge_place(user);
-	if (!climb.key)
-		return RULE_UNRESOLVED;
 	climb_from(&climb, dentry, vfsmount);
 	return climb.ended ? climb.path : RULE_UNRESOLVED;
 }
 
 /* The same of an open file. */
-static __always_inline u32 judge_file(struct tag *tag, u32 user, struct file *file)
+static __always_inline u32 judge_file(struct tag *tag, struct file *file)
 {
 	struct climb climb = {};
 	u32 rule;
 
 	if (!asks_for_paths(tag, &climb.rules, &rule))
 		return rule;
-	climb.key = judge_place(user);
-	if (!climb.key || !climb_file(&climb, file))
+	if (!climb_file(&climb, file))
 		return RULE_UNRESOLVED;
 	return climb.path;
 }

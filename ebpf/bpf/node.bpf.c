@@ -7,6 +7,7 @@
  * groups have none. */
 #include "maps.h"
 #include "path.h"
+#include "place.h"
 #include "judge.h"
 #include "opened.h"
 #include "session.bpf.c"

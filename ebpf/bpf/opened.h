@@ -40,6 +40,64 @@ static __always_inline void tell_again(struct task_struct *task, struct tag *tag
 	bpf_ringbuf_submit(record, 0);
 }
 
+/* One thread at a time, so that no entry is another's half; who finds it taken tells each of its opens. */
+static __always_inline bool take_opened(struct opened_files *files)
+{
+	return !__sync_val_compare_and_swap(&files->busy, 0, 1);
+}
+
+static __always_inline void leave_opened(struct opened_files *files)
+{
+	__sync_lock_test_and_set(&files->busy, 0);
+}
+
+/* Whether the file is among those that the process opened last, in the same mode: then it is only counted. */
+static __always_inline bool opened_again(struct task_struct *task, struct inode *inode, u32 mode)
+{
+	struct opened_files *files = bpf_task_storage_get(&opened, task->group_leader, 0, 0);
+	u64 number = BPF_CORE_READ(inode, i_ino);
+	u32 device = BPF_CORE_READ(inode, i_sb, s_dev);
+	bool found = false;
+
+	if (!files || !take_opened(files))
+		return false;
+	for (u32 i = 0; i < OPENED_MAX; i++) {
+		struct opened_file *file = &files->file[i];
+
+		if (file->path_len && file->inode == number && file->device == device && file->mode == mode) {
+			file->again++;
+			found = true;
+			break;
+		}
+	}
+	leave_opened(files);
+	return found;
+}
+
+static __always_inline void keep_opened(struct task_struct *task, struct tag *tag, struct file_event *head, u8 *path)
+{
+	struct opened_files *files = bpf_task_storage_get(&opened, task->group_leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct opened_file *file;
+	u32 slot;
+
+	if (!files || head->path_len > OPENED_PATH || !take_opened(files))
+		return;
+	slot = files->next % OPENED_MAX;
+	file = &files->file[slot];
+	if (file->again)
+		tell_again(task, tag, file);
+	files->next = slot + 1;
+	file->again = 0;
+	file->inode = head->inode;
+	file->device = head->device;
+	file->mode = head->mode;
+	file->flags = head->flags;
+	file->path_len = head->path_len;
+	__builtin_memcpy(file->path, path, OPENED_PATH);
+	leave_opened(files);
+}
+
+/* When the last thread ends: nobody else is at it. */
 static __always_inline void tell_opened_again(struct task_struct *task, struct task_struct *leader, struct tag *tag)
 {
 	struct opened_files *files = bpf_task_storage_get(&opened, leader, 0, 0);

@@ -6,7 +6,8 @@
 #include "maps.h"
 
 #define WALK_STEPS 4096 /* more than components fit into PATH_CAP bytes, and room for those beyond */
-#define PATH_MASK 0x7fff
+#define PATH_MASK 0x3fff /* more than PATH_CAP bytes and a component twice, and what else stands in front of a second path */
+#define PATH_ROOM (PATH_MASK + 1 + NAME_CAP)
 
 enum walk_end { WALK_ON = 0, WALK_ROOT = 1, WALK_UNREACHABLE = 2, WALK_ALONE = 3 };
 
@@ -18,19 +19,60 @@ struct {
 	__type(value, u32);
 } watched_files SEC(".maps");
 
-struct walk {
+/* The way up from a file to the process's root. */
+struct way {
 	struct dentry *dentry;
 	struct vfsmount *vfsmount;
 	struct dentry *root;
 	struct vfsmount *root_mount;
-	u8 *out;
-	u32 start;
-	u32 at;
-	u32 last; /* length of a component that stands beyond the cap */
 	u32 end;
-	bool watch; /* look whether it lies in what is watched */
-	bool inside;
 };
+
+static __always_inline struct way way_from(struct dentry *dentry, struct vfsmount *mount, struct fs_struct *fs)
+{
+	struct way way = {
+		.dentry = dentry,
+		.vfsmount = mount,
+		.root = BPF_CORE_READ(fs, root.dentry),
+		.root_mount = BPF_CORE_READ(fs, root.mnt),
+	};
+
+	return way;
+}
+
+/* Whether the way is at a mount's root or at its end, where no name is; it goes on from where that is mounted. */
+static __always_inline bool at_mount(struct way *way)
+{
+	struct dentry *dentry = way->dentry;
+	struct vfsmount *vfsmount = way->vfsmount;
+	struct mount *mount, *above;
+
+	if (dentry == way->root && vfsmount == way->root_mount) {
+		way->end = WALK_ROOT;
+		return true;
+	}
+	if (dentry != BPF_CORE_READ(vfsmount, mnt_root))
+		return false;
+	mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
+	above = BPF_CORE_READ(mount, mnt_parent);
+	if (above == mount) {
+		way->end = WALK_UNREACHABLE;
+		return true;
+	}
+	way->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+	way->vfsmount = (void *)above + bpf_core_field_offset(struct mount, mnt);
+	return true;
+}
+
+/* To the directory that holds it. */
+static __always_inline void go_up(struct way *way)
+{
+	struct dentry *dentry = way->dentry, *parent = BPF_CORE_READ(dentry, d_parent);
+
+	if (dentry == parent) /* a file of no directory: memfd, or a pipe */
+		way->end = WALK_ALONE;
+	way->dentry = parent;
+}
 
 static __always_inline bool is_watched(struct dentry *dentry)
 {
@@ -44,38 +86,56 @@ static __always_inline bool is_watched(struct dentry *dentry)
 	return bpf_map_lookup_elem(&watched_files, &key);
 }
 
+struct look {
+	struct way way;
+	bool inside;
+};
+
+static long look_step(u32 index, void *context)
+{
+	struct look *look = context;
+
+	if (is_watched(look->way.dentry)) {
+		look->inside = true;
+		return 1;
+	}
+	if (!at_mount(&look->way))
+		go_up(&look->way);
+	return look->way.end != WALK_ON;
+}
+
+/* Whether it lies in what is watched; what can't be looked at to the end of its way does. */
+static __always_inline bool lies_in_watched(struct dentry *dentry, struct vfsmount *mount, struct fs_struct *fs)
+{
+	struct look look = {.way = way_from(dentry, mount, fs)};
+
+	bpf_loop(WALK_STEPS, look_step, &look, 0);
+	return look.inside || look.way.end == WALK_ON;
+}
+
+struct walk {
+	struct way way;
+	u8 *out;
+	u32 start;
+	u32 at;
+	u32 last; /* length of a component that stands beyond the cap */
+};
+
 static long walk_step(u32 index, void *context)
 {
 	struct walk *walk = context;
-	struct dentry *dentry = walk->dentry, *parent;
-	struct vfsmount *vfsmount = walk->vfsmount;
+	struct dentry *dentry;
 	const unsigned char *name;
 	u32 at = walk->at;
 	long n;
 
-	if (walk->watch && !walk->inside)
-		walk->inside = is_watched(dentry);
-	if (dentry == walk->root && vfsmount == walk->root_mount) {
-		walk->end = WALK_ROOT;
-		return 1;
-	}
-	parent = BPF_CORE_READ(dentry, d_parent);
-	if (dentry == BPF_CORE_READ(vfsmount, mnt_root)) {
-		struct mount *mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
-		struct mount *above = BPF_CORE_READ(mount, mnt_parent);
-
-		if (above == mount) {
-			walk->end = WALK_UNREACHABLE;
-			return 1;
-		}
-		walk->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-		walk->vfsmount = (void *)above + bpf_core_field_offset(struct mount, mnt);
-		return 0;
-	}
+	if (at_mount(&walk->way))
+		return walk->way.end != WALK_ON;
+	dentry = walk->way.dentry;
 	name = BPF_CORE_READ(dentry, d_name.name);
 	opaque(at);
 	if (at > PATH_MASK) {
-		walk->end = WALK_UNREACHABLE;
+		walk->way.end = WALK_UNREACHABLE;
 		return 1;
 	}
 	n = bpf_probe_read_kernel_str(walk->out + at, NAME_CAP, name);
@@ -85,59 +145,22 @@ static long walk_step(u32 index, void *context)
 		walk->last = n;
 	else
 		walk->at = at + n;
-	if (dentry == parent) { /* a file of no directory: memfd, or a pipe */
-		walk->end = WALK_ALONE;
-		return 1;
-	}
-	walk->dentry = parent;
-	return 0;
+	go_up(&walk->way);
+	return walk->way.end != WALK_ON;
 }
 
-/* The same, and whether the path lies in what is watched; one that couldn't be walked to its end does. */
-static __always_inline u32 write_watched(u8 *out, u32 at, struct dentry *dentry, struct vfsmount *mount, struct fs_struct *fs,
-					 u32 *flags, bool *inside)
-{
-	struct walk walk = {
-		.dentry = dentry,
-		.vfsmount = mount,
-		.root = BPF_CORE_READ(fs, root.dentry),
-		.root_mount = BPF_CORE_READ(fs, root.mnt),
-		.out = out,
-		.start = at,
-		.at = at,
-		.watch = true,
-	};
-
-	bpf_loop(WALK_STEPS, walk_step, &walk, 0);
-	if (walk.last || walk.end == WALK_ON)
-		*flags |= FILE_CUT;
-	if (walk.end == WALK_UNREACHABLE || walk.end == WALK_ALONE)
-		*flags |= FILE_UNREACHABLE;
-	if (walk.inside || walk.end == WALK_ON)
-		*inside = true;
-	return walk.at + walk.last;
-}
-
-/* Writes the components of `path` at out + at; gives where they end. */
+/* Writes the components of a path at out + at, which has room for PATH_ROOM bytes from `out` on; gives where they end. */
 static __always_inline u32 write_path(u8 *out, u32 at, struct dentry *dentry, struct vfsmount *mount, struct fs_struct *fs,
 				      u32 *flags, u32 cut_flag)
 {
-	struct walk walk = {
-		.dentry = dentry,
-		.vfsmount = mount,
-		.root = BPF_CORE_READ(fs, root.dentry),
-		.root_mount = BPF_CORE_READ(fs, root.mnt),
-		.out = out,
-		.start = at,
-		.at = at,
-	};
+	struct walk walk = {.way = way_from(dentry, mount, fs), .out = out, .start = at, .at = at};
 
 	bpf_loop(WALK_STEPS, walk_step, &walk, 0);
-	if (walk.last || walk.end == WALK_ON)
+	if (walk.last || walk.way.end == WALK_ON)
 		*flags |= cut_flag;
-	if (walk.end == WALK_UNREACHABLE || walk.end == WALK_ALONE)
+	if (walk.way.end == WALK_UNREACHABLE || walk.way.end == WALK_ALONE)
 		*flags |= EXEC_UNREACHABLE;
-	if (walk.end == WALK_ALONE)
+	if (walk.way.end == WALK_ALONE)
 		*flags |= EXEC_MEMFD;
 	return walk.at + walk.last;
 }

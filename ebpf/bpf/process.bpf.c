@@ -4,8 +4,9 @@
  * arguments as they lie in the new address space. Nothing that another thread could have swapped meanwhile is read, failed execs are
  * none, and a chain of interpreters is one. The hook runs before the new program's first instruction, so SIGKILL there is a refusal.
  *
- * The record is put together in memory of this CPU and copied out with the length that it has, since nearly all are small: a program
- * of a tracepoint isn't interrupted by itself. */
+ * The record is put together in memory of this CPU and copied out with the length that it has, since nearly all are small. Nobody comes
+ * between: process_exec alone uses that memory, a tracepoint's program isn't preempted, no interrupt executes a program, and the kernel
+ * doesn't run it where it is active already. Programs of LSM hooks have no such memory (place.h). */
 
 #define ARGS_CHUNK 4096
 
@@ -63,17 +64,27 @@ static __always_inline u32 write_args(u8 *to, u64 from, u64 total, u32 *flags)
 	return done;
 }
 
-struct check_scratch {
-	struct refused head;
-	u8 data[0x8000 + NAME_CAP];
-};
+/* Puts the record together; gives whether it went into the ring. */
+static __always_inline bool send_refused(struct place *place, struct task_struct *task, struct tag *tag, struct linux_binprm *bprm, u32 rule,
+					 u32 flags)
+{
+	struct refused *head = &place->refused.head;
+	struct file *file = BPF_CORE_READ(bprm, file);
+	u32 length;
+	u64 size;
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1); /* the loader sets one for each CPU */
-	__type(key, u32);
-	__type(value, struct check_scratch);
-} check_scratch SEC(".maps");
+	fill_subject(&head->who, KIND_EXEC_REFUSED, task, tag);
+	bpf_probe_read_kernel_str(head->given, sizeof(head->given), BPF_CORE_READ(bprm, filename));
+	length = write_path(place->refused.data, 0, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt),
+			    BPF_CORE_READ(task, fs), &flags, EXEC_PATH_CUT);
+	head->rule = rule;
+	head->flags = flags;
+	head->path_len = length;
+	head->reserved = 0;
+	size = sizeof(*head) + (length & PATH_MASK);
+	opaque(size);
+	return size <= sizeof(place->refused) && !bpf_ringbuf_output(&records, &place->refused, size, 0);
+}
 
 /* In the tier of LSM hooks an exec that may not be, or couldn't be told, fails, and the process that tried it goes on. The hook runs
  * once for each level of interpreters, a script before what runs it; the first refusal is the last. */
@@ -81,9 +92,8 @@ SEC("lsm/bprm_check_security")
 int BPF_PROG(process_check_lsm, struct linux_binprm *bprm, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	u32 cpu = bpf_get_smp_processor_id(), flags = 0, rule, length = 0, size;
-	struct check_scratch *scratch;
-	struct file *file;
+	u32 flags = 0, rule = RULE_CLOSED;
+	struct place *place;
 	struct tag *tag;
 
 	if (ret)
@@ -91,51 +101,101 @@ int BPF_PROG(process_check_lsm, struct linux_binprm *bprm, int ret)
 	tag = watched(task);
 	if (!tag)
 		return 0;
-	file = BPF_CORE_READ(bprm, file);
-	rule = RULE_CLOSED;
 	if (!closed(tag)) {
 		if (tag->policy == POLICY_SELF_TEST_MAPS)
 			return 0;
-		rule = judge_program(tag, JUDGE_CHECK, file, false, &flags);
+		rule = judge_program(tag, BPF_CORE_READ(bprm, file), false, &flags);
 	}
 	if (!rule)
 		return 0;
 	if (silent(tag))
 		return -EPERM;
 	count(&seen, KIND_EXEC_REFUSED);
-	scratch = bpf_map_lookup_elem(&check_scratch, &cpu);
-	if (!scratch || full())
-		goto lost;
-	fill_subject(&scratch->head.who, KIND_EXEC_REFUSED, task, tag);
-	bpf_probe_read_kernel_str(scratch->head.given, sizeof(scratch->head.given), BPF_CORE_READ(bprm, filename));
-	length = write_path(scratch->data, 0, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt),
-			    BPF_CORE_READ(task, fs), &flags, EXEC_PATH_CUT);
+	place = full() ? 0 : claim();
+	if (!place) {
+		count(&lost, KIND_EXEC_REFUSED);
+		return -EPERM;
+	}
+	if (!send_refused(place, task, tag, bprm, rule, flags))
+		count(&lost, KIND_EXEC_REFUSED);
+	release(place);
+	return -EPERM;
+}
+
+/* Puts the record together and sends it; gives whether it could. No part of process_exec, whose stack judging takes. */
+static __noinline bool tell_executed(struct task_struct *task, struct linux_binprm *bprm, struct tag *tag, u32 rule, u32 flags)
+{
+	u32 cpu = bpf_get_smp_processor_id(), at, from;
+	struct exec_scratch *scratch = bpf_map_lookup_elem(&exec_scratch, &cpu);
+	struct fs_struct *fs = BPF_CORE_READ(task, fs);
+	struct file *file = BPF_CORE_READ(bprm, file);
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	u64 args, size;
+	long n;
+
+	if (!scratch)
+		return false;
+	fill_subject(&scratch->head.who, KIND_EXECUTED, task, tag);
+	fill_identity(&scratch->head, task);
+	if ((u64)BPF_CORE_READ(fs, root.dentry) != control_get(CONTROL_ROOT))
+		flags |= EXEC_OTHER_ROOT;
+
+	scratch->head.inode = BPF_CORE_READ(inode, i_ino);
+	scratch->head.device = BPF_CORE_READ(inode, i_sb, s_dev);
+	if (!BPF_CORE_READ(inode, i_nlink))
+		flags |= EXEC_UNLINKED;
+	at = write_path(scratch->data, 0, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt), fs, &flags, EXEC_PATH_CUT);
+	scratch->head.path_len = at;
+
+	from = at & PATH_MASK;
+	opaque(from);
+	if (from > PATH_MASK)
+		return false;
+	n = bpf_probe_read_kernel_str(scratch->data + from, GIVEN_CAP, BPF_CORE_READ(bprm, filename));
+	scratch->head.given_len = n > 0 ? n : 0;
+	at = from + (n > 0 ? n : 0);
+
+	scratch->head.interpreter_len = 0;
+	if (flags & EXEC_SCRIPT) {
+		from = at & PATH_MASK;
+		opaque(from);
+		if (from > PATH_MASK)
+			return false;
+		n = bpf_probe_read_kernel_str(scratch->data + from, NAME_CAP, BPF_CORE_READ(bprm, interp));
+		scratch->head.interpreter_len = n > 0 ? n : 0;
+		at = from + (n > 0 ? n : 0);
+	}
+
+	from = at & PATH_MASK;
+	at = write_path(scratch->data, from, BPF_CORE_READ(fs, pwd.dentry), BPF_CORE_READ(fs, pwd.mnt), fs, &flags, EXEC_CWD_CUT);
+	scratch->head.cwd_len = at - from;
+
+	from = at & PATH_MASK;
+	opaque(from);
+	if (from > PATH_MASK)
+		return false;
+	args = BPF_CORE_READ(task, mm, arg_start);
+	size = BPF_CORE_READ(task, mm, arg_end) - args;
+	scratch->head.args_total = size;
+	scratch->head.argc = BPF_CORE_READ(bprm, argc);
+	n = write_args(scratch->data + from, args, size, &flags);
+	scratch->head.args_len = n;
+	at = from + n;
+
 	scratch->head.rule = rule;
-	scratch->head.flags = flags;
-	scratch->head.path_len = length;
 	scratch->head.reserved = 0;
-	size = sizeof(scratch->head) + (length & 0x7fff);
+	scratch->head.flags = flags | (rule ? EXEC_REFUSED : 0);
+	size = sizeof(scratch->head) + (at & 0xffff);
 	opaque(size);
-	if (size > sizeof(*scratch) || bpf_ringbuf_output(&records, scratch, size, 0))
-		goto lost;
-	return -EPERM;
-lost:
-	count(&lost, KIND_EXEC_REFUSED);
-	return -EPERM;
+	return size <= sizeof(*scratch) && !bpf_ringbuf_output(&records, scratch, size, 0);
 }
 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
-	u32 cpu = bpf_get_smp_processor_id(), flags = 0, at = 0, from, rule;
 	struct tag *tag = watched(task);
-	struct exec_scratch *scratch;
-	struct fs_struct *fs;
-	struct inode *inode;
-	struct file *file;
-	u64 args, size;
+	u32 flags = 0, rule;
 	bool script;
-	long n;
 
 	if (!tag)
 		return 0;
@@ -150,72 +210,10 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	tag->untold = 0;
 	if (full())
 		goto lost;
-	file = BPF_CORE_READ(bprm, file);
 	script = BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename);
 	/* By LSM it was asked before, of the script too, and the exec failed. */
-	rule = closed(tag) ? RULE_CLOSED : judge_program(tag, JUDGE_EXEC, file, script, &flags);
-	scratch = bpf_map_lookup_elem(&exec_scratch, &cpu);
-	if (!scratch)
-		goto lost;
-
-	fill_subject(&scratch->head.who, KIND_EXECUTED, task, tag);
-	fill_identity(&scratch->head, task);
-	fs = BPF_CORE_READ(task, fs);
-	if ((u64)BPF_CORE_READ(fs, root.dentry) != control_get(CONTROL_ROOT))
-		flags |= EXEC_OTHER_ROOT;
-
-	inode = BPF_CORE_READ(file, f_inode);
-	scratch->head.inode = BPF_CORE_READ(inode, i_ino);
-	scratch->head.device = BPF_CORE_READ(inode, i_sb, s_dev);
-	if (!BPF_CORE_READ(inode, i_nlink))
-		flags |= EXEC_UNLINKED;
-	at = write_path(scratch->data, 0, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt), fs, &flags, EXEC_PATH_CUT);
-	scratch->head.path_len = at;
-
-	from = at & 0x3fff;
-	opaque(from);
-	if (from > 0x3fff)
-		goto lost;
-	n = bpf_probe_read_kernel_str(scratch->data + from, GIVEN_CAP, BPF_CORE_READ(bprm, filename));
-	scratch->head.given_len = n > 0 ? n : 0;
-	at = from + (n > 0 ? n : 0);
-
-	scratch->head.interpreter_len = 0;
-	if (script) {
-		flags |= EXEC_SCRIPT;
-		from = at & 0x3fff;
-		opaque(from);
-		if (from > 0x3fff)
-			goto lost;
-		n = bpf_probe_read_kernel_str(scratch->data + from, NAME_CAP, BPF_CORE_READ(bprm, interp));
-		scratch->head.interpreter_len = n > 0 ? n : 0;
-		at = from + (n > 0 ? n : 0);
-	}
-
-	from = at & 0x3fff;
-	at = write_path(scratch->data, from, BPF_CORE_READ(fs, pwd.dentry), BPF_CORE_READ(fs, pwd.mnt), fs, &flags, EXEC_CWD_CUT);
-	scratch->head.cwd_len = at - from;
-
-	from = at & 0x3fff;
-	opaque(from);
-	if (from > 0x3fff)
-		goto lost;
-	args = BPF_CORE_READ(task, mm, arg_start);
-	size = BPF_CORE_READ(task, mm, arg_end) - args;
-	scratch->head.args_total = size;
-	scratch->head.argc = BPF_CORE_READ(bprm, argc);
-	n = write_args(scratch->data + from, args, size, &flags);
-	scratch->head.args_len = n;
-	at = from + n;
-
-	scratch->head.rule = rule;
-	scratch->head.reserved = 0;
-	scratch->head.flags = flags | (rule ? EXEC_REFUSED : 0);
-	size = sizeof(scratch->head) + (at & 0xffff);
-	opaque(size);
-	if (size > sizeof(*scratch))
-		goto lost;
-	if (bpf_ringbuf_output(&records, scratch, size, 0))
+	rule = closed(tag) ? RULE_CLOSED : judge_program(tag, BPF_CORE_READ(bprm, file), script, &flags);
+	if (!tell_executed(task, bprm, tag, rule, script ? flags | EXEC_SCRIPT : flags))
 		goto lost;
 	if (rule)
 		bpf_send_signal(SIGKILL);

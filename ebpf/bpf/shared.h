@@ -192,7 +192,7 @@ struct opened_file {
 struct opened_files {
 	struct opened_file file[OPENED_MAX];
 	unsigned int next;
-	unsigned int reserved;
+	unsigned int busy; /* a thread of the process is at it */
 };
 
 /* A directory or file whose contents are watched. */
@@ -350,4 +350,5 @@ struct file_rule {
 #define PATH_CAP 4096
 #define NAME_CAP 256
 #define GIVEN_CAP 4096
-#define SCRATCH_DATA 57344
+#define SCRATCH_DATA 49152
+#define PLACES_EACH 8 /* for each CPU */

@@ -151,7 +151,6 @@ SEC("cgroup/sock_release")
 int socket_release(struct bpf_sock *ctx)
 {
 	struct socket_state *state;
-	struct connection *record;
 	struct flows *table;
 	u64 cookie;
 
@@ -171,20 +170,6 @@ int socket_release(struct bpf_sock *ctx)
 			if (table->flow[i].used)
 				tell_flow(state, &table->flow[i], KIND_CONNECTION_CLOSED, cookie);
 	}
-	if (!state->opened)
-		return PROCEED;
-	bpf_map_delete_elem(&connections, &cookie);
-	count(&seen, KIND_CONNECTION_CLOSED);
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record) {
-		count(&lost, KIND_CONNECTION_CLOSED);
-		return PROCEED;
-	}
-	fill_connection(record, state, KIND_CONNECTION_CLOSED);
-	record->protocol = IPPROTO_UDP;
-	record->cookie = cookie;
-	record->sent = state->sent;
-	record->received = state->received;
-	bpf_ringbuf_submit(record, 0);
+	close_datagram(state, cookie);
 	return PROCEED;
 }

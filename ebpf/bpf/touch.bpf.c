@@ -1,7 +1,7 @@
 /* Hooks that are only there to refuse, in the tier of LSM hooks: what else would change a file that a policy denies, or make one in a
  * denied directory; and programs that are mapped instead of run, as `ld.so /path/of/program` does. */
 
-static __always_inline int touch(u32 user, u32 judge, u32 tried, struct dentry *dentry, struct vfsmount *vfsmount)
+static __always_inline int touch(u32 tried, struct dentry *dentry, struct vfsmount *vfsmount)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = watched(task);
@@ -9,48 +9,48 @@ static __always_inline int touch(u32 user, u32 judge, u32 tried, struct dentry *
 
 	if (!tag)
 		return 0;
-	rule = judge_path(tag, judge, dentry, vfsmount);
+	rule = judge_path(tag, dentry, vfsmount);
 	if (!rule)
 		return 0;
-	return deny_if(refuse_file(user, tried, rule, task, tag, dentry, vfsmount, 0));
+	return deny_if(refuse_file(tried, rule, task, tag, dentry, vfsmount, 0));
 }
 
 SEC("lsm/path_rmdir")
 int BPF_PROG(touch_rmdir_lsm, struct path *dir, struct dentry *dentry)
 {
-	return touch(USER_RMDIR, JUDGE_RMDIR, TRIED_DELETE, dentry, BPF_CORE_READ(dir, mnt));
+	return touch(TRIED_DELETE, dentry, BPF_CORE_READ(dir, mnt));
 }
 
 SEC("lsm/path_chown")
 int BPF_PROG(touch_owner_lsm, struct path *path)
 {
-	return touch(USER_OWNER, JUDGE_OWNER, TRIED_OWNER, BPF_CORE_READ(path, dentry), BPF_CORE_READ(path, mnt));
+	return touch(TRIED_OWNER, BPF_CORE_READ(path, dentry), BPF_CORE_READ(path, mnt));
 }
 
 /* truncate(2) opens nothing. */
 SEC("lsm/path_truncate")
 int BPF_PROG(touch_truncate_lsm, struct path *path)
 {
-	return touch(USER_TRUNCATE, JUDGE_TRUNCATE, TRIED_TRUNCATE, BPF_CORE_READ(path, dentry), BPF_CORE_READ(path, mnt));
+	return touch(TRIED_TRUNCATE, BPF_CORE_READ(path, dentry), BPF_CORE_READ(path, mnt));
 }
 
 /* Also an open that makes the file: before it has. */
 SEC("lsm/path_mknod")
 int BPF_PROG(touch_mknod_lsm, struct path *dir, struct dentry *dentry)
 {
-	return touch(USER_MKNOD, JUDGE_MKNOD, TRIED_CREATE, dentry, BPF_CORE_READ(dir, mnt));
+	return touch(TRIED_CREATE, dentry, BPF_CORE_READ(dir, mnt));
 }
 
 SEC("lsm/path_mkdir")
 int BPF_PROG(touch_mkdir_lsm, struct path *dir, struct dentry *dentry)
 {
-	return touch(USER_MKDIR, JUDGE_MKDIR, TRIED_CREATE, dentry, BPF_CORE_READ(dir, mnt));
+	return touch(TRIED_CREATE, dentry, BPF_CORE_READ(dir, mnt));
 }
 
 SEC("lsm/path_symlink")
 int BPF_PROG(touch_symlink_lsm, struct path *dir, struct dentry *dentry)
 {
-	return touch(USER_SYMLINK, JUDGE_SYMLINK, TRIED_CREATE, dentry, BPF_CORE_READ(dir, mnt));
+	return touch(TRIED_CREATE, dentry, BPF_CORE_READ(dir, mnt));
 }
 
 /* Rules that allow don't speak of it: libraries are mapped so as well. */
@@ -69,7 +69,7 @@ int BPF_PROG(touch_map_lsm, struct file *file, unsigned long asked, unsigned lon
 		return 0;
 	if (silent(tag))
 		return deny_if(tag->policy == POLICY_SELF_TEST_MAPS);
-	rule = judge_program(tag, JUDGE_MAP, file, false, &flags);
+	rule = judge_program(tag, file, false, &flags);
 	if (!rule || flags & EXEC_NOT_ALLOWED)
 		return 0;
 	count(&seen, KIND_EXEC_REFUSED);

@@ -115,6 +115,7 @@ fn numbers_are_the_headers() {
         "#define EXEC_MEMFD 512u".to_owned(),
         "CONTROL_ACCEPTED = 8,".to_owned(),
         format!("KIND_ANSWERED = {},", kind::ANSWERED),
+        format!("#define PLACES_EACH {} ", super::super::load::PLACES_EACH),
     ] {
         assert!(header.contains(&line), "{line}");
     }

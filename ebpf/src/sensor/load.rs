@@ -40,11 +40,9 @@ const SHARED: [&str; 16] = [
     "lost",
 ];
 /// Maps that are each generation's own.
-const OWN: [&str; 5] = ["records", "exec_scratch", "check_scratch", "file_scratch", "judge_scratch"];
-/// `FILE_USERS` of file.bpf.c.
-const FILE_USERS: u32 = 12;
-/// `JUDGE_USERS` of judge.h.
-const JUDGE_USERS: u32 = 15;
+const OWN: [&str; 3] = ["records", "exec_scratch", "places"];
+/// `PLACES_EACH` of shared.h.
+pub(super) const PLACES_EACH: u32 = 8;
 
 /// What each feature's programs said; the first complaint of several.
 pub(super) type Features = BTreeMap<String, Result<(), String>>;
@@ -87,9 +85,7 @@ pub(super) fn load(pins: &Path, tier: Tier, ring_bytes: u32) -> Result<Loaded, S
     let sizes = BTreeMap::from([
         ("records", ring_bytes),
         ("exec_scratch", cpus),
-        ("check_scratch", cpus),
-        ("file_scratch", cpus.saturating_mul(FILE_USERS)),
-        ("judge_scratch", cpus.saturating_mul(JUDGE_USERS)),
+        ("places", cpus.saturating_mul(PLACES_EACH)),
     ]);
     let loaded = fill(&own, &others, &sizes, tier).and_then(|features| {
         let before = send_instead(&own)?;
@@ -246,6 +242,8 @@ fn open(own: &Generation, sizes: &BTreeMap<&str, u32>) -> Result<Ebpf, SensorErr
     })?;
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf)).allow_unsupported_maps().override_global("generation", &own.id, true);
+    let places = sizes.get("places").copied().unwrap_or(1);
+    loader.override_global("places_count", &places, true);
     for (name, entries) in sizes {
         loader.map_max_entries(name, *entries);
     }

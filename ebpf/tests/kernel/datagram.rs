@@ -79,6 +79,26 @@ fn what_datagrams_bring_and_take_is_counted_by_peer() {
 }
 
 #[test]
+fn a_socket_that_gets_another_peer_has_done_with_the_first() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    let [first, second] = [(); 2].map(|()| serve((Ipv4Addr::LOCALHOST, 0).into(), <[u8]>::to_vec));
+    session.start(&format!(
+        "exec python3 -c 'import socket, time\n\
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+         for port in {first}, {second}: s.connect((\"127.0.0.1\", port)); s.send(b\"x\" * 70); s.recv(99)\n\
+         time.sleep(600)'"
+    ));
+    let closed = told(&mut node, "closed", port(first));
+    let opened = told(&mut node, "opened", port(second));
+    assert_eq!((closed.sent, closed.received), (70, 70));
+    assert!(closed.who.time <= opened.who.time);
+    drop(session);
+    let closed = told(&mut node, "closed", port(second));
+    assert_eq!((closed.sent, closed.received), (70, 70));
+}
+
+#[test]
 fn what_name_servers_answer_is_told_of_sockets_that_asked_them() {
     let mut node = Node::start();
     let mut session = node.session();

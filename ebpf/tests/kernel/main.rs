@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod closed;
+mod crowd;
 mod datagram;
 mod file;
 mod network;
