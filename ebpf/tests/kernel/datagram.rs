@@ -87,13 +87,13 @@ fn a_socket_that_gets_another_peer_has_done_with_the_first() {
         "exec python3 -c 'import socket, time\n\
          s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
          for port in {first}, {second}: s.connect((\"127.0.0.1\", port)); s.send(b\"x\" * 70); s.recv(99)\n\
+         s.close()\n\
          time.sleep(600)'"
     ));
     let closed = told(&mut node, "closed", port(first));
     let opened = told(&mut node, "opened", port(second));
     assert_eq!((closed.sent, closed.received), (70, 70));
     assert!(closed.who.time <= opened.who.time);
-    drop(session);
     let closed = told(&mut node, "closed", port(second));
     assert_eq!((closed.sent, closed.received), (70, 70));
 }
