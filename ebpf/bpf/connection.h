@@ -35,6 +35,23 @@ static __always_inline void fill_connection(struct connection *record, struct so
 		record->flags = CONNECTION_IN_PLACE;
 }
 
+/* A record of a connection, in the ring: to be completed and submitted. Where there is no room for it, that is counted. */
+static __always_inline struct connection *reserve_connection(struct socket_state *state, u16 kind, u32 protocol, u64 cookie)
+{
+	struct connection *record;
+
+	count(&seen, kind);
+	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	if (!record) {
+		count(&lost, kind);
+		return 0;
+	}
+	fill_connection(record, state, kind);
+	record->protocol = protocol;
+	record->cookie = cookie;
+	return record;
+}
+
 /* So that user space finds it when its peer becomes denied. */
 static __always_inline void remember(u64 cookie, struct socket_state *state, u32 protocol)
 {
@@ -59,16 +76,10 @@ static __always_inline void tell_attempt(struct socket_state *state, u64 cookie)
 	if (state->role != ROLE_ATTEMPTS)
 		return;
 	state->role = 0;
-	count(&seen, KIND_CONNECTION_FAILED);
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record) {
-		count(&lost, KIND_CONNECTION_FAILED);
+	record = reserve_connection(state, KIND_CONNECTION_FAILED, IPPROTO_TCP, cookie);
+	if (!record)
 		return;
-	}
-	fill_connection(record, state, KIND_CONNECTION_FAILED);
 	record->who.time = state->who.time;
-	record->protocol = IPPROTO_TCP;
-	record->cookie = cookie;
 	bpf_ringbuf_submit(record, 0);
 }
 

@@ -18,15 +18,9 @@ static __always_inline void close_datagram(struct socket_state *state, u64 cooki
 	if (!state->opened)
 		return;
 	bpf_map_delete_elem(&connections, &cookie);
-	count(&seen, KIND_CONNECTION_CLOSED);
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record) {
-		count(&lost, KIND_CONNECTION_CLOSED);
+	record = reserve_connection(state, KIND_CONNECTION_CLOSED, IPPROTO_UDP, cookie);
+	if (!record)
 		return;
-	}
-	fill_connection(record, state, KIND_CONNECTION_CLOSED);
-	record->protocol = IPPROTO_UDP;
-	record->cookie = cookie;
 	record->sent = state->sent;
 	record->received = state->received;
 	bpf_ringbuf_submit(record, 0);
@@ -42,8 +36,8 @@ static __always_inline void open_datagram(struct bpf_sock_addr *ctx, struct task
 	if (!ctx->sk)
 		return;
 	state = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	count(&seen, KIND_CONNECTION_OPENED);
 	if (!state) {
+		count(&seen, KIND_CONNECTION_OPENED);
 		count(&lost, KIND_CONNECTION_OPENED);
 		return;
 	}
@@ -57,34 +51,21 @@ static __always_inline void open_datagram(struct bpf_sock_addr *ctx, struct task
 	__builtin_memcpy(state->remote, attempt->remote, 16);
 	state->remote_port = attempt->port;
 	remember(cookie, state, IPPROTO_UDP);
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record) {
-		count(&lost, KIND_CONNECTION_OPENED);
-		return;
-	}
-	fill_connection(record, state, KIND_CONNECTION_OPENED);
-	record->protocol = IPPROTO_UDP;
-	record->cookie = cookie;
-	bpf_ringbuf_submit(record, 0);
+	record = reserve_connection(state, KIND_CONNECTION_OPENED, IPPROTO_UDP, cookie);
+	if (record)
+		bpf_ringbuf_submit(record, 0);
 }
 
 static __always_inline void tell_flow(struct socket_state *state, struct flow *flow, u16 kind, u64 cookie)
 {
-	struct connection *record;
+	struct connection *record = reserve_connection(state, kind, IPPROTO_UDP, cookie);
 
-	count(&seen, kind);
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record) {
-		count(&lost, kind);
+	if (!record)
 		return;
-	}
-	fill_connection(record, state, kind);
 	__builtin_memcpy(record->remote, flow->remote, 16);
 	record->remote_port = flow->remote_port;
 	record->opened = flow->opened;
-	record->protocol = IPPROTO_UDP;
 	record->flags = CONNECTION_UNCONNECTED;
-	record->cookie = cookie;
 	if (kind == KIND_CONNECTION_CLOSED) {
 		record->datagrams = flow->datagrams;
 		record->sent = flow->sent;

@@ -18,17 +18,10 @@ static __always_inline void tell_state(struct sock *sk, struct socket_state *sta
 {
 	struct tcp_sock *tcp = (struct tcp_sock *)sk;
 	u64 cookie = bpf_get_socket_cookie(sk);
-	struct connection *record;
+	struct connection *record = reserve_connection(state, kind, IPPROTO_TCP, cookie);
 
-	count(&seen, kind);
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record) {
-		count(&lost, kind);
+	if (!record)
 		return;
-	}
-	fill_connection(record, state, kind);
-	record->protocol = IPPROTO_TCP;
-	record->cookie = cookie;
 	if (kind == KIND_CONNECTION_FAILED) {
 		record->error = BPF_CORE_READ(sk, sk_err);
 		if (!record->error)
