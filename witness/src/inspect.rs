@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use custody_core::event::canonical::{self, Json};
+use custody_core::event::canonical;
 use custody_core::event::{Event, Family, Payload, TYPES, who};
 use custody_core::log::{FIRST_SEQ, Nanos};
 use uuid::Uuid;
@@ -98,9 +98,7 @@ impl Inspector {
 
 /// The canonical form, and the data's own shape where this program knows the type.
 fn form(event: &Event, bytes: &[u8]) -> Option<Finding> {
-    let canonical =
-        serde_json::from_slice(bytes).ok().and_then(|value| canonical::to_bytes(&Json(value)).ok());
-    if canonical.as_deref() != Some(bytes) {
+    if !canonical::is_canonical(bytes) {
         return Some(Finding::Broken("its bytes aren't canonical JSON (RFC 8785)".to_owned()));
     }
     let known = TYPES.iter().any(|info| info.name == event.kind && info.version == event.version);

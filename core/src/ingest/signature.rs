@@ -14,7 +14,7 @@
 
 use crate::event::hex::{digit, hash_from_hex, to_hex};
 use crate::event::producer::Signed;
-use crate::event::{EventData as _, ProducerKind, ProducerRef};
+use crate::event::{Event, EventData as _, ProducerKind, ProducerRef};
 use crate::log::tree::{Tree, leaf_hash};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use serde::Deserialize;
@@ -34,13 +34,23 @@ pub fn root<'a>(events: impl IntoIterator<Item = &'a [u8]>) -> String {
     to_hex(&tree.root().0)
 }
 
-/// What a batch's numbers are, once its signature was checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checked {
-    /// Of which run.
-    pub boot: Uuid,
-    /// The number of each event, increasing; the last is that of the signature.
-    pub numbers: Vec<u64>,
+/// A batch of one agent's run, whose signature was checked: nothing else makes one.
+#[derive(Debug)]
+pub struct Checked<'a> {
+    events: Vec<(u64, Option<Event>, &'a [u8])>,
+}
+
+impl<'a> Checked<'a> {
+    /// The events in the order of their numbers, each with its bytes; the last is the signature. Where there are bytes only,
+    /// they have a number and the node's signature, and are no event.
+    pub fn events(&self) -> impl ExactSizeIterator<Item = (Option<&Event>, &'a [u8])> {
+        self.events.iter().map(|(_, event, bytes)| (event.as_ref(), *bytes))
+    }
+
+    /// Their numbers.
+    pub fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.events.iter().map(|(number, ..)| *number)
+    }
 }
 
 /// Why a batch isn't what the node's agent made.
@@ -63,7 +73,7 @@ pub enum BatchError {
     WrongKey,
 }
 
-/// What is read of each event.
+/// Who numbered it and what it is, of bytes that need be no event.
 #[derive(Deserialize)]
 struct Head {
     producer: ProducerRef,
@@ -75,32 +85,40 @@ struct Head {
 ///
 /// # Errors
 /// See [`BatchError`]: then none of them may be appended.
-pub fn check(events: &[Vec<u8>], producer: &str, key: &[u8; 32]) -> Result<Checked, BatchError> {
-    let (signature, signed_events) = events.split_last().ok_or(BatchError::Empty)?;
-    let mut numbers = Vec::with_capacity(events.len());
+pub fn check<'a>(events: &'a [Vec<u8>], producer: &str, key: &[u8; 32]) -> Result<Checked<'a>, BatchError> {
+    let (_, signed_events) = events.split_last().ok_or(BatchError::Empty)?;
+    let mut checked: Vec<(u64, Option<Event>, &[u8])> = Vec::with_capacity(events.len());
     let mut boot = None;
     for (at, bytes) in events.iter().enumerate() {
-        let head: Head = serde_json::from_slice(bytes).map_err(|_| BatchError::NoEvent(at))?;
-        let ProducerRef { boot: its_boot, id, kind, seq } = head.producer;
-        let next = numbers.last().is_none_or(|last| *last < seq);
-        if id != producer || kind != ProducerKind::Node || *boot.get_or_insert(its_boot) != its_boot || !next
-        {
+        let event = Event::parse(bytes).ok();
+        let foreign: Head;
+        let (made_by, kind) = match &event {
+            Some(event) => (&event.producer, &event.kind),
+            None => {
+                foreign = serde_json::from_slice(bytes).map_err(|_| BatchError::NoEvent(at))?;
+                (&foreign.producer, &foreign.kind)
+            }
+        };
+        let next = checked.last().is_none_or(|(last, ..)| *last < made_by.seq);
+        let same_run = *boot.get_or_insert(made_by.boot) == made_by.boot;
+        if made_by.id != producer || made_by.kind != ProducerKind::Node || !same_run || !next {
             return Err(BatchError::Stranger(at));
         }
-        let is_signature = head.kind == Signed::TYPE;
+        let is_signature = kind == Signed::TYPE;
         if is_signature != (at + 1 == events.len()) {
             return Err(BatchError::Unsigned);
         }
-        numbers.push(seq);
+        checked.push((made_by.seq, event, bytes));
     }
     let boot = boot.ok_or(BatchError::Empty)?;
-    #[derive(Deserialize)]
-    struct Carrier {
-        data: Signed,
-    }
-    let Carrier { data: signed } = serde_json::from_slice(signature).map_err(|_| BatchError::Unsigned)?;
-    let covered = match (numbers.first(), numbers.len().checked_sub(2).and_then(|at| numbers.get(at))) {
-        (Some(first), Some(last)) => signed.first == *first && signed.last == *last,
+    let signed = match checked.last() {
+        Some((_, Some(event), _)) => serde_json::from_str::<Signed>(event.data.get()),
+        _ => return Err(BatchError::Unsigned),
+    };
+    let signed = signed.map_err(|_| BatchError::Unsigned)?;
+    let covered = match checked.as_slice() {
+        [(first, ..), .., (last, ..), _] => signed.first == *first && signed.last == *last,
+        [(only, ..), _] => signed.first == *only && signed.last == *only,
         _ => false,
     };
     let root = root(signed_events.iter().map(Vec::as_slice));
@@ -110,7 +128,7 @@ pub fn check(events: &[Vec<u8>], producer: &str, key: &[u8; 32]) -> Result<Check
     let text = statement(producer, boot, signed.first, signed.last, &root);
     let raw = signature_from_hex(&signed.signature).ok_or(BatchError::Unsigned)?;
     UnparsedPublicKey::new(&ED25519, key).verify(&text, &raw).map_err(|_| BatchError::WrongKey)?;
-    Ok(Checked { boot, numbers })
+    Ok(Checked { events: checked })
 }
 
 /// The 64 bytes that 128 digits write.
@@ -156,10 +174,10 @@ mod tests {
         let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
         let key: [u8; 32] = pair.public_key().as_ref().try_into().unwrap();
         let whole = batch(&pair);
-        assert_eq!(check(&whole, ID, &key).unwrap().numbers, [3, 4, 7, 8]);
-        assert_eq!(check(&whole, ID, &[9; 32]), Err(BatchError::WrongKey));
-        assert_eq!(check(&whole, "node/web-2", &key), Err(BatchError::Stranger(0)));
-        assert_eq!(check(&[], ID, &key), Err(BatchError::Empty));
+        assert_eq!(check(&whole, ID, &key).unwrap().numbers().collect::<Vec<_>>(), [3, 4, 7, 8]);
+        assert_eq!(check(&whole, ID, &[9; 32]).unwrap_err(), BatchError::WrongKey);
+        assert_eq!(check(&whole, "node/web-2", &key).unwrap_err(), BatchError::Stranger(0));
+        assert_eq!(check(&[], ID, &key).unwrap_err(), BatchError::Empty);
         for at in 0..whole.len() {
             let mut less = whole.clone();
             less.remove(at);
@@ -171,6 +189,21 @@ mod tests {
         let mut changed = whole.clone();
         let text = String::from_utf8(changed[1].clone()).unwrap().replace("\"pid\":1", "\"pid\":2");
         changed[1] = text.into_bytes();
-        assert_eq!(check(&changed, ID, &key), Err(BatchError::Unsigned));
+        assert_eq!(check(&changed, ID, &key).unwrap_err(), BatchError::Unsigned);
+    }
+
+    #[test]
+    fn what_a_node_signs_and_is_no_event_has_its_number_all_the_same() {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+        let key: [u8; 32] = pair.public_key().as_ref().try_into().unwrap();
+        let event = numbered(node::SessionAccepted { pid: 1 }, 3);
+        let odd = String::from_utf8(event).unwrap().replace("\"actor\"", "\"acter\"").into_bytes();
+        let root = root([odd.as_slice()]);
+        let text = statement(ID, Uuid::nil(), 3, 3, &root);
+        let signature = to_hex(pair.sign(&text).as_ref());
+        let events = [odd, numbered(Signed { first: 3, last: 3, root, signature }, 4)];
+        let checked = check(&events, ID, &key).unwrap();
+        let read: Vec<bool> = checked.events().map(|(event, _)| event.is_some()).collect();
+        assert_eq!((checked.numbers().collect::<Vec<_>>(), read), (vec![3, 4], vec![false, true]));
     }
 }

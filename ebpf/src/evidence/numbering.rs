@@ -125,7 +125,7 @@ mod tests {
         batch.push(accepted(), Timestamp::from_seconds(1)).unwrap();
         let (events, behind) = batch.sign(&key, Timestamp::from_seconds(1)).unwrap();
         let checked = signature::check(&events, "node/web-1", &public).unwrap();
-        assert_eq!(checked.numbers, [0, 4, 5]);
+        assert_eq!(checked.numbers().collect::<Vec<_>>(), [0, 4, 5]);
         assert_eq!(behind.last().unwrap().seq, 5);
         assert_eq!(numbering.last(), None, "numbers are used up only by what takes its place");
     }

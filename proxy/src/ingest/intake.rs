@@ -67,7 +67,7 @@ impl Intake {
     /// # Errors
     /// See [`IntakeError`]; [`SubmitError::Overloaded`] passes.
     pub fn take(&self, node: &str, key: &[u8; 32], events: &[Vec<u8>]) -> Result<Taken, IntakeError> {
-        signature::check(events, &node::producer(node), key)?;
+        let checked = signature::check(events, &node::producer(node), key)?;
         self.replica.read(|state| {
             if !is_agent(state, node, key) {
                 return Err(IntakeError::Key(node.to_owned()));
@@ -75,8 +75,8 @@ impl Intake {
             let mut taken =
                 Taken { events: events.len(), pending: None, refused: Vec::new(), seen: Vec::new() };
             let mut records = Vec::with_capacity(events.len());
-            for bytes in events {
-                match record(state, node, bytes, &mut taken.seen) {
+            for (event, bytes) in checked.events() {
+                match record(state, node, event, bytes, &mut taken.seen) {
                     Ok(record) => records.push(record),
                     Err((attempted, reason)) => taken.refused.push(producer::Refused {
                         attempted,
@@ -118,12 +118,16 @@ pub(super) fn is_agent(state: &State, node: &str, key: &[u8; 32]) -> bool {
 fn record(
     state: &State,
     node: &str,
+    event: Option<&Event>,
     bytes: &[u8],
     seen: &mut Vec<SessionId>,
 ) -> Result<Record, (String, &'static str)> {
-    let event = Event::parse(bytes).map_err(|_| (String::new(), "it is no event"))?;
+    let event = event.ok_or((String::new(), "it is no event"))?;
     let refused = |reason| (event.kind.chars().take(64).collect::<String>(), reason);
-    if canonical::event_bytes(&event).ok().as_deref() != Some(bytes) {
+    // The envelope has its fields and no others; of the data, whatever a later version adds is kept as it is.
+    let canonical = canonical::is_canonical(event.data.get().as_bytes())
+        && canonical::event_bytes(event).is_ok_and(|written| written == bytes);
+    if !canonical {
         return Err(refused("its bytes aren't the canonical ones"));
     }
     let family = Family::of(&event.kind).ok_or_else(|| refused("its family is unknown"))?;
@@ -154,4 +158,44 @@ fn record(
     let producer =
         ProducerKey { id: event.producer.id.clone(), boot: event.producer.boot, seq: event.producer.seq };
     Ok(Record { producer, tag: family.tag(), bytes: bytes.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use custody_core::event::{EventId, ProducerRef, Timestamp};
+    use uuid::Uuid;
+
+    /// What becomes of an event that a node's agent sends with these bytes.
+    fn taken(text: &str) -> Result<(), &'static str> {
+        let event = Event::parse(text.as_bytes()).ok();
+        let record = record(&State::new(), "web-1", event.as_ref(), text.as_bytes(), &mut Vec::new());
+        record.map(drop).map_err(|(_, reason)| reason)
+    }
+
+    #[test]
+    fn what_reads_differently_by_two_readers_is_refused_wherever_it_stands() {
+        let mut draft = Draft::new(Actor::system("node/web-1"), node::SessionAccepted { pid: 1 });
+        draft.id = EventId(Uuid::from_u128(1));
+        let producer =
+            ProducerRef { boot: Uuid::nil(), id: "node/web-1".into(), kind: ProducerKind::Node, seq: 0 };
+        let bytes = canonical::event_bytes(&draft.numbered(producer, Timestamp::from_seconds(1))).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        assert_eq!(taken(&text), Ok(()));
+        for (part, other) in [
+            ("{\"pid\":1}", "{\"pid\":1 }"),
+            ("{\"pid\":1}", "{\"pid\":1,\"note\":1,\"note\":2}"),
+            ("{\"pid\":1}", "{\"pid\":1,\"note\":0.5}"),
+            ("{\"pid\":1}", "{\"pid\":1,\"note\":\"\\u0041\"}"),
+            ("{\"pid\":1}", "{\"note\":1,\"\\u006eote\":2,\"pid\":1}"),
+            ("\"version\"", "\"unknown\":1,\"version\""),
+            ("\"seq\":0", "\"seq\": 0"),
+        ] {
+            assert!(text.contains(part), "{text}");
+            let refused = taken(&text.replace(part, other));
+            assert_eq!(refused, Err("its bytes aren't the canonical ones"), "{other}");
+        }
+        // What a later version says beside is kept.
+        assert_eq!(taken(&text.replace("{\"pid\":1}", "{\"note\":2,\"pid\":1}")), Ok(()));
+    }
 }

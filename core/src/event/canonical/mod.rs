@@ -5,6 +5,10 @@
 //! can't promise is checked here: no floats (none of our fields is one) and no integer beyond 2^53 − 1,
 //! which JCS readers would silently round. A test holds every event type against an independent crate.
 
+mod check;
+
+pub use check::is_canonical;
+
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::Value;
 use std::io;
@@ -119,7 +123,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn any_json() -> impl Strategy<Value = Value> {
+    pub(super) fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
