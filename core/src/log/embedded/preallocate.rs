@@ -23,6 +23,9 @@ pub(super) const EXTENT_BYTES_MIN: u64 = 256 << 10;
 const EXTENT_BYTES_MAX: u64 = 4 << 20;
 /// An extent that lasts less than this gets a larger successor.
 const EXTENT_LASTS: Duration = Duration::from_millis(100);
+/// Behind a write of so many bytes only the reserve is made: its sync takes so long that the journal's commit hardly
+/// counts, while the disk would be given twice the bytes.
+const ZEROES_PAY_BYTES: u64 = 64 << 10;
 
 static ZEROES: [u8; 256 << 10] = [0; 256 << 10];
 
@@ -57,7 +60,7 @@ impl Preallocation {
         let soon = self.last.is_some_and(|last| now.duration_since(last) < EXTENT_LASTS);
         let extent = if soon { self.extent.saturating_mul(2) } else { EXTENT_BYTES_MIN };
         let extent = extent.clamp(EXTENT_BYTES_MIN, EXTENT_BYTES_MAX);
-        let ready = needed.saturating_add(extent);
+        let ready = needed.saturating_add(if bytes < ZEROES_PAY_BYTES { extent } else { 0 });
         let mut at = segment.ready.max(behind);
         while at < ready {
             let length = usize::try_from(ready - at).unwrap_or(ZEROES.len()).min(ZEROES.len());
