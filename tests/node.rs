@@ -14,6 +14,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// A world whose target `web-1` is watched, and has to be.
 fn watched() -> (World, Agent) {
@@ -213,6 +214,40 @@ fn a_connection_has_the_name_that_its_session_had_asked_for() {
         (&opened["data"]["ends"]["remote"]["port"], &opened["data"]["ends"]["name"]),
         (&port.into(), &Value::Null)
     );
+}
+
+/// The group is made as Docker makes its own; the kernel counts it and tells of it as of any.
+#[test]
+fn what_runs_in_a_container_names_it() {
+    let (world, _agent) = watched();
+    let id = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    let script = format!(
+        r#"
+        root=$(sed -n 's/^[^ ]* [^ ]* [^ ]* \/ \([^ ]*\) .* - cgroup2 .*/\1/p' /proc/self/mountinfo | head -1)
+        group=$root/docker/{id}
+        /bin/mkdir -p "$group" && echo $$ >"$group/cgroup.procs"
+        /bin/cat
+        /bin/echo within
+        echo $$ >"$root/cgroup.procs"
+        rmdir "$group"
+        "#
+    );
+    let mut session = world.proxied();
+    session.args(["root@web-1.custody", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let session = session.spawn().unwrap();
+    let ran = |given: &str| {
+        world.event("type=command.executed", given, |e| e.event["data"]["given"] == given).event["data"]
+            .clone()
+    };
+    // It is there until its input ends, so whoever looks finds it.
+    let cat = ran("/bin/cat");
+    assert_eq!(cat["container"], serde_json::json!({"id": id, "runtime": "docker"}), "{cat}");
+    assert_eq!(cat["cgroup_path"], format!("/docker/{id}"));
+    let said = session.wait_with_output().unwrap();
+    assert_eq!((said.status.code(), &*said.stdout), (Some(0), &b"within\n"[..]));
+    // Short as it lived, its group was known by then.
+    assert_eq!(ran("/bin/echo")["container"], cat["container"]);
+    assert_eq!(ran("/bin/mkdir").get("container"), None);
 }
 
 #[test]

@@ -11,6 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The longest command line in one line, in characters.
 const LINE_CHARS_MAX: usize = 200;
 
+/// So much of a container's id stands in a line, as its runtimes show it.
+const CONTAINER_CHARS: usize = 12;
+
 /// Families that kernels speak of.
 const FAMILIES: [&str; 4] = ["command", "connection", "file", "node"];
 
@@ -80,7 +83,7 @@ fn by(data: &Value) -> String {
     if by.is_empty() { field(data, "/reason") } else { by }
 }
 
-/// The arguments as a shell would take them.
+/// The arguments as a shell would take them, and the container where it ran in one.
 fn command_line(data: &Value) -> String {
     let arguments = data["arguments"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let mut line = arguments.map(quoted).collect::<Vec<_>>().join(" ");
@@ -89,6 +92,10 @@ fn command_line(data: &Value) -> String {
     }
     if line.chars().count() > LINE_CHARS_MAX {
         line = line.chars().take(LINE_CHARS_MAX).collect::<String>() + "…";
+    }
+    let container = field(data, "/container/id");
+    if !container.is_empty() {
+        line += &format!(" in container {}", container.chars().take(CONTAINER_CHARS).collect::<String>());
     }
     printable(&line)
 }
@@ -249,7 +256,11 @@ mod tests {
             event("command.exited", (11, 10, 6), json!({"exit_status": 3})),
             event("command.exited", (12, 10, 7), json!({"signal": 9})),
             // Another process of the same number, later: nobody's child here.
-            event("command.executed", (11, 99, 8), json!({"arguments": ["other"]})),
+            event(
+                "command.executed",
+                (11, 99, 8),
+                json!({"arguments": ["other"], "container": {"id": "0123456789abcdef"}}),
+            ),
             event("command.exited", (10, 1, 5), json!({"exit_status": 0})),
         ];
         let text = Tree::of(&seen).text();
@@ -257,7 +268,7 @@ mod tests {
             ├─ 11 curl 'x\\u{1b}' with status 3\n\
             │    · closed tcp://192.0.2.1:80 (a.example): 2 bytes sent, 1 received\n\
             └─ 12 (forked) by signal 9\n\
-            11 other goes on\n";
+            11 other in container 0123456789ab goes on\n";
         assert_eq!(text, wanted);
     }
 }

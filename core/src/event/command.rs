@@ -157,6 +157,12 @@ pub struct Executed {
     pub arguments_unreadable: bool,
     /// The control group, by its number in the kernel, decimal.
     pub cgroup: String,
+    /// Its path below the root of cgroup2, where the process still was in it when the agent looked.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cgroup_path: Option<ByteString>,
+    /// The container whose control group it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub container: Option<Container>,
     /// The working directory.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub directory: Option<ByteString>,
@@ -177,6 +183,16 @@ pub struct Executed {
     pub terminal: Option<String>,
     /// In whose name.
     pub users: Users,
+}
+
+/// A container, as the name of its control group tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Container {
+    /// By which its runtime knows it.
+    pub id: String,
+    /// What runs it, where the name tells that: `docker`, `containerd`, `cri-o`, `podman`, `lxc`, `systemd-nspawn`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub runtime: Option<String>,
 }
 
 /// In whose name a process acts (credentials(7)).
@@ -204,6 +220,14 @@ impl Executed {
             arguments_cut: false,
             arguments_unreadable: false,
             cgroup: "4242".into(),
+            cgroup_path: Some(
+                "/system.slice/docker-9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08.scope"
+                    .into(),
+            ),
+            container: Some(Container {
+                id: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into(),
+                runtime: Some("docker".into()),
+            }),
             directory: Some("/home/deploy".into()),
             executable: Executable::example(),
             given: "/usr/bin/curl".into(),

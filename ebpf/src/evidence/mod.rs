@@ -5,6 +5,7 @@
 
 mod booted;
 mod dropped;
+mod groups;
 mod hash;
 mod names;
 mod numbering;

@@ -2,11 +2,9 @@
 
 use super::booted::Booted;
 use super::dropped::Dropped;
-use super::hash::Hashes;
-use super::names::Names;
 use super::numbering::{Batch, Numbering};
 use super::staging::Staging;
-use super::translate::Translation;
+use super::translate::{Known, Translation};
 use crate::sensor::{Connection, Record, RecordReader, Sensor, SensorError, record};
 use crate::sessions::Sessions;
 use crate::spool::{Spool, SpoolError};
@@ -111,8 +109,7 @@ pub struct Scribe {
     numbering: Numbering,
     staging: Staging,
     dropped: Dropped,
-    hashes: Hashes,
-    names: Names,
+    known: Known,
     /// Staged, and not in the spool yet.
     pending: Vec<Vec<u8>>,
     pending_bytes: usize,
@@ -150,11 +147,10 @@ fn number(event: &[u8]) -> Option<Previous> {
 fn translation<'a>(
     shared: &'a Shared,
     sessions: &'a Sessions,
-    hashes: &'a mut Hashes,
-    names: &'a mut Names,
+    known: &'a mut Known,
     booted: Booted,
 ) -> Translation<'a> {
-    Translation { node: &shared.node, sessions, hashes, names, booted }
+    Translation { node: &shared.node, sessions, known, booted }
 }
 
 impl Scribe {
@@ -184,8 +180,7 @@ impl Scribe {
             clock: SystemClock::new(),
             staging,
             dropped,
-            hashes: Hashes::default(),
-            names: Names::default(),
+            known: Known::of_this_machine(),
             pending_bytes: left.records.iter().map(Vec::len).sum(),
             pending: left.records,
             before: left.last,
@@ -224,8 +219,11 @@ impl Scribe {
                     Telling::Joined(joined) => batch.push(self.about_node(joined), now)?,
                     Telling::TakenDown(connection) => {
                         let sessions = self.shared.sessions();
-                        translation(&self.shared, &sessions, &mut self.hashes, &mut self.names, self.booted)
-                            .taken_down(&connection, now, &mut batch)?;
+                        translation(&self.shared, &sessions, &mut self.known, self.booted).taken_down(
+                            &connection,
+                            now,
+                            &mut batch,
+                        )?;
                     }
                     Telling::Stop => {
                         batch.push(self.about_node(producer::Stopped {}), now)?;
@@ -287,8 +285,7 @@ impl Scribe {
     /// Events of all that is staged, and of what was dropped.
     fn translate(&mut self, batch: &mut Batch) -> Result<(), ScribeError> {
         let sessions = self.shared.sessions();
-        let mut translation =
-            translation(&self.shared, &sessions, &mut self.hashes, &mut self.names, self.booted);
+        let mut translation = translation(&self.shared, &sessions, &mut self.known, self.booted);
         let mut undecoded = 0_u64;
         for bytes in &self.pending {
             let record = record::decode(bytes);

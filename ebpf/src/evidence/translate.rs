@@ -1,6 +1,7 @@
 //! Events of the kernel's records.
 
 use super::booted::Booted;
+use super::groups::Groups;
 use super::hash::Hashes;
 use super::names::Names;
 use super::numbering::Batch;
@@ -31,16 +32,32 @@ const O_ACCMODE: u32 = 3;
 /// The number of the audit system's login user where there is none.
 const NO_LOGIN: u32 = u32::MAX;
 
+/// What was learnt of the machine so far.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Of program files.
+    pub hashes: Hashes,
+    /// Of control groups.
+    pub groups: Groups,
+    /// By which names sessions know addresses.
+    pub names: Names,
+}
+
+impl Known {
+    /// Nothing yet.
+    pub fn of_this_machine() -> Self {
+        Self { groups: Groups::of_this_machine(), ..Self::default() }
+    }
+}
+
 /// A record becomes an event of its session: what is needed for it besides the record.
 pub struct Translation<'a> {
     /// The node.
     pub node: &'a str,
     /// The sessions that are known here.
     pub sessions: &'a Sessions,
-    /// What is known of program files.
-    pub hashes: &'a mut Hashes,
-    /// By which names they know addresses.
-    pub names: &'a mut Names,
+    /// What is known besides.
+    pub known: &'a mut Known,
     /// When the machine was started.
     pub booted: Booted,
 }
@@ -153,7 +170,7 @@ impl Translation<'_> {
                 self.changed(batch, &of.who, KernelChange::Mounted, on, of.unmount_refused)
             }
             Record::Answered(of) => {
-                self.names.learn(of.who.session, &of.message, of.who.time);
+                self.known.names.learn(of.who.session, &of.message, of.who.time);
                 Ok(())
             }
             // Told as dropped by whoever counts.
@@ -281,7 +298,8 @@ impl Translation<'_> {
     fn executed(&mut self, batch: &mut Batch, executed: &Executed) -> Result<(), CanonicalError> {
         let path = Path::new(OsStr::from_bytes(&executed.path));
         let device = (executed.device >> 20, executed.device & 0xf_ffff);
-        let sha256 = self.hashes.of(executed.who.pid, path, device, executed.inode);
+        let sha256 = self.known.hashes.of(executed.who.pid, path, device, executed.inode);
+        let group = self.known.groups.of(executed.who.pid, executed.cgroup).cloned();
         let mut arguments_max = COMMAND_BYTES_MAX;
         loop {
             let (arguments, cut) = arguments(&executed.args, arguments_max);
@@ -292,6 +310,8 @@ impl Translation<'_> {
                 arguments_cut: cut || executed.args_missing > 0,
                 arguments_unreadable: executed.args_unreadable,
                 cgroup: executed.cgroup.to_string(),
+                cgroup_path: group.as_ref().map(|group| ByteString::cut(&group.path, PATH_BYTES_MAX)),
+                container: group.as_ref().and_then(|group| group.container.clone()),
                 directory: Some(ByteString::cut(&executed.cwd, PATH_BYTES_MAX)),
                 executable: Executable {
                     device: format!("{}:{}", device.0, device.1),
@@ -357,7 +377,7 @@ impl Translation<'_> {
         let began = if of.opened == 0 { of.who.time } else { of.opened };
         Ends {
             local: known.then(|| endpoint(of.local, of.local_port)),
-            name: self.names.of(of.who.session, of.remote, began).map(str::to_owned),
+            name: self.known.names.of(of.who.session, of.remote, began).map(str::to_owned),
             protocol: match of.protocol {
                 6 => Protocol::Tcp,
                 17 => Protocol::Udp,
@@ -477,8 +497,7 @@ mod tests {
         let mut translation = Translation {
             node: "web-1",
             sessions: &sessions,
-            hashes: &mut Hashes::default(),
-            names: &mut Names::default(),
+            known: &mut Known::default(),
             booted: Booted::now(&ManualClock::new(Nanos(1_000_000_000_000))),
         };
         let mut batch = Numbering::begin("web-1").batch();

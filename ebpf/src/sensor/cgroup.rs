@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// The directory where cgroup2 is mounted, its root if several are.
-pub(super) fn root() -> Result<PathBuf, SensorError> {
+pub(crate) fn root() -> Result<PathBuf, SensorError> {
     let mounts =
         std::fs::read(MOUNTS).map_err(|error| SensorError::file(Path::new(MOUNTS), "reading it", error))?;
     find(&String::from_utf8_lossy(&mounts)).ok_or_else(|| SensorError::Kernel {

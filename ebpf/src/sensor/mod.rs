@@ -24,6 +24,7 @@ mod take_down;
 mod watched;
 
 pub use act::{BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced, Tried, UnixConnected};
+pub(crate) use cgroup::root as cgroup2;
 pub use counters::Counters;
 pub use error::SensorError;
 pub use files::{AllowList, FileRules, Found, PathRule};
