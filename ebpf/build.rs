@@ -34,6 +34,7 @@ fn compile() -> Result<(), String> {
             "-Werror",
             "-Wno-unused-parameter",
         ])
+        .arg(format!("-D__TARGET_ARCH_{}", architecture()))
         .args(multiarch_include())
         .arg("-c")
         .arg(Path::new("bpf").join("node.bpf.c"))
@@ -63,6 +64,15 @@ fn clang() -> Result<String, String> {
     found.map(|name| (*name).to_owned()).ok_or_else(|| {
         "no clang was found, which compiles the BPF programs: install clang-16 (any from 14 on does), or set CLANG to its path".to_owned()
     })
+}
+
+/// What libbpf's headers call the machine that the programs are for.
+fn architecture() -> String {
+    match std::env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default().as_str() {
+        "x86_64" => "x86".to_owned(),
+        "aarch64" => "arm64".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 /// Debian keeps asm/types.h in a folder of the machine's own, which clang doesn't look into for the target bpf.

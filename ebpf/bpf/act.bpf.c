@@ -42,28 +42,63 @@ int BPF_PROG(act_module, struct module *module)
 	return 0;
 }
 
+/* User ids: real, effective, saved. */
+struct users {
+	u32 id[3];
+};
+
+static __always_inline struct users users_of(const struct cred *cred)
+{
+	return (struct users){{BPF_CORE_READ(cred, uid.val), BPF_CORE_READ(cred, euid.val), BPF_CORE_READ(cred, suid.val)}};
+}
+
+static __always_inline void tell_users(struct task_struct *task, struct tag *tag, const struct users *old, const struct users *new)
+{
+	struct act *record;
+
+	if (old->id[0] == new->id[0] && old->id[1] == new->id[1] && old->id[2] == new->id[2])
+		return;
+	record = act_begin(KIND_PRIVILEGE, task, tag);
+	if (!record)
+		return;
+	__builtin_memcpy(record->number, old->id, sizeof(old->id));
+	__builtin_memcpy(record->number + 3, new->id, sizeof(new->id));
+	bpf_ringbuf_submit(record, 0);
+}
+
 SEC("lsm/task_fix_setuid")
 int BPF_PROG(act_setuid_lsm, struct cred *new, struct cred *old)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = watched(task);
-	struct act *record;
+	struct users before, after;
 
 	if (!tag || silent(tag))
 		return 0;
-	if (new->uid.val == old->uid.val && new->euid.val == old->euid.val && new->suid.val == old->suid.val)
-		return 0;
-	record = act_begin(KIND_PRIVILEGE, task, tag);
-	if (!record)
-		return 0;
-	record->number[0] = old->uid.val;
-	record->number[1] = old->euid.val;
-	record->number[2] = old->suid.val;
-	record->number[3] = new->uid.val;
-	record->number[4] = new->euid.val;
-	record->number[5] = new->suid.val;
-	bpf_ringbuf_submit(record, 0);
+	before = users_of(old);
+	after = users_of(new);
+	tell_users(task, tag, &before, &after);
 	return 0;
+}
+
+/* Tells of it; gives whether it may not be. */
+static __always_inline bool judge_bpf(struct task_struct *task, struct tag *tag, u32 command)
+{
+	struct act *record;
+	bool refuse;
+
+	/* The ways to objects of others, and so to our maps. */
+	refuse = command == BPF_CMD_OBJ_GET || command == BPF_CMD_PROG_BY_ID || command == BPF_CMD_MAP_BY_ID || command == BPF_CMD_LINK_BY_ID;
+	if (!refuse && command != BPF_CMD_PROG_LOAD && command != BPF_CMD_LINK_CREATE && command != BPF_CMD_PROG_ATTACH &&
+	    command != BPF_CMD_RAW_TRACEPOINT)
+		return false;
+	record = act_begin(KIND_BPF, task, tag);
+	if (record) {
+		record->number[0] = command;
+		record->number[1] = refuse;
+		bpf_ringbuf_submit(record, 0);
+	}
+	return refuse;
 }
 
 SEC("lsm/bpf")
@@ -71,23 +106,28 @@ int BPF_PROG(act_bpf_lsm, int command)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = watched(task);
-	struct act *record;
-	bool refuse;
 
 	if (!tag || silent(tag))
 		return 0;
-	/* The ways to objects of others, and so to our maps. */
-	refuse = command == BPF_CMD_OBJ_GET || command == BPF_CMD_PROG_BY_ID || command == BPF_CMD_MAP_BY_ID || command == BPF_CMD_LINK_BY_ID;
-	if (!refuse && command != BPF_CMD_PROG_LOAD && command != BPF_CMD_LINK_CREATE && command != BPF_CMD_PROG_ATTACH &&
-	    command != BPF_CMD_RAW_TRACEPOINT)
-		return 0;
-	record = act_begin(KIND_BPF, task, tag);
-	if (record) {
-		record->number[0] = command;
-		record->number[1] = refuse;
-		bpf_ringbuf_submit(record, 0);
-	}
-	return deny_if(refuse);
+	return deny_if(judge_bpf(task, tag, command));
+}
+
+/* Another process is reached into, which is of the session `target`, or of none that is known. */
+static __always_inline void tell_traced(struct task_struct *task, struct tag *tag, u32 pid, const char *comm, struct tag *target, bool refuse,
+					bool stopped)
+{
+	struct act *record = act_begin(KIND_PTRACE, task, tag);
+
+	if (!record)
+		return;
+	record->number[0] = pid;
+	record->number[1] = refuse;
+	record->number[2] = stopped;
+	if (comm)
+		bpf_probe_read_kernel(record->first, sizeof(task->comm), comm);
+	if (target)
+		__builtin_memcpy(record->session, target->session, 16);
+	bpf_ringbuf_submit(record, 0);
 }
 
 /* Also process_vm_writev and writes to /proc/PID/mem. Reading what ps reads is no attach. */
@@ -96,22 +136,13 @@ int BPF_PROG(act_ptrace_lsm, struct task_struct *child, unsigned int mode)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = watched(task), *target;
-	struct act *record;
 	bool refuse;
 
 	if (!tag || silent(tag) || !(mode & PTRACE_MODE_ATTACH))
 		return 0;
 	target = tag_of(child);
 	refuse = !target || !same_16(target->session, tag->session);
-	record = act_begin(KIND_PTRACE, task, tag);
-	if (record) {
-		record->number[0] = child->tgid;
-		record->number[1] = refuse;
-		bpf_probe_read_kernel(record->first, sizeof(child->comm), child->comm);
-		if (target)
-			__builtin_memcpy(record->session, target->session, 16);
-		bpf_ringbuf_submit(record, 0);
-	}
+	tell_traced(task, tag, child->tgid, child->comm, target, refuse, false);
 	return deny_if(refuse);
 }
 
@@ -171,6 +202,22 @@ int BPF_PROG(act_umount_lsm, struct vfsmount *mount)
 	return -EPERM;
 }
 
+/* By the name that the listener bound. */
+static __always_inline void tell_daemon(struct task_struct *task, struct tag *tag, struct unix_address *address)
+{
+	struct act *record = act_begin(KIND_UNIX, task, tag);
+	u32 length;
+
+	if (!record)
+		return;
+	length = BPF_CORE_READ(address, len) - 2; /* without the family in front */
+	opaque(length);
+	if (length <= 108)
+		bpf_probe_read_kernel(record->second, length, (void *)address + bpf_core_field_offset(struct unix_address, name) + 2);
+	record->number[0] = length;
+	bpf_ringbuf_submit(record, 0);
+}
+
 /* Who asks a daemon to do something leaves the session's tree there (docker, systemd, tmux): the connection is what can be seen of it. */
 SEC("lsm/unix_stream_connect")
 int BPF_PROG(act_unix_lsm, struct sock *sock, struct sock *other)
@@ -178,10 +225,8 @@ int BPF_PROG(act_unix_lsm, struct sock *sock, struct sock *other)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct unix_sock *listener = (struct unix_sock *)other;
 	struct tag *tag = watched(task);
-	struct unix_address *address;
 	struct dentry *dentry;
-	struct act *record;
-	u32 length, rule;
+	u32 rule;
 
 	if (!tag)
 		return 0;
@@ -196,15 +241,6 @@ int BPF_PROG(act_unix_lsm, struct sock *sock, struct sock *other)
 	}
 	if (silent(tag))
 		return 0;
-	record = act_begin(KIND_UNIX, task, tag);
-	if (!record)
-		return 0;
-	address = BPF_CORE_READ(listener, addr);
-	length = BPF_CORE_READ(address, len) - 2; /* without the family in front */
-	opaque(length);
-	if (length <= 108)
-		bpf_probe_read_kernel(record->second, length, (void *)address + bpf_core_field_offset(struct unix_address, name) + 2);
-	record->number[0] = length;
-	bpf_ringbuf_submit(record, 0);
+	tell_daemon(task, tag, BPF_CORE_READ(listener, addr));
 	return 0;
 }

@@ -23,6 +23,7 @@ typedef __u64 u64;
 #define AF_NETLINK 16
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
+#define SOCK_SEQPACKET 5
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
 #define IPPROTO_HOPOPTS 0
@@ -41,6 +42,10 @@ typedef __u64 u64;
 #define TCP_LISTEN 10
 #define TCP_CLOSING 11
 #define BPFFS_MAGIC 0xcafe4a11
+#define PROC_SUPER_MAGIC 0x9fa0
+#define PID_FS_MAGIC 0x50494446
+#define PTRACE_ATTACH 16
+#define PTRACE_SEIZE 0x4206
 #define PTRACE_MODE_ATTACH 2
 #define SB_NOUSER (1ul << 31) /* a file system that nobody mounts: memfds, pipes, sockets */
 #define PROT_EXEC 4
@@ -79,6 +84,7 @@ struct inode {
 	u16 i_mode;
 	struct super_block *i_sb;
 	struct hlist_head i_dentry;
+	void *i_private;
 } CORE;
 struct dentry {
 	struct dentry *d_parent;
@@ -105,6 +111,26 @@ struct file {
 	struct path f_path;
 	struct inode *f_inode;
 	u32 f_flags;
+	void *private_data;
+} CORE;
+struct fdtable {
+	u32 max_fds;
+	struct file **fd;
+} CORE;
+struct files_struct {
+	struct fdtable *fdt;
+} CORE;
+struct list_head {
+	struct list_head *next;
+} CORE;
+struct pid {
+	u32 level; /* of its namespace: 0 is the machine's first */
+	struct hlist_head tasks[4];
+} CORE;
+/* A file of /proc/PID. */
+struct proc_inode {
+	struct pid *pid;
+	struct inode vfs_inode;
 } CORE;
 struct fs_struct {
 	struct path root;
@@ -134,8 +160,31 @@ struct cred {
 struct mm_struct {
 	unsigned long arg_start, arg_end;
 } CORE;
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long bx, cx, dx, si, di, r10, orig_ax;
+} CORE;
+struct thread_info {
+	u32 status;
+} CORE;
+#else
+struct pt_regs {
+	u64 regs[31];
+	u64 orig_x0;
+	int syscallno;
+} CORE;
+struct thread_info {
+	unsigned long flags;
+} CORE;
+#endif
 struct task_struct {
+	struct thread_info thread_info;
 	int pid, tgid;
+	struct pid *thread_pid;
+	struct hlist_node pid_links[4];
+	struct list_head ptraced; /* whom it traces */
+	struct list_head ptrace_entry;
+	struct files_struct *files;
 	struct task_struct *group_leader;
 	struct task_struct *real_parent;
 	struct mm_struct *mm;
@@ -204,6 +253,7 @@ struct unix_address {
 struct unix_sock {
 	struct unix_address *addr;
 	struct path path;
+	struct sock *peer;
 } CORE;
 struct module {
 	char name[56];

@@ -19,6 +19,7 @@
 #include "file.bpf.c"
 #include "touch.bpf.c"
 #include "act.bpf.c"
+#include "call.bpf.c"
 
 /* Only so that the object's type information holds the records' layouts, which a test compares. */
 const volatile union {

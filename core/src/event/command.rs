@@ -162,7 +162,7 @@ pub struct Executed {
     pub cgroup_path: Option<ByteString>,
     /// The container whose control group it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub container: Option<Container>,
+    pub container: Option<Box<Container>>,
     /// The working directory.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub directory: Option<ByteString>,
@@ -224,10 +224,10 @@ impl Executed {
                 "/system.slice/docker-9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08.scope"
                     .into(),
             ),
-            container: Some(Container {
+            container: Some(Box::new(Container {
                 id: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into(),
                 runtime: Some("docker".into()),
-            }),
+            })),
             directory: Some("/home/deploy".into()),
             executable: Executable::example(),
             given: "/usr/bin/curl".into(),

@@ -5,7 +5,7 @@ use super::dropped::Dropped;
 use super::numbering::{Batch, Numbering};
 use super::staging::Staging;
 use super::translate::{Known, Translation};
-use crate::sensor::{Connection, Record, RecordReader, Sensor, SensorError, record};
+use crate::sensor::{Connection, Record, RecordReader, Sensor, SensorError, let_go, record};
 use crate::sessions::Sessions;
 use crate::spool::{Spool, SpoolError};
 use aws_lc_rs::signature::Ed25519KeyPair;
@@ -290,6 +290,7 @@ impl Scribe {
         for bytes in &self.pending {
             let record = record::decode(bytes);
             undecoded += u64::from(matches!(record, Record::Undecoded { .. }));
+            let_go(&record);
             translation.tell(record, batch)?;
         }
         drop(sessions);

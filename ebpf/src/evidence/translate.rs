@@ -311,7 +311,7 @@ impl Translation<'_> {
                 arguments_unreadable: executed.args_unreadable,
                 cgroup: executed.cgroup.to_string(),
                 cgroup_path: group.as_ref().map(|group| ByteString::cut(&group.path, PATH_BYTES_MAX)),
-                container: group.as_ref().and_then(|group| group.container.clone()),
+                container: group.as_ref().and_then(|group| group.container.clone()).map(Box::new),
                 directory: Some(ByteString::cut(&executed.cwd, PATH_BYTES_MAX)),
                 executable: Executable {
                     device: format!("{}:{}", device.0, device.1),

@@ -114,6 +114,8 @@ pub struct Traced {
     pub target_session: Option<[u8; 16]>,
     /// It was refused: the target isn't of the same session.
     pub refused: bool,
+    /// It has stopped the target.
+    pub stopped: bool,
 }
 
 /// A mount.
@@ -185,6 +187,7 @@ pub(super) fn decode_traced(bytes: &[u8]) -> Option<Traced> {
         target_comm: first(bytes)?,
         target_session: (session != [0; 16]).then_some(session),
         refused: number(bytes, 1)? != 0,
+        stopped: number(bytes, 2)? != 0,
     })
 }
 

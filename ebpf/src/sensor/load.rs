@@ -40,7 +40,7 @@ const SHARED: [&str; 16] = [
     "lost",
 ];
 /// Maps that are each generation's own.
-const OWN: [&str; 3] = ["records", "exec_scratch", "places"];
+const OWN: [&str; 4] = ["records", "exec_scratch", "places", "users_before"];
 /// `PLACES_EACH` of shared.h.
 pub(super) const PLACES_EACH: u32 = 8;
 
@@ -265,9 +265,11 @@ fn attach_all(object: &mut Ebpf, own: &Generation, tier: Tier) -> Result<Feature
         } else {
             attach_either(object, own, part, &btf, &root)
         };
-        let entry = features.entry(part.feature.to_owned()).or_insert(Ok(()));
-        if let (Ok(()), Err(why)) = (&entry, outcome) {
-            *entry = Err(format!("{}: {why}", part.program));
+        for feature in [part.feature].iter().chain(part.also) {
+            let entry = features.entry((*feature).to_owned()).or_insert(Ok(()));
+            if let (Ok(()), Err(why)) = (&entry, &outcome) {
+                *entry = Err(format!("{}: {why}", part.program));
+            }
         }
     }
     for part in PARTS.iter().filter(|part| part.tier.is_some_and(|only| only != tier)) {

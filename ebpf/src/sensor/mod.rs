@@ -11,6 +11,7 @@ mod error;
 mod files;
 mod held;
 pub mod layout;
+mod let_go;
 mod load;
 mod pins;
 mod policies;
@@ -28,6 +29,7 @@ pub(crate) use cgroup::root as cgroup2;
 pub use counters::Counters;
 pub use error::SensorError;
 pub use files::{AllowList, FileRules, Found, PathRule};
+pub use let_go::let_go;
 pub use reader::RecordReader;
 pub use record::{
     Accepted, Answered, Connection, Denial, ExecRefused, Executed, Exited, Record, Subject, Tuple,

@@ -30,6 +30,8 @@ pub(super) struct Part {
     pub(super) hook: Hook,
     /// What fails with it, as people read it; several programs may serve one.
     pub(super) feature: &'static str,
+    /// What else fails with it.
+    pub(super) also: &'static [&'static str],
     /// `None`: in both.
     pub(super) tier: Option<Tier>,
     /// Without it there is no evidence at all.
@@ -38,11 +40,15 @@ pub(super) struct Part {
 
 impl Part {
     const fn new(program: &'static str, hook: Hook, feature: &'static str) -> Part {
-        Part { program, fallback: None, twin: None, hook, feature, tier: None, essential: false }
+        Part { program, fallback: None, twin: None, hook, feature, also: &[], tier: None, essential: false }
     }
 
     const fn only(self, tier: Tier) -> Part {
         Part { tier: Some(tier), ..self }
+    }
+
+    const fn serving(self, also: &'static [&'static str]) -> Part {
+        Part { also, ..self }
     }
 
     const fn essential(self) -> Part {
@@ -98,6 +104,12 @@ pub(super) const PARTS: &[Part] = &[
     Part::new("act_move_mount_lsm", Hook::Lsm("move_mount"), "mount").only(Tier::Lsm),
     Part::new("act_unix_lsm", Hook::Lsm("unix_stream_connect"), "unix connect").only(Tier::Lsm),
     Part::new("act_umount_lsm", Hook::Lsm("sb_umount"), "unmount deny").only(Tier::Lsm),
+    Part::new("call_enter", Hook::Tracepoint("sys_enter"), "ptrace deny")
+        .serving(&["bpf deny", "packet socket deny", "privilege change"])
+        .only(Tier::Tracepoint),
+    Part::new("call_exit", Hook::Tracepoint("sys_exit"), "ptrace deny")
+        .serving(&["mount", "privilege change", "unix connect"])
+        .only(Tier::Tracepoint),
     Part::new("session_graft_lsm", Hook::Lsm("sock_graft"), "listeners").only(Tier::Lsm),
     Part::new("session_accept_lsm", Hook::Lsm("socket_recvmsg"), "accept").only(Tier::Lsm).essential(),
     Part::new("session_accept", Hook::Tracepoint("sock_recv_length"), "accept")

@@ -1,6 +1,6 @@
 //! A sensor for a test, with pins of its own, and sessions on it.
 
-use custody_node::sensor::{PolicyRules, Record, RecordReader, Sensor, SensorOptions, Tier, Tuple};
+use custody_node::sensor::{PolicyRules, Record, RecordReader, Sensor, SensorOptions, Tier, Tuple, let_go};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -88,6 +88,12 @@ impl Node {
         outcome.is_ok()
     }
 
+    /// Says that a feature is there, whatever the tier.
+    pub fn has_in_both(&mut self, feature: &str) {
+        let outcome = &self.sensor().coverage().features[feature];
+        assert_eq!(*outcome, Ok(()), "{feature}");
+    }
+
     pub fn sensor(&mut self) -> &mut Sensor {
         self.sensor.as_mut().unwrap()
     }
@@ -130,6 +136,7 @@ impl Node {
     /// Takes what the ring has now.
     pub fn drain(&mut self) {
         while let Some(record) = self.reader.as_mut().unwrap().next() {
+            let_go(&record);
             self.records.push(record);
         }
     }

@@ -1,0 +1,298 @@
+/* What gives a session more than it had (act.bpf.c), in the tier without LSM hooks: by the system calls themselves.
+ *
+ * What would take the agent's programs away, or reach into a process that isn't the session's, ends who tried it: killed on the way in, or
+ * on the way out before an instruction of its own, so that what it got is of no use. What is told is what the kernel holds after the call
+ * where that can be had; strings are the process's own, which another thread may have changed meanwhile. io_uring makes none of these
+ * calls but opens and connects, which stay unseen there. */
+
+#include "call.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct users);
+} users_before SEC(".maps");
+
+#define TRACED_MAX 64
+
+/* The tag of a process by its number. */
+static __always_inline struct tag *tag_of_process(u32 pid)
+{
+	return bpf_map_lookup_elem(&processes, &pid);
+}
+
+static __always_inline struct task_struct *traced_by_entry(struct list_head *entry)
+{
+	return (void *)entry - bpf_core_field_offset(struct task_struct, ptrace_entry);
+}
+
+struct tracees {
+	struct list_head *head;
+	struct list_head *entry;
+	u32 tid;
+	bool found;
+};
+
+static long tracee_step(u32 index, void *context)
+{
+	struct tracees *tracees = context;
+	struct list_head *entry = tracees->entry;
+	struct task_struct *tracee = traced_by_entry(entry);
+
+	if (entry == tracees->head)
+		return 1;
+	if ((u32)BPF_CORE_READ(tracee, pid) == tracees->tid) {
+		tracees->found = true;
+		return 1;
+	}
+	tracees->entry = BPF_CORE_READ(entry, next);
+	return 0;
+}
+
+/* Whether the thread with that number is traced by this one: then it was asked before whether it may. */
+static __always_inline bool traces(struct task_struct *task, u32 tid)
+{
+	struct list_head *head = (void *)task + bpf_core_field_offset(struct task_struct, ptraced);
+	struct tracees tracees = {.head = head, .entry = BPF_CORE_READ(head, next), .tid = tid};
+
+	bpf_loop(TRACED_MAX, tracee_step, &tracees, 0);
+	return tracees.found;
+}
+
+/* Reads or writes another process's memory by number. In a namespace of process ids that isn't the machine's first the number says nothing
+ * here: told, and let be. */
+static __always_inline void judge_memory(struct task_struct *task, struct tag *tag, u32 pid)
+{
+	bool first = !BPF_CORE_READ(task, thread_pid, level);
+	struct tag *target = first ? tag_of_process(pid) : 0;
+	bool own = target && same_16(target->session, tag->session);
+
+	if (pid == (u32)task->tgid || pid == (u32)task->pid)
+		return;
+	if (first && !own && traces(task, pid))
+		return;
+	tell_traced(task, tag, pid, 0, target, first && !own, false);
+	if (first && !own)
+		bpf_send_signal(SIGKILL);
+}
+
+/* A process was got hold of, by its kernel object, and stopped perhaps. */
+static __always_inline void judge_hold(struct task_struct *task, struct tag *tag, struct task_struct *of, bool stopped)
+{
+	u32 pid = BPF_CORE_READ(of, tgid);
+	struct tag *target;
+	bool refuse;
+
+	if (pid == (u32)task->tgid)
+		return;
+	target = tag_of_process(pid);
+	refuse = !target || !same_16(target->session, tag->session);
+	tell_traced(task, tag, pid, of->comm, target, refuse, stopped);
+	if (refuse)
+		bpf_send_signal(SIGKILL);
+}
+
+static __always_inline struct task_struct *task_of(struct pid *pid, bool leader)
+{
+	/* PIDTYPE_PID and PIDTYPE_TGID: a process's first thread has both. */
+	struct hlist_node *node = leader ? BPF_CORE_READ(pid, tasks[1].first) : BPF_CORE_READ(pid, tasks[0].first);
+
+	if (!node)
+		return 0;
+	return (void *)node -
+	       (leader ? bpf_core_field_offset(struct task_struct, pid_links[1]) : bpf_core_field_offset(struct task_struct, pid_links[0]));
+}
+
+static __always_inline struct file *file_of(struct task_struct *task, u32 fd)
+{
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct file **files = BPF_CORE_READ(table, fd), *file = 0;
+
+	if (fd >= BPF_CORE_READ(table, max_fds) || bpf_probe_read_kernel(&file, sizeof(file), files + fd))
+		return 0;
+	return file;
+}
+
+static __always_inline void judge_taken(struct task_struct *task, struct tag *tag, u32 pidfd)
+{
+	struct file *file = file_of(task, pidfd);
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	/* Since 6.9 they have a file system of their own. */
+	bool has_inode = BPF_CORE_READ(inode, i_sb, s_magic) == PID_FS_MAGIC;
+	struct pid *pid = has_inode ? BPF_CORE_READ(inode, i_private) : BPF_CORE_READ(file, private_data);
+
+	judge_hold(task, tag, task_of(pid, true), false);
+}
+
+static __always_inline void judge_opened(struct task_struct *task, struct tag *tag, u32 fd)
+{
+	struct file *file = file_of(task, fd);
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct proc_inode *proc;
+	struct task_struct *of;
+	struct pid *pid;
+	char name[4] = {};
+
+	if (!file || BPF_CORE_READ(inode, i_sb, s_magic) != PROC_SUPER_MAGIC)
+		return;
+	bpf_probe_read_kernel_str(name, sizeof(name), BPF_CORE_READ(file, f_path.dentry, d_name.name));
+	if (name[0] != 'm' || name[1] != 'e' || name[2] != 'm' || BPF_CORE_READ(file, f_path.dentry, d_name.len) != 3)
+		return;
+	proc = (void *)inode - bpf_core_field_offset(struct proc_inode, vfs_inode);
+	pid = BPF_CORE_READ(proc, pid);
+	of = task_of(pid, false);
+	if (of)
+		judge_hold(task, tag, of, false);
+}
+
+static __always_inline void tell_reached(struct task_struct *task, struct tag *tag, u32 fd)
+{
+	struct file *file = file_of(task, fd);
+	struct socket *socket = BPF_CORE_READ(file, private_data);
+	struct sock *sk = BPF_CORE_READ(socket, sk), *peer;
+	u16 type = BPF_CORE_READ(sk, sk_type);
+
+	if (BPF_CORE_READ(sk, __sk_common.skc_family) != AF_UNIX || (type != SOCK_STREAM && type != SOCK_SEQPACKET))
+		return;
+	/* What a listener accepts has its name. */
+	peer = BPF_CORE_READ((struct unix_sock *)sk, peer);
+	if (peer)
+		tell_daemon(task, tag, BPF_CORE_READ((struct unix_sock *)peer, addr));
+}
+
+static __always_inline void tell_mount(struct task_struct *task, struct tag *tag, u64 type, u64 source, u64 flags)
+{
+	struct act *record = act_begin(KIND_MOUNT, task, tag);
+
+	if (!record)
+		return;
+	record->number[0] = flags;
+	record->number[1] = flags >> 32;
+	if (type)
+		bpf_probe_read_user_str(record->first, sizeof(record->first), (void *)type);
+	if (source)
+		bpf_probe_read_user_str(record->second, sizeof(record->second), (void *)source);
+	bpf_ringbuf_submit(record, 0);
+}
+
+/* Sockets of families that no cgroup hook sees. */
+static __always_inline void judge_family(struct task_struct *task, struct tag *tag, u32 family, u32 protocol)
+{
+	if (family == AF_UNIX || family == AF_INET || family == AF_INET6 || family == AF_NETLINK)
+		return;
+	if (judge_socket(task, tag, protocol) == REFUSE)
+		bpf_send_signal(SIGKILL);
+}
+
+#define SOCKETCALL_SOCKET 1
+#define SOCKETCALL_CONNECT 3
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(call_enter, struct pt_regs *regs, long number)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct call_made made = call_made(task, number);
+	u32 arguments[3] = {};
+	struct users *before;
+	struct tag *tag;
+
+	switch (made.call) {
+	case CALL_BPF:
+	case CALL_MEMORY:
+	case CALL_SOCKET:
+	case CALL_SOCKETCALL:
+	case CALL_USERS:
+		break;
+	default:
+		return 0;
+	}
+	tag = watched(task);
+	if (!tag || silent(tag))
+		return 0;
+	switch (made.call) {
+	case CALL_BPF:
+		if (judge_bpf(task, tag, call_argument(regs, made.narrow, 0)))
+			bpf_send_signal(SIGKILL);
+		break;
+	case CALL_MEMORY:
+		judge_memory(task, tag, call_argument(regs, made.narrow, 0));
+		break;
+	case CALL_SOCKET:
+		judge_family(task, tag, call_argument(regs, made.narrow, 0), call_argument(regs, made.narrow, 2));
+		break;
+	case CALL_SOCKETCALL:
+		if (call_argument(regs, made.narrow, 0) != SOCKETCALL_SOCKET)
+			break;
+		bpf_probe_read_user(arguments, sizeof(arguments), (void *)call_argument(regs, made.narrow, 1));
+		judge_family(task, tag, arguments[0], arguments[2]);
+		break;
+	case CALL_USERS:
+		before = bpf_task_storage_get(&users_before, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (before)
+			*before = users_of(task->cred);
+		else
+			count(&lost, KIND_PRIVILEGE);
+		break;
+	default:
+		break;
+	}
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(call_exit, struct pt_regs *regs, long returned)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct call_made made = call_made(task, call_number(regs));
+	struct users *before, after;
+	u32 arguments[3] = {};
+	u64 request;
+	struct tag *tag;
+
+	if (made.call == CALL_OTHER || returned < 0)
+		return 0;
+	tag = watched(task);
+	if (!tag || silent(tag))
+		return 0;
+	switch (made.call) {
+	case CALL_CONNECT:
+		tell_reached(task, tag, call_argument(regs, made.narrow, 0));
+		break;
+	case CALL_SOCKETCALL:
+		if (call_argument(regs, made.narrow, 0) != SOCKETCALL_CONNECT)
+			break;
+		bpf_probe_read_user(arguments, sizeof(arguments), (void *)call_argument(regs, made.narrow, 1));
+		tell_reached(task, tag, arguments[0]);
+		break;
+	case CALL_MOUNT:
+		tell_mount(task, tag, call_argument(regs, made.narrow, 2), call_argument(regs, made.narrow, 0),
+			   call_argument(regs, made.narrow, 3));
+		break;
+	case CALL_MOVE_MOUNT:
+		tell_mount(task, tag, 0, call_argument(regs, made.narrow, 3), 0);
+		break;
+	case CALL_OPEN:
+		judge_opened(task, tag, returned);
+		break;
+	case CALL_PIDFD_GETFD:
+		judge_taken(task, tag, call_argument(regs, made.narrow, 0));
+		break;
+	case CALL_PTRACE:
+		request = call_argument(regs, made.narrow, 0);
+		/* Whom it traces since then stands first. */
+		if (request == PTRACE_ATTACH || request == PTRACE_SEIZE)
+			judge_hold(task, tag, traced_by_entry(BPF_CORE_READ(task, ptraced.next)), request == PTRACE_ATTACH);
+		break;
+	case CALL_USERS:
+		before = bpf_task_storage_get(&users_before, task, 0, 0);
+		if (!before)
+			break;
+		after = users_of(task->cred);
+		tell_users(task, tag, before, &after);
+		break;
+	default:
+		break;
+	}
+	return 0;
+}

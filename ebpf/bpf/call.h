@@ -1,0 +1,223 @@
+/* System calls as the kernel's tracepoints give them: which one, by whose numbering, and with which arguments. Those alone that no other
+ * hook of this tier sees. */
+#pragma once
+
+#include "kernel.h"
+
+enum call {
+	CALL_OTHER,
+	CALL_BPF,
+	CALL_CONNECT,
+	CALL_MEMORY, /* of another process: process_vm_readv, process_vm_writev */
+	CALL_MOUNT,
+	CALL_MOVE_MOUNT,
+	CALL_OPEN,
+	CALL_PIDFD_GETFD,
+	CALL_PTRACE,
+	CALL_SOCKET,
+	CALL_SOCKETCALL, /* several in one, of 32-bit programs */
+	CALL_USERS,
+};
+
+struct call_made {
+	enum call call;
+	bool narrow; /* made by a 32-bit program: other numbers, other registers */
+};
+
+/* Numbers that all architectures share. */
+#define BY_ALL(number)                                                                                                                       \
+	case 429:                                                                                                                            \
+		return CALL_MOVE_MOUNT;                                                                                                      \
+	case 437:                                                                                                                            \
+		return CALL_OPEN;                                                                                                            \
+	case 438:                                                                                                                            \
+		return CALL_PIDFD_GETFD
+
+#if defined(__TARGET_ARCH_x86)
+
+/* asm/unistd_64.h; beyond 511 those that x32 has for itself. */
+static __always_inline enum call call_of(u32 number)
+{
+	switch (number) {
+	case 2: /* open */
+	case 85: /* creat */
+	case 257: /* openat */
+		return CALL_OPEN;
+	case 41:
+		return CALL_SOCKET;
+	case 42:
+		return CALL_CONNECT;
+	case 101:
+	case 521:
+		return CALL_PTRACE;
+	case 105: /* setuid */
+	case 113: /* setreuid */
+	case 117: /* setresuid */
+		return CALL_USERS;
+	case 165:
+		return CALL_MOUNT;
+	case 310:
+	case 311:
+	case 539:
+	case 540:
+		return CALL_MEMORY;
+	case 321:
+		return CALL_BPF;
+	BY_ALL(number);
+	}
+	return CALL_OTHER;
+}
+
+/* asm/unistd_32.h */
+static __always_inline enum call narrow_call_of(u32 number)
+{
+	switch (number) {
+	case 5: /* open */
+	case 8: /* creat */
+	case 295: /* openat */
+		return CALL_OPEN;
+	case 21:
+		return CALL_MOUNT;
+	case 23: /* setuid, of 16 bits */
+	case 70:
+	case 164:
+	case 203: /* setreuid */
+	case 208: /* setresuid */
+	case 213: /* setuid */
+		return CALL_USERS;
+	case 26:
+		return CALL_PTRACE;
+	case 102:
+		return CALL_SOCKETCALL;
+	case 347:
+	case 348:
+		return CALL_MEMORY;
+	case 357:
+		return CALL_BPF;
+	case 359:
+		return CALL_SOCKET;
+	case 362:
+		return CALL_CONNECT;
+	BY_ALL(number);
+	}
+	return CALL_OTHER;
+}
+
+#define X32 0x40000000u
+#define TS_COMPAT 2
+
+static __always_inline struct call_made call_made(struct task_struct *task, long number)
+{
+	if (task->thread_info.status & TS_COMPAT)
+		return (struct call_made){narrow_call_of(number), true};
+	return (struct call_made){call_of((u32)number & ~X32), false};
+}
+
+static __always_inline long call_number(struct pt_regs *regs)
+{
+	return regs->orig_ax;
+}
+
+static __always_inline u64 call_argument(struct pt_regs *regs, bool narrow, u32 index)
+{
+	switch (index) {
+	case 0:
+		return narrow ? (u32)regs->bx : regs->di;
+	case 1:
+		return narrow ? (u32)regs->cx : regs->si;
+	case 2:
+		return narrow ? (u32)regs->dx : regs->dx; /* the same register */
+	case 3:
+		return narrow ? (u32)regs->si : regs->r10;
+	}
+	return 0;
+}
+
+#elif defined(__TARGET_ARCH_arm64)
+
+/* asm-generic/unistd.h */
+static __always_inline enum call call_of(u32 number)
+{
+	switch (number) {
+	case 40:
+		return CALL_MOUNT;
+	case 56: /* openat */
+		return CALL_OPEN;
+	case 117:
+		return CALL_PTRACE;
+	case 145: /* setreuid */
+	case 146: /* setuid */
+	case 147: /* setresuid */
+		return CALL_USERS;
+	case 198:
+		return CALL_SOCKET;
+	case 203:
+		return CALL_CONNECT;
+	case 270:
+	case 271:
+		return CALL_MEMORY;
+	case 280:
+		return CALL_BPF;
+	BY_ALL(number);
+	}
+	return CALL_OTHER;
+}
+
+/* Those of arm. */
+static __always_inline enum call narrow_call_of(u32 number)
+{
+	switch (number) {
+	case 5: /* open */
+	case 8: /* creat */
+	case 322: /* openat */
+		return CALL_OPEN;
+	case 21:
+		return CALL_MOUNT;
+	case 23: /* setuid, of 16 bits */
+	case 70:
+	case 164:
+	case 203: /* setreuid */
+	case 208: /* setresuid */
+	case 213: /* setuid */
+		return CALL_USERS;
+	case 26:
+		return CALL_PTRACE;
+	case 281:
+		return CALL_SOCKET;
+	case 283:
+		return CALL_CONNECT;
+	case 376:
+	case 377:
+		return CALL_MEMORY;
+	case 386:
+		return CALL_BPF;
+	BY_ALL(number);
+	}
+	return CALL_OTHER;
+}
+
+#define TIF_32BIT (1ul << 22)
+
+static __always_inline struct call_made call_made(struct task_struct *task, long number)
+{
+	if (task->thread_info.flags & TIF_32BIT)
+		return (struct call_made){narrow_call_of(number), true};
+	return (struct call_made){call_of(number), false};
+}
+
+static __always_inline long call_number(struct pt_regs *regs)
+{
+	return regs->syscallno;
+}
+
+/* The first register holds what is returned by then. */
+static __always_inline u64 call_argument(struct pt_regs *regs, bool narrow, u32 index)
+{
+	u64 value = index ? regs->regs[index] : regs->orig_x0;
+
+	return narrow ? (u32)value : value;
+}
+
+#else
+#error "the numbers of this architecture's system calls aren't known here"
+#endif

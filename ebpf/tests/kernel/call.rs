@@ -1,0 +1,204 @@
+//! What gives a session more than it had: told in both tiers. What may not be is refused with EPERM by LSM hooks; by tracepoints whoever
+//! tries it is killed.
+
+use crate::node::{Node, POLICY, Session};
+use custody_node::sensor::{NetRule, PolicyRules, Record, Tier};
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
+
+/// As Python prints it.
+const EPERM: &str = "1";
+
+/// What Python programs here begin with.
+const BEGIN: &str = "import ctypes, mmap, os, struct, sys, threading, time\n\
+    libc = ctypes.CDLL(None, use_errno=True)\n\
+    byte = ctypes.create_string_buffer(b'x', 1)\n\
+    part = ctypes.create_string_buffer(struct.pack('@PN', ctypes.addressof(byte), 1))\n\
+    def read(pid): return libc.syscall(310, pid, part, 1, part, 1, ctypes.c_ulong(0))\n\
+    def tell(done): print(done if done >= 0 else ctypes.get_errno(), flush=True)\n";
+
+impl Session {
+    /// Runs a Python program that tries one thing and tells how it ended: its result, or the error's number.
+    fn tries(&mut self, program: &str) -> String {
+        self.python(&format!("{BEGIN}{program}"))
+    }
+}
+
+/// What a program that was refused has printed.
+fn refused(node: &mut Node) -> &'static str {
+    match node.sensor().coverage().tier {
+        Tier::Lsm => EPERM,
+        Tier::Tracepoint => "Killed",
+    }
+}
+
+fn traced(node: &mut Node, what: &str, pid: u32, refused: bool, session: Option<[u8; 16]>) {
+    node.wait_until(what, |records| {
+        let is = |record: &Record| {
+            matches!(record, Record::Traced(traced)
+            if traced.target == pid && traced.refused == refused && traced.target_session == session)
+        };
+        records.iter().any(is).then_some(())
+    });
+    node.records.retain(|record| !matches!(record, Record::Traced(_)));
+}
+
+#[test]
+fn a_session_reaches_into_no_process_but_its_own() {
+    let mut node = Node::start();
+    node.has_in_both("ptrace deny");
+    let mut session = node.session();
+    // Not this process: an attach stops it, and then nobody would look.
+    let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+    let (refusal, outside) = (refused(&mut node), other.id());
+    let no_such_right = if refusal == EPERM { "13" } else { refusal };
+    for (what, program, said) in [
+        ("an attach", format!("tell(libc.ptrace(16, {outside}, 0, 0))"), refusal),
+        ("a seizure", format!("tell(libc.ptrace(0x4206, {outside}, 0, 0))"), refusal),
+        ("a read of memory", format!("tell(read({outside}))"), refusal),
+        (
+            "a file of memory",
+            format!(
+                "try: open('/proc/{outside}/mem', 'r+b'); tell(0)\n\
+                 except OSError as error: print(error.errno)"
+            ),
+            no_such_right,
+        ),
+        (
+            "a descriptor",
+            format!("fd = libc.syscall(434, {outside}, 0)\ntell(libc.syscall(438, fd, 0, 0))"),
+            refusal,
+        ),
+    ] {
+        assert_eq!(session.tries(&program), said, "{what}");
+        traced(&mut node, what, outside, true, None);
+    }
+    // It goes on.
+    node.wait_until("the other process", |_| {
+        let status = std::fs::read_to_string(format!("/proc/{outside}/status")).unwrap();
+        status.contains("State:\tS").then_some(())
+    });
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+/// A debugger within the session goes on as before: by process, and by the threads that it traces.
+#[test]
+fn a_session_reaches_into_its_own_processes() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    let id = Some(session.id);
+    let program = "ready, told = os.pipe()\n\
+        pid = os.fork()\n\
+        if pid == 0:\n\
+        \x20   thread = threading.Thread(target=time.sleep, args=(60,)); thread.start()\n\
+        \x20   os.write(told, str(thread.native_id).encode()); thread.join()\n\
+        thread = int(os.read(ready, 9))\n\
+        print(pid)\n\
+        tell(read(os.getpid())); tell(read(pid))\n\
+        tell(libc.ptrace(0x4206, thread, 0, 0)); tell(read(thread))\n\
+        tell(os.open(f'/proc/{pid}/mem', os.O_RDWR) > 0)\n\
+        os.kill(pid, 9)";
+    let said = session.tries(program);
+    let (pid, rest) = said.split_once('\n').unwrap();
+    assert_eq!(rest, "1\n1\n0\n1\nTrue");
+    traced(&mut node, "its own", pid.parse().unwrap(), false, id);
+    assert!(!node.records.iter().any(|record| matches!(record, Record::Traced(traced) if traced.refused)));
+}
+
+/// System calls have other numbers there, by which they must not pass.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn what_32_bit_programs_call_is_seen() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+    let outside = other.id();
+    // push rbx; mov eax, 26 (ptrace); mov ebx, 16; mov ecx, PID; xor edx, edx; xor esi, esi; int 0x80; pop rbx; ret
+    let program = format!(
+        "code = b'\\x53\\xb8\\x1a\\0\\0\\0\\xbb\\x10\\0\\0\\0\\xb9' + struct.pack('<I', {outside}) + b'\\x31\\xd2\\x31\\xf6\\xcd\\x80\\x5b\\xc3'\n\
+         page = mmap.mmap(-1, 4096, prot=7); page.write(code)\n\
+         call = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))\n\
+         print(-call())"
+    );
+    let said = session.tries(&program);
+    if said.contains("Segmentation") {
+        println!("this kernel runs no 32-bit programs, so there is nothing to see");
+    } else {
+        assert_eq!(said, refused(&mut node));
+        traced(&mut node, "an attach by a 32-bit call", outside, true, None);
+    }
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+#[test]
+fn what_bpf_would_lead_to_is_refused() {
+    let mut node = Node::start();
+    node.has_in_both("bpf deny");
+    let mut session = node.session();
+    // BPF_MAP_GET_FD_BY_ID
+    let program = "attr = ctypes.create_string_buffer(struct.pack('=I', 1) + bytes(124))\n\
+         tell(libc.syscall(321, 14, attr, 128))";
+    assert_eq!(session.tries(program), refused(&mut node));
+    node.wait_for(
+        "the refusal",
+        |record| matches!(record, Record::BpfUsed(event) if event.refused && event.command == 14),
+    );
+}
+
+#[test]
+fn other_user_ids_and_mounts_are_told() {
+    let mut node = Node::start();
+    node.has_in_both("privilege change");
+    node.has_in_both("mount");
+    let mut session = node.session();
+    session.tries("os.setuid(65534)");
+    node.wait_for("the change", |record| {
+        matches!(record, Record::PrivilegeChanged(change) if change.old == [0; 3] && change.new == [65_534; 3])
+    });
+    session.run("unshare -m sh -c 'mount -t tmpfs nothing /mnt'");
+    node.wait_until("the mount", |records| {
+        let tmpfs = |record: &Record| match record {
+            Record::Mounted(mount) => mount.kind == b"tmpfs" || mount.source.ends_with(b"mnt"),
+            _ => false,
+        };
+        records.iter().any(tmpfs).then_some(())
+    });
+}
+
+#[test]
+fn connections_to_daemons_of_this_host_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::start();
+    node.has_in_both("unix connect");
+    let mut session = node.session();
+    let path = folder.path().join("daemon");
+    let _daemon = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let at = path.display();
+    session.python(&format!("import socket; socket.socket(socket.AF_UNIX).connect('{at}')"));
+    node.wait_for("the connection", |record| {
+        matches!(record, Record::UnixConnected(connected) if connected.name == path.as_os_str().as_encoded_bytes())
+    });
+}
+
+#[test]
+fn packets_on_the_wire_are_refused_under_rules() {
+    let mut node = Node::start();
+    node.has_in_both("packet socket deny");
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let program = "tell(libc.socket(17, 3, 0) and 0)";
+    let mut free = node.session_at(loopback, loopback, POLICY);
+    assert_eq!(free.tries(program), "0");
+    let rule = NetRule { id: 1, address: loopback, prefix: 32, ports: Vec::new() };
+    let rules = PolicyRules { denied: vec![rule], ..PolicyRules::default() };
+    node.sensor().set_policy(9, &rules).unwrap();
+    let mut denied = node.session_at(loopback, loopback, 9);
+    let program = "tell(libc.socket(17, 3, 0))";
+    assert_eq!(denied.tries(program), refused(&mut node));
+    let id = denied.id;
+    node.wait_for(
+        "the refusal",
+        |record| matches!(record, Record::ConnectionDenied(of) if of.who.session == id),
+    );
+}
