@@ -28,8 +28,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
-/// Bytes that may wait to be written to one side before the other is no longer read.
-const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 /// How often a recording that grew is anchored in the log.
 const ANCHOR_EVERY: Duration = Duration::from_secs(1);
 /// How long the farewell to a client may take.
@@ -79,8 +77,6 @@ struct Pump<'a> {
     /// Since when the log has failed to take anchors.
     log_down: Option<Instant>,
     anchoring: bool,
-    /// Whether anything moved since the last tick.
-    busy: bool,
     vigils: [Vigil; 2],
 }
 
@@ -111,7 +107,6 @@ pub async fn relay(
         bytes_out: 0,
         log_down: None,
         anchoring: false,
-        busy: false,
         vigils: std::array::from_fn(|_| Vigil::new(access.clock.monotonic())),
     };
     let cause = pump.run(&mut end).await;
@@ -152,10 +147,11 @@ impl Pump<'_> {
         }
     }
 
-    /// A leg in key exchange must always be read. Otherwise one is read while the other has room for what comes.
+    /// A leg in key exchange must always be read. Otherwise one is read while the other's socket has taken all: in the
+    /// kernel lies enough that the peer needn't wait, and here no more than one read.
     fn may_read(&self, side: Side) -> bool {
         let [this, other] = [&self.legs[at(side)].leg, &self.legs[at(side.other())].leg];
-        this.in_exchange() || (other.can_send() && other.output().len() < OUTPUT_BYTES_MAX)
+        this.in_exchange() || (other.can_send() && other.output().is_empty())
     }
 
     fn has_output(&self) -> [bool; 2] {
@@ -190,7 +186,6 @@ impl Pump<'_> {
                 heard.all(&mut this.leg, &mut Incoming::new(&mut [], now))
             }
         };
-        self.busy = true;
         self.vigils[at(side)].heard(self.access.clock.monotonic());
         outcome
     }
@@ -358,19 +353,12 @@ impl Pump<'_> {
             // An append that doesn't come back is an outage too.
             self.log_down.get_or_insert(now);
         }
-        if !self.busy {
-            self.passage.recorder().free_idle_buffers();
-        }
         for side in Side::BOTH {
             if !self.may_read(side) && hung_up(&self.legs[at(side)]) {
                 return Err(socket_end(side, &SocketError::Closed));
             }
-            if !self.busy {
-                self.legs[at(side)].leg.free_idle_buffers();
-            }
             self.watch(side)?;
         }
-        self.busy = false;
         Ok(())
     }
 
