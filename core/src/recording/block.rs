@@ -333,6 +333,18 @@ mod tests {
     }
 
     #[test]
+    fn a_recording_that_waits_keeps_no_buffer() {
+        let mut writer = BlockWriter::new(&header().encode());
+        for frames in [vec![7; 40_000], vec![7; 10]] {
+            writer.frames().extend_from_slice(&frames);
+            assert_eq!(writer.raw_bytes(), frames.len());
+            writer.finish(|_| Ok::<(), ()>(())).unwrap();
+            assert_eq!((writer.raw_bytes(), writer.frames.capacity()), (0, 0));
+        }
+        writer.finish(|_| Err("there is no frame to be written")).unwrap();
+    }
+
+    #[test]
     fn header_comes_back_and_every_flip_shows() {
         let bytes = header().encode();
         assert_eq!(Header::decode(&bytes), Ok(header()));
