@@ -78,6 +78,8 @@ struct Pump<'a> {
     log_down: Option<Instant>,
     anchoring: bool,
     vigils: [Vigil; 2],
+    /// How much waited for the other side, by side, at the last tick.
+    waited: [Option<usize>; 2],
 }
 
 fn at(side: Side) -> usize {
@@ -108,6 +110,7 @@ pub async fn relay(
         log_down: None,
         anchoring: false,
         vigils: std::array::from_fn(|_| Vigil::new(access.clock.monotonic())),
+        waited: [None; 2],
     };
     let cause = pump.run(&mut end).await;
     pump.farewell(&cause).await;
@@ -354,7 +357,10 @@ impl Pump<'_> {
             self.log_down.get_or_insert(now);
         }
         for side in Side::BOTH {
-            if !self.may_read(side) && hung_up(&self.legs[at(side)]) {
+            let [this, other] = [&self.legs[at(side)], &self.legs[at(side.other())]];
+            let waits = other.leg.output().len();
+            let stands = self.waited[at(side)].replace(waits) == Some(waits);
+            if !self.may_read(side) && hung_up(this, side, stands) {
                 return Err(socket_end(side, &SocketError::Closed));
             }
             self.watch(side)?;
@@ -523,12 +529,16 @@ impl Outbox for Both<'_> {
     }
 }
 
-/// Whether the peer is gone though its last bytes aren't read yet.
-fn hung_up(socket: &LegSocket) -> bool {
+/// Whether the peer is gone though its last bytes aren't read yet. Those of a target are the client's as long as that is there; those of a
+/// client that has left are let go once the target has taken nothing for a tick.
+fn hung_up(socket: &LegSocket, side: Side, stands: bool) -> bool {
+    let gone = match side {
+        Side::Client if stands => PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR,
+        Side::Client | Side::Target => PollFlags::HUP | PollFlags::ERR,
+    };
     let mut fds = [PollFd::new(&socket.stream, PollFlags::RDHUP)];
     let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-    polled.is_ok_and(|count| count > 0)
-        && fds.iter().any(|fd| fd.revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR))
+    polled.is_ok_and(|count| count > 0) && fds.iter().any(|fd| fd.revents().intersects(gone))
 }
 
 fn stopped() -> EndCause {
