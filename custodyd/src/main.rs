@@ -29,10 +29,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// glibc's keeps what many logins at once have taken (docs/performance.md).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// How long connections to Kafka may take to be closed at the end.
 const CLOSING: Duration = Duration::from_secs(3);
 

@@ -150,14 +150,16 @@ pub fn header_hash(header: &[u8; HEADER_BYTES]) -> Hash {
 /// Makes blocks out of frames, and keeps the chain.
 pub struct BlockWriter {
     /// Room for the head, then the frames of the block that is being filled: a block that is stored as
-    /// it is goes out of this buffer without being copied again.
+    /// it is goes out of this buffer without being copied again. Between blocks it is the thread's.
     frames: Vec<u8>,
     head: Hash,
 }
 
-/// What compressing takes. It belongs to the thread, so that a recording that waits holds none.
+/// What making a block takes. It belongs to the thread, so that a recording that waits holds none.
 #[derive(Default)]
 struct Press {
+    /// For the frames of the next block.
+    frames: Vec<u8>,
     packed: Vec<u8>,
     table: CompressTable,
 }
@@ -169,11 +171,15 @@ thread_local! {
 impl BlockWriter {
     /// A chain that starts at this header.
     pub fn new(header: &[u8; HEADER_BYTES]) -> Self {
-        Self { frames: vec![0; BLOCK_HEAD_BYTES], head: header_hash(header) }
+        Self { frames: Vec::new(), head: header_hash(header) }
     }
 
     /// Where frames are appended to, and nothing else.
     pub fn frames(&mut self) -> &mut Vec<u8> {
+        if self.frames.is_empty() {
+            self.frames = PRESS.with_borrow_mut(|press| std::mem::take(&mut press.frames));
+            self.frames.resize(BLOCK_HEAD_BYTES, 0);
+        }
         &mut self.frames
     }
 
@@ -187,11 +193,14 @@ impl BlockWriter {
         self.head
     }
 
-    /// Finishes the block and hands its bytes to `write`. The next one starts empty and hangs on it,
-    /// whatever `write` says: after an error this writer must not be used again.
+    /// Finishes the block, if a frame is in it, and hands its bytes to `write`. The next one starts empty and hangs
+    /// on it, whatever `write` says: after an error this writer must not be used again.
     pub fn finish<E>(&mut self, write: impl FnOnce(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let raw = self.raw_bytes();
+        if raw == 0 {
+            return Ok(());
+        }
         PRESS.with_borrow_mut(|press| {
-            let raw = self.raw_bytes();
             let (codec, block) = match press.pack(&self.frames) {
                 Some(block) => (CODEC_LZ4, block),
                 None => (CODEC_STORED, self.frames.as_mut_slice()),
@@ -205,16 +214,10 @@ impl BlockWriter {
             block[..4].copy_from_slice(&crc.to_le_bytes());
             self.head = Sha256::digest(&*block).into();
             let written = write(block);
-            self.frames.truncate(BLOCK_HEAD_BYTES);
+            press.frames = std::mem::take(&mut self.frames);
+            press.frames.clear();
             written
         })
-    }
-
-    /// Gives back what the next block may not need, if none is being filled.
-    pub fn free_idle_buffers(&mut self) {
-        if self.raw_bytes() == 0 {
-            self.frames.shrink_to(BLOCK_HEAD_BYTES);
-        }
     }
 }
 
@@ -327,6 +330,18 @@ mod tests {
         let mut frames = Vec::new();
         let hash = head.open(bytes, previous, &mut frames)?;
         Ok((frames, hash))
+    }
+
+    #[test]
+    fn a_recording_that_waits_keeps_no_buffer() {
+        let mut writer = BlockWriter::new(&header().encode());
+        for frames in [vec![7; 40_000], vec![7; 10]] {
+            writer.frames().extend_from_slice(&frames);
+            assert_eq!(writer.raw_bytes(), frames.len());
+            writer.finish(|_| Ok::<(), ()>(())).unwrap();
+            assert_eq!((writer.raw_bytes(), writer.frames.capacity()), (0, 0));
+        }
+        writer.finish(|_| Err("there is no frame to be written")).unwrap();
     }
 
     #[test]

@@ -103,7 +103,8 @@ pub struct Recorder {
     session: Uuid,
     sealer: Option<Sealer>,
     plain_output_bytes_max: u64,
-    channels: BTreeMap<u32, ChannelRecording>,
+    /// Boxed, since the map makes room for eleven at once.
+    channels: BTreeMap<u32, Box<ChannelRecording>>,
     started_ns: u64,
     last_ns: u64,
     /// Bytes of the file that were written.
@@ -276,7 +277,7 @@ impl Recorder {
 
     /// SHA-256 of all that a channel has said, where it was reckoned.
     pub fn output_sha256(&self, channel: u32) -> Option<[u8; 32]> {
-        self.channels.get(&channel).and_then(ChannelRecording::output_sha256)
+        self.channels.get(&channel).and_then(|recording| recording.output_sha256())
     }
 
     /// A channel is gone: records what was not kept of it, says what that is, and forgets it. Numbers must not be
@@ -296,9 +297,6 @@ impl Recorder {
     /// there is nothing. It is not synced: a killed proxy loses nothing, a power failure what wasn't anchored.
     pub fn flush(&mut self) -> Result<(), RecorderError> {
         self.usable()?;
-        if self.blocks.raw_bytes() == 0 {
-            return Ok(());
-        }
         let (medium, sha256, written) = (&self.medium, &mut self.sha256, &mut self.bytes);
         let result = self.blocks.finish(|block| {
             medium.append(block)?;
@@ -307,11 +305,6 @@ impl Recorder {
             Ok(())
         });
         result.map_err(|source| self.fail(source))
-    }
-
-    /// Gives back what the next block may not need.
-    pub fn free_idle_buffers(&mut self) {
-        self.blocks.free_idle_buffers();
     }
 
     /// Makes durable what was recorded and says what that is; `None` when nothing came since the last time.
@@ -405,7 +398,7 @@ impl Recorder {
             return Err(RecorderError::Channels { path: self.path.clone() });
         }
         let (level, limit) = (self.level, self.plain_output_bytes_max);
-        Ok(self.channels.entry(channel).or_insert_with(|| ChannelRecording::new(level, limit)))
+        Ok(self.channels.entry(channel).or_insert_with(|| Box::new(ChannelRecording::new(level, limit))))
     }
 
     fn usable(&self) -> Result<(), RecorderError> {

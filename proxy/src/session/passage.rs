@@ -40,7 +40,8 @@ pub struct Passage {
     clock: Arc<dyn Clock>,
     may_have_terminal: bool,
     force_command: Option<String>,
-    channels: BTreeMap<ChannelId, Program>,
+    /// Boxed, since the map makes room for eleven at once.
+    channels: BTreeMap<ChannelId, Box<Program>>,
     forwards: Forwards,
     asks: Vec<Ask>,
     ends: Vec<End>,
@@ -272,7 +273,7 @@ impl Passage {
         let channel = ask.channel;
         let program = self.channels.get_mut(&channel);
         let Some((lines_told, files)) = program.and_then(|program| {
-            let Program { files, denied_lines, .. } = program;
+            let Program { files, denied_lines, .. } = &mut **program;
             Some((denied_lines, files.as_mut()?))
         }) else {
             // The channel is gone, and with it what waited.
@@ -562,7 +563,7 @@ impl Gate for Passage {
         let direction = if place.from == Side::Client { Direction::Input } else { Direction::Output };
         match message {
             Message::ChannelOpen { kind: b"session", .. } if place.from == Side::Client => {
-                self.channels.insert(channel, Program::default());
+                self.channels.insert(channel, Box::default());
                 self.pass(channel, direction)
             }
             Message::ChannelOpen { kind, data, .. } => {
@@ -600,7 +601,7 @@ impl Gate for Passage {
         }
         self.forwards.closed(channel, number(channel), self.clock.monotonic());
         self.answering.remove(&channel);
-        if let Some(Program { files, running: Some(program), .. }) = &mut program
+        if let Some(Program { files, running: Some(program), .. }) = program.as_deref_mut()
             && let Some(files) = files.take()
         {
             let program = *program;

@@ -15,9 +15,10 @@ use super::transport::leg::ServerConfig;
 use super::transport::reason;
 use crate::balancer::Balancers;
 use crate::ca::ssh::Permission;
+use crate::ingest::agents::Seen;
 use crate::session::close::{self, Moved};
 use crate::session::identity::Identity;
-use crate::session::live::EndCause;
+use crate::session::live::{EndCause, Enlisted};
 use crate::session::open::{self, OpenError, Opened};
 use crate::session::passage::Passage;
 use crate::session::{Access, Session, rights};
@@ -102,7 +103,7 @@ impl Entrance {
         mut place: Place,
     ) {
         let access = &self.access;
-        let welcome = client::welcome(stream, from, node, Arc::clone(&self.config), access);
+        let welcome = Box::pin(client::welcome(stream, from, node, Arc::clone(&self.config), access));
         let patience = if access.passwords.is_some() { TYPING_TIMEOUT } else { LOGIN_TIMEOUT };
         let welcomed = tokio::select! {
             welcomed = tokio::time::timeout(patience, welcome) => welcomed,
@@ -114,11 +115,11 @@ impl Entrance {
         };
         drop(place);
         match welcomed {
-            Ok(Ok(client)) if client.is_jump() => jumps(client, from, &self).await,
+            Ok(Ok(client)) if client.is_jump() => Box::pin(jumps(client, from, &self)).await,
             Ok(Ok(client)) => proved(client, from, Arc::clone(&self.config), access).await,
             Ok(Err(error)) => {
                 access.admission.count(error.refused());
-                unproved(access, from, error).await;
+                Box::pin(unproved(access, from, error)).await;
             }
             Err(_) => {
                 access.admission.count(Refused::Timeout);
@@ -205,8 +206,48 @@ async fn record_refusal(access: &Access, from: SocketAddr, reason: String) {
     }
 }
 
+/// A session in which messages may pass.
+struct Begun {
+    session: Arc<Session>,
+    enlisted: Enlisted,
+    client: LegSocket,
+    target: LegSocket,
+    passage: Passage,
+    /// While it is held, the node's agent watches.
+    seen: Option<Seen>,
+}
+
 /// The person is proved: decide, connect, relay, close.
+///
+/// A future has room for its largest step as long as it lasts. So what comes before and after the relay is boxed: a
+/// session that waits for its person keeps nothing of it.
 async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, access: &Arc<Access>) {
+    let Some(begun) = Box::pin(begin(client, from, config, access)).await else { return };
+    let Begun { session, enlisted, client, target, mut passage, seen } = begun;
+    let course = pump::relay(access, &session, client, target, &mut passage, enlisted.end.clone()).await;
+    let (recorder, ends, after) = passage.finish();
+    for ended in ends {
+        if let Err(error) = crate::session::run::ended(access, &session, ended) {
+            tracing::warn!(session = %session.id, "the end of a command could not be recorded: {error}");
+        }
+    }
+    for after in after {
+        if let Err(error) = crate::session::forward::told(access, &session, after) {
+            tracing::warn!(session = %session.id, "the end of a connection could not be recorded: {error}");
+        }
+    }
+    let moved = Moved { bytes_in: course.bytes_in, bytes_out: course.bytes_out };
+    Box::pin(end(access, &session, &course.end, moved, Some(recorder))).await;
+    drop(seen);
+}
+
+/// Decides, connects, and tells the client that it is in; `None` if that comes to nothing, which it was told then.
+async fn begin(
+    client: Client,
+    from: SocketAddr,
+    config: Arc<ServerConfig>,
+    access: &Arc<Access>,
+) -> Option<Begun> {
     let Client { mut socket, proved, node } = client;
     let wanted = client::login_and_node(proved.user_name(), node.as_deref());
     let version = socket.leg.peer_version();
@@ -224,7 +265,8 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
             if error.came_before_the_decision() {
                 record_refusal(access, from, error.to_string()).await;
             }
-            return turn_away(socket, &error.to_string()).await;
+            turn_away(socket, &error.to_string()).await;
+            return None;
         }
     };
     let Opened { session, index, permit, trust, recording, watch } = opened;
@@ -254,11 +296,15 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
     };
     let target = match connecting.await {
         Ok(Ok(target)) => target,
-        Ok(Err(error)) => return failed(access, &session, socket, error).await,
+        Ok(Err(error)) => {
+            failed(access, &session, socket, error).await;
+            return None;
+        }
         Err(cause) => {
             let cause = cause.unwrap_or_else(|| unavailable("the proxy stops".to_owned()));
             end(access, &session, &cause, Moved::default(), None).await;
-            return turn_away(socket, &cause.detail).await;
+            turn_away(socket, &cause.detail).await;
+            return None;
         }
     };
 
@@ -267,7 +313,8 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
         Err(detail) => {
             let cause = EndCause { reason: EndReason::RecordingFailed, detail, cause: None };
             end(access, &session, &cause, Moved::default(), None).await;
-            return turn_away(socket, &cause.detail).await;
+            turn_away(socket, &cause.detail).await;
+            return None;
         }
     };
     let started = Started {
@@ -284,7 +331,8 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
         let detail = OpenError::NoEvidence(error).to_string();
         let cause = EndCause { reason: EndReason::LogUnavailable, detail, cause: None };
         end(access, &session, &cause, Moved::default(), Some(recorder)).await;
-        return turn_away(socket, &cause.detail).await;
+        turn_away(socket, &cause.detail).await;
+        return None;
     }
 
     let (success, _authenticated) = proved.accept();
@@ -302,22 +350,7 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
     let mut passage = Passage::new(recorder, Arc::clone(&access.clock), &extensions);
     passage.force_command(force_command);
     passage.prove_hosts(HostProver::new(config, &socket.leg));
-    let course =
-        pump::relay(access, &session, socket, target.socket, &mut passage, enlisted.end.clone()).await;
-    let (recorder, ends, after) = passage.finish();
-    for ended in ends {
-        if let Err(error) = crate::session::run::ended(access, &session, ended) {
-            tracing::warn!(session = %session.id, "the end of a command could not be recorded: {error}");
-        }
-    }
-    for after in after {
-        if let Err(error) = crate::session::forward::told(access, &session, after) {
-            tracing::warn!(session = %session.id, "the end of a connection could not be recorded: {error}");
-        }
-    }
-    let moved = Moved { bytes_in: course.bytes_in, bytes_out: course.bytes_out };
-    end(access, &session, &course.end, moved, Some(recorder)).await;
-    drop(target.seen);
+    Some(Begun { session, enlisted, client: socket, target: target.socket, passage, seen: target.seen })
 }
 
 /// What the target may let the session do: what the person's certificate permits. Each thing is decided when it is
@@ -387,4 +420,21 @@ async fn turn_away(mut socket: LegSocket, line: &str) {
     let _gone = socket.leg.disconnect(reason::BY_APPLICATION, &format!("custody: {line}"));
     let _late = tokio::time::timeout(FAREWELL_TIMEOUT, socket.flush()).await;
     tracing::info!(side = %Side::Client, "turned away: {line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a future takes, though there is none yet.
+    fn bytes_of<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_session_that_waits_keeps_no_room_for_its_beginning() {
+        type Proved = (Client, SocketAddr, Arc<ServerConfig>, &'static Arc<Access>);
+        let bytes = bytes_of(|(client, from, config, access): Proved| proved(client, from, config, access));
+        assert!(bytes <= 8 * 1024, "{bytes} bytes for each session");
+    }
 }

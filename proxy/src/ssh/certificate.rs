@@ -163,8 +163,6 @@ pub struct Extensions {
     pub user_rc: bool,
     /// `no-touch-required`: a security key's signature counts without a touch.
     pub no_touch_required: bool,
-    /// All of them as they stand, unknown ones too (PROTOCOL.certkeys: to be ignored, not refused).
-    pub all: BTreeMap<String, String>,
 }
 
 impl Extensions {
@@ -191,7 +189,6 @@ impl Extensions {
             x11_forwarding: has("permit-X11-forwarding"),
             user_rc: has("permit-user-rc"),
             no_touch_required: has("no-touch-required"),
-            all,
         }
     }
 }

@@ -130,7 +130,6 @@ impl Jump<'_> {
                     if socket.leg.wants_rekey(socket.now()) {
                         socket.leg.start_rekey()?;
                     }
-                    socket.leg.free_idle_buffers();
                 }
             }
             socket.write().map_err(SocketError::from)?;

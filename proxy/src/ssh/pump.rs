@@ -28,8 +28,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
-/// Bytes that may wait to be written to one side before the other is no longer read.
-const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 /// How often a recording that grew is anchored in the log.
 const ANCHOR_EVERY: Duration = Duration::from_secs(1);
 /// How long the farewell to a client may take.
@@ -79,9 +77,9 @@ struct Pump<'a> {
     /// Since when the log has failed to take anchors.
     log_down: Option<Instant>,
     anchoring: bool,
-    /// Whether anything moved since the last tick.
-    busy: bool,
     vigils: [Vigil; 2],
+    /// How much waited for the other side, by side, at the last tick.
+    waited: [Option<usize>; 2],
 }
 
 fn at(side: Side) -> usize {
@@ -111,8 +109,8 @@ pub async fn relay(
         bytes_out: 0,
         log_down: None,
         anchoring: false,
-        busy: false,
         vigils: std::array::from_fn(|_| Vigil::new(access.clock.monotonic())),
+        waited: [None; 2],
     };
     let cause = pump.run(&mut end).await;
     pump.farewell(&cause).await;
@@ -152,10 +150,11 @@ impl Pump<'_> {
         }
     }
 
-    /// A leg in key exchange must always be read. Otherwise one is read while the other has room for what comes.
+    /// A leg in key exchange must always be read. Otherwise one is read while the other's socket has taken all: in the
+    /// kernel lies enough that the peer needn't wait, and here no more than one read.
     fn may_read(&self, side: Side) -> bool {
         let [this, other] = [&self.legs[at(side)].leg, &self.legs[at(side.other())].leg];
-        this.in_exchange() || (other.can_send() && other.output().len() < OUTPUT_BYTES_MAX)
+        this.in_exchange() || (other.can_send() && other.output().is_empty())
     }
 
     fn has_output(&self) -> [bool; 2] {
@@ -190,7 +189,6 @@ impl Pump<'_> {
                 heard.all(&mut this.leg, &mut Incoming::new(&mut [], now))
             }
         };
-        self.busy = true;
         self.vigils[at(side)].heard(self.access.clock.monotonic());
         outcome
     }
@@ -358,19 +356,15 @@ impl Pump<'_> {
             // An append that doesn't come back is an outage too.
             self.log_down.get_or_insert(now);
         }
-        if !self.busy {
-            self.passage.recorder().free_idle_buffers();
-        }
         for side in Side::BOTH {
-            if !self.may_read(side) && hung_up(&self.legs[at(side)]) {
+            let [this, other] = [&self.legs[at(side)], &self.legs[at(side.other())]];
+            let waits = other.leg.output().len();
+            let stands = self.waited[at(side)].replace(waits) == Some(waits);
+            if !self.may_read(side) && hung_up(this, side, stands) {
                 return Err(socket_end(side, &SocketError::Closed));
-            }
-            if !self.busy {
-                self.legs[at(side)].leg.free_idle_buffers();
             }
             self.watch(side)?;
         }
-        self.busy = false;
         Ok(())
     }
 
@@ -535,12 +529,16 @@ impl Outbox for Both<'_> {
     }
 }
 
-/// Whether the peer is gone though its last bytes aren't read yet.
-fn hung_up(socket: &LegSocket) -> bool {
+/// Whether the peer is gone though its last bytes aren't read yet. Those of a target are the client's as long as that is there; those of a
+/// client that has left are let go once the target has taken nothing for a tick.
+fn hung_up(socket: &LegSocket, side: Side, stands: bool) -> bool {
+    let gone = match side {
+        Side::Client if stands => PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR,
+        Side::Client | Side::Target => PollFlags::HUP | PollFlags::ERR,
+    };
     let mut fds = [PollFd::new(&socket.stream, PollFlags::RDHUP)];
     let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-    polled.is_ok_and(|count| count > 0)
-        && fds.iter().any(|fd| fd.revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR))
+    polled.is_ok_and(|count| count > 0) && fds.iter().any(|fd| fd.revents().intersects(gone))
 }
 
 fn stopped() -> EndCause {

@@ -17,10 +17,13 @@
 //!
 //! **For the owner.** Don't read a leg while the other one's [`Leg::can_send`] is false or its output is large;
 //! a leg in key exchange itself must always be read. Start a rekey of one's own ([`Leg::start_rekey`]) on one
-//! leg at a time: two of them could each wait for room in the other. Once waiting for bytes, call
-//! [`Leg::free_idle_buffers`]: an idle leg keeps nothing but its keys.
+//! leg at a time: two of them could each wait for room in the other.
+//!
+//! Its buffers are the thread's ([`room`]): a leg that waits, with nothing to write and no part of a packet, keeps
+//! nothing but its keys.
 
 mod exchange;
+mod room;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -328,16 +331,14 @@ impl Leg {
     /// Opens the next packet, in `incoming` where it lies there whole, else in `partial`.
     fn open_next(&mut self, incoming: &mut Incoming<'_>) -> Result<Option<(Place, Opened)>, Error> {
         if self.partial_at >= self.partial.len() {
-            self.partial.clear();
-            self.partial_at = 0;
+            self.forget_partial();
             let at = incoming.at;
             if let Some(mut opened) = self.rx.open(incoming.rest())? {
                 opened.payload = opened.payload.start + at..opened.payload.end + at;
                 incoming.at += opened.consumed;
                 return Ok(Some((Place::Incoming, opened)));
             }
-            self.partial.extend_from_slice(incoming.rest());
-            incoming.at = incoming.bytes.len();
+            self.keep_rest(incoming);
             return Ok(None);
         }
         self.partial.drain(..self.partial_at);
@@ -369,9 +370,22 @@ impl Leg {
         self.keep_unread(incoming)
     }
 
-    fn keep_unread(&mut self, incoming: &mut Incoming<'_>) -> Result<(), Error> {
-        self.partial.extend_from_slice(incoming.rest());
+    fn keep_rest(&mut self, incoming: &mut Incoming<'_>) {
+        let rest = incoming.rest();
+        if self.partial.capacity() == 0 && !rest.is_empty() {
+            self.partial = room::take(&room::PARTIAL);
+        }
+        self.partial.extend_from_slice(rest);
         incoming.at = incoming.bytes.len();
+    }
+
+    fn forget_partial(&mut self) {
+        room::give_back(&room::PARTIAL, std::mem::take(&mut self.partial));
+        self.partial_at = 0;
+    }
+
+    fn keep_unread(&mut self, incoming: &mut Incoming<'_>) -> Result<(), Error> {
+        self.keep_rest(incoming);
         if self.partial.len() > UNREAD_BYTES_MAX {
             return Err(ApiMisuse::UnreadTooMuch { max: UNREAD_BYTES_MAX }.into());
         }
@@ -571,6 +585,9 @@ impl Leg {
     }
 
     fn seal(&mut self, payload: &[u8]) -> Result<(), Error> {
+        if self.out.capacity() == 0 {
+            self.out = room::take(&room::OUT);
+        }
         self.tx.seal(payload, &mut self.out)
     }
 
@@ -584,26 +601,12 @@ impl Leg {
     pub fn wrote(&mut self, count: usize) {
         self.out_at = self.out_at.saturating_add(count).min(self.out.len());
         if self.out_at == self.out.len() {
-            self.out.clear();
+            room::give_back(&room::OUT, std::mem::take(&mut self.out));
             self.out_at = 0;
         } else if self.out_at > self.out.len() / 2 {
             // A slow peer: don't let the written front grow.
             self.out.drain(..self.out_at);
             self.out_at = 0;
-        }
-    }
-
-    /// Gives back the memory of buffers that are empty. For when nothing is to be read or written.
-    pub fn free_idle_buffers(&mut self) {
-        if self.partial_at >= self.partial.len() {
-            self.partial = Vec::new();
-            self.partial_at = 0;
-        }
-        if self.out.is_empty() {
-            self.out = Vec::new();
-        }
-        if self.held.is_empty() {
-            self.held = Vec::new();
         }
     }
 
