@@ -54,6 +54,8 @@ fn stranger(name: &str) -> PathBuf {
 #[test]
 fn npms_ssh2_works_by_keyboard_interactive() {
     let world = world("keyboard_interactive = true");
+    // In any order, as its threads read it: as much as may wait for what comes before it.
+    std::fs::File::options().write(true).open(world.dir().join("file")).unwrap().set_len(2 << 20).unwrap();
     let arguments = [path(world.dir()), "bob"];
     works(&world, &mut node::script("ssh2_client.js"), &arguments, OPERATOR_PASSWORD.as_bytes());
 }

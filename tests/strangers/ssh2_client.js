@@ -10,15 +10,18 @@ const called = (object, name, ...rest) =>
   new Promise((done, failed) => object[name](...rest, (error, value) => (error ? failed(error) : done(value))));
 
 const client = new Client();
-const run = async (command, options = {}, input = "") => {
-  const channel = await called(client, "exec", command, options);
-  let [out, err, code] = [[], "", undefined];
-  channel.on("data", (data) => out.push(data)).on("exit", (status) => (code = status));
-  channel.stderr.on("data", (data) => (err += data));
-  channel.end(input);
-  await new Promise((closed) => channel.on("close", closed));
-  return { out: Buffer.concat(out), err: err.trim(), code };
-};
+// Listens at once: the end of a quick command comes with its beginning.
+const run = (command, options = {}, input = "") =>
+  new Promise((done, failed) =>
+    client.exec(command, options, (error, channel) => {
+      if (error) return failed(error);
+      let [out, err, code] = [[], "", undefined];
+      channel.on("data", (data) => out.push(data)).on("exit", (status) => (code = status));
+      channel.on("close", () => done({ out: Buffer.concat(out), err: err.trim(), code }));
+      channel.stderr.on("data", (data) => (err += data));
+      channel.end(input);
+    }),
+  );
 
 const work = async () => {
   let done = await run("echo out; echo err >&2; exit 42");

@@ -8,8 +8,9 @@ use custody_core::event::hex::to_hex;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
-/// Bytes that wait on one channel for what comes before them in their file.
-pub(super) const EARLY_BYTES_MAX: usize = 1 << 20;
+/// Bytes that wait on one channel for what comes before them in their file: more than the 64 parts of 32 KiB that ssh2 of npm
+/// writes at once, in the order in which its disk gives them.
+pub(super) const EARLY_BYTES_MAX: usize = 3 << 20;
 /// What a waiting part costs besides its bytes.
 const EARLY_ENTRY_BYTES: usize = 64;
 
