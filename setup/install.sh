@@ -114,11 +114,15 @@ elif [[ ${1:-} != --programs ]]; then
   for program in mvn:maven kcat:kcat dockerd:docker.io debootstrap:debootstrap rsyslogd:rsyslog nginx:nginx-light \
     haproxy:haproxy git:git sshfs:sshfs plink:putty-tools puttygen:putty-tools dbclient:dropbear-bin mosh:mosh \
     nc.openbsd:netcat-openbsd qemu-system-x86_64:qemu-system-x86 busybox:busybox-static xz:xz-utils \
-    sudo:sudo tmux:tmux strip:binutils auditd:auditd; do
+    sudo:sudo tmux:tmux strip:binutils auditd:auditd rclone:rclone ruby:ruby tinysshd:tinysshd; do
     command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
   done
   for module in lmnsd_gtls:gnutls lmnsd_ossl:openssl omelasticsearch:elasticsearch omkafka:kafka; do
     compgen -G "/usr/lib/*/rsyslog/${module%:*}.so" >/dev/null || missing+=("rsyslog-${module#*:}")
+  done
+  [[ -e /usr/include/libssh/libssh.h ]] || missing+=(libssh-dev)
+  for library in net/sftp:ruby-net-sftp ed25519:ruby-ed25519 bcrypt_pbkdf:ruby-bcrypt-pbkdf; do
+    ruby -e "require '${library%:*}'" 2>/dev/null || missing+=("${library#*:}")
   done
   compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1" >/dev/null || missing+=(libfaketime)
   command -v node >/dev/null || missing+=(nodejs)

@@ -58,6 +58,8 @@ mod ssh_forward;
 mod ssh_host_keys;
 #[path = "ssh_hostile.rs"]
 mod ssh_hostile;
+#[path = "ssh_libraries.rs"]
+mod ssh_libraries;
 #[path = "ssh_passwords.rs"]
 mod ssh_passwords;
 #[path = "ssh_refused.rs"]

@@ -29,7 +29,7 @@ const METHODS_OF_OPENSSH: [&str; 7] = [
 const SHA256: &str = "hmac-sha2-256-etm@openssh.com";
 const SHA512: &str = "hmac-sha2-512-etm@openssh.com";
 /// Ciphers, with the MAC where it counts.
-const PROTECTIONS: [(&str, &str); 7] = [
+const PROTECTIONS: [(&str, &str); 9] = [
     ("aes256-gcm@openssh.com", SHA256),
     ("aes128-gcm@openssh.com", SHA256),
     ("chacha20-poly1305@openssh.com", SHA256),
@@ -37,6 +37,8 @@ const PROTECTIONS: [(&str, &str); 7] = [
     ("aes256-ctr", SHA512),
     ("aes128-ctr", SHA256),
     ("aes128-ctr", SHA512),
+    ("aes256-ctr", "hmac-sha2-256"),
+    ("aes128-ctr", "hmac-sha2-512"),
 ];
 
 /// A world whose proxy offers NIST's curves too.

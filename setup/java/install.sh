@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches Kafka, OpenSearch and Elasticsearch from Maven Central: each a folder with a pom.xml, and the hashes of all
-# jars that it must bring (jars.sha256), and a launcher of a page.
+# jars that it must bring (jars.sha256), and a launcher of a page. And SSH clients (ssh), which need no launcher.
 #
 #   setup/java/install.sh [NAME…]        all of them, or those
 #   setup/java/install.sh --print NAME   prints where one lies, and does nothing else
@@ -21,7 +21,7 @@ fail() {
 
 # folder_of NAME: where it lies is REPLY.
 folder_of() {
-  cached "$1" "$here/$1/pom.xml" "$here/$1/jars.sha256" "$here/${launcher[$1]}.java" "$here/install.sh"
+  cached "$1" "$here/$1/pom.xml" "$here/$1/jars.sha256" ${launcher[$1]:+"$here/${launcher[$1]}.java"} "$here/install.sh"
 }
 
 # jars NAME FOLDER
@@ -43,6 +43,7 @@ install() {
   local name=$1 folder=$2
   jars "$name" "$folder"
   sums "$folder" | diff "$here/$name/jars.sha256" - >&2 || fail "the jars of $name are not those of $name/jars.sha256"
+  [[ -n ${launcher[$name]:-} ]] || return 0
   "$jdk/bin/javac" -proc:none -cp "$folder/lib/*" -d "$folder/classes" "$here/${launcher[$name]}.java"
   # An archive of classes (see rehearse) takes them from jars only.
   "$jdk/bin/jar" --create --file "$folder/lib/launcher.jar" -C "$folder/classes" .
@@ -53,6 +54,7 @@ install() {
 # starts. The archive names the jars by their paths: so this comes after the folder has got its own.
 rehearse() {
   local folder=$2 stage
+  [[ -n ${launcher[$1]:-} ]] || return 0
   [[ ! -e $folder/classes.jsa ]] || return 0
   stage=$(mktemp -d "$folder/rehearsal.XXXXXX")
   timeout 300 "$folder/jdk/bin/java" -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
@@ -81,7 +83,7 @@ case ${1:-} in
     ;;
 esac
 
-(($#)) || set -- kafka opensearch-2 opensearch-3 elasticsearch
+(($#)) || set -- kafka opensearch-2 opensearch-3 elasticsearch ssh
 for name in "$@"; do
   jdk_for "$name" || fail "$name needs a JDK of a version from ${jdk_of[$name]/ / to }, and none is in JAVA_HOME or /usr/lib/jvm"
   jdk=$REPLY

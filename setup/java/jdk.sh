@@ -2,7 +2,7 @@
 # Sourced: which of the JDKs of this machine runs which server.
 
 # Versions that a server runs on, from and to. Without a SecurityManager (gone since JDK 24) the three older ones don't start.
-declare -A jdk_of=([kafka]='17 23' [opensearch-2]='17 23' [opensearch-3]='21 99' [elasticsearch]='17 23')
+declare -A jdk_of=([kafka]='17 23' [opensearch-2]='17 23' [opensearch-3]='21 99' [elasticsearch]='17 23' [ssh]='17 99')
 
 # jdk_for SERVER: the home of the newest JDK of this machine that runs it is REPLY; fails when there is none.
 jdk_for() {

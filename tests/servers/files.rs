@@ -133,6 +133,20 @@ pub fn of_type<'a>(entries: &'a [Entry], kind: &str) -> Vec<&'a Value> {
     entries.iter().map(|entry| &entry.event).filter(|event| event["type"] == kind).collect()
 }
 
+/// One file went each way whole, with this hash.
+///
+/// # Panics
+/// When that isn't so.
+pub fn went_both_ways(entries: &[Entry], hash: &str) {
+    let completed = of_type(entries, "file.completed");
+    for direction in ["read", "written"] {
+        let moved: Vec<_> = completed.iter().filter(|e| e["data"][direction].is_object()).collect();
+        assert_eq!(moved.len(), 1, "{moved:?}");
+        let moved = &moved[0]["data"][direction];
+        assert_eq!((moved["sha256"].as_str(), moved["partial"].as_bool()), (Some(hash), None), "{moved}");
+    }
+}
+
 /// Each end names a request that came before it, and each request has just one end.
 ///
 /// # Panics

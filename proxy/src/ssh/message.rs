@@ -379,6 +379,22 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// Whether OpenSSH says it to its like only, and waits for no answer (its PROTOCOL, sections 2.1 and 2.2).
+    #[must_use]
+    pub fn is_for_openssh_only(&self) -> bool {
+        matches!(
+            self,
+            Message::ChannelRequest { want_reply: false, request: Request::EndOfWrite, .. }
+                | Message::GlobalRequest { want_reply: false, name: b"no-more-sessions@openssh.com", .. }
+        )
+    }
+
+    /// Whether it answers a CHANNEL_OPEN.
+    #[must_use]
+    pub fn answers_open(&self) -> bool {
+        matches!(self, Message::ChannelOpenConfirmation { .. } | Message::ChannelOpenFailure { .. })
+    }
+
     /// Bytes that the message takes from its receiver's window: those of data, of any stream.
     #[must_use]
     pub fn window_bytes(&self) -> usize {

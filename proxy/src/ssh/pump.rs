@@ -112,6 +112,11 @@ pub async fn relay(
         vigils: std::array::from_fn(|_| Vigil::new(access.clock.monotonic())),
         waited: [None; 2],
     };
+    for side in Side::BOTH {
+        if !pump.legs[at(side)].leg.peer_is_openssh() {
+            pump.relay.set_stranger(side);
+        }
+    }
     let cause = pump.run(&mut end).await;
     pump.farewell(&cause).await;
     Course { end: cause, bytes_in: pump.bytes_in, bytes_out: pump.bytes_out }

@@ -56,6 +56,8 @@ struct Write {
     opened: Option<u64>,
     offset: u64,
     left: usize,
+    /// Bytes of the packet behind the data.
+    behind: usize,
 }
 
 /// A message of the client's that waits for decisions.
@@ -279,12 +281,14 @@ impl Sftp {
 
     fn next(&mut self, rest: &[u8], wants: &[Want]) -> Next {
         if let Some(write) = &mut self.write {
-            let count = write.left.min(rest.len());
-            let data = rest.get(..count).unwrap_or_default();
+            let data = rest.get(..write.left.min(rest.len())).unwrap_or_default();
             self.requests.written(write.opened, write.offset, data);
-            write.offset = write.offset.saturating_add(count as u64);
-            write.left -= count;
-            if write.left == 0 {
+            write.offset = write.offset.saturating_add(data.len() as u64);
+            write.left -= data.len();
+            let behind = write.behind.min(rest.len() - data.len());
+            write.behind -= behind;
+            let count = data.len() + behind;
+            if write.left == 0 && write.behind == 0 {
                 self.write = None;
             }
             return Next::Passes(count);
@@ -318,10 +322,9 @@ impl Sftp {
                 if self.requests.expect(head.id, awaited).is_err() {
                     self.requests.overflow();
                 }
-                self.requests.written(opened, head.offset, b"");
-                let left = head.data_bytes as usize;
-                if left > 0 {
-                    self.write = Some(Write { opened, offset: head.offset, left });
+                let (left, behind) = (head.data_bytes as usize, head.behind_bytes as usize);
+                if left > 0 || behind > 0 {
+                    self.write = Some(Write { opened, offset: head.offset, left, behind });
                 }
                 Next::Passes(head.head_bytes)
             }

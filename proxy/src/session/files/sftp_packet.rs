@@ -264,6 +264,8 @@ pub(super) struct WriteHead<'a> {
     pub data_bytes: u32,
     /// Bytes of the packet, its length included, before the data.
     pub head_bytes: usize,
+    /// Bytes of the packet behind the data, which servers pass over.
+    pub behind_bytes: u32,
 }
 
 /// What the beginning of a WRITE says.
@@ -292,11 +294,13 @@ pub(super) fn write_head(bytes: &[u8]) -> Head<'_> {
         return Head::Short;
     };
     let head_bytes = 25 + handle_bytes;
-    // What stands behind the data would be passed over by the server, and is no WRITE of a client that is known.
-    if u64::from(length) + 4 != head_bytes as u64 + u64::from(data_bytes) {
+    // pkg/sftp (rclone) sends its whole buffer, whatever part of it a WRITE says are the data.
+    let behind = u64::from(length) + 4;
+    let behind = behind.checked_sub(head_bytes as u64 + u64::from(data_bytes));
+    let Some(behind_bytes) = behind.and_then(|bytes| u32::try_from(bytes).ok()) else {
         return Head::Wrong;
-    }
-    Head::Whole(WriteHead { id, handle, offset, data_bytes, head_bytes })
+    };
+    Head::Whole(WriteHead { id, handle, offset, data_bytes, head_bytes, behind_bytes })
 }
 
 fn peek(bytes: &[u8], at: usize) -> Option<u32> {

@@ -61,7 +61,8 @@ pub enum TargetFault {
     /// It doesn't trust the certificate, or doesn't know the login: it never says which.
     #[error(
         "the target refused Custody's certificate for login {login:?} (it offers: {offered}): it does not trust \
-         Custody's target CA, or has no such login: see `custody node enroll`"
+         Custody's target CA, has no such login, or knows no certificates, as dropbear and tinyssh: see `custody node \
+         enroll`"
     )]
     Refused {
         /// The login that was asked for.

@@ -1,6 +1,6 @@
 //! What the proxy says and does by itself on a channel: a line of text, and the end.
 
-use super::channel::{Channel, Phase, Ports};
+use super::channel::{Admitted, Channel, Phase, Ports};
 use super::gate::{Gate, Outbox, Refusal, Side, Verdict};
 use super::{ChannelId, Relay, RelayError};
 use crate::ssh::message::{Message, Request, STDERR};
@@ -204,7 +204,9 @@ impl Channel {
         message: &Message<'_>,
         ports: &mut Ports<'_>,
     ) -> Result<(), RelayError> {
-        self.admit(from, message)?;
+        if self.admit(from, message)? == Admitted::Meaningless {
+            return Ok(());
+        }
         match message {
             // The answer to an offer that we have withdrawn.
             Message::ChannelOpenConfirmation { .. } => self.close(from, ports.out),

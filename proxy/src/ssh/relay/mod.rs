@@ -27,7 +27,7 @@ pub use gate::{ChannelId, Gate, Gating, Outbox, Passage, Refusal, Side, Ticket, 
 pub use line::{HELD_BYTES_MAX, LINE_BYTES_MAX};
 
 use super::message::Message;
-use channel::{Phase, Ports, Step};
+use channel::{Admitted, Phase, Ports, Step};
 use gate::Pair;
 use global::Global;
 use line::Wait;
@@ -52,6 +52,8 @@ pub struct Relay {
     tickets: u64,
     /// We have ended everything; whatever is asked for is refused.
     ended: bool,
+    /// Whether a side isn't OpenSSH.
+    strangers: Pair<bool>,
 }
 
 /// What became of a held message.
@@ -84,6 +86,12 @@ impl Relay {
         Relay::default()
     }
 
+    /// Says that a side isn't OpenSSH. It gets nothing that OpenSSH says to its like only: it thinks that we are, and what
+    /// strangers do with it varies. sshj answers `eow@openssh.com`, though no answer is wanted.
+    pub fn set_stranger(&mut self, side: Side) {
+        *self.strangers.at_mut(side) = true;
+    }
+
     /// Takes the payload of one packet that `from` sent, number 80 to 127, and moves what can move. The
     /// payload may be changed in place.
     ///
@@ -97,6 +105,9 @@ impl Relay {
         out: &mut dyn Outbox,
     ) -> Result<(), RelayError> {
         let message = Message::parse(payload).map_err(|why| RelayError::malformed(from, why))?;
+        if *self.strangers.at(from.other()) && message.is_for_openssh_only() {
+            return Ok(());
+        }
         let Some(number) = message.recipient() else {
             return self.accept_global(from, payload, gate, out);
         };
@@ -104,6 +115,10 @@ impl Relay {
             self.table.check_number(from, sender)?;
         }
         let Some(channel) = self.table.at_mut(number) else {
+            if self.table.was_used(number) && !message.answers_open() {
+                // It crossed the CLOSE, or was sent behind it: it concerns nobody any more. OpenSSH passes over it, too.
+                return Ok(());
+            }
             return Err(RelayError::misbehaved(
                 from,
                 "the number of a channel that is open",
@@ -117,7 +132,9 @@ impl Relay {
             self.free_if_over(id, gate);
             return Ok(());
         }
-        channel.admit(from, &message)?;
+        if channel.admit(from, &message)? == Admitted::Meaningless {
+            return Ok(());
+        }
         if channel.ends.at(from).line.is_empty() {
             let step = channel.step(from, payload, Wait::Clear, None, ports)?;
             let line = &mut channel.ends.at_mut(from).line;

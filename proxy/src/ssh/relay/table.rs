@@ -41,6 +41,11 @@ impl Table {
         self.slots.get_mut(slot as usize)?.as_deref_mut()
     }
 
+    /// Whether there ever was a channel with our number `slot`.
+    pub(super) fn was_used(&self, slot: u32) -> bool {
+        (slot as usize) < self.slots.len()
+    }
+
     /// The channel `id`, unless it is gone.
     pub(super) fn get_mut(&mut self, id: ChannelId) -> Option<&mut Channel> {
         self.at_mut(id.slot).filter(|channel| channel.id == id)

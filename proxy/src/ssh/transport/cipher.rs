@@ -1,6 +1,6 @@
 //! The ciphers: none before the first keys, then AES-GCM (RFC 5647, as OpenSSH negotiates it),
 //! chacha20-poly1305@openssh.com (OpenSSH's PROTOCOL.chacha20poly1305), or, for peers that have neither, AES in
-//! counter mode with a MAC over what is encrypted ([`super::ctr_etm`]).
+//! counter mode with a MAC ([`super::ctr_mac`]).
 //!
 //! A packet here is `length (4 bytes) ‖ padding length ‖ payload ‖ padding`, and a tag after it.
 
@@ -8,7 +8,7 @@ use aws_lc_rs::aead::chacha20_poly1305_openssh as chacha;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::ctr_etm::CtrEtm;
+use super::ctr_mac::CtrMac;
 use super::error::{Error, PeerMisbehaved};
 use super::mac::{MAC_LEN_MAX, Mac};
 
@@ -170,7 +170,7 @@ enum Sealing {
     Clear,
     Gcm(Box<(LessSafeKey, GcmNonce)>),
     ChaCha(Box<chacha::SealingKey>),
-    CtrEtm(Box<CtrEtm>),
+    CtrMac(Box<CtrMac>),
 }
 
 /// Opens packets of one direction.
@@ -180,12 +180,12 @@ enum Opening {
     Clear,
     Gcm(Box<(LessSafeKey, GcmNonce)>),
     ChaCha(Box<chacha::OpeningKey>),
-    CtrEtm(Box<CtrEtm>),
+    CtrMac(Box<CtrMac>),
 }
 
-fn ctr_etm(protection: Protection, material: &KeyMaterial) -> Result<Box<CtrEtm>, Error> {
+fn ctr_mac(protection: Protection, material: &KeyMaterial) -> Result<Box<CtrMac>, Error> {
     let mac = protection.mac.ok_or(Error::Crypto("set up AES-CTR without a MAC"))?;
-    CtrEtm::new(protection.cipher, mac, material).map(Box::new)
+    CtrMac::new(protection.cipher, mac, material).map(Box::new)
 }
 
 impl Sealer {
@@ -204,7 +204,7 @@ impl Sealer {
         Ok(Self(match cipher {
             Cipher::Aes128Gcm | Cipher::Aes256Gcm => Sealing::Gcm(gcm(cipher, material)?),
             Cipher::ChaCha20Poly1305 => Sealing::ChaCha(Box::new(chacha::SealingKey::new(&material.key))),
-            Cipher::Aes128Ctr | Cipher::Aes256Ctr => Sealing::CtrEtm(ctr_etm(protection, material)?),
+            Cipher::Aes128Ctr | Cipher::Aes256Ctr => Sealing::CtrMac(ctr_mac(protection, material)?),
         }))
     }
 
@@ -214,7 +214,7 @@ impl Sealer {
         match &self.0 {
             Sealing::Clear => 0,
             Sealing::Gcm(_) | Sealing::ChaCha(_) => TAG_LEN,
-            Sealing::CtrEtm(keys) => keys.mac().len(),
+            Sealing::CtrMac(keys) => keys.mac().len(),
         }
     }
 
@@ -223,7 +223,8 @@ impl Sealer {
     pub fn block(&self) -> (usize, bool) {
         match self.0 {
             Sealing::Clear => (8, true),
-            Sealing::Gcm(_) | Sealing::CtrEtm(_) => (BLOCK_LEN_AES, false),
+            Sealing::Gcm(_) => (BLOCK_LEN_AES, false),
+            Sealing::CtrMac(ref keys) => (BLOCK_LEN_AES, !keys.mac().is_over_encrypted()),
             Sealing::ChaCha(_) => (8, false),
         }
     }
@@ -252,7 +253,7 @@ impl Sealer {
                 key.seal_in_place(sequence, packet, &mut tag);
                 Ok(Tag::new(&tag))
             }
-            Sealing::CtrEtm(keys) => keys.seal(sequence, packet),
+            Sealing::CtrMac(keys) => keys.seal(sequence, packet),
         }
     }
 }
@@ -273,7 +274,7 @@ impl Opener {
         Ok(Self(match cipher {
             Cipher::Aes128Gcm | Cipher::Aes256Gcm => Opening::Gcm(gcm(cipher, material)?),
             Cipher::ChaCha20Poly1305 => Opening::ChaCha(Box::new(chacha::OpeningKey::new(&material.key))),
-            Cipher::Aes128Ctr | Cipher::Aes256Ctr => Opening::CtrEtm(ctr_etm(protection, material)?),
+            Cipher::Aes128Ctr | Cipher::Aes256Ctr => Opening::CtrMac(ctr_mac(protection, material)?),
         }))
     }
 
@@ -283,7 +284,7 @@ impl Opener {
         match &self.0 {
             Opening::Clear => 0,
             Opening::Gcm(_) | Opening::ChaCha(_) => TAG_LEN,
-            Opening::CtrEtm(keys) => keys.mac().len(),
+            Opening::CtrMac(keys) => keys.mac().len(),
         }
     }
 
@@ -292,7 +293,8 @@ impl Opener {
     pub fn block(&self) -> (usize, bool) {
         match self.0 {
             Opening::Clear => (8, true),
-            Opening::Gcm(_) | Opening::CtrEtm(_) => (BLOCK_LEN_AES, false),
+            Opening::Gcm(_) => (BLOCK_LEN_AES, false),
+            Opening::CtrMac(ref keys) => (BLOCK_LEN_AES, !keys.mac().is_over_encrypted()),
             Opening::ChaCha(_) => (8, false),
         }
     }
@@ -301,7 +303,9 @@ impl Opener {
     #[must_use]
     pub fn claimed_length(&self, sequence: u32, field: [u8; LENGTH_LEN]) -> u32 {
         u32::from_be_bytes(match &self.0 {
-            Opening::Clear | Opening::Gcm(_) | Opening::CtrEtm(_) => field,
+            Opening::Clear | Opening::Gcm(_) => field,
+            // Longer than any: what can't be read is refused.
+            Opening::CtrMac(keys) => keys.length(field).unwrap_or([0xff; LENGTH_LEN]),
             Opening::ChaCha(key) => key.decrypt_packet_length(sequence, field),
         })
     }
@@ -324,7 +328,7 @@ impl Opener {
                 let tag = <&[u8; TAG_LEN]>::try_from(tag).map_err(|_| altered())?;
                 key.open_in_place(sequence, packet, tag).map_err(|_| altered())?;
             }
-            Opening::CtrEtm(keys) => keys.open(sequence, packet, tag)?,
+            Opening::CtrMac(keys) => keys.open(sequence, packet, tag)?,
         }
         Ok(())
     }

@@ -648,6 +648,12 @@ impl Leg {
         self.session_id.as_ref().map(ExchangeHash::as_bytes)
     }
 
+    /// Whether the peer says that it is OpenSSH.
+    #[must_use]
+    pub fn peer_is_openssh(&self) -> bool {
+        self.peer_version.as_ref().is_ok_and(|line| quirk::is_openssh(line))
+    }
+
     /// The peer's version line as one may print it.
     #[must_use]
     pub fn peer_version(&self) -> Option<String> {

@@ -12,7 +12,7 @@
 //! doesn't depend on sequence numbers.
 
 pub mod cipher;
-mod ctr_etm;
+mod ctr_mac;
 pub mod derive;
 pub mod error;
 pub mod host_key;

@@ -319,6 +319,17 @@ mod tests {
                  8ef278b577dd0f076c48ed52a1c1f1b853e6da728895095dd33ec0801084ddbc\
                  f71d71a1",
             ),
+            (
+                (Cipher::Aes128Ctr, Some(Mac::HmacSha256)),
+                "b173ac8f656f00b2b60578e74f40cbe5b564bdd73e502a32604f42508abd1135\
+                 6425fa5a1314f72ed83fc1b06857a5917a9fbf39ca87fc0f0a38eb7e158d4ce9",
+            ),
+            (
+                (Cipher::Aes256Ctr, Some(Mac::HmacSha512)),
+                "61627a5b9e3448ede1b892e7a95d0cdd1cd7e28b7d64b166ff902820915a3f7d\
+                 5f2ea6ae8bc5a0222eb97e6c4a13cff0a0f3cad6bcfe48b23c994d29100980db\
+                 8216184b88cf5541eb379b79ec4d0ea99b1183cdab93f198e7981e68a42b48c2",
+            ),
         ];
         for ((cipher, mac), wire) in vectors {
             let mut rx = Rx::default();
@@ -407,7 +418,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_payload_round_trips(payload in proptest::collection::vec(any::<u8>(), 1..600), which in 0..8usize) {
+        fn any_payload_round_trips(payload in proptest::collection::vec(any::<u8>(), 1..600), which in 0..12usize) {
             let (mut tx, mut rx) = pair(all().nth(which).flatten());
             let mut wire = Vec::new();
             tx.seal(&payload, &mut wire).unwrap();
@@ -417,7 +428,7 @@ mod tests {
         }
 
         #[test]
-        fn random_bytes_never_panic(mut bytes: Vec<u8>, which in 0..8usize) {
+        fn random_bytes_never_panic(mut bytes: Vec<u8>, which in 0..12usize) {
             let (_, mut rx) = pair(all().nth(which).flatten());
             if let Ok(Some(opened)) = rx.open(&mut bytes) {
                 prop_assert!(opened.payload.end <= bytes.len());

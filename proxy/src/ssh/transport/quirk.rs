@@ -10,6 +10,19 @@ const STRICT_SINCE: [(&[u8], &[u32]); 5] = [
     (b"AsyncSSH_", &[2, 14, 2]),
 ];
 
+/// Whether a peer with this version line is OpenSSH, which says some things to its like only, by this rule.
+#[must_use]
+pub fn is_openssh(version: &[u8]) -> bool {
+    [&b"SSH-2.0-OpenSSH"[..], b"SSH-1.99-OpenSSH"].iter().any(|prefix| version.starts_with(prefix))
+}
+
+/// Whether a client with this version line prefers a MAC over the clear packet to one over what is encrypted, though it has
+/// both: it isn't offered the first.
+#[must_use]
+pub fn prefers_plain_mac(version: &[u8]) -> bool {
+    version.starts_with(b"SSH-2.0-paramiko_")
+}
+
 /// Whether a client with this version line may ask for chacha20-poly1305 without strict key exchange. It is only told
 /// what we have once it has said what it has: these all speak without waiting for us. Then chacha20-poly1305 isn't
 /// offered to those who can't have it, and they take AES-GCM; else they would be refused.
@@ -32,6 +45,22 @@ fn numbers(text: &[u8]) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn openssh_is_known_by_the_beginning_of_its_name() {
+        for (version, is_openssh) in [
+            ("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7", true),
+            ("SSH-2.0-OpenSSH_for_Windows_9.8", true),
+            ("SSH-1.99-OpenSSH_3.9p1", true),
+            ("SSH-2.0-SSHJ_0.40.0", false),
+            ("SSH-2.0-libssh_0.10.6", false),
+            ("SSH-2.0-Not-OpenSSH", false),
+            ("", false),
+        ] {
+            assert_eq!(super::is_openssh(version.as_bytes()), is_openssh, "{version}");
+        }
+        assert!(prefers_plain_mac(b"SSH-2.0-paramiko_5.1.0") && !prefers_plain_mac(b"SSH-2.0-OpenSSH_9.9"));
+    }
 
     #[test]
     fn versions_are_compared_by_their_numbers() {

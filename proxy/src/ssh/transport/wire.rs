@@ -136,7 +136,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `name-list`: printable US-ASCII names, none of them empty, separated by commas.
+    /// `name-list`: printable US-ASCII names, separated by commas. Empty ones, which the RFC forbids, are passed over: libssh
+    /// 0.10 ends its list of ciphers with a comma.
     ///
     /// # Errors
     /// [`WireError::Truncated`]; [`WireError::Rule`].
@@ -164,11 +165,10 @@ pub struct NameList<'a> {
 
 impl<'a> NameList<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
-        let rule = WireError::Rule { rule: "a name-list is printable US-ASCII without empty names" };
+        let rule = WireError::Rule { rule: "a name-list is printable US-ASCII" };
         let text = std::str::from_utf8(bytes).map_err(|_| rule)?;
         let printable = bytes.iter().all(|byte| (0x21..=0x7e).contains(byte));
-        let no_empty = text.is_empty() || text.split(',').all(|name| !name.is_empty());
-        if printable && no_empty { Ok(Self { text }) } else { Err(rule) }
+        if printable { Ok(Self { text }) } else { Err(rule) }
     }
 
     /// The names, in order of preference.
@@ -308,10 +308,15 @@ mod tests {
             let list = Reader::new(encoded).name_list().unwrap();
             assert_eq!(list.iter().collect::<Vec<_>>(), names);
         }
-        for bad in
-            [&b"\0\0\0\x01,"[..], b"\0\0\0\x03a,,", b"\0\0\0\x02a,", b"\0\0\0\x01\0", b"\0\0\0\x01\xff"]
-        {
+        for bad in [&b"\0\0\0\x01\0"[..], b"\0\0\0\x01\xff", b"\0\0\0\x03a, "] {
             assert!(Reader::new(bad).name_list().is_err());
+        }
+        for (encoded, first) in
+            [(&b"\0\0\0\x01,"[..], None), (b"\0\0\0\x03a,,", Some("a")), (b"\0\0\0\x03,,a", Some("a"))]
+        {
+            let list = Reader::new(encoded).name_list().unwrap();
+            assert_eq!(list.iter().collect::<Vec<_>>(), first.as_slice());
+            assert!(list.first() == first && !list.contains(""));
         }
     }
 

@@ -107,7 +107,6 @@ impl Requests {
 
     pub fn written(&mut self, opened: Option<u64>, offset: u64, data: &[u8]) {
         if let Some(opened) = opened.and_then(|id| self.opened.get_mut(&id)) {
-            opened.written.begins(offset);
             opened.written.moved(offset, data, &mut self.room);
         }
     }

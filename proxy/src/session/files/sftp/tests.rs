@@ -215,6 +215,26 @@ fn an_upload_is_one_event_with_the_hash_of_the_whole() {
     assert_eq!((completed.read, completed.path.to_text().as_str()), (None, "/root/a b"));
 }
 
+/// pkg/sftp sends its whole buffer with each WRITE; what stands behind the data isn't the file's.
+#[test]
+fn what_stands_behind_the_data_of_a_write_is_passed_over() {
+    let head = [&string(b"h") as &[u8], &0_u64.to_be_bytes(), &string(b"data")].concat();
+    let long = ask(kind::WRITE, 2, &[&head, b"behind"]);
+    for cut in 0..long.len() {
+        let mut channel = Channel::new();
+        channel.begin();
+        channel.both(&open_file(1, "/f", open::WRITE | open::CREATE), &handle(1, b"h"));
+        let (first, rest) = long.split_at(cut);
+        channel.client(first);
+        channel.both(rest, &status(2, 0, ""));
+        channel.both(&write(3, b"h", 4, b" more"), &status(3, 0, ""));
+        channel.both(&close(4, b"h"), &status(4, 0, ""));
+        let written = channel.completed().written.unwrap();
+        assert_eq!((written.bytes, written.sha256, written.partial), (9, sha256(b"data more"), false));
+        assert!(channel.unparsed().is_empty());
+    }
+}
+
 #[test]
 fn a_download_in_pieces_that_come_in_another_order_has_its_hash() {
     let mut channel = Channel::new();

@@ -7,6 +7,7 @@ use super::super::host_key::{HostKey, HostKeyAlgorithm, HostKeyOffered};
 use super::super::kex::{self, ClientEphemeral, SharedSecret};
 use super::super::negotiate::{Agreed, KexInit, Proposal, Role, agree};
 use super::super::number;
+use super::super::quirk;
 use super::super::version::OURS;
 use super::super::wire::{Put, Reader, WireError};
 use super::{EXCHANGES_BEFORE_LOGIN_MAX, Found, Leg, Side, USER_SIGNATURE_ALGORITHMS};
@@ -281,7 +282,12 @@ impl Leg {
                     .copied()
                     .filter(|cipher| !self.without_chacha || *cipher != Cipher::ChaCha20Poly1305)
                     .collect(),
-                macs: config.macs.clone(),
+                macs: match &self.peer_version {
+                    Ok(version) if quirk::prefers_plain_mac(version) => {
+                        config.macs.iter().copied().filter(|mac| mac.is_over_encrypted()).collect()
+                    }
+                    _ => config.macs.clone(),
+                },
             },
             Side::Client(config) => Proposal {
                 role: Role::Client,
