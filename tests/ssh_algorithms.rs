@@ -41,11 +41,11 @@ const PROTECTIONS: [(&str, &str); 9] = [
     ("aes128-ctr", "hmac-sha2-512"),
 ];
 
-/// A world whose proxy offers NIST's curves too.
+/// A world whose proxy offers NIST's curves and plain MACs, too.
 fn world() -> World {
     let mut world = World::start();
     world.custodyd.stop();
-    world.custodyd.configure_ssh("nist_curves = true");
+    world.custodyd.configure_ssh("nist_curves = true\nplain_macs = true");
     world.custodyd.start();
     world
 }

@@ -44,8 +44,10 @@ fn ssh_audit_finds_nothing_to_fail() {
         let algorithms = report[kind].as_array().unwrap_or_else(|| panic!("no {kind}: {report}"));
         assert!(!algorithms.is_empty());
         for algorithm in algorithms {
-            if algorithm["notes"].get("fail").is_some() {
-                failures.push(format!("{kind} {}: {}", algorithm["algorithm"], algorithm["notes"]["fail"]));
+            // Of MACs there are some that nobody has anything to say against.
+            let complaints: &[&str] = if kind == "mac" { &["fail", "warn"] } else { &["fail"] };
+            for said in complaints.iter().filter_map(|complaint| algorithm["notes"].get(complaint)) {
+                failures.push(format!("{kind} {}: {said}", algorithm["algorithm"]));
             }
         }
     }

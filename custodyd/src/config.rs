@@ -141,6 +141,10 @@ pub struct Ssh {
     /// Whether clients are offered key exchange on NIST's curves as well: for machines in FIPS 140 mode.
     #[serde(default)]
     pub nist_curves: bool,
+    /// Whether clients are offered MACs over the clear packet as well: for those that know no other and no cipher that
+    /// authenticates, as libssh2 before 1.11.
+    #[serde(default)]
+    pub plain_macs: bool,
     /// Whether clients without a certificate are asked for a user's name and password: for those that know none, as
     /// dropbear's. Then this machine sees passwords.
     #[serde(default)]

@@ -14,6 +14,7 @@ use custody_proxy::ca::{Authorities, SSH_PROXY_HOST_KEY};
 use custody_proxy::ssh::transport::host_key::HostKey;
 use custody_proxy::ssh::transport::kex::KexAlgorithm;
 use custody_proxy::ssh::transport::leg::ServerConfig;
+use custody_proxy::ssh::transport::mac::Mac;
 use std::path::Path;
 
 /// The listener's side of the transport. `now` is in seconds since 1970.
@@ -57,6 +58,9 @@ pub async fn ssh_server(
     }
     if config.ssh.nist_curves {
         server.kex = KexAlgorithm::ALL.to_vec();
+    }
+    if config.ssh.plain_macs {
+        server.macs = Mac::ALL.to_vec();
     }
     Ok(server)
 }

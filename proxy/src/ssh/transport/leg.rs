@@ -84,7 +84,7 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// With everything that a client should be offered.
+    /// With everything that a client should be offered, if nothing is known of clients.
     #[must_use]
     pub fn new(host_keys: Vec<HostKey>) -> Self {
         Self {
@@ -92,7 +92,7 @@ impl ServerConfig {
             upcoming_host_keys: Vec::new(),
             kex: KexAlgorithm::MODERN.to_vec(),
             ciphers: Cipher::ALL.to_vec(),
-            macs: Mac::ALL.to_vec(),
+            macs: Mac::OVER_ENCRYPTED.to_vec(),
             rekey: rekey::Policy::default(),
         }
     }

@@ -25,6 +25,9 @@ impl Mac {
     /// All of them, in our order of preference.
     pub const ALL: [Self; 4] = [Self::HmacSha256Etm, Self::HmacSha512Etm, Self::HmacSha256, Self::HmacSha512];
 
+    /// Those over what is encrypted, in our order of preference.
+    pub const OVER_ENCRYPTED: [Self; 2] = [Self::HmacSha256Etm, Self::HmacSha512Etm];
+
     /// Its name on the wire.
     #[must_use]
     pub fn name(self) -> &'static str {
