@@ -64,16 +64,17 @@ static __always_inline bool traces(struct task_struct *task, u32 tid)
  * here: told, and let be. */
 static __always_inline void judge_memory(struct task_struct *task, struct tag *tag, u32 pid)
 {
-	bool first = !BPF_CORE_READ(task, thread_pid, level);
-	struct tag *target = first ? tag_of_process(pid) : 0;
-	bool own = target && same_16(target->session, tag->session);
+	bool first = !BPF_CORE_READ(task, thread_pid, level), refuse;
+	struct tag *target;
 
 	if (pid == (u32)task->tgid || pid == (u32)task->pid)
 		return;
-	if (first && !own && traces(task, pid))
+	target = first ? tag_of_process(pid) : 0;
+	refuse = first && (!target || !same_16(target->session, tag->session));
+	if (refuse && traces(task, pid))
 		return;
-	tell_traced(task, tag, pid, 0, target, first && !own, false);
-	if (first && !own)
+	tell_traced(task, tag, pid, 0, target, refuse, false);
+	if (refuse)
 		bpf_send_signal(SIGKILL);
 }
 

@@ -25,13 +25,30 @@ struct call_made {
 };
 
 /* Numbers that all architectures share. */
-#define BY_ALL(number)                                                                                                                       \
+#define SHARED_BY_ALL                                                                                                                        \
 	case 429:                                                                                                                            \
 		return CALL_MOVE_MOUNT;                                                                                                      \
-	case 437:                                                                                                                            \
+	case 437: /* openat2 */                                                                                                              \
 		return CALL_OPEN;                                                                                                            \
 	case 438:                                                                                                                            \
 		return CALL_PIDFD_GETFD
+
+/* And those that 32-bit programs of x86 and of arm share. */
+#define SHARED_BY_NARROW                                                                                                                     \
+	case 5: /* open */                                                                                                                   \
+	case 8: /* creat */                                                                                                                  \
+		return CALL_OPEN;                                                                                                            \
+	case 21:                                                                                                                             \
+		return CALL_MOUNT;                                                                                                           \
+	case 23: /* setuid, setreuid, setresuid: of 16 bits, then of 32 */                                                                   \
+	case 70:                                                                                                                             \
+	case 164:                                                                                                                            \
+	case 213:                                                                                                                            \
+	case 203:                                                                                                                            \
+	case 208:                                                                                                                            \
+		return CALL_USERS;                                                                                                           \
+	case 26:                                                                                                                             \
+		return CALL_PTRACE
 
 #if defined(__TARGET_ARCH_x86)
 
@@ -63,7 +80,7 @@ static __always_inline enum call call_of(u32 number)
 		return CALL_MEMORY;
 	case 321:
 		return CALL_BPF;
-	BY_ALL(number);
+	SHARED_BY_ALL;
 	}
 	return CALL_OTHER;
 }
@@ -72,21 +89,8 @@ static __always_inline enum call call_of(u32 number)
 static __always_inline enum call narrow_call_of(u32 number)
 {
 	switch (number) {
-	case 5: /* open */
-	case 8: /* creat */
 	case 295: /* openat */
 		return CALL_OPEN;
-	case 21:
-		return CALL_MOUNT;
-	case 23: /* setuid, of 16 bits */
-	case 70:
-	case 164:
-	case 203: /* setreuid */
-	case 208: /* setresuid */
-	case 213: /* setuid */
-		return CALL_USERS;
-	case 26:
-		return CALL_PTRACE;
 	case 102:
 		return CALL_SOCKETCALL;
 	case 347:
@@ -98,7 +102,8 @@ static __always_inline enum call narrow_call_of(u32 number)
 		return CALL_SOCKET;
 	case 362:
 		return CALL_CONNECT;
-	BY_ALL(number);
+	SHARED_BY_NARROW;
+	SHARED_BY_ALL;
 	}
 	return CALL_OTHER;
 }
@@ -158,7 +163,7 @@ static __always_inline enum call call_of(u32 number)
 		return CALL_MEMORY;
 	case 280:
 		return CALL_BPF;
-	BY_ALL(number);
+	SHARED_BY_ALL;
 	}
 	return CALL_OTHER;
 }
@@ -167,21 +172,8 @@ static __always_inline enum call call_of(u32 number)
 static __always_inline enum call narrow_call_of(u32 number)
 {
 	switch (number) {
-	case 5: /* open */
-	case 8: /* creat */
 	case 322: /* openat */
 		return CALL_OPEN;
-	case 21:
-		return CALL_MOUNT;
-	case 23: /* setuid, of 16 bits */
-	case 70:
-	case 164:
-	case 203: /* setreuid */
-	case 208: /* setresuid */
-	case 213: /* setuid */
-		return CALL_USERS;
-	case 26:
-		return CALL_PTRACE;
 	case 281:
 		return CALL_SOCKET;
 	case 283:
@@ -191,7 +183,8 @@ static __always_inline enum call narrow_call_of(u32 number)
 		return CALL_MEMORY;
 	case 386:
 		return CALL_BPF;
-	BY_ALL(number);
+	SHARED_BY_NARROW;
+	SHARED_BY_ALL;
 	}
 	return CALL_OTHER;
 }

@@ -1,6 +1,6 @@
 //! Whether bytes are canonical already, without making anything of what they say.
 
-use super::INTEGER_MAX;
+use super::{INTEGER_MAX, plain_bytes};
 
 /// Values may be nested so deep: what `serde_json` reads.
 const DEPTH_MAX: usize = 127;
@@ -80,7 +80,7 @@ impl<'a> Rest<'a> {
         let bytes = self.0.as_bytes();
         let mut at = 0;
         loop {
-            at += bytes.get(at..)?.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))?;
+            at += plain_bytes(bytes.get(at..)?);
             match bytes.get(at..)? {
                 [b'"', ..] => break,
                 [b'\\', b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't', ..] => at += 2,

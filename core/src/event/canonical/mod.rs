@@ -6,8 +6,10 @@
 //! which JCS readers would silently round. A test holds every event type against an independent crate.
 
 mod check;
+mod plain;
 
 pub use check::is_canonical;
+pub(crate) use plain::plain_bytes;
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::Value;
