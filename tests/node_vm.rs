@@ -156,8 +156,9 @@ fn at_length() -> bool {
 
 /// One test of each thing that the sensor does: an emulated machine takes ten minutes for all of them, which `make soak`
 /// (`CUSTODY_VM_ALL=1`) has.
-const OF_EACH_KIND: [&str; 14] = [
+const OF_EACH_KIND: [&str; 15] = [
     "session::what_the_kernel_supports_is_told_without_leaving_anything",
+    "session::no_program_is_near_what_a_verifier_takes",
     "session::what_a_session_runs_is_told_and_what_others_run_is_not",
     "sshd::sshd_sessions_are_told_apart_and_the_daemon_is_nobodys",
     "process::an_execution_says_who_what_where_and_how_it_ended",
@@ -174,7 +175,8 @@ const OF_EACH_KIND: [&str; 14] = [
 ];
 
 /// Where all of Custody runs in the machine too (`assert_coverage`): what that doesn't try.
-const OF_KINDS_LEFT: [&str; 5] = [
+const OF_KINDS_LEFT: [&str; 6] = [
+    "session::no_program_is_near_what_a_verifier_takes",
     "process::memory_files_and_deleted_files_are_marked",
     "programs::a_denied_program_runs_by_none_of_its_names",
     "programs::a_denied_file_cannot_be_touched_by_any_way",
@@ -183,7 +185,8 @@ const OF_KINDS_LEFT: [&str; 5] = [
 ];
 
 /// The other tier, which the machine of the tests runs itself: what differs by kernel.
-const OF_TRACEPOINTS: [&str; 6] = [
+const OF_TRACEPOINTS: [&str; 7] = [
+    "session::no_program_is_near_what_a_verifier_takes",
     "session::what_a_session_runs_is_told_and_what_others_run_is_not",
     "sshd::sshd_sessions_are_told_apart_and_the_daemon_is_nobodys",
     "network::every_way_to_a_denied_network_is_refused",

@@ -122,53 +122,60 @@ int BPF_PROG(process_check_lsm, struct linux_binprm *bprm, int ret)
 	return -EPERM;
 }
 
-/* Puts the record together and sends it; gives whether it could. No part of process_exec, whose stack judging takes. */
-static __noinline bool tell_executed(struct task_struct *task, struct linux_binprm *bprm, struct tag *tag, u32 rule, u32 flags)
+/* Writes a length where it belongs and gives it as something that the verifier knows nothing of: what it knows would be one more way to
+ * go on, for each of those before it. */
+static __always_inline u32 length_in(u32 *field, u32 length)
 {
-	u32 cpu = bpf_get_smp_processor_id(), at, from;
-	struct exec_scratch *scratch = bpf_map_lookup_elem(&exec_scratch, &cpu);
+	*(volatile u32 *)field = length;
+	return *(volatile u32 *)field;
+}
+
+/* Puts the record together, whose flags and rule stand in it already, and sends it; gives whether it could. No part of process_exec,
+ * whose stack judging takes. */
+static __noinline bool tell_executed(struct task_struct *task, struct linux_binprm *bprm, struct tag *tag, struct exec_scratch *scratch)
+{
 	struct fs_struct *fs = BPF_CORE_READ(task, fs);
 	struct file *file = BPF_CORE_READ(bprm, file);
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct executed *head = &scratch->head;
 	u64 args, size;
+	u32 at, from;
 	long n;
 
-	if (!scratch)
-		return false;
-	fill_subject(&scratch->head.who, KIND_EXECUTED, task, tag);
-	fill_identity(&scratch->head, task);
+	fill_subject(&head->who, KIND_EXECUTED, task, tag);
+	/* The very time that the end of this program names. */
+	head->who.time = tag->executed;
+	fill_identity(head, task);
 	if ((u64)BPF_CORE_READ(fs, root.dentry) != control_get(CONTROL_ROOT))
-		flags |= EXEC_OTHER_ROOT;
+		head->flags |= EXEC_OTHER_ROOT;
 
-	scratch->head.inode = BPF_CORE_READ(inode, i_ino);
-	scratch->head.device = BPF_CORE_READ(inode, i_sb, s_dev);
+	head->inode = BPF_CORE_READ(inode, i_ino);
+	head->device = BPF_CORE_READ(inode, i_sb, s_dev);
 	if (!BPF_CORE_READ(inode, i_nlink))
-		flags |= EXEC_UNLINKED;
-	at = write_path(scratch->data, 0, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt), fs, &flags, EXEC_PATH_CUT);
-	scratch->head.path_len = at;
+		head->flags |= EXEC_UNLINKED;
+	at = length_in(&head->path_len, write_path(scratch->data, 0, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt), fs,
+						   &head->flags, EXEC_PATH_CUT));
 
 	from = at & PATH_MASK;
 	opaque(from);
 	if (from > PATH_MASK)
 		return false;
 	n = bpf_probe_read_kernel_str(scratch->data + from, GIVEN_CAP, BPF_CORE_READ(bprm, filename));
-	scratch->head.given_len = n > 0 ? n : 0;
-	at = from + (n > 0 ? n : 0);
+	at = from + length_in(&head->given_len, n > 0 ? n : 0);
 
-	scratch->head.interpreter_len = 0;
-	if (flags & EXEC_SCRIPT) {
+	head->interpreter_len = 0;
+	if (head->flags & EXEC_SCRIPT) {
 		from = at & PATH_MASK;
 		opaque(from);
 		if (from > PATH_MASK)
 			return false;
 		n = bpf_probe_read_kernel_str(scratch->data + from, NAME_CAP, BPF_CORE_READ(bprm, interp));
-		scratch->head.interpreter_len = n > 0 ? n : 0;
-		at = from + (n > 0 ? n : 0);
+		at = from + length_in(&head->interpreter_len, n > 0 ? n : 0);
 	}
 
 	from = at & PATH_MASK;
-	at = write_path(scratch->data, from, BPF_CORE_READ(fs, pwd.dentry), BPF_CORE_READ(fs, pwd.mnt), fs, &flags, EXEC_CWD_CUT);
-	scratch->head.cwd_len = at - from;
+	at = write_path(scratch->data, from, BPF_CORE_READ(fs, pwd.dentry), BPF_CORE_READ(fs, pwd.mnt), fs, &head->flags, EXEC_CWD_CUT);
+	at = from + length_in(&head->cwd_len, at - from);
 
 	from = at & PATH_MASK;
 	opaque(from);
@@ -176,16 +183,14 @@ static __noinline bool tell_executed(struct task_struct *task, struct linux_binp
 		return false;
 	args = BPF_CORE_READ(task, mm, arg_start);
 	size = BPF_CORE_READ(task, mm, arg_end) - args;
-	scratch->head.args_total = size;
-	scratch->head.argc = BPF_CORE_READ(bprm, argc);
-	n = write_args(scratch->data + from, args, size, &flags);
-	scratch->head.args_len = n;
-	at = from + n;
+	head->args_total = size;
+	head->argc = BPF_CORE_READ(bprm, argc);
+	at = from + length_in(&head->args_len, write_args(scratch->data + from, args, size, &head->flags));
 
-	scratch->head.rule = rule;
-	scratch->head.reserved = 0;
-	scratch->head.flags = flags | (rule ? EXEC_REFUSED : 0);
-	size = sizeof(scratch->head) + (at & 0xffff);
+	if (head->rule)
+		head->flags |= EXEC_REFUSED;
+	head->reserved = 0;
+	size = sizeof(*head) + (at & 0xffff);
 	opaque(size);
 	return size <= sizeof(*scratch) && !bpf_ringbuf_output(&records, scratch, size, 0);
 }
@@ -193,8 +198,10 @@ static __noinline bool tell_executed(struct task_struct *task, struct linux_binp
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
+	u32 cpu = bpf_get_smp_processor_id();
 	struct tag *tag = watched(task);
-	u32 flags = 0, rule;
+	struct exec_scratch *scratch;
+	struct executed *head;
 	bool script;
 
 	if (!tag)
@@ -208,14 +215,17 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	tag->executed = bpf_ktime_get_boot_ns();
 	tag->exited = 0;
 	tag->untold = 0;
-	if (full())
+	scratch = bpf_map_lookup_elem(&exec_scratch, &cpu);
+	if (!scratch || full())
 		goto lost;
+	head = &scratch->head;
 	script = BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename);
+	head->flags = script ? EXEC_SCRIPT : 0;
 	/* By LSM it was asked before, of the script too, and the exec failed. */
-	rule = closed(tag) ? RULE_CLOSED : judge_program(tag, BPF_CORE_READ(bprm, file), script, &flags);
-	if (!tell_executed(task, bprm, tag, rule, script ? flags | EXEC_SCRIPT : flags))
+	head->rule = closed(tag) ? RULE_CLOSED : judge_program(tag, BPF_CORE_READ(bprm, file), script, &head->flags);
+	if (!tell_executed(task, bprm, tag, scratch))
 		goto lost;
-	if (rule)
+	if (head->rule)
 		bpf_send_signal(SIGKILL);
 	return 0;
 lost:

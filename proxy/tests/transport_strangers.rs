@@ -544,6 +544,7 @@ async fn debians_ssh_takes_every_algorithm_and_our_host_key() {
     let config = |certificate: Option<&Certificate>| {
         let mut config = ServerConfig::new(vec![HostKey::new(&key, certificate).unwrap()]);
         config.kex = KexAlgorithm::ALL.to_vec();
+        config.macs = Mac::ALL.to_vec();
         Arc::new(config)
     };
     let methods = KexAlgorithm::ALL.into_iter().filter(|kex| *kex != KexAlgorithm::MlKem768X25519);

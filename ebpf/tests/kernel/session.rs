@@ -163,6 +163,29 @@ fn what_the_kernel_supports_is_told_without_leaving_anything() {
     }
 }
 
+/// The verifier gives up after a million instructions on any way through, and kernels differ in which ways are one to them.
+#[test]
+fn no_program_is_near_what_a_verifier_takes() {
+    const AT_MOST: u32 = 250_000;
+    // Before any of them is in the kernel there is nothing to ask.
+    let _node = Node::start();
+    let families =
+        ["session_", "process_", "socket_", "network_", "datagram_", "file_", "touch_", "act_", "call_"];
+    let mut asked = 0;
+    for program in aya::programs::loaded_programs() {
+        // One that another test takes out of the kernel meanwhile is none.
+        let Ok(program) = program else { continue };
+        let name = program.name_as_str().unwrap_or_default().to_owned();
+        if !families.iter().any(|family| name.starts_with(family)) {
+            continue;
+        }
+        let instructions = program.verified_instruction_count().expect("kernels since 5.16 tell it");
+        assert!(instructions <= AT_MOST, "{name}: {instructions}");
+        asked += 1;
+    }
+    assert!(asked > 10, "{asked}");
+}
+
 #[test]
 fn sessions_are_listed_while_they_have_processes() {
     let mut node = Node::start();
