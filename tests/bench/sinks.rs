@@ -1,5 +1,6 @@
 //! Delivery: events a second into a store, how soon one can be found there, and what a long backlog costs.
 
+use crate::environment::{count, number, text};
 use crate::growth::anonymous_mib;
 use crate::log::{fill, open};
 use crate::table::{Row, median};
@@ -18,6 +19,10 @@ use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::servers::search_node::{Product, SearchNode};
 use custody_tests::servers::{Kafka, Loki, Rsyslog};
 use custody_tests::story::Story;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Message as _, OwnedMessage};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
@@ -30,9 +35,6 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-const ROUNDS: usize = 3;
-/// Events of a round.
-const EVENTS: u64 = 50_000;
 /// Events a second while is measured how soon one can be found, and for how long.
 const RATE: u64 = 2_000;
 const LASTS: Duration = Duration::from_secs(10);
@@ -43,17 +45,39 @@ const BACKLOG_SMALL: u64 = 100_000;
 const STREAM: &str = "logs-custody.events-bench";
 const TENANT: &str = "bench";
 
-/// All of it.
+/// How often each is taken.
+fn rounds() -> usize {
+    count("CUSTODY_BENCH_ROUNDS", 3)
+}
+
+/// Events of a round.
+fn events() -> u64 {
+    number("CUSTODY_BENCH_EVENTS", 100_000)
+}
+
+/// All of it, or what `CUSTODY_BENCH_SINKS` names.
 pub fn rows() -> Vec<Row> {
-    let mut rows = throughput::<LokiStore>();
-    rows.extend(throughput::<OpenSearchStore>());
-    rows.push(beside_rsyslog());
-    rows.push(beside_kcat());
-    rows.push(soon::<LokiStore>(1.0));
-    rows.push(soon::<KafkaStore>(1.0));
-    // Its refresh interval and a second.
-    rows.push(soon::<OpenSearchStore>(2.0));
-    rows.push(backlog());
+    let mut rows = Vec::new();
+    for part in text("CUSTODY_BENCH_SINKS", "loki,opensearch,kafka,soon,backlog").split(',') {
+        match part {
+            "loki" => rows.extend(throughput::<LokiStore>()),
+            "opensearch" => {
+                rows.extend(throughput::<OpenSearchStore>());
+                rows.push(beside_rsyslog());
+            }
+            "kafka" => rows.extend(into_kafka()),
+            "soon" => rows.extend([
+                soon::<LokiStore>(1.0),
+                soon::<KafkaStore>(1.0),
+                // Its refresh interval and a second.
+                soon::<OpenSearchStore>(2.0),
+            ]),
+            "backlog" => rows.push(backlog()),
+            other => {
+                panic!("CUSTODY_BENCH_SINKS={other}: loki, opensearch, kafka, soon and backlog are there")
+            }
+        }
+    }
     rows
 }
 
@@ -310,12 +334,13 @@ fn throughput<S: Http>() -> Vec<Row> {
         delivered(store.sink(proxy.port), Filled::Later);
         proxy.kept()
     };
-    for _ in 0..ROUNDS {
-        let ours = on_a_new_one::<S>(|_, sink| delivered(sink, Filled::Later));
-        let bare =
-            on_a_new_one::<S>(|store, sink| Flaky::again(&requests, sink.limits().in_flight, store.port()));
-        let asked = on_a_new_one::<S>(|_, sink| delivered(sink, Filled::Before));
-        let rate = |took: Duration| EVENTS as f64 / took.as_secs_f64();
+    for _ in 0..rounds() {
+        let ours = on_a_new_one::<S, _>(|_, sink| delivered(sink, Filled::Later));
+        let bare = on_a_new_one::<S, _>(|store, sink| {
+            Flaky::again(&requests, sink.limits().in_flight, store.port())
+        });
+        let asked = on_a_new_one::<S, _>(|_, sink| delivered(sink, Filled::Before));
+        let rate = |took: Duration| events() as f64 / took.as_secs_f64();
         new.push((rate(ours), rate(bare)));
         in_doubt.push((rate(asked), rate(ours)));
     }
@@ -342,15 +367,21 @@ enum Filled {
 fn delivered<S: Sink>(sink: S, filled: Filled) -> Duration {
     let mut source = Source::new();
     if let Filled::Before = filled {
-        source.fill_to(EVENTS);
+        source.fill_to(events());
     }
     let delivering = source.deliver(sink);
-    source.fill_to(EVENTS);
-    delivering.took(EVENTS)
+    if let Filled::Later = filled {
+        // What is made ready once isn't what an event costs.
+        source.fill_to(1);
+        delivering.took(1);
+        delivering.control.pause(true);
+        source.fill_to(events());
+    }
+    delivering.took(events())
 }
 
 /// With a store that is empty but for what the sink makes ready before.
-fn on_a_new_one<S: Store>(measured: impl FnOnce(&S, S::Sink) -> Duration) -> Duration {
+fn on_a_new_one<S: Store, T>(measured: impl FnOnce(&S, S::Sink) -> T) -> T {
     let dir = tempfile::tempdir().expect("a folder");
     let store = S::start(dir.path());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -363,7 +394,7 @@ fn on_a_new_one<S: Store>(measured: impl FnOnce(&S, S::Sink) -> Duration) -> Dur
 /// The shipper that many have today: rsyslog with omelasticsearch, fed with the same events as syslog over TCP.
 fn beside_rsyslog() -> Row {
     let frames: Vec<u8> = Story::new()
-        .take(EVENTS as usize)
+        .take(usize::try_from(events()).expect("they fit into memory"))
         .flat_map(|(_, bytes)| {
             let head = b"<86>1 2026-01-01T00:00:00Z web-1 custody - - - ";
             let length = format!("{} ", head.len() + bytes.len());
@@ -371,9 +402,9 @@ fn beside_rsyslog() -> Row {
         })
         .collect();
     let mut pairs = Vec::new();
-    for _ in 0..ROUNDS {
-        let ours = on_a_new_one::<OpenSearchStore>(|_, sink| delivered(sink, Filled::Later));
-        pairs.push((EVENTS as f64 / ours.as_secs_f64(), EVENTS as f64 / shipped(&frames).as_secs_f64()));
+    for _ in 0..rounds() {
+        let ours = on_a_new_one::<OpenSearchStore, _>(|_, sink| delivered(sink, Filled::Later));
+        pairs.push((events() as f64 / ours.as_secs_f64(), events() as f64 / shipped(&frames).as_secs_f64()));
     }
     Row {
         name: "OpenSearch 3, events/s".to_owned(),
@@ -384,27 +415,79 @@ fn beside_rsyslog() -> Row {
     }
 }
 
-/// Kafka, beside kcat, which hands the same values to librdkafka and does nothing else.
-fn beside_kcat() -> Row {
+/// Kafka, beside the same records from a loop that does nothing else, and beside kcat, which hands over the same values without
+/// headers. Neither has transactions: each may leave records twice.
+fn into_kafka() -> Vec<Row> {
+    let records = on_a_new_one::<KafkaStore, _>(|store, sink| {
+        delivered(sink, Filled::Later);
+        store.records()
+    });
     let values: Vec<u8> =
-        Story::new().take(EVENTS as usize).flat_map(|(_, bytes)| [&*bytes, b"\n"].concat()).collect();
-    let mut pairs = Vec::new();
-    for _ in 0..ROUNDS {
-        let ours = on_a_new_one::<KafkaStore>(|_, sink| delivered(sink, Filled::Later));
-        let bare = on_a_new_one::<KafkaStore>(|store, _| {
+        records.iter().flat_map(|record| [record.payload().expect("a value"), b"\n"].concat()).collect();
+    let rate = |took: Duration| events() as f64 / took.as_secs_f64();
+    let (mut beside_loop, mut beside_kcat) = (Vec::new(), Vec::new());
+    for _ in 0..rounds() {
+        let ours = on_a_new_one::<KafkaStore, _>(|_, sink| delivered(sink, Filled::Later));
+        let bare = on_a_new_one::<KafkaStore, _>(|store, _| store.take(&records));
+        let kcat = on_a_new_one::<KafkaStore, _>(|store, _| {
             let options = ["-P", "-t", TOPIC, "-X", "acks=all", "-X", "enable.idempotence=true", "-z", "lz4"];
             let begun = Instant::now();
             store.kafka.kcat(&options, &values, Duration::from_secs(300)).ok();
             begun.elapsed()
         });
-        pairs.push((EVENTS as f64 / ours.as_secs_f64(), EVENTS as f64 / bare.as_secs_f64()));
+        beside_loop.push((rate(ours), rate(bare)));
+        beside_kcat.push((rate(ours), rate(kcat)));
     }
-    Row {
+    let row = |beside, pairs, aim| Row {
         name: "Kafka, events/s".to_owned(),
         pairs,
-        beside: "kcat with the same values",
+        beside,
         more_is_better: true,
-        aim: Some(0.9),
+        aim,
+    };
+    vec![
+        row("the same records from a bare loop", beside_loop, Some(0.9)),
+        row("kcat with the same values", beside_kcat, None),
+    ]
+}
+
+impl KafkaStore {
+    /// All events that are there.
+    fn records(&self) -> Vec<OwnedMessage> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.kafka.bootstrap()).set("group.id", "bench");
+        config.set("isolation.level", "read_committed").set("auto.offset.reset", "earliest");
+        let reader: BaseConsumer = config.create().expect("a reader");
+        reader.subscribe(&[TOPIC]).expect("a topic");
+        let mut records = Vec::new();
+        while records.len() < usize::try_from(events()).expect("they fit into memory") {
+            if let Some(record) = reader.poll(Duration::from_secs(10)) {
+                records.push(record.expect("a record").detach());
+            }
+        }
+        records
+    }
+
+    /// How long it takes to store records, by an idempotent producer.
+    fn take(&self, records: &[OwnedMessage]) -> Duration {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.kafka.bootstrap()).set("enable.idempotence", "true");
+        config.set("acks", "all").set("compression.type", "lz4").set("linger.ms", "5");
+        let producer: BaseProducer = config.create().expect("a producer");
+        let begun = Instant::now();
+        for record in records {
+            let mut record = BaseRecord::to(TOPIC)
+                .key(record.key().expect("a key"))
+                .payload(record.payload().expect("a value"))
+                .headers(record.headers().expect("headers").clone());
+            while let Err((_, refused)) = producer.send(record) {
+                producer.poll(Duration::from_millis(1));
+                record = refused;
+            }
+            producer.poll(Duration::ZERO);
+        }
+        producer.flush(Duration::from_secs(60)).expect("it takes them");
+        begun.elapsed()
     }
 }
 
@@ -425,7 +508,7 @@ fn shipped(frames: &[u8]) -> Duration {
     let mut stream = TcpStream::connect(rsyslog.service.address()).expect("it listens");
     stream.write_all(frames).expect("it takes them");
     let there = || store.0.ask("HEAD", "shipped", "").is_ok_and(|answer| answer.status == 200);
-    while !there() || store.0.count("shipped") < EVENTS {
+    while !there() || store.0.count("shipped") < events() {
         std::thread::sleep(Duration::from_millis(20));
     }
     begun.elapsed()

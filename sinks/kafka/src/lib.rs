@@ -160,8 +160,9 @@ impl Sink for Kafka {
 
     fn limits(&self) -> Limits {
         Limits {
-            batch_events: 5_000,
-            batch_bytes: 4 << 20,
+            // A transaction takes some 30 ms beside what its records take.
+            batch_events: 10_000,
+            batch_bytes: 12 << 20,
             // More than one would overtake each other.
             in_flight: 1,
             linger: Duration::from_millis(50),

@@ -55,6 +55,8 @@ struct Loop<S: Sink> {
     replay: Option<Course>,
     tasks: JoinSet<Done<S>>,
     reading: bool,
+    /// Read ahead, and not sent yet.
+    ready: Option<(Way, Batch<S>)>,
     delivering: usize,
     redriving: bool,
     /// The end of what is done but not written yet.
@@ -81,6 +83,7 @@ pub(super) async fn run<S: Sink>(
         dead,
         tasks: JoinSet::new(),
         reading: false,
+        ready: None,
         delivering: 0,
         redriving: false,
         unsaved: None,
@@ -94,6 +97,7 @@ pub(super) async fn run<S: Sink>(
     let (mut log_lives, mut heard) = (true, true);
     loop {
         if !*inbox.paused.borrow() {
+            this.send_ready()?;
             let now = *size.borrow_and_update();
             this.read_on(now);
         }
@@ -119,10 +123,19 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 impl<S: Sink> Loop<S> {
-    /// Reads the next batch, if there is room for one under way and something to read.
+    /// Sends what was read ahead, if there is room for one under way.
+    fn send_ready(&mut self) -> Result<(), Stopped> {
+        match self.ready.take_if(|_| self.delivering < self.shared.sink.limits().in_flight) {
+            Some((way, batch)) => self.send(way, batch),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the next batch, if there is something to read and room for one under way, or soon: while others are, only one
+    /// that can't become longer by waiting is read and made ready.
     fn read_on(&mut self, size: u64) {
         let limits = self.shared.sink.limits();
-        if self.reading || self.delivering >= limits.in_flight {
+        if self.reading || self.ready.is_some() {
             return;
         }
         // What is new comes first: a replay of a year must not hold up today.
@@ -135,6 +148,10 @@ impl<S: Sink> Loop<S> {
         } else {
             return;
         };
+        let is_full = to.unwrap_or(size).saturating_sub(from) >= limits.batch_events as u64;
+        if self.delivering >= limits.in_flight && !is_full {
+            return;
+        }
         self.reading = true;
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
@@ -161,7 +178,12 @@ impl<S: Sink> Loop<S> {
         match done.map_err(|error| Stopped::Broken(error.to_string()))? {
             Done::Read(way, batch) => {
                 self.reading = false;
-                self.send(way, batch?)
+                let batch = batch?;
+                if let Some(course) = self.course(way) {
+                    course.was_read(batch.indexes.end);
+                }
+                self.ready = Some((way, batch));
+                Ok(())
             }
             Done::Delivered { way, indexes, end, rejected } => {
                 self.delivering -= 1;
@@ -197,7 +219,6 @@ impl<S: Sink> Loop<S> {
             self.position.will_send(indexes.end)?;
         }
         let Some(course) = self.course(way) else { return Ok(()) };
-        course.was_read(indexes.end);
         let in_doubt = course.is_in_doubt(indexes.start);
         // Those that were dead letters before a crash are told below, and aren't sent.
         self.delivering += 1;

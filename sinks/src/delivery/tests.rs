@@ -50,6 +50,8 @@ struct Store {
     /// Answers nothing at all.
     hangs: AtomicBool,
     prepared: AtomicU64,
+    /// Events that were read for it.
+    encoded: AtomicU64,
 }
 
 impl Store {
@@ -64,6 +66,7 @@ impl Store {
             reads_back: true,
             hangs: AtomicBool::new(false),
             prepared: AtomicU64::new(0),
+            encoded: AtomicU64::new(0),
         }
     }
 
@@ -110,6 +113,7 @@ impl Sink for Store {
     }
 
     fn encode(&self, item: &Item) -> Result<Document, String> {
+        self.encoded.fetch_add(1, Relaxed);
         if item.bytes.is_empty() {
             return Err("nothing in it".into());
         }
@@ -365,6 +369,29 @@ async fn a_held_sink_delivers_nothing_and_then_everything() {
     until("all is delivered", || store.times().len() == 10).await;
     stop.send_replace(true);
     task.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_batch_is_read_ahead_and_waits_while_the_sink_is_held() {
+    let story = Story::with(100).await;
+    let store = Arc::new(Store::new(1));
+    store.hangs.store(true, Relaxed);
+    let run = start(&story, &store);
+    let Limits { batch_events, in_flight, .. } = store.limits();
+    let under_way = (batch_events * in_flight) as u64;
+    let read = under_way + batch_events as u64;
+    until("one more is read than are under way", || store.encoded.load(Relaxed) >= read).await;
+    run.control.pause(true);
+    store.hangs.store(false, Relaxed);
+    until("those arrive", || run.control.health().numbers().next >= under_way).await;
+    // It would be sent at once.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(store.times().len() as u64, under_way);
+    assert_eq!(store.encoded.load(Relaxed), read);
+    run.control.pause(false);
+    run.delivered(&story).await;
+    assert_eq!(store.encoded.load(Relaxed), story.log.size(), "each is read once");
+    run.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

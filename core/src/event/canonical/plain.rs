@@ -2,6 +2,7 @@
 
 /// How many bytes stand before the first quote, backslash or control character: looked at eight at a time, since most of
 /// an event is strings.
+#[inline]
 pub(crate) fn plain_bytes(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::from_le_bytes([0x01; 8]);
     const HIGHS: u64 = u64::from_le_bytes([0x80; 8]);
