@@ -22,8 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Events of the log before it begins.
-const EVENTS: u64 = 8_000;
 /// Times that something fails.
 const ROUNDS: u64 = 12;
 /// How long the delivery may take from one round to the next, and to its end.
@@ -33,6 +31,8 @@ const LATE: Duration = Duration::from_millis(30);
 
 /// A store that can be besieged.
 pub trait Store {
+    /// Events of the log before it begins: more than go into one batch.
+    const EVENTS: u64 = 8_000;
     /// The table of custodyd's configuration that sends to it by way of a port of loopback.
     fn table(&self, port: u16) -> String;
     /// What is put between it and custodyd.
@@ -57,7 +57,7 @@ pub trait Store {
 pub fn besiege<S: Store>(make: impl FnOnce(&Path) -> S) {
     let seed = std::env::var("CUSTODY_SEED")
         .map_or_else(|_| Uuid::new_v4().as_u128() as u64, |seed| seed.parse().unwrap());
-    let length = std::env::var("CUSTODY_SINK_EVENTS").map_or(EVENTS, |events| events.parse().unwrap());
+    let length = std::env::var("CUSTODY_SINK_EVENTS").map_or(S::EVENTS, |events| events.parse().unwrap());
     println!("CUSTODY_SEED={seed} CUSTODY_SINK_EVENTS={length}");
     let mut random = Random(seed);
     let volume = Volume::new(1_024, 1_100, Journal::With);

@@ -12,6 +12,8 @@ struct Besieged {
 }
 
 impl Store for Besieged {
+    const EVENTS: u64 = 40_000;
+
     fn table(&self, port: u16) -> String {
         format!(
             "[sink.kafka]\nbrokers = [\"127.0.0.1:{port}\"]\ntopic = \"{TOPIC}\"\npartitions = 3\ntimeout_seconds = 5\n"
