@@ -55,6 +55,11 @@ fn events() -> u64 {
     number("CUSTODY_BENCH_EVENTS", 100_000)
 }
 
+/// Events of a round that took so long, a second.
+fn rate(took: Duration) -> f64 {
+    events() as f64 / took.as_secs_f64()
+}
+
 /// All of it, or what `CUSTODY_BENCH_SINKS` names.
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -340,7 +345,6 @@ fn throughput<S: Http>() -> Vec<Row> {
             Flaky::again(&requests, sink.limits().in_flight, store.port())
         });
         let asked = on_a_new_one::<S, _>(|_, sink| delivered(sink, Filled::Before));
-        let rate = |took: Duration| events() as f64 / took.as_secs_f64();
         new.push((rate(ours), rate(bare)));
         in_doubt.push((rate(asked), rate(ours)));
     }
@@ -404,7 +408,7 @@ fn beside_rsyslog() -> Row {
     let mut pairs = Vec::new();
     for _ in 0..rounds() {
         let ours = on_a_new_one::<OpenSearchStore, _>(|_, sink| delivered(sink, Filled::Later));
-        pairs.push((events() as f64 / ours.as_secs_f64(), events() as f64 / shipped(&frames).as_secs_f64()));
+        pairs.push((rate(ours), rate(shipped(&frames))));
     }
     Row {
         name: "OpenSearch 3, events/s".to_owned(),
@@ -424,7 +428,6 @@ fn into_kafka() -> Vec<Row> {
     });
     let values: Vec<u8> =
         records.iter().flat_map(|record| [record.payload().expect("a value"), b"\n"].concat()).collect();
-    let rate = |took: Duration| events() as f64 / took.as_secs_f64();
     let (mut beside_loop, mut beside_kcat) = (Vec::new(), Vec::new());
     for _ in 0..rounds() {
         let ours = on_a_new_one::<KafkaStore, _>(|_, sink| delivered(sink, Filled::Later));
@@ -460,7 +463,7 @@ impl KafkaStore {
         let reader: BaseConsumer = config.create().expect("a reader");
         reader.subscribe(&[TOPIC]).expect("a topic");
         let mut records = Vec::new();
-        while records.len() < usize::try_from(events()).expect("they fit into memory") {
+        while (records.len() as u64) < events() {
             if let Some(record) = reader.poll(Duration::from_secs(10)) {
                 records.push(record.expect("a record").detach());
             }

@@ -175,7 +175,7 @@ fn no_program_is_near_what_a_verifier_takes() {
     for program in aya::programs::loaded_programs() {
         // One that another test takes out of the kernel meanwhile is none.
         let Ok(program) = program else { continue };
-        let name = program.name_as_str().unwrap_or_default().to_owned();
+        let name = program.name_as_str().unwrap_or_default();
         if !families.iter().any(|family| name.starts_with(family)) {
             continue;
         }

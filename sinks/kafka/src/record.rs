@@ -10,7 +10,6 @@ use custody_core::log::Hash;
 use custody_sinks::item::Item;
 use custody_sinks::sink::Held;
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
-use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -22,8 +21,6 @@ const APPENDED: &str = "custody-appended";
 /// What a record is longer than all its parts, at most: lengths, offsets and a batch's head (KIP-98).
 const FRAME_BYTES: usize = 128;
 const HEADER_BYTES: usize = 8;
-/// How many headers one has.
-const HEADERS_MAX: usize = 12;
 const MILLISECOND: u64 = 1_000_000;
 
 /// An event as Kafka takes it.
@@ -34,7 +31,7 @@ pub struct Record {
     /// The canonical bytes, less what was taken out.
     pub value: Arc<[u8]>,
     /// In a fixed order.
-    pub headers: Vec<(&'static str, Cow<'static, str>)>,
+    pub headers: Vec<(&'static str, String)>,
     /// When it was appended, in milliseconds since the epoch.
     pub timestamp: i64,
 }
@@ -43,23 +40,22 @@ impl Record {
     /// A pure function of the entry.
     pub fn new(item: &Item, origin: &str) -> Self {
         let event = item.event.as_deref();
-        let mut headers: Vec<(&'static str, Cow<'static, str>)> = Vec::with_capacity(HEADERS_MAX);
-        headers.extend([
-            ("custody-type", item.kind().to_owned().into()),
-            ("custody-version", event.map_or_else(String::new, |event| event.version.to_string()).into()),
-            (ORIGIN, origin.to_owned().into()),
-            (INDEX, item.index.to_string().into()),
-            (LEAF, hex::to_hex(&item.leaf.0).into()),
-            (APPENDED, item.appended.0.to_string().into()),
-            ("content-type", "application/json".into()),
-        ]);
+        let mut headers = vec![
+            ("custody-type", item.kind().to_owned()),
+            ("custody-version", event.map_or_else(String::new, |event| event.version.to_string())),
+            (ORIGIN, origin.to_owned()),
+            (INDEX, item.index.to_string()),
+            (LEAF, hex::to_hex(&item.leaf.0)),
+            (APPENDED, item.appended.0.to_string()),
+            ("content-type", "application/json".to_owned()),
+        ];
         if let Some(event) = event {
             headers.extend([
-                ("ce_specversion", "1.0".into()),
-                ("ce_id", event.id.to_string().into()),
-                ("ce_source", origin.to_owned().into()),
-                ("ce_type", event.kind.clone().into()),
-                ("ce_time", event.time.to_string().into()),
+                ("ce_specversion", "1.0".to_owned()),
+                ("ce_id", event.id.to_string()),
+                ("ce_source", origin.to_owned()),
+                ("ce_type", event.kind.clone()),
+                ("ce_time", event.time.to_string()),
             ]);
         }
         // What is no event belongs to no session and no producer: it goes with the log.

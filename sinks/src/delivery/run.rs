@@ -148,15 +148,15 @@ impl<S: Sink> Loop<S> {
         } else {
             return;
         };
-        let is_full = to.unwrap_or(size).saturating_sub(from) >= limits.batch_events as u64;
+        let enough = from.saturating_add(limits.batch_events as u64);
+        let is_full = to.unwrap_or(size) >= enough;
         if self.delivering >= limits.in_flight && !is_full {
             return;
         }
         self.reading = true;
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
-            let enough = from.saturating_add(limits.batch_events as u64);
-            if way == Way::Main && size < enough {
+            if way == Way::Main && !is_full {
                 let mut size = shared.log.follow();
                 let grown = size.wait_for(|size| *size >= enough);
                 // Either it grows, or there is nothing more to wait for.

@@ -6,7 +6,7 @@
 use custody_core::clock::Nanos;
 use loki_api::logproto::{EntryAdapter, StreamAdapter};
 use loki_api::prost::Message;
-use loki_api::prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use loki_api::prost::encoding::{WireType, encode_key, encode_varint};
 use loki_api::prost_types::Timestamp;
 use std::collections::BTreeMap;
 
@@ -22,27 +22,16 @@ pub fn encode_entry(time: Nanos, line: &str, metadata: &[(&str, String)]) -> Vec
     let nanos = i32::try_from(time.0 % 1_000_000_000).unwrap_or(0);
     // The line, field 2, is written from where it lies.
     let head = EntryAdapter { timestamp: Some(Timestamp { seconds, nanos }), line: String::new() };
-    let length: usize = metadata.iter().map(|(name, value)| name.len() + value.len() + PAIR_BYTES).sum();
-    let mut bytes = Vec::with_capacity(line.len() + length + ENTRY_BYTES);
-    bytes.extend(head.encode_to_vec());
+    let mut bytes = head.encode_to_vec();
     put(2, line.as_bytes(), &mut bytes);
+    let mut pair = Vec::new();
     for (name, value) in metadata {
-        encode_key(3, WireType::LengthDelimited, &mut bytes);
-        encode_varint(field_bytes(name) + field_bytes(value), &mut bytes);
-        put(1, name.as_bytes(), &mut bytes);
-        put(2, value.as_bytes(), &mut bytes);
+        pair.clear();
+        put(1, name.as_bytes(), &mut pair);
+        put(2, value.as_bytes(), &mut pair);
+        put(3, &pair, &mut bytes);
     }
     bytes
-}
-
-/// What a pair is longer than its name and value, and an entry than its line and pairs, unless they are very long.
-const PAIR_BYTES: usize = 8;
-const ENTRY_BYTES: usize = 32;
-
-/// How long a text is as a field with a small number.
-fn field_bytes(text: &str) -> u64 {
-    let length = text.len() as u64;
-    1 + encoded_len_varint(length) as u64 + length
 }
 
 /// A whole request with its entries sorted into streams; their order within a stream stays.
