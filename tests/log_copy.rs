@@ -25,6 +25,10 @@ fn a_backup_of_a_log_under_load_is_whole_and_comes_back() {
             ["log", "backup", "--data", text(&data), "-o", text(&backup), "--key", &key, "--with-keys"];
         world.admin.custody(&arguments).text()
     };
+    // A checkpoint follows what is there within a moment: the first session is in the backup before the next ones run.
+    wait::until_true("the recording is in the backup", wait::DEADLINE, || {
+        !take(&world).contains("recordings   0 files")
+    });
     // Several times while sessions run: each time what came since is added.
     std::thread::scope(|scope| {
         let load = scope.spawn(|| {

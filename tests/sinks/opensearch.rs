@@ -9,6 +9,7 @@ use custody_tests::servers::shared::Shared;
 use custody_tests::wait::{DEADLINE, until_true};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 static TWO: Shared<SearchNode> = Shared::new();
 
@@ -152,7 +153,7 @@ fn whatever_fails(product: Product) {
             _ => proxy.next(1, Fault::BodyMax(100_000)),
         }
         source.grow(800);
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(300));
         if round % 2 == 1 {
             // The stream may not be there yet.
             drop(node.ask("POST", &format!("{STREAM}/_rollover"), ""));
@@ -163,13 +164,76 @@ fn whatever_fails(product: Product) {
             node.start();
         }
         source.kill(run);
+        // What the proxy still holds back, no list of tasks has.
+        proxy.end_connections();
     }
     let run = source.deliver(sink(&proxy.url(), STREAM));
     source.delivered(&run);
-    assert_eq!(node.count(STREAM), source.log.size(), "as it counts itself");
+    assert_eq!(node.count(STREAM), source.log.size(), "as it counts itself: {}", spread(&node, STREAM));
     let report = source.prove(&run);
     assert!(report.is_proven() && report.proven == source.log.size(), "{report:?}");
     source.stop(run);
+}
+
+/// How many documents each index of a stream has.
+fn spread(node: &SearchNode, stream: &str) -> Value {
+    let question = json!({ "size": 0, "aggs": { "indexes": { "terms": { "field": "_index" } } } });
+    let answer = node.ask("POST", &format!("{stream}/_search"), &question.to_string());
+    answer.map_or(Value::Null, |answer| answer.json()["aggregations"]["indexes"]["buckets"].clone())
+}
+
+/// Keeps the only thread that writes busy for so long, with a script that counts on the way.
+fn hold(node: &SearchNode, time: Duration) {
+    let script = "long end = new Date().getTime() + params.ms; long n = 0;
+        while (new Date().getTime() < end) { n += params.text.replace('a', 'b').length() } ctx._source.n = n";
+    let params = json!({ "ms": u64::try_from(time.as_millis()).unwrap(), "text": "a".repeat(100_000) });
+    let script =
+        json!({ "script": { "source": script, "params": params }, "upsert": {}, "scripted_upsert": true });
+    // Only what comes in bulk runs on that thread.
+    let body = format!("{}\n{script}\n", json!({ "update": { "_id": "1" } }));
+    let answer = node.ask("POST", "held/_bulk", &body).unwrap().ok();
+    assert_eq!(answer.json()["errors"], false, "{}", answer.text);
+}
+
+/// The delivery is killed while its request waits in the store, and the stream rolls over: that request comes to its end
+/// when the next delivery has long asked what is there.
+#[test]
+fn a_request_that_opensearch_is_still_busy_with_is_waited_for() {
+    const STREAM: &str = "logs-custody.events-busy";
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = SearchNode::prepare(Product::OpenSearch3, dir.path(), &["thread_pool.write.size=1"]);
+    node.start();
+    node.ask(
+        "PUT",
+        "held",
+        &json!({ "mappings": { "properties": { "n": { "type": "long" } } } }).to_string(),
+    )
+    .unwrap()
+    .ok();
+    let source = Source::new();
+    let run = source.deliver(sink(&node.url(), STREAM));
+    source.delivered(&run);
+    let busy_with = |part: &str| {
+        let tasks = node.ask("GET", "_tasks?detailed&actions=indices:data/write/*&group_by=none", "");
+        tasks.unwrap().ok().text.contains(part)
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| hold(&node, Duration::from_secs(12)));
+        until_true("the store is held up", DEADLINE, || busy_with("held"));
+        source.grow(100);
+        until_true("our request waits in it", DEADLINE, || busy_with("custody-"));
+        source.kill(run);
+        node.ask("POST", &format!("{STREAM}/_rollover"), "").unwrap().ok();
+        assert!(busy_with("custody-"), "this test's machine is too slow for its hold");
+        let run = source.deliver(sink(&node.url(), STREAM));
+        source.delivered(&run);
+        until_true("nothing is under way any more", DEADLINE, || !busy_with("custody-"));
+        assert_eq!(node.count(STREAM), source.log.size(), "{}", spread(&node, STREAM));
+        let numbers = run.control.health().numbers();
+        assert!(numbers.found >= 100, "the first request has brought them: {numbers:?}");
+        assert!(source.prove(&run).is_proven());
+        source.stop(run);
+    });
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub const FILTER: &str =
 /// NDJSON: an action and a document for each event.
 pub fn request(batch: &[&Encoded], stream: &str, product: Product) -> Vec<u8> {
     let mut body = Vec::with_capacity(batch.iter().map(|encoded| encoded.document.len() + 256).sum());
-    for Encoded { id, day, document } in batch {
+    for Encoded { id, day, document, .. } in batch {
         let index = if product.has_streams { stream.to_owned() } else { format!("{stream}-{day}") };
         body.extend_from_slice(json!({ "create": { "_index": index, "_id": id } }).to_string().as_bytes());
         body.push(b'\n');

@@ -1,15 +1,18 @@
 //! OpenSearch and Elasticsearch: a data stream of ECS documents, each with the canonical event beside it.
 //!
 //! Neither refuses an `_id` a second time once a data stream has rolled over, so what is in doubt is looked up over the
-//! whole stream after a refresh. A bulk answer of 200 says nothing: each item has its own status.
+//! whole stream after a refresh, once the store isn't busy any more with the request that left the doubt. A bulk answer of
+//! 200 says nothing: each item has its own status.
 
 mod bulk;
 mod product;
 mod search;
 #[cfg(test)]
 mod tests;
+mod under_way;
 
 use self::product::{Product, Templates};
+use self::under_way::Names;
 use crate::http::{Answered, Endpoint, Http};
 use crate::item::Item;
 use crate::secret::Secrets;
@@ -60,12 +63,14 @@ pub struct OpenSearch {
     http: Http,
     stream: String,
     origin: String,
+    names: Names,
     /// What it is, once it was asked.
     product: Mutex<Option<Product>>,
 }
 
 /// An event as a bulk request has it.
 pub struct Encoded {
+    index: u64,
     id: String,
     /// The day of appending: of the index, where there are no data streams.
     day: String,
@@ -78,6 +83,7 @@ impl OpenSearch {
     pub fn new(settings: Settings, secrets: Secrets, origin: &str) -> Self {
         Self {
             http: Http::new(settings.endpoint, secrets),
+            names: Names::new(origin, &settings.stream),
             stream: settings.stream,
             origin: origin.to_owned(),
             product: Mutex::new(None),
@@ -87,9 +93,7 @@ impl OpenSearch {
     async fn ask(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Answered, Trouble> {
         let mut request = self.http.request(method, path)?;
         if let Some(body) = body {
-            let lines = path.contains("/_bulk");
-            let kind = if lines { "application/x-ndjson" } else { "application/json" };
-            request = request.header("content-type", kind).body(body);
+            request = request.header("content-type", "application/json").body(body);
         }
         self.http.answer(request).await
     }
@@ -189,7 +193,7 @@ impl Sink for OpenSearch {
         };
         let day = item.appended.to_string();
         let day = day.get(..10).unwrap_or("1970-01-01").replace('-', ".");
-        Ok(Encoded { id: logged.id(), day, document: ecs::document(&logged) })
+        Ok(Encoded { index: item.index, id: logged.id(), day, document: ecs::document(&logged) })
     }
 
     fn bytes(encoded: &Encoded) -> usize {
@@ -201,9 +205,15 @@ impl Sink for OpenSearch {
             reason: "it wasn't made ready".to_owned(),
             retry_after: None,
         })?;
-        let body = bulk::request(batch, &self.stream, product);
+        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(Vec::new()) };
         let path = format!("/_bulk?filter_path={}", bulk::FILTER);
-        let answered = self.ask(Method::POST, &path, Some(body)).await?;
+        let request = self
+            .http
+            .request(Method::POST, &path)?
+            .header("content-type", "application/x-ndjson")
+            .header(under_way::HEADER, self.names.of(&(first.index..=last.index)))
+            .body(bulk::request(batch, &self.stream, product));
+        let answered = self.http.answer(request).await?;
         if answered.status == StatusCode::BAD_REQUEST && batch.len() > 1 {
             return Err(Trouble::Poisoned { reason: answered.reason() });
         }
@@ -233,5 +243,25 @@ impl Sink for OpenSearch {
             return Err(Unproven::Now(answered.reason()));
         }
         search::documents(&answered.body, &self.origin).map(Found::from).map_err(Unproven::Now)
+    }
+
+    async fn look_up(&self, window: &Window) -> Result<Found, Unproven> {
+        let now = |error: Trouble| Unproven::Now(error.to_string());
+        let tasks = self.ask(Method::GET, under_way::QUESTION, None).await.map_err(now)?;
+        match tasks.status {
+            StatusCode::OK => {
+                let indexes = window.indexes.start..=window.indexes.end.saturating_sub(1);
+                self.names.none_of(&indexes, &tasks.body).map_err(Unproven::Now)?;
+            }
+            // A service that doesn't let its tasks be seen: what is under way there, nobody knows.
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE => (),
+            _ => {
+                return Err(Unproven::Now(format!(
+                    "it doesn't tell what it is busy with: {}",
+                    tasks.reason()
+                )));
+            }
+        }
+        self.read_back(window).await
     }
 }
