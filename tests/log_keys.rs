@@ -65,6 +65,21 @@ fn both_keys_sign_for_a_while_and_trust_goes_from_the_old_one_to_the_new_one() {
     world.custodyd.start();
     world.ssh(&[], "echo without the old key", b"").ok();
 
+    // By its URL too, for whoever may read the entries: they are what says so.
+    let url = format!("{}/log", world.custodyd.url());
+    for key in &both {
+        let said = world.admin.custody(&["verify", &url, "--key", key]).text();
+        assert!(
+            said.contains("is what was signed") && said.contains(&format!("signed by    {new}")),
+            "{said}"
+        );
+        assert_eq!(said.contains("took over from"), *key == old, "{said}");
+    }
+    let ca = world.admin.dir.join("ca.pem");
+    let stranger = ["verify", &url, "--key", &old, "--ca", ca.to_str().unwrap()];
+    let said = world.admin.try_custody(&stranger, b"");
+    assert!(said.code != 0 && said.err.contains("may read them"), "{}", said.err);
+
     // Who missed the overlap is told, and so is who never pinned it.
     let late = world.operator.try_login(custody_tests::servers::world::OPERATOR_PASSWORD);
     assert!(late.code != 0 && late.err.contains("rotated away"), "{}", late.err);

@@ -53,11 +53,15 @@ impl ServedLog {
 
     /// The newest checkpoint, believed if `key` signed it.
     pub async fn checkpoint(&self, key: &VerifierKey) -> anyhow::Result<Checkpoint> {
-        let text = match self.fetch("checkpoint").await? {
-            Fetched::Bytes(bytes) => String::from_utf8(bytes).context("the log's checkpoint is no text")?,
+        Checkpoint::verify(&self.note().await?, key).map_err(anyhow::Error::from)
+    }
+
+    /// The newest checkpoint as it was sent.
+    pub async fn note(&self) -> anyhow::Result<String> {
+        match self.fetch("checkpoint").await? {
+            Fetched::Bytes(bytes) => String::from_utf8(bytes).context("the log's checkpoint is no text"),
             Fetched::Refused(why) => bail!("the log's checkpoint: {why}"),
-        };
-        Checkpoint::verify(&text, key).map_err(anyhow::Error::from)
+        }
     }
 
     /// A tile or a bundle.

@@ -6,6 +6,7 @@ mod growth;
 mod log;
 mod node;
 mod replay;
+mod search;
 mod sinks;
 mod ssh;
 mod table;
@@ -22,18 +23,21 @@ fn main() {
     // `cargo bench` hands its own flags over; there is nothing to choose here.
     let mut rows: Vec<Row> = Vec::new();
     let only = std::env::var("CUSTODY_BENCH")
-        .unwrap_or_else(|_| "log,tessera,growth,replay,sinks,ssh,node".to_owned());
+        .unwrap_or_else(|_| "log,tessera,growth,replay,search,sinks,ssh,node".to_owned());
     for part in only.split(',') {
         match part {
             "log" => rows.extend(log::appends()),
             "tessera" => rows.extend(tessera::rows()),
             "growth" => rows.extend(growth::rows()),
             "replay" => rows.extend(replay::rows()),
+            "search" => rows.extend(search::rows()),
             "sinks" => rows.extend(sinks::rows()),
             "ssh" => rows.extend(ssh::rows()),
             "node" => rows.extend(node::rows()),
             other => {
-                panic!("CUSTODY_BENCH={other}: log, tessera, growth, replay, sinks, ssh and node are there")
+                panic!(
+                    "CUSTODY_BENCH={other}: log, tessera, growth, replay, search, sinks, ssh and node are there"
+                )
             }
         }
     }

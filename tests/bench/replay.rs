@@ -80,7 +80,7 @@ fn hashed(events: &[(u8, Arc<[u8]>)]) -> f64 {
 }
 
 /// How long this thread has run.
-fn core_time() -> Duration {
+pub fn core_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -1,8 +1,10 @@
 //! What processes cost, as /proc tells it (proc(5)).
 
 use custody_tests::process::descendants;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 /// What /proc counts processor time in.
 static TICKS_PER_SECOND: LazyLock<f64> = LazyLock::new(|| {
@@ -20,6 +22,16 @@ pub fn processor_seconds(pid: u32) -> f64 {
         ticks.sum::<Option<u64>>()
     };
     tree(pid).filter_map(ticks).sum::<u64>() as f64 / *TICKS_PER_SECOND
+}
+
+/// How long a thread of this process was on a core.
+pub fn thread_time(name: &str) -> Option<Duration> {
+    let is_named =
+        |task: &PathBuf| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name);
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?;
+    let task = tasks.flatten().map(|task| task.path()).find(is_named)?;
+    let times = std::fs::read_to_string(task.join("schedstat")).ok()?;
+    times.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
 /// Memory of a process and its descendants, KiB, with their shares of what they share with others.

@@ -8,8 +8,11 @@ use crate::progress;
 use crate::served::{Fetched, ServedLog};
 use anyhow::{Context as _, bail};
 use custody_core::event::hex::to_hex;
+use custody_core::log::checkpoint::CheckpointError;
+use custody_core::log::keys::KeyChain;
+use custody_core::log::note::NoteError;
 use custody_core::log::served::{Recomputed, ServedError};
-use custody_core::log::tile::Tile;
+use custody_core::log::tile::{Tile, parse_bundle};
 use custody_core::log::{Checkpoint, VerifierKey};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
@@ -22,14 +25,26 @@ const CA_BYTES_MAX: usize = 1 << 20;
 /// Verifies it; gives the checkpoint that holds.
 pub async fn verify(
     args: &Verify,
-    key: &VerifierKey,
+    pinned: &VerifierKey,
     known: &[Checkpoint],
     report: &mut Report,
 ) -> anyhow::Result<Checkpoint> {
     report.value("kind", json!("url"));
     let log = open(args)?;
-    let newest = log.checkpoint(key).await?;
-    let recomputed = Recomputed::new(&newest, known).context("the log can't be verified")?;
+    let note = log.note().await?;
+    let mut to_hold = known.to_vec();
+    let (newest, key) = match Checkpoint::verify(&note, pinned) {
+        Ok(newest) => (newest, pinned.clone()),
+        // Its keys may have been rotated since this one was pinned: the log says so itself, if it is so.
+        Err(error @ CheckpointError::Note(NoteError::NotSigned(_))) => {
+            let chain = key_chain(&log, &note, pinned, &error).await?;
+            let (newest, key) = chain.verify(&note)?;
+            to_hold.extend_from_slice(chain.handed_over());
+            (newest, key.clone())
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let recomputed = Recomputed::new(&newest, &to_hold).context("the log can't be verified")?;
     // Whether entries are for us shows at the first of them.
     let first = Tile::of(None, 0, recomputed.signed()).context("the log is empty")?;
     let refused = match log.tile(first).await? {
@@ -44,7 +59,10 @@ pub async fn verify(
         None => error,
     })?;
     report.headline(format!("The log {} is what was signed.", newest.origin()));
-    report.line("signed by", key);
+    report.line("signed by", &key);
+    if key != *pinned {
+        report.line("which", format_args!("took over from {pinned}, as entries say that it had signed"));
+    }
     report.line("events", format_args!("{} signed", newest.size()));
     report.line("root", to_hex(&newest.root().0));
     match &refused {
@@ -80,6 +98,40 @@ fn open(args: &Verify) -> anyhow::Result<ServedLog> {
         None => None,
     };
     ServedLog::open(&args.target, ca.as_deref(), token)
+}
+
+/// The keys that the log has had since `pinned` signed it, by all its entries. What they are worth stands with the roots of
+/// [`KeyChain::handed_over`].
+async fn key_chain(
+    log: &ServedLog,
+    note: &str,
+    pinned: &VerifierKey,
+    not_signed: &CheckpointError,
+) -> anyhow::Result<KeyChain> {
+    let size = Checkpoint::claimed_size(note).context("the log's checkpoint says no size")?;
+    let bar = progress::events("reading its keys")?;
+    bar.set_length(size);
+    let mut chain = KeyChain::new(pinned.clone());
+    let mut bundles = stream::iter(Tile::all(None, size))
+        .map(async |tile: Tile| (tile, log.tile(tile).await))
+        .buffered(FETCHES);
+    let mut index = 0;
+    while let Some((tile, fetched)) = bundles.next().await {
+        let bytes = match fetched? {
+            Fetched::Bytes(bytes) => bytes,
+            Fetched::Refused(why) => bail!(
+                "{not_signed}; if the key was rotated, the log's own entries prove it to whoever may read them (log in, or \
+                 --token-file), but {why}"
+            ),
+        };
+        for entry in parse_bundle(&bytes, tile.width).with_context(|| tile.to_string())? {
+            chain.see_event(index, entry);
+            index += 1;
+        }
+        bar.set_position(index);
+    }
+    bar.finish_and_clear();
+    Ok(chain)
 }
 
 async fn recompute(log: &ServedLog, mut recomputed: Recomputed, entries: bool) -> anyhow::Result<()> {

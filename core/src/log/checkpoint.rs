@@ -66,6 +66,13 @@ impl Checkpoint {
         Ok(Checkpoint { size, root, note })
     }
 
+    /// How many entries a note says that there are, whoever has written it: for who has to read them to learn whether it
+    /// is to be believed. `None` if it says nothing of the kind.
+    #[must_use]
+    pub fn claimed_size(note: &str) -> Option<u64> {
+        note.split('\n').nth(1).and_then(parse_decimal)
+    }
+
     /// The log's origin.
     #[must_use]
     pub fn origin(&self) -> &str {

@@ -26,9 +26,13 @@ impl KeyChain {
 
     /// Reads the next entry. Whatever it holds, nothing is believed but what a trusted key has signed.
     pub fn see(&mut self, index: u64, tag: u8, bytes: &[u8]) {
-        if tag != Family::Log.tag() {
-            return;
+        if tag == Family::Log.tag() {
+            self.see_event(index, bytes);
         }
+    }
+
+    /// The same of an entry that came without its record's tag.
+    pub fn see_event(&mut self, index: u64, bytes: &[u8]) {
         let Ok(event) = Event::parse(bytes) else { return };
         match event.payload() {
             Payload::LogKeyAdded(added) => {
@@ -173,5 +177,7 @@ mod tests {
             chain.see(0, tag, &bytes);
         }
         assert!(chain.told.is_empty());
+        chain.see_event(0, &added(&signer(2)));
+        assert_eq!(chain.told.len(), 1);
     }
 }

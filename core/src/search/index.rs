@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 pub const DATABASE_NAME: &str = "search.db";
 
 /// Changes with every change of the tables or of [`Row`]; another number means: rebuild.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 const SCHEMA: &str = "
 CREATE TABLE position (one INTEGER PRIMARY KEY CHECK (one = 1), origin TEXT NOT NULL,
@@ -34,7 +34,7 @@ CREATE INDEX entry_session ON entry (session, idx) WHERE session IS NOT NULL;
 CREATE INDEX entry_target ON entry (target, idx) WHERE target IS NOT NULL;
 CREATE INDEX entry_outcome ON entry (outcome, idx) WHERE outcome IS NOT NULL;
 CREATE TABLE family (name TEXT PRIMARY KEY, entries INTEGER NOT NULL) WITHOUT ROWID;
-CREATE VIRTUAL TABLE word USING fts5 (text, content='', detail=column, tokenize='ascii');
+CREATE VIRTUAL TABLE word USING fts5 (text, content='', columnsize=0, detail=none, tokenize='ascii');
 ";
 
 /// Entries in one transaction, at most.
