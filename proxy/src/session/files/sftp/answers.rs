@@ -137,13 +137,7 @@ fn answer(
             Err(format!("the target speaks version {number} of SFTP"))
         };
     }
-    let Some(awaited) = requests.awaited.remove(&number) else {
-        return if requests.overflowed {
-            Ok(None)
-        } else {
-            Err(format!("the target answered request {number}, which wasn't asked"))
-        };
-    };
+    // Read before its request is taken out: an answer that is none ends nothing, and what is awaited is told as such.
     let failure = match kind {
         kind::STATUS => {
             let code = fields.uint32().ok_or_else(wrong)?;
@@ -152,6 +146,13 @@ fn answer(
             Some((code, Failure { status: Some(code), reason: reason.to_vec() }))
         }
         _ => None,
+    };
+    let Some(awaited) = requests.awaited.remove(&number) else {
+        return if requests.overflowed {
+            Ok(None)
+        } else {
+            Err(format!("the target answered request {number}, which wasn't asked"))
+        };
     };
     let unexpected =
         || Failure { status: None, reason: format!("answered by a packet of type {kind}").into() };

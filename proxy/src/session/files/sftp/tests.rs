@@ -468,6 +468,28 @@ fn a_target_that_speaks_otherwise_ends_what_is_understood() {
     }
 }
 
+/// Found by a fuzzer: a status of five bytes took what was awaited with it, and its end was never told.
+#[test]
+fn an_answer_that_is_cut_short_leaves_each_request_its_end() {
+    let requests = [
+        (open_file(7, "/tmp/a", open::READ), handle(7, b"h")),
+        (named(kind::RENAME, 7, &["/tmp/a", "../b"]), status(7, 0, "")),
+        (named(kind::REMOVE, 7, &["/tmp/a"]), status(7, 3, "no")),
+        (open_file(7, "/tmp/a", open::READ), status(7, 2, "none")),
+    ];
+    for (request, answer) in requests {
+        for length in 1..answer.len() - 4 {
+            let mut channel = Channel::new();
+            channel.begin();
+            channel.client(&request);
+            channel.target(&string(&answer[4..4 + length]));
+            let mut told = channel.told();
+            told.extend(channel.sftp.end());
+            assert_eq!(told.len(), 1, "of {length} bytes of {answer:?}: {told:?}");
+        }
+    }
+}
+
 #[test]
 fn many_handles_and_requests_are_bounded() {
     let mut channel = Channel::new();
