@@ -184,7 +184,7 @@ write_env() {
   log_key=$(curl --silent --fail --cacert "$server_ca" "https://127.0.0.1:$api_port/v1/authorities" |
     sed -n 's/.*"log_key" *: *"\([^"]*\)".*/\1/p')
   # alice's, for whom the nodes' bare names do as well.
-  sed '/^Match originalhost /s/\*\.custody$/*.custody,web-1,db-1/' "$demo/alice/ssh_config" >"$demo/ssh_config"
+  sed '/^Host /s/\*\.custody$/*.custody web-1 db-1/' "$demo/alice/ssh_config" >"$demo/ssh_config"
   [[ -n $log_key ]] || fail "the API doesn't tell the log's key"
   printf -v restart %q "$top/demo/restart.sh"
   [[ -z ${CUSTODY_DEMO:-} ]] || printf -v restart 'CUSTODY_DEMO=%q %s' "$demo" "$restart"

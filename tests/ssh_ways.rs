@@ -53,6 +53,23 @@ fn three_ways_and_the_same_within_tls_lead_to_the_same() {
     each_way_as_directly(&world);
 }
 
+/// Straight and within TLS.
+#[test]
+fn others_that_read_the_configuration_get_there_too() {
+    let world = World::start();
+    let config = world.operator.dir.join("ssh_config");
+    let readers = || python::run("config_readers.py", &[path(&config), "web-1.custody"]);
+    assert_eq!(readers(), "paramiko 5\nasyncssh 6\none socket b'SSH-2.0-'\n");
+    let copied = run(
+        world.proxied().args(["-o", "ProxyUseFdpass=no", "root@web-1.custody", "cat"]),
+        b"given",
+        DEADLINE,
+    );
+    assert_eq!((copied.code, copied.text().as_str()), (0, "given"), "{}", copied.err);
+    login_within_tls(&world);
+    assert_eq!(readers(), "paramiko 5\nasyncssh 6\none socket b'SSH-2.0-'\n");
+}
+
 /// Some megabytes each way: windows are granted as bytes are taken, keys are exchanged meanwhile, nothing is lost.
 #[test]
 fn much_goes_through_a_jump_both_ways() {

@@ -1,13 +1,16 @@
 //! `custody connect PROXY NODE`: ssh's ProxyCommand. It connects, says which node is meant, hands the socket to
-//! ssh (`ProxyUseFdpass yes`) and is gone, so there is one layer of encryption and no process that copies. Where only
-//! the API's port is open, it stays and carries SSH within TLS.
+//! ssh (`ProxyUseFdpass yes`) and is gone, so there is one layer of encryption and no process that copies. Clients that
+//! read the same configuration and know nothing of that have bytes copied; where only the API's port is open, it
+//! carries SSH within TLS.
 
 use anyhow::{Context as _, bail};
-use rustix::io::dup;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, fstat};
+use rustix::io::{Errno, dup};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
-use std::io::{IoSlice, Write as _};
+use std::io::{IoSlice, IsTerminal as _, Write as _};
 use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::os::fd::AsFd as _;
@@ -18,6 +21,9 @@ use tokio_rustls::TlsConnector;
 
 /// What the API's port takes for SSH (ALPN).
 const SSH_PROTOCOL: &[u8] = b"custody-ssh";
+
+/// How long the proxy's version is waited for; whoever gets the socket then waits on.
+const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// `custody connect`
 #[derive(clap::Args)]
@@ -36,7 +42,10 @@ pub async fn connect(args: Connect) -> anyhow::Result<()> {
     let preamble = args.node.as_deref().map(preamble).transpose()?.unwrap_or_default();
     match &args.tls {
         Some(ca) => carry(&args.proxy, ca, &preamble).await,
-        None => hand_over(&args.proxy, &preamble),
+        None if std::io::stdout().is_terminal() => {
+            bail!("this command is for ProxyCommand in an ssh_config: `custody login` writes one")
+        }
+        None => through(&args.proxy, &preamble).await,
     }
 }
 
@@ -48,12 +57,39 @@ fn preamble(name: &str) -> anyhow::Result<String> {
     Ok(format!("CUSTODY-NODE {node}\r\n"))
 }
 
-fn hand_over(proxy: &str, preamble: &str) -> anyhow::Result<()> {
+/// Hands the connection to the proxy over, or copies until that ends it.
+async fn through(proxy: &str, preamble: &str) -> anyhow::Result<()> {
     let mut socket =
         TcpStream::connect(proxy).with_context(|| format!("the proxy {proxy} can't be reached"))?;
     socket.set_nodelay(true)?;
     socket.write_all(preamble.as_bytes())?;
+    if wants_the_socket(&socket)? {
+        return hand_over(&socket);
+    }
+    socket.set_nonblocking(true)?;
+    copy(tokio::net::TcpStream::from_std(socket)?).await
+}
 
+/// Whether it is OpenSSH's ProxyUseFdpass that started us. That gives one and the same socket as input and output; others give
+/// two pipes or two sockets, but libssh one socket as well. Then it shows by who speaks first: who waits for a socket
+/// says nothing, and who wants to be connected sends his version at once, long before that of the proxy is here.
+fn wants_the_socket(proxy: &TcpStream) -> anyhow::Result<bool> {
+    let (input, output) = (fstat(std::io::stdin())?, fstat(std::io::stdout())?);
+    let is_socket = FileType::from_raw_mode(output.st_mode) == FileType::Socket;
+    if !is_socket || (input.st_dev, input.st_ino) != (output.st_dev, output.st_ino) {
+        return Ok(false);
+    }
+    let stdin = std::io::stdin();
+    let mut ready = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(proxy, PollFlags::IN)];
+    while let Err(error) = poll(&mut ready, Some(&PATIENCE)) {
+        if error != Errno::INTR {
+            return Err(error).context("ssh's end of the connection can't be waited for");
+        }
+    }
+    Ok(!ready[0].revents().contains(PollFlags::IN))
+}
+
+fn hand_over(socket: &TcpStream) -> anyhow::Result<()> {
     let fds = [socket.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -62,7 +98,7 @@ fn hand_over(proxy: &str, preamble: &str) -> anyhow::Result<()> {
     }
     // ssh waits for one byte that carries the descriptor.
     sendmsg(std::io::stdout(), &[IoSlice::new(b"\0")], &mut ancillary, SendFlags::empty())
-        .context("ssh doesn't take the socket: this command is for ProxyCommand with ProxyUseFdpass yes")?;
+        .context("ssh doesn't take the socket")?;
     Ok(())
 }
 
@@ -90,28 +126,25 @@ async fn carry(api: &str, ca: &Path, preamble: &str) -> anyhow::Result<()> {
         bail!("{api} takes no SSH within TLS: it is no API of Custody, or something on the way ends TLS");
     }
     stream.write_all(preamble.as_bytes()).await?;
-    let (from, to) = tokio::io::split(stream);
-    let given = tokio::fs::File::from_std(dup(std::io::stdin())?.into());
-    let shown = tokio::fs::File::from_std(dup(std::io::stdout())?.into());
-    copy(given, to, from, shown).await.context("the connection broke")
+    copy(stream).await
 }
 
-/// Copies both ways; the end of what we are given is passed on, the end of what comes ends it.
-async fn copy(
-    mut given: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    mut from: impl AsyncRead + Unpin,
-    mut shown: impl AsyncWrite + Unpin,
-) -> std::io::Result<()> {
+/// Copies from standard input and to standard output; the end of what we are given is passed on, the end of what comes
+/// ends it.
+async fn copy(stream: impl AsyncRead + AsyncWrite) -> anyhow::Result<()> {
+    let (mut from, mut to) = tokio::io::split(stream);
+    let mut given = tokio::fs::File::from_std(dup(std::io::stdin())?.into());
+    let mut shown = tokio::fs::File::from_std(dup(std::io::stdout())?.into());
     let up = async {
         tokio::io::copy(&mut given, &mut to).await?;
         to.shutdown().await?;
         std::future::pending().await
     };
-    tokio::select! {
+    let copied = tokio::select! {
         ended = up => ended,
         ended = tokio::io::copy(&mut from, &mut shown) => ended.map(drop),
-    }
+    };
+    copied.context("the connection broke")
 }
 
 #[cfg(test)]

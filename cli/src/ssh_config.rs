@@ -2,17 +2,19 @@
 
 use crate::profile::{Home, Profile};
 use anyhow::{Context as _, bail};
+use std::path::Path;
 
 /// What the proxy itself is called: for `ssh LOGIN+NODE@custody` and `ssh -J custody`.
 const PROXY: &str = "custody";
 
-/// Its text. AES-GCM first: it takes half the CPU of the stock client's first choice.
-pub fn of(home: &Home, profile: &Profile, in_agent: bool) -> anyhow::Result<String> {
+/// Its text; `identity` is the file of the key that was certified. It is in words that not only OpenSSH knows: paramiko and
+/// libssh read such files too, and don't know `%n` and `Match originalhost`. AES-GCM comes first: it takes half the CPU of the
+/// stock client's first choice.
+pub fn of(home: &Home, profile: &Profile, identity: &Path) -> anyhow::Result<String> {
     let Some((host, port)) = profile.ssh_address.rsplit_once(':') else {
         bail!("the server names «{}» as its SSH address: that isn't host:port", profile.ssh_address);
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let identity = home.path(if in_agent { "id.pub" } else { "id" });
     let program = std::env::current_exe().context("the path of this program isn't known")?;
     let custody = format!("\"{}\" connect", program.display());
     // `custody connect` says which node is meant, hands its socket to ssh and is gone: no copying process stays.
@@ -20,19 +22,19 @@ pub fn of(home: &Home, profile: &Profile, in_agent: bool) -> anyhow::Result<Stri
     let (to_node, to_proxy) = if profile.tls {
         let tls =
             format!("{custody} --tls \"{}\" {}", home.path("ca.pem").display(), api_address(&profile.api)?);
-        (format!("ProxyCommand {tls} %n"), format!("ProxyCommand {tls}"))
+        (format!("ProxyCommand {tls} %h"), format!("ProxyCommand {tls}"))
     } else {
-        let node = format!("ProxyCommand {custody} {} %n\n  ProxyUseFdpass yes", profile.ssh_address);
+        let node = format!("ProxyCommand {custody} {} %h\n  ProxyUseFdpass yes", profile.ssh_address);
         (node, format!("HostName {host}\n  Port {port}"))
     };
     // The host key that ssh sees is the proxy's, so it is checked under the proxy's name.
     Ok(format!(
         "# Written by `custody login`; changes are lost at the next one.\n\
-         Match originalhost *.custody\n\
+         Host *.custody\n\
          \x20 {to_node}\n\
-         Match originalhost {PROXY}\n\
+         Host {PROXY}\n\
          \x20 {to_proxy}\n\
-         Match originalhost {PROXY},*.custody\n\
+         Host {PROXY} *.custody\n\
          \x20 HostKeyAlias {host}\n\
          \x20 IdentityFile \"{identity}\"\n\
          \x20 CertificateFile \"{certificate}\"\n\
