@@ -89,6 +89,18 @@ fn others_type_too() {
     );
 }
 
+/// Twisted, which has no MAC but those over the clear packet, and no certificates.
+#[test]
+fn twisted_types_where_plain_macs_are_offered() {
+    let mut world = World::start();
+    world.custodyd.stop();
+    world.custodyd.configure_ssh("keyboard_interactive = true\nplain_macs = true");
+    world.custodyd.start();
+    let port = world.custodyd.ssh_port.to_string();
+    let said = python::run_with("twisted_client.py", &[&port, "bob"], PASSWORD.as_bytes());
+    assert_eq!(said, "by twisted 7\n");
+}
+
 /// Each failure is told before the client hears of it, no name that nobody has is kept, no password is anywhere, and
 /// after ten the password isn't looked at any more.
 #[test]
