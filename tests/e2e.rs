@@ -68,6 +68,8 @@ mod ssh_refused;
 mod ssh_regress;
 #[path = "ssh_russh.rs"]
 mod ssh_russh;
+#[path = "ssh_security_key.rs"]
+mod ssh_security_key;
 #[path = "ssh_shell.rs"]
 mod ssh_shell;
 #[path = "ssh_strangers.rs"]

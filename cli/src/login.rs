@@ -1,14 +1,14 @@
 //! `custody login`, `status`, `logout`: a password becomes an SSH and an X.509 certificate of some hours.
 
 use crate::client::Client;
+use crate::identity::{Identity, remaining};
 use crate::profile::{Home, Profile};
 use crate::ssh_config;
 use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock as _, SystemClock};
 use custody_core::event::Timestamp;
-use russh::keys::ssh_key::{LineEnding, PrivateKey};
 use serde::Deserialize;
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use zeroize::Zeroizing;
@@ -31,6 +31,13 @@ pub struct Login {
     /// Keep the key in files even if an ssh-agent runs
     #[arg(long)]
     no_agent: bool,
+    /// Have this SSH key of yours certified, a security key's for example, and not a new one for each login. As at the
+    /// last login if left out
+    #[arg(long, value_name = "FILE", conflicts_with = "no_agent")]
+    key: Option<PathBuf>,
+    /// A new key for each login again
+    #[arg(long, conflicts_with = "key")]
+    new_key: bool,
     /// Reach nodes through the API's port, SSH within TLS: where no other is open. As at the last login if left out
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     tls: Option<bool>,
@@ -76,12 +83,17 @@ pub async fn login(args: Login) -> anyhow::Result<()> {
     };
     let password = password(args.password_stdin, &format!("Password of {user}: "))?;
 
-    let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), russh::keys::Algorithm::Ed25519)?;
+    let own = match args.key {
+        Some(key) => Some(std::path::absolute(key)?),
+        None if args.new_key => None,
+        None => last.as_ref().and_then(|last| last.key.clone()),
+    };
+    let identity = Identity::new(own.as_deref())?;
     let tls_key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let request = serde_json::json!({
         "user": user,
         "password": password.as_str(),
-        "ssh_public_key": key.public_key().to_openssh()?,
+        "ssh_public_key": identity.public()?,
         "x509_request": rcgen::CertificateParams::default().serialize_request(&tls_key)?.pem()?,
     });
     let answer: Answer = Client::anonymous(&api, &ca)?.post("/v1/login", &request).await?;
@@ -96,18 +108,13 @@ pub async fn login(args: Login) -> anyhow::Result<()> {
         );
     }
 
-    let pem = key.to_openssh(LineEnding::LF)?;
-    let in_agent = !args.no_agent && agent_takes(&pem, &answer.valid_until)?;
+    let until: Timestamp = answer.valid_until.parse().map_err(anyhow::Error::msg)?;
     home.create()?;
     home.put("ca.pem", ca.as_bytes())?;
     home.put("client.key", Zeroizing::new(tls_key.serialize_pem()).as_bytes())?;
     home.put("client.pem", answer.x509_certificate.as_bytes())?;
-    if in_agent {
-        home.remove("id")?;
-    } else {
-        home.put("id", pem.as_bytes())?;
-    }
-    home.put("id.pub", format!("{} custody\n", key.public_key().to_openssh()?).as_bytes())?;
+    let valid = remaining(SystemClock::new().wall().into(), until);
+    let identity = identity.keep(&home, args.no_agent, valid)?;
     home.put("id-cert.pub", format!("{}\n", answer.ssh_certificate.trim_end()).as_bytes())?;
     home.put(
         "known_hosts",
@@ -120,9 +127,10 @@ pub async fn login(args: Login) -> anyhow::Result<()> {
         valid_until: answer.valid_until,
         ssh_address: answer.ssh_address,
         tls: args.tls.unwrap_or(last_tls),
+        key: own,
         log_key: answer.authorities.log_key,
     };
-    home.put("ssh_config", ssh_config::of(&home, &profile, in_agent)?.as_bytes())?;
+    home.put("ssh_config", ssh_config::of(&home, &profile, &identity)?.as_bytes())?;
     home.put("profile.toml", toml::to_string(&profile)?.as_bytes())?;
     println!("{} is logged in until {}.", profile.user, profile.valid_until);
     println!("Reach a node:  ssh -F {} LOGIN@NODE.custody", home.path("ssh_config").display());
@@ -185,20 +193,4 @@ pub fn password(stdin: bool, prompt: &str) -> anyhow::Result<Zeroizing<String>> 
     let mut line = Zeroizing::new(String::new());
     std::io::stdin().lock().read_line(&mut line)?;
     Ok(Zeroizing::new(line.trim_end_matches(['\r', '\n']).to_owned()))
-}
-
-/// Hands the private key to a running agent until the certificate runs out, so that it never lies on the disk.
-/// False where there is no agent, or it doesn't take it.
-fn agent_takes(pem: &str, valid_until: &str) -> anyhow::Result<bool> {
-    if std::env::var_os("SSH_AUTH_SOCK").is_none() {
-        return Ok(false);
-    }
-    let until: Timestamp = valid_until.parse().map_err(anyhow::Error::msg)?;
-    let now = Timestamp::from(SystemClock::new().wall());
-    let seconds = until.seconds().saturating_sub(now.seconds()).to_string();
-    let mut ssh_add = Command::new("ssh-add");
-    ssh_add.args(["-q", "-t", &seconds, "-"]).stdin(Stdio::piped()).stderr(Stdio::null());
-    let Ok(mut child) = ssh_add.spawn() else { return Ok(false) };
-    let written = child.stdin.take().is_some_and(|mut stdin| stdin.write_all(pem.as_bytes()).is_ok());
-    Ok(child.wait()?.success() && written)
 }

@@ -5,6 +5,7 @@ mod at;
 mod client;
 mod connect;
 mod events;
+mod identity;
 mod kernel;
 mod log;
 mod login;

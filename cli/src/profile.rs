@@ -28,6 +28,9 @@ pub struct Profile {
     /// Whether SSH goes within TLS through the API's port.
     #[serde(default)]
     pub tls: bool,
+    /// The person's own SSH key that each login has certified; a new one each time without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
     /// Verifier key of the log (C2SP signed-note), pinned at the first login.
     pub log_key: String,
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Fetches OpenSSH's own regression tests: those of the version that is installed, from the source package of the
-# mirrors that apt uses.
+# Fetches OpenSSH's own regression tests and builds its security key in software: those of the version that is
+# installed, from the source package of the mirrors that apt uses.
 #
-#   setup/openssh/install.sh           fetches them
-#   setup/openssh/install.sh --print   prints where they lie (regress/), and does nothing else
+#   setup/openssh/install.sh           fetches and builds them
+#   setup/openssh/install.sh --print   prints where they lie (regress/, sk-dummy.so), and does nothing else
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=setup/cache.sh
@@ -49,8 +49,25 @@ fetch() {
     printf 'setup: the source of openssh %s could not be fetched\n' "$version" >&2
     return 1
   }
-  tar --extract --file "$apt/archives/"openssh_*.orig.tar.* --directory "$made" --strip-components 1 \
-    --wildcards --no-wildcards-match-slash '*/regress'
-  rm -rf "$apt" "$made/log"
+  mkdir "$made/source"
+  tar --extract --file "$apt/archives/"openssh_*.orig.tar.* --directory "$made/source" --strip-components 1
+  cp -r "$made/source/regress" "$made/regress"
+  build_security_key "$made/source" >"$made/log" 2>&1 || {
+    tail -n 20 "$made/log" >&2
+    printf "setup: OpenSSH's security key in software could not be built\n" >&2
+    return 1
+  }
+  mv "$made/source/$security_key" "$made/"
+  rm -rf "$apt" "$made/log" "$made/source"
+}
+
+# What OpenSSH's own tests take in place of a FIDO authenticator (PROTOCOL.u2f: the middleware).
+security_key=regress/misc/sk-dummy/sk-dummy.so
+build_security_key() {
+  (
+    cd "$1"
+    ./configure --without-zlib
+    make openbsd-compat/libopenbsd-compat.a "$security_key"
+  )
 }
 make_once "$folder" fetch

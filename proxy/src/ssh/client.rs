@@ -46,7 +46,7 @@ pub enum ClientError {
     Fault {
         /// What ended it.
         fault: server::ServerFault,
-        /// The last refusal before, if a certificate or a method was refused.
+        /// Why it was refused before, if it was.
         denied: Option<server::Denied>,
     },
     /// The client left after it was refused.
@@ -122,12 +122,12 @@ pub async fn welcome(
         None => preamble::read(&socket.stream).await?,
     };
 
-    let mut login = Login { from, access, expect: None, last_denied: None };
+    let mut login = Login { from, access, expect: None, denied: None };
     loop {
         let shown = match socket.converse(|leg, heard| login.hear(leg, heard)).await {
             Ok(shown) => shown,
             Err(ClientError::Socket(error)) => {
-                return Err(login.last_denied.map_or(error.into(), ClientError::Refused));
+                return Err(login.denied.map_or(error.into(), ClientError::Refused));
             }
             Err(error) => return Err(error),
         };
@@ -156,7 +156,7 @@ struct Login<'a> {
     from: SocketAddr,
     access: &'a Access,
     expect: Option<Expect>,
-    last_denied: Option<server::Denied>,
+    denied: Option<server::Denied>,
 }
 
 /// What a client has shown.
@@ -205,13 +205,15 @@ impl Login<'_> {
             Ok(Stepped::Shown(shown)) => Ok(Some(shown)),
             Ok(Stepped::Next { next, denied }) => {
                 self.expect = Some(next);
-                self.last_denied = denied.or(self.last_denied.take());
+                if let Some(denied) = denied {
+                    self.denied = Some(denied.more_telling(self.denied.take()));
+                }
                 Ok(None)
             }
             Err(fault) => {
                 leg.disconnect(reason::NO_MORE_AUTH_METHODS_AVAILABLE, outward(&fault))
                     .map_err(SocketError::from)?;
-                Err(ClientError::Fault { fault, denied: self.last_denied.take() })
+                Err(ClientError::Fault { fault, denied: self.denied.take() })
             }
         }
     }

@@ -85,6 +85,32 @@ pub enum Denied {
     Decision,
 }
 
+impl Denied {
+    /// The one of two refusals that says more of why a client didn't get in. Clients try all that they have: after a
+    /// certificate that has run out its plain key, which never had a chance.
+    #[must_use]
+    pub fn more_telling(self, earlier: Option<Self>) -> Self {
+        match earlier {
+            Some(earlier) if earlier.closeness() > self.closeness() => earlier,
+            _ => self,
+        }
+    }
+
+    /// How near the client came.
+    fn closeness(&self) -> u8 {
+        match self {
+            Self::Method { .. } => 0,
+            Self::Algorithm { .. } => 1,
+            Self::Answers => 2,
+            Self::Password => 3,
+            Self::Certificate(_) => 4,
+            Self::Signature(_) => 5,
+            Self::HostKey => 6,
+            Self::Decision => 7,
+        }
+    }
+}
+
 /// Why a connection can't go on. `Display` is for the log; [`ServerFault::disconnect`] makes the message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServerFault {
