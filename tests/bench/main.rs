@@ -1,6 +1,7 @@
 //! `make bench`: what Custody costs, beside the least that could do the same in the same run. Writes a table and
 //! bench.json. Numbers from a busy or another machine can't be compared; the two columns of one run can.
 
+mod cores;
 mod environment;
 mod growth;
 mod log;

@@ -1,5 +1,6 @@
 //! Delivery: events a second into a store, how soon one can be found there, and what a long backlog costs.
 
+use crate::cores::Cores;
 use crate::environment::{count, number, text};
 use crate::growth::anonymous_mib;
 use crate::log::{fill, open};
@@ -28,7 +29,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -60,9 +61,21 @@ fn rate(took: Duration) -> f64 {
     events() as f64 / took.as_secs_f64()
 }
 
+/// With `CUSTODY_BENCH_APART` stores have cores of their own.
+static APART: LazyLock<Option<Cores>> =
+    LazyLock::new(|| std::env::var_os("CUSTODY_BENCH_APART").map(|_| Cores::divide()));
+
+fn begun<T>(begin: impl FnOnce() -> T) -> T {
+    match &*APART {
+        Some(cores) => cores.begin(begin),
+        None => begin(),
+    }
+}
+
 /// All of it, or what `CUSTODY_BENCH_SINKS` names.
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
+    LazyLock::force(&APART);
     for part in text("CUSTODY_BENCH_SINKS", "loki,opensearch,kafka,soon,backlog").split(',') {
         match part {
             "loki" => rows.extend(throughput::<LokiStore>()),
@@ -125,7 +138,7 @@ impl Store for LokiStore {
             "per_stream_rate_limit_burst: 10GB",
         ];
         let mut loki = Loki::prepare(dir, &unlimited);
-        loki.start();
+        begun(|| loki.start());
         Self(loki)
     }
 
@@ -159,7 +172,7 @@ impl Store for OpenSearchStore {
 
     fn start(dir: &Path) -> Self {
         let mut node = SearchNode::prepare(Product::OpenSearch3, dir, &[]);
-        node.start();
+        begun(|| node.start());
         Self(node)
     }
 
@@ -205,7 +218,7 @@ impl Store for KafkaStore {
 
     fn start(dir: &Path) -> Self {
         let mut kafka = Kafka::prepare(dir, 1, &[]);
-        kafka.start();
+        begun(|| kafka.start());
         Self { kafka, reader: OnceLock::new(), seen: Arc::default() }
     }
 

@@ -253,8 +253,12 @@ impl Sink for OpenSearch {
                 let indexes = window.indexes.start..=window.indexes.end.saturating_sub(1);
                 self.names.none_of(&indexes, &tasks.body).map_err(Unproven::Now)?;
             }
-            // A service that doesn't let its tasks be seen: what is under way there, nobody knows.
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE => (),
+            // A service that doesn't let its tasks be seen: what is under way there, nobody knows. Elasticsearch itself
+            // says 400 where it has no such path.
+            StatusCode::BAD_REQUEST
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::GONE => (),
             _ => {
                 return Err(Unproven::Now(format!(
                     "it doesn't tell what it is busy with: {}",
