@@ -9,6 +9,7 @@ use custody_core::event::{Event, TYPES};
 use custody_core::log::embedded::{EmbeddedLog, Options};
 use custody_core::log::{Log, ProducerKey, Record};
 use custody_tests::events;
+use custody_tests::process::run;
 use custody_tests::random::Random;
 use custody_tests::servers::World;
 use custody_tests::servers::custodyd::layout;
@@ -107,9 +108,9 @@ pub fn besiege<S: Store>(make: impl FnOnce(&Path) -> S) {
     proxy.set(Fault::Pass);
     if store.may_lose() {
         size(&world);
-        let repair = ["sinks", "verify", "store", "--repair"];
         until_true("what it lost is there again", PATIENCE, || {
-            world.admin.try_custody(&repair, b"").code == 0
+            let mut repair = world.admin.command(&["sinks", "verify", "store", "--repair"]);
+            run(&mut repair, b"", PATIENCE).code == 0
         });
     }
     proven(&mut world);
@@ -171,7 +172,8 @@ fn size(world: &World) -> u64 {
 
 fn proven(world: &mut World) {
     size(world);
-    let said = world.admin.try_custody(&["sinks", "verify", "store", "--json"], b"");
+    let mut verify = world.admin.command(&["sinks", "verify", "store", "--json"]);
+    let said = run(&mut verify, b"", PATIENCE);
     assert_eq!(said.code, 0, "{}{}", said.err, said.text());
     let report: Value = serde_json::from_str(&said.text()).unwrap();
     assert_eq!((&report["proven"], &report["rejected"]), (&report["expected"], &0.into()), "{report}");
