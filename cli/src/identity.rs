@@ -3,12 +3,12 @@
 
 use crate::profile::Home;
 use anyhow::{Context as _, bail};
+use custody_core::clock::{Clock as _, SystemClock};
 use custody_core::event::Timestamp;
 use russh::keys::ssh_key::{LineEnding, PrivateKey, PublicKey};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 /// A key that is to be certified.
 pub enum Identity {
@@ -25,15 +25,14 @@ pub enum Identity {
 }
 
 impl Identity {
-    /// The person's own key at `path`, of which the public half lies beside it; a new one without a path.
+    /// The person's own key at `path`, which is absolute and has the public half beside it; a new one without a path.
     pub fn new(path: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = path else {
             let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), russh::keys::Algorithm::Ed25519)?;
             return Ok(Self::New(Box::new(key)));
         };
-        let path = std::path::absolute(path)?;
-        let private =
-            if path.extension().is_some_and(|last| last == "pub") { path.with_extension("") } else { path };
+        let is_public = path.extension().is_some_and(|last| last == "pub");
+        let private = if is_public { path.with_extension("") } else { path.to_owned() };
         let mut public = private.clone().into_os_string();
         public.push(".pub");
         let public = PathBuf::from(public);
@@ -57,9 +56,9 @@ impl Identity {
         Ok(public.to_openssh()?)
     }
 
-    /// Puts a new key into an agent until its certificate runs out, or into files where there is none or `files` says so.
+    /// Puts a new key into an agent `until` its certificate runs out, or into files where there is none or `files` says so.
     /// Gives what `ssh` is to be told of.
-    pub fn keep(self, home: &Home, files: bool, valid: Duration) -> anyhow::Result<PathBuf> {
+    pub fn keep(self, home: &Home, files: bool, until: Timestamp) -> anyhow::Result<PathBuf> {
         match self {
             Self::Own { file, .. } => {
                 // Those of a login before.
@@ -69,7 +68,7 @@ impl Identity {
             }
             Self::New(key) => {
                 let pem = key.to_openssh(LineEnding::LF)?;
-                let in_agent = !files && agent_takes(&pem, valid)?;
+                let in_agent = !files && agent_takes(&pem, until)?;
                 if in_agent {
                     home.remove("id")?;
                 } else {
@@ -82,18 +81,14 @@ impl Identity {
     }
 }
 
-/// How long from now until then.
-pub fn remaining(now: Timestamp, until: Timestamp) -> Duration {
-    Duration::from_secs(until.seconds().saturating_sub(now.seconds()))
-}
-
-/// Hands the private key to a running agent for so long, so that it never lies on the disk. False where there is no
+/// Hands the private key to a running agent until then, so that it never lies on the disk. False where there is no
 /// agent, or it doesn't take it.
-fn agent_takes(pem: &str, valid: Duration) -> anyhow::Result<bool> {
+fn agent_takes(pem: &str, until: Timestamp) -> anyhow::Result<bool> {
     if std::env::var_os("SSH_AUTH_SOCK").is_none() {
         return Ok(false);
     }
-    let seconds = valid.as_secs().to_string();
+    let now = Timestamp::from(SystemClock::new().wall());
+    let seconds = until.seconds().saturating_sub(now.seconds()).to_string();
     let mut ssh_add = Command::new("ssh-add");
     ssh_add.args(["-q", "-t", &seconds, "-"]).stdin(Stdio::piped()).stderr(Stdio::null());
     let Ok(mut child) = ssh_add.spawn() else { return Ok(false) };

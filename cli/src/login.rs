@@ -1,11 +1,10 @@
 //! `custody login`, `status`, `logout`: a password becomes an SSH and an X.509 certificate of some hours.
 
 use crate::client::Client;
-use crate::identity::{Identity, remaining};
+use crate::identity::Identity;
 use crate::profile::{Home, Profile};
 use crate::ssh_config;
 use anyhow::{Context as _, bail};
-use custody_core::clock::{Clock as _, SystemClock};
 use custody_core::event::Timestamp;
 use serde::Deserialize;
 use std::io::{BufRead as _, IsTerminal as _};
@@ -113,8 +112,7 @@ pub async fn login(args: Login) -> anyhow::Result<()> {
     home.put("ca.pem", ca.as_bytes())?;
     home.put("client.key", Zeroizing::new(tls_key.serialize_pem()).as_bytes())?;
     home.put("client.pem", answer.x509_certificate.as_bytes())?;
-    let valid = remaining(SystemClock::new().wall().into(), until);
-    let identity = identity.keep(&home, args.no_agent, valid)?;
+    let identity = identity.keep(&home, args.no_agent, until)?;
     home.put("id-cert.pub", format!("{}\n", answer.ssh_certificate.trim_end()).as_bytes())?;
     home.put(
         "known_hosts",
