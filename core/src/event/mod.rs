@@ -3,6 +3,7 @@
 //! An event is written once (see [`canonical`]); those bytes are hashed, stored, sent and verified, and nobody
 //! re-encodes them. Fields stand in sorted order in every struct, since that order *is* the canonical form.
 
+mod actor;
 pub mod bytestring;
 pub mod canonical;
 pub mod hex;
@@ -32,6 +33,7 @@ pub mod sink;
 pub mod socket;
 pub mod user;
 
+pub use actor::{Actor, Person, System};
 pub use bytestring::ByteString;
 pub use registry::{EventData, Family, Payload, TYPES, TypeInfo};
 pub use time::Timestamp;
@@ -129,56 +131,6 @@ pub struct ProducerRef {
     pub kind: ProducerKind,
     /// The number of the event within `boot`: 0, 1, 2 … without gaps.
     pub seq: u64,
-}
-
-/// On whose behalf.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Actor {
-    /// A person whose identity has been proved.
-    Person(Person),
-    /// A part of Custody itself, or somebody whose identity isn't proved yet.
-    System(System),
-}
-
-/// A person, as proved by a certificate or a login.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Person {
-    /// Serial number of the certificate that proved it, decimal (it can exceed 2^53).
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub certificate: Option<String>,
-    /// Who vouched for the person: `local`, or the name of an OIDC provider.
-    pub identity_provider: String,
-    /// Whether a second factor was given at login.
-    pub mfa: bool,
-    /// Roles held at that moment, sorted.
-    pub roles: Vec<String>,
-    /// The user's name in Custody.
-    pub user: String,
-}
-
-/// A part of Custody.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct System {
-    /// Its name: `custodyd`, `proxy`, `bootstrap` …
-    pub system: String,
-}
-
-impl Actor {
-    /// A part of Custody by its name.
-    #[must_use]
-    pub fn system(name: &str) -> Self {
-        Self::System(System { system: name.to_owned() })
-    }
-
-    /// The user's name, where it is a person.
-    #[must_use]
-    pub fn user(&self) -> Option<&str> {
-        match self {
-            Self::Person(person) => Some(&person.user),
-            Self::System(_) => None,
-        }
-    }
 }
 
 /// Where from.

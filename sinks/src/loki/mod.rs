@@ -20,6 +20,7 @@ use custody_core::clock::{Clock, Nanos};
 use custody_core::event::{Event, Family, Outcome, ProducerKind, hex};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -29,6 +30,8 @@ use std::time::Duration;
 const LIVE: Duration = Duration::from_secs(50 * 60);
 /// The longest value in structured metadata, in bytes; the line has it whole.
 const VALUE_BYTES_MAX: usize = 1_024;
+/// Pairs of structured metadata that an event may have.
+const PAIRS_MAX: usize = 15;
 /// Lines that are asked for at once; Loki's own limit is 5,000.
 const PAGE_LINES: usize = 1_000;
 /// The longest span of one question: Loki's own limit is thirty days.
@@ -162,7 +165,11 @@ impl Loki {
         let behind = self.newest.load(Relaxed).saturating_sub(nanos(LIVE));
         let entries = batch.iter().map(|encoded| {
             let old = backfill || encoded.appended.0 < behind;
-            let labels = if old { self.backfill_labels(encoded.appended) } else { encoded.labels.clone() };
+            let labels = if old {
+                Cow::Owned(self.backfill_labels(encoded.appended))
+            } else {
+                Cow::Borrowed(&*encoded.labels)
+            };
             LokiEntry { labels, bytes: &encoded.entry }
         });
         let body = encode_push(entries).map_err(|reason| Trouble::TooLarge { reason })?;
@@ -337,39 +344,42 @@ fn says(answered: &Answered, text: &str) -> bool {
 
 /// What can be asked for without parsing the line. A pure function of the entry: a line with other metadata is another
 /// line for Loki.
-fn metadata(item: &Item, origin: &str) -> Vec<(&'static str, String)> {
-    let mut pairs = vec![
-        ("log_index", item.index.to_string()),
-        ("log_leaf", hex::to_hex(&item.leaf.0)),
-        ("log_origin", origin.to_owned()),
-    ];
+fn metadata<'a>(item: &'a Item, origin: &'a str) -> Vec<(&'static str, Cow<'a, str>)> {
+    let mut pairs = Vec::with_capacity(PAIRS_MAX);
+    pairs.push(("log_index", Cow::Owned(item.index.to_string())));
+    pairs.push(("log_leaf", Cow::Owned(hex::to_hex(&item.leaf.0))));
+    pairs.push(("log_origin", Cow::Borrowed(origin)));
     if let Some(event) = item.event.as_deref() {
         of_event(event, &mut pairs);
     }
     for (_, value) in &mut pairs {
-        value.truncate(value.floor_char_boundary(VALUE_BYTES_MAX));
+        let end = value.floor_char_boundary(VALUE_BYTES_MAX);
+        match value {
+            Cow::Borrowed(text) => *text = text.get(..end).unwrap_or(text),
+            Cow::Owned(text) => text.truncate(end),
+        }
     }
     // An empty value is none for Loki.
     pairs.retain(|(_, value)| !value.is_empty());
     pairs
 }
 
-fn of_event(event: &Event, pairs: &mut Vec<(&'static str, String)>) {
-    pairs.push(("event_id", event.id.to_string()));
-    pairs.push(("event_time", event.time.to_string()));
-    pairs.push(("type", event.kind.clone()));
-    pairs.push(("version", event.version.to_string()));
-    pairs.push(("producer_id", event.producer.id.clone()));
-    let mut put = |name, value: Option<String>| pairs.extend(value.map(|value| (name, value)));
-    put("user", event.actor.user().map(str::to_owned));
-    put("session", event.session.map(|session| session.to_string()));
-    put("cause", event.cause.map(|cause| cause.to_string()));
+fn of_event<'a>(event: &'a Event, pairs: &mut Vec<(&'static str, Cow<'a, str>)>) {
+    pairs.push(("event_id", Cow::Owned(event.id.to_string())));
+    pairs.push(("event_time", Cow::Owned(event.time.to_string())));
+    pairs.push(("type", Cow::Borrowed(&event.kind)));
+    pairs.push(("version", Cow::Owned(event.version.to_string())));
+    pairs.push(("producer_id", Cow::Borrowed(&event.producer.id)));
+    let mut put = |name, value: Option<Cow<'a, str>>| pairs.extend(value.map(|value| (name, value)));
+    put("user", event.actor.user().map(Cow::Borrowed));
+    put("session", event.session.map(|session| Cow::Owned(session.to_string())));
+    put("cause", event.cause.map(|cause| Cow::Owned(cause.to_string())));
     if let Some(source) = &event.source {
-        put("source", Some(source.address.clone()));
+        put("source", Some(Cow::Borrowed(&source.address)));
     }
     if let Some(target) = &event.target {
-        put("target", Some(target.name.clone()));
-        put("target_kind", Some(target.kind.clone()));
-        put("login", target.login.as_ref().map(ToString::to_string));
+        put("target", Some(Cow::Borrowed(&target.name)));
+        put("target_kind", Some(Cow::Borrowed(&target.kind)));
+        put("login", target.login.as_ref().map(|login| Cow::Owned(login.to_string())));
     }
 }

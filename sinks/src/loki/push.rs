@@ -6,30 +6,33 @@
 use custody_core::clock::Nanos;
 use loki_api::logproto::{EntryAdapter, StreamAdapter};
 use loki_api::prost::Message;
-use loki_api::prost::encoding::{WireType, encode_key, encode_varint};
+use loki_api::prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use loki_api::prost_types::Timestamp;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// An encoded entry, and the labels of the stream that it belongs to.
 pub struct LokiEntry<'a> {
-    pub labels: String,
+    pub labels: Cow<'a, str>,
     pub bytes: &'a [u8],
 }
 
 /// One entry with its metadata.
-pub fn encode_entry(time: Nanos, line: &str, metadata: &[(&str, String)]) -> Vec<u8> {
+pub fn encode_entry(time: Nanos, line: &str, metadata: &[(&str, Cow<'_, str>)]) -> Vec<u8> {
     let seconds = i64::try_from(time.0 / 1_000_000_000).unwrap_or(i64::MAX);
     let nanos = i32::try_from(time.0 % 1_000_000_000).unwrap_or(0);
     // The line, field 2, is written from where it lies.
     let head = EntryAdapter { timestamp: Some(Timestamp { seconds, nanos }), line: String::new() };
-    let mut bytes = head.encode_to_vec();
+    let pair_bytes =
+        |(name, value): &(&str, Cow<'_, str>)| field_bytes(name.len()) + field_bytes(value.len());
+    let pairs: usize = metadata.iter().map(|pair| field_bytes(pair_bytes(pair))).sum();
+    let mut bytes = Vec::with_capacity(head.encoded_len() + field_bytes(line.len()) + pairs);
+    bytes.extend_from_slice(&head.encode_to_vec());
     put(2, line.as_bytes(), &mut bytes);
-    let mut pair = Vec::new();
-    for (name, value) in metadata {
-        pair.clear();
-        put(1, name.as_bytes(), &mut pair);
-        put(2, value.as_bytes(), &mut pair);
-        put(3, &pair, &mut bytes);
+    for pair in metadata {
+        put_length(3, pair_bytes(pair), &mut bytes);
+        put(1, pair.0.as_bytes(), &mut bytes);
+        put(2, pair.1.as_bytes(), &mut bytes);
     }
     bytes
 }
@@ -39,23 +42,43 @@ pub fn encode_entry(time: Nanos, line: &str, metadata: &[(&str, String)]) -> Vec
 /// # Errors
 /// When it is longer than snappy can say.
 pub fn encode_push<'a>(entries: impl Iterator<Item = LokiEntry<'a>>) -> Result<Vec<u8>, String> {
-    let mut streams: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut streams: BTreeMap<Cow<'a, str>, Vec<&[u8]>> = BTreeMap::new();
     for LokiEntry { labels, bytes } in entries {
-        put(2, bytes, streams.entry(labels).or_default());
+        streams.entry(labels).or_default().push(bytes);
     }
-    let mut request = Vec::new();
-    for (labels, entries) in streams {
-        let stream = StreamAdapter { labels, entries: vec![], hash: 0 };
-        let mut stream = stream.encode_to_vec();
-        stream.extend_from_slice(&entries);
-        put(1, &stream, &mut request);
+    let streams: Vec<_> = streams
+        .into_iter()
+        .map(|(labels, entries)| {
+            let head =
+                StreamAdapter { labels: labels.into_owned(), entries: vec![], hash: 0 }.encode_to_vec();
+            let entry_bytes: usize = entries.iter().map(|entry| field_bytes(entry.len())).sum();
+            (head.len() + entry_bytes, head, entries)
+        })
+        .collect();
+    let mut request = Vec::with_capacity(streams.iter().map(|(length, ..)| field_bytes(*length)).sum());
+    for (length, head, entries) in streams {
+        put_length(1, length, &mut request);
+        request.extend_from_slice(&head);
+        for entry in entries {
+            put(2, entry, &mut request);
+        }
     }
     snap::raw::Encoder::new().compress_vec(&request).map_err(|error| error.to_string())
 }
 
+/// How long a field is that holds so much. The number of each field here takes one byte.
+fn field_bytes(length: usize) -> usize {
+    1 + encoded_len_varint(length as u64) + length
+}
+
 /// A field that holds a message or a text.
 fn put(field: u32, message: &[u8], out: &mut Vec<u8>) {
-    encode_key(field, WireType::LengthDelimited, out);
-    encode_varint(message.len() as u64, out);
+    put_length(field, message.len(), out);
     out.extend_from_slice(message);
+}
+
+/// What stands before such a field's content.
+fn put_length(field: u32, length: usize, out: &mut Vec<u8>) {
+    encode_key(field, WireType::LengthDelimited, out);
+    encode_varint(length as u64, out);
 }

@@ -37,7 +37,7 @@ fn every_type_of_event_goes_into_one_of_few_streams() {
     for (index, info) in (0..).zip(TYPES) {
         let bytes = (info.example)().unwrap();
         let encoded = loki.encode(&item(index, info.family.tag(), &bytes)).unwrap();
-        let request = decoded(vec![LokiEntry { labels: encoded.labels.clone(), bytes: &encoded.entry }]);
+        let request = decoded(vec![LokiEntry { labels: (&*encoded.labels).into(), bytes: &encoded.entry }]);
         let entry = &request.streams[0].entries[0];
         assert_eq!(entry.line.as_bytes(), bytes);
         assert_eq!(entry.timestamp.as_ref().unwrap().nanos as u64, 123_456_789 + index);
@@ -72,14 +72,11 @@ fn what_is_old_has_a_stream_for_each_hour() {
 #[test]
 fn long_values_are_cut_at_a_character_and_empty_ones_left_out() {
     let bytes = (TYPES[0].example)().unwrap();
-    let pairs = metadata(&item(0, 1, &bytes), &format!("a{}", "é".repeat(2_000)));
+    let (first, origin) = (item(0, 1, &bytes), format!("a{}", "é".repeat(2_000)));
+    let pairs = metadata(&first, &origin);
     let cut = pairs.iter().find(|(name, _)| *name == "log_origin").unwrap();
     assert_eq!(cut.1.len(), VALUE_BYTES_MAX - 1);
-    assert!(
-        metadata(&item(0, 1, &bytes), "")
-            .iter()
-            .all(|(name, value)| *name != "log_origin" && !value.is_empty())
-    );
+    assert!(metadata(&first, "").iter().all(|(name, value)| *name != "log_origin" && !value.is_empty()));
 }
 
 #[test]
@@ -105,7 +102,7 @@ proptest! {
     fn whatever_the_line_it_comes_back(
         line in ".{0,200}", values in prop::collection::vec(".{0,40}", 0..6), times in prop::collection::vec(any::<u32>(), 1..9)
     ) {
-        let metadata: Vec<(&str, String)> = values.iter().map(|value| ("name", value.clone())).collect();
+        let metadata: Vec<(&str, Cow<'_, str>)> = values.iter().map(|value| ("name", value.into())).collect();
         let entries: Vec<Vec<u8>> =
             times.iter().map(|time| encode_entry(Nanos(u64::from(*time) * 1_000_003), &line, &metadata)).collect();
         let request = decoded(
