@@ -52,6 +52,15 @@ static __always_inline struct connection *reserve_connection(struct socket_state
 	return record;
 }
 
+/* No memory for what has to be known of a connection: neither its begin nor its end can be told. */
+static __always_inline void lose_connection(void)
+{
+	count(&seen, KIND_CONNECTION_OPENED);
+	count(&lost, KIND_CONNECTION_OPENED);
+	count(&seen, KIND_CONNECTION_CLOSED);
+	count(&lost, KIND_CONNECTION_CLOSED);
+}
+
 /* So that user space finds it when its peer becomes denied. */
 static __always_inline void remember(u64 cookie, struct socket_state *state, u32 protocol)
 {

@@ -37,8 +37,7 @@ static __always_inline void open_datagram(struct bpf_sock_addr *ctx, struct task
 		return;
 	state = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!state) {
-		count(&seen, KIND_CONNECTION_OPENED);
-		count(&lost, KIND_CONNECTION_OPENED);
+		lose_connection();
 		return;
 	}
 	if (state->role == ROLE_DATAGRAM)
@@ -89,8 +88,7 @@ static __always_inline void fold_datagram(struct bpf_sock_addr *ctx, struct task
 	state = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	table = bpf_sk_storage_get(&flows, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!state || !table) {
-		count(&seen, KIND_CONNECTION_OPENED);
-		count(&lost, KIND_CONNECTION_OPENED);
+		lose_connection();
 		return;
 	}
 #pragma unroll

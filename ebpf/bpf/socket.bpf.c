@@ -54,8 +54,7 @@ static __always_inline void start_socket(struct sock *sk, u32 role, u32 told)
 		/* The twin may have more luck, and may not come: it is counted rather once too often. */
 		if (!tag)
 			return;
-		count(&seen, KIND_CONNECTION_OPENED);
-		count(&lost, KIND_CONNECTION_OPENED);
+		lose_connection();
 		return;
 	}
 	state->told = told;
