@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long what waited may take to reach the log, on a busy machine too.
@@ -37,6 +37,8 @@ struct Told {
     dropped: BTreeMap<String, u64>,
     /// Numbers that are missing.
     missing: u64,
+    /// By the ends of connections, how much oftener they were opened than closed; not where that is equal.
+    open: BTreeMap<String, i64>,
 }
 
 impl Told {
@@ -56,8 +58,14 @@ impl Told {
             "command.exited" if data["process"]["name"] == "nothing" || data["process"]["name"] == "load" => {
                 self.exited += 1;
             }
-            "connection.opened" if here => self.opened += 1,
-            "connection.closed" if here => self.closed += 1,
+            "connection.opened" if here => {
+                self.opened += 1;
+                self.count_open(data, 1);
+            }
+            "connection.closed" if here => {
+                self.closed += 1;
+                self.count_open(data, -1);
+            }
             "connection.denied" if here => self.denied += 1,
             "producer.dropped" => {
                 for (kind, count) in data["counts"].as_object().into_iter().flatten() {
@@ -66,6 +74,14 @@ impl Told {
             }
             "producer.gap" => self.missing += data["count"].as_u64().unwrap(),
             _ => {}
+        }
+    }
+
+    fn count_open(&mut self, data: &Value, by: i64) {
+        let count = self.open.entry(data["ends"].to_string()).or_default();
+        *count += by;
+        if *count == 0 {
+            self.open.remove(&data["ends"].to_string());
         }
     }
 
@@ -103,6 +119,12 @@ fn compare(told: &Told, flooded: &Flooded) -> Result<(), String> {
     Ok(())
 }
 
+/// What sockets there are of that port, as ss(8) tells.
+fn sockets(port: u16) -> String {
+    let said = Command::new("ss").args(["-tanoeH"]).arg(format!("sport = {port} or dport = {port}")).output();
+    said.map_or_else(|error| error.to_string(), |said| String::from_utf8_lossy(&said.stdout).into_owned())
+}
+
 /// Waits until what a flood did is in the log, or told to be lost.
 fn accounted_for(world: &World, load: &Load, said: &Said) -> (Flooded, Told) {
     assert_eq!(said.code, 0, "{}", said.err);
@@ -115,7 +137,11 @@ fn accounted_for(world: &World, load: &Load, said: &Said) -> (Flooded, Told) {
                 println!("{flooded:?}\nis in the log {:.0} s later: {told:?}", start.elapsed().as_secs_f64());
                 return (flooded, told);
             }
-            Err(why) => assert!(start.elapsed() < CATCHING_UP, "{why}: {flooded:?}, {told:?}"),
+            Err(why) => assert!(
+                start.elapsed() < CATCHING_UP,
+                "{why}: {flooded:?}, {told:?}; the kernel has these sockets: {}",
+                sockets(load.port)
+            ),
         }
         std::thread::sleep(LOOK_EVERY);
     }

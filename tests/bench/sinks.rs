@@ -1,6 +1,6 @@
 //! Delivery: events a second into a store, how soon one can be found there, and what a long backlog costs.
 
-use crate::cores::Cores;
+use crate::cores::{APART, begun};
 use crate::environment::{count, number, text};
 use crate::growth::anonymous_mib;
 use crate::log::{fill, open};
@@ -59,17 +59,6 @@ fn events() -> u64 {
 /// Events of a round that took so long, a second.
 fn rate(took: Duration) -> f64 {
     events() as f64 / took.as_secs_f64()
-}
-
-/// With `CUSTODY_BENCH_APART` stores have cores of their own.
-static APART: LazyLock<Option<Cores>> =
-    LazyLock::new(|| std::env::var_os("CUSTODY_BENCH_APART").map(|_| Cores::divide()));
-
-fn begun<T>(begin: impl FnOnce() -> T) -> T {
-    match &*APART {
-        Some(cores) => cores.begin(begin),
-        None => begin(),
-    }
 }
 
 /// All of it, or what `CUSTODY_BENCH_SINKS` names.

@@ -1,6 +1,7 @@
 //! A target, and who watches it: nobody, the agent, or auditd.
 
 use super::auditd::Auditd;
+use crate::cores::APART;
 use crate::usage;
 use custody_tests::load::Load;
 use custody_tests::process::run;
@@ -61,7 +62,12 @@ enum Here {
 
 impl Stage {
     pub fn start() -> Self {
+        // Looked at first: what is begun behind it is on the node's side, and custodyd goes to the other one.
+        let apart = APART.as_ref();
         let world = World::start_with(&[HOME]);
+        if let Some(cores) = apart {
+            cores.send(world.custodyd.pid());
+        }
         // Watched when the agent is there, and let be when it isn't.
         world.demand_agent("optional");
         let load = Load::prepare(&world.dir().join("load"));
