@@ -78,10 +78,10 @@ impl Told {
     }
 
     fn count_open(&mut self, data: &Value, by: i64) {
-        let count = self.open.entry(data["ends"].to_string()).or_default();
-        *count += by;
-        if *count == 0 {
-            self.open.remove(&data["ends"].to_string());
+        let ends = data["ends"].to_string();
+        match self.open.remove(&ends).unwrap_or_default() + by {
+            0 => {}
+            count => drop(self.open.insert(ends, count)),
         }
     }
 
