@@ -1,7 +1,7 @@
 /* One unit: the programs share their maps.
  *
  * The kernel skips a tracing program that is active on the CPU already, and counts that (recursion_misses). Of those here that can only
- * be socket_change, which has a twin for it: forks, execs, exits, reads from sockets and loads of modules are done by processes, no
+ * be socket_change, for what socket_follow sees: forks, execs, exits, reads from sockets and loads of modules are done by processes, no
  * interrupt does one, and a tracepoint's programs aren't preempted. LSM programs have that guard up to 6.1 only; there, on a kernel that
  * preempts itself, one process may find a program active for another, isn't asked, and it is told as skipped. Programs of control
  * groups have none. */

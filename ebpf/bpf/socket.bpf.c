@@ -1,5 +1,5 @@
-/* What becomes of a session's sockets: the tracepoint inet_sock_set_state tells it of TCP, the end of the socket of datagrams. The socket's
- * storage carries whose it is, since the tracepoint may fire in any process's context. */
+/* What becomes of a session's sockets: TCP's changes of state tell it of TCP, the end of the socket of datagrams. The socket's storage
+ * carries whose it is, since states may change in any process's context. */
 
 static __always_inline void fill_addresses(struct socket_state *state, struct sock *sk)
 {
@@ -14,10 +14,9 @@ static __always_inline void fill_addresses(struct socket_state *state, struct so
 	state->net_namespace = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 }
 
-static __always_inline void tell_state(struct sock *sk, struct socket_state *state, u16 kind)
+static __always_inline void tell_state(struct sock *sk, u64 cookie, struct socket_state *state, u16 kind)
 {
 	struct tcp_sock *tcp = (struct tcp_sock *)sk;
-	u64 cookie = bpf_get_socket_cookie(sk);
 	struct connection *record = reserve_connection(state, kind, IPPROTO_TCP, cookie);
 
 	if (!record)
@@ -28,7 +27,10 @@ static __always_inline void tell_state(struct sock *sk, struct socket_state *sta
 			record->error = BPF_CORE_READ(sk, sk_err_soft);
 	}
 	if (kind == KIND_CONNECTION_CLOSED) {
-		record->sent = BPF_CORE_READ(tcp, bytes_sent) - BPF_CORE_READ(tcp, bytes_retrans);
+		u64 sent = BPF_CORE_READ(tcp, bytes_sent), again = BPF_CORE_READ(tcp, bytes_retrans);
+
+		/* What there was no memory for to send again is counted as sent again, and not as sent. */
+		record->sent = sent > again ? sent - again : 0;
 		record->received = BPF_CORE_READ(tcp, bytes_received);
 		/* The kernel counts the peer's FIN as a byte. */
 		if (record->received && BPF_CORE_READ(sk, __sk_common.skc_flags) & (1 << SOCK_DONE))
@@ -51,10 +53,8 @@ static __always_inline void start_socket(struct sock *sk, u32 role, u32 told)
 		return;
 	state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!state) {
-		/* The twin may have more luck, and may not come: it is counted rather once too often. */
-		if (!tag)
-			return;
-		lose_connection();
+		if (tag)
+			lose_connection();
 		return;
 	}
 	state->told = told;
@@ -74,69 +74,79 @@ static __always_inline bool established(u32 state)
 			      1u << TCP_CLOSING);
 }
 
-static __always_inline void change_state(struct sock *sk, u32 old, u32 new)
+/* What a change says of a socket that was begun; `asked` is whom the kernel tells a socket's cookie of. Whoever comes second finds it done:
+ * a socket's lock brings its changes in order, and none leads to the state that it is in. */
+static __always_inline void change_state(struct sock *sk, struct socket_state *state, void *asked, u32 old, u32 new)
 {
-	struct socket_state *state;
 	u64 cookie;
 
-	if (sk->sk_protocol != IPPROTO_TCP || quiet())
+	if (state->told == new || state->role == ROLE_PROMISED)
 		return;
-	state = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (state) {
-		if (state->told == new)
-			return;
-		state->told = new;
-		if (state->role == ROLE_ATTEMPTS)
-			state->role = 0;
-	}
-	if (new == TCP_SYN_SENT) {
-		start_socket(sk, ROLE_CONNECTS, new);
-		return;
-	}
-	if (new == TCP_LISTEN) {
-		start_socket(sk, ROLE_LISTENS, new);
-		return;
-	}
-	if (!state || state->role == ROLE_PROMISED)
-		return;
+	state->told = new;
+	cookie = bpf_get_socket_cookie(asked);
 	/* Whoever closes what TCP Fast Open brought before the handshake's end passes by TCP_ESTABLISHED. */
 	if (!state->opened && (established(new) || established(old))) {
 		fill_addresses(state, sk);
 		state->opened = bpf_ktime_get_boot_ns();
 		if (state->role == ROLE_LISTENS)
 			state->role = ROLE_ACCEPTED;
-		tell_state(sk, state, state->role == ROLE_ACCEPTED ? KIND_CONNECTION_ACCEPTED : KIND_CONNECTION_OPENED);
+		tell_state(sk, cookie, state, state->role == ROLE_ACCEPTED ? KIND_CONNECTION_ACCEPTED : KIND_CONNECTION_OPENED);
 	}
 	if (new != TCP_CLOSE || state->role == ROLE_LISTENS)
 		return;
-	cookie = bpf_get_socket_cookie(sk);
 	bpf_map_delete_elem(&connections, &cookie);
 	if (state->opened) {
-		tell_state(sk, state, KIND_CONNECTION_CLOSED);
+		tell_state(sk, cookie, state, KIND_CONNECTION_CLOSED);
 		state->opened = 0;
 	} else if (old == TCP_SYN_SENT) {
 		fill_addresses(state, sk);
-		tell_state(sk, state, KIND_CONNECTION_FAILED);
+		tell_state(sk, cookie, state, KIND_CONNECTION_FAILED);
 	}
 }
 
-/* Twice at the same hook. The kernel doesn't run a program that is active on the CPU already, and a softirq (a packet, a timer) may
- * interrupt it to change another socket's state: that call finds this copy active, and the other not. It goes no deeper: a tracepoint's
- * programs aren't preempted, a softirq isn't interrupted by another, and what interrupts softirqs changes no socket's state. So one of
- * the two sees each change, and what the kernel counts as skipped (recursion_misses) isn't lost. Where both see it, the second finds it
- * done: a socket's lock brings its changes in order, and none leads to the state that it is in. */
+/* Where sockets of sessions begin, which processes do, so that no interrupt finds it active. */
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(socket_change, struct sock *sk, int old, int new)
 {
-	change_state(sk, old, new);
+	struct socket_state *state;
+
+	if (sk->sk_protocol != IPPROTO_TCP || quiet())
+		return 0;
+	state = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (state && state->role == ROLE_ATTEMPTS)
+		state->role = 0;
+	if (new == TCP_SYN_SENT)
+		start_socket(sk, ROLE_CONNECTS, new);
+	else if (new == TCP_LISTEN)
+		start_socket(sk, ROLE_LISTENS, new);
+	else if (state)
+		change_state(sk, state, sk, old, new);
 	return 0;
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(socket_change_twin, struct sock *sk, int old, int new)
+/* What becomes of them is told by the kernel's TCP itself: it asks a control group's programs at each change of a socket that wants it,
+ * whatever interrupts whatever. A tracepoint's program is skipped where it is active on the CPU already, and under load it was seen not to
+ * be called at all for a moment, nor was perf. What came about before this program was there is seen by the tracepoint only. */
+SEC("sockops")
+int socket_follow(struct bpf_sock_ops *ctx)
 {
-	change_state(sk, old, new);
-	return 0;
+	struct bpf_sock *socket = ctx->sk;
+	struct socket_state *state;
+	struct tcp_sock *tcp;
+
+	if (!socket || quiet())
+		return PROCEED;
+	state = bpf_sk_storage_get(&sockets, socket, 0, 0);
+	if (!state)
+		return PROCEED;
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB || ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	if (ctx->op != BPF_SOCK_OPS_STATE_CB || ctx->args[1] == TCP_SYN_SENT || ctx->args[1] == TCP_LISTEN)
+		return PROCEED;
+	tcp = bpf_skc_to_tcp_sock(socket);
+	if (tcp)
+		change_state((struct sock *)tcp, state, ctx, ctx->args[0], ctx->args[1]);
+	return PROCEED;
 }
 
 SEC("cgroup/sock_release")

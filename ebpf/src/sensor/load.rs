@@ -330,6 +330,11 @@ fn attach(
             let id = program.attach(cgroup()?, CgroupAttachMode::Single).map_err(say)?;
             program.take_link(id).map_err(say)?.try_into().map_err(say)?
         }
+        (Program::SockOps(program), Hook::CgroupTcp) => {
+            program.load().map_err(say)?;
+            let id = program.attach(cgroup()?, CgroupAttachMode::Single).map_err(say)?;
+            program.take_link(id).map_err(say)?.try_into().map_err(say)?
+        }
         (Program::CgroupSkb(program), Hook::CgroupPacket(way)) => {
             program.load().map_err(say)?;
             let id = program.attach(cgroup()?, way, CgroupAttachMode::Single).map_err(say)?;

@@ -14,6 +14,8 @@ pub(super) enum Hook {
     CgroupAddress,
     /// The root of cgroup2: sockets.
     CgroupSocket,
+    /// The root of cgroup2: what becomes of TCP's sockets.
+    CgroupTcp,
     /// The root of cgroup2: packets.
     CgroupPacket(CgroupSkbAttachType),
 }
@@ -25,7 +27,7 @@ pub(super) struct Part {
     pub(super) program: &'static str,
     /// Stands in where the kernel doesn't take the first.
     pub(super) fallback: Option<&'static str>,
-    /// Sees the same at the same hook where the kernel skips this one, which therefore loses nothing.
+    /// Sees what the kernel skips this one for, which therefore loses nothing.
     pub(super) twin: Option<&'static str>,
     pub(super) hook: Hook,
     /// What fails with it, as people read it; several programs may serve one.
@@ -64,8 +66,6 @@ impl Part {
     }
 }
 
-const STATES: Hook = Hook::Tracepoint("inet_sock_set_state");
-
 /// In the order in which they are attached: who inherits, what ends and what runs before who is tagged.
 pub(super) const PARTS: &[Part] = &[
     Part::new("session_fork_lsm", Hook::Lsm("task_alloc"), "fork deny").only(Tier::Lsm).essential(),
@@ -73,8 +73,8 @@ pub(super) const PARTS: &[Part] = &[
     Part::new("process_exit", Hook::Tracepoint("sched_process_exit"), "exit").essential(),
     Part::new("process_exec", Hook::Tracepoint("sched_process_exec"), "exec").essential(),
     Part::new("process_check_lsm", Hook::Lsm("bprm_check_security"), "exec deny").only(Tier::Lsm).essential(),
-    Part::new("socket_change", STATES, "connections").beside("socket_change_twin"),
-    Part::new("socket_change_twin", STATES, "connections").beside("socket_change"),
+    Part::new("socket_follow", Hook::CgroupTcp, "connections"),
+    Part::new("socket_change", Hook::Tracepoint("inet_sock_set_state"), "connections").beside("socket_follow"),
     Part::new("network_connect4", Hook::CgroupAddress, "connect deny").or("network_connect4_table"),
     Part::new("network_connect6", Hook::CgroupAddress, "connect deny").or("network_connect6_table"),
     Part::new("network_send4", Hook::CgroupAddress, "datagram deny").or("network_send4_table"),
