@@ -74,7 +74,8 @@ pub(super) const PARTS: &[Part] = &[
     Part::new("process_exec", Hook::Tracepoint("sched_process_exec"), "exec").essential(),
     Part::new("process_check_lsm", Hook::Lsm("bprm_check_security"), "exec deny").only(Tier::Lsm).essential(),
     Part::new("socket_follow", Hook::CgroupTcp, "connections"),
-    Part::new("socket_change", Hook::Tracepoint("inet_sock_set_state"), "connections").beside("socket_follow"),
+    Part::new("socket_change", Hook::Tracepoint("inet_sock_set_state"), "connections")
+        .beside("socket_follow"),
     Part::new("network_connect4", Hook::CgroupAddress, "connect deny").or("network_connect4_table"),
     Part::new("network_connect6", Hook::CgroupAddress, "connect deny").or("network_connect6_table"),
     Part::new("network_send4", Hook::CgroupAddress, "datagram deny").or("network_send4_table"),

@@ -102,6 +102,7 @@ fn works(stage: &Stage) -> Vec<Work> {
     let work = |name, steps, line, aim| Work { name, steps, line, aim };
     vec![
         work("fork and exec", 2_000, load.exec(2_000), Some(0.95)),
+        work("fork and exec, the log's machine taken out", 2_000, stage.alone(&load.exec(2_000)), Some(0.95)),
         work("connect", 5_000, load.connect(5_000), None),
         work("open of one file of /etc", 20_000, load.open(20_000, FOLDER, 1), None),
         work("open of 40 files of /etc in turn", 20_000, load.open(20_000, FOLDER, FILES), None),
