@@ -6,7 +6,7 @@ use custody_node::sensor::{
 };
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const EPERM: u32 = 1;
@@ -134,6 +134,46 @@ fn of_a_flood_of_connections_each_is_opened_and_closed_once() {
     });
     assert_eq!(told.len(), all);
     assert_eq!(told.values().find(|kinds| **kinds != ["opened", "closed"]), None);
+    let counters = node.sensor().counters().unwrap();
+    assert_eq!(counters.lost.values().chain(counters.skipped.values()).sum::<u64>(), 0, "{counters:?}");
+}
+
+#[test]
+fn of_a_flood_of_callers_each_is_accepted_and_closed_once() {
+    const CALLERS: usize = 4;
+    const EACH: usize = 500;
+    let mut node = Node::with(SensorOptions { ring_bytes: 1 << 24, ..options() });
+    let mut session = node.session();
+    let backlog = CALLERS * EACH;
+    session.start(&format!(
+        "python3 -c '\n\
+         import socket\n\
+         listener = socket.create_server((\"127.0.0.1\", 0), backlog={backlog})\n\
+         print(listener.getsockname()[1], flush=True)\n\
+         input()\n\
+         for i in range({backlog}): listener.accept()[0].close()'"
+    ));
+    let at: u16 = session.line().trim().parse().unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..CALLERS {
+            scope.spawn(|| {
+                (0..EACH).for_each(|_| drop(TcpStream::connect((Ipv4Addr::LOCALHOST, at)).unwrap()))
+            });
+        }
+    });
+    // All of them have gone before the first is taken.
+    session.start("");
+    let told = node.wait_until("the end of each", |records| {
+        let mut told = BTreeMap::<u64, Vec<&str>>::new();
+        for (kind, connection) in records.iter().filter_map(of_kind) {
+            if connection.local_port == at {
+                told.entry(connection.cookie).or_default().push(kind);
+            }
+        }
+        (told.values().flatten().filter(|kind| **kind == "closed").count() >= backlog).then_some(told)
+    });
+    assert_eq!(told.len(), backlog);
+    assert_eq!(told.values().find(|kinds| **kinds != ["accepted", "closed"]), None);
     let counters = node.sensor().counters().unwrap();
     assert_eq!(counters.lost.values().chain(counters.skipped.values()).sum::<u64>(), 0, "{counters:?}");
 }
