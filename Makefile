@@ -34,6 +34,7 @@ soak: setup build ## kill -9, 1,000 rounds and more, a minute's flood and a minu
 	CUSTODY_KILLS=30 cargo test --workspace --test e2e -- --nocapture kill::
 	CUSTODY_AGENT_KILLS=50 cargo test --workspace --test e2e -- --nocapture an_agent_that_is_killed
 	CUSTODY_FLOOD_SECONDS=60 CUSTODY_CUT_SECONDS=60 cargo test --workspace --test e2e -- --nocapture --test-threads 1 node_endurance::
+	setup/vm/install.sh --later
 	CUSTODY_VM_ALL=1 cargo test --workspace --test e2e -- --nocapture --test-threads 1 node_vm::
 	CUSTODY_ROUNDS=1000 cargo test --workspace --test crash -- --nocapture kill::
 	CUSTODY_SINK_EVENTS=100000 cargo test --workspace --test sinks -- --nocapture --test-threads 1 under_siege

@@ -217,8 +217,13 @@ fn the_sensor_on_6_1_with_lsm_programs() {
 }
 
 #[test]
-fn the_sensor_on_6_12_with_lsm_programs() {
+fn the_sensor_on_6_12_and_later_with_lsm_programs() {
     assert_sensor_works(Kernel::V6_12, "lsm", &OF_KINDS_LEFT);
+    if at_length() {
+        for kernel in Kernel::LATER {
+            assert_sensor_works(kernel, "lsm", &[]);
+        }
+    }
 }
 
 #[test]

@@ -2,16 +2,22 @@
 # Fetches the kernels that the node agent is tested on in virtual machines: the newest of Debian's cloud kernels of each
 # series that apt offers, unpacked and never installed.
 #
-#   setup/vm/install.sh           fetches them
-#   setup/vm/install.sh --print   prints where they lie, and does nothing else
+#   setup/vm/install.sh           fetches those of Debian 12
+#   setup/vm/install.sh --later   fetches later ones, from Debian 13's backports
+#   … --print                     prints where they lie, and does nothing else
 #
-# A folder a series, in it: vmlinuz, config, and modules/ with modules.dep.
+# A folder a series, in it: vmlinuz, and modules/ with modules.dep.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=setup/cache.sh
 source "$here/../cache.sh"
 
-cached kernels "$here/install.sh"
+kernels=kernels series=(6.1 6.12)
+if [[ ${1:-} == --later ]]; then
+  kernels=kernels-later series=(6.18)
+  shift
+fi
+cached "$kernels" "$here/install.sh"
 folder=$REPLY
 if [[ ${1:-} == --print ]]; then
   printf '%s\n' "$folder"
@@ -26,27 +32,42 @@ for program in busybox:busybox-static xz:xz-utils qemu-system-x86_64:qemu-system
   command -v "${program%:*}" >/dev/null || fail "${program%:*} is not there: install Debian's package ${program#*:}"
 done
 
+# Debian 13's backports beside this machine's own lists, from the same mirror.
+apt=()
+backports() {
+  local lists=$1 mirror key=/usr/share/keyrings/debian-archive-keyring.gpg
+  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | head -n 1)
+  [[ -n $mirror ]] || fail "apt has no list of Debian's: apt-get update"
+  mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial"
+  printf 'deb [signed-by=%s] %s trixie-backports main\n' "$key" "$mirror" >"$lists/sources.list"
+  apt=(-o "Dir::Etc::SourceList=$lists/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$lists/lists" -o "Dir::Cache=$lists/cache")
+  apt-get "${apt[@]}" update >/dev/null 2>"$lists/log" || fail "$(cat "$lists/log")"
+}
+
 # newest SERIES: the name of the newest package of it, signed or not: it is the same kernel.
 newest() {
-  apt-cache search --names-only "^linux-image-${1//./\\.}\\.[0-9].*-cloud-amd64(-unsigned)?\$" | cut -d ' ' -f 1 | sort -V | tail -n 1
+  apt-cache "${apt[@]}" search --names-only "^linux-image-${1//./\\.}\\.[0-9].*-cloud-amd64(-unsigned)?\$" | cut -d ' ' -f 1 | sort -V | tail -n 1
 }
 
 # fetch SERIES FOLDER
 fetch() {
-  local package version to=$2/$1
+  local package part deb version to=$2/$1
   package=$(newest "$1")
   if [[ -z $package ]]; then
-    apt-get update >/dev/null
+    apt-get "${apt[@]}" update >/dev/null
     package=$(newest "$1")
   fi
-  [[ -n $package ]] || fail "apt offers no cloud kernel $1: Debian 12 has it, in main or in security"
+  [[ -n $package ]] || fail "apt offers no cloud kernel $1: Debian has it, in main, security or backports"
   mkdir "$to"
-  (cd "$to" && apt-get download "$package" >/dev/null 2>"$to/log") || fail "$(cat "$to/log")"
-  dpkg -x "$to"/*.deb "$to/unpacked"
+  # Since 7.0 it is in two packages that this one depends on.
+  for part in image binary modules; do
+    (cd "$to" && apt-get "${apt[@]}" download "${package/image/$part}" >/dev/null 2>"$to/log") || [[ $part != image ]] || fail "$(cat "$to/log")"
+  done
+  for deb in "$to"/*.deb; do dpkg -x "$deb" "$to/unpacked"; done
+  if [[ ! -e $to/unpacked/lib ]]; then ln -s usr/lib "$to/unpacked/lib"; fi
   version=$(cd "$to"/unpacked/lib/modules && echo *)
-  mv "$to/unpacked/boot/vmlinuz-$version" "$to/vmlinuz"
-  mv "$to/unpacked/boot/config-$version" "$to/config"
-  find "$to/unpacked/lib/modules" -name '*.ko.xz' -exec xz --decompress {} +
+  mv "$(find "$to/unpacked" -name 'vmlinuz*' -print -quit)" "$to/vmlinuz"
+  find "$to/unpacked/lib/modules/" -name '*.ko.xz' -exec xz --decompress {} +
   # The package leaves that to its installation. Without System.map, which it doesn't need on its own modules.
   (cd "$to/unpacked" && busybox depmod -b . "$version")
   mv "$to/unpacked/lib/modules/$version" "$to/modules"
@@ -54,7 +75,9 @@ fetch() {
 }
 
 fetch_all() {
-  local series
-  for series in 6.1 6.12; do fetch "$series" "$1"; done
+  local one
+  if [[ $kernels == kernels-later ]]; then backports "$1/apt"; fi
+  for one in "${series[@]}"; do fetch "$one" "$1"; done
+  rm -rf "$1/apt"
 }
 make_once "$folder" fetch_all

@@ -32,11 +32,15 @@ pub enum Kernel {
     V6_1,
     /// Debian 12's newer one.
     V6_12,
+    /// Of Debian 13's backports, which `make soak` has.
+    V6_18,
 }
 
 impl Kernel {
-    /// All of them.
+    /// Debian 12's.
     pub const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
+    /// Later ones.
+    pub const LATER: [Self; 1] = [Self::V6_18];
 
     /// As `uname -r` begins.
     #[must_use]
@@ -44,12 +48,14 @@ impl Kernel {
         match self {
             Self::V6_1 => "6.1",
             Self::V6_12 => "6.12",
+            Self::V6_18 => "6.18",
         }
     }
 
-    /// Its files: `vmlinuz`, `config`, `modules/`.
+    /// Its files: `vmlinuz`, `modules/`.
     fn folder(self) -> PathBuf {
-        setup::folder("vm/install.sh", &["--print"]).join(self.series())
+        let later: &[&str] = if Self::LATER.contains(&self) { &["--later"] } else { &[] };
+        setup::folder("vm/install.sh", &[later, &["--print"]].concat()).join(self.series())
     }
 }
 
