@@ -51,7 +51,7 @@ newest() {
 
 # fetch SERIES FOLDER
 fetch() {
-  local package part deb version to=$2/$1
+  local package version to=$2/$1
   package=$(newest "$1")
   if [[ -z $package ]]; then
     apt-get "${apt[@]}" update >/dev/null
@@ -59,14 +59,12 @@ fetch() {
   fi
   [[ -n $package ]] || fail "apt offers no cloud kernel $1: Debian has it, in main, security or backports"
   mkdir "$to"
-  # Since 7.0 it is in two packages that this one depends on.
-  for part in image binary modules; do
-    (cd "$to" && apt-get "${apt[@]}" download "${package/image/$part}" >/dev/null 2>"$to/log") || [[ $part != image ]] || fail "$(cat "$to/log")"
-  done
-  for deb in "$to"/*.deb; do dpkg -x "$deb" "$to/unpacked"; done
+  (cd "$to" && apt-get "${apt[@]}" download "$package" >/dev/null 2>"$to/log") || fail "$(cat "$to/log")"
+  dpkg -x "$to"/*.deb "$to/unpacked"
+  # Debian 13 has its modules below /usr.
   if [[ ! -e $to/unpacked/lib ]]; then ln -s usr/lib "$to/unpacked/lib"; fi
   version=$(cd "$to"/unpacked/lib/modules && echo *)
-  mv "$(find "$to/unpacked" -name 'vmlinuz*' -print -quit)" "$to/vmlinuz"
+  mv "$to/unpacked/boot/vmlinuz-$version" "$to/vmlinuz"
   find "$to/unpacked/lib/modules/" -name '*.ko.xz' -exec xz --decompress {} +
   # The package leaves that to its installation. Without System.map, which it doesn't need on its own modules.
   (cd "$to/unpacked" && busybox depmod -b . "$version")

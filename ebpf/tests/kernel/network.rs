@@ -67,6 +67,20 @@ fn kinds(node: &mut Node, is: impl Fn(&Connection) -> bool) -> Vec<&'static str>
         .collect()
 }
 
+/// Waits for the end of as many connections; nothing else is told of any, and nothing was lost.
+fn assert_each_was(node: &mut Node, wanted: [&str; 2], all: usize, is: impl Fn(&Connection) -> bool) {
+    let told = node.wait_until("the end of each", |records| {
+        let mut told = BTreeMap::<u64, Vec<&str>>::new();
+        let of_it = records.iter().filter_map(of_kind).filter(|(_, connection)| is(connection));
+        of_it.for_each(|(kind, connection)| told.entry(connection.cookie).or_default().push(kind));
+        (told.values().flatten().filter(|kind| **kind == "closed").count() >= all).then_some(told)
+    });
+    assert_eq!(told.len(), all);
+    assert_eq!(told.values().find(|kinds| **kinds != wanted), None);
+    let counters = node.sensor().counters().unwrap();
+    assert_eq!(counters.lost.values().chain(counters.skipped.values()).sum::<u64>(), 0, "{counters:?}");
+}
+
 /// A port that nothing listens on for now.
 fn closed_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
@@ -125,17 +139,7 @@ fn of_a_flood_of_connections_each_is_opened_and_closed_once() {
         ));
         listener.incoming().take(PROCESSES * EACH).for_each(drop);
     }
-    let all = ROUNDS * PROCESSES * EACH;
-    let told = node.wait_until("the end of each", |records| {
-        let mut told = BTreeMap::<u64, Vec<&str>>::new();
-        let of_it = records.iter().filter_map(of_kind).filter(|(_, connection)| port(to)(connection));
-        of_it.for_each(|(kind, connection)| told.entry(connection.cookie).or_default().push(kind));
-        (told.values().flatten().filter(|kind| **kind == "closed").count() >= all).then_some(told)
-    });
-    assert_eq!(told.len(), all);
-    assert_eq!(told.values().find(|kinds| **kinds != ["opened", "closed"]), None);
-    let counters = node.sensor().counters().unwrap();
-    assert_eq!(counters.lost.values().chain(counters.skipped.values()).sum::<u64>(), 0, "{counters:?}");
+    assert_each_was(&mut node, ["opened", "closed"], ROUNDS * PROCESSES * EACH, port(to));
 }
 
 #[test]
@@ -163,19 +167,7 @@ fn of_a_flood_of_callers_each_is_accepted_and_closed_once() {
     });
     // All of them have gone before the first is taken.
     session.start("");
-    let told = node.wait_until("the end of each", |records| {
-        let mut told = BTreeMap::<u64, Vec<&str>>::new();
-        for (kind, connection) in records.iter().filter_map(of_kind) {
-            if connection.local_port == at {
-                told.entry(connection.cookie).or_default().push(kind);
-            }
-        }
-        (told.values().flatten().filter(|kind| **kind == "closed").count() >= backlog).then_some(told)
-    });
-    assert_eq!(told.len(), backlog);
-    assert_eq!(told.values().find(|kinds| **kinds != ["accepted", "closed"]), None);
-    let counters = node.sensor().counters().unwrap();
-    assert_eq!(counters.lost.values().chain(counters.skipped.values()).sum::<u64>(), 0, "{counters:?}");
+    assert_each_was(&mut node, ["accepted", "closed"], backlog, |connection| connection.local_port == at);
 }
 
 #[test]
