@@ -156,7 +156,7 @@ fn at_length() -> bool {
 
 /// One test of each thing that the sensor does: an emulated machine takes ten minutes for all of them, which `make soak`
 /// (`CUSTODY_VM_ALL=1`) has.
-const OF_EACH_KIND: [&str; 14] = [
+const OF_EACH_KIND: [&str; 15] = [
     "session::what_the_kernel_supports_is_told_without_leaving_anything",
     "session::what_a_session_runs_is_told_and_what_others_run_is_not",
     "sshd::sshd_sessions_are_told_apart_and_the_daemon_is_nobodys",
@@ -167,6 +167,7 @@ const OF_EACH_KIND: [&str; 14] = [
     "datagram::what_datagrams_bring_and_take_is_counted_by_peer",
     "datagram::what_name_servers_answer_is_told_of_sockets_that_asked_them",
     "file::every_way_to_a_watched_file_is_seen",
+    "call::a_module_that_is_loaded_is_told",
     "programs::a_denied_program_runs_by_none_of_its_names",
     "programs::a_denied_file_cannot_be_touched_by_any_way",
     "programs::a_denied_program_is_not_mapped_and_a_denied_socket_not_connected_to",
@@ -227,8 +228,13 @@ fn the_sensor_on_6_12_and_later_with_lsm_programs() {
 }
 
 #[test]
-fn the_sensor_on_6_12_with_tracepoints() {
+fn the_sensor_on_6_12_and_later_with_tracepoints() {
     assert_sensor_works(Kernel::V6_12, "tracepoint", &OF_TRACEPOINTS);
+    if at_length() {
+        for kernel in Kernel::LATER {
+            assert_sensor_works(kernel, "tracepoint", &[]);
+        }
+    }
 }
 
 /// Where a program of an LSM hook may be preempted by another task in the same hook.

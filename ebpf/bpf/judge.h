@@ -112,18 +112,26 @@ static __always_inline void climb_from(struct climb *climb, struct dentry *dentr
 		bpf_loop(WALK_STEPS, climb_step, climb, 0);
 }
 
+/* A name of an inode, by its place in the list of them. */
+static __always_inline struct dentry *named_by(struct hlist_node *alias)
+{
+	if (!alias)
+		return 0;
+	if (bpf_core_field_exists(struct dentry, d_alias))
+		return (void *)alias - bpf_core_field_offset(struct dentry, d_alias);
+	return (void *)alias - bpf_core_field_offset(struct dentry___named, d_u.d_alias);
+}
+
 /* An open file. Before 6.8 one of an overlay's own has the overlay's path and the other file system's inode: that is looked at too. */
 static __always_inline bool climb_file(struct climb *climb, struct file *file)
 {
 	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
-	struct hlist_node *alias;
 
 	climb_from(climb, dentry, BPF_CORE_READ(file, f_path.mnt));
 	if (!climb->ended || BPF_CORE_READ(dentry, d_inode) == inode)
 		return climb->ended;
-	alias = BPF_CORE_READ(inode, i_dentry.first);
-	climb_from(climb, alias ? (void *)alias - bpf_core_field_offset(struct dentry, d_u.d_alias) : 0, 0);
+	climb_from(climb, named_by(BPF_CORE_READ(inode, i_dentry.first)), 0);
 	return climb->ended;
 }
 

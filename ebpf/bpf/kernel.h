@@ -93,6 +93,12 @@ struct dentry {
 	struct super_block *d_sb;
 	union {
 		struct hlist_node d_alias;
+	};
+} CORE;
+/* Before 7.2 (7.0 and 7.1 weren't looked at) that union had a name. */
+struct dentry___named {
+	union {
+		struct hlist_node d_alias;
 	} d_u;
 } CORE;
 struct vfsmount {

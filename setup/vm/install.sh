@@ -14,7 +14,7 @@ source "$here/../cache.sh"
 
 kernels=kernels series=(6.1 6.12)
 if [[ ${1:-} == --later ]]; then
-  kernels=kernels-later series=(6.18)
+  kernels=kernels-later series=(6.18 7.3)
   shift
 fi
 cached "$kernels" "$here/install.sh"
@@ -51,7 +51,7 @@ newest() {
 
 # fetch SERIES FOLDER
 fetch() {
-  local package version to=$2/$1
+  local package parts part version to=$2/$1
   package=$(newest "$1")
   if [[ -z $package ]]; then
     apt-get "${apt[@]}" update >/dev/null
@@ -59,12 +59,15 @@ fetch() {
   fi
   [[ -n $package ]] || fail "apt offers no cloud kernel $1: Debian has it, in main, security or backports"
   mkdir "$to"
-  (cd "$to" && apt-get "${apt[@]}" download "$package" >/dev/null 2>"$to/log") || fail "$(cat "$to/log")"
-  dpkg -x "$to"/*.deb "$to/unpacked"
+  # Later ones are in three packages, of which that one only names the others.
+  mapfile -t parts < <(apt-cache "${apt[@]}" depends "$package" | sed -n 's/^ *Depends: \(linux-\(binary\|modules\)-[0-9].*\)/\1/p')
+  (cd "$to" && apt-get "${apt[@]}" download "$package" "${parts[@]}" >/dev/null 2>"$to/log") || fail "$(cat "$to/log")"
+  for part in "$to"/*.deb; do dpkg -x "$part" "$to/unpacked"; done
   # Debian 13 has its modules below /usr.
   if [[ ! -e $to/unpacked/lib ]]; then ln -s usr/lib "$to/unpacked/lib"; fi
   version=$(cd "$to"/unpacked/lib/modules && echo *)
-  mv "$to/unpacked/boot/vmlinuz-$version" "$to/vmlinuz"
+  # There, or beside its modules.
+  mv "$to/unpacked/boot/vmlinuz-$version" "$to/vmlinuz" 2>"$to/log" || mv "$to/unpacked/lib/modules/$version/vmlinuz" "$to/vmlinuz"
   find "$to/unpacked/lib/modules/" -name '*.ko.xz' -exec xz --decompress {} +
   # The package leaves that to its installation. Without System.map, which it doesn't need on its own modules.
   (cd "$to/unpacked" && busybox depmod -b . "$version")

@@ -65,9 +65,11 @@ impl SensorError {
     }
 }
 
-/// All causes in one line; of a verifier's log the last lines, which say why.
+/// What the loader puts where a program reads a field that it didn't find in the kernel's types, as the verifier tells it.
+const FIELD_NOT_FOUND: &str = "invalid func unknown#195896080";
+
+/// All causes in one line; of a verifier's log the last lines before its statistics, which say why.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    const LINES: usize = 4;
     let mut said = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -77,9 +79,58 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = inner.source();
     }
+    let why = reason(&said);
+    if said.contains(FIELD_NOT_FOUND) {
+        format!(
+            "this kernel's types lack a field that the program reads, which needs a newer version of it: {why}"
+        )
+    } else {
+        why
+    }
+}
+
+/// The first line, and the last that give a reason.
+fn reason(said: &str) -> String {
+    const LINES: usize = 4;
+    let is_statistics =
+        |line: &&str| line.starts_with("verification time ") || line.starts_with("processed ");
     let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let end = lines.iter().position(is_statistics).unwrap_or(lines.len());
+    let lines = lines.get(..end).unwrap_or_default();
     let tail = lines.len().saturating_sub(LINES).max(1);
     let mut kept: Vec<&str> = lines.first().into_iter().copied().collect();
     kept.extend(lines.get(tail..).unwrap_or_default());
     kept.join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As 7.3 said it of programs that read a field by its name in earlier ones.
+    const LOG: &str = "the BPF_PROG_LOAD syscall returned Invalid argument (os error 22). Verifier output: 0: R1=ctx() R10=fp0
+0: (79) r6 = *(u64 *)(r1 +0)
+; climb_from(climb, alias ? (void *)alias - bpf_core_field_offset(struct dentry, d_u.d_alias) : 0, 0); @ judge.h:126
+317: (b4) w2 = 0                      ; R2=0
+321: (85) call unknown#195896080
+invalid func unknown#195896080
+verification time 1982108 usec
+stack depth max 0
+subprog 0 (process_exec) main insns_self 376 insns_total 34151 stack 104
+processed 34151 insns (limit 1000000) max_states_per_insn 20 total_states 1650 peak_states 3040 mark_read 0
+";
+
+    #[test]
+    fn the_verifiers_reason_is_told_and_its_statistics_are_not() {
+        let said = chain(&std::io::Error::other(LOG));
+        assert!(said.starts_with("this kernel's types lack a field that the program reads"), "{said}");
+        assert!(said.contains("d_u.d_alias) : 0, 0); @ judge.h:126 | "), "{said}");
+        assert!(said.ends_with(" | invalid func unknown#195896080"), "{said}");
+        // Whatever it complains of, and from whichever kernel.
+        let older =
+            LOG.replace("verification time 1982108 usec\n", "").replace("unknown#195896080", "R1 of it");
+        let said = chain(&std::io::Error::other(older));
+        assert!(said.starts_with("the BPF_PROG_LOAD syscall"), "{said}");
+        assert_eq!(chain(&std::io::Error::other("no\n\nlog")), "no | log");
+    }
 }

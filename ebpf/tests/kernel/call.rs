@@ -168,6 +168,26 @@ fn other_user_ids_and_mounts_are_told() {
 }
 
 #[test]
+fn a_module_that_is_loaded_is_told() {
+    let Ok(loaded) = std::fs::read_to_string("/proc/modules") else {
+        println!("this kernel loads no modules, so there is nothing to see");
+        return;
+    };
+    let mut node = Node::start();
+    node.has_in_both("module load");
+    let mut session = node.session();
+    // One that nobody has in use.
+    assert!(loaded.contains("unix_diag "), "{loaded}");
+    let said =
+        session.run("rmmod unix_diag && insmod $(find /lib/modules -name unix_diag.ko) && echo loaded");
+    assert_eq!(said, "loaded");
+    node.wait_for(
+        "the module",
+        |record| matches!(record, Record::ModuleLoaded(module) if module.name == b"unix_diag"),
+    );
+}
+
+#[test]
 fn connections_to_daemons_of_this_host_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let mut node = Node::start();

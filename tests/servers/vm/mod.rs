@@ -34,13 +34,15 @@ pub enum Kernel {
     V6_12,
     /// Of Debian 13's backports, which `make soak` has.
     V6_18,
+    /// Of them too.
+    V7_3,
 }
 
 impl Kernel {
     /// Debian 12's.
     pub const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
     /// Later ones.
-    pub const LATER: [Self; 1] = [Self::V6_18];
+    pub const LATER: [Self; 2] = [Self::V6_18, Self::V7_3];
 
     /// As `uname -r` begins.
     #[must_use]
@@ -49,6 +51,7 @@ impl Kernel {
             Self::V6_1 => "6.1",
             Self::V6_12 => "6.12",
             Self::V6_18 => "6.18",
+            Self::V7_3 => "7.3",
         }
     }
 
