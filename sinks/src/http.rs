@@ -135,7 +135,8 @@ impl Http {
     /// Sends it and reads the whole answer.
     ///
     /// # Errors
-    /// [`Trouble::Refused`] when there was no connection, and [`Trouble::Unclear`] when it broke.
+    /// [`Trouble::Refused`] when there was no connection, [`Trouble::Unclear`] when it broke, [`Trouble::Late`] when the request's own
+    /// time was over.
     pub async fn answer(&self, request: RequestBuilder) -> Result<Answered, Trouble> {
         let mut response = request.send().await.map_err(|error| trouble(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
@@ -197,6 +198,8 @@ fn trouble(error: &reqwest::Error) -> Trouble {
         Trouble::Refused { reason, retry_after: None }
     } else if error.is_builder() {
         Trouble::Denied { reason }
+    } else if error.is_timeout() {
+        Trouble::Late { reason, in_doubt: true }
     } else {
         Trouble::Unclear { reason }
     }
@@ -224,6 +227,11 @@ impl Answered {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
                 Trouble::Denied { reason }
             }
+            // Of a request that didn't come, or of an answer that didn't, by somebody in between.
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => {
+                Trouble::Late { reason, in_doubt: true }
+            }
+            StatusCode::TOO_EARLY => Trouble::Refused { reason, retry_after: None },
             StatusCode::PAYLOAD_TOO_LARGE => Trouble::TooLarge { reason },
             status if status.is_client_error() => Trouble::Poisoned { reason },
             // Somebody in between may say so of a request that arrived.
@@ -271,6 +279,10 @@ mod tests {
         assert!(matches!(answered(401, "").trouble(), Trouble::Denied { .. }));
         assert!(matches!(answered(400, "").trouble(), Trouble::Poisoned { .. }));
         assert!(matches!(answered(503, "").trouble(), Trouble::Unclear { .. }));
+        for slow in [408, 504] {
+            assert!(matches!(answered(slow, "").trouble(), Trouble::Late { in_doubt: true, .. }));
+        }
+        assert!(matches!(answered(425, "").trouble(), Trouble::Refused { .. }));
         assert!(answered(500, &"é".repeat(9_999)).reason().chars().count() < 400);
     }
 

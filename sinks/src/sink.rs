@@ -111,11 +111,19 @@ pub enum Trouble {
         /// When the destination wants to be asked again.
         retry_after: Option<Duration>,
     },
-    /// Whether it was stored isn't known: the connection broke, or no answer came in time.
+    /// Whether it was stored isn't known: the connection broke.
     #[error("{reason}")]
     Unclear {
         /// What happened.
         reason: String,
+    },
+    /// It took longer than it may: a shorter batch may be in time.
+    #[error("{reason}")]
+    Late {
+        /// What took too long.
+        reason: String,
+        /// Whether something of it may have been stored.
+        in_doubt: bool,
     },
     /// The batch is too large; nothing of it was stored.
     #[error("too large: {reason}")]
@@ -141,7 +149,10 @@ impl Trouble {
     /// Whether something of the batch may have been stored.
     #[must_use]
     pub fn leaves_doubt(&self) -> bool {
-        matches!(self, Trouble::Unclear { .. } | Trouble::Poisoned { .. })
+        matches!(
+            self,
+            Trouble::Unclear { .. } | Trouble::Poisoned { .. } | Trouble::Late { in_doubt: true, .. }
+        )
     }
 
     /// When the destination wants to be asked again.

@@ -319,7 +319,11 @@ fn advice(code: Code) -> &'static str {
 /// Trouble of which nothing was stored for sure.
 pub fn refused(code: Code) -> Trouble {
     let reason = format!("{}{}", words(code), advice(code));
-    if keeps_out(code) { Trouble::Denied { reason } } else { Trouble::Refused { reason, retry_after: None } }
+    match code {
+        Code::MessageTimedOut => Trouble::Late { reason, in_doubt: false },
+        code if keeps_out(code) => Trouble::Denied { reason },
+        _ => Trouble::Refused { reason, retry_after: None },
+    }
 }
 
 /// What an error is called, in one line.

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 const RECORD_BYTES_MAX: usize = 1_000_000;
 /// Records of one partition are sent together up to so many bytes, before they are packed.
 const SET_BYTES: usize = 512 << 10;
-/// What librdkafka holds at once, in records and KiB: one batch, which is much less.
+/// What librdkafka holds at once, in records and KiB: one batch, which is less.
 const QUEUE_RECORDS: usize = 100_000;
 const QUEUE_KIB: usize = 64 << 10;
 /// How often is looked for what has happened.

@@ -8,7 +8,7 @@ use custody_core::clock::Nanos;
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// An event as the destination takes it.
 pub(crate) struct Letter<S: Sink> {
@@ -84,11 +84,18 @@ pub(super) async fn deliver<S: Sink>(
         if chunk.letters.is_empty() {
             continue;
         }
-        if let Some(rest) = cut(&mut chunk.letters, shared.bytes_max.load(Relaxed)) {
+        let rest = cut(&mut chunk.letters, shared.bytes_max.load(Relaxed).min(shared.pace.bytes()));
+        let is_cut = rest.is_some();
+        if let Some(rest) = rest {
             open.push_front(Chunk { letters: rest, in_doubt: false, existed: chunk.existed });
         }
+        let bytes: usize = chunk.letters.iter().map(|letter| letter.bytes).sum();
+        let begun = Instant::now();
         match send(shared, &chunk.letters).await {
             Ok(answers) => {
+                if is_cut {
+                    shared.pace.arrived(bytes, begun.elapsed());
+                }
                 let left = settle(shared, chunk, answers, &mut rejected);
                 if let Some((chunk, reason)) = left {
                     wait(shared, &mut backoff, &reason, None).await;
@@ -101,7 +108,6 @@ pub(super) async fn deliver<S: Sink>(
                 if let [_] = chunk.letters.as_slice() {
                     rejected.extend(chunk.letters.into_iter().map(|letter| letter.rejected(&reason)));
                 } else {
-                    let bytes: usize = chunk.letters.iter().map(|letter| letter.bytes).sum();
                     shared.bytes_max.fetch_min(bytes.saturating_sub(1), Relaxed);
                     halve(&mut open, chunk.letters, false);
                 }
@@ -114,6 +120,9 @@ pub(super) async fn deliver<S: Sink>(
                 }
             }
             Err(trouble) => {
+                if matches!(trouble, Trouble::Late { .. }) {
+                    shared.pace.was_late(bytes);
+                }
                 shared.unprepared.store(true, Release);
                 chunk.in_doubt = trouble.leaves_doubt();
                 wait(shared, &mut backoff, &trouble.to_string(), trouble.retry_after()).await;
@@ -178,7 +187,7 @@ async fn send<S: Sink>(shared: &Shared<S>, letters: &[Letter<S>]) -> Result<Vec<
             reason: format!("{} answers came to {} events", answers.len(), letters.len()),
         }),
         Some(answer) => answer,
-        None => Err(Trouble::Unclear { reason: "no answer came in time".to_owned() }),
+        None => Err(Trouble::Late { reason: "no answer came in time".to_owned(), in_doubt: true }),
     }
 }
 

@@ -7,11 +7,13 @@
 mod batch;
 mod control;
 mod course;
+mod pace;
 mod run;
 #[cfg(test)]
 mod tests;
 
 pub use control::{Control, Inbox, Stopped};
+use pace::Pace;
 
 use crate::dead_letters::DeadLetters;
 use crate::filter::Filter;
@@ -75,6 +77,8 @@ pub(crate) struct Shared<S> {
     pub(crate) health: Arc<Health>,
     /// The longest batch that the destination is known to take, in bytes.
     bytes_max: AtomicUsize,
+    /// The longest that it answers for in time.
+    pace: Pace,
     /// Whether it may have changed since it was made ready.
     unprepared: AtomicBool,
     preparing: Mutex<()>,
@@ -131,8 +135,10 @@ impl<S: Sink> Delivery<S> {
         let health = Arc::new(Health::new(stall));
         health.moved(position.next(), None);
         health.set_dead_letters(dead.indexes().len());
+        let limits = sink.limits();
         let shared = Shared {
-            bytes_max: AtomicUsize::new(sink.limits().batch_bytes),
+            bytes_max: AtomicUsize::new(limits.batch_bytes),
+            pace: Pace::new(limits.batch_bytes, limits.timeout),
             unprepared: AtomicBool::new(true),
             preparing: Mutex::new(()),
             name,

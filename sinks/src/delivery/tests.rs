@@ -49,6 +49,8 @@ struct Store {
     reads_back: bool,
     /// Answers nothing at all.
     hangs: AtomicBool,
+    /// How long each byte takes, in microseconds.
+    slow: AtomicU64,
     prepared: AtomicU64,
     /// Events that were read for it.
     encoded: AtomicU64,
@@ -65,6 +67,7 @@ impl Store {
             bytes_max: usize::MAX,
             reads_back: true,
             hangs: AtomicBool::new(false),
+            slow: AtomicU64::new(0),
             prepared: AtomicU64::new(0),
             encoded: AtomicU64::new(0),
         }
@@ -134,7 +137,12 @@ impl Sink for Store {
             std::future::pending::<()>().await;
         }
         tokio::task::yield_now().await;
-        if batch.iter().map(|document| document.bytes.len()).sum::<usize>() > self.bytes_max {
+        let bytes = batch.iter().map(|document| document.bytes.len()).sum::<usize>();
+        let slow = self.slow.load(Relaxed);
+        if slow > 0 {
+            tokio::time::sleep(Duration::from_micros(slow) * u32::try_from(bytes).unwrap()).await;
+        }
+        if bytes > self.bytes_max {
             return Err(Trouble::TooLarge { reason: "413".into() });
         }
         if !self.says_which && batch.iter().any(|document| (self.refuses)(document.index)) {
@@ -280,6 +288,21 @@ async fn each_event_arrives_once_whatever_goes_wrong() {
         assert!(store.times().values().all(|times| *times == 1), "seed {seed}: {:?}", store.times());
         run.stop().await;
     }
+}
+
+/// Over a slow line nothing arrives as a whole that is too long for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_takes_too_long_is_sent_in_pieces() {
+    let story = Story::with(60).await;
+    let store = Arc::new(Store::new(1));
+    let longest = story.log.read(0, 60, usize::MAX).unwrap().iter().map(|entry| entry.bytes.len()).max();
+    // Two or three of them have the time.
+    let each = store.limits().timeout / 3;
+    store.slow.store(u64::try_from(each.as_micros()).unwrap() / longest.unwrap() as u64, Relaxed);
+    let run = start(&story, &store);
+    until("all are there", || run.control.health().numbers().next >= 60).await;
+    run.stop().await;
+    assert!((0..60).all(|index| store.times().get(&index) == Some(&1)), "{:?}", store.times());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -290,7 +290,7 @@ impl Sink for Hec {
 
     async fn send(&self, batch: &[&Vec<u8>]) -> Result<Vec<Answer>, Trouble> {
         let sent = self.deliver(batch).await;
-        if let Err(Trouble::Unclear { .. }) = &sent {
+        if let Err(Trouble::Unclear { .. } | Trouble::Late { in_doubt: true, .. }) = &sent {
             *self.unclear.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
         sent

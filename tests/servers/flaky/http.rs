@@ -43,7 +43,12 @@ pub async fn serve(client: TcpStream, shared: &Shared) -> Result<()> {
                 return client.until_end().await;
             }
             Fault::Delay(time) => tokio::time::sleep(time).await,
-            Fault::Pass | Fault::Cut | Fault::Swallow | Fault::BodyMax(_) | Fault::HangUpAfter(_) => {}
+            Fault::Pass
+            | Fault::Cut
+            | Fault::Swallow
+            | Fault::Slow(_)
+            | Fault::BodyMax(_)
+            | Fault::HangUpAfter(_) => {}
         }
         shared.keep(&request, &line);
         let mut connection = match upstream.take() {

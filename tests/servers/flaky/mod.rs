@@ -30,6 +30,8 @@ pub enum Fault {
     Hang,
     /// It passes after so long.
     Delay(Duration),
+    /// TCP only: what the client sends passes at so many bytes a second.
+    Slow(u32),
     /// HTTP only: this status, and so many seconds in `Retry-After`.
     Answer(u16, Option<u32>),
     /// HTTP only: 413 for bodies of more bytes; others pass.
@@ -41,6 +43,10 @@ pub enum Fault {
 impl Fault {
     fn is_for_tcp(self) -> bool {
         !matches!(self, Self::Answer(..) | Self::BodyMax(_) | Self::HangUpAfter(_))
+    }
+
+    fn is_for_http(self) -> bool {
+        !matches!(self, Self::Slow(_))
     }
 }
 
@@ -255,10 +261,11 @@ impl Flaky {
     }
 
     fn check(&self, fault: Fault) {
-        assert!(
-            self.protocol == Protocol::Http || fault.is_for_tcp(),
-            "{fault:?} needs a proxy that understands HTTP"
-        );
+        let (is_for, protocol) = match self.protocol {
+            Protocol::Http => (fault.is_for_http(), "bytes"),
+            Protocol::Tcp => (fault.is_for_tcp(), "HTTP"),
+        };
+        assert!(is_for, "{fault:?} needs a proxy for {protocol}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Fault, Shared};
 use std::io::Result;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -21,7 +22,7 @@ pub async fn serve(client: TcpStream, shared: &Shared) -> Result<()> {
     }
 }
 
-/// What the client sends is held back while the standing fault is [`Fault::Hang`].
+/// What the client sends is held back while the standing fault is [`Fault::Hang`], and takes its time while that is [`Fault::Slow`].
 async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared) -> Result<()> {
     let mut changed = shared.changed.subscribe();
     let mut piece = vec![0; 64 << 10];
@@ -35,6 +36,10 @@ async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shar
         while shared.plan().standing == Fault::Hang {
             // The sender lives as long as the proxy.
             drop(changed.changed().await);
+        }
+        let standing = shared.plan().standing;
+        if let Fault::Slow(rate) = standing {
+            tokio::time::sleep(Duration::from_secs_f64(length as f64 / f64::from(rate))).await;
         }
         to.write_all(&piece[..length]).await?;
     }

@@ -88,6 +88,29 @@ fn what_was_committed_and_not_acknowledged_is_found_and_not_sent_again() {
     source.stop(run);
 }
 
+/// A line that doesn't carry a whole batch in the time that a broker has for it.
+#[test]
+fn over_a_slow_line_batches_become_as_short_as_it_carries() {
+    let dir = tempfile::tempdir().unwrap();
+    let (kafka, proxy) = behind_a_proxy(dir.path());
+    let mut settings = settings(&format!("127.0.0.1:{}", proxy.port));
+    settings.compression = Compression::None;
+    settings.timeout_seconds = 2;
+    let source = Source::new();
+    source.grow(2_000);
+    let entries = source.log.read(0, usize::MAX, usize::MAX).unwrap();
+    let all: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
+    // The whole takes three times as long, and more for what each record has beside the event.
+    proxy
+        .set(Fault::Slow(u32::try_from(all).unwrap() / 3 / u32::try_from(settings.timeout_seconds).unwrap()));
+    let run = source.deliver(sink(settings));
+    source.delivered(&run);
+    let numbers = run.control.health().numbers();
+    assert!(numbers.retries > 0, "it wasn't slow: {numbers:?}");
+    check(&kafka, &source);
+    source.stop(run);
+}
+
 /// H9: what is under way when it is told to stop is not lost, and the stop doesn't wait for a broker that stands still.
 #[test]
 fn a_stop_is_bounded_and_what_was_not_confirmed_is_delivered_afterwards() {
