@@ -391,10 +391,11 @@ fn an_agent_that_is_killed_again_and_again_loses_nothing_and_tells_nothing_twice
     agent.start(&world);
     let rounds: usize = std::env::var("CUSTODY_AGENT_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
     let [stop, at, count] = ["stop", "at", "count"].map(|name| world.dir().join(name));
-    // Each number is run once; the loop outlives the session's connection.
+    // Each number is run once; the loop outlives the session's connection, and not the test's folder.
     let script = format!(
-        "i=0; while [ ! -e {} ]; do i=$((i+1)); /bin/true number-$i || exit 9; [ $((i%10)) = 0 ] && echo $i > {} && sleep 0.05; done; echo $i > {}",
+        "i=0; while [ ! -e {} ] && [ -d {} ]; do i=$((i+1)); /bin/true number-$i || exit 9; [ $((i%10)) = 0 ] && echo $i > {} && sleep 0.05; done; echo $i > {}",
         stop.display(),
+        world.dir().display(),
         at.display(),
         count.display()
     );

@@ -220,9 +220,11 @@ impl Counting {
         let mut joined = Agent::join_by(&world, &format!("https://127.0.0.1:{}", relay.port), "web-1", "");
         joined.start(&world);
         let [stop, at, end] = ["stop", "at", "end"].map(|name| world.dir().join(name));
+        // Where the test fails, it ends with its folder.
         let script = format!(
-            "trap '' HUP; i=0; while [ ! -e {} ]; do i=$((i+1)); /bin/true number-$i || exit 9; echo $i >> {}; sleep 0.02; done; echo $i >> {}",
+            "trap '' HUP; i=0; while [ ! -e {} ] && [ -d {} ]; do i=$((i+1)); /bin/true number-$i || exit 9; echo $i >> {}; sleep 0.02; done; echo $i >> {}",
             stop.display(),
+            world.dir().display(),
             at.display(),
             end.display()
         );

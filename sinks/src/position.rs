@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// By how much `sent` runs ahead when it is moved.
-const STEP: u64 = 10_000;
+const STEP: u64 = 100_000;
 const MODE: u32 = 0o600;
 
 /// Why a position can't be used.

@@ -160,9 +160,8 @@ impl Sink for Kafka {
 
     fn limits(&self) -> Limits {
         Limits {
-            // A transaction takes some 30 ms beside what its records take.
-            batch_events: 30_000,
-            batch_bytes: 36 << 20,
+            batch_events: 10_000,
+            batch_bytes: 12 << 20,
             // More than one would overtake each other.
             in_flight: 1,
             linger: Duration::from_millis(50),

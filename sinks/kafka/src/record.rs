@@ -5,11 +5,13 @@
 //! milliseconds; the header has it whole.
 
 use custody_core::clock::Nanos;
-use custody_core::event::hex;
+use custody_core::event::{Event, hex};
 use custody_core::log::Hash;
 use custody_sinks::item::Item;
 use custody_sinks::sink::Held;
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use std::fmt::{Display, Write as _};
+use std::mem::replace;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -22,61 +24,97 @@ const APPENDED: &str = "custody-appended";
 const FRAME_BYTES: usize = 128;
 const HEADER_BYTES: usize = 8;
 const MILLISECOND: u64 = 1_000_000;
+/// Room for most keys with their headers.
+const TEXT_BYTES: usize = 512;
+const HEADERS: usize = 12;
 
 /// An event as Kafka takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Those of a session, and else those of a producer, stay in order.
-    pub key: Vec<u8>,
     /// The canonical bytes, less what was taken out.
     pub value: Arc<[u8]>,
-    /// In a fixed order.
-    pub headers: Vec<(&'static str, String)>,
     /// When it was appended, in milliseconds since the epoch.
     pub timestamp: i64,
+    /// The key, and behind it the headers' values, one after the other: thousands of records are made for a transaction, and memory
+    /// for each of these by itself was a good part of what that took.
+    text: String,
+    /// Where the key ends.
+    key: usize,
+    /// The headers' names, in a fixed order, and where their values end.
+    headers: Vec<(&'static str, usize)>,
 }
 
 impl Record {
     /// A pure function of the entry.
     pub fn new(item: &Item, origin: &str) -> Self {
-        let event = item.event.as_deref();
-        let mut headers = vec![
-            ("custody-type", item.kind().to_owned()),
-            ("custody-version", event.map_or_else(String::new, |event| event.version.to_string())),
-            (ORIGIN, origin.to_owned()),
-            (INDEX, item.index.to_string()),
-            (LEAF, hex::to_hex(&item.leaf.0)),
-            (APPENDED, item.appended.0.to_string()),
-            ("content-type", "application/json".to_owned()),
-        ];
-        if let Some(event) = event {
-            headers.extend([
-                ("ce_specversion", "1.0".to_owned()),
-                ("ce_id", event.id.to_string()),
-                ("ce_source", origin.to_owned()),
-                ("ce_type", event.kind.clone()),
-                ("ce_time", event.time.to_string()),
-            ]);
-        }
-        // What is no event belongs to no session and no producer: it goes with the log.
-        let key = event.map_or_else(
-            || origin.to_owned(),
-            |event| event.session.map_or_else(|| event.producer.id.clone(), |session| session.to_string()),
-        );
         let timestamp = i64::try_from(item.appended.0 / MILLISECOND).unwrap_or(i64::MAX);
-        Self { key: key.into_bytes(), value: Arc::clone(&item.bytes), headers, timestamp }
+        let mut record = Self {
+            value: Arc::clone(&item.bytes),
+            timestamp,
+            text: String::with_capacity(TEXT_BYTES),
+            key: 0,
+            headers: Vec::with_capacity(HEADERS),
+        };
+        let event = item.event.as_deref();
+        match event {
+            Some(Event { session: Some(session), .. }) => record.push(session),
+            Some(event) => record.push(&event.producer.id),
+            // What is no event belongs to no session and no producer: it goes with the log.
+            None => record.push(origin),
+        }
+        record.key = record.text.len();
+        record.header("custody-type", item.kind());
+        match event {
+            Some(event) => record.header("custody-version", event.version),
+            None => record.header("custody-version", ""),
+        }
+        record.header(ORIGIN, origin);
+        record.header(INDEX, item.index);
+        record.header(LEAF, hex::to_hex(&item.leaf.0));
+        record.header(APPENDED, item.appended.0);
+        record.header("content-type", "application/json");
+        if let Some(event) = event {
+            record.header("ce_specversion", "1.0");
+            record.header("ce_id", event.id);
+            record.header("ce_source", origin);
+            record.header("ce_type", &event.kind);
+            record.header("ce_time", event.time);
+        }
+        record
+    }
+
+    fn push(&mut self, value: impl Display) {
+        let written = write!(self.text, "{value}");
+        debug_assert!(written.is_ok(), "writing into a string doesn't fail");
+    }
+
+    fn header(&mut self, name: &'static str, value: impl Display) {
+        self.push(value);
+        self.headers.push((name, self.text.len()));
+    }
+
+    /// Those of a session, and else those of a producer, stay in order.
+    pub fn key(&self) -> &str {
+        self.text.get(..self.key).unwrap_or_default()
+    }
+
+    /// Its headers, in a fixed order.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.headers.iter().scan(self.key, |begin, (name, end)| {
+            Some((*name, self.text.get(replace(begin, *end)..*end).unwrap_or_default()))
+        })
     }
 
     /// At most so long on the wire, before it is packed.
     pub fn bytes(&self) -> usize {
-        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len() + HEADER_BYTES);
-        self.key.len() + self.value.len() + headers.sum::<usize>() + FRAME_BYTES
+        let names = self.headers.iter().map(|(name, _)| name.len() + HEADER_BYTES).sum::<usize>();
+        self.text.len() + self.value.len() + names + FRAME_BYTES
     }
 
     /// The headers as librdkafka has them.
     pub fn native_headers(&self) -> OwnedHeaders {
         let empty = OwnedHeaders::new_with_capacity(self.headers.len());
-        self.headers.iter().fold(empty, |headers, (key, value)| {
+        self.headers().fold(empty, |headers, (key, value)| {
             headers.insert(Header { key, value: Some(value.as_bytes()) })
         })
     }
@@ -191,13 +229,13 @@ mod tests {
 
     fn sent(record: &Record) -> OwnedMessage {
         let headers: Vec<(&str, &[u8])> =
-            record.headers.iter().map(|(key, value)| (*key, value.as_bytes())).collect();
+            record.headers().map(|(key, value)| (key, value.as_bytes())).collect();
         message(Some(&record.value), record.timestamp, &headers)
     }
 
     fn header<'a>(record: &'a Record, name: &str) -> &'a str {
-        let mut found = record.headers.iter().filter(|(key, _)| *key == name);
-        let value = &found.next().unwrap().1;
+        let mut found = record.headers().filter(|(key, _)| *key == name);
+        let value = found.next().unwrap().1;
         assert!(found.next().is_none());
         value
     }
@@ -218,7 +256,7 @@ mod tests {
             assert_eq!(header(&record, "ce_id"), event.id.to_string());
             assert_eq!((header(&record, "ce_type"), header(&record, "ce_source")), (info.name, LOG));
             let key = event.session.map_or(event.producer.id.clone(), |session| session.to_string());
-            assert_eq!(record.key, key.as_bytes());
+            assert_eq!(record.key(), key);
             assert!(record.bytes() > bytes.len());
         }
     }
@@ -226,8 +264,8 @@ mod tests {
     #[test]
     fn what_is_no_event_is_a_record_all_the_same() {
         let record = Record::new(&item(0, 5, b"\xff"), LOG);
-        assert_eq!((record.key.as_slice(), header(&record, "custody-type")), (LOG.as_bytes(), ""));
-        assert!(record.headers.iter().all(|(name, _)| !name.starts_with("ce_")));
+        assert_eq!((record.key(), header(&record, "custody-type")), (LOG, ""));
+        assert!(record.headers().all(|(name, _)| !name.starts_with("ce_")));
         assert_eq!(Claim::of(&sent(&record), LOG).unwrap().index, Some(0));
     }
 

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 const RECORD_BYTES_MAX: usize = 1_000_000;
 /// Records of one partition are sent together up to so many bytes, before they are packed.
 const SET_BYTES: usize = 512 << 10;
-/// What librdkafka holds at once, in records and KiB: one batch, which is less.
+/// What librdkafka holds at once, in records and KiB: one batch, which is much less.
 const QUEUE_RECORDS: usize = 100_000;
 const QUEUE_KIB: usize = 64 << 10;
 /// How often is looked for what has happened.
@@ -301,7 +301,7 @@ impl<W: Fn() -> bool> Transaction<'_, W> {
         for (place, record) in records.iter().enumerate() {
             loop {
                 let message = BaseRecord::with_opaque_to(&self.plan.topic, place)
-                    .key(&record.key)
+                    .key(record.key())
                     .payload(&*record.value)
                     .headers(record.native_headers())
                     .timestamp(record.timestamp);

@@ -25,6 +25,8 @@ const LAST: Duration = Duration::from_secs(5);
 const SAVE: Duration = Duration::from_millis(200);
 /// How often is looked whether it stalls.
 const LOOK: Duration = Duration::from_millis(500);
+/// The part of a batch that needn't wait to become longer.
+const LONG: u64 = 3;
 /// Dead letters that are sent again at once.
 const REDRIVE: usize = 200;
 
@@ -55,6 +57,8 @@ struct Loop<S: Sink> {
     replay: Option<Course>,
     tasks: JoinSet<Done<S>>,
     reading: bool,
+    /// Since when something waits that isn't long enough to be read.
+    lingering: Option<Instant>,
     /// Read ahead, and not sent yet.
     ready: Option<(Way, Batch<S>)>,
     delivering: usize,
@@ -83,6 +87,7 @@ pub(super) async fn run<S: Sink>(
         dead,
         tasks: JoinSet::new(),
         reading: false,
+        lingering: None,
         ready: None,
         delivering: 0,
         redriving: false,
@@ -101,6 +106,8 @@ pub(super) async fn run<S: Sink>(
             let now = *size.borrow_and_update();
             this.read_on(now);
         }
+        // While the next one is under way already.
+        this.save_in_time()?;
         tokio::select! {
             biased;
             () = stopped(&mut stop) => break,
@@ -132,7 +139,7 @@ impl<S: Sink> Loop<S> {
     }
 
     /// Reads the next batch, if there is something to read and room for one under way, or soon: while others are, only one
-    /// that can't become longer by waiting is read and made ready.
+    /// that is long already is read and made ready.
     fn read_on(&mut self, size: u64) {
         let limits = self.shared.sink.limits();
         if self.reading || self.ready.is_some() {
@@ -148,19 +155,23 @@ impl<S: Sink> Loop<S> {
         } else {
             return;
         };
-        let enough = from.saturating_add(limits.batch_events as u64);
-        let is_full = to.unwrap_or(size) >= enough;
-        if self.delivering >= limits.in_flight && !is_full {
+        let waiting = to.unwrap_or(size) - from;
+        let enough = limits.batch_events as u64;
+        if self.delivering >= limits.in_flight && waiting < enough / LONG {
+            // Meanwhile it becomes longer.
+            self.lingering.get_or_insert_with(Instant::now);
             return;
         }
         self.reading = true;
+        let lingered = self.lingering.take().map_or(Duration::ZERO, |since| since.elapsed());
+        let linger = limits.linger.saturating_sub(lingered);
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
-            if way == Way::Main && !is_full {
+            if way == Way::Main && waiting < enough / LONG && !linger.is_zero() {
                 let mut size = shared.log.follow();
-                let grown = size.wait_for(|size| *size >= enough);
+                let grown = size.wait_for(|size| *size >= from.saturating_add(enough));
                 // Either it grows, or there is nothing more to wait for.
-                drop(tokio::time::timeout(limits.linger, grown).await);
+                drop(tokio::time::timeout(linger, grown).await);
             }
             let read = tokio::task::spawn_blocking(move || read(&shared, from, to)).await;
             Done::Read(way, read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())))
@@ -288,9 +299,6 @@ impl<S: Sink> Loop<S> {
                     self.untold = false;
                 }
                 self.unsaved = Some(end);
-                if self.delivering == 0 || self.saved.elapsed() >= SAVE {
-                    self.save()?;
-                }
             }
             Way::Replay => {
                 let left = self.replay.as_ref().filter(|replay| !replay.is_over());
@@ -302,6 +310,10 @@ impl<S: Sink> Loop<S> {
             }
         }
         Ok(())
+    }
+
+    fn save_in_time(&mut self) -> Result<(), Stopped> {
+        if self.delivering == 0 || self.saved.elapsed() >= SAVE { self.save() } else { Ok(()) }
     }
 
     fn save(&mut self) -> Result<(), Stopped> {
