@@ -7,7 +7,7 @@ use crate::sink::{Answer, Sink, Trouble, Unproven, Window};
 use custody_core::clock::Nanos;
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::{Duration, Instant};
 
 /// An event as the destination takes it.
@@ -84,7 +84,7 @@ pub(super) async fn deliver<S: Sink>(
         if chunk.letters.is_empty() {
             continue;
         }
-        let rest = cut(&mut chunk.letters, shared.bytes_max.load(Relaxed).min(shared.pace.bytes()));
+        let rest = cut(&mut chunk.letters, shared.pace.bytes());
         let is_cut = rest.is_some();
         if let Some(rest) = rest {
             open.push_front(Chunk { letters: rest, in_doubt: false, existed: chunk.existed });
@@ -108,7 +108,7 @@ pub(super) async fn deliver<S: Sink>(
                 if let [_] = chunk.letters.as_slice() {
                     rejected.extend(chunk.letters.into_iter().map(|letter| letter.rejected(&reason)));
                 } else {
-                    shared.bytes_max.fetch_min(bytes.saturating_sub(1), Relaxed);
+                    shared.pace.was_too_large(bytes);
                     halve(&mut open, chunk.letters, false);
                 }
             }

@@ -27,7 +27,7 @@ use custody_core::log::{Entry, Log, Producer};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 
@@ -75,9 +75,7 @@ pub(crate) struct Shared<S> {
     pub(crate) filter: Filter,
     pub(crate) redaction: Redaction,
     pub(crate) health: Arc<Health>,
-    /// The longest batch that the destination is known to take, in bytes.
-    bytes_max: AtomicUsize,
-    /// The longest that it answers for in time.
+    /// How long batches are.
     pace: Pace,
     /// Whether it may have changed since it was made ready.
     unprepared: AtomicBool,
@@ -137,7 +135,6 @@ impl<S: Sink> Delivery<S> {
         health.set_dead_letters(dead.indexes().len());
         let limits = sink.limits();
         let shared = Shared {
-            bytes_max: AtomicUsize::new(limits.batch_bytes),
             pace: Pace::new(limits.batch_bytes, limits.timeout),
             unprepared: AtomicBool::new(true),
             preparing: Mutex::new(()),

@@ -1,5 +1,5 @@
-//! How much is sent at once where an answer takes long: over a slow line a batch that never arrives in its time as a whole would
-//! be begun anew for ever.
+//! How much is sent at once: no more than the destination takes, and no more than arrives in time. Over a slow line a batch that
+//! never does so as a whole would be begun anew for ever.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -8,18 +8,24 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Pace {
     bytes: AtomicUsize,
-    most: usize,
+    /// The longest that the destination is known to take.
+    most: AtomicUsize,
     /// How long an answer may take.
     timeout: Duration,
 }
 
 impl Pace {
     pub(super) fn new(most: usize, timeout: Duration) -> Self {
-        Self { bytes: AtomicUsize::new(most), most, timeout }
+        Self { bytes: AtomicUsize::new(most), most: AtomicUsize::new(most), timeout }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.bytes.load(Relaxed)
+        self.bytes.load(Relaxed).min(self.most.load(Relaxed))
+    }
+
+    /// The destination doesn't take so many bytes, and never will.
+    pub(super) fn was_too_large(&self, bytes: usize) {
+        self.most.fetch_min(bytes.saturating_sub(1), Relaxed);
     }
 
     /// A batch of so many bytes didn't arrive in time. One of half its length is next.
@@ -31,7 +37,7 @@ impl Pace {
     /// being late: what a sink does within that time may have shorter times of its own.
     pub(super) fn arrived(&self, bytes: usize, took: Duration) {
         if took <= self.timeout / 32 {
-            self.bytes.fetch_max(bytes.saturating_mul(2).min(self.most), Relaxed);
+            self.bytes.fetch_max(bytes.saturating_mul(2).min(self.most.load(Relaxed)), Relaxed);
         }
     }
 }
@@ -66,5 +72,16 @@ mod tests {
             }
             assert_eq!(pace.bytes(), most);
         }
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_tried_again_however_fast_it_was() {
+        let pace = Pace::new(1 << 20, Duration::from_secs(30));
+        pace.was_too_large(1_000);
+        assert_eq!(pace.bytes(), 999);
+        pace.arrived(999, Duration::ZERO);
+        assert_eq!(pace.bytes(), 999);
+        pace.was_late(999);
+        assert_eq!(pace.bytes(), 499);
     }
 }
