@@ -1,7 +1,8 @@
 //! The agent beside a stock sshd: what its kernel sees becomes events of the session, and without it there is none.
 
 use custody_tests::clock::SetClock;
-use custody_tests::process::{Running, run};
+use custody_tests::load::Counter;
+use custody_tests::process::run;
 use custody_tests::root;
 use custody_tests::servers::agent::nothing_is_missing;
 use custody_tests::servers::custodyd::Entry;
@@ -11,7 +12,6 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use uuid::Uuid;
@@ -390,48 +390,14 @@ fn an_agent_that_is_killed_again_and_again_loses_nothing_and_tells_nothing_twice
     let mut agent = Agent::join(&world, "web-1", "heartbeat_seconds = 120");
     agent.start(&world);
     let rounds: usize = std::env::var("CUSTODY_AGENT_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
-    let [stop, at, count] = ["stop", "at", "count"].map(|name| world.dir().join(name));
-    // Each number is run once; the loop outlives the session's connection, and not the test's folder.
-    let script = format!(
-        "i=0; while [ ! -e {} ] && [ -d {} ]; do i=$((i+1)); /bin/true number-$i || exit 9; [ $((i%10)) = 0 ] && echo $i > {} && sleep 0.05; done; echo $i > {}",
-        stop.display(),
-        world.dir().display(),
-        at.display(),
-        count.display()
-    );
-    let mut busy = world.proxied();
-    busy.arg("root@web-1.custody")
-        .arg(script)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let _busy = Running::start("a busy session", &mut busy);
-    let number = |file: &Path| -> usize {
-        std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default()
-    };
+    let counter = Counter::start(&world, "[ $((i%10)) != 0 ] || sleep 0.05");
     for _ in 0..rounds {
-        let before = number(&at);
-        wait::until_true("it runs on", DEADLINE, || number(&at) > before + 100);
+        counter.goes_on(100);
         agent.kill_now();
         agent.start(&world);
     }
-    std::fs::write(&stop, "").unwrap();
-    wait::until_true("the loop ends", DEADLINE, || number(&count) > 0);
-    let last = number(&count);
     // Whatever waited for the log, also through the kills, gets there.
-    wait::until_true("the last of it is in the log", Duration::from_secs(120), || {
-        let newest = world.admin.request("/v1/events?type=command.executed&order=desc&limit=5", &[]);
-        newest.text().contains(&format!("number-{last}\""))
-    });
-    let executed = world.entries("type=command.executed");
-    let mut told: Vec<_> = executed.iter().map(|e| arguments(&e.event["data"]).join(" ")).collect();
-    told.retain(|line| line.starts_with("/bin/true number-"));
-    told.sort();
-    let mut wanted: Vec<_> = (1..=last).map(|n| format!("/bin/true number-{n}")).collect();
-    wanted.sort();
-    assert_eq!(told.len(), wanted.len());
-    assert_eq!(told, wanted);
-    nothing_is_missing(&world);
+    counter.all_is_told(&world, Duration::from_secs(120));
 }
 
 #[test]

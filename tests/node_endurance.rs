@@ -1,8 +1,7 @@
 //! The agent under more than it can take, and without the log: what happened is in the log once, or counted as lost.
 
-use custody_tests::load::{Flooded, Load};
-use custody_tests::process::{Running, Said, run, send};
-use custody_tests::servers::agent::nothing_is_missing;
+use custody_tests::load::{Counter, Flooded, Load};
+use custody_tests::process::{Said, run, send};
 use custody_tests::servers::custodyd::Entry;
 use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::servers::{Agent, World};
@@ -10,8 +9,8 @@ use custody_tests::wait::{self, DEADLINE};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long what waited may take to reach the log, on a busy machine too.
@@ -200,13 +199,10 @@ fn what_nobody_takes_from_a_full_buffer_runs_nothing_and_is_counted() {
     });
 }
 
-/// A session that runs one numbered program after the other, behind a network that can be cut.
+/// A session that counts, behind a network that can be cut.
 struct Counting {
-    ssh: Running,
+    counter: Counter,
     relay: Flaky,
-    stop: PathBuf,
-    at: PathBuf,
-    end: PathBuf,
     // Last: the agent goes before its world.
     _agent: Agent,
     world: World,
@@ -219,31 +215,9 @@ impl Counting {
         let relay = Flaky::tcp(world.custodyd.api_port);
         let mut joined = Agent::join_by(&world, &format!("https://127.0.0.1:{}", relay.port), "web-1", "");
         joined.start(&world);
-        let [stop, at, end] = ["stop", "at", "end"].map(|name| world.dir().join(name));
-        // Where the test fails, it ends with its folder.
-        let script = format!(
-            "trap '' HUP; i=0; while [ ! -e {} ] && [ -d {} ]; do i=$((i+1)); /bin/true number-$i || exit 9; echo $i >> {}; sleep 0.02; done; echo $i >> {}",
-            stop.display(),
-            world.dir().display(),
-            at.display(),
-            end.display()
-        );
-        let mut ssh = world.proxied();
-        ssh.arg("root@web-1.custody").arg(script);
-        ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let ssh = Running::start("a session that counts", &mut ssh);
-        let counting = Self { ssh, relay, stop, at, end, _agent: joined, world };
-        counting.goes_on();
-        counting
-    }
-
-    fn at(&self) -> u64 {
-        number(&self.at)
-    }
-
-    fn goes_on(&self) {
-        let before = self.at();
-        wait::until_true("the session goes on", DEADLINE, || self.at() > before + 10);
+        let counter = Counter::start(&world, "sleep 0.02");
+        counter.goes_on(10);
+        Self { counter, relay, _agent: joined, world }
     }
 
     /// Cuts the network between agent and log for as long as the environment says, and until the log misses the agent.
@@ -255,48 +229,20 @@ impl Counting {
         let cut = Duration::from_secs(seconds("CUSTODY_CUT_SECONDS", 8));
         std::thread::sleep(cut.saturating_sub(start.elapsed()));
     }
-
-    /// Has the loop end, and checks that the log has each number, once.
-    fn all_is_told(&self) {
-        std::fs::write(&self.stop, "").unwrap();
-        wait::until_true("the loop ends", DEADLINE, || number(&self.end) > 0);
-        let last = number(&self.end);
-        wait::until_true("the last number is in the log", CATCHING_UP, || {
-            let newest = self.world.admin.request("/v1/events?type=command.executed&order=desc&limit=5", &[]);
-            newest.text().contains(&format!("number-{last}\""))
-        });
-        let mut told = BTreeMap::<String, u64>::new();
-        self.world.admin.each_entry("type=command.executed", |entry| {
-            let number = entry.event["data"]["arguments"][1].as_str();
-            if let Some(number) = number.filter(|number| number.starts_with("number-")) {
-                *told.entry(number.to_owned()).or_default() += 1;
-            }
-        });
-        let wanted: BTreeMap<_, _> = (1..=last).map(|number| (format!("number-{number}"), 1)).collect();
-        assert_eq!(told, wanted);
-        nothing_is_missing(&self.world);
-    }
-}
-
-/// The last that a file of numbers has. It only grows: one that is written anew is empty for as long as the disk is busy.
-fn number(file: &Path) -> u64 {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    let whole = text.rsplit_once('\n').map(|(whole, _)| whole);
-    whole.and_then(|whole| whole.lines().last()?.parse().ok()).unwrap_or_default()
 }
 
 #[test]
 fn a_session_that_may_be_unwatched_outlives_a_cut_and_all_of_it_is_told_afterwards() {
     let mut counting = Counting::start("optional");
-    let before = counting.at();
+    let before = counting.counter.at();
     counting.cut();
-    let after = counting.at();
+    let after = counting.counter.at();
     assert!(after > before + 10, "the session didn't go on meanwhile: {before}, {after}");
-    counting.goes_on();
+    counting.counter.goes_on(10);
     counting.relay.set(Fault::Pass);
-    counting.goes_on();
-    counting.all_is_told();
-    let status = wait::until("the session has ended", DEADLINE, || counting.ssh.ended());
+    counting.counter.goes_on(10);
+    counting.counter.all_is_told(&counting.world, CATCHING_UP);
+    let status = wait::until("the session has ended", DEADLINE, || counting.counter.ssh.ended());
     assert!(status.success(), "it wasn't ended by anybody: {status}");
     let ended = counting.world.event("type=session.ended", "its end is told", |_| true);
     assert_ne!(ended.event["data"]["reason"], "node-lost");
@@ -310,13 +256,13 @@ fn a_session_that_must_be_watched_ends_with_a_cut_and_what_it_left_running_is_to
     let ended = counting.world.event("type=session.ended", "the session ends", |_| true);
     assert_eq!(ended.event["data"]["reason"], "node-lost");
     assert_eq!(ended.event["cause"], lost.event["id"]);
-    wait::until("the client is gone", DEADLINE, || counting.ssh.ended());
+    wait::until("the client is gone", DEADLINE, || counting.counter.ssh.ended());
     let refused = counting.world.ssh(&[], "true", b"");
     assert!(refused.err.contains("the agent of web-1 isn't there"), "{}", refused.err);
-    counting.goes_on();
+    counting.counter.goes_on(10);
     counting.relay.set(Fault::Pass);
     wait::until_true("sessions are possible again", DEADLINE, || {
         counting.world.ssh(&[], "true", b"").code == 0
     });
-    counting.all_is_told();
+    counting.counter.all_is_told(&counting.world, CATCHING_UP);
 }

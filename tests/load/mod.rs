@@ -1,6 +1,10 @@
 //! Much of what sessions do, in a short time: a program that runs programs, opens files and connects, and whoever it
 //! connects to. `load.c` says what it can do.
 
+mod counter;
+
+pub use counter::Counter;
+
 use crate::servers::sshd::path;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
