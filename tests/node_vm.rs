@@ -209,6 +209,16 @@ fn assert_sensor_works(kernel: Kernel, tier: &str, short: &[&str]) {
     assert_eq!(said.code, 0, "{kernel:?}, {tier}:\n{}\n{}\n{}", said.text(), said.err, vm.console());
 }
 
+/// The same on kernels that only `make soak` has.
+#[track_caller]
+fn assert_sensor_works_later(tier: &str) {
+    if at_length() {
+        for kernel in Kernel::LATER {
+            assert_sensor_works(kernel, tier, &[]);
+        }
+    }
+}
+
 /// A fork with an exec takes a twentieth of a second in there.
 const SENSOR_DEADLINE: Duration = Duration::from_secs(1_800);
 
@@ -220,21 +230,13 @@ fn the_sensor_on_6_1_with_lsm_programs() {
 #[test]
 fn the_sensor_on_6_12_and_later_with_lsm_programs() {
     assert_sensor_works(Kernel::V6_12, "lsm", &OF_KINDS_LEFT);
-    if at_length() {
-        for kernel in Kernel::LATER {
-            assert_sensor_works(kernel, "lsm", &[]);
-        }
-    }
+    assert_sensor_works_later("lsm");
 }
 
 #[test]
 fn the_sensor_on_6_12_and_later_with_tracepoints() {
     assert_sensor_works(Kernel::V6_12, "tracepoint", &OF_TRACEPOINTS);
-    if at_length() {
-        for kernel in Kernel::LATER {
-            assert_sensor_works(kernel, "tracepoint", &[]);
-        }
-    }
+    assert_sensor_works_later("tracepoint");
 }
 
 /// Where a program of an LSM hook may be preempted by another task in the same hook.
