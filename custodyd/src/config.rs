@@ -427,7 +427,14 @@ source_addresses = ["127.0.0.1"]
         for (text, says) in [
             ("[[sink]]\nname = \"loki\"\n".to_owned(), "say where to"),
             (format!("[[sink]]\nname = \"../loki\"\n{loki}"), "sink.name"),
-            (format!("[[sink]]\nname = \"l\"\nfilter = {{ include = [\"x\"] }}\n{loki}"), "no type of event"),
+            (
+                format!("[[sink]]\nname = \"l\"\nfilter = {{ include = [\"x\"] }}\n{loki}"),
+                "no event has the type x",
+            ),
+            (
+                format!("[[sink]]\nname = \"l\"\nredact = [{{ field = \"data.comand\" }}]\n{loki}"),
+                "sink l: no event has a field data.comand: did you mean data.command?",
+            ),
             (format!("[[sink]]\nname = \"l\"\nstal_seconds = 1\n{loki}"), "unknown field `stal_seconds`"),
             (format!("[[sink]]\nname = \"l\"\n{}", loki.replace("http:", "ftp:")), "must begin with https"),
             (format!("[[sink]]\nname = \"l\"\n{loki}[[sink]]\nname = \"l\"\n{loki}"), "twice"),

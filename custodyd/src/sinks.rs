@@ -13,7 +13,7 @@ use custody_sinks::filter::Filter;
 use custody_sinks::hec::{self, Hec};
 use custody_sinks::loki::{self, Loki};
 use custody_sinks::opensearch::{self, OpenSearch};
-use custody_sinks::redaction::{Redaction, Rule};
+use custody_sinks::redaction::{self, Redaction, Rule};
 use custody_sinks::restore::Archive;
 use custody_sinks::secret::Secrets;
 use custody_sinks::sink::Sink;
@@ -77,6 +77,7 @@ impl Settings {
             return Err(named("stall_seconds must be 1 or more".to_owned()));
         }
         self.filter.check().map_err(named)?;
+        redaction::check(&self.redact).map_err(named)?;
         match self.destination().map_err(named)? {
             Destination::Loki(loki) => loki.check().map_err(named),
             Destination::OpenSearch(opensearch) => opensearch.check().map_err(named),

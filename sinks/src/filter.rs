@@ -1,7 +1,8 @@
 //! Which events a sink lets through.
 
 use crate::item::Item;
-use custody_core::event::{Event, Outcome};
+use crate::suggest::or_perhaps;
+use custody_core::event::{Event, Outcome, TYPES};
 use serde::Deserialize;
 
 /// What must hold of an event. Everything is let through when nothing is said.
@@ -24,15 +25,14 @@ impl Filter {
     /// Whether the event is delivered. What isn't an event passes a filter that asks for nothing of an event.
     #[must_use]
     pub fn passes(&self, item: &Item) -> bool {
-        let kind = item.kind();
-        let named = |names: &[String]| names.iter().any(|name| matches(name, kind));
+        let named = |names: &[String]| names.iter().any(|name| matches(name, item.kind()));
         if (!self.include.is_empty() && !named(&self.include)) || named(&self.exclude) {
             return false;
         }
-        let Some(event) = &item.event else {
-            return self.outcome.is_empty() && self.user.is_empty() && self.target.is_empty();
-        };
-        self.attributes(event)
+        if self.outcome.is_empty() && self.user.is_empty() && self.target.is_empty() {
+            return true;
+        }
+        item.event().is_some_and(|event| self.attributes(event))
     }
 
     fn attributes(&self, event: &Event) -> bool {
@@ -44,16 +44,18 @@ impl Filter {
             && one_of(&self.target, event.target.as_ref().map(|target| target.name.as_str()))
     }
 
-    /// Whether each name could be one of an event's type.
+    /// Whether each name is one of an event's type, or of a family: a wrong one would let through nothing, or everything.
     ///
     /// # Errors
-    /// The one that couldn't.
+    /// The one that isn't.
     pub fn check(&self) -> Result<(), String> {
         for name in self.include.iter().chain(&self.exclude) {
-            let good =
-                name.split_once('.').is_some_and(|(family, what)| !family.is_empty() && !what.is_empty());
-            if !good {
-                return Err(format!("\"{name}\" is no type of event: write login.succeeded or login.*"));
+            if !TYPES.iter().any(|info| matches(name, info.name)) {
+                let names = TYPES.iter().map(|info| info.name);
+                return Err(format!(
+                    "no event has the type {name}{}; write login.succeeded or login.*",
+                    or_perhaps(name, names)
+                ));
             }
         }
         Ok(())
@@ -71,7 +73,6 @@ fn matches(name: &str, kind: &str) -> bool {
 mod tests {
     use super::*;
     use custody_core::clock::Nanos;
-    use custody_core::event::TYPES;
     use custody_core::log::Entry;
 
     fn items() -> Vec<Item> {
@@ -119,12 +120,11 @@ mod tests {
 
     #[test]
     fn names_that_are_no_types_are_refused() {
-        for wrong in ["login", "", "*", ".*", "login."] {
-            let filter = Filter { include: vec![wrong.into()], ..Filter::default() };
-            assert!(filter.check().is_err(), "{wrong}");
+        let check = |name: &str| Filter { exclude: vec![name.into()], ..Filter::default() }.check();
+        for wrong in ["login", "", "*", ".*", "login.", "logins.*"] {
+            assert!(check(wrong).is_err(), "{wrong}");
         }
-        assert!(
-            Filter { exclude: vec!["login.*".into(), "a.b".into()], ..Filter::default() }.check().is_ok()
-        );
+        assert!(check("login.suceeded").unwrap_err().contains("did you mean login.succeeded?"));
+        assert_eq!((check("login.*"), check("login.failed")), (Ok(()), Ok(())));
     }
 }

@@ -4,7 +4,7 @@ use custody_core::clock::Nanos;
 use custody_core::event::Event;
 use custody_core::log::tree::leaf_hash;
 use custody_core::log::{Entry, Hash};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// An entry of the log with what destinations ask of it.
 #[derive(Clone, Debug)]
@@ -19,8 +19,8 @@ pub struct Item {
     pub bytes: Arc<[u8]>,
     /// Whether something was taken out: then `bytes` don't give `leaf`.
     pub redacted: bool,
-    /// The envelope, where the bytes are an event.
-    pub event: Option<Arc<Event>>,
+    /// Read when it is asked for first: not each destination does.
+    event: OnceLock<Option<Event>>,
 }
 
 impl Item {
@@ -31,15 +31,27 @@ impl Item {
             index: entry.index,
             appended: entry.appended,
             leaf: leaf_hash(&entry.bytes),
-            event: Event::parse(&entry.bytes).ok().map(Arc::new),
             bytes: entry.bytes,
             redacted: false,
+            event: OnceLock::new(),
         }
+    }
+
+    /// With these bytes in the place of its own; the envelope is theirs then too.
+    #[must_use]
+    pub fn redacted_to(self, bytes: Arc<[u8]>) -> Self {
+        Self { bytes, redacted: true, event: OnceLock::new(), ..self }
+    }
+
+    /// The envelope, where the bytes are an event.
+    #[must_use]
+    pub fn event(&self) -> Option<&Event> {
+        self.event.get_or_init(|| Event::parse(&self.bytes).ok()).as_ref()
     }
 
     /// Its type; empty where the bytes are no event.
     #[must_use]
     pub fn kind(&self) -> &str {
-        self.event.as_ref().map_or("", |event| &event.kind)
+        self.event().map_or("", |event| &event.kind)
     }
 }

@@ -22,6 +22,7 @@ pub mod redaction;
 pub mod restore;
 pub mod secret;
 pub mod sink;
+mod suggest;
 pub mod syslog;
 #[cfg(test)]
 mod testing;

@@ -3,21 +3,30 @@
 //! What is taken out is still proved to be there, by its index and its leaf hash.
 
 use crate::item::Item;
+use crate::suggest::or_perhaps;
 use aws_lc_rs::hmac;
 use custody_core::event::canonical::{self, Json};
-use custody_core::event::hex;
+use custody_core::event::fields::Fields;
+use custody_core::event::{
+    Actor, Draft, Event, EventData, EventId, Outcome, Person, ProducerKind, ProducerRef,
+};
+use custody_core::event::{SessionId, Source, Target, Timestamp, hex, login};
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// What stands in the place of what was dropped.
 pub const DROPPED: &str = "[redacted]";
+
+/// What an envelope may lack, and which no text can stand for: dropped, they aren't there.
+const OPTIONAL: [&str; 5] = ["cause", "outcome", "session", "source", "target"];
 
 /// One field of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Its path, e.g. `data.command` or `source.address`.
+    /// Its path, e.g. `data.command` or `source.address`. Of a list it is each element, or that field in each.
     pub field: String,
     /// What stands there instead.
     #[serde(default)]
@@ -35,6 +44,62 @@ pub enum With {
     Hash,
 }
 
+impl Rule {
+    /// Whether events have that field, and are events without it.
+    fn check(&self, fields: &Fields, whole: &Value) -> Result<(), String> {
+        let field = self.field.as_str();
+        if !fields.has(field) {
+            return Err(format!("no event has a field {field}{}", or_perhaps(field, fields.iter())));
+        }
+        if matches!(field, "id" | "type" | "version" | "time") {
+            return Err(format!("{field} can't be redacted: it says what the event is"));
+        }
+        let mut left = whole.clone();
+        self.apply(&mut left, &|_| Value::from(DROPPED));
+        match serde_json::from_value::<Event>(left) {
+            Ok(_) => Ok(()),
+            Err(_) if OPTIONAL.contains(&field) => Err(format!(
+                "{field} can't be hashed, since it is no text: leave `with` out, and it is dropped"
+            )),
+            Err(_) => Err(format!(
+                "{field} can't be redacted: without it nothing could be read of the event; name a field within it, or the one that it lies in"
+            )),
+        }
+    }
+
+    /// Whether something was taken out of `event`. `instead` says what stands in the place of a value.
+    fn apply(&self, event: &mut Value, instead: &dyn Fn(&Value) -> Value) -> bool {
+        match event.as_object_mut() {
+            Some(event) if self.with == With::Nothing && OPTIONAL.contains(&self.field.as_str()) => {
+                event.remove(&self.field).is_some()
+            }
+            _ => replace(event, Some(&self.field), instead),
+        }
+    }
+}
+
+/// Replaces what lies at `path`, in each element of the lists on the way, and says whether there was something. Names in maps
+/// may have dots themselves.
+fn replace(value: &mut Value, path: Option<&str>, instead: &dyn Fn(&Value) -> Value) -> bool {
+    match (value, path) {
+        (Value::Array(elements), _) => {
+            elements.iter_mut().fold(false, |changed, element| replace(element, path, instead) | changed)
+        }
+        (value, None) => {
+            *value = instead(value);
+            true
+        }
+        (Value::Object(object), Some(path)) => object.iter_mut().fold(false, |changed, (name, value)| {
+            let below = path.strip_prefix(name.as_str()).and_then(|rest| match rest.strip_prefix('.') {
+                Some(rest) => Some(Some(rest)),
+                None => rest.is_empty().then_some(None),
+            });
+            below.is_some_and(|below| replace(value, below, instead)) | changed
+        }),
+        (_, Some(_)) => false,
+    }
+}
+
 /// All rules of a sink.
 #[derive(Clone, Default)]
 pub struct Redaction {
@@ -48,16 +113,12 @@ impl Redaction {
     /// # Errors
     /// What is wrong with the rules.
     pub fn new(rules: Vec<Rule>, key: Option<&[u8]>) -> Result<Self, String> {
-        for rule in &rules {
-            if rule.field.is_empty() || rule.field.split('.').any(str::is_empty) {
-                return Err(format!("\"{}\" is no path of a field: write data.command", rule.field));
-            }
-            if matches!(rule.field.as_str(), "id" | "type" | "version" | "time") {
-                return Err(format!("{} can't be redacted: it says what the event is", rule.field));
-            }
-            if rule.with == With::Hash && key.is_none_or(<[u8]>::is_empty) {
-                return Err(format!("{} is to be hashed, and the sink has no redaction_secret", rule.field));
-            }
+        check(&rules)?;
+        let hashed = rules.iter().find(|rule| rule.with == With::Hash);
+        if let Some(rule) = hashed
+            && key.is_none_or(<[u8]>::is_empty)
+        {
+            return Err(format!("{} is to be hashed, and the sink has no redaction_secret", rule.field));
         }
         Ok(Self { rules, key: key.map(|key| hmac::Key::new(hmac::HMAC_SHA256, key)) })
     }
@@ -68,31 +129,20 @@ impl Redaction {
         if self.rules.is_empty() {
             return item;
         }
-        let Ok(mut value) = serde_json::from_slice::<Value>(&item.bytes) else {
-            return Item { bytes: Arc::from(&b"{}"[..]), redacted: true, event: None, ..item };
+        let Ok(mut event) = serde_json::from_slice::<Value>(&item.bytes) else {
+            return item.redacted_to(Arc::from(&b"{}"[..]));
         };
-        let mut changed = false;
-        for rule in &self.rules {
-            if let Some(found) = find(&mut value, &rule.field) {
-                *found = self.instead(rule, found);
-                changed = true;
-            }
-        }
+        let changed = self.rules.iter().fold(false, |changed, rule| {
+            rule.apply(&mut event, &|value| self.instead(rule.with, value)) | changed
+        });
         if !changed {
             return item;
         }
-        match canonical::to_bytes(&Json(value)) {
-            Ok(bytes) => {
-                // The envelope is read again, so that what was taken out isn't used from there.
-                let event = custody_core::event::Event::parse(&bytes).ok().map(Arc::new);
-                Item { bytes: bytes.into(), redacted: true, event, ..item }
-            }
-            Err(_) => Item { bytes: Arc::from(&b"{}"[..]), redacted: true, event: None, ..item },
-        }
+        item.redacted_to(canonical::to_bytes(&Json(event)).map_or_else(|_| Arc::from(&b"{}"[..]), Into::into))
     }
 
-    fn instead(&self, rule: &Rule, value: &Value) -> Value {
-        match (&self.key, rule.with) {
+    fn instead(&self, with: With, value: &Value) -> Value {
+        match (&self.key, with) {
             (Some(key), With::Hash) => {
                 let text = match value {
                     Value::String(text) => text.clone(),
@@ -106,25 +156,72 @@ impl Redaction {
     }
 }
 
-fn find<'a>(value: &'a mut Value, path: &str) -> Option<&'a mut Value> {
-    path.split('.').try_fold(value, |value, key| value.as_object_mut()?.get_mut(key))
+/// Whether rules make sense: one that finds nothing would let everything out.
+///
+/// # Errors
+/// What is wrong with the first that doesn't.
+pub fn check(rules: &[Rule]) -> Result<(), String> {
+    if rules.is_empty() {
+        return Ok(());
+    }
+    let (fields, whole) = (Fields::new(), whole_event()?);
+    rules.iter().try_for_each(|rule| rule.check(&fields, &whole))
+}
+
+/// An event that has whatever an envelope can have.
+fn whole_event() -> Result<Value, String> {
+    let person = Person {
+        certificate: Some("1".to_owned()),
+        identity_provider: "local".to_owned(),
+        mfa: false,
+        roles: vec!["role".to_owned()],
+        user: "user".to_owned(),
+    };
+    let text = || Some("text".into());
+    let source = Source { address: "192.0.2.1".to_owned(), client: text(), port: 1 };
+    let target = Target {
+        address: Some("192.0.2.2:22".to_owned()),
+        kind: "node".to_owned(),
+        login: text(),
+        name: "name".to_owned(),
+    };
+    let draft = Draft::new(Actor::Person(person), login::Failed::example())
+        .cause(EventId::new())
+        .session(SessionId::new())
+        .source(source)
+        .target(target)
+        .outcome(Outcome::Failure);
+    let producer =
+        ProducerRef { boot: Uuid::nil(), id: "custody".to_owned(), kind: ProducerKind::Log, seq: 0 };
+    serde_json::to_value(draft.numbered(producer, Timestamp::from_nanos(0)))
+        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::{Format, logged};
     use custody_core::clock::Nanos;
-    use custody_core::event::{Event, EventData, TYPES, command};
+    use custody_core::event::{TYPES, command};
     use custody_core::log::Entry;
 
     fn item(name: &str) -> Item {
         let info = TYPES.iter().find(|info| info.name == name).unwrap();
-        let bytes = (info.example)().unwrap().into();
-        Item::new(Entry { index: 7, appended: Nanos(1), tag: info.family.tag(), bytes })
+        whole((info.example)().unwrap())
+    }
+
+    fn whole(bytes: Vec<u8>) -> Item {
+        Item::new(Entry { index: 7, appended: Nanos(1), tag: 1, bytes: bytes.into() })
     }
 
     fn rule(field: &str, with: With) -> Rule {
         Rule { field: field.into(), with }
+    }
+
+    fn applied(field: &str, with: With, event: &Value) -> Value {
+        let redaction = Redaction::new(vec![rule(field, with)], Some(b"key")).unwrap();
+        let item = redaction.apply(whole(event.to_string().into_bytes()));
+        serde_json::from_slice(&item.bytes).unwrap()
     }
 
     #[test]
@@ -140,10 +237,57 @@ mod tests {
         assert_eq!((redacted.index, redacted.leaf), (whole.index, whole.leaf));
         let text = String::from_utf8(redacted.bytes.to_vec()).unwrap();
         assert!(text.contains(DROPPED) && text.contains("hmac-sha256:") && !text.contains("alice"), "{text}");
-        assert!(Event::parse(&redacted.bytes).is_ok());
+        assert!(redacted.event().is_some_and(|event| event.actor.user().is_some_and(|user| user != "alice")));
         assert_eq!(redaction.apply(whole.clone()).bytes, redacted.bytes, "the same each time");
         let other = Redaction::new(vec![rule("actor.user", With::Hash)], Some(b"other")).unwrap();
         assert_ne!(other.apply(whole).bytes, redacted.bytes);
+    }
+
+    /// Whatever can be named is gone from all forms in which an event leaves, and what is left is an event.
+    #[test]
+    fn each_field_of_each_type_can_be_taken_out_or_is_refused() {
+        const NEEDLE: &str = "needle-7f3a";
+        let with_needle =
+            |event: &mut Value, path: &str| replace(event, Some(path), &|_| Value::from(NEEDLE));
+        let fields = Fields::new();
+        let mut redacted = 0;
+        for (field, with) in fields.iter().flat_map(|field| [(field, With::Nothing), (field, With::Hash)]) {
+            let Ok(redaction) = Redaction::new(vec![rule(field, with)], Some(b"key")) else { continue };
+            for info in TYPES {
+                let mut event: Value = serde_json::from_slice(&(info.example)().unwrap()).unwrap();
+                if !with_needle(&mut event, field) {
+                    continue;
+                }
+                let item = redaction.apply(whole(event.to_string().into_bytes()));
+                assert!(item.event().is_some(), "{field} of {}", info.name);
+                for format in [Format::Custody, Format::Ecs, Format::Ocsf, Format::Cef] {
+                    let left = String::from_utf8(format.of(&logged(&item, "log"))).unwrap();
+                    assert!(!left.contains(NEEDLE), "{field} of {} as {format:?}: {left}", info.name);
+                }
+                redacted += 1;
+            }
+        }
+        assert!(redacted > 1_000, "{redacted}");
+    }
+
+    #[test]
+    fn lists_are_gone_through_and_names_may_have_dots() {
+        let variables = serde_json::json!({"data": {
+            "environment": [{"name": "A", "value": "secret"}, {"name": "B", "value": "secret"}],
+            "labels": {"app.kubernetes.io/name": "secret", "app": "web"},
+        }, "actor": {"roles": ["secret", "secret"]}});
+        let left = applied("data.environment.value", With::Nothing, &variables);
+        assert_eq!(left["data"]["environment"][1], serde_json::json!({"name": "B", "value": DROPPED}));
+        let left = applied("data.environment", With::Nothing, &variables);
+        assert_eq!(left["data"]["environment"], serde_json::json!([DROPPED, DROPPED]));
+        let left = applied("data.labels.app.kubernetes.io/name", With::Nothing, &variables);
+        assert_eq!(
+            left["data"]["labels"],
+            serde_json::json!({"app.kubernetes.io/name": DROPPED, "app": "web"})
+        );
+        let left = applied("actor.roles", With::Hash, &variables);
+        assert!(left["actor"]["roles"][0].as_str().unwrap().starts_with("hmac-sha256:"));
+        assert_eq!(left["actor"]["roles"][0], left["actor"]["roles"][1]);
     }
 
     #[test]
@@ -157,21 +301,29 @@ mod tests {
     #[test]
     fn what_cannot_be_looked_into_does_not_leave() {
         let redaction = Redaction::new(vec![rule("data.command", With::Nothing)], None).unwrap();
-        let entry = Entry { index: 0, appended: Nanos(0), tag: 0, bytes: b"secret"[..].into() };
-        let item = redaction.apply(Item::new(entry));
+        let item = redaction.apply(whole(b"secret".to_vec()));
         assert_eq!((&*item.bytes, item.redacted), (&b"{}"[..], true));
     }
 
     #[test]
     fn rules_that_make_no_sense_are_refused() {
-        for (wrong, key) in [
-            (rule("", With::Nothing), None),
-            (rule("data..x", With::Nothing), None),
-            (rule("type", With::Nothing), None),
-            (rule("data.command", With::Hash), None),
-            (rule("data.command", With::Hash), Some(&b""[..])),
+        for (wrong, with, key, told) in [
+            ("", With::Nothing, None, "no event has a field"),
+            ("data..x", With::Nothing, None, "no event has a field"),
+            ("data.comand", With::Nothing, None, "did you mean data.command?"),
+            ("actor.username", With::Nothing, None, "did you mean actor.user?"),
+            ("type", With::Nothing, None, "it says what the event is"),
+            ("actor", With::Nothing, None, "name a field within it"),
+            ("source.port", With::Nothing, None, "the one that it lies in"),
+            ("session", With::Hash, Some(&b"key"[..]), "leave `with` out"),
+            ("data.command", With::Hash, None, "no redaction_secret"),
+            ("data.command", With::Hash, Some(&b""[..]), "no redaction_secret"),
         ] {
-            assert!(Redaction::new(vec![wrong.clone()], key).is_err(), "{wrong:?}");
+            let error = Redaction::new(vec![rule(wrong, with)], key).err().unwrap();
+            assert!(error.contains(told), "{wrong}: {error}");
         }
+        assert!(
+            Redaction::new(vec![rule("session", With::Nothing), rule("source", With::Nothing)], None).is_ok()
+        );
     }
 }

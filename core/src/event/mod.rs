@@ -6,6 +6,7 @@
 mod actor;
 pub mod bytestring;
 pub mod canonical;
+pub mod fields;
 pub mod hex;
 mod registry;
 pub mod time;

@@ -55,7 +55,7 @@ impl Record {
             key: 0,
             headers: Vec::with_capacity(HEADERS),
         };
-        let event = item.event.as_deref();
+        let event = item.event();
         match event {
             Some(Event { session: Some(session), .. }) => record.push(session),
             Some(event) => record.push(&event.producer.id),
@@ -251,7 +251,7 @@ mod tests {
             assert_eq!(header(&record, "custody-type"), info.name);
             assert_eq!(header(&record, "custody-version"), info.version.to_string());
             assert_eq!(header(&record, "custody-leaf"), hex::to_hex(&item.leaf.0));
-            let event = item.event.as_deref().unwrap();
+            let event = item.event().unwrap();
             assert_eq!(header(&record, "ce_specversion"), "1.0");
             assert_eq!(header(&record, "ce_id"), event.id.to_string());
             assert_eq!((header(&record, "ce_type"), header(&record, "ce_source")), (info.name, LOG));

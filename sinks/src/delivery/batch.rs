@@ -5,8 +5,10 @@ use crate::backoff::Backoff;
 use crate::item::Item;
 use crate::sink::{Answer, Sink, Trouble, Unproven, Window};
 use custody_core::clock::Nanos;
+use custody_core::event::Event;
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::{Duration, Instant};
 
@@ -14,19 +16,21 @@ use std::time::{Duration, Instant};
 pub(crate) struct Letter<S: Sink> {
     index: u64,
     appended: Nanos,
-    kind: String,
+    /// What was encoded: its type is read from there where it is refused, which hardly any event is.
+    event: Arc<[u8]>,
     bytes: usize,
     encoded: S::Encoded,
 }
 
 impl<S: Sink> Letter<S> {
-    pub(crate) fn new(item: &Item, encoded: S::Encoded) -> Self {
-        let (index, appended, kind) = (item.index, item.appended, item.kind().to_owned());
-        Self { index, appended, kind, bytes: S::bytes(&encoded), encoded }
+    pub(crate) fn new(item: Item, encoded: S::Encoded) -> Self {
+        let Item { index, appended, bytes: event, .. } = item;
+        Self { index, appended, event, bytes: S::bytes(&encoded), encoded }
     }
 
     fn rejected(self, reason: &str) -> Rejection {
-        Rejection { index: self.index, kind: self.kind, reason: reason.to_owned() }
+        let kind = Event::parse(&self.event).map(|event| event.kind).unwrap_or_default();
+        Rejection { index: self.index, kind, reason: reason.to_owned() }
     }
 }
 

@@ -94,7 +94,7 @@ impl<S: Sink> Shared<S> {
             }
             let item = self.redaction.apply(item);
             match self.sink.encode(&item) {
-                Ok(encoded) => letters.push(batch::Letter::new(&item, encoded)),
+                Ok(encoded) => letters.push(batch::Letter::new(item, encoded)),
                 Err(reason) => rejected.push(batch::Rejection {
                     index: item.index,
                     kind: item.kind().to_owned(),

@@ -131,7 +131,7 @@ impl Loki {
     }
 
     fn labels(&self, item: &Item) -> String {
-        let event = item.event.as_deref();
+        let event = item.event();
         let family = event.and_then(|event| Family::of(&event.kind));
         // A family that this program doesn't know has no stream of its own, or its name would be anybody's.
         let family =
@@ -349,7 +349,7 @@ fn metadata<'a>(item: &'a Item, origin: &'a str) -> Vec<(&'static str, Cow<'a, s
     pairs.push(("log_index", Cow::Owned(item.index.to_string())));
     pairs.push(("log_leaf", Cow::Owned(hex::to_hex(&item.leaf.0))));
     pairs.push(("log_origin", Cow::Borrowed(origin)));
-    if let Some(event) = item.event.as_deref() {
+    if let Some(event) = item.event() {
         of_event(event, &mut pairs);
     }
     for (_, value) in &mut pairs {
