@@ -143,7 +143,7 @@ impl Http {
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(|error| trouble(&error))? {
             if body.len() + piece.len() > ANSWER_BYTES_MAX {
-                return Err(Trouble::Unclear { reason: "its answer is too long".to_owned() });
+                return Err(Trouble::unclear("its answer is too long"));
             }
             body.extend_from_slice(&piece);
         }
@@ -201,7 +201,7 @@ fn trouble(error: &reqwest::Error) -> Trouble {
     } else if error.is_timeout() {
         Trouble::Late { reason, in_doubt: true }
     } else {
-        Trouble::Unclear { reason }
+        Trouble::unclear(reason)
     }
 }
 
@@ -221,9 +221,7 @@ impl Answered {
     pub fn trouble(&self) -> Trouble {
         let reason = self.reason();
         match self.status {
-            StatusCode::TOO_MANY_REQUESTS => {
-                Trouble::Refused { reason, retry_after: retry_after(&self.headers) }
-            }
+            StatusCode::TOO_MANY_REQUESTS => Trouble::Refused { reason, retry_after: self.retry_after() },
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
                 Trouble::Denied { reason }
             }
@@ -235,14 +233,15 @@ impl Answered {
             StatusCode::PAYLOAD_TOO_LARGE => Trouble::TooLarge { reason },
             status if status.is_client_error() => Trouble::Poisoned { reason },
             // Somebody in between may say so of a request that arrived.
-            _ => Trouble::Unclear { reason },
+            _ => Trouble::Unclear { reason, retry_after: self.retry_after() },
         }
     }
 
-    /// When the destination wants to be asked again, where it says so.
+    /// When the destination wants to be asked again, where it says so in seconds (RFC 9110, 10.2.3). The form with a date
+    /// needs two clocks that agree, and is passed over.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        retry_after(&self.headers)
+        self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
     }
 
     /// The status and the beginning of the body, in one line.
@@ -253,11 +252,6 @@ impl Answered {
             text.chars().take(REASON_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
         format!("HTTP {}: {}", self.status.as_u16(), text.trim())
     }
-}
-
-/// Seconds, as RFC 9110 (10.2.3) has it. The form with a date needs two clocks that agree, and is passed over.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -278,7 +272,8 @@ mod tests {
         assert!(matches!(answered(413, "").trouble(), Trouble::TooLarge { .. }));
         assert!(matches!(answered(401, "").trouble(), Trouble::Denied { .. }));
         assert!(matches!(answered(400, "").trouble(), Trouble::Poisoned { .. }));
-        assert!(matches!(answered(503, "").trouble(), Trouble::Unclear { .. }));
+        let unclear = answered(503, "").trouble();
+        assert!(unclear.leaves_doubt() && unclear.retry_after() == Some(Duration::from_secs(7)), "{unclear}");
         for slow in [408, 504] {
             assert!(matches!(answered(slow, "").trouble(), Trouble::Late { in_doubt: true, .. }));
         }

@@ -116,6 +116,8 @@ pub enum Trouble {
     Unclear {
         /// What happened.
         reason: String,
+        /// When the destination wants to be asked again.
+        retry_after: Option<Duration>,
     },
     /// It took longer than it may: a shorter batch may be in time.
     #[error("{reason}")]
@@ -146,6 +148,12 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// That it isn't known whether something was stored, for this reason.
+    #[must_use]
+    pub fn unclear(reason: impl Into<String>) -> Self {
+        Trouble::Unclear { reason: reason.into(), retry_after: None }
+    }
+
     /// Whether something of the batch may have been stored.
     #[must_use]
     pub fn leaves_doubt(&self) -> bool {
@@ -159,7 +167,7 @@ impl Trouble {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Trouble::Refused { retry_after, .. } => *retry_after,
+            Trouble::Refused { retry_after, .. } | Trouble::Unclear { retry_after, .. } => *retry_after,
             _ => None,
         }
     }

@@ -33,8 +33,13 @@ impl Loki {
         {
             config = config.replace(&format!("@{name}@"), value);
         }
-        // The limits stand last.
+        // The limits stand last, and none of them twice.
         for limit in limits {
+            let (name, _) = limit.split_once(':').expect("a limit has a name");
+            config = config
+                .lines()
+                .filter(|line| !line.starts_with(&format!("  {name}:")))
+                .fold(String::new(), |config, line| config + line + "\n");
             writeln!(config, "  {limit}").expect("a string");
         }
         let file = dir.join("loki.yaml");

@@ -12,11 +12,11 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const TENANT: &str = "acme";
+pub const TENANT: &str = "acme";
 const SECOND: u64 = 1_000_000_000;
 
 /// A moment ago: a query asks those who have the last three hours in memory for no older lines.
-fn now() -> u64 {
+pub fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
     u64::try_from(since).unwrap() - SECOND
 }
@@ -26,7 +26,7 @@ fn around(time: u64) -> (u64, u64) {
     (time - 30 * SECOND, time + 30 * SECOND)
 }
 
-fn started(dir: &std::path::Path, limits: &[&str]) -> Loki {
+pub fn started(dir: &std::path::Path, limits: &[&str]) -> Loki {
     let mut loki = Loki::prepare(dir, limits);
     loki.start();
     loki
@@ -115,22 +115,28 @@ fn connections_to(port: u16) -> usize {
 }
 
 /// Everything that the log has, once, as Loki itself counts it: not by what its queries show, which hide repeats.
-fn counted(loki: &Loki, (start, end): (u64, u64)) -> u64 {
+pub fn counted(loki: &Loki, (start, end): (u64, u64)) -> u64 {
     let span = end.div_ceil(SECOND) - start / SECOND + 1;
     let query = format!("sum(count_over_time({{job=\"custody\"}}[{span}s]))");
     loki.count(TENANT, &query, end.div_ceil(SECOND))
 }
 
-pub fn sink(url: &str) -> custody_sinks::loki::Loki {
-    let endpoint = Endpoint { url: url.to_owned(), ca: None, auth: None };
-    let settings = Settings {
-        endpoint,
+pub fn settings(url: &str) -> Settings {
+    Settings {
+        endpoint: Endpoint { url: url.to_owned(), ca: None, auth: None },
         tenant: Some(TENANT.to_owned()),
         sends_old_again: false,
         job: "custody".to_owned(),
-    };
+    }
+}
+
+pub fn sink_with(settings: Settings) -> custody_sinks::loki::Loki {
     let nothing = Secrets::new(std::path::Path::new("/nowhere"));
     custody_sinks::loki::Loki::new(settings, nothing, ORIGIN, Arc::new(SystemClock::new()))
+}
+
+pub fn sink(url: &str) -> custody_sinks::loki::Loki {
+    sink_with(settings(url))
 }
 
 /// The server is killed three times, the delivery more often; answers are cut off, swallowed, late, or 429.

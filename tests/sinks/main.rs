@@ -10,6 +10,7 @@ mod front;
 mod hostile;
 mod kafka;
 mod loki;
+mod loki_limits;
 mod opensearch;
 mod pictures;
 mod restore;

@@ -108,8 +108,7 @@ impl Session {
     /// Sends a batch as one transaction.
     pub async fn send(&self, records: Vec<Arc<Record>>) -> Done {
         let (answer, answered) = oneshot::channel();
-        let gone =
-            |reason: &str| Done { result: Err(Trouble::Unclear { reason: reason.to_owned() }), lives: false };
+        let gone = |reason: &str| Done { result: Err(Trouble::unclear(reason)), lives: false };
         if self.jobs.send(Job { records, answer }).await.is_err() {
             return gone("the producer has ended");
         }
@@ -268,7 +267,7 @@ impl<W: Fn() -> bool> Transaction<'_, W> {
         }
         match self.abort() {
             Ok(failed) => self.told(records, &failed),
-            Err(reason) => Outcome::Not(Trouble::Unclear { reason }, false),
+            Err(reason) => Outcome::Not(Trouble::unclear(reason), false),
         }
     }
 
@@ -341,7 +340,7 @@ impl<W: Fn() -> bool> Transaction<'_, W> {
             Ok(()) => Outcome::Stored,
             Err(error) => {
                 let reason = format!("it isn't known whether the brokers committed: {}", said(&error));
-                Outcome::Not(Trouble::Unclear { reason }, false)
+                Outcome::Not(Trouble::unclear(reason), false)
             }
         }
     }

@@ -180,16 +180,16 @@ async fn prepare<S: Sink>(shared: &Shared<S>) -> Result<(), Trouble> {
             Ok(())
         }
         Some(Err(trouble)) => Err(trouble),
-        None => Err(Trouble::Unclear { reason: "no answer came while it was made ready".to_owned() }),
+        None => Err(Trouble::unclear("no answer came while it was made ready")),
     }
 }
 
 async fn send<S: Sink>(shared: &Shared<S>, letters: &[Letter<S>]) -> Result<Vec<Answer>, Trouble> {
     let encoded: Vec<&S::Encoded> = letters.iter().map(|letter| &letter.encoded).collect();
     match within(shared, shared.sink.send(&encoded)).await {
-        Some(Ok(answers)) if answers.len() != letters.len() => Err(Trouble::Unclear {
-            reason: format!("{} answers came to {} events", answers.len(), letters.len()),
-        }),
+        Some(Ok(answers)) if answers.len() != letters.len() => {
+            Err(Trouble::unclear(format!("{} answers came to {} events", answers.len(), letters.len())))
+        }
         Some(answer) => answer,
         None => Err(Trouble::Late { reason: "no answer came in time".to_owned(), in_doubt: true }),
     }

@@ -156,11 +156,11 @@ impl Sink for Store {
                 0 => Err(Trouble::Refused { reason: "busy".into(), retry_after: Some(Duration::ZERO) }),
                 1 => {
                     self.keep(batch.iter().take(part).copied());
-                    Err(Trouble::Unclear { reason: "the connection broke".into() })
+                    Err(Trouble::unclear("the connection broke"))
                 }
                 2 => {
                     self.keep(batch.iter().copied());
-                    Err(Trouble::Unclear { reason: "the answer is lost".into() })
+                    Err(Trouble::unclear("the answer is lost"))
                 }
                 3 => {
                     self.keep(batch.iter().take(part).copied());

@@ -262,7 +262,7 @@ impl Sink for Files {
             Ok(())
         });
         // A part may be there; the files say which.
-        written.await.map_err(|reason| Trouble::Unclear { reason })?;
+        written.await.map_err(Trouble::unclear)?;
         Ok(vec![Answer::Stored; batch.len()])
     }
 

@@ -257,7 +257,7 @@ fn a_lake_that_can_not_be_written_stops_and_goes_on() {
     send(&files, (0..8).map(hourly)).unwrap();
     let trouble = send(&files, (8..20).map(hourly)).unwrap_err();
     assert!(
-        matches!(&trouble, Trouble::Unclear { reason } if reason.contains("ext") || reason.contains("directory")),
+        matches!(&trouble, Trouble::Unclear { reason, .. } if reason.contains("ext") || reason.contains("directory")),
         "{trouble}"
     );
     std::fs::remove_file(dir.path().join("ext")).unwrap();

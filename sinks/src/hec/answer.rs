@@ -51,7 +51,7 @@ pub fn outcome(answered: &Answered) -> Result<Outcome, Trouble> {
     let Ok(said) = serde_json::from_slice::<Said>(&answered.body) else {
         // What stands between us and the collector, perhaps.
         return Err(if answered.status.is_success() {
-            Trouble::Unclear { reason: format!("no answer of a collector: {}", answered.reason()) }
+            Trouble::unclear(format!("no answer of a collector: {}", answered.reason()))
         } else {
             answered.trouble()
         });
@@ -69,7 +69,7 @@ pub fn outcome(answered: &Answered) -> Result<Outcome, Trouble> {
 /// # Errors
 /// [`Trouble`]: nobody knows then.
 pub fn acknowledged(answered: &Answered, id: u64) -> Result<Acknowledged, Trouble> {
-    let unclear = |reason| Trouble::Unclear { reason };
+    let unclear = Trouble::unclear;
     if !answered.status.is_success() {
         return match serde_json::from_slice::<Said>(&answered.body) {
             Ok(Said { code: 14, .. }) => Err(trouble(14, answered.reason(), answered)),

@@ -170,16 +170,14 @@ impl Hec {
             tokio::time::sleep(wait).await;
             let request = self.http.request(Method::POST, &path)?.timeout(REQUEST).body(question.clone());
             // An answer that got lost isn't given twice: a collector forgets what it has acknowledged.
-            let answered = self.http.answer(request).await.map_err(|error| Trouble::Unclear {
-                reason: format!("its acknowledgement can't be asked for: {error}"),
+            let answered = self.http.answer(request).await.map_err(|error| {
+                Trouble::unclear(format!("its acknowledgement can't be asked for: {error}"))
             })?;
             match answer::acknowledged(&answered, id)? {
                 Acknowledged::Yes => return Ok(()),
                 Acknowledged::NotYet if begun.elapsed() >= limit => {
                     let seconds = limit.as_secs();
-                    return Err(Trouble::Unclear {
-                        reason: format!("no indexer has acknowledged it in {seconds} s"),
-                    });
+                    return Err(Trouble::unclear(format!("no indexer has acknowledged it in {seconds} s")));
                 }
                 Acknowledged::NotYet => wait = (wait * 2).min(ASK_LAST),
             }

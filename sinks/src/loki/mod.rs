@@ -10,17 +10,21 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use self::push::{LokiEntry, encode_entry, encode_push};
-use self::read::{Page, parse};
+use self::push::{encode_entry, encode_push};
+use self::read::{Page, parse, parse_counts};
 use crate::http::{Answered, Endpoint, Http};
 use crate::item::Item;
 use crate::secret::Secrets;
 use crate::sink::{Answer, Found, Held, Limits, Sink, Trouble, Unproven, Window};
 use custody_core::clock::{Clock, Nanos};
 use custody_core::event::{Event, Family, Outcome, ProducerKind, hex};
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -44,6 +48,13 @@ const AFTER: Duration = Duration::from_secs(3_600);
 const SHOWN: Duration = Duration::from_secs(2 * 3_600 + 1_800);
 const HIDES: &str = "Loki doesn't show lines older than some hours until they are flushed, so it isn't known what it has: \
     see docs/sinks.md for the two settings, or set sends_old_again = true (and perhaps some arrive twice)";
+const SHOWS_NOTHING_OLD: &str = "Loki says of what is older than limits_config.max_query_lookback that there is nothing: \
+    allow it to look farther back, see docs/sinks.md";
+/// Requests of a batch that are under way at once.
+const PUSHES: usize = 4;
+/// What Loki says (400) where its limits don't allow for our streams and lines at all: a person has to do something.
+const CONFIGURED: [&str; 3] =
+    ["structured metadata, but this feature is disallowed", "missing required labels", "label names; limit"];
 
 /// `[sink.loki]`
 #[derive(Clone, Debug, Deserialize)]
@@ -91,6 +102,8 @@ pub struct Loki {
     newest: AtomicU64,
     /// Whether it shows all that it holds, however old.
     shows_all: AtomicBool,
+    /// How far back it looks at all, in nanoseconds.
+    shows_for: AtomicU64,
     sends_old_again: bool,
 }
 
@@ -113,6 +126,7 @@ impl Loki {
             clock,
             newest: AtomicU64::new(0),
             shows_all: AtomicBool::new(false),
+            shows_for: AtomicU64::new(u64::MAX),
             sends_old_again: settings.sends_old_again,
         }
     }
@@ -123,6 +137,42 @@ impl Loki {
             Some(tenant) => request.header("x-scope-orgid", tenant),
             None => request,
         })
+    }
+
+    /// The spans of a window, each short enough for one question.
+    fn spans(&self, window: &Window) -> Vec<Range<Nanos>> {
+        // After what the log has there may be anything of others; before there was a log, nothing is looked for.
+        let newest = self.clock.wall().0.max(self.newest.load(Relaxed));
+        let end = if window.appended.end == Nanos(u64::MAX) {
+            Nanos(newest).saturating_add(AFTER)
+        } else {
+            window.appended.end
+        };
+        let mut start = self.first(window, end);
+        let mut spans = Vec::new();
+        while start < end {
+            let until = start.saturating_add(SPAN).min(end);
+            spans.push(start..until);
+            start = until;
+        }
+        spans
+    }
+
+    fn first(&self, window: &Window, end: Nanos) -> Nanos {
+        match window.appended.start {
+            Nanos(0) => Nanos(end.0.saturating_sub(nanos(BEFORE))),
+            start => start,
+        }
+    }
+
+    /// Why it may have more of a window than it shows.
+    fn hides(&self, window: &Window) -> Option<String> {
+        let age = self.clock.wall().0.saturating_sub(self.first(window, window.appended.end).0);
+        if age > self.shows_for.load(Relaxed) {
+            return Some(SHOWS_NOTHING_OLD.to_owned());
+        }
+        // What is older than `query_ingesters_within` isn't looked for in the memory of those who hold it.
+        (!self.shows_all.load(Relaxed) && age > nanos(SHOWN)).then(|| HIDES.to_owned())
     }
 
     /// The streams' common selector.
@@ -161,18 +211,34 @@ impl Loki {
         format!("{{hour=\"{hour}\", job=\"{}\", origin=\"backfill\"}}", self.job)
     }
 
-    async fn push(&self, batch: &[&Encoded], backfill: bool) -> Result<Answered, Trouble> {
+    /// The streams that these belong to, in the order of their labels.
+    fn streams<'a>(&self, batch: &[&'a Encoded], backfill: bool) -> BTreeMap<Cow<'a, str>, Vec<&'a Encoded>> {
         let behind = self.newest.load(Relaxed).saturating_sub(nanos(LIVE));
-        let entries = batch.iter().map(|encoded| {
-            let old = backfill || encoded.appended.0 < behind;
-            let labels = if old {
+        let mut streams: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for encoded in batch {
+            let labels = if backfill || encoded.appended.0 < behind {
                 Cow::Owned(self.backfill_labels(encoded.appended))
             } else {
                 Cow::Borrowed(&*encoded.labels)
             };
-            LokiEntry { labels, bytes: &encoded.entry }
-        });
-        let body = encode_push(entries).map_err(|reason| Trouble::TooLarge { reason })?;
+            streams.entry(labels).or_default().push(*encoded);
+        }
+        streams
+    }
+
+    /// Each stream by a request of its own: to one of several, Loki answers by what became of its last stream, and says
+    /// "stored" of all where it has refused the others.
+    async fn push(&self, batch: &[&Encoded], backfill: bool) -> Vec<Result<Answered, Trouble>> {
+        let pushes = self
+            .streams(batch, backfill)
+            .into_iter()
+            .map(|(labels, entries)| self.push_stream(labels, entries));
+        stream::iter(pushes.collect::<Vec<_>>()).buffer_unordered(PUSHES).collect().await
+    }
+
+    async fn push_stream(&self, labels: Cow<'_, str>, entries: Vec<&Encoded>) -> Result<Answered, Trouble> {
+        let body = encode_push(&labels, entries.iter().map(|encoded| &*encoded.entry));
+        let body = body.map_err(|reason| Trouble::TooLarge { reason })?;
         let request = self
             .request(Method::POST, "/loki/api/v1/push")?
             .header("content-type", "application/x-protobuf")
@@ -199,6 +265,55 @@ impl Loki {
             return Err(answered.reason());
         }
         parse(&answered.body)
+    }
+
+    /// What Loki has more than once and shows once: a question for lines leaves out exact repeats, a count doesn't. As often
+    /// again as it is there, so that the documents are as many as Loki has.
+    async fn repeats(&self, span: &Range<Nanos>, shown: &[Held]) -> Result<Vec<Held>, String> {
+        let mut by_index: BTreeMap<u64, (usize, &Held)> = BTreeMap::new();
+        for held in shown {
+            if let Some(index) = held.index {
+                by_index.entry(index).or_insert((0, held)).0 += 1;
+            }
+        }
+        let (Some(first), Some(last)) = (by_index.keys().next(), by_index.keys().next_back()) else {
+            return Ok(vec![]);
+        };
+        let lines = by_index.values().map(|(times, _)| times).sum::<usize>();
+        // A span is a whole number of milliseconds here, and reaches into the one before: so the indexes are said as well.
+        let (origin, span_ms) =
+            (serde_json::Value::from(&*self.origin), (span.end.0 - span.start.0).div_ceil(1_000_000));
+        let count = format!(
+            "count_over_time({} | log_origin={origin} | log_index>={first} | log_index<={last} [{span_ms}ms])",
+            self.selector()
+        );
+        let counted: usize = self.counts(&format!("sum({count})"), span.end).await?.values().sum();
+        if counted <= lines {
+            return Ok(vec![]);
+        }
+        let repeated = self.counts(&format!("sum by (log_index) ({count}) > 1"), span.end).await;
+        let repeated = repeated.map_err(|reason| {
+            format!("{} lines are there more than once, and which isn't told: {reason}", counted - lines)
+        })?;
+        let mut repeats = Vec::new();
+        for (index, counted) in repeated {
+            if let Some((times, held)) = index.parse().ok().and_then(|index: u64| by_index.get(&index)) {
+                repeats.extend(iter::repeat_n(*held, counted.saturating_sub(*times)).cloned());
+            }
+        }
+        Ok(repeats)
+    }
+
+    /// What a question for counts gives at the end of a span: for each `log_index`, or for none.
+    async fn counts(&self, query: &str, end: Nanos) -> Result<BTreeMap<String, usize>, String> {
+        let request = self.request(Method::GET, "/loki/api/v1/query").map_err(|error| error.to_string())?;
+        let request = request.query(&[("query", query), ("time", &(end.0 - 1).to_string())]);
+        let answered = self.http.answer(request.header("cache-control", "no-cache")).await;
+        let answered = answered.map_err(|error| error.to_string())?;
+        if answered.status != StatusCode::OK {
+            return Err(answered.reason());
+        }
+        parse_counts(&answered.body)
     }
 
     /// All lines of a span. Where more lines have one and the same time than a page holds, they can't all be seen.
@@ -250,14 +365,17 @@ impl Sink for Loki {
         if answered.status != StatusCode::OK {
             return Err(answered.trouble());
         }
-        let page = parse(&answered.body).map_err(|reason| Trouble::Unclear { reason })?;
+        let page = parse(&answered.body).map_err(Trouble::unclear)?;
         let newest = page.lines.iter().map(|line| line.time.0).max().unwrap_or(0);
         self.newest.fetch_max(newest, Relaxed);
         // Where nobody may ask for its configuration, it is as the default has it.
         let configuration = self.http.answer(self.request(Method::GET, "/config")?).await?;
-        let shows_all = configuration.status == StatusCode::OK
-            && shows_all(&String::from_utf8_lossy(&configuration.body));
-        self.shows_all.store(shows_all, Relaxed);
+        let configuration = match configuration.status {
+            StatusCode::OK => String::from_utf8_lossy(&configuration.body).into_owned(),
+            _ => String::new(),
+        };
+        self.shows_all.store(shows_all(&configuration), Relaxed);
+        self.shows_for.store(shows_for(&configuration).map_or(u64::MAX, nanos), Relaxed);
         Ok(())
     }
 
@@ -272,48 +390,84 @@ impl Sink for Loki {
     }
 
     async fn send(&self, batch: &[&Encoded]) -> Result<Vec<Answer>, Trouble> {
-        let mut answered = self.push(batch, false).await?;
-        if let [_] = batch
+        let mut pushed = self.push(batch, false).await;
+        if let ([_], [Ok(answered)]) = (batch, pushed.as_slice())
             && answered.status == StatusCode::BAD_REQUEST
-            && says(&answered, "too far behind")
+            && says(answered, "too far behind")
         {
             // Loki's limit is narrower than we think, or others write to this job.
-            answered = self.push(batch, true).await?;
+            pushed = self.push(batch, true).await;
         }
-        match answered.status {
-            status if status.is_success() => {
-                let newest = batch.iter().map(|encoded| encoded.appended.0).max().unwrap_or(0);
-                self.newest.fetch_max(newest, Relaxed);
-                Ok(vec![Answer::Stored; batch.len()])
-            }
-            // A limit on a message's length between Loki's parts: as permanent as 413.
-            StatusCode::INTERNAL_SERVER_ERROR if says(&answered, "larger than max") => {
-                Err(Trouble::TooLarge { reason: answered.reason() })
-            }
-            _ => Err(answered.trouble()),
-        }
+        outcome(pushed)?;
+        let newest = batch.iter().map(|encoded| encoded.appended.0).max().unwrap_or(0);
+        self.newest.fetch_max(newest, Relaxed);
+        Ok(vec![Answer::Stored; batch.len()])
     }
 
     async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {
-        let now = self.clock.wall();
-        let end = window.appended.end.min(now.saturating_add(AFTER));
-        // Nothing is looked for in the decades before there was a log.
-        let first = if window.appended.start == Nanos(0) {
-            Nanos(end.0.saturating_sub(nanos(BEFORE)))
-        } else {
-            window.appended.start
-        };
-        let (mut held, mut start) = (Vec::new(), first);
-        while start < end {
-            let until = start.saturating_add(SPAN).min(end);
-            self.lines(start..until, &mut held).await.map_err(Unproven::Now)?;
-            start = until;
+        let mut documents = Vec::new();
+        for span in self.spans(window) {
+            let mut shown = Vec::new();
+            self.lines(span.clone(), &mut shown).await.map_err(Unproven::Now)?;
+            let repeats = self.repeats(&span, &shown).await.map_err(Unproven::Now)?;
+            documents.extend(shown);
+            documents.extend(repeats);
         }
-        // What is older than `query_ingesters_within` isn't looked for in the memory of those who hold it.
-        let hides = !self.shows_all.load(Relaxed) && !self.sends_old_again;
-        let perhaps_more =
-            (hides && first < Nanos(now.0.saturating_sub(nanos(SHOWN)))).then(|| HIDES.to_owned());
-        Ok(Found { documents: held, perhaps_more })
+        Ok(Found { documents, perhaps_more: self.hides(window) })
+    }
+
+    /// How often it is there doesn't matter for that.
+    async fn look_up(&self, window: &Window) -> Result<Found, Unproven> {
+        let mut documents = Vec::new();
+        for span in self.spans(window) {
+            self.lines(span, &mut documents).await.map_err(Unproven::Now)?;
+        }
+        Ok(Found { documents, perhaps_more: self.hides(window).filter(|_| !self.sends_old_again) })
+    }
+}
+
+/// What became of the requests of one batch. Where something of it may have been stored, what is said of the whole leaves doubt.
+fn outcome(pushed: Vec<Result<Answered, Trouble>>) -> Result<(), Trouble> {
+    let several = pushed.len() > 1;
+    let mut troubles = Vec::new();
+    let mut stored = false;
+    for pushed in pushed {
+        match pushed {
+            // Others that look like a success aren't one: 260 says that Loki takes nothing of this tenant's.
+            Ok(Answered { status: StatusCode::OK | StatusCode::NO_CONTENT, .. }) => stored = true,
+            Ok(answered) => troubles.push(refusal(&answered)),
+            Err(trouble) => troubles.push(trouble),
+        }
+    }
+    let in_doubt = stored || troubles.iter().any(Trouble::leaves_doubt);
+    let Some(first) = troubles.into_iter().next() else { return Ok(()) };
+    Err(match first {
+        // Which one is too large shows when each is alone.
+        Trouble::TooLarge { reason } if several => Trouble::Poisoned { reason },
+        Trouble::Late { reason, .. } if in_doubt => Trouble::Late { reason, in_doubt },
+        Trouble::Refused { reason, retry_after } if in_doubt => Trouble::Unclear { reason, retry_after },
+        Trouble::Denied { reason } if in_doubt => Trouble::unclear(reason),
+        first => first,
+    })
+}
+
+/// Why Loki doesn't take a stream's lines, or not all of them.
+fn refusal(answered: &Answered) -> Trouble {
+    // A limit on a message's length between Loki's parts: as permanent as 413.
+    if answered.status == StatusCode::INTERNAL_SERVER_ERROR && says(answered, "larger than max") {
+        return Trouble::TooLarge { reason: answered.reason() };
+    }
+    if answered.status.is_success() {
+        return Trouble::Denied { reason: format!("Loki has taken nothing: {}", answered.reason()) };
+    }
+    match answered.trouble() {
+        // It takes the lines that fit into a limit.
+        Trouble::Refused { reason, retry_after } => Trouble::Unclear { reason, retry_after },
+        // No event's fault.
+        Trouble::Poisoned { reason } if CONFIGURED.iter().any(|text| says(answered, text)) => {
+            Trouble::unclear(reason)
+        }
+        trouble => trouble,
     }
 }
 
@@ -325,17 +479,48 @@ fn nanos(span: Duration) -> u64 {
 /// the memory of those who hold them: by `query_store_max_look_back_period` if that isn't zero, and else by
 /// `query_ingesters_within`, which is left out where it is zero.
 fn shows_all(configuration: &str) -> bool {
-    let value = |name: &str| {
-        let mut lines = configuration.lines().map(str::trim);
-        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("0s", str::trim)
-    };
     if !configuration.lines().any(|line| line == "querier:") {
         return false;
     }
-    match value("query_store_max_look_back_period") {
-        "0s" => value("query_ingesters_within") == "0s",
+    match value(configuration, "query_store_max_look_back_period") {
+        "0s" => value(configuration, "query_ingesters_within") == "0s",
         period => period.starts_with('-'),
     }
+}
+
+/// How far back a Loki with this configuration looks at all (`max_query_lookback`): to a question for what is older, it
+/// answers that there is nothing.
+fn shows_for(configuration: &str) -> Option<Duration> {
+    duration(value(configuration, "max_query_lookback")).filter(|lookback| !lookback.is_zero())
+}
+
+/// A setting's value, wherever it stands; zero where it doesn't.
+fn value<'a>(configuration: &'a str, name: &str) -> &'a str {
+    let mut lines = configuration.lines().map(str::trim);
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("0s", str::trim)
+}
+
+/// A duration as Prometheus writes it: `4w2d`, `720h0m0s`.
+fn duration(text: &str) -> Option<Duration> {
+    let mut whole = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+        let (unit, after) = after.split_at(after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len()));
+        let milliseconds = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            "w" => 7 * 86_400_000,
+            "y" => 365 * 86_400_000,
+            _ => return None,
+        };
+        whole += Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(milliseconds)?);
+        rest = after;
+    }
+    Some(whole)
 }
 
 fn says(answered: &Answered, text: &str) -> bool {

@@ -9,13 +9,6 @@ use loki_api::prost::Message;
 use loki_api::prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use loki_api::prost_types::Timestamp;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-
-/// An encoded entry, and the labels of the stream that it belongs to.
-pub struct LokiEntry<'a> {
-    pub labels: Cow<'a, str>,
-    pub bytes: &'a [u8],
-}
 
 /// One entry with its metadata.
 pub fn encode_entry(time: Nanos, line: &str, metadata: &[(&str, Cow<'_, str>)]) -> Vec<u8> {
@@ -37,31 +30,22 @@ pub fn encode_entry(time: Nanos, line: &str, metadata: &[(&str, Cow<'_, str>)]) 
     bytes
 }
 
-/// A whole request with its entries sorted into streams; their order within a stream stays.
+/// A whole request: entries of one stream, in their order. Loki answers to a request of several streams by what became of the
+/// last one.
 ///
 /// # Errors
 /// When it is longer than snappy can say.
-pub fn encode_push<'a>(entries: impl Iterator<Item = LokiEntry<'a>>) -> Result<Vec<u8>, String> {
-    let mut streams: BTreeMap<Cow<'a, str>, Vec<&[u8]>> = BTreeMap::new();
-    for LokiEntry { labels, bytes } in entries {
-        streams.entry(labels).or_default().push(bytes);
-    }
-    let streams: Vec<_> = streams
-        .into_iter()
-        .map(|(labels, entries)| {
-            let head =
-                StreamAdapter { labels: labels.into_owned(), entries: vec![], hash: 0 }.encode_to_vec();
-            let entry_bytes: usize = entries.iter().map(|entry| field_bytes(entry.len())).sum();
-            (head.len() + entry_bytes, head, entries)
-        })
-        .collect();
-    let mut request = Vec::with_capacity(streams.iter().map(|(length, ..)| field_bytes(*length)).sum());
-    for (length, head, entries) in streams {
-        put_length(1, length, &mut request);
-        request.extend_from_slice(&head);
-        for entry in entries {
-            put(2, entry, &mut request);
-        }
+pub fn encode_push<'a>(
+    labels: &str,
+    entries: impl Iterator<Item = &'a [u8]> + Clone,
+) -> Result<Vec<u8>, String> {
+    let head = StreamAdapter { labels: labels.to_owned(), entries: vec![], hash: 0 }.encode_to_vec();
+    let length = head.len() + entries.clone().map(|entry| field_bytes(entry.len())).sum::<usize>();
+    let mut request = Vec::with_capacity(field_bytes(length));
+    put_length(1, length, &mut request);
+    request.extend_from_slice(&head);
+    for entry in entries {
+        put(2, entry, &mut request);
     }
     snap::raw::Encoder::new().compress_vec(&request).map_err(|error| error.to_string())
 }

@@ -73,6 +73,47 @@ pub fn parse(body: &[u8]) -> Result<Page, String> {
     Ok(Page { lines: lines? })
 }
 
+#[derive(Deserialize)]
+struct Counts {
+    status: String,
+    data: Vector,
+    #[serde(default)]
+    warnings: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Vector {
+    result_type: String,
+    result: Vec<Sample>,
+}
+
+#[derive(Deserialize)]
+struct Sample {
+    metric: BTreeMap<String, String>,
+    value: (serde::de::IgnoredAny, String),
+}
+
+/// Reads an answer to a question for counts: by their `log_index`, which is empty where they aren't told apart.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_counts(body: &[u8]) -> Result<BTreeMap<String, usize>, String> {
+    let counts: Counts =
+        serde_json::from_slice(body).map_err(|error| format!("its answer can't be read: {error}"))?;
+    if counts.status != "success" || counts.data.result_type != "vector" {
+        return Err("its answer isn't one to a question for counts".to_owned());
+    }
+    if let Some(warning) = counts.warnings.as_ref().and_then(|warnings| warnings.first()) {
+        return Err(format!("its answer isn't whole: {warning}"));
+    }
+    let counts = counts.data.result.into_iter().map(|Sample { mut metric, value: (_, count) }| {
+        let count = count.parse().map_err(|_| format!("{count} is no count"))?;
+        Ok((metric.remove("log_index").unwrap_or_default(), count))
+    });
+    counts.collect()
+}
+
 impl Line {
     fn new(value: Value) -> Result<Self, String> {
         let (time, text, metadata) = match value {

@@ -24,8 +24,8 @@ fn item(index: u64, tag: u8, bytes: &[u8]) -> Item {
     Item::new(Entry { index, appended: Nanos(1_764_000_000_123_456_789 + index), tag, bytes: bytes.into() })
 }
 
-fn decoded(entries: Vec<LokiEntry<'_>>) -> PushRequest {
-    let bytes = encode_push(entries.into_iter()).unwrap();
+fn decoded(labels: &str, entries: &[Vec<u8>]) -> PushRequest {
+    let bytes = encode_push(labels, entries.iter().map(Vec::as_slice)).unwrap();
     let bytes = snap::raw::Decoder::new().decompress_vec(&bytes).unwrap();
     PushRequest::decode(bytes.as_slice()).unwrap()
 }
@@ -37,7 +37,7 @@ fn every_type_of_event_goes_into_one_of_few_streams() {
     for (index, info) in (0..).zip(TYPES) {
         let bytes = (info.example)().unwrap();
         let encoded = loki.encode(&item(index, info.family.tag(), &bytes)).unwrap();
-        let request = decoded(vec![LokiEntry { labels: (&*encoded.labels).into(), bytes: &encoded.entry }]);
+        let request = decoded(&encoded.labels, &[encoded.entry]);
         let entry = &request.streams[0].entries[0];
         assert_eq!(entry.line.as_bytes(), bytes);
         assert_eq!(entry.timestamp.as_ref().unwrap().nanos as u64, 123_456_789 + index);
@@ -60,6 +60,59 @@ fn what_loki_shows_follows_from_its_configuration() {
     assert!(shows_all(&with(&period("0s"), "")));
     assert!(shows_all(&with(&period("-1ns"), within)));
     assert!(!shows_all("not found"));
+}
+
+#[test]
+fn how_far_back_loki_looks_follows_from_its_configuration() {
+    let with = |period: &str| shows_for(&format!("limits_config:\n  max_query_lookback: {period}\n"));
+    assert_eq!((with("0s"), shows_for("")), (None, None));
+    assert_eq!(with("720h0m0s"), Some(Duration::from_secs(30 * 86_400)));
+    assert_eq!(with("4w2d"), Some(Duration::from_secs(30 * 86_400)));
+    assert_eq!((with("1500ms"), with("x"), with("1")), (Some(Duration::from_millis(1500)), None, None));
+}
+
+fn answered(status: u16, body: &str) -> Result<Answered, Trouble> {
+    let status = StatusCode::from_u16(status).unwrap();
+    Ok(Answered { status, headers: Default::default(), body: body.as_bytes().to_vec() })
+}
+
+#[test]
+fn a_batch_is_stored_when_each_of_its_streams_is() {
+    let stored = || answered(204, "");
+    assert_eq!(outcome(vec![stored(), stored()]), Ok(()));
+    for refused in [answered(429, "limit"), answered(500, "x"), answered(401, ""), answered(260, "blocked")] {
+        let trouble = outcome(vec![stored(), refused, stored()]).unwrap_err();
+        assert!(trouble.leaves_doubt(), "the others are stored: {trouble}");
+    }
+    let nobody = || Err(Trouble::Refused { reason: "no connection".into(), retry_after: None });
+    assert!(!outcome(vec![nobody(), nobody()]).unwrap_err().leaves_doubt());
+    assert!(outcome(vec![nobody(), stored()]).unwrap_err().leaves_doubt());
+    let large = || answered(413, "");
+    assert!(matches!(outcome(vec![large()]), Err(Trouble::TooLarge { .. })));
+    assert!(matches!(outcome(vec![large(), stored()]), Err(Trouble::Poisoned { .. })));
+    assert!(outcome(vec![answered(429, "lines of it may fit")]).unwrap_err().leaves_doubt());
+    assert!(matches!(outcome(vec![answered(400, "timestamp too new")]), Err(Trouble::Poisoned { .. })));
+    let disallowed = "stream '{}' includes structured metadata, but this feature is disallowed. Please see";
+    assert!(
+        matches!(outcome(vec![answered(400, disallowed)]), Err(Trouble::Unclear { .. })),
+        "no event's fault"
+    );
+}
+
+#[test]
+fn counts_are_read_or_refused() {
+    let counts = |result: &str, more: &str| {
+        let answer =
+            format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{result}]}}{more}}}"#);
+        parse_counts(answer.as_bytes())
+    };
+    let one = r#"{"metric":{"log_index":"7"},"value":[1764000000.5,"2"]}"#;
+    assert_eq!(counts(one, "").unwrap(), BTreeMap::from([("7".to_owned(), 2)]));
+    assert_eq!(counts(r#"{"metric":{},"value":[1,"9"]}"#, "").unwrap().values().sum::<usize>(), 9);
+    assert!(counts("", "").unwrap().is_empty());
+    assert!(counts(one, r#","warnings":["partial"]"#).is_err());
+    assert!(counts(r#"{"metric":{},"value":[1,"NaN"]}"#, "").is_err());
+    assert!(parse_counts(b"{}").is_err());
 }
 
 #[test]
@@ -105,9 +158,7 @@ proptest! {
         let metadata: Vec<(&str, Cow<'_, str>)> = values.iter().map(|value| ("name", value.into())).collect();
         let entries: Vec<Vec<u8>> =
             times.iter().map(|time| encode_entry(Nanos(u64::from(*time) * 1_000_003), &line, &metadata)).collect();
-        let request = decoded(
-            entries.iter().map(|bytes| LokiEntry { labels: "{a=\"b\"}".into(), bytes }).collect(),
-        );
+        let request = decoded("{a=\"b\"}", &entries);
         prop_assert_eq!(request.streams.len(), 1);
         prop_assert_eq!(request.streams[0].entries.len(), times.len());
         for (entry, time) in request.streams[0].entries.iter().zip(times) {

@@ -220,7 +220,7 @@ impl Sink for OpenSearch {
         if !answered.status.is_success() {
             return Err(answered.trouble());
         }
-        bulk::answers(&answered.body, batch.len()).map_err(|reason| Trouble::Unclear { reason })
+        bulk::answers(&answered.body, batch.len()).map_err(Trouble::unclear)
     }
 
     async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {

@@ -68,11 +68,10 @@ impl Receiver {
                     Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                         if !self.tls.trusts_tcp_close() {
-                            return Err(Trouble::Unclear {
-                                reason: "the receiver ended the connection without close_notify, so it isn't known what it took; \
-                                         if it always does, see tls.trusts_tcp_close"
-                                    .to_owned(),
-                            });
+                            return Err(Trouble::unclear(
+                                "the receiver ended the connection without close_notify, so it isn't known what it took; \
+                                 if it always does, see tls.trusts_tcp_close",
+                            ));
                         }
                     }
                     Err(error) => return Err(rejected(&error).unwrap_or_else(|| unclear(&error))),
@@ -171,7 +170,7 @@ async fn closed(stream: &TcpStream) -> Result<(), Trouble> {
 }
 
 fn unclear(error: &io::Error) -> Trouble {
-    Trouble::Unclear { reason: format!("the connection broke: {error}") }
+    Trouble::unclear(format!("the connection broke: {error}"))
 }
 
 /// What TLS doesn't accept, on one of the sides: a person has to do something.

@@ -1,0 +1,166 @@
+//! What Loki's limits do to a delivery: what it doesn't take is never taken for stored, and what it doesn't show never for absent.
+
+use super::campaign::Source;
+use super::loki::{TENANT, counted, now, sink, sink_with, started};
+use custody_core::clock::{ManualClock, Nanos};
+use custody_sinks::loki::Settings;
+use custody_tests::servers::Loki;
+use custody_tests::servers::flaky::Flaky;
+use custody_tests::wait::{DEADLINE, until_true};
+use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Waits until the delivery says this of what keeps it, and has confirmed nothing.
+fn kept_by(source: &Source, loki: &Loki, text: &str) {
+    let run = source.deliver(sink(&loki.url()));
+    until_true(text, DEADLINE, || {
+        run.control.health().numbers().trouble.is_some_and(|trouble| trouble.contains(text))
+    });
+    let numbers = run.control.health().numbers();
+    assert_eq!((numbers.next, numbers.rejected), (0, 0), "{numbers:?}");
+    source.kill(run);
+}
+
+/// Once it has other limits, all of it arrives, once.
+fn arrives_with(limits: &[&str], dir: &Path, mut loki: Loki, source: &Source) -> Loki {
+    loki.service.stop();
+    let loki = started(dir, limits);
+    let run = source.deliver(sink(&loki.url()));
+    source.delivered(&run);
+    let report = source.prove(&run);
+    assert!(report.is_proven() && report.proven == source.log.size(), "{report:?}");
+    source.stop(run);
+    loki
+}
+
+/// Loki answers 204 to a push of several streams when it has taken the last of them, whatever became of the others.
+#[test]
+fn a_stream_that_loki_refuses_beside_one_that_it_takes_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started(dir.path(), &["max_global_streams_per_user: 1"]);
+    let begun = now();
+    // The last of our streams exists already, and no other one may be made.
+    let last = json!({ "family": "producer", "job": "custody", "outcome": "none", "producer": "log" });
+    let others = json!({ "log_origin": "another.log" });
+    assert_eq!(loki.push_with(TENANT, &last, (now(), "another's"), &others).unwrap().status, 204);
+    let source = Source::new();
+    source.grow(1_000);
+    kept_by(&source, &loki, "maximum active stream limit exceeded");
+    let loki = arrives_with(&[], dir.path(), loki, &source);
+    loki.flush();
+    assert_eq!(counted(&loki, (begun - 60 * SECOND, now() + 2 * SECOND)), source.log.size() + 1);
+}
+
+/// It says so by 260, which looks like a success.
+#[test]
+fn a_tenant_that_is_blocked_is_no_success() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started(dir.path(), &["block_ingestion_until: 2099-01-01T00:00:00Z"]);
+    let source = Source::new();
+    source.grow(100);
+    kept_by(&source, &loki, "ingestion blocked");
+    arrives_with(&[], dir.path(), loki, &source);
+}
+
+/// That is for a person to change, and no event's fault.
+#[test]
+fn a_loki_without_structured_metadata_makes_no_dead_letters() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started(dir.path(), &["allow_structured_metadata: false"]);
+    let source = Source::new();
+    source.grow(100);
+    kept_by(&source, &loki, "structured metadata");
+    arrives_with(&[], dir.path(), loki, &source);
+}
+
+/// Of lines of one stream, those that fit into its rate are taken, and the answer is 429: the others are sent, and these aren't
+/// sent again.
+#[test]
+fn what_fits_into_a_streams_rate_is_taken_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = [
+        "per_stream_rate_limit: 100KB",
+        "per_stream_rate_limit_burst: 200KB",
+        // Else it takes all lines of a push or none.
+        "shard_streams: { enabled: false }",
+    ];
+    let loki = started(dir.path(), &limits);
+    let begun = now();
+    let source = Source::new();
+    source.grow(3_000);
+    let run = source.deliver(sink(&loki.url()));
+    source.delivered(&run);
+    assert!(
+        run.control.health().numbers().found > 0,
+        "some had been taken: {:?}",
+        run.control.health().numbers()
+    );
+    let report = source.prove(&run);
+    assert!(report.is_proven() && report.rejected == 0, "{report:?}");
+    loki.flush();
+    assert_eq!(counted(&loki, (begun - 60 * SECOND, now() + 2 * SECOND)), source.log.size());
+    source.stop(run);
+}
+
+/// Repeats of lines that aren't in a head block any more count twice, and a question for lines shows them once.
+#[test]
+fn lines_that_are_there_twice_are_named_although_loki_shows_them_once() {
+    for events in [60, 2_500] {
+        let dir = tempfile::tempdir().unwrap();
+        let (loki, begun) = (started(dir.path(), &[]), now());
+        let proxy = Flaky::http(loki.service.port());
+        proxy.only("/push");
+        proxy.keep();
+        let source = Source::new();
+        source.grow(events);
+        let run = source.deliver(sink(&proxy.url()));
+        source.delivered(&run);
+        assert!(source.prove(&run).is_proven());
+        loki.flush();
+        Flaky::again(&proxy.kept(), 1, loki.service.port());
+        loki.flush();
+        let span = (begun - 60 * SECOND, now() + 2 * SECOND);
+        // A head block that a flush leaves drops some of them.
+        let repeats = counted(&loki, span) - source.log.size();
+        assert!(repeats > 0);
+        let report = source.prove(&run);
+        assert!(!report.is_proven() && report.missing.count == 0, "{report:?}");
+        let unproven = report.unproven.iter().map(|part| part.to - part.from).sum::<u64>();
+        assert!(report.duplicated.count + unproven >= repeats, "{report:?}");
+        if unproven == 0 {
+            assert_eq!(report.duplicated.count, repeats, "{report:?}");
+            assert_eq!(report.duplicated.first[5].what, "it is there 2 times");
+        }
+        source.stop(run);
+    }
+}
+
+/// To a question for what is older than it looks back, Loki answers that there is nothing.
+#[test]
+fn what_loki_does_not_look_back_to_is_not_taken_for_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started(dir.path(), &["max_query_lookback: 2h"]);
+    let clock = Arc::new(ManualClock::new(Nanos(now() - 5 * 3_600 * SECOND)));
+    let source = Source::with(clock.clone());
+    source.grow(100);
+    clock.advance(Duration::from_secs(4 * 3_600));
+    source.grow(100);
+    // It is an old log for a new sink: what is there already is asked for first.
+    kept_by(&source, &loki, "max_query_lookback");
+    let again = Settings { sends_old_again: true, ..super::loki::settings(&loki.url()) };
+    let run = source.deliver(sink_with(again));
+    source.delivered(&run);
+    let report = source.prove(&run);
+    assert!(!report.is_proven() && report.missing.count == 0, "what isn't shown isn't missing: {report:?}");
+    assert!(report.unproven[0].reason.contains("max_query_lookback"), "{report:?}");
+    source.stop(run);
+    let loki = arrives_with(&["max_query_lookback: 0s"], dir.path(), loki, &source);
+    assert_eq!(
+        loki.lines(TENANT, r#"{job="custody"}"#, (now() - 6 * 3_600 * SECOND, now())).len() as u64,
+        source.log.size()
+    );
+}
