@@ -274,7 +274,15 @@ async fn replay(
     loop {
         let sinks: Vec<Standing> = client.get_json("/v1/sinks", &[]).await?;
         let sink = sinks.into_iter().find(|sink| sink.name == name).context("the sink is gone")?;
-        let Some(left) = sink.replaying else { break };
+        let Some(left) = sink.replaying else {
+            if let Some(trouble) = sink.numbers.trouble {
+                bail!(
+                    "how far it came isn't known, {}: see `custody sinks verify {name}`",
+                    table::printable(&trouble)
+                );
+            }
+            break;
+        };
         bar.set_position(left.start - begun.from);
         if let Some(trouble) = sink.numbers.trouble {
             bar.println(format!("{name}: {}", table::printable(&trouble)));

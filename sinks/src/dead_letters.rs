@@ -105,7 +105,8 @@ fn read(file: File) -> io::Result<(Vec<DeadLetter>, u64)> {
             return Ok((letters, length));
         }
         let letter = serde_json::from_slice(&line).map_err(|error| {
-            io::Error::other(format!("line {} is no dead letter: {error}", letters.len() + 1))
+            let reason = format!("line {} is no dead letter: {error}", letters.len() + 1);
+            io::Error::new(io::ErrorKind::InvalidData, reason)
         })?;
         letters.push(letter);
         length += read as u64;

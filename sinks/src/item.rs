@@ -20,7 +20,7 @@ pub struct Item {
     /// Whether something was taken out: then `bytes` don't give `leaf`.
     pub redacted: bool,
     /// Read when it is asked for first: not each destination does.
-    event: OnceLock<Option<Event>>,
+    event: OnceLock<Option<Box<Event>>>,
 }
 
 impl Item {
@@ -43,10 +43,16 @@ impl Item {
         Self { bytes, redacted: true, event: OnceLock::new(), ..self }
     }
 
+    /// Without the envelope that was read, which takes more room than all else: of those that wait there are thousands.
+    #[must_use]
+    pub fn unread(self) -> Self {
+        Self { event: OnceLock::new(), ..self }
+    }
+
     /// The envelope, where the bytes are an event.
     #[must_use]
     pub fn event(&self) -> Option<&Event> {
-        self.event.get_or_init(|| Event::parse(&self.bytes).ok()).as_ref()
+        self.event.get_or_init(|| Event::parse(&self.bytes).ok().map(Box::new)).as_deref()
     }
 
     /// Its type; empty where the bytes are no event.

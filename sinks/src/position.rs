@@ -82,6 +82,14 @@ pub struct Position {
     stored: Stored,
 }
 
+impl PositionError {
+    /// Whether it may be well again by itself, or by what somebody does beside us: room on a disk.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::File { .. } | Self::Log(_))
+    }
+}
+
 impl Position {
     /// Reads the file. Without one nothing is known, and so everything is in doubt.
     ///
@@ -183,6 +191,14 @@ impl Position {
             return Ok(());
         }
         self.write(Stored { replay, ..self.stored.clone() })
+    }
+
+    /// Writes what it says once more: whether it can be kept at all shows before anything is sent.
+    ///
+    /// # Errors
+    /// [`PositionError::File`].
+    pub fn keep(&mut self) -> Result<(), PositionError> {
+        self.write(self.stored.clone())
     }
 
     fn write(&mut self, stored: Stored) -> Result<(), PositionError> {

@@ -118,6 +118,9 @@ async fn shown<S: Sink>(control: &Control<S>, window: &Window) -> Result<Found, 
     }
 }
 
+/// Of an event that was redacted: it was altered, or by other rules.
+pub(crate) const REDACTED_OTHERWISE: &str = "its bytes aren't what was sent";
+
 /// What one event looks like where nobody touched it.
 struct Expected {
     item: Item,
@@ -189,7 +192,7 @@ fn compare<S: Sink>(
 }
 
 /// What is wrong with a document, if anything is.
-fn difference(item: &Item, document: &Held) -> Option<&'static str> {
+pub(crate) fn difference(item: &Item, document: &Held) -> Option<&'static str> {
     if document.leaf != Some(item.leaf) {
         return Some("its leaf hash isn't the log's");
     }
@@ -197,9 +200,7 @@ fn difference(item: &Item, document: &Held) -> Option<&'static str> {
         return Some("its time isn't when it was appended");
     }
     match &document.original {
-        Some(original) if item.redacted && **original != *item.bytes => {
-            Some("its bytes aren't what was sent")
-        }
+        Some(original) if item.redacted && **original != *item.bytes => Some(REDACTED_OTHERWISE),
         Some(original) if !item.redacted && leaf_hash(original) != item.leaf => {
             Some("its bytes don't give the leaf hash")
         }

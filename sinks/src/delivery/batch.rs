@@ -3,34 +3,35 @@
 use super::Shared;
 use crate::backoff::Backoff;
 use crate::item::Item;
-use crate::sink::{Answer, Sink, Trouble, Unproven, Window};
+use crate::proof::{REDACTED_OTHERWISE, difference};
+use crate::sink::{Answer, Held, Sink, Trouble, Unproven, Window};
 use custody_core::clock::Nanos;
-use custody_core::event::Event;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::{Duration, Instant};
 
 /// An event as the destination takes it.
 pub(crate) struct Letter<S: Sink> {
-    index: u64,
-    appended: Nanos,
-    /// What was encoded: its type is read from there where it is refused, which hardly any event is.
-    event: Arc<[u8]>,
+    /// What was encoded.
+    item: Item,
     bytes: usize,
     encoded: S::Encoded,
 }
 
 impl<S: Sink> Letter<S> {
     pub(crate) fn new(item: Item, encoded: S::Encoded) -> Self {
-        let Item { index, appended, bytes: event, .. } = item;
-        Self { index, appended, event, bytes: S::bytes(&encoded), encoded }
+        Self { item: item.unread(), bytes: S::bytes(&encoded), encoded }
     }
 
     fn rejected(self, reason: &str) -> Rejection {
-        let kind = Event::parse(&self.event).map(|event| event.kind).unwrap_or_default();
-        Rejection { index: self.index, kind, reason: reason.to_owned() }
+        Rejection { index: self.item.index, kind: self.item.kind().to_owned(), reason: reason.to_owned() }
+    }
+
+    /// Whether a document is this event. What only claims its index keeps it from nothing.
+    fn is(&self, held: &Held) -> bool {
+        held.index == Some(self.item.index)
+            && matches!(difference(&self.item, held), None | Some(REDACTED_OTHERWISE))
     }
 }
 
@@ -100,8 +101,13 @@ pub(super) async fn deliver<S: Sink>(
                 if is_cut {
                     shared.pace.arrived(bytes, begun.elapsed());
                 }
+                let sent = chunk.letters.len();
                 let left = settle(shared, chunk, answers, &mut rejected);
                 if let Some((chunk, reason)) = left {
+                    if chunk.letters.len() == sent {
+                        // Perhaps what was made ready isn't there any more.
+                        shared.unprepared.store(true, Release);
+                    }
                     wait(shared, &mut backoff, &reason, None).await;
                     open.push_front(chunk);
                 } else {
@@ -141,6 +147,7 @@ pub(super) async fn deliver<S: Sink>(
 /// Takes out what the destination has already.
 async fn look_up<S: Sink>(shared: &Shared<S>, letters: &mut Vec<Letter<S>>) -> Result<(), String> {
     let (Some(first), Some(last)) = (letters.first(), letters.last()) else { return Ok(()) };
+    let (first, last) = (&first.item, &last.item);
     let window = Window {
         indexes: first.index..last.index.saturating_add(1),
         appended: first.appended..last.appended.saturating_add(Duration::from_nanos(1)),
@@ -152,9 +159,16 @@ async fn look_up<S: Sink>(shared: &Shared<S>, letters: &mut Vec<Letter<S>>) -> R
         Some(Err(Unproven::Now(reason))) => return Err(reason),
         None => return Err("no answer came to what it holds".to_owned()),
     };
-    let held: HashSet<u64> = found.documents.into_iter().filter_map(|held| held.index).collect();
+    let mut documents: HashMap<u64, Vec<Held>> = HashMap::new();
+    for held in found.documents {
+        if let Some(index) = held.index {
+            documents.entry(index).or_default().push(held);
+        }
+    }
     let before = letters.len();
-    letters.retain(|letter| !held.contains(&letter.index));
+    letters.retain(|letter| {
+        !documents.get(&letter.item.index).is_some_and(|held| held.iter().any(|held| letter.is(held)))
+    });
     if let Some(reason) = found.perhaps_more.filter(|_| !letters.is_empty()) {
         return Err(reason);
     }

@@ -1,6 +1,6 @@
 //! What others may do with a delivery that runs.
 
-use super::Shared;
+use super::{OpenError, Shared};
 use crate::health::Health;
 use crate::position::PositionError;
 use crate::proof::prove;
@@ -17,6 +17,9 @@ pub enum Stopped {
     /// Its position can't be kept.
     #[error(transparent)]
     Position(#[from] PositionError),
+    /// Its files can't be opened again.
+    #[error(transparent)]
+    Files(#[from] OpenError),
     /// Its dead letters can't be kept.
     #[error("dead letters can't be written: {0}")]
     DeadLetters(#[source] io::Error),
@@ -136,7 +139,8 @@ impl<S: Sink> Control<S> {
     }
 
     fn stopped(&self) -> String {
-        format!("the sink {} has stopped: see the daemon's log, and restart it", self.shared.name)
+        let reason = self.health().numbers().trouble.unwrap_or_else(|| "see the daemon's log".to_owned());
+        format!("the sink {} stands still: {reason}", self.shared.name)
     }
 }
 

@@ -67,6 +67,30 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// See [`PositionError::may_pass`].
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Position(error) => error.may_pass(),
+            // A line that is none is for a person to look at.
+            Self::File { source, .. } => source.kind() != io::ErrorKind::InvalidData,
+        }
+    }
+}
+
+/// A delivery's own files: its position and its dead letters.
+fn open_files(directory: &Path, log: &dyn Log) -> Result<(Position, DeadLetters), OpenError> {
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::File { path, source }
+    };
+    create_directories(directory).map_err(file(directory))?;
+    let position = Position::open(&directory.join("position.json"), log)?;
+    let letters = directory.join("dead-letters.ndjson");
+    let dead = DeadLetters::open(&letters).map_err(file(&letters))?;
+    Ok((position, dead))
+}
+
 /// What all batches of a delivery share.
 pub(crate) struct Shared<S> {
     pub(crate) name: String,
@@ -112,6 +136,7 @@ pub struct Delivery<S> {
     producer: Arc<Producer>,
     position: Position,
     dead: DeadLetters,
+    directory: PathBuf,
     stall: Duration,
 }
 
@@ -122,14 +147,7 @@ impl<S: Sink> Delivery<S> {
     /// See [`OpenError`].
     pub fn open(parts: Parts<S>) -> Result<Self, OpenError> {
         let Parts { name, sink, log, producer, filter, redaction, directory, stall } = parts;
-        let file = |path: &Path| {
-            let path = path.to_owned();
-            move |source| OpenError::File { path, source }
-        };
-        create_directories(&directory).map_err(file(&directory))?;
-        let position = Position::open(&directory.join("position.json"), &*log)?;
-        let letters = directory.join("dead-letters.ndjson");
-        let dead = DeadLetters::open(&letters).map_err(file(&letters))?;
+        let (position, dead) = open_files(&directory, &*log)?;
         let health = Arc::new(Health::new(stall));
         health.moved(position.next(), None);
         health.set_dead_letters(dead.indexes().len());
@@ -145,7 +163,7 @@ impl<S: Sink> Delivery<S> {
             redaction,
             health,
         };
-        Ok(Self { shared: Arc::new(shared), producer, position, dead, stall })
+        Ok(Self { shared: Arc::new(shared), producer, position, dead, directory, stall })
     }
 
     /// What others hold of it: commands, numbers, the proof.
@@ -154,10 +172,11 @@ impl<S: Sink> Delivery<S> {
         control::pair(Arc::clone(&self.shared), paused)
     }
 
-    /// Delivers until `stop` says so, and then until what is under way is done, for five seconds at most.
+    /// Delivers until `stop` says so, and then until what is under way is done, for five seconds at most. Where a full disk or
+    /// the log keeps it from that, it tries again.
     ///
     /// # Errors
-    /// When its files or the log fail it: it can't go on.
+    /// When its files aren't its own, or damaged: it can't go on.
     pub async fn run(self, inbox: control::Inbox, stop: watch::Receiver<bool>) -> Result<(), Stopped> {
         run::run(self, inbox, stop).await
     }

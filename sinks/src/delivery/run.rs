@@ -3,7 +3,8 @@
 use super::batch::{Batch, Rejection, deliver};
 use super::control::{Command, Inbox, Stopped};
 use super::course::{Course, End};
-use super::{Delivery, Shared};
+use super::{Delivery, OpenError, Shared, open_files};
+use crate::backoff::Backoff;
 use crate::dead_letters::DeadLetters;
 use crate::position::{Position, Replay};
 use crate::sink::Sink;
@@ -13,6 +14,7 @@ use custody_core::event::{Actor, Draft, Event, EventData, Family, Payload};
 use custody_core::log::tree::leaf_hash;
 use custody_core::log::{Log, Producer, ReadError};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
@@ -27,8 +29,8 @@ const SAVE: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(500);
 /// The part of a batch that needn't wait to become longer.
 const LONG: u64 = 3;
-/// Dead letters that are sent again at once.
-const REDRIVE: usize = 200;
+/// Dead letters from so many events are sent again at once.
+const REDRIVE: u64 = 200;
 
 /// Which way through the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +48,26 @@ enum Done<S: Sink> {
 
 type RedriveAnswer = oneshot::Sender<Result<usize, String>>;
 
-struct Loop<S: Sink> {
+/// What stays when a delivery begins anew.
+struct Fixed<S> {
     shared: Arc<Shared<S>>,
     producer: Arc<Producer>,
+    directory: PathBuf,
+    stall: Duration,
+}
+
+/// How it stands with it, which outlives a new beginning too.
+#[derive(Default)]
+struct Standing {
+    /// Since when the log says that it stalls.
+    stalled: Option<Instant>,
+    /// Between one beginning and the next.
+    backoff: Backoff,
+}
+
+struct Loop<S: Sink> {
+    fixed: Fixed<S>,
+    standing: Standing,
     position: Position,
     dead: DeadLetters,
     /// Dead letters that may not have been told yet.
@@ -66,8 +85,6 @@ struct Loop<S: Sink> {
     /// The end of what is done but not written yet.
     unsaved: Option<End>,
     saved: Instant,
-    stall: Duration,
-    stalled: Option<Instant>,
 }
 
 pub(super) async fn run<S: Sink>(
@@ -75,53 +92,18 @@ pub(super) async fn run<S: Sink>(
     mut inbox: Inbox,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Stopped> {
-    let Delivery { shared, producer, position, dead, stall } = delivery;
-    let replay = position.replay().map(|Replay { next, to }| Course::new(next, Some(to), to));
-    let mut this = Loop {
-        main: Course::new(position.next(), None, position.sent()),
-        untold: dead.indexes().range(position.next()..).next().is_some(),
-        replay,
-        shared,
-        producer,
-        position,
-        dead,
-        tasks: JoinSet::new(),
-        reading: false,
-        lingering: None,
-        ready: None,
-        delivering: 0,
-        redriving: false,
-        unsaved: None,
-        saved: Instant::now(),
-        stall,
-        stalled: None,
-    };
-    let mut size = this.shared.log.follow();
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut log_lives, mut heard) = (true, true);
+    let Delivery { shared, producer, position, dead, directory, stall } = delivery;
+    let fixed = Fixed { shared, producer, directory, stall };
+    let mut this = Loop::new(fixed, Standing::default(), position, dead);
     loop {
-        if !*inbox.paused.borrow() {
-            this.send_ready()?;
-            let now = *size.borrow_and_update();
-            this.read_on(now);
-        }
-        // While the next one is under way already.
-        this.save_in_time()?;
-        tokio::select! {
-            biased;
-            () = stopped(&mut stop) => break,
-            Some(done) = this.tasks.join_next() => this.take(done).await?,
-            command = inbox.commands.recv(), if heard => match command {
-                Some(command) => this.obey(command)?,
-                None => heard = false,
+        match this.go(&mut inbox, &mut stop).await {
+            Ok(()) => return this.finish().await,
+            Err(error) => match this.mended(error, &mut inbox, &mut stop).await? {
+                Some(mended) => this = mended,
+                None => return Ok(()),
             },
-            changed = inbox.paused.changed(), if heard => heard = changed.is_ok(),
-            changed = size.changed(), if log_lives && !this.reading => log_lives = changed.is_ok(),
-            _ = look.tick() => this.look().await?,
         }
     }
-    this.finish().await
 }
 
 /// Until it is to stop; a sender that is gone is a stop as well.
@@ -130,9 +112,115 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 impl<S: Sink> Loop<S> {
+    fn new(fixed: Fixed<S>, standing: Standing, position: Position, dead: DeadLetters) -> Self {
+        let replay = position.replay().map(|Replay { next, to }| Course::new(next, Some(to), to));
+        Self {
+            main: Course::new(position.next(), None, position.sent()),
+            untold: dead.indexes().range(position.next()..).next().is_some(),
+            replay,
+            fixed,
+            standing,
+            position,
+            dead,
+            tasks: JoinSet::new(),
+            reading: false,
+            lingering: None,
+            ready: None,
+            delivering: 0,
+            redriving: false,
+            unsaved: None,
+            saved: Instant::now(),
+        }
+    }
+
+    fn shared(&self) -> &Arc<Shared<S>> {
+        &self.fixed.shared
+    }
+
+    async fn go(&mut self, inbox: &mut Inbox, stop: &mut watch::Receiver<bool>) -> Result<(), Stopped> {
+        let mut size = self.shared().log.follow();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut log_lives, mut heard) = (true, true);
+        loop {
+            if !*inbox.paused.borrow() {
+                self.send_ready()?;
+                let now = *size.borrow_and_update();
+                self.read_on(now);
+            }
+            // While the next one is under way already.
+            self.save_in_time()?;
+            tokio::select! {
+                biased;
+                () = stopped(stop) => return Ok(()),
+                Some(done) = self.tasks.join_next() => self.take(done).await?,
+                command = inbox.commands.recv(), if heard => match command {
+                    Some(command) => self.obey(command)?,
+                    None => heard = false,
+                },
+                changed = inbox.paused.changed(), if heard => heard = changed.is_ok(),
+                changed = size.changed(), if log_lives && !self.reading => log_lives = changed.is_ok(),
+                _ = look.tick() => self.look().await?,
+            }
+        }
+    }
+
+    /// Waits until its files can be written and the log can be read, and gives a delivery that begins from what the files
+    /// say: what was under way is in doubt. Nothing where it is to stop meanwhile.
+    async fn mended(
+        mut self,
+        error: Stopped,
+        inbox: &mut Inbox,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Option<Self>, Stopped> {
+        let under_way = async { while self.tasks.join_next().await.is_some() {} };
+        // What of it has reached the destination is known sooner then.
+        drop(tokio::time::timeout(LAST, under_way).await);
+        self.tasks.shutdown().await;
+        self.shared().health.rests();
+        let mut reason = error.to_string();
+        loop {
+            tracing::warn!("sink {}: {reason}; trying again", self.shared().name);
+            self.shared().health.failed(&reason);
+            self.tell_stall().await;
+            let wait = self.standing.backoff.next(None);
+            tokio::select! {
+                () = stopped(stop) => return Ok(None),
+                // Whoever asks now hears why not.
+                Some(command) = inbox.commands.recv() => drop(command),
+                () = tokio::time::sleep(wait) => match self.reopened() {
+                    Ok((position, dead)) => {
+                        return Ok(Some(Self::new(self.fixed, self.standing, position, dead)));
+                    }
+                    Err(error) if error.may_pass() => reason = error.to_string(),
+                    Err(error) => {
+                        self.shared().health.failed(&error.to_string());
+                        if self.standing.stalled.is_none() {
+                            self.tell(Stalled {
+                                next: self.main.next(),
+                                reason: error.to_string(),
+                                sink: self.shared().name.clone(),
+                            })
+                            .await;
+                        }
+                        return Err(error.into());
+                    }
+                },
+            }
+        }
+    }
+
+    /// Its files, once they can be written.
+    fn reopened(&self) -> Result<(Position, DeadLetters), OpenError> {
+        let (mut position, dead) = open_files(&self.fixed.directory, &*self.shared().log)?;
+        position.keep()?;
+        Ok((position, dead))
+    }
+
     /// Sends what was read ahead, if there is room for one under way.
     fn send_ready(&mut self) -> Result<(), Stopped> {
-        match self.ready.take_if(|_| self.delivering < self.shared.sink.limits().in_flight) {
+        let is_room = self.delivering < self.shared().sink.limits().in_flight;
+        match self.ready.take_if(|_| is_room) {
             Some((way, batch)) => self.send(way, batch),
             None => Ok(()),
         }
@@ -141,7 +229,7 @@ impl<S: Sink> Loop<S> {
     /// Reads the next batch, if there is something to read and room for one under way, or soon: while others are, only one
     /// that is long already is read and made ready.
     fn read_on(&mut self, size: u64) {
-        let limits = self.shared.sink.limits();
+        let limits = self.shared().sink.limits();
         if self.reading || self.ready.is_some() {
             return;
         }
@@ -165,7 +253,7 @@ impl<S: Sink> Loop<S> {
         self.reading = true;
         let lingered = self.lingering.take().map_or(Duration::ZERO, |since| since.elapsed());
         let linger = limits.linger.saturating_sub(lingered);
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(self.shared());
         self.tasks.spawn(async move {
             if way == Way::Main && waiting < enough / LONG && !linger.is_zero() {
                 let mut size = shared.log.follow();
@@ -199,7 +287,7 @@ impl<S: Sink> Loop<S> {
             Done::Delivered { way, indexes, end, rejected } => {
                 self.delivering -= 1;
                 if self.delivering == 0 {
-                    self.shared.health.rests();
+                    self.shared().health.rests();
                 }
                 self.bury(rejected).await?;
                 if let Some(course) = self.course(way)
@@ -233,8 +321,8 @@ impl<S: Sink> Loop<S> {
         let in_doubt = course.is_in_doubt(indexes.start);
         // Those that were dead letters before a crash are told below, and aren't sent.
         self.delivering += 1;
-        self.shared.health.asks();
-        let shared = Arc::clone(&self.shared);
+        self.shared().health.asks();
+        let shared = Arc::clone(self.shared());
         self.tasks.spawn(async move {
             rejected.extend(deliver(&shared, letters, in_doubt).await);
             Done::Delivered { way, indexes, end: last, rejected }
@@ -250,7 +338,7 @@ impl<S: Sink> Loop<S> {
         let letters =
             rejected.iter().map(|Rejection { index, kind, reason }| DeadLetter::new(*index, kind, reason));
         let new = self.dead.add(letters.collect()).map_err(Stopped::DeadLetters)?;
-        self.shared.health.set_dead_letters(self.dead.indexes().len());
+        self.shared().health.set_dead_letters(self.dead.indexes().len());
         let known =
             rejected.into_iter().filter(|rejection| new.iter().all(|new| new.index != rejection.index));
         let untold = if self.untold { self.untold(known)? } else { vec![] };
@@ -264,7 +352,7 @@ impl<S: Sink> Loop<S> {
         }
         tracing::warn!(
             "sink {}: {count} events from {} on are refused: {}",
-            self.shared.name,
+            self.shared().name,
             first.index,
             first.reason
         );
@@ -273,7 +361,7 @@ impl<S: Sink> Loop<S> {
             first: first.index,
             last,
             reason: first.reason,
-            sink: self.shared.name.clone(),
+            sink: self.shared().name.clone(),
         })
         .await;
         Ok(())
@@ -281,10 +369,10 @@ impl<S: Sink> Loop<S> {
 
     /// Dead letters of an earlier run of which the log may say nothing: a crash came between.
     fn untold(&self, known: impl Iterator<Item = Rejection>) -> Result<Vec<DeadLetter>, Stopped> {
-        let log = &self.shared.log;
+        let log = &self.shared().log;
         let mut missing = Vec::new();
         for Rejection { index, kind, reason } in known {
-            if !told_of(&**log, &self.shared.name, index)? {
+            if !told_of(&**log, &self.shared().name, index)? {
                 missing.push(DeadLetter::new(index, &kind, &reason));
             }
         }
@@ -294,7 +382,7 @@ impl<S: Sink> Loop<S> {
     fn moved(&mut self, way: Way, end: End) -> Result<(), Stopped> {
         match way {
             Way::Main => {
-                self.shared.health.moved(self.main.next(), Some(end.1.0));
+                self.shared().health.moved(self.main.next(), Some(end.1.0));
                 if self.untold && self.dead.indexes().range(self.main.next()..).next().is_none() {
                     self.untold = false;
                 }
@@ -320,6 +408,7 @@ impl<S: Sink> Loop<S> {
         if let Some((leaf, _)) = self.unsaved.take() {
             self.position.confirm(self.main.next(), leaf)?;
             self.saved = Instant::now();
+            self.standing.backoff.reset();
         }
         Ok(())
     }
@@ -362,8 +451,10 @@ impl<S: Sink> Loop<S> {
     }
 
     fn redrive(&mut self, mut indexes: Vec<u64>, done: RedriveAnswer) {
-        let left = indexes.split_off(indexes.len().min(REDRIVE));
-        let shared = Arc::clone(&self.shared);
+        // Those that lie near each other: the destination is asked for all that is between the first and the last.
+        let within = indexes.first().map_or(0, |first| first.saturating_add(REDRIVE));
+        let left = indexes.split_off(indexes.partition_point(|index| *index < within));
+        let shared = Arc::clone(self.shared());
         self.tasks.spawn(async move {
             let reader = Arc::clone(&shared);
             let asked = indexes.clone();
@@ -399,36 +490,41 @@ impl<S: Sink> Loop<S> {
         let mut letters = self.dead.read().map_err(Stopped::DeadLetters)?;
         letters.retain(|letter| !arrived(letter.index));
         self.dead.replace(&letters).map_err(Stopped::DeadLetters)?;
-        self.shared.health.set_dead_letters(letters.len());
+        self.shared().health.set_dead_letters(letters.len());
         Ok(())
     }
 
-    /// Says so when nothing gets through for long, and when something does again. Writes the position.
+    /// Writes the position, and says how it stands.
     async fn look(&mut self) -> Result<(), Stopped> {
         self.save()?;
-        let sink = self.shared.name.clone();
+        self.tell_stall().await;
+        Ok(())
+    }
+
+    /// Says so when nothing gets through for long, and when something does again.
+    async fn tell_stall(&mut self) {
+        let sink = self.shared().name.clone();
         let next = self.main.next();
-        match (self.shared.health.ailing(), self.stalled) {
-            (Some(ailing), None) if ailing.since.elapsed() >= self.stall => {
-                self.stalled = Some(ailing.since);
+        match (self.shared().health.ailing(), self.standing.stalled) {
+            (Some(ailing), None) if ailing.since.elapsed() >= self.fixed.stall => {
+                self.standing.stalled = Some(ailing.since);
                 tracing::warn!("sink {sink} stalls at event {next}: {}", ailing.reason);
                 self.tell(Stalled { next, reason: ailing.reason, sink }).await;
             }
             (None, Some(since)) => {
-                self.stalled = None;
+                self.standing.stalled = None;
                 let stalled_seconds = since.elapsed().as_secs();
                 tracing::info!("sink {sink} delivers again after {stalled_seconds} s");
                 self.tell(Resumed { next, sink, stalled_seconds }).await;
             }
             _ => {}
         }
-        Ok(())
     }
 
     async fn tell<D: EventData>(&self, data: D) {
         let draft = Draft::new(Actor::system("sink"), data);
-        if let Err(error) = self.producer.append(draft).await {
-            tracing::error!("sink {}: the log doesn't take {}: {error}", self.shared.name, D::TYPE);
+        if let Err(error) = self.fixed.producer.append(draft).await {
+            tracing::error!("sink {}: the log doesn't take {}: {error}", self.shared().name, D::TYPE);
         }
     }
 

@@ -47,6 +47,8 @@ struct Store {
     says_which: bool,
     bytes_max: usize,
     reads_back: bool,
+    /// So many documents of a window, or none.
+    shows_max: usize,
     /// Answers nothing at all.
     hangs: AtomicBool,
     /// How long each byte takes, in microseconds.
@@ -66,6 +68,7 @@ impl Store {
             says_which: true,
             bytes_max: usize::MAX,
             reads_back: true,
+            shows_max: usize::MAX,
             hangs: AtomicBool::new(false),
             slow: AtomicU64::new(0),
             prepared: AtomicU64::new(0),
@@ -199,7 +202,11 @@ impl Sink for Store {
             original: Some(document.bytes.clone()),
             appended: Some(document.appended),
         };
-        Ok(within.map(held).collect::<Vec<_>>().into())
+        let shown: Vec<Held> = within.map(held).collect();
+        if shown.len() > self.shows_max {
+            return Err(Unproven::Now(format!("it shows {} of {} documents", self.shows_max, shown.len())));
+        }
+        Ok(shown.into())
     }
 }
 
@@ -303,6 +310,103 @@ async fn a_batch_that_takes_too_long_is_sent_in_pieces() {
     until("all are there", || run.control.health().numbers().next >= 60).await;
     run.stop().await;
     assert!((0..60).all(|index| store.times().get(&index) == Some(&1)), "{:?}", store.times());
+}
+
+/// Where a disk is full, or its directory is gone, a delivery stands still, says so, and goes on by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_whose_files_cannot_be_written_goes_on_when_they_can() {
+    let story = Story::with(60).await;
+    let store = Arc::new(Store { refuses: |index| index == 70, ..Store::new(1) });
+    let run = start(&story, &store);
+    run.delivered(&story).await;
+    let (directory, aside) = (story.dir.path().join("sink"), story.dir.path().join("aside"));
+    std::fs::rename(&directory, &aside).unwrap();
+    // What is no directory keeps even root from writing into it.
+    std::fs::write(&directory, "").unwrap();
+    story.tell(30).await;
+    let stalls = |what: &Payload| matches!(what, Payload::SinkStalled(_));
+    until("the log tells of it", || events(&story).iter().any(stalls)).await;
+    let numbers = run.control.health().numbers();
+    assert!(numbers.trouble.is_some_and(|trouble| trouble.contains("sink")), "{:?}", run.control.health());
+    let asked = run.control.dead_letters().await.unwrap_err();
+    assert!(asked.contains("the sink store stands still: "), "{asked}");
+    std::fs::remove_file(&directory).unwrap();
+    std::fs::rename(&aside, &directory).unwrap();
+    run.delivered(&story).await;
+    until("the log tells that it goes on", || {
+        events(&story).iter().any(|what| matches!(what, Payload::SinkResumed(_)))
+    })
+    .await;
+    run.delivered(&story).await;
+    assert!(run.control.dead_letters().await.unwrap().iter().any(|letter| letter.index == 70));
+    assert!(store.times().values().all(|times| *times == 1), "{:?}", store.times());
+    run.stop().await;
+}
+
+/// What can't be its own file any more ends it, and that is told too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_whose_position_is_damaged_while_it_runs_ends_and_says_so() {
+    let story = Story::with(10).await;
+    let store = Arc::new(Store::new(1));
+    let run = start(&story, &store);
+    run.delivered(&story).await;
+    let directory = story.dir.path().join("sink");
+    std::fs::remove_dir_all(&directory).unwrap();
+    std::fs::write(&directory, "").unwrap();
+    story.tell(10).await;
+    until("it has trouble", || run.control.health().numbers().trouble.is_some()).await;
+    std::fs::remove_file(&directory).unwrap();
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("position.json"), "{").unwrap();
+    let Run { control, task, stop: _stop } = run;
+    let error = task.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("damaged"), "{error}");
+    assert!(control.health().numbers().trouble.unwrap().contains("damaged"));
+    assert!(
+        events(&story)
+            .iter()
+            .any(|what| matches!(what, Payload::SinkStalled(told) if told.reason.contains("sink")))
+    );
+}
+
+/// What somebody else has put into an event's place, and what claims its index, keeps it from nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_only_claims_an_index_is_not_taken_for_the_event() {
+    let story = Story::with(40).await;
+    let store = Arc::new(Store::new(1));
+    let entries = story.log.read(0, 40, usize::MAX).unwrap();
+    // A new sink of an old log asks for everything first.
+    for entry in entries.iter().filter(|entry| entry.index % 4 == 0) {
+        let bytes = if entry.index % 8 == 0 { b"forged".to_vec() } else { entry.bytes.to_vec() };
+        let leaf = leaf_hash(&entry.bytes);
+        store.keep(&[Document { index: entry.index, appended: entry.appended, leaf, bytes }]);
+    }
+    let run = start(&story, &store);
+    run.delivered(&story).await;
+    run.stop().await;
+    for entry in entries {
+        let documents = store.documents.lock().unwrap();
+        let is = |document: &&Document| document.index == entry.index && document.bytes == *entry.bytes;
+        assert_eq!(documents.iter().filter(is).count(), 1, "{}", entry.index);
+    }
+}
+
+/// Dead letters that lie far apart are asked for by themselves: a store shows so many documents at once, and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_that_lie_far_apart_arrive() {
+    let story = Story::with(2_000).await;
+    let store =
+        Arc::new(Store { refuses: |index| index == 5 || index == 1_900, shows_max: 300, ..Store::new(1) });
+    let run = start(&story, &store);
+    until("they are refused", || run.control.health().numbers().dead_letters == 2).await;
+    run.delivered(&story).await;
+    run.stop().await;
+    let kept = store.documents.lock().unwrap().clone();
+    let store = Arc::new(Store { shows_max: 300, documents: Lock::new(kept), ..Store::new(1) });
+    let run = start(&story, &store);
+    assert_eq!(run.control.redrive().await, Ok(0));
+    assert!(store.times().values().all(|times| *times == 1) && store.times().contains_key(&1_900));
+    run.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
