@@ -43,6 +43,7 @@ fn fields() -> BTreeMap<String, Value> {
     let mapping = read("schemas/ecs/mapping.json");
     let mut fields: BTreeMap<String, Value> = [
         ("custody.cut", keyword()),
+        ("custody.mapping", keyword()),
         // No term, no column: it is read, not searched, and may be as long as an event.
         ("custody.original_base64", unsearched()),
         ("event.category", keyword()),

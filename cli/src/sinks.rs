@@ -202,6 +202,12 @@ fn text(name: &str, report: &Report) -> String {
     let whole = report.proven - report.redacted;
     say(format!("{name}, compared with the first {} events of the log", report.size));
     say(format!("  proven      {} of {} ({whole} by all their bytes)", report.proven, report.expected));
+    if report.by_original > 0 {
+        let count = report.by_original;
+        say(format!(
+            "  {count} are of another version of the mapping: their events are compared, their other fields aren't"
+        ));
+    }
     if report.rejected > 0 {
         say(format!("  refused     {}: custody sinks dead-letters {name}", report.rejected));
     }

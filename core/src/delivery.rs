@@ -67,6 +67,9 @@ pub struct Report {
     pub proven: u64,
     /// Of those: without all of their bytes, so by index and leaf hash.
     pub redacted: u64,
+    /// Of those: made by another version of the mapping, so that their other fields couldn't be compared.
+    #[serde(default)]
+    pub by_original: u64,
     /// Dead letters, which the destination refused: known not to stand there.
     pub rejected: u64,
     /// Events that don't stand there.

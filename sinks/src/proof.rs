@@ -6,7 +6,7 @@
 
 use crate::delivery::Control;
 use crate::item::Item;
-use crate::sink::{Found, Held, Sink, Unproven, Window};
+use crate::sink::{Fields, Found, Held, Sink, Unproven, Window};
 use custody_core::clock::Nanos;
 use custody_core::delivery::{Report, Unshown};
 use custody_core::log::tree::leaf_hash;
@@ -126,6 +126,7 @@ struct Expected {
     item: Item,
     times: u64,
     altered: Option<&'static str>,
+    by_original: bool,
 }
 
 fn compare<S: Sink>(
@@ -144,7 +145,7 @@ fn compare<S: Sink>(
         let item = Item::new(entry);
         if shared.filter.passes(&item) {
             let item = shared.redaction.apply(item);
-            expected.insert(item.index, Expected { item, times: 0, altered: None });
+            expected.insert(item.index, Expected { item, times: 0, altered: None, by_original: false });
         } else {
             held_back.insert(item.index);
         }
@@ -158,6 +159,13 @@ fn compare<S: Sink>(
             Some(event) => {
                 event.times += 1;
                 event.altered = event.altered.or_else(|| difference(&event.item, &document));
+                match shared.sink.fields(&event.item, &document) {
+                    Fields::AsSent => {}
+                    Fields::Altered => {
+                        event.altered = event.altered.or(Some("its fields aren't what was sent"))
+                    }
+                    Fields::OfAnotherVersion => event.by_original = true,
+                }
             }
             None if held_back.contains(&index) => {
                 report.extra.add(Some(index), "the sink's filter holds it back, and it is there");
@@ -178,6 +186,7 @@ fn compare<S: Sink>(
             (1, None) => {
                 report.proven += 1;
                 report.redacted += u64::from(event.item.redacted);
+                report.by_original += u64::from(event.by_original);
             }
             (times, None) => report.duplicated.add(Some(index), format!("it is there {times} times")),
         }

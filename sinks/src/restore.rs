@@ -220,6 +220,7 @@ mod tests {
             leaf: Some(leaf_hash(&bytes)),
             original: Some(bytes),
             appended: Some(Nanos(appended)),
+            document: None,
         }
     }
 

@@ -48,13 +48,18 @@ pub trait Sink: Send + Sync + 'static {
     /// document that isn't visible yet must never look like an absent one.
     fn read_back(&self, window: &Window) -> impl Future<Output = Result<Found, Unproven>> + Send;
 
-    /// The same, asked before something is sent again. What the destination has deleted meanwhile, for its age, counts as
+    /// [`Sink::read_back`], asked before something is sent again. What the destination has deleted meanwhile, for its age, counts as
     /// absent here: sending it again makes no second one.
     ///
     /// # Errors
     /// As [`Sink::read_back`].
     fn look_up(&self, window: &Window) -> impl Future<Output = Result<Found, Unproven>> + Send {
         self.read_back(window)
+    }
+
+    /// What a document's other fields are, beside the event's own bytes: those that people search by. Asked where the event is right.
+    fn fields(&self, _item: &Item, _held: &Held) -> Fields {
+        Fields::AsSent
     }
 }
 
@@ -209,6 +214,19 @@ pub struct Held {
     pub original: Option<Vec<u8>>,
     /// When it was appended, as it is stored there; `None` where the destination doesn't keep it.
     pub appended: Option<Nanos>,
+    /// All of it as JSON, where its fields are compared ([`Sink::fields`]).
+    pub document: Option<Vec<u8>>,
+}
+
+/// A document's fields beside the event's own bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fields {
+    /// As they were sent, or there are none.
+    AsSent,
+    /// Not as they were sent.
+    Altered,
+    /// Another version of this program may have sent them.
+    OfAnotherVersion,
 }
 
 /// Why what a destination shows proves nothing.

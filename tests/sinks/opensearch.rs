@@ -144,6 +144,7 @@ fn whatever_fails(product: Product) {
     let proxy = Flaky::http(node.service.port());
     proxy.only("/_bulk");
     let source = Source::new();
+    is_kept_by_the_stores_settings(&node, &source, STREAM);
     for round in 0..8 {
         let run = source.deliver(sink(&proxy.url(), STREAM));
         match round % 4 {
@@ -172,6 +173,40 @@ fn whatever_fails(product: Product) {
     assert_eq!(node.count(STREAM), source.log.size(), "as it counts itself: {}", spread(&node, STREAM));
     let report = source.prove(&run);
     assert!(report.is_proven() && report.proven == source.log.size(), "{report:?}");
+    source.stop(run);
+}
+
+/// No more shards may be made, or the stream was taken away and may not come back by itself: that is no event's fault, and it
+/// goes on by itself once it may.
+fn is_kept_by_the_stores_settings(node: &SearchNode, source: &Source, stream: &str) {
+    let set = |name: &str, value: Value| {
+        let body = json!({ "persistent": { name: value } }).to_string();
+        node.ask("PUT", "_cluster/settings", &body).unwrap().ok();
+    };
+    let kept = |run: &super::campaign::Run<custody_sinks::opensearch::OpenSearch>, text: &str| {
+        until_true(text, DEADLINE, || {
+            run.control.health().numbers().trouble.is_some_and(|trouble| trouble.contains(text))
+        });
+    };
+    source.grow(50);
+    set("cluster.max_shards_per_node", json!(1));
+    let run = source.deliver(sink(&node.url(), stream));
+    kept(&run, "shards");
+    set("cluster.max_shards_per_node", Value::Null);
+    source.delivered(&run);
+    // From now on somebody has to make it: the sink does.
+    set("action.auto_create_index", json!("false"));
+    node.ask("DELETE", &format!("_data_stream/{stream}"), "").unwrap().ok();
+    let before = source.log.size();
+    source.grow(50);
+    source.delivered(&run);
+    assert_eq!(node.count(stream), source.log.size() - before);
+    assert_eq!(run.control.health().numbers().rejected, 0, "{:?}", run.control.health().numbers());
+    set("action.auto_create_index", Value::Null);
+    source.runtime.block_on(run.control.replay(0..before)).unwrap();
+    until_true("what was taken away is there again", DEADLINE, || {
+        source.runtime.block_on(run.control.replaying()).unwrap().is_none()
+    });
     source.stop(run);
 }
 
@@ -251,6 +286,8 @@ fn documents_that_were_altered_deleted_or_added_are_named() {
         node.ask("POST", &format!("{STREAM}/{path}"), &body.to_string()).unwrap().ok();
     };
     ask("_update_by_query?refresh=true", json!({ "query": index(40), "script": script }));
+    let renamed = json!({ "source": "ctx._source.event.action = 'nothing'" });
+    ask("_update_by_query?refresh=true", json!({ "query": index(60), "script": renamed }));
     ask("_delete_by_query?refresh=true", json!({ "query": index(50) }));
     ask("_doc", json!({ "@timestamp": "2026-01-01T00:00:00Z", "event": { "original": "{}" } }));
     ask(
@@ -261,7 +298,8 @@ fn documents_that_were_altered_deleted_or_added_are_named() {
     let named = |findings: &custody_core::delivery::Findings| {
         findings.first.iter().map(|finding| finding.index).collect::<Vec<_>>()
     };
-    assert_eq!(named(&report.altered), [Some(40)], "{report:?}");
+    assert_eq!(named(&report.altered), [Some(40), Some(60)], "{report:?}");
+    assert!(report.altered.first[1].what.contains("fields"), "what people search by: {report:?}");
     assert_eq!(named(&report.missing), [Some(50)]);
     let mut extra = named(&report.extra);
     extra.sort_unstable();

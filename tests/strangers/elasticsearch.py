@@ -120,6 +120,9 @@ def answer(method, path, query, body):
     if parts[0] == "_asked":
         return 200, {"asked": asked, "templates": templates, "components": components, "policies": policies,
                      "counts": {s: sum(map(len, b)) for s, b in streams.items()}}
+    if parts[0] == "_ilm" and method == "GET":
+        known = policies.get(parts[2])
+        return (200, {parts[2]: known}) if known else (404, {"status": 404})
     if parts[0] == "_ilm" and method == "PUT":
         policies[parts[2]] = json.loads(body)
         return 200, {"acknowledged": True}

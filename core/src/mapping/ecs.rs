@@ -4,7 +4,7 @@
 //! event stands whole in `event.original`: `SHA-256(0x00 ‖ event.original)` is `custody.log.leaf`. What ECS has no field
 //! for is under `custody.*`, and what is left of the event's data under `custody.data`, in a form that no index refuses.
 //! Text is cut to what an index takes as one term, so that it is found by its beginning instead of not at all, and
-//! `custody.cut` names what was cut.
+//! `custody.cut` names what was cut, `custody.mapping` the version of the mapping.
 
 use super::Logged;
 use super::json::{Object, Value};
@@ -12,9 +12,14 @@ use super::message::Message;
 use super::plain::{plain, shortened};
 use super::rule::{Field, Path, Rules};
 use super::view::View;
+use crate::clock::Nanos;
+use crate::event::TYPES;
+use crate::event::hex::to_hex;
+use crate::log::tree::leaf_hash;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -22,6 +27,8 @@ const FILE: &str = include_str!("../../../schemas/ecs/mapping.json");
 /// What text is cut to where the file names no other limit. The index templates take 1,024 characters, and a character
 /// is at least a byte.
 const KEYWORD_BYTES_MAX: usize = 1_024;
+/// How much of a hash tells versions of the mapping apart.
+const VERSION_DIGITS: usize = 16;
 
 static MAPPING: LazyLock<Mapping> =
     // A part of the program; a test holds that it can be read and knows every type.
@@ -68,9 +75,30 @@ struct Event {
     outcome: Option<String>,
 }
 
-/// The ECS document of an entry, as JSON. It is the same however often it is made.
+/// Which version of the mapping makes these documents: it stands in `custody.mapping`, so that a document of another one isn't
+/// taken for an altered one. Of this program's version, and of what becomes of each type's example.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let mut hash = Sha256::new();
+    hash.update(env!("CARGO_PKG_VERSION"));
+    for bytes in TYPES.iter().filter_map(|info| (info.example)().ok()) {
+        let leaf = leaf_hash(&bytes);
+        hash.update(made(
+            &Logged { origin: "", index: 0, appended: Nanos(0).into(), leaf, bytes: &bytes },
+            "",
+        ));
+    }
+    let mut version = to_hex(&hash.finalize());
+    version.truncate(VERSION_DIGITS);
+    version
+});
+
+/// The ECS document of an entry, as JSON. It is the same however often one version of the mapping makes it.
 #[must_use]
 pub fn document(entry: &Logged<'_>) -> Vec<u8> {
+    made(entry, &VERSION)
+}
+
+fn made(entry: &Logged<'_>, version: &str) -> Vec<u8> {
     let view = View::new(entry);
     let mut document = Document::default();
     let of_type = view.text("type").and_then(|name| MAPPING.types.get(name));
@@ -87,6 +115,7 @@ pub fn document(entry: &Logged<'_>) -> Vec<u8> {
     document.say(&view);
     document.keep_data(&view, &taken);
     document.keep_original(entry);
+    document.tree.set("custody.mapping", version);
     Value::from(document.tree).to_json().into_bytes()
 }
 

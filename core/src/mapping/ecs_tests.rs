@@ -50,6 +50,7 @@ fn an_example_says_who_what_where_and_keeps_the_evidence() {
             "id": "01900000-0000-7000-8000-000000000002",
             "log": {"index": 41, "leaf": crate::event::hex::to_hex(&entry(&bytes).leaf.0),
                     "origin": "custody.example.com/log"},
+            "mapping": *VERSION,
             "producer": {"boot": "b", "id": "proxy-1", "kind": "proxy", "seq": 7},
             "session": {"id": "s"},
             "target": {"kind": "node", "login": "root", "name": "web-1"},

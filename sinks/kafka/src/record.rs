@@ -154,7 +154,8 @@ impl Claim {
     pub fn held<M: Message>(self, message: &M) -> Held {
         // A record without a value has other bytes than any event, and isn't a store that doesn't keep them.
         let original = message.payload().unwrap_or_default().to_vec();
-        Held { index: self.index, leaf: self.leaf, original: Some(original), appended: Some(self.appended) }
+        let (original, appended) = (Some(original), Some(self.appended));
+        Held { index: self.index, leaf: self.leaf, original, appended, document: None }
     }
 }
 

@@ -201,6 +201,7 @@ impl Sink for Store {
             leaf: Some(document.leaf),
             original: Some(document.bytes.clone()),
             appended: Some(document.appended),
+            document: None,
         };
         let shown: Vec<Held> = within.map(held).collect();
         if shown.len() > self.shows_max {

@@ -148,6 +148,7 @@ fn held(log: &LogFields, original: Option<Vec<u8>>, appended: Option<Nanos>, ori
         // A document without the event is an altered one: this destination keeps it.
         original: Some(original.unwrap_or_default()),
         appended,
+        document: None,
     })
 }
 

@@ -263,6 +263,7 @@ impl Lake {
                 leaf: Some(leaf),
                 original: Some(bytes),
                 appended: Some(appended),
+                ..
             }) = claimed
             else {
                 tracing::warn!("{}: a line of it is no event and is left out", self.rolling().display());

@@ -454,6 +454,7 @@ proptest! {
         let held = claims::of_line(&line, Format::Custody, ORIGIN).unwrap();
         prop_assert_eq!(held, Held {
             index: Some(3), leaf: Some(item.leaf), original: Some(bytes), appended: Some(item.appended),
+            document: None,
         });
         prop_assert_eq!(claims::of_line(&line, Format::Custody, "other/log"), None);
     }

@@ -144,6 +144,7 @@ fn claimed(row: Row, origin: &str) -> Option<Held> {
         leaf: row.log_leaf.as_deref().and_then(hash_from_hex).map(Hash),
         original: Some(original.unwrap_or_default()),
         appended,
+        document: None,
     })
 }
 

@@ -132,6 +132,7 @@ impl Line {
         }
         let index = get("log_origin").and(get("log_index")).and_then(|index| index.parse().ok());
         let leaf = get("log_leaf").and_then(hash_from_hex).map(Hash);
-        Some(Held { index, leaf, appended: Some(self.time), original: Some(self.text.into_bytes()) })
+        let original = Some(self.text.into_bytes());
+        Some(Held { index, leaf, appended: Some(self.time), original, document: None })
     }
 }

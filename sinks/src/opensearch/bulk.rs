@@ -58,10 +58,52 @@ pub fn answers(body: &[u8], events: usize) -> Result<Vec<Answer>, String> {
     if response.items.len() != events {
         return Err(format!("{} answers came to {events} documents", response.items.len()));
     }
-    Ok(response.items.into_iter().map(|item| answer(item.create)).collect())
+    let outcomes: Vec<Outcome> = response.items.into_iter().map(|item| item.create).collect();
+    // What could be one document's fault, and is said of each of several: that is nobody's but the store's.
+    let of_all = outcomes.len() > 1 && outcomes.iter().all(|outcome| outcome.fault() == Some(Fault::Perhaps));
+    Ok(outcomes.into_iter().map(|outcome| answer(outcome, of_all)).collect())
 }
 
-fn answer(Outcome { status, error, failure_store }: Outcome) -> Answer {
+/// Whose fault it is that a document wasn't taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// Its own.
+    Document,
+    /// The store's, or its settings': there is no such index, it is closed, no more may be made.
+    Store,
+    /// One or the other.
+    Perhaps,
+}
+
+impl Outcome {
+    /// Of what is refused for good (4xx); of all else, none.
+    fn fault(&self) -> Option<Fault> {
+        if !(400..500).contains(&self.status) || matches!(self.status, 403 | 409 | 429) {
+            return None;
+        }
+        let Error { kind, reason } = self.error.as_ref()?;
+        Some(match kind.as_str() {
+            "document_parsing_exception"
+            | "mapper_parsing_exception"
+            | "max_bytes_length_exceeded_exception"
+            | "parsing_exception"
+            | "strict_dynamic_mapping_exception"
+            | "x_content_parse_exception" => Fault::Document,
+            "illegal_argument_exception" if reason.contains("immense term") => Fault::Document,
+            "index_closed_exception"
+            | "index_not_found_exception"
+            | "invalid_index_name_exception"
+            | "no_shard_available_action_exception"
+            | "security_exception"
+            | "validation_exception" => Fault::Store,
+            _ => Fault::Perhaps,
+        })
+    }
+}
+
+fn answer(outcome: Outcome, of_all: bool) -> Answer {
+    let fault = outcome.fault();
+    let Outcome { status, error, failure_store } = outcome;
     let reason = error
         .map_or_else(|| format!("status {status}"), |Error { kind, reason }| format!("{kind}: {reason}"));
     match status {
@@ -76,6 +118,7 @@ fn answer(Outcome { status, error, failure_store }: Outcome) -> Answer {
         403 | 429 => Answer::Later(reason),
         // A shard on the move or one that failed, with or without the document.
         500..=599 => Answer::Unclear(reason),
+        _ if of_all || fault == Some(Fault::Store) => Answer::Later(reason),
         _ => Answer::Rejected(reason),
     }
 }

@@ -16,7 +16,7 @@ use self::under_way::Names;
 use crate::http::{Answered, Endpoint, Http};
 use crate::item::Item;
 use crate::secret::Secrets;
-use crate::sink::{Answer, Found, Limits, Sink, Trouble, Unproven, Window};
+use crate::sink::{Answer, Fields, Found, Held, Limits, Sink, Trouble, Unproven, Window};
 use custody_core::mapping::{Logged, ecs};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
@@ -115,7 +115,10 @@ impl OpenSearch {
     async fn set_up(&self, product: Product) -> Result<Product, Trouble> {
         let templates = Templates::of(product, &self.stream).map_err(|reason| Trouble::Denied { reason })?;
         // A product without lifecycles, or one where others see to them: the documents don't depend on it.
-        if let Some((path, body)) = &templates.lifecycle {
+        // One that is there may have been changed by whoever has to keep documents for longer.
+        if let Some((path, body)) = &templates.lifecycle
+            && self.ask(Method::GET, path, None).await?.status == StatusCode::NOT_FOUND
+        {
             let answered = self.put(path, body).await?;
             if !answered.status.is_success() {
                 tracing::debug!("no lifecycle for {}: {}", self.stream, answered.reason());
@@ -137,8 +140,8 @@ impl OpenSearch {
         let there = self.ask(Method::GET, &path, None).await?;
         if there.status == StatusCode::NOT_FOUND {
             let made = self.ask(Method::PUT, &path, None).await?;
-            // Somebody else may have made it meanwhile.
-            if !made.status.is_success() && made.status != StatusCode::BAD_REQUEST {
+            // Somebody else may have made it meanwhile; or no more of them may be made, which is refused in the same way.
+            if !made.status.is_success() && !self.ask(Method::GET, &path, None).await?.status.is_success() {
                 return Err(denied(&made));
             }
         }
@@ -243,6 +246,21 @@ impl Sink for OpenSearch {
             return Err(Unproven::Now(answered.reason()));
         }
         search::documents(&answered.body, &self.origin).map(Found::from).map_err(Unproven::Now)
+    }
+
+    fn fields(&self, item: &Item, held: &Held) -> Fields {
+        let (Some(stored), Ok(encoded)) = (&held.document, self.encode(item)) else { return Fields::AsSent };
+        let read = |json: &[u8]| serde_json::from_slice::<Value>(json).ok();
+        let (stored, sent) = (read(stored), read(&encoded.document));
+        let version =
+            |document: &Option<Value>| document.as_ref().and_then(|d| d.pointer("/custody/mapping").cloned());
+        if stored == sent {
+            Fields::AsSent
+        } else if version(&stored) == version(&sent) {
+            Fields::Altered
+        } else {
+            Fields::OfAnotherVersion
+        }
     }
 
     async fn look_up(&self, window: &Window) -> Result<Found, Unproven> {

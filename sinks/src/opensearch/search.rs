@@ -9,6 +9,7 @@ use custody_core::event::hex::hash_from_hex;
 use custody_core::log::Hash;
 use reqwest::StatusCode;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 /// The end of what `date_nanos` can hold, in the year 2262.
@@ -50,7 +51,6 @@ pub fn question(window: &Window, origin: &str, hits_max: usize) -> Value {
     json!({
         "size": hits_max,
         "track_total_hits": true,
-        "_source": ["@timestamp", "custody.log", "custody.original_base64", "event.original"],
         "query": { "bool": { "should": [claims, within], "minimum_should_match": 1 } },
     })
 }
@@ -78,9 +78,10 @@ struct Total {
 #[derive(Deserialize)]
 struct Hit {
     #[serde(rename = "_source")]
-    source: Source,
+    source: Box<RawValue>,
 }
 
+/// What says which event it is.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Source {
@@ -125,12 +126,14 @@ pub fn documents(body: &[u8], origin: &str) -> Result<Vec<Held>, String> {
     if total.relation != "eq" || total.value != hits.len() {
         return Err(format!("it shows {} of {} documents", hits.len(), total.value));
     }
-    Ok(hits.into_iter().filter_map(|hit| held(hit.source, origin)).collect())
+    Ok(hits.into_iter().filter_map(|hit| held(&hit.source, origin)).collect())
 }
 
 /// What a document claims, where it doesn't claim to be of another log.
-fn held(source: Source, origin: &str) -> Option<Held> {
-    let Source { timestamp, custody: Custody { log, original_base64 }, event } = source;
+fn held(source: &RawValue, origin: &str) -> Option<Held> {
+    // Whoever may write there may have put anything into these fields: it claims nothing then.
+    let claims: Source = serde_json::from_str(source.get()).unwrap_or_default();
+    let Source { timestamp, custody: Custody { log, original_base64 }, event } = claims;
     if log.origin.as_str().is_some_and(|claimed| claimed != origin) {
         return None;
     }
@@ -148,5 +151,6 @@ fn held(source: Source, origin: &str) -> Option<Held> {
             .as_str()
             .and_then(|time| time.parse::<Timestamp>().ok())
             .map(|time| Nanos(time.nanos())),
+        document: Some(source.get().as_bytes().to_vec()),
     })
 }

@@ -62,6 +62,45 @@ fn each_item_has_its_own_answer() {
 }
 
 #[test]
+fn what_is_the_stores_fault_makes_no_dead_letters() {
+    let item =
+        |kind: &str| format!(r#"{{"create":{{"status":400,"error":{{"type":"{kind}","reason":"r"}}}}}}"#);
+    let answers = |kinds: &[&str]| {
+        let items: Vec<String> = kinds.iter().map(|kind| item(kind)).collect();
+        let body = format!(r#"{{"errors":true,"items":[{}]}}"#, items.join(","));
+        let answers = bulk::answers(body.as_bytes(), kinds.len()).unwrap();
+        answers.iter().map(|answer| matches!(answer, Answer::Rejected(_))).collect::<Vec<_>>()
+    };
+    assert_eq!(answers(&["validation_exception", "mapper_parsing_exception"]), [false, true]);
+    assert_eq!(answers(&["index_closed_exception"]), [false]);
+    // A pipeline that isn't there, and a value that isn't one: the same type.
+    assert_eq!(answers(&["illegal_argument_exception", "illegal_argument_exception"]), [false, false]);
+    assert_eq!(answers(&["illegal_argument_exception", "mapper_parsing_exception"]), [true, true]);
+    assert_eq!(answers(&["illegal_argument_exception"]), [true]);
+    let missing = br#"{"errors":true,"items":[{"create":{"status":404,"error":{"type":"index_not_found_exception","reason":"no such index"}}}]}"#;
+    assert!(
+        matches!(&bulk::answers(missing, 1).unwrap()[0], Answer::Later(reason) if reason.contains("no such index"))
+    );
+}
+
+#[test]
+fn fields_that_people_search_by_are_compared() {
+    let bytes: std::sync::Arc<[u8]> = (TYPES[0].example)().unwrap().into();
+    let item = Item::new(Entry { index: 7, appended: Nanos(1_764_000_000_000_000_000), tag: 1, bytes });
+    let sink = sink();
+    let document: Value = serde_json::from_slice(&sink.encode(&item).unwrap().document).unwrap();
+    let with = |pointer: &str, value: &str| {
+        let mut document = document.clone();
+        *document.pointer_mut(pointer).unwrap() = value.into();
+        let document = Some(document.to_string().into_bytes());
+        sink.fields(&item, &Held { document, ..Held::default() })
+    };
+    assert_eq!(with("/user/name", document["user"]["name"].as_str().unwrap()), Fields::AsSent);
+    assert_eq!(with("/user/name", "mallory"), Fields::Altered);
+    assert_eq!(with("/custody/mapping", "0"), Fields::OfAnotherVersion);
+}
+
+#[test]
 fn a_bulk_request_is_two_lines_for_each_event() {
     let sink = sink();
     let encoded: Vec<Encoded> = (0..)
