@@ -185,10 +185,11 @@ fn what_others_did_to_lines_is_found_out() {
     std::fs::write(&path, format!("{altered}rubbish\n{foreign}\n")).unwrap();
     let held = found(&files, &window(0..8));
     let indexes: Vec<_> = held.iter().map(|held| held.index).collect();
-    // Rubbish claims nothing: it counts as of the beginning of its day, which is before this window.
-    assert_eq!(indexes, [0, 1, 2, 4, 5, 6, 7].map(Some));
-    let all = Window { indexes: 8..u64::MAX, appended: Nanos(0)..Nanos(u64::MAX) };
-    let held = found(&files, &all);
+    // What claims another index is there by its time. Rubbish claims nothing: it counts as of the beginning of its day, which
+    // is before this window.
+    assert_eq!(indexes, [0, 1, 2, 4, 5, 6, 7, 9_000].map(Some));
+    let others = Window { indexes: 8..u64::MAX, appended: Nanos(0)..Nanos(BEGIN) };
+    let held = found(&files, &others);
     assert_eq!(held.iter().map(|held| held.index).collect::<Vec<_>>(), [None, Some(9_000)]);
 }
 
@@ -293,6 +294,41 @@ fn what_others_did_to_a_lake_is_found_out() {
     std::fs::write(written[0].with_file_name("copy.parquet"), &whole).unwrap();
     let held = found(&files, &window(0..100));
     assert_eq!(held.iter().filter(|held| held.index == Some(first)).count(), 2);
+}
+
+/// As who rebuilds a log asks, which has lost its indexes.
+#[test]
+fn everything_is_found_by_its_time_alone_and_a_damaged_file_is_no_gap() {
+    let by_time = |indexes: std::ops::Range<u64>| Window { indexes: 0..0, ..window(indexes) };
+    for is_lake in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ready(settings(dir.path(), is_lake));
+        send(&files, (0..100).map(hourly)).unwrap();
+        for part in [0..100, 0..1, 30..55] {
+            let held = found(&files, &by_time(part.clone()));
+            let wanted: Vec<Option<u64>> = part.clone().map(Some).collect();
+            assert_eq!(held.iter().map(|held| held.index).collect::<Vec<_>>(), wanted);
+            for (held, index) in held.iter().zip(part) {
+                assert_eq!(held.appended, Some(hourly(index).appended));
+                assert_eq!(held.original.as_deref(), Some(&*hourly(index).bytes));
+            }
+        }
+        assert!(found(&files, &by_time(100..200)).is_empty());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let files = ready(settings(dir.path(), true));
+    send(&files, (0..100).map(hourly)).unwrap();
+    let first = parquet(dir.path()).remove(0);
+    let name = first.file_stem().unwrap().to_str().unwrap();
+    let index: u64 = name.split('-').next().unwrap().parse().unwrap();
+    std::fs::write(&first, b"PAR1").unwrap();
+    // However often it is asked for.
+    for _ in 0..2 {
+        let unproven = runtime().block_on(files.read_back(&by_time(index..index + 1))).unwrap_err();
+        assert!(matches!(&unproven, Unproven::Now(reason) if reason.contains(name)), "{unproven}");
+    }
+    let other = if index < 40 { 90..95 } else { 0..3 };
+    assert!(runtime().block_on(files.read_back(&by_time(other))).is_ok());
 }
 
 #[test]
