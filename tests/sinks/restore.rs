@@ -380,6 +380,34 @@ fn find(folder: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
+/// It claims to be the last of what is missing, at the time of the first.
+#[test]
+fn a_document_that_strayed_keeps_no_entry_from_coming_back() {
+    const STREAM: &str = "logs-custody.events-strayed";
+    let mut world = world(&search(STREAM));
+    grow(&world, 400);
+    world.custodyd.start();
+    proven(&world, "search");
+    world.custodyd.stop();
+    let before = entries(&world);
+    let paths = segments(&world);
+    let first = |path: &Path| path.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap();
+    let missing = first(&paths[1])..first(&paths[3]);
+    let node = two();
+    let query = json!({ "query": { "term": { "custody.log.index": missing.start + 1 } } });
+    let path = format!("{STREAM}/_search");
+    let found = node.ask("POST", &path, &query.to_string()).unwrap().ok().json();
+    let mut stray = found["hits"]["hits"][0]["_source"].clone();
+    stray["custody"]["log"]["index"] = json!(missing.end - 1);
+    let path = format!("{STREAM}/_create/strayed?refresh=true");
+    node.ask("PUT", &path, &stray.to_string()).unwrap().ok();
+    std::fs::remove_file(&paths[1]).unwrap();
+    std::fs::remove_file(&paths[2]).unwrap();
+    let said = restore(&world, &["--from", "search"]).ok().text();
+    assert!(said.contains("is whole again"), "{said}");
+    is_whole(&world, &before);
+}
+
 #[test]
 fn a_document_that_was_deleted_is_delivered_again_and_proven() {
     const STREAM: &str = "logs-custody.events-repaired";
