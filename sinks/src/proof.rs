@@ -4,6 +4,9 @@
 //! that the log doesn't have, turns up in one of them. What can't be shown in full proves nothing: such a window is
 //! *not proven*, and never complete.
 
+#[cfg(test)]
+mod tests;
+
 use crate::delivery::Control;
 use crate::item::Item;
 use crate::sink::{Found, Held, Sink, Unproven, Window};
@@ -170,7 +173,7 @@ fn compare<S: Sink>(
         report.expected += 1;
         match (event.times, event.altered) {
             (0, _) if found.perhaps_more.is_some() => unseen += 1,
-            (0, _) => report.missing.add(Some(index), format!("{} isn't there", event.item.kind())),
+            (0, _) => report.lacks(index, format!("{} isn't there", event.item.kind())),
             (_, Some(what)) => report.altered.add(Some(index), what),
             (1, None) => {
                 report.proven += 1;

@@ -408,6 +408,23 @@ fn a_document_that_strayed_keeps_no_entry_from_coming_back() {
     is_whole(&world, &before);
 }
 
+/// Of one repair.
+#[test]
+fn more_that_is_missing_than_is_listed_is_delivered_again() {
+    const STREAM: &str = "logs-custody.events-emptied";
+    let mut world = world(&search(STREAM));
+    grow(&world, 2_500);
+    world.custodyd.start();
+    proven(&world, "search");
+    let query = json!({ "query": { "range": { "custody.log.index": { "gte": 100, "lt": 2_400 } } } });
+    let path = format!("{STREAM}/_delete_by_query?refresh=true&conflicts=proceed");
+    let answer = two().ask("POST", &path, &query.to_string()).unwrap().ok().json();
+    assert_eq!(answer["deleted"], 2_300, "{answer}");
+    let said = world.admin.try_custody(&["sinks", "verify", "search", "--repair"], b"");
+    assert!(said.code != 0 && said.err.contains("Delivering 2300 missing events again"), "{}", said.err);
+    proven(&world, "search");
+}
+
 #[test]
 fn a_document_that_was_deleted_is_delivered_again_and_proven() {
     const STREAM: &str = "logs-custody.events-repaired";

@@ -310,7 +310,7 @@ async fn conclude(
     if let Err(error) = api.context.producer.append(draft).await {
         return vec![Comparing::Error(ApiError::from(error).to_string())];
     }
-    let ranges = report.to_repair();
+    let ranges = report.to_repair.clone();
     let mut told = Vec::new();
     if repair && let (Some(first), Some(last)) = (ranges.first(), ranges.last()) {
         // What stands there already isn't sent, so one range over all of them will do.

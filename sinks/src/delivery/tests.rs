@@ -490,7 +490,7 @@ async fn tampering_is_named() {
     assert_eq!(named(&report.duplicated), [9]);
     assert!(named(&report.extra).contains(&4_000), "{report:?}");
     assert!(!report.is_proven());
-    assert_eq!(report.to_repair(), vec![Range { start: 11, end: 12 }]);
+    assert_eq!(report.to_repair, vec![Range { start: 11, end: 12 }]);
     run.stop().await;
 }
 
