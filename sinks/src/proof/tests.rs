@@ -131,3 +131,45 @@ async fn one_repair_brings_all_that_is_missing() {
     let report = prove(&all.control, size, |_| ()).await.unwrap();
     assert!(report.is_proven() && report.proven == size, "{:?}", report.missing.count);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_beginning_of_a_log_is_proven_however_much_came_afterwards() {
+    let all = delivered(8_000).await;
+    let size = 1_000;
+    let report = prove(&all.control, size, |_| ()).await.unwrap();
+    assert!(report.is_proven() && report.proven == size, "{report:?}");
+    assert!(all.shelf.longest.load(Relaxed) <= WINDOW_EVENTS, "no answer is longer than a window");
+
+    // What doesn't belong there is found all the same.
+    {
+        let mut documents = all.shelf.documents.lock().unwrap();
+        let late = documents.iter().find(|held| held.index == Some(7_500)).unwrap().clone();
+        documents.push(Held { index: None, ..late.clone() });
+        documents.push(Held { index: Some(999_999), ..late.clone() });
+        documents.push(Held { index: Some(7), ..late });
+    }
+    let report = prove(&all.control, size, |_| ()).await.unwrap();
+    for index in [None, Some(999_999), Some(7)] {
+        assert!(report.extra.first.iter().any(|finding| finding.index == index), "{report:?}");
+    }
+    assert!(report.unproven.is_empty(), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_grows_while_it_is_compared_is_proven() {
+    let all = delivered(1_000).await;
+    let size = all.story.log.size();
+    let mut grown = false;
+    let told = |_| {
+        if !std::mem::replace(&mut grown, true) {
+            let growing = async {
+                grow(&all.story, 8_000).await;
+                all.catches_up().await;
+            };
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(growing));
+        }
+    };
+    let report = prove(&all.control, size, told).await.unwrap();
+    assert!(report.is_proven() && report.proven == size, "{report:?}");
+    assert!(all.shelf.longest.load(Relaxed) <= WINDOW_EVENTS);
+}
