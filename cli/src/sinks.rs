@@ -188,9 +188,9 @@ async fn verify(
         print!("{}", text(name, &report));
     }
     if !repairing.is_empty() {
-        let events: u64 = report.missing.first.len() as u64;
         eprintln!(
-            "Delivering {events} missing events again; verify once more when `custody sinks ls` shows no replay."
+            "Delivering {} missing events again; verify once more when `custody sinks ls` shows no replay.",
+            report.missing.count
         );
     }
     if report.is_proven() { Ok(()) } else { bail!("{name} isn't proven") }
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn a_report_names_what_is_wrong() {
         let mut report = Report { size: 40, expected: 39, proven: 37, ..Report::default() };
-        report.missing.add(Some(11), "login.failed isn't there");
+        report.lacks(11, "login.failed isn't there");
         report.extra.add(None, "a document without an index of this log");
         let text = text("loki", &report);
         assert!(

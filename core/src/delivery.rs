@@ -6,6 +6,10 @@ use std::pin::Pin;
 
 /// Findings of each kind that are listed; all are counted.
 pub const LISTED: usize = 1_000;
+/// Missing events that are so near to each other are repaired together: the few between that are there cost one look.
+const NEAR: u64 = 100;
+/// Parts of the log that are repaired at once; the last one takes in whatever comes after it.
+const RANGES_MAX: usize = 10_000;
 /// The longest reason of a dead letter that is kept, in bytes: destinations like to repeat what they were sent.
 pub const REASON_BYTES_MAX: usize = 512;
 
@@ -72,8 +76,12 @@ pub struct Report {
     pub by_original: u64,
     /// Dead letters, which the destination refused: known not to stand there.
     pub rejected: u64,
-    /// Events that don't stand there.
+    /// Events that don't stand there; see [`Report::lacks`].
     pub missing: Findings,
+    /// The parts of the log that have to be delivered again so that nothing is missing: of all events, not only of those
+    /// that are listed.
+    #[serde(default)]
+    pub to_repair: Vec<Range<u64>>,
     /// Events that stand there otherwise than in the log.
     pub altered: Findings,
     /// Events that stand there more than once.
@@ -131,18 +139,14 @@ impl Report {
         self.unproven.is_empty() && wrong.iter().all(|findings| findings.count == 0)
     }
 
-    /// The parts of the log that have to be delivered again so that nothing of what is listed is missing.
-    #[must_use]
-    pub fn to_repair(&self) -> Vec<Range<u64>> {
-        let mut ranges: Vec<Range<u64>> = Vec::new();
-        for index in self.missing.first.iter().filter_map(|finding| finding.index) {
-            match ranges.last_mut() {
-                // A few events that are there already cost one look.
-                Some(range) if index < range.end.saturating_add(100) => range.end = index + 1,
-                _ => ranges.push(index..index + 1),
-            }
+    /// An event doesn't stand there. They are told in the log's order.
+    pub fn lacks(&mut self, index: u64, what: impl Into<String>) {
+        self.missing.add(Some(index), what);
+        let is_full = self.to_repair.len() == RANGES_MAX;
+        match self.to_repair.last_mut() {
+            Some(range) if is_full || index < range.end.saturating_add(NEAR) => range.end = index + 1,
+            _ => self.to_repair.push(index..index + 1),
         }
-        ranges
     }
 }
 
@@ -221,8 +225,21 @@ mod tests {
     fn what_is_missing_is_repaired_in_few_ranges() {
         let mut report = Report::default();
         for index in [3, 4, 90, 500] {
-            report.missing.add(Some(index), "gone");
+            report.lacks(index, "gone");
         }
-        assert_eq!(report.to_repair(), [3..91, 500..501]);
+        assert_eq!(report.to_repair, [3..91, 500..501]);
+    }
+
+    #[test]
+    fn all_that_is_missing_is_repaired_and_not_only_what_is_listed() {
+        let mut report = Report::default();
+        (0..5_000).for_each(|index| report.lacks(index, "gone"));
+        assert_eq!((report.missing.count, report.missing.first.len()), (5_000, LISTED));
+        assert_eq!(report.to_repair, vec![Range { start: 0, end: 5_000 }]);
+        // However they lie, there are not too many ranges, and each of them is in one.
+        let mut report = Report::default();
+        (0..30_000).for_each(|n| report.lacks(n * NEAR * 2, "gone"));
+        assert_eq!(report.to_repair.len(), RANGES_MAX);
+        assert_eq!(report.to_repair.last().unwrap().end, 29_999 * NEAR * 2 + 1);
     }
 }

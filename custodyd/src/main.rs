@@ -19,6 +19,7 @@ mod seal;
 mod secret;
 mod sinks;
 mod stamp;
+mod still;
 mod trace;
 mod witness;
 

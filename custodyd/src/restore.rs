@@ -16,8 +16,7 @@ use custody_core::log::embedded::import::{Import, ImportError};
 use custody_core::log::embedded::salvage::{Part, Salvage};
 use custody_core::log::{Checkpoint, Signer as _, VerifierKey, durable, verify};
 use custody_proxy::ca::store::{FileKeyStore, KeyStore};
-use custody_sinks::restore::{Archive, Copied, Lacking, Walk, judge};
-use custody_sinks::sink::Held;
+use custody_sinks::restore::{Archive, Aside, Copied, Lacking, Walk, ready};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -29,6 +28,8 @@ use std::time::Duration;
 const FIRST: Nanos = Nanos(1_704_067_200_000_000_000);
 /// The log's clock may be ahead of this machine's.
 const AHEAD: Duration = Duration::from_secs(86_400);
+/// How long a destination may take to be made ready.
+const READY: Duration = Duration::from_secs(60);
 /// How many entries that can't be had are named.
 const NAMED: usize = 20;
 
@@ -212,7 +213,8 @@ async fn archives(
         is_redacted |= !settings.redact.is_empty();
         let archive = sinks::archive(settings, data, &config.origin, clock)
             .with_context(|| format!("the sink {name}"))?;
-        archive.prepare().await.with_context(|| format!("the sink {name} can't be read"))?;
+        let prepared = ready(&*archive, READY).await.map_err(anyhow::Error::msg);
+        prepared.with_context(|| format!("the sink {name} can't be read"))?;
         archives.push(archive);
     }
     Ok((archives, is_redacted))
@@ -319,30 +321,34 @@ impl Rebuilding<'_> {
     ) -> anyhow::Result<()> {
         let until = until.min(self.ends.1).saturating_add(Duration::from_nanos(1));
         let mut walk = Walk::new(self.archives, since.max(self.ends.0)..until);
+        let (mut aside, mut is_over) = (Aside::default(), false);
         let mut expected = indexes.start;
         while expected < indexes.end {
+            let after = self.import.last_appended();
+            let judged =
+                if is_over { Some(aside.take(expected, after)) } else { aside.next(expected, after) };
+            if let Some(judged) = judged {
+                self.take(expected, judged, or_here)?;
+                expected += 1;
+                continue;
+            }
             let shown = walk.next().await.map_err(|reason| {
                 anyhow::anyhow!(
                     "entry {expected} and what comes after it can't be read: {reason}. Nothing was changed"
                 )
             })?;
-            let Some(shown) = shown else { break };
-            let Some((&last, _)) = shown.range(expected..indexes.end).next_back() else { continue };
-            for index in expected..=last {
-                self.take(index, shown.get(&index).map_or(&[], Vec::as_slice), or_here)?;
+            match shown {
+                Some(shown) => aside.keep(shown, expected..indexes.end),
+                None => is_over = true,
             }
-            expected = last + 1;
-        }
-        self.perhaps_more = self.perhaps_more.take().or(walk.perhaps_more().map(str::to_owned));
-        for index in expected..indexes.end {
-            self.take(index, &[], or_here)?;
+            self.perhaps_more = self.perhaps_more.take().or_else(|| walk.perhaps_more().map(str::to_owned));
         }
         Ok(())
     }
 
-    fn take(&mut self, index: u64, documents: &[Held], or_here: bool) -> anyhow::Result<()> {
+    fn take(&mut self, index: u64, judged: Result<Copied, Lacking>, or_here: bool) -> anyhow::Result<()> {
         let here = if or_here { self.salvage.read(index, index + 1)?.pop() } else { None };
-        match (judge(documents), here) {
+        match (judged, here) {
             (Ok(Copied { appended, bytes }), here) => {
                 if here.is_some_and(|here| *here.bytes != *bytes) {
                     self.replaced.push(index);

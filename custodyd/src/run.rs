@@ -208,8 +208,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         clock: &clock,
         stop: stopping_sinks,
     };
-    let sinks: anyhow::Result<Vec<_>> = config.sinks.iter().cloned().map(|sink| around.start(sink)).collect();
-    let sinks = sinks?;
+    let sinks: Vec<_> = config.sinks.iter().cloned().map(|sink| around.start(sink)).collect();
     let joining = Arc::new(Joining {
         authority: authorities.x509_agent.clone(),
         secrets: Arc::clone(&secrets),

@@ -2,7 +2,7 @@
 //! others and the log don't notice.
 
 use crate::data::DataDir;
-use anyhow::Context as _;
+use crate::still::Still;
 use custody_core::clock::Clock;
 use custody_core::delivery::Running;
 use custody_core::log::{Log, Producer};
@@ -13,7 +13,7 @@ use custody_sinks::filter::Filter;
 use custody_sinks::hec::{self, Hec};
 use custody_sinks::loki::{self, Loki};
 use custody_sinks::opensearch::{self, OpenSearch};
-use custody_sinks::redaction::{self, Redaction, Rule};
+use custody_sinks::redaction::{Redaction, Rule};
 use custody_sinks::restore::Archive;
 use custody_sinks::secret::Secrets;
 use custody_sinks::sink::Sink;
@@ -77,7 +77,9 @@ impl Settings {
             return Err(named("stall_seconds must be 1 or more".to_owned()));
         }
         self.filter.check().map_err(named)?;
-        redaction::check(&self.redact).map_err(named)?;
+        // The rules may hash as long as a secret is named: what it holds is seen at the start.
+        let key = self.redaction_secret.as_deref().map(str::as_bytes);
+        Redaction::new(self.redact.clone(), key).map_err(named)?;
         match self.destination().map_err(named)? {
             Destination::Loki(loki) => loki.check().map_err(named),
             Destination::OpenSearch(opensearch) => opensearch.check().map_err(named),
@@ -157,9 +159,26 @@ pub fn archive(
 }
 
 impl Around<'_> {
-    /// Starts a sink. What is wrong with its files is told here; what is wrong with its destination isn't wrong at the
+    /// Starts a sink. One that can't begin stands still.
+    pub fn start(&self, settings: Settings) -> Started {
+        let name = settings.name.clone();
+        self.begin(settings).unwrap_or_else(|error| self.stands_still(Still::new(&name, &error)))
+    }
+
+    fn stands_still(&self, still: Still) -> Started {
+        let (stalled, producer) = (still.stalled(), Arc::clone(self.producer));
+        tracing::error!("the sink {} stands still: {}", still.name(), still.reason());
+        let ended = tokio::spawn(async move {
+            if let Err(error) = producer.append(stalled).await {
+                tracing::error!("the log doesn't take that a sink stands still: {error}");
+            }
+        });
+        Started { running: Arc::new(still), ended }
+    }
+
+    /// What is wrong with its files or its secrets is told here; what is wrong with its destination isn't wrong at the
     /// start.
-    pub fn start(&self, settings: Settings) -> anyhow::Result<Started> {
+    fn begin(&self, settings: Settings) -> anyhow::Result<Started> {
         let secrets = self.secrets();
         match settings.destination().map_err(anyhow::Error::msg)? {
             Destination::Loki(loki) => {
@@ -204,18 +223,17 @@ impl Around<'_> {
             None => None,
         };
         let key = key.as_ref().map(|key| key.as_bytes());
-        let redaction = Redaction::new(settings.redact, key).map_err(anyhow::Error::msg);
+        let redaction = Redaction::new(settings.redact, key).map_err(anyhow::Error::msg)?;
         let delivery = Delivery::open(Parts {
             sink: Arc::new(sink),
             log: Arc::clone(self.log),
             producer: Arc::clone(self.producer),
             filter: settings.filter,
-            redaction: redaction.with_context(|| format!("the sink {name}"))?,
+            redaction,
             directory: self.data.sinks().join(&name),
             stall: Duration::from_secs(settings.stall_seconds),
             name: settings.name,
-        })
-        .with_context(|| format!("the sink {name}"))?;
+        })?;
         let paused = self.replica.read(|state| state.sinks().paused(&name).is_some());
         let (control, inbox) = delivery.control(paused);
         let stop = self.stop.clone();

@@ -7,6 +7,7 @@
 mod backoff;
 pub mod dead_letters;
 pub mod delivery;
+mod fields;
 pub mod files;
 pub mod filter;
 pub mod format;

@@ -4,6 +4,9 @@
 //! that the log doesn't have, turns up in one of them. What can't be shown in full proves nothing: such a window is
 //! *not proven*, and never complete.
 
+#[cfg(test)]
+mod tests;
+
 use crate::delivery::Control;
 use crate::item::Item;
 use crate::sink::{Fields, Found, Held, Sink, Unproven, Window};
@@ -21,6 +24,8 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// How often a window is asked for that can't be shown right now.
 const ATTEMPTS: u32 = 4;
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How often is looked whether the log has grown meanwhile: each time by less, unless it grows faster than it is compared.
+const ROUNDS: usize = 8;
 
 /// Compares everything below `size`, which a signed checkpoint covers. `told` hears how far it is.
 ///
@@ -41,9 +46,7 @@ pub async fn prove<S: Sink>(
     let mut report = Report { size, ..Report::default() };
     let (mut next, mut since) = (0, Nanos(0));
     while next < size {
-        let log = Arc::clone(&control.shared.log);
-        let read = tokio::task::spawn_blocking(move || window(&*log, next, size)).await;
-        let (entries, until) = read.map_err(|error| ProofError::Broken(error.to_string()))??;
+        let (entries, until) = read(control, next, size).await?;
         let to = next + entries.len() as u64;
         let window = Window { indexes: next..to, appended: since..until };
         match shown(control, &window).await {
@@ -63,7 +66,8 @@ pub async fn prove<S: Sink>(
         (next, since) = (to, until);
         told(next);
     }
-    beyond(control, size, since, &mut report).await;
+    let (next, since) = later(control, size, since, &mut report, &mut told).await?;
+    beyond(control, size, next, since, &mut report).await;
     Ok(report)
 }
 
@@ -98,6 +102,17 @@ fn window(log: &dyn Log, next: u64, size: u64) -> Result<(Vec<Entry>, Nanos), Re
         return Ok((entries, appended));
     }
     Ok((entries, Nanos(appended.0.saturating_add(1))))
+}
+
+/// The next window, read where reading may wait for a disk.
+async fn read<S: Sink>(
+    control: &Control<S>,
+    next: u64,
+    size: u64,
+) -> Result<(Vec<Entry>, Nanos), ProofError> {
+    let log = Arc::clone(&control.shared.log);
+    let read = tokio::task::spawn_blocking(move || window(&*log, next, size)).await;
+    Ok(read.map_err(|error| ProofError::Broken(error.to_string()))??)
 }
 
 async fn shown<S: Sink>(control: &Control<S>, window: &Window) -> Result<Found, Unproven> {
@@ -181,7 +196,7 @@ fn compare<S: Sink>(
         report.expected += 1;
         match (event.times, event.altered) {
             (0, _) if found.perhaps_more.is_some() => unseen += 1,
-            (0, _) => report.missing.add(Some(index), format!("{} isn't there", event.item.kind())),
+            (0, _) => report.lacks(index, format!("{} isn't there", event.item.kind())),
             (_, Some(what)) => report.altered.add(Some(index), what),
             (1, None) => {
                 report.proven += 1;
@@ -217,14 +232,47 @@ pub(crate) fn difference(item: &Item, document: &Held) -> Option<&'static str> {
     }
 }
 
-/// What claims to come after the log's end.
-async fn beyond<S: Sink>(control: &Control<S>, size: u64, since: Nanos, report: &mut Report) {
-    let window = Window { indexes: size..u64::MAX, appended: since..Nanos(u64::MAX) };
-    match shown(control, &window).await {
-        Ok(Found { documents: held, .. }) => {
+/// Looks through what came after `size` for what doesn't belong there. Nobody vouches for it yet or asks for it, so nothing
+/// of it can be missing; but there may be gigabytes of it, and so it is shown in windows too. Gives how far the log went.
+async fn later<S: Sink>(
+    control: &Control<S>,
+    size: u64,
+    since: Nanos,
+    report: &mut Report,
+    told: &mut (impl FnMut(u64) + Send),
+) -> Result<(u64, Nanos), ProofError> {
+    let (mut next, mut since) = (size, since);
+    for _ in 0..ROUNDS {
+        let end = control.shared.log.size();
+        if next == end {
+            break;
+        }
+        while next < end {
+            let (entries, until) = read(control, next, end).await?;
+            let to = next + entries.len() as u64;
+            let window = Window { indexes: next..to, appended: since..until };
+            strangers(control, size, &window, report).await;
+            (next, since) = (to, until);
+            // It is at its end, and lives.
+            told(size);
+        }
+    }
+    Ok((next, since))
+}
+
+/// What claims to come after the log's end, which is at `next` or a moment's events behind it.
+async fn beyond<S: Sink>(control: &Control<S>, size: u64, next: u64, since: Nanos, report: &mut Report) {
+    let window = Window { indexes: next..u64::MAX, appended: since..Nanos(u64::MAX) };
+    strangers(control, size, &window, report).await;
+}
+
+/// What doesn't belong into a window of what came after `size`.
+async fn strangers<S: Sink>(control: &Control<S>, size: u64, window: &Window, report: &mut Report) {
+    match shown(control, window).await {
+        Ok(Found { documents, .. }) => {
             // Read after the destination was: what it had then, the log has now.
             let now = control.shared.log.size();
-            for document in held {
+            for document in documents {
                 match document.index {
                     None => report.extra.add(None, "a document without an index of this log"),
                     Some(index) if index >= now => {
@@ -239,7 +287,7 @@ async fn beyond<S: Sink>(control: &Control<S>, size: u64, since: Nanos, report: 
         }
         Err(Unproven::Never(_)) => {}
         Err(Unproven::Now(reason)) => {
-            report.unproven.push(Unshown { from: size, to: u64::MAX, reason });
+            report.unproven.push(Unshown { from: window.indexes.start, to: window.indexes.end, reason });
         }
     }
 }

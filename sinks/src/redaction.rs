@@ -160,7 +160,7 @@ impl Redaction {
 ///
 /// # Errors
 /// What is wrong with the first that doesn't.
-pub fn check(rules: &[Rule]) -> Result<(), String> {
+fn check(rules: &[Rule]) -> Result<(), String> {
     if rules.is_empty() {
         return Ok(());
     }

@@ -24,6 +24,10 @@ const ATTEMPTS: u32 = 5;
 const PATIENCE: Duration = Duration::from_millis(200);
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// How much waits for its turn, in bytes, before what comes first counts as absent: so much isn't a document that strayed.
+const ASIDE_BYTES_MAX: usize = 64 << 20;
+/// What a document takes beside its bytes.
+const DOCUMENT_BYTES: usize = 200;
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -42,6 +46,19 @@ impl<S: Sink> Archive for S {
 
     fn read_back<'a>(&'a self, window: &'a Window) -> Answer<'a, Result<Found, Unproven>> {
         Box::pin(Sink::read_back(self, window))
+    }
+}
+
+/// Makes a destination ready to be read. It gives up after `limit`.
+///
+/// # Errors
+/// Why it can't be read, in one line.
+pub async fn ready(archive: &dyn Archive, limit: Duration) -> Result<(), String> {
+    match tokio::time::timeout(limit, archive.prepare()).await {
+        Ok(prepared) => prepared.map_err(|trouble| trouble.to_string()),
+        Err(_) => {
+            Err(format!("no answer came in {} s: see whether it is up, or leave it out", limit.as_secs()))
+        }
     }
 }
 
@@ -68,15 +85,18 @@ pub enum Lacking {
     Contradictory,
 }
 
-/// What the documents that claim one index give.
+/// What the documents that claim one index give, where the entry before it was appended at `after`.
 ///
 /// # Errors
 /// See [`Lacking`].
-pub fn judge(documents: &[Held]) -> Result<Copied, Lacking> {
+pub fn judge(documents: &[Held], after: Nanos) -> Result<Copied, Lacking> {
     let mut good: Option<Copied> = None;
     let mut reason = Lacking::Absent;
     for document in documents {
         match whole(document) {
+            Ok(copied) if copied.appended < after => {
+                reason = Lacking::Unusable("its time is before that of the entry before it");
+            }
             Ok(copied) if good.as_ref().is_some_and(|other| other.bytes != copied.bytes) => {
                 return Err(Lacking::Contradictory);
             }
@@ -95,6 +115,63 @@ fn whole(document: &Held) -> Result<Copied, &'static str> {
     }
     let appended = document.appended.ok_or("when it was appended isn't there")?;
     Ok(Copied { appended, bytes: bytes.clone() })
+}
+
+/// Documents whose turn hasn't come: a walk goes by time, and a log by index. A single one that claims a late index at an
+/// early time must not make everything before that index count as absent.
+#[derive(Debug)]
+pub struct Aside {
+    documents: BTreeMap<u64, Vec<Held>>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Default for Aside {
+    fn default() -> Self {
+        Self { documents: BTreeMap::new(), bytes: 0, bytes_max: ASIDE_BYTES_MAX }
+    }
+}
+
+impl Aside {
+    /// Keeps what a walk has shown of these indexes.
+    pub fn keep(&mut self, shown: BTreeMap<u64, Vec<Held>>, indexes: Range<u64>) {
+        for (index, documents) in shown {
+            if indexes.contains(&index) {
+                self.bytes += bytes(&documents);
+                self.documents.entry(index).or_default().extend(documents);
+            }
+        }
+    }
+
+    /// What there is of the entry at `index`, where the walk need not go on to know it: see [`judge`]. What is absent is
+    /// known to be only at the walk's end ([`Aside::take`]), or when too much waits behind it.
+    pub fn next(&mut self, index: u64, after: Nanos) -> Option<Result<Copied, Lacking>> {
+        match judge(self.documents.get(&index).map_or(&[], Vec::as_slice), after) {
+            Err(Lacking::Absent | Lacking::Unusable(_)) if self.bytes <= self.bytes_max => None,
+            judged => {
+                self.forget(index);
+                Some(judged)
+            }
+        }
+    }
+
+    /// What there is of it at the walk's end.
+    ///
+    /// # Errors
+    /// See [`Lacking`].
+    pub fn take(&mut self, index: u64, after: Nanos) -> Result<Copied, Lacking> {
+        judge(&self.forget(index), after)
+    }
+
+    fn forget(&mut self, index: u64) -> Vec<Held> {
+        let documents = self.documents.remove(&index).unwrap_or_default();
+        self.bytes -= bytes(&documents);
+        documents
+    }
+}
+
+fn bytes(documents: &[Held]) -> usize {
+    documents.iter().map(|held| DOCUMENT_BYTES + held.original.as_ref().map_or(0, Vec::len)).sum()
 }
 
 /// A walk through several destinations at once, by time.
@@ -180,7 +257,7 @@ mod tests {
     use custody_core::log::Hash;
     use std::sync::Mutex;
 
-    /// Shows at most so many documents at once, and fails now and then.
+    /// Shows at most so many documents at once, and fails now and then; one that shows none never gets ready.
     struct Shelf {
         documents: Vec<Held>,
         most: usize,
@@ -189,7 +266,7 @@ mod tests {
 
     impl Archive for Shelf {
         fn prepare(&self) -> Answer<'_, Result<(), Trouble>> {
-            Box::pin(async { Ok(()) })
+            Box::pin(async { if self.most == 0 { std::future::pending().await } else { Ok(()) } })
         }
 
         fn read_back<'a>(&'a self, window: &'a Window) -> Answer<'a, Result<Found, Unproven>> {
@@ -258,6 +335,68 @@ mod tests {
         assert_eq!(error, "it shows 1 of 2 documents");
     }
 
+    /// When each entry was appended, by what these windows show one after the other.
+    fn in_order(windows: Vec<Vec<Held>>, indexes: Range<u64>) -> Vec<Option<u64>> {
+        let mut aside = Aside::default();
+        let mut given: Vec<Option<u64>> = Vec::new();
+        let (mut expected, mut after) = (indexes.start, Nanos(0));
+        let mut windows = windows.into_iter();
+        let mut is_over = false;
+        while expected < indexes.end {
+            let judged =
+                if is_over { Some(aside.take(expected, after)) } else { aside.next(expected, after) };
+            if let Some(judged) = judged {
+                given.push(judged.as_ref().ok().map(|copied| copied.appended.0));
+                after = judged.map_or(after, |copied| copied.appended);
+                expected += 1;
+            } else if let Some(documents) = windows.next() {
+                let one = |held: Held| (held.index.unwrap(), vec![held]);
+                aside.keep(documents.into_iter().map(one).collect(), expected..indexes.end);
+            } else {
+                is_over = true;
+            }
+        }
+        assert_eq!(aside.bytes, 0, "nothing is left, and all of it is accounted for");
+        given
+    }
+
+    #[test]
+    fn a_document_that_strayed_makes_nothing_absent() {
+        // Among the first of them stands one that claims to be the last.
+        let stray = Held { appended: Some(Nanos(2)), ..held(9, 2) };
+        let windows: Vec<Vec<Held>> = vec![
+            vec![held(0, 1), stray],
+            (1..5).map(|n| held(n, n * 10)).collect(),
+            vec![],
+            (5..10).map(|n| held(n, n * 10)).collect(),
+        ];
+        let times: Vec<Option<u64>> = (0..10).map(|n: u64| Some((n * 10).max(1))).collect();
+        assert_eq!(in_order(windows, 0..10), times);
+    }
+
+    #[test]
+    fn what_is_absent_is_so_at_the_end_or_when_too_much_waits_behind_it() {
+        let windows = vec![vec![held(0, 1), held(2, 3)], vec![held(3, 4)], vec![held(1, 2)]];
+        assert_eq!(in_order(windows, 0..5), [Some(1), Some(2), Some(3), Some(4), None]);
+        // Two that wait are too much: what comes afterwards is a stranger.
+        let most = 2 * DOCUMENT_BYTES;
+        let mut aside = Aside { bytes_max: most, ..Aside::default() };
+        aside.keep([(1, vec![held(1, 2)])].into(), 0..5);
+        assert_eq!(aside.next(0, Nanos(0)), None);
+        aside.keep([(2, vec![held(2, 3)]), (9, vec![held(9, 9)])].into(), 0..5);
+        assert_eq!(aside.next(0, Nanos(0)), Some(Err(Lacking::Absent)));
+        assert!(aside.next(1, Nanos(0)).is_some_and(|judged| judged.is_ok()));
+    }
+
+    #[tokio::test]
+    async fn a_destination_that_never_gets_ready_is_given_up() {
+        let shelf = |most| Shelf { documents: vec![], most, troubles: Mutex::new(0) };
+        let limit = Duration::from_millis(50);
+        assert_eq!(ready(&shelf(1), limit).await, Ok(()));
+        let error = ready(&shelf(0), limit).await.unwrap_err();
+        assert!(error.contains("no answer came"), "{error}");
+    }
+
     #[test]
     fn a_copy_is_judged_by_its_own_leaf_hash() {
         let good = held(7, 70);
@@ -265,10 +404,16 @@ mod tests {
             Held { original: Some(b"other".to_vec()), leaf: Some(leaf_hash(b"other")), ..good.clone() };
         let altered = Held { original: Some(b"altered".to_vec()), ..good.clone() };
         let copied = Copied { appended: Nanos(70), bytes: b"event 7".to_vec() };
+        let judge = |documents: &[Held]| super::judge(documents, Nanos(60));
         assert_eq!(judge(&[]), Err(Lacking::Absent));
         assert_eq!(judge(std::slice::from_ref(&good)), Ok(copied.clone()));
-        assert_eq!(judge(&[altered.clone(), good.clone(), good.clone()]), Ok(copied));
-        assert_eq!(judge(&[good.clone(), other]), Err(Lacking::Contradictory));
+        assert_eq!(judge(&[altered.clone(), good.clone(), good.clone()]), Ok(copied.clone()));
+        assert_eq!(judge(&[good.clone(), other.clone()]), Err(Lacking::Contradictory));
+        // One of another time than an entry can have there contradicts nobody.
+        let early = Held { appended: Some(Nanos(59)), ..other };
+        assert_eq!(judge(&[early.clone(), good.clone()]), Ok(copied));
+        let error = judge(&[early]).unwrap_err().to_string();
+        assert!(error.contains("before that of the entry before it"), "{error}");
         for (document, what) in [
             (altered, "don't give its leaf hash"),
             (Held { leaf: None, ..good.clone() }, "leaf hash isn't there"),

@@ -16,7 +16,7 @@ fn trouble(world: &World) -> Option<String> {
     sinks[0]["trouble"].as_str().map(str::to_owned)
 }
 
-fn put_secret(world: &World, name: &str, secret: &str) {
+pub fn put_secret(world: &World, name: &str, secret: &str) {
     let mut command = Command::new(program("custodyd"));
     command.args(["secret", "put", name, "--config"]).arg(world.custodyd.config());
     run(&mut command, secret.as_bytes(), DEADLINE).ok();

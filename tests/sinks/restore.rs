@@ -10,7 +10,7 @@ use custody_core::log::{Entry, Log, Numbering, Producer, Signer as _, VerifierKe
 use custody_tests::process::Said;
 use custody_tests::program;
 use custody_tests::servers::custodyd::layout;
-use custody_tests::servers::{Loki, World};
+use custody_tests::servers::{Kafka, Loki, World};
 use custody_tests::wait::{DEADLINE, until, until_true};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -310,6 +310,119 @@ fn a_damaged_log_comes_back_from_loki() {
     let said = restore(&world, &["--from", "loki"]).ok().text();
     assert!(said.contains("is whole again") && said.contains(&format!("replaced     {forged}:")), "{said}");
     is_whole(&world, &before);
+}
+
+/// What a sink has brings a log back of which two segments are lost.
+fn comes_back_from(name: &str, world: &mut World) {
+    grow(world, 400);
+    world.custodyd.start();
+    world.ssh(&[], "echo before the damage", b"").ok();
+    proven(world, name);
+    world.custodyd.stop();
+    let before = entries(world);
+    let paths = segments(world);
+    damage(&paths[1]);
+    std::fs::remove_file(&paths[2]).unwrap();
+    let said = restore(world, &["--from", name]).ok().text();
+    assert!(said.contains("is whole again"), "{said}");
+    is_whole(world, &before);
+    world.custodyd.start();
+    let told = world.event("type=log.recovered", "it says where it came back from", |_| true);
+    assert_eq!(told.event["data"]["from"], format!("sink {name}"));
+    proven(world, name);
+    world.custodyd.stop();
+}
+
+#[test]
+fn a_damaged_log_comes_back_from_files_and_from_kafka() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = |name: &str| format!("[sink.files]\nfolder = \"{}/{name}\"\n", dir.path().display());
+    let lake = "lake = { region = \"eu-central-1\", account = \"123456789012\", roll_events = 100 }\n";
+    comes_back_from("lines", &mut world(&format!("name = \"lines\"\n{}", folder("lines"))));
+    let ocsf = format!("name = \"ocsf\"\n{}format = \"ocsf\"\n", folder("ocsf"));
+    comes_back_from("ocsf", &mut world(&ocsf));
+    let mut world_of_lake = world(&format!("name = \"lake\"\n{}{lake}", folder("lake")));
+    comes_back_from("lake", &mut world_of_lake);
+
+    // A file of the lake that is damaged is named, and isn't taken for one that holds nothing.
+    let parquet = find(&dir.path().join("lake/ext"), "parquet");
+    assert!(parquet.len() > 2, "{parquet:?}");
+    std::fs::write(&parquet[0], b"PAR1").unwrap();
+    damage(&segments(&world_of_lake)[0]);
+    let said = restore(&world_of_lake, &["--from", "lake"]);
+    assert!(said.code != 0 && said.err.contains(&*parquet[0].to_string_lossy()), "{}", said.err);
+    assert!(
+        said.err.contains("nothing was changed") || said.err.contains("Nothing was changed"),
+        "{}",
+        said.err
+    );
+    drop(world_of_lake);
+
+    let mut kafka = Kafka::prepare(&dir.path().join("kafka"), 1, &[]);
+    kafka.start();
+    let brokers = format!("brokers = [\"{}\"]\ntimeout_seconds = 5\n", kafka.bootstrap());
+    let settings = format!("name = \"stream\"\n[sink.kafka]\n{brokers}topic = \"custody.restored\"\n");
+    comes_back_from("stream", &mut world(&settings));
+}
+
+/// The files below a folder with that extension.
+fn find(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(find(&path, extension));
+        } else if path.extension().is_some_and(|other| other == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// It claims to be the last of what is missing, at the time of the first.
+#[test]
+fn a_document_that_strayed_keeps_no_entry_from_coming_back() {
+    const STREAM: &str = "logs-custody.events-strayed";
+    let mut world = world(&search(STREAM));
+    grow(&world, 400);
+    world.custodyd.start();
+    proven(&world, "search");
+    world.custodyd.stop();
+    let before = entries(&world);
+    let paths = segments(&world);
+    let first = |path: &Path| path.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap();
+    let missing = first(&paths[1])..first(&paths[3]);
+    let node = two();
+    let query = json!({ "query": { "term": { "custody.log.index": missing.start + 1 } } });
+    let path = format!("{STREAM}/_search");
+    let found = node.ask("POST", &path, &query.to_string()).unwrap().ok().json();
+    let mut stray = found["hits"]["hits"][0]["_source"].clone();
+    stray["custody"]["log"]["index"] = json!(missing.end - 1);
+    let path = format!("{STREAM}/_create/strayed?refresh=true");
+    node.ask("PUT", &path, &stray.to_string()).unwrap().ok();
+    std::fs::remove_file(&paths[1]).unwrap();
+    std::fs::remove_file(&paths[2]).unwrap();
+    let said = restore(&world, &["--from", "search"]).ok().text();
+    assert!(said.contains("is whole again"), "{said}");
+    is_whole(&world, &before);
+}
+
+/// Of one repair.
+#[test]
+fn more_that_is_missing_than_is_listed_is_delivered_again() {
+    const STREAM: &str = "logs-custody.events-emptied";
+    let mut world = world(&search(STREAM));
+    grow(&world, 2_500);
+    world.custodyd.start();
+    proven(&world, "search");
+    let query = json!({ "query": { "range": { "custody.log.index": { "gte": 100, "lt": 2_400 } } } });
+    let path = format!("{STREAM}/_delete_by_query?refresh=true&conflicts=proceed");
+    let answer = two().ask("POST", &path, &query.to_string()).unwrap().ok().json();
+    assert_eq!(answer["deleted"], 2_300, "{answer}");
+    let said = world.admin.try_custody(&["sinks", "verify", "search", "--repair"], b"");
+    assert!(said.code != 0 && said.err.contains("Delivering 2300 missing events again"), "{}", said.err);
+    proven(&world, "search");
 }
 
 #[test]

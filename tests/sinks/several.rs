@@ -1,5 +1,6 @@
 //! Several sinks of one daemon: each has its own position and its own fate.
 
+use super::front::put_secret;
 use super::opensearch::two;
 use super::siege::fill;
 use custody_tests::random::Random;
@@ -67,6 +68,65 @@ fn a_sink_that_hangs_and_one_that_is_refused_delay_no_other() {
     refuses.set(Fault::Pass);
     verified(&world, "refused");
     verified(&world, "hanging");
+}
+
+/// One has a damaged position, one another log's, one a line that is no dead letter, one no secret to redact with: each says
+/// so and stands still, and the fifth delivers. Mended, they go on.
+#[test]
+fn a_sink_that_can_not_begin_stands_still_and_says_why_and_all_else_goes_on() {
+    const BAD: [(&str, &str); 4] = [
+        ("damaged", "position.json is damaged"),
+        ("foreign", "belongs to another log"),
+        ("letters", "line 1 is no dead letter"),
+        ("secretless", "custodyd secret put the-key"),
+    ];
+    let mut world = World::start();
+    let folder = world.dir().join("exported");
+    for name in BAD.map(|(name, _)| name).into_iter().chain(["healthy"]) {
+        let redaction =
+            "redaction_secret = \"the-key\"\nredact = [{ field = \"data.reason\", with = \"hash\" }]\n";
+        let more = if name == "secretless" { redaction } else { "" };
+        world.custodyd.configure(&format!(
+            "[[sink]]\nname = \"{name}\"\n{more}[sink.files]\nfolder = \"{}/{name}\"\n",
+            folder.display()
+        ));
+    }
+    world.custodyd.stop();
+    let own = |name: &str, file: &str| {
+        let folder = world.custodyd.data().join("sinks").join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        folder.join(file)
+    };
+    let mend: Vec<_> =
+        [("damaged", "position.json"), ("foreign", "position.json"), ("letters", "dead-letters.ndjson")]
+            .map(|(name, file)| own(name, file))
+            .into();
+    std::fs::write(&mend[0], "{").unwrap();
+    let foreign = r#"{"last_leaf":null,"next":0,"origin":"another.example/log","replay":null,"sent":0}"#;
+    std::fs::write(&mend[1], foreign).unwrap();
+    std::fs::write(&mend[2], "{}\n").unwrap();
+    world.custodyd.start();
+    world.ssh(&[], "echo nobody waits", b"").ok();
+    verified(&world, "healthy");
+    let metrics = world.admin.request("/metrics", &[]).text();
+    for (name, why) in BAD {
+        let standing = sink(&world, name);
+        assert!(standing["trouble"].as_str().unwrap().contains(why), "{standing}");
+        assert_eq!(standing["next"], 0);
+        let told = |entry: &custody_tests::servers::custodyd::Entry| entry.event["data"]["sink"] == name;
+        let told = world.event("type=sink.stalled", "it is told", told);
+        assert!(told.event["data"]["reason"].as_str().unwrap().contains(why), "{}", told.event);
+        assert!(metrics.contains(&format!("custody_sink_up{{sink=\"{name}\"}} 0")), "{metrics}");
+        let said = world.admin.try_custody(&["sinks", "dead-letters", name], b"");
+        assert!(said.code != 0 && said.err.contains(why), "{}", said.err);
+    }
+    world.custodyd.stop();
+    mend.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    put_secret(&world, "the-key", "a secret to hash with");
+    world.custodyd.start();
+    for (name, _) in BAD {
+        verified(&world, name);
+    }
 }
 
 /// One is served and one is told to wait, while the daemon is killed at random and ends in order in between: no position

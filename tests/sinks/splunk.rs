@@ -11,20 +11,33 @@ use custody_tests::wait::{DEADLINE, until_true};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-/// A collector with one token, and what is indexed.
+/// Where the number of an acknowledgement counts: in one collector, in one channel.
+type Place = (u64, String);
+
+/// Collectors behind a balancer with one token, and what is indexed.
 #[derive(Default)]
 struct Splunk {
     /// Whether the token has acknowledgement.
     acknowledges: bool,
-    /// Taken, by channel and number, and not indexed yet.
-    pending: BTreeMap<(String, u64), Vec<Value>>,
-    /// Numbers that were told to be indexed, and how often that was asked.
-    next: u64,
+    /// How many more collectors than one there are: each request comes to the next one.
+    others: u64,
+    requests: u64,
+    /// The first collector loses what it takes.
+    loses: bool,
+    /// Taken, by place and number, and not indexed yet.
+    pending: BTreeMap<(Place, u64), Vec<Value>>,
+    /// The next number: from zero in each place.
+    next: BTreeMap<Place, u64>,
     indexed: Vec<Value>,
+    /// When the last of them was.
+    last: Option<Instant>,
+    /// How long a search doesn't show what is indexed last.
+    hides: Duration,
     /// How often an acknowledgement says no before it says yes.
     patience: u64,
-    asked: BTreeMap<(String, u64), u64>,
+    asked: BTreeMap<(Place, u64), u64>,
     /// What comes instead of taking the next requests.
     planned: VecDeque<Answer>,
     /// An event with this index is invalid.
@@ -39,6 +52,7 @@ fn said(status: u16, code: u64, text: &str) -> Answer {
 
 impl Splunk {
     fn answer(&mut self, asked: &Asked) -> Answer {
+        self.requests += 1;
         match asked.path.split('?').next().unwrap() {
             "/services/collector/event" => self.collect(asked),
             "/services/collector/ack" => self.acknowledge(asked),
@@ -61,20 +75,36 @@ impl Splunk {
             serde_json::Deserializer::from_slice(&asked.body).into_iter().map(Result::unwrap).collect();
         if let Some(at) = self.invalid.and_then(|wrong| events.iter().position(|event| index(event) == wrong))
         {
+            // What stands before it is taken.
+            self.index(events.get(..at).unwrap().to_vec());
             let body = json!({ "text": "Invalid data format", "code": 6, "invalid-event-number": at });
             return Answer::new(400, body.to_string());
         }
         if !self.acknowledges {
-            self.indexed.extend(events);
+            self.index(events);
             return said(200, 0, "Success");
         }
-        let id = self.next;
-        self.next += 1;
-        self.pending.insert((channel.to_owned(), id), events);
+        let place = (self.requests % (1 + self.others), channel.to_owned());
+        let next = self.next.entry(place.clone()).or_default();
+        let id = *next;
+        *next += 1;
+        if place.0 > 0 || !self.loses {
+            self.pending.insert((place, id), events);
+        }
         Answer::new(200, json!({ "text": "Success", "code": 0, "ackId": id }).to_string())
     }
 
+    fn index(&mut self, events: Vec<Value>) {
+        if !events.is_empty() {
+            self.last = Some(Instant::now());
+            self.indexed.extend(events);
+        }
+    }
+
     fn acknowledge(&mut self, asked: &Asked) -> Answer {
+        if asked.header("authorization") != Some("Splunk t0ken") {
+            return said(403, 4, "Invalid token");
+        }
         if !self.acknowledges {
             return said(400, 14, "ACK is disabled");
         }
@@ -82,12 +112,13 @@ impl Splunk {
         let question: Value = serde_json::from_slice(&asked.body).unwrap();
         let mut acks = serde_json::Map::new();
         for id in question["acks"].as_array().unwrap() {
-            let key = (channel.clone(), id.as_u64().unwrap());
+            let place = (self.requests % (1 + self.others), channel.clone());
+            let key = (place, id.as_u64().unwrap());
             let times = self.asked.entry(key.clone()).or_default();
             *times += 1;
             let events = if *times > self.patience { self.pending.remove(&key) } else { None };
             acks.insert(id.to_string(), events.is_some().into());
-            self.indexed.extend(events.into_iter().flatten());
+            self.index(events.unwrap_or_default());
         }
         Answer::new(200, json!({ "acks": acks }).to_string())
     }
@@ -110,7 +141,8 @@ impl Splunk {
                 "{\"preview\":false,\"messages\":[{\"type\":\"WARN\",\"text\":\"a peer is down\"}]}\n",
             );
         }
-        for event in &self.indexed {
+        let shows = self.last.is_none_or(|last| last.elapsed() >= self.hides);
+        for event in self.indexed.iter().filter(|_| shows) {
             let time = event["time"].as_f64().unwrap();
             if time < bound("earliest_time") || time >= bound("latest_time") {
                 continue;
@@ -196,6 +228,51 @@ fn what_no_indexer_has_acknowledged_is_sent_again() {
     source.stop(run);
     let counts = counts(&source, &splunk.state());
     assert_eq!(counts.len() as u64, source.log.size());
+}
+
+#[test]
+fn another_batchs_acknowledgement_is_not_taken_for_ours_behind_a_balancer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (splunk, source) = (splunk(true), Source::new());
+    source.grow(6_000);
+    {
+        let mut state = splunk.state();
+        state.others = 1;
+        state.loses = true;
+    }
+    let settings = Settings { acknowledge_seconds: 2, ..settings(&splunk.url()) };
+    let run = source.deliver(sink(settings, dir.path()));
+    until_true("the other collector's are indexed", DEADLINE, || splunk.state().indexed.len() > 1_500);
+    splunk.state().loses = false;
+    source.delivered(&run);
+    source.stop(run);
+    let counts = counts(&source, &splunk.state());
+    assert_eq!(counts.len() as u64, source.log.size(), "nothing is confirmed that was lost");
+}
+
+#[test]
+fn what_was_taken_before_an_invalid_event_is_waited_for_until_a_search_would_show_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (splunk, source) = (splunk(true), Source::new());
+    let begun = Instant::now();
+    let url = splunk.url();
+    let shown = Duration::from_secs(1);
+    let settings = Settings { shown_seconds: shown.as_secs(), ..searched(&url, &url) };
+    let run = source.deliver(sink(settings, dir.path()));
+    source.delivered(&run);
+    // A sink that has just begun waits in any case.
+    until_true("it has begun long ago", DEADLINE, || begun.elapsed() > shown);
+    {
+        let mut state = splunk.state();
+        state.hides = shown / 2;
+        state.invalid = Some(source.log.size() + 20);
+    }
+    source.grow(40);
+    source.delivered(&run);
+    source.stop(run);
+    let counts = counts(&source, &splunk.state());
+    assert!(counts.values().all(|times| *times == 1), "{counts:?}");
+    assert!(counts.len() as u64 >= source.log.size() - 2, "{counts:?}");
 }
 
 #[test]
@@ -288,6 +365,7 @@ fn a_token_that_is_not_what_was_configured_is_for_a_person_to_mend() {
     let run = source.deliver(sink(settings(&splunk.url()), dir.path()));
     let trouble = || run.control.health().numbers().trouble.unwrap_or_default();
     until_true("it has no acknowledgement", DEADLINE, || trouble().contains("acknowledged = false"));
+    assert!(splunk.state().indexed.is_empty(), "nothing is sent that would be sent again and again");
     Secrets::new(dir.path()).put("token", "another").unwrap();
     until_true("the token is wrong", DEADLINE, || trouble().contains("Invalid token (code 4)"));
     source.kill(run);
@@ -297,5 +375,8 @@ fn a_token_that_is_not_what_was_configured_is_for_a_person_to_mend() {
     source.delivered(&run);
     source.stop(run);
     let counts = counts(&source, &splunk.state());
-    assert_eq!(counts.len() as u64, source.log.size());
+    assert!(
+        counts.len() as u64 == source.log.size() && counts.values().all(|times| *times == 1),
+        "{counts:?}"
+    );
 }

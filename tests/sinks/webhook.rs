@@ -153,6 +153,34 @@ fn nothing_is_lost_whatever_the_receiver_answers() {
     assert!(bodies.len() < state.taken.len(), "some came again");
 }
 
+/// Events in a body.
+fn entries(asked: &Asked) -> usize {
+    let body: Value = serde_json::from_slice(&asked.body).unwrap();
+    body["data"]["entries"].as_array().unwrap().len()
+}
+
+#[test]
+fn a_receiver_whose_gateway_gives_up_on_long_batches_gets_short_ones() {
+    const GIVES_UP: usize = 10;
+    let dir = tempfile::tempdir().unwrap();
+    Secrets::new(dir.path()).put("key", &make().unwrap()).unwrap();
+    let source = Source::new();
+    let receiver = Scripted::start(Vec::new(), |taken: &mut Vec<Asked>, asked| {
+        if entries(asked) > GIVES_UP {
+            return Answer::new(504, "upstream request timeout");
+        }
+        taken.push(asked.clone());
+        Answer::new(200, "")
+    });
+    source.grow(300);
+    let run = source.deliver(sink(&receiver.url(), dir.path(), &["key"]));
+    source.delivered(&run);
+    source.stop(run);
+    let counts = counts(&source, &receiver.state());
+    assert_eq!(counts.len() as u64, source.log.size());
+    assert!(counts.values().all(|times| *times == 1), "{counts:?}");
+}
+
 #[test]
 fn a_receiver_that_is_gone_or_elsewhere_gets_nothing_until_somebody_looks() {
     let dir = tempfile::tempdir().unwrap();

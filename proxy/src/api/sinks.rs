@@ -253,9 +253,10 @@ async fn verify(
         }
     };
     if tokio::time::timeout(CATCHING_UP, caught_up).await.is_err() {
-        let next = sink.numbers().next;
+        let Numbers { next, trouble, .. } = sink.numbers();
+        let why = trouble.map(|trouble| format!(" ({trouble})")).unwrap_or_default();
         return Err(ApiError::Unavailable(format!(
-            "{} has only come to event {next} of {size}: wait for it, or verify up to there (to = {next})",
+            "{} has only come to event {next} of {size}{why}: wait for it, or verify up to there (to = {next})",
             sink.name()
         )));
     }
@@ -309,7 +310,7 @@ async fn conclude(
     if let Err(error) = api.context.producer.append(draft).await {
         return vec![Comparing::Error(ApiError::from(error).to_string())];
     }
-    let ranges = report.to_repair();
+    let ranges = report.to_repair.clone();
     let mut told = Vec::new();
     if repair && let (Some(first), Some(last)) = (ranges.first(), ranges.last()) {
         // What stands there already isn't sent, so one range over all of them will do.

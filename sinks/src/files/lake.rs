@@ -35,6 +35,7 @@ const EXTERNAL: &str = "ext";
 const ROLL_SECONDS: u64 = 300;
 const ROLL_EVENTS: u64 = 20_000;
 const ROLL_MEGABYTES: u64 = 32;
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// `lake` of `[sink.files]`
 #[derive(Clone, Debug, Deserialize)]
@@ -359,8 +360,14 @@ fn day_of(path: &Path) -> Option<Nanos> {
     beginning(&format!("{}-{}-{}", digits.get(..4)?, digits.get(4..6)?, digits.get(6..)?))
 }
 
-/// Whether a file may hold something of a window, by its name; one with another name may hold anything.
+/// Whether a file may hold something of a window, by the indexes in its name, or by its day where none are asked for; one
+/// with another name may hold anything.
 fn may_hold(path: &Path, window: &Window) -> bool {
+    if window.indexes.is_empty() {
+        let day = |since: Nanos| since..since.saturating_add(DAY);
+        let day = day_of(path).map(day);
+        return day.is_none_or(|day| day.start < window.appended.end && window.appended.start < day.end);
+    }
     fn indexes(path: &Path) -> Option<Range<u64>> {
         let mut parts = path.file_stem()?.to_str()?.split('-');
         let (first, last) = (parts.next()?.parse::<u64>().ok()?, parts.next()?.parse::<u64>().ok()?);

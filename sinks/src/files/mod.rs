@@ -17,9 +17,10 @@ pub use self::lake::Settings as LakeSettings;
 
 use self::lake::Lake;
 use self::lines::Lines;
+use crate::fields::of_ecs;
 use crate::format::{Format, logged};
 use crate::item::Item;
-use crate::sink::{Answer, Found, Limits, Sink, Trouble, Unproven, Window};
+use crate::sink::{Answer, Fields, Found, Held, Limits, Sink, Trouble, Unproven, Window};
 use custody_core::clock::Nanos;
 use custody_core::log::durable::create_directories;
 use serde::Deserialize;
@@ -264,6 +265,14 @@ impl Sink for Files {
         // A part may be there; the files say which.
         written.await.map_err(Trouble::unclear)?;
         Ok(vec![Answer::Stored; batch.len()])
+    }
+
+    /// Of ECS documents; OCSF's say nothing of the version that made them.
+    fn fields(&self, item: &Item, held: &Held) -> Fields {
+        match (&held.document, self.encode(item)) {
+            (Some(stored), Ok(encoded)) => of_ecs(stored, &encoded.line),
+            _ => Fields::AsSent,
+        }
     }
 
     async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {

@@ -1,7 +1,7 @@
 //! Finds what files hold of a part of the log without reading all of them each time.
 //!
-//! A file is read once, and it is remembered which indexes its blocks hold; a block is read anew whenever it is asked for. A
-//! file that was changed by anybody else is another file.
+//! A file is read once, and it is remembered which indexes and times its blocks hold; a block is read anew whenever it is
+//! asked for. A file that was changed by anybody else is another file.
 
 use super::stamp::Stamp;
 use crate::sink::{Held, Window};
@@ -23,7 +23,7 @@ struct Block {
     bytes: Range<u64>,
     /// The indexes that its documents claim.
     indexes: Option<Range<u64>>,
-    /// The times of those that claim no index.
+    /// Their times.
     times: Option<Range<u64>>,
 }
 
@@ -54,8 +54,8 @@ impl Index {
         }
     }
 
-    /// What a file holds of a window: by the index that a document claims, and by its time where it claims none; without
-    /// either it counts as of `since`, the beginning of the file's day. `whole`: it is read as a whole or not at all.
+    /// What a file holds of a window: by the index that a document claims, or by its time; without one it counts as of
+    /// `since`, the beginning of the file's day. `whole`: it is read as a whole or not at all.
     pub fn find(
         &mut self,
         path: &Path,
@@ -76,8 +76,9 @@ impl Index {
         let Some(known) = self.files.get_mut(path) else { return Ok(vec![]) };
         while known.read < length {
             let bytes = if whole { 0..length } else { next_block(&mut file, known.read, length)? };
-            known.read = bytes.end;
+            // What can't be read is no more known the next time.
             let held = read(&mut file, bytes.clone())?;
+            known.read = bytes.end;
             known.blocks.push(block(bytes, &held, since));
         }
         let mut found = Vec::new();
@@ -86,9 +87,9 @@ impl Index {
             let by_time = times.as_ref().is_some_and(|times| meet(times, &nanos(window)));
             if by_index || by_time {
                 let held = read(&mut file, bytes.clone())?;
-                found.extend(held.into_iter().filter(|held| match held.index {
-                    Some(index) => window.indexes.contains(&index),
-                    None => window.appended.contains(&held.appended.unwrap_or(since)),
+                found.extend(held.into_iter().filter(|held| {
+                    held.index.is_some_and(|index| window.indexes.contains(&index))
+                        || window.appended.contains(&held.appended.unwrap_or(since))
                 }));
             }
         }
@@ -107,14 +108,17 @@ fn meet(a: &Range<u64>, b: &Range<u64>) -> bool {
 fn block(bytes: Range<u64>, held: &[Held], since: Nanos) -> Block {
     let mut block = Block { bytes, indexes: None, times: None };
     for held in held {
-        let (range, value) = match held.index {
-            Some(index) => (&mut block.indexes, index),
-            None => (&mut block.times, held.appended.unwrap_or(since).0),
-        };
-        let range = range.get_or_insert(value..value.saturating_add(1));
-        *range = range.start.min(value)..range.end.max(value.saturating_add(1));
+        if let Some(index) = held.index {
+            widen(&mut block.indexes, index);
+        }
+        widen(&mut block.times, held.appended.unwrap_or(since).0);
     }
     block
+}
+
+fn widen(range: &mut Option<Range<u64>>, value: u64) {
+    let range = range.get_or_insert(value..value.saturating_add(1));
+    *range = range.start.min(value)..range.end.max(value.saturating_add(1));
 }
 
 /// Whole lines from `from` on; a longer line is a block by itself, and so is what is left at the end.

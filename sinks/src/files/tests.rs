@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::format::envelope;
-use crate::sink::Held;
+use crate::sink::{Fields, Held};
 use arrow_json::LineDelimitedWriter;
 use custody_core::event::{Outcome, TYPES};
 use custody_core::log::Entry;
@@ -101,6 +101,29 @@ fn parquet(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn a_field_that_was_changed_in_a_line_of_ecs_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ready(Settings { format: Format::Ecs, ..settings(dir.path(), false) });
+    send(&files, (0..3).map(hourly)).unwrap();
+    let fields = |files: &Files| -> Vec<Fields> {
+        found(files, &window(0..3))
+            .iter()
+            .map(|held| files.fields(&hourly(held.index.unwrap()), held))
+            .collect()
+    };
+    assert_eq!(fields(&files), [Fields::AsSent; 3]);
+    let path =
+        std::fs::read_dir(dir.path()).unwrap().flatten().find(|file| file.path().is_file()).unwrap().path();
+    let lines = std::fs::read_to_string(&path).unwrap();
+    let altered = lines.replacen("\"user\":{\"name\":\"alice\"", "\"user\":{\"name\":\"mallo\"", 1);
+    assert_ne!(altered, lines);
+    std::fs::write(&path, altered).unwrap();
+    drop(files);
+    let files = ready(Settings { format: Format::Ecs, ..settings(dir.path(), false) });
+    assert_eq!(fields(&files).iter().filter(|fields| **fields == Fields::Altered).count(), 1);
+}
+
+#[test]
 fn lines_of_each_form_are_found_again_by_day() {
     for format in [Format::Custody, Format::Ecs, Format::Ocsf] {
         let dir = tempfile::tempdir().unwrap();
@@ -185,10 +208,11 @@ fn what_others_did_to_lines_is_found_out() {
     std::fs::write(&path, format!("{altered}rubbish\n{foreign}\n")).unwrap();
     let held = found(&files, &window(0..8));
     let indexes: Vec<_> = held.iter().map(|held| held.index).collect();
-    // Rubbish claims nothing: it counts as of the beginning of its day, which is before this window.
-    assert_eq!(indexes, [0, 1, 2, 4, 5, 6, 7].map(Some));
-    let all = Window { indexes: 8..u64::MAX, appended: Nanos(0)..Nanos(u64::MAX) };
-    let held = found(&files, &all);
+    // What claims another index is there by its time. Rubbish claims nothing: it counts as of the beginning of its day, which
+    // is before this window.
+    assert_eq!(indexes, [0, 1, 2, 4, 5, 6, 7, 9_000].map(Some));
+    let others = Window { indexes: 8..u64::MAX, appended: Nanos(0)..Nanos(BEGIN) };
+    let held = found(&files, &others);
     assert_eq!(held.iter().map(|held| held.index).collect::<Vec<_>>(), [None, Some(9_000)]);
 }
 
@@ -293,6 +317,41 @@ fn what_others_did_to_a_lake_is_found_out() {
     std::fs::write(written[0].with_file_name("copy.parquet"), &whole).unwrap();
     let held = found(&files, &window(0..100));
     assert_eq!(held.iter().filter(|held| held.index == Some(first)).count(), 2);
+}
+
+/// As who rebuilds a log asks, which has lost its indexes.
+#[test]
+fn everything_is_found_by_its_time_alone_and_a_damaged_file_is_no_gap() {
+    let by_time = |indexes: std::ops::Range<u64>| Window { indexes: 0..0, ..window(indexes) };
+    for is_lake in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ready(settings(dir.path(), is_lake));
+        send(&files, (0..100).map(hourly)).unwrap();
+        for part in [0..100, 0..1, 30..55] {
+            let held = found(&files, &by_time(part.clone()));
+            let wanted: Vec<Option<u64>> = part.clone().map(Some).collect();
+            assert_eq!(held.iter().map(|held| held.index).collect::<Vec<_>>(), wanted);
+            for (held, index) in held.iter().zip(part) {
+                assert_eq!(held.appended, Some(hourly(index).appended));
+                assert_eq!(held.original.as_deref(), Some(&*hourly(index).bytes));
+            }
+        }
+        assert!(found(&files, &by_time(100..200)).is_empty());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let files = ready(settings(dir.path(), true));
+    send(&files, (0..100).map(hourly)).unwrap();
+    let first = parquet(dir.path()).remove(0);
+    let name = first.file_stem().unwrap().to_str().unwrap();
+    let index: u64 = name.split('-').next().unwrap().parse().unwrap();
+    std::fs::write(&first, b"PAR1").unwrap();
+    // However often it is asked for.
+    for _ in 0..2 {
+        let unproven = runtime().block_on(files.read_back(&by_time(index..index + 1))).unwrap_err();
+        assert!(matches!(&unproven, Unproven::Now(reason) if reason.contains(name)), "{unproven}");
+    }
+    let other = if index < 40 { 90..95 } else { 0..3 };
+    assert!(runtime().block_on(files.read_back(&by_time(other))).is_ok());
 }
 
 #[test]

@@ -71,10 +71,7 @@ pub fn outcome(answered: &Answered) -> Result<Outcome, Trouble> {
 pub fn acknowledged(answered: &Answered, id: u64) -> Result<Acknowledged, Trouble> {
     let unclear = Trouble::unclear;
     if !answered.status.is_success() {
-        return match serde_json::from_slice::<Said>(&answered.body) {
-            Ok(Said { code: 14, .. }) => Err(trouble(14, answered.reason(), answered)),
-            _ => Err(unclear(format!("its acknowledgement can't be asked for: {}", answered.reason()))),
-        };
+        return Err(unclear(format!("its acknowledgement can't be asked for: {}", answered.reason())));
     }
     let said: Acknowledgements = serde_json::from_slice(&answered.body)
         .map_err(|error| unclear(format!("its acknowledgement can't be read: {error}")))?;
@@ -82,6 +79,25 @@ pub fn acknowledged(answered: &Answered, id: u64) -> Result<Acknowledged, Troubl
         Some(true) => Ok(Acknowledged::Yes),
         Some(false) => Ok(Acknowledged::NotYet),
         None => Err(unclear("it knows nothing of an acknowledgement that it promised".to_owned())),
+    }
+}
+
+/// Reads an answer to the question for nothing, which only asks whether the token has acknowledgement.
+///
+/// # Errors
+/// [`Trouble`] where it has none, or isn't let in, or nobody answers who could know.
+pub fn acknowledges(answered: &Answered) -> Result<(), Trouble> {
+    if answered.status.is_success() {
+        return Ok(());
+    }
+    match serde_json::from_slice::<Said>(&answered.body) {
+        // It is the question that it doesn't like, which says nothing against the token.
+        Ok(Said { code: 5 | 6 | 12 | 13 | 15, .. }) => Ok(()),
+        Ok(said) => {
+            let reason = format!("{} (code {})", one_line(&said.text), said.code);
+            Err(trouble(said.code, reason, answered))
+        }
+        Err(_) => Err(answered.trouble()),
     }
 }
 

@@ -11,7 +11,7 @@ mod tests;
 
 use self::answer::{Acknowledged, Outcome};
 use crate::format::{Format, logged};
-use crate::http::{Endpoint, Http};
+use crate::http::{Answered, Endpoint, Http};
 use crate::item::Item;
 use crate::secret::Secrets;
 use crate::sink::{Answer, Found, Limits, Sink, Trouble, Unproven, Window};
@@ -129,8 +129,12 @@ pub struct Hec {
     search: Option<Http>,
     settings: Settings,
     origin: String,
-    /// Acknowledgements belong to a channel: one for each life of this sink.
-    channel: Uuid,
+    /// Channels whose last batch was acknowledged, or refused: acknowledgements belong to a channel, and their numbers begin
+    /// anew in each collector and each of its lives. Behind a balancer, one that was never fetched could be taken for a
+    /// later batch's; so a channel has one batch at a time, and isn't used again when the fate of one isn't known. A
+    /// channel for each batch would be simpler, but collectors keep them all unless they are told to forget them, and
+    /// have room for a million.
+    channels: Mutex<Vec<Uuid>>,
     /// When something was sent last of which nobody knows whether it arrived; the beginning of this life counts as such.
     unclear: Mutex<Instant>,
 }
@@ -144,33 +148,47 @@ impl Hec {
             search: settings.search.clone().map(|endpoint| Http::new(endpoint, secrets)),
             settings,
             origin: origin.to_owned(),
-            channel: Uuid::new_v4(),
+            channels: Mutex::default(),
             unclear: Mutex::new(Instant::now()),
         }
     }
 
-    async fn post(&self, path: &str, body: Vec<u8>) -> Result<Outcome, Trouble> {
+    /// A channel that no batch is under way in.
+    fn channel(&self) -> Uuid {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_else(Uuid::new_v4)
+    }
+
+    /// Nothing is open in it: it may be used again.
+    fn give_back(&self, channel: Uuid) {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+    }
+
+    async fn post(&self, channel: Uuid, body: Vec<u8>) -> Result<Outcome, Trouble> {
         let request = self
             .http
-            .request(Method::POST, path)?
+            .request(Method::POST, "/services/collector/event")?
             .header("content-type", "application/json")
-            .header("x-splunk-request-channel", self.channel.to_string())
+            .header("x-splunk-request-channel", channel.to_string())
             .timeout(REQUEST)
             .body(body);
         answer::outcome(&self.http.answer(request).await?)
     }
 
+    /// Asks what is acknowledged of these numbers.
+    async fn ask(&self, channel: Uuid, ids: &[u64]) -> Result<Answered, Trouble> {
+        let path = format!("/services/collector/ack?channel={channel}");
+        let question = serde_json::json!({ "acks": ids }).to_string().into_bytes();
+        self.http.answer(self.http.request(Method::POST, &path)?.timeout(REQUEST).body(question)).await
+    }
+
     /// Asks until an indexer has the batch.
-    async fn acknowledgement(&self, id: u64) -> Result<(), Trouble> {
+    async fn acknowledgement(&self, channel: Uuid, id: u64) -> Result<(), Trouble> {
         let limit = Duration::from_secs(self.settings.acknowledge_seconds);
         let (begun, mut wait) = (Instant::now(), ASK_FIRST);
-        let question = serde_json::json!({ "acks": [id] }).to_string().into_bytes();
-        let path = format!("/services/collector/ack?channel={}", self.channel);
         loop {
             tokio::time::sleep(wait).await;
-            let request = self.http.request(Method::POST, &path)?.timeout(REQUEST).body(question.clone());
             // An answer that got lost isn't given twice: a collector forgets what it has acknowledged.
-            let answered = self.http.answer(request).await.map_err(|error| {
+            let answered = self.ask(channel, &[id]).await.map_err(|error| {
                 Trouble::unclear(format!("its acknowledgement can't be asked for: {error}"))
             })?;
             match answer::acknowledged(&answered, id)? {
@@ -186,15 +204,21 @@ impl Hec {
 
     async fn deliver(&self, batch: &[&Vec<u8>]) -> Result<Vec<Answer>, Trouble> {
         let body = batch.iter().flat_map(|event| event.iter().copied()).collect();
-        match self.post("/services/collector/event", body).await? {
+        let channel = self.channel();
+        let taken = self.post(channel, body).await;
+        if taken.as_ref().is_err_and(|trouble| !trouble.leaves_doubt()) {
+            self.give_back(channel);
+        }
+        match taken? {
             Outcome::Taken(acknowledgement) => {
                 if self.settings.acknowledged {
-                    let id = acknowledgement.ok_or_else(|| Trouble::Denied {
-                        reason: "the token has no indexer acknowledgement: switch it on in Splunk, or set acknowledged = false"
-                            .to_owned(),
+                    // It had acknowledgement when it was made ready: it will be asked again before anything else is sent.
+                    let id = acknowledgement.ok_or_else(|| {
+                        Trouble::unclear("the batch was taken without an acknowledgement to come")
                     })?;
-                    self.acknowledgement(id).await?;
+                    self.acknowledgement(channel, id).await?;
                 }
+                self.give_back(channel);
                 Ok(vec![Answer::Stored; batch.len()])
             }
             // What stands before it may have been taken. With a search that is looked up.
@@ -235,7 +259,14 @@ impl Sink for Hec {
     }
 
     async fn prepare(&self) -> Result<(), Trouble> {
-        Ok(())
+        if !self.settings.acknowledged {
+            return Ok(());
+        }
+        // A token without acknowledgement takes events all the same: they would be sent again and again.
+        let channel = self.channel();
+        let answered = self.ask(channel, &[]).await?;
+        self.give_back(channel);
+        answer::acknowledges(&answered)
     }
 
     fn encode(&self, item: &Item) -> Result<Vec<u8>, String> {
@@ -288,7 +319,7 @@ impl Sink for Hec {
 
     async fn send(&self, batch: &[&Vec<u8>]) -> Result<Vec<Answer>, Trouble> {
         let sent = self.deliver(batch).await;
-        if let Err(Trouble::Unclear { .. } | Trouble::Late { in_doubt: true, .. }) = &sent {
+        if sent.as_ref().is_err_and(Trouble::leaves_doubt) {
             *self.unclear.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
         sent

@@ -87,12 +87,40 @@ fn an_acknowledgement_is_yes_or_not_yet_or_unknown() {
     let of = |status, body: &str| answer::acknowledged(&answered(status, body), 5);
     assert_eq!(of(200, r#"{"acks":{"5":true}}"#), Ok(Acknowledged::Yes));
     assert_eq!(of(200, r#"{"acks":{"5":false}}"#), Ok(Acknowledged::NotYet));
-    for (status, body) in
-        [(200, r#"{"acks":{"4":true}}"#), (200, "{}"), (503, ""), (400, r#"{"text":"","code":11}"#)]
-    {
+    for (status, body) in [
+        (200, r#"{"acks":{"4":true}}"#),
+        (200, "{}"),
+        (503, ""),
+        (400, r#"{"text":"","code":11}"#),
+        (400, r#"{"text":"ACK is disabled","code":14}"#),
+    ] {
         assert!(matches!(of(status, body), Err(Trouble::Unclear { .. })), "{status} {body}");
     }
-    assert!(matches!(of(400, r#"{"text":"ACK is disabled","code":14}"#), Err(Trouble::Denied { .. })));
+}
+
+#[test]
+fn whether_a_token_has_acknowledgement_is_known_before_anything_is_sent() {
+    let of = |status, body: &str| answer::acknowledges(&answered(status, body));
+    assert_eq!(of(200, r#"{"acks":{}}"#), Ok(()));
+    assert_eq!(of(400, r#"{"text":"No data","code":5}"#), Ok(()), "it says nothing against the token");
+    let denied = of(400, r#"{"text":"ACK is disabled","code":14}"#).unwrap_err();
+    assert!(
+        matches!(&denied, Trouble::Denied { reason } if reason.contains("acknowledged = false")),
+        "{denied}"
+    );
+    assert!(matches!(of(403, r#"{"text":"Invalid token","code":4}"#), Err(Trouble::Denied { .. })));
+    assert!(matches!(of(503, r#"{"text":"busy","code":9}"#), Err(Trouble::Refused { .. })));
+    assert!(matches!(of(404, "<html>"), Err(Trouble::Denied { .. })));
+}
+
+#[test]
+fn a_channel_is_used_again_only_when_nothing_is_open_in_it() {
+    let hec = Hec::new(settings(), Secrets::new(std::path::Path::new("/nowhere")), ORIGIN);
+    let (first, second) = (hec.channel(), hec.channel());
+    assert_ne!(first, second, "one for each batch under way");
+    hec.give_back(first);
+    assert_eq!(hec.channel(), first);
+    assert!(![first, second].contains(&hec.channel()), "what became of the second isn't known");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod under_way;
 
 use self::product::{Product, Templates};
 use self::under_way::Names;
+use crate::fields::of_ecs;
 use crate::http::{Answered, Endpoint, Http};
 use crate::item::Item;
 use crate::secret::Secrets;
@@ -250,17 +251,7 @@ impl Sink for OpenSearch {
 
     fn fields(&self, item: &Item, held: &Held) -> Fields {
         let (Some(stored), Ok(encoded)) = (&held.document, self.encode(item)) else { return Fields::AsSent };
-        let read = |json: &[u8]| serde_json::from_slice::<Value>(json).ok();
-        let (stored, sent) = (read(stored), read(&encoded.document));
-        let version =
-            |document: &Option<Value>| document.as_ref().and_then(|d| d.pointer("/custody/mapping").cloned());
-        if stored == sent {
-            Fields::AsSent
-        } else if version(&stored) == version(&sent) {
-            Fields::Altered
-        } else {
-            Fields::OfAnotherVersion
-        }
+        of_ecs(stored, &encoded.document)
     }
 
     async fn look_up(&self, window: &Window) -> Result<Found, Unproven> {

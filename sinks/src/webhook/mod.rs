@@ -134,9 +134,9 @@ fn settled(answered: &Answered) -> Result<(), Trouble> {
         status if status.is_redirection() => {
             Err(Trouble::Denied { reason: format!("the receiver is elsewhere, set its url: {reason}") })
         }
-        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
-            Err(Trouble::Refused { reason, retry_after: answered.retry_after() })
-        }
+        // The standard has us slow down. Somebody in between gave up on the receiver: shorter batches may be in time.
+        StatusCode::GATEWAY_TIMEOUT => Err(answered.trouble()),
+        StatusCode::BAD_GATEWAY => Err(Trouble::Refused { reason, retry_after: answered.retry_after() }),
         status if status.is_server_error() && answered.retry_after().is_some() => {
             Err(Trouble::Refused { reason, retry_after: answered.retry_after() })
         }
