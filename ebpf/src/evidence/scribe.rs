@@ -15,6 +15,7 @@ use custody_core::event::producer::{self, Previous};
 use custody_core::event::{Actor, Draft, EventData, Outcome, ProducerRef, Target, Timestamp, node};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -91,7 +92,7 @@ pub enum ScribeError {
     /// The spool.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// An event can't be written: a mistake in this program.
+    /// What the agent says of itself can't be written: a mistake in this program.
     #[error("an event can't be written: {0}")]
     Event(#[from] CanonicalError),
     /// A file of the agent.
@@ -119,8 +120,14 @@ pub struct Scribe {
     /// When the last batch was in the spool, by the monotonic clock.
     kept: Duration,
     closed: bool,
-    undecoded: u64,
+    /// Records that can't be told, by what is wrong with them.
+    untold: BTreeMap<String, u64>,
 }
+
+/// What is wrong with a record that this version can't read.
+const UNDECODED: &str = "undecoded";
+/// What is wrong with a record whose event can't be written.
+const UNWRITABLE: &str = "unwritable";
 
 /// An event as the spool has it: its bytes, and whether it ends its batch.
 #[must_use]
@@ -141,6 +148,11 @@ fn number(event: &[u8]) -> Option<Previous> {
     }
     let Head { producer } = serde_json::from_slice(event).ok()?;
     Some(Previous { boot: producer.boot, seq: producer.seq })
+}
+
+fn unwritable(untold: &mut BTreeMap<String, u64>, error: &CanonicalError) {
+    tracing::error!("what the kernel told can't be written, and is told as dropped: {error}");
+    *untold.entry(UNWRITABLE.to_owned()).or_default() += 1;
 }
 
 /// What is needed to make events of records.
@@ -187,7 +199,7 @@ impl Scribe {
             looked: Duration::ZERO,
             kept: Duration::ZERO,
             closed: false,
-            undecoded: u64::from(left.unreadable),
+            untold: left.unreadable.then(|| (UNDECODED.to_owned(), 1)).into_iter().collect(),
             shared,
         };
         let started = producer::Started {
@@ -219,11 +231,10 @@ impl Scribe {
                     Telling::Joined(joined) => batch.push(self.about_node(joined), now)?,
                     Telling::TakenDown(connection) => {
                         let sessions = self.shared.sessions();
-                        translation(&self.shared, &sessions, &mut self.known, self.booted).taken_down(
-                            &connection,
-                            now,
-                            &mut batch,
-                        )?;
+                        let told = translation(&self.shared, &sessions, &mut self.known, self.booted)
+                            .taken_down(&connection, now, &mut batch);
+                        drop(sessions);
+                        told.unwrap_or_else(|error| unwritable(&mut self.untold, &error));
                     }
                     Telling::Stop => {
                         batch.push(self.about_node(producer::Stopped {}), now)?;
@@ -286,15 +297,17 @@ impl Scribe {
     fn translate(&mut self, batch: &mut Batch) -> Result<(), ScribeError> {
         let sessions = self.shared.sessions();
         let mut translation = translation(&self.shared, &sessions, &mut self.known, self.booted);
-        let mut undecoded = 0_u64;
         for bytes in &self.pending {
             let record = record::decode(bytes);
-            undecoded += u64::from(matches!(record, Record::Undecoded { .. }));
+            if matches!(record, Record::Undecoded { .. }) {
+                *self.untold.entry(UNDECODED.to_owned()).or_default() += 1;
+            }
             let_go(&record);
-            translation.tell(record, batch)?;
+            // Whoever runs in a session chooses what stands there: nobody may end the agent by it.
+            let told = translation.tell(&record, batch);
+            told.unwrap_or_else(|error| unwritable(&mut self.untold, &error));
         }
         drop(sessions);
-        self.undecoded += undecoded;
         // What the kernel has told so far was before it, as far as anybody can say.
         if let Some(stepped) = self.booted.stepped(&self.clock) {
             tracing::warn!("the clock was set from {} to {}", stepped.from, stepped.to);
@@ -305,11 +318,11 @@ impl Scribe {
 
     /// Uses up a number for each event that the kernel couldn't tell, and says how many of what.
     fn tell_dropped(&mut self, batch: &mut Batch) -> Result<(), ScribeError> {
-        if self.undecoded > 0 {
-            let counts = [("undecoded".to_owned(), std::mem::take(&mut self.undecoded))];
-            let reason = "the kernel's programs told what this version can't read".to_owned();
-            batch.skip(counts.iter().map(|(_, count)| count).sum());
-            let data = producer::Dropped { counts: counts.into(), reason };
+        if !self.untold.is_empty() {
+            let counts = std::mem::take(&mut self.untold);
+            let reason = "the kernel's programs told what this version can't read or write".to_owned();
+            batch.skip(counts.values().sum());
+            let data = producer::Dropped { counts, reason };
             batch.push(self.about_node(data).outcome(Outcome::Failure), self.now())?;
         }
         let now = self.clock.monotonic();
