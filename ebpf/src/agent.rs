@@ -1,6 +1,6 @@
 //! The agent as a whole: started, run, stopped.
 
-use crate::evidence::{Scribe, ScribeError, Shared, Telling};
+use crate::evidence::{Beat, Scribe, ScribeError, Shared, Telling};
 use crate::link::identity::{Identity, IdentityError};
 use crate::link::{Link, keep_connected};
 use crate::sensor::{Coverage, Found, Sensor, SensorError, SensorOptions, Tier};
@@ -112,6 +112,7 @@ pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Resul
         spool: Mutex::new(spool),
         spooled: watch::Sender::new(()),
         unready: watch::Sender::new(None),
+        beat: Beat::default(),
     });
     take_up_policies(&shared)?;
     let scribe = Scribe::begin(Arc::clone(&shared), key, &options.data)?;

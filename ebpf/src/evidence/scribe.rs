@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -54,6 +55,30 @@ pub struct Shared {
     pub spooled: watch::Sender<()>,
     /// Why no session can be watched now.
     pub unready: watch::Sender<Option<String>>,
+    /// The scribe's sign of life.
+    pub beat: Beat,
+}
+
+/// When the scribe last said that it takes evidence, by the monotonic clock; never, until it begins.
+#[derive(Debug, Default)]
+pub struct Beat(AtomicU64);
+
+/// After how long a silence of the scribe the node counts as unwatched. It says that it is there many times a second; a
+/// slow disk may hold it up.
+const STILL_MAX: Duration = Duration::from_secs(3);
+
+impl Beat {
+    /// At the end, at [`Duration::MAX`]: what is left in the spool may go on its way.
+    fn beats(&self, now: Duration) {
+        self.0.store(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether it stands still, and how long it has by now.
+    #[must_use]
+    pub fn still(&self, now: Duration) -> Option<Duration> {
+        let still = now.saturating_sub(Duration::from_nanos(self.0.load(Ordering::Relaxed)));
+        (still > STILL_MAX).then_some(still)
+    }
 }
 
 impl Shared {
@@ -244,9 +269,10 @@ impl Scribe {
             }
             self.keep(batch)?;
             if stops {
+                self.shared.beat.beats(Duration::MAX);
                 return Ok(());
             }
-            self.shared.sensor().heartbeat()?;
+            self.beat()?;
             if !more {
                 let rested = self.clock.monotonic().saturating_sub(self.kept);
                 std::thread::sleep(PACE.saturating_sub(rested));
@@ -257,6 +283,13 @@ impl Scribe {
                 }
             }
         }
+    }
+
+    /// Lets the kernel and the link know that evidence is taken.
+    fn beat(&self) -> Result<(), ScribeError> {
+        self.shared.sensor().heartbeat()?;
+        self.shared.beat.beats(self.clock.monotonic());
+        Ok(())
     }
 
     /// Takes records out of the kernel's buffer, and says whether there may be more.
@@ -295,6 +328,7 @@ impl Scribe {
 
     /// Events of all that is staged, and of what was dropped.
     fn translate(&mut self, batch: &mut Batch) -> Result<(), ScribeError> {
+        self.known.hashes.begin_batch();
         let sessions = self.shared.sessions();
         let mut translation = translation(&self.shared, &sessions, &mut self.known, self.booted);
         for bytes in &self.pending {
@@ -369,7 +403,7 @@ impl Scribe {
                 Ok(()) => break,
                 Err(error @ (SpoolError::Full { .. } | SpoolError::DiskFull { .. })) => {
                     self.close(true, &error.to_string())?;
-                    self.shared.sensor().heartbeat()?;
+                    self.beat()?;
                     std::thread::sleep(FULL);
                 }
                 Err(error) => return Err(error.into()),
@@ -415,5 +449,23 @@ impl Scribe {
 
     fn now(&self) -> Timestamp {
         self.clock.wall().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scribe_that_stands_still_is_seen_by_others() {
+        let beat = Beat::default();
+        let at = Duration::from_secs;
+        beat.beats(at(7));
+        assert_eq!(beat.still(at(10)), None);
+        assert_eq!(beat.still(at(11)), Some(at(4)));
+        beat.beats(at(11));
+        assert_eq!(beat.still(at(11)), None);
+        beat.beats(Duration::MAX);
+        assert_eq!(beat.still(at(99)), None, "it has ended in order");
     }
 }

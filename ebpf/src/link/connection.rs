@@ -61,6 +61,9 @@ pub enum LinkError {
     /// The spool can't be read.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// No evidence is taken, so the node is as good as unwatched: the log is to see that.
+    #[error("{0}")]
+    Still(String),
     /// The program stops.
     #[error("the agent stops")]
     Stopped,
@@ -84,6 +87,10 @@ pub async fn keep_connected(link: Link) {
     let mut pause = PAUSE_MIN;
     let mut said_why = None;
     loop {
+        // One that nobody writes evidence for is not there.
+        while stands_still(&link).is_some() {
+            tokio::time::sleep(pause).await;
+        }
         match connect(&link).await {
             Ok(stream) => {
                 tracing::info!("connected to the log");
@@ -207,7 +214,10 @@ async fn converse(link: &Arc<Link>, stream: TlsStream<TcpStream>) -> LinkError {
                         continue;
                     }
                 },
-                _ = alive.tick() => Said::Alive,
+                _ = alive.tick() => match stands_still(link) {
+                    None => Said::Alive,
+                    Some(reason) => return LinkError::Still(reason),
+                },
             };
             said.encode()
         };
@@ -219,6 +229,12 @@ async fn converse(link: &Arc<Link>, stream: TlsStream<TcpStream>) -> LinkError {
             return why(tasks.join_next().await);
         }
     }
+}
+
+/// Whether the scribe stands still, in a line.
+fn stands_still(link: &Link) -> Option<String> {
+    let still = link.shared.beat.still(SystemClock::new().monotonic())?;
+    Some(format!("no evidence has been taken for {} s: a disk or the kernel doesn't answer", still.as_secs()))
 }
 
 /// Why the first of the tasks ended.
