@@ -5,6 +5,7 @@ use super::dropped::Dropped;
 use super::numbering::{Batch, Numbering};
 use super::staging::Staging;
 use super::translate::{Known, Translation};
+use crate::host;
 use crate::sensor::{Connection, Record, RecordReader, Sensor, SensorError, let_go, record};
 use crate::sessions::Sessions;
 use crate::spool::{Spool, SpoolError};
@@ -206,15 +207,17 @@ impl Scribe {
             let event = last.and_then(spooled_event).map(|(_, event)| event);
             (event.and_then(number), last.and_then(spooled_epoch))
         };
-        let (staging, left) = Staging::open(&directory.join("staging"), epoch)?;
+        let clock = SystemClock::new();
+        let booted = Booted::now(&clock);
+        let (staging, left) = Staging::open(&directory.join("staging"), epoch, host::boot()?, booted)?;
         let dropped = Dropped::open(&directory.join("dropped.json"), previous)?;
         let reader = shared.sensor().reader()?;
         let mut scribe = Self {
             numbering: Numbering::begin(&shared.node),
             reader,
             key,
-            booted: Booted::now(&SystemClock::new()),
-            clock: SystemClock::new(),
+            booted: left.booted.unwrap_or(booted),
+            clock,
             staging,
             dropped,
             known: Known::of_this_machine(),
@@ -235,7 +238,8 @@ impl Scribe {
         let now = scribe.now();
         batch.push(Draft::new(scribe.actor(), started), now)?;
         // With what was staged and not spooled: the batch takes its place in the staging file.
-        scribe.translate(&mut batch)?;
+        scribe.tell_staged(&mut batch);
+        scribe.booted = booted;
         scribe.keep(batch)?;
         Ok(scribe)
     }
@@ -328,6 +332,16 @@ impl Scribe {
 
     /// Events of all that is staged, and of what was dropped.
     fn translate(&mut self, batch: &mut Batch) -> Result<(), ScribeError> {
+        self.tell_staged(batch);
+        // What the kernel has told so far was before it, as far as anybody can say.
+        if let Some(stepped) = self.booted.stepped(&self.clock) {
+            tracing::warn!("the clock was set from {} to {}", stepped.from, stepped.to);
+            batch.push(self.about_node(stepped), self.now())?;
+        }
+        self.tell_dropped(batch)
+    }
+
+    fn tell_staged(&mut self, batch: &mut Batch) {
         self.known.hashes.begin_batch();
         let sessions = self.shared.sessions();
         let mut translation = translation(&self.shared, &sessions, &mut self.known, self.booted);
@@ -342,12 +356,6 @@ impl Scribe {
             told.unwrap_or_else(|error| unwritable(&mut self.untold, &error));
         }
         drop(sessions);
-        // What the kernel has told so far was before it, as far as anybody can say.
-        if let Some(stepped) = self.booted.stepped(&self.clock) {
-            tracing::warn!("the clock was set from {} to {}", stepped.from, stepped.to);
-            batch.push(self.about_node(stepped), self.now())?;
-        }
-        self.tell_dropped(batch)
     }
 
     /// Uses up a number for each event that the kernel couldn't tell, and says how many of what.
@@ -419,7 +427,7 @@ impl Scribe {
 
     /// Nothing more is to be told of what is staged.
     fn let_go(&mut self) -> Result<(), ScribeError> {
-        self.staging.spooled()?;
+        self.staging.spooled(self.booted)?;
         self.pending.clear();
         self.pending_bytes = 0;
         Ok(())

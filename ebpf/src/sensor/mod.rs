@@ -26,7 +26,7 @@ mod watched;
 
 pub use act::{BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced, Tried, UnixConnected};
 pub(crate) use cgroup::root as cgroup2;
-pub use counters::Counters;
+pub use counters::{Counters, Since};
 pub use error::SensorError;
 pub use files::{AllowList, FileRules, Found, PathRule};
 pub use let_go::let_go;
