@@ -4,6 +4,7 @@ use crate::event::{Actor, SessionId};
 use crate::log::EVENT_BYTES_MAX;
 use crate::policy::networks::Reach;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 /// How many events one batch may have.
@@ -66,6 +67,11 @@ pub enum Told {
     },
     /// A session's connection is about to be opened.
     Expect(Box<Expected>),
+    /// These sessions live, as far as they are watched by this agent, and no others: the first word of a connection.
+    Live {
+        /// The sessions.
+        sessions: BTreeSet<SessionId>,
+    },
     /// A session is over: its connection won't come any more. What it left running stays watched.
     Over {
         /// The session.

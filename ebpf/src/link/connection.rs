@@ -2,7 +2,8 @@
 
 use super::identity::{Identity, IdentityError};
 use crate::evidence::{Shared, Telling, spooled_event};
-use crate::sensor::{SensorError, TakenDown};
+use crate::sensor::TakenDown;
+use crate::sessions::{Session, Sessions};
 use crate::spool::SpoolError;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -15,7 +16,7 @@ use custody_core::ingest::message::{BATCH_EVENTS_MAX, Expected, MessageError, Sa
 use custody_core::policy::files;
 use custody_core::policy::networks::Reach;
 use rustls::pki_types::ServerName;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
@@ -314,6 +315,7 @@ fn take_word(link: &Link, told: Told) -> Option<Said> {
                 Err(reason) => Said::Refused { session, reason },
             });
         }
+        Told::Live { sessions } => only(shared, &sessions),
         Told::Over { session } => over(shared, session),
         Told::Reach { session, reach } => match set_reach(shared, session, reach) {
             Ok(taken) => taken.into_iter().for_each(|taken| tell_taken(&link.tell, taken)),
@@ -344,38 +346,62 @@ fn expect(shared: &Shared, expected: Expected) -> Result<(), String> {
     let id = expected.session;
     let mut sessions = shared.sessions();
     let rules = sessions.rules(&expected.reach);
-    let forgotten = sessions.expect(expected).map_err(|error| format!("it can't be remembered: {error}"))?;
-    let session = sessions.get(id).ok_or("it was forgotten")?;
+    let policy = sessions.next_policy();
     let mut sensor = shared.sensor();
-    let mut watch = || {
-        sensor.set_policy(session.policy, &rules)?;
-        sensor.expect(session.tuple(), id.0.into_bytes(), session.policy)?;
-        for policy in &forgotten {
-            sensor.drop_policy(*policy)?;
+    // Before it is remembered: each start would else try what can't be.
+    sensor.set_policy(policy, &rules).map_err(|error| error.to_string())?;
+    let forgotten = match sessions.expect(expected) {
+        Ok(forgotten) => forgotten,
+        Err(error) => {
+            let dropped = sensor.drop_policy(policy).err().map(|error| format!("; {error}"));
+            return Err(format!("it can't be remembered: {error}{}", dropped.unwrap_or_default()));
         }
-        Ok::<_, SensorError>(())
     };
-    watch().map_err(|error| error.to_string())
+    let tuple = sessions.get(id).map(Session::tuple).ok_or("it was forgotten")?;
+    let watched = sensor.expect(tuple, id.0.into_bytes(), policy);
+    let watched = watched.and_then(|()| forgotten.iter().try_for_each(|policy| sensor.drop_policy(*policy)));
+    if watched.is_err() {
+        sessions.over(id);
+    }
+    watched.map_err(|error| error.to_string())
+}
+
+/// Those that the log doesn't name are over, as far as this agent didn't know that.
+fn only(shared: &Shared, live: &BTreeSet<SessionId>) {
+    let mut sessions = shared.sessions();
+    for id in sessions.only(live) {
+        forget(shared, &sessions, id);
+    }
 }
 
 fn over(shared: &Shared, id: SessionId) {
     let mut sessions = shared.sessions();
     sessions.over(id);
+    forget(shared, &sessions, id);
+}
+
+/// Has the kernel no longer wait for a session's connection.
+fn forget(shared: &Shared, sessions: &Sessions, id: SessionId) {
     let Some(session) = sessions.get(id) else { return };
     if let Err(error) = shared.sensor().forget(&session.tuple()) {
         tracing::error!(session = %id, "the session's connection is still waited for: {error}");
     }
 }
 
-/// Holds a session to what it may reach now, and takes down what it has open elsewhere.
+/// Holds a session to what it may reach now, and takes down what it has open elsewhere. One that can't be held to it may do
+/// nothing any more.
 fn set_reach(shared: &Shared, id: SessionId, reach: Reach) -> Result<Vec<TakenDown>, String> {
     let mut sessions = shared.sessions();
     let rules = sessions.rules(&reach);
     let Some(policy) = sessions.get(id).map(|session| session.policy) else { return Ok(Vec::new()) };
-    sessions.reach(id, reach).map_err(|error| error.to_string())?;
     let mut sensor = shared.sensor();
-    let set = sensor.set_policy(policy, &rules).and_then(|()| sensor.take_down(policy));
-    set.map_err(|error| error.to_string())
+    let set = sensor.set_policy(policy, &rules);
+    if set.is_err() {
+        sensor.drop_policy(policy).map_err(|error| error.to_string())?;
+    }
+    // In any case: at the next start, too, it is held to this, or may do nothing.
+    sessions.reach(id, reach).map_err(|error| format!("it can't be remembered: {error}"))?;
+    set.and_then(|()| sensor.take_down(policy)).map_err(|error| error.to_string())
 }
 
 fn tell_taken(tell: &SyncSender<Telling>, taken: TakenDown) {

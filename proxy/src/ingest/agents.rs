@@ -116,7 +116,8 @@ impl Agents {
         what(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// An agent has connected. One that was connected before is let go.
+    /// An agent has connected, and hears first which sessions live: it may have missed the end of others. One that was
+    /// connected before is let go.
     pub fn connected(self: &Arc<Self>, node: &str) -> Linked {
         let (to, told) = mpsc::channel(TOLD_WAITING_MAX);
         let number = self.with(|inner| {
@@ -124,6 +125,9 @@ impl Agents {
             let number = inner.next;
             inner.gone.remove(node);
             let readiness = watch::Sender::new(Readiness::Coming);
+            let here = inner.sessions.iter().filter(|(_, waiting)| waiting.node == node);
+            // Nothing else waits yet.
+            let _told = to.try_send(Told::Live { sessions: here.map(|(session, _)| *session).collect() });
             inner.links.insert(node.to_owned(), Link { number, to, readiness });
             number
         });
