@@ -331,6 +331,36 @@ fn a_denial_may_end_the_session_and_a_restriction_needs_an_agent() {
 }
 
 #[test]
+fn a_session_that_cannot_be_held_to_a_new_restriction_ends_and_no_agent_with_it() {
+    let (world, mut agent) = watched();
+    let restrict = |name: &str, from: u16| {
+        let ports: Vec<_> = (0..9).map(|n| (from + 2 * n).to_string()).collect();
+        let network = format!("192.0.2.0/24={}", ports.join(","));
+        let restrict = ["restrict", "add", name, "--user", "bob", "--deny", &network, "--reason", "a test"];
+        world.admin.custody(&restrict);
+    };
+    restrict("one", 1000);
+    let mut live = world.proxied();
+    live.args(["root@web-1.custody", "/bin/sleep", "60"]).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut live = live.spawn().unwrap();
+    world.event("type=command.executed", "it runs", |e| e.event["data"]["given"] == "/bin/sleep");
+    // The kernel takes each, and not both: that many ranges of ports it can't hold for one network.
+    restrict("two", 2000);
+    let ended = world.event("type=session.ended", "it ends", |e| e.event["data"]["reason"] == "locked");
+    let detail = ended.event["data"]["detail"].as_str().unwrap();
+    assert!(detail.contains("can't hold it to what it may do now"), "{detail}");
+    live.wait().unwrap();
+    // It still stands in the agent's file: at its next start it is no harm to others.
+    agent.kill_now();
+    agent.start(&world);
+    let said = world.ssh(&[], "true", b"");
+    assert!(said.code != 0 && said.err.contains("port ranges"), "{}", said.err);
+    world.admin.custody(&["restrict", "rm", "two"]);
+    let said = world.ssh(&[], "true", b"");
+    assert_eq!(said.code, 0, "{}", said.err);
+}
+
+#[test]
 fn an_agent_joins_once_by_its_token_and_others_not_at_all() {
     let world = World::start();
     world.demand_agent("required");

@@ -317,12 +317,16 @@ fn take_word(link: &Link, told: Told) -> Option<Said> {
         }
         Told::Live { sessions } => only(shared, &sessions),
         Told::Over { session } => over(shared, session),
-        Told::Reach { session, reach } => match set_reach(shared, session, reach) {
-            Ok(taken) => taken.into_iter().for_each(|taken| tell_taken(&link.tell, taken)),
-            Err(error) => {
-                tracing::error!(%session, "what the session may reach couldn't be changed: {error}");
-            }
-        },
+        Told::Reach { change, session, reach } => {
+            let taken = set_reach(shared, session, reach);
+            return Some(match taken.and_then(|taken| tell_taken(&link.tell, taken)) {
+                Ok(()) => Said::Held { change, session },
+                Err(reason) => {
+                    tracing::error!(%session, "what the session may reach now isn't enforced: {reason}");
+                    Said::Unheld { change, reason, session }
+                }
+            });
+        }
         Told::Certificate { certificate } => match link.identity.certified(&certificate) {
             Ok(()) => tracing::info!("got a new certificate"),
             Err(error) => tracing::error!("the new certificate can't be kept: {error}"),
@@ -393,7 +397,8 @@ fn forget(shared: &Shared, sessions: &Sessions, id: SessionId) {
 fn set_reach(shared: &Shared, id: SessionId, reach: Reach) -> Result<Vec<TakenDown>, String> {
     let mut sessions = shared.sessions();
     let rules = sessions.rules(&reach);
-    let Some(policy) = sessions.get(id).map(|session| session.policy) else { return Ok(Vec::new()) };
+    let policy = sessions.get(id).map(|session| session.policy);
+    let policy = policy.ok_or("the agent doesn't know the session")?;
     let mut sensor = shared.sensor();
     let set = sensor.set_policy(policy, &rules);
     if set.is_err() {
@@ -404,13 +409,17 @@ fn set_reach(shared: &Shared, id: SessionId, reach: Reach) -> Result<Vec<TakenDo
     set.and_then(|()| sensor.take_down(policy)).map_err(|error| error.to_string())
 }
 
-fn tell_taken(tell: &SyncSender<Telling>, taken: TakenDown) {
-    if let Err(why) = taken.ended {
-        return tracing::error!("a connection to a network that is denied now goes on: {why}");
+/// Tells what was taken down; what couldn't be goes on, which the log must hear.
+fn tell_taken(tell: &SyncSender<Telling>, taken: Vec<TakenDown>) -> Result<(), String> {
+    let mut outcome = Ok(());
+    for TakenDown { connection, ended } in taken {
+        if let Err(why) = ended {
+            outcome = Err(format!("a connection to a network that is denied now goes on: {why}"));
+        } else if tell.send(Telling::TakenDown(Box::new(connection))).is_err() {
+            tracing::error!("a connection was taken down, and nobody is there to tell it");
+        }
     }
-    if tell.send(Telling::TakenDown(Box::new(taken.connection))).is_err() {
-        tracing::error!("a connection was taken down, and nobody is there to tell it");
-    }
+    outcome
 }
 
 /// A question for another certificate, when half of this one's time is over.
