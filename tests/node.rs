@@ -361,6 +361,34 @@ fn a_session_that_cannot_be_held_to_a_new_restriction_ends_and_no_agent_with_it(
 }
 
 #[test]
+fn whatever_a_session_calls_its_files_its_agent_tells_of_them_and_goes_on() {
+    let (world, mut agent) = watched();
+    // Each of these bytes takes six in an event: its path, the directory, what was given and the arguments.
+    let script = r"
+import os, shutil, tempfile
+top = tempfile.mkdtemp()
+os.chdir(top)
+for _ in range(15): os.mkdir('\1' * 255); os.chdir('\1' * 255)
+shutil.copy('/bin/true', 'true')
+assert os.spawnv(os.P_WAIT, os.getcwd() + '/true', ['\1' * 32000]) == 0
+shutil.rmtree(top)
+";
+    let said = world.ssh(&[], "python3 -", script.as_bytes());
+    assert_eq!(said.code, 0, "{}", said.err);
+    let told = world.event("type=command.executed", "the program is told", |e| {
+        e.event["data"]["given"].as_str().is_some_and(|given| given.ends_with("/true") && given.len() > 1_000)
+    });
+    let data = &told.event["data"];
+    for (field, mark) in [("/directory", "/directory_cut"), ("/given", "/given_cut")] {
+        assert!(data.pointer(field).is_some() && data.pointer(mark).unwrap() == true, "{field}: {data}");
+    }
+    assert!(data["executable"]["path_cut"] == true && data["arguments_cut"] == true, "{data}");
+    assert!(!agent.ended());
+    assert_eq!(world.ssh(&[], "/bin/true", b"").code, 0);
+    nothing_is_missing(&world);
+}
+
+#[test]
 fn an_agent_joins_once_by_its_token_and_others_not_at_all() {
     let world = World::start();
     world.demand_agent("required");
