@@ -389,6 +389,18 @@ shutil.rmtree(top)
 }
 
 #[test]
+fn an_agent_that_has_lost_its_spool_says_so() {
+    let (world, mut agent) = watched();
+    assert_eq!(world.ssh(&[], "/bin/true", b"").code, 0);
+    agent.kill_now();
+    std::fs::remove_dir_all(agent.data().join("spool")).unwrap();
+    agent.start(&world);
+    let gap = world.event("type=producer.gap", "that something may be missing is told", |_| true);
+    assert_eq!(gap.event["data"]["unknown"], true);
+    assert_eq!(gap.event["data"]["producer"], "node/web-1");
+}
+
+#[test]
 fn an_agent_joins_once_by_its_token_and_others_not_at_all() {
     let world = World::start();
     world.demand_agent("required");
