@@ -372,6 +372,7 @@ impl Scribe {
             return Ok(());
         }
         self.looked = now;
+        self.shared.sensor().still_runs()?;
         let unpinned = self.shared.sensor().keep_pinned()?;
         if unpinned > 0 {
             tracing::warn!(
