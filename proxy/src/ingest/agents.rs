@@ -42,7 +42,7 @@ pub enum Unwatched {
     Silent(String),
     /// Its kernel saw no such connection.
     #[error(
-        "the agent of {0} hasn't seen the session's connection come in: is there address translation on the way to it?"
+        "the agent of {0} hasn't seen the session's connection come in: is there address translation on the way to it, or was its sshd started within a session?"
     )]
     NotSeen(String),
 }
