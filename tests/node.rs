@@ -331,6 +331,76 @@ fn a_denial_may_end_the_session_and_a_restriction_needs_an_agent() {
 }
 
 #[test]
+fn a_session_that_cannot_be_held_to_a_new_restriction_ends_and_no_agent_with_it() {
+    let (world, mut agent) = watched();
+    let restrict = |name: &str, from: u16| {
+        let ports: Vec<_> = (0..9).map(|n| (from + 2 * n).to_string()).collect();
+        let network = format!("192.0.2.0/24={}", ports.join(","));
+        let restrict = ["restrict", "add", name, "--user", "bob", "--deny", &network, "--reason", "a test"];
+        world.admin.custody(&restrict);
+    };
+    restrict("one", 1000);
+    let mut live = world.proxied();
+    live.args(["root@web-1.custody", "/bin/sleep", "60"]).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut live = live.spawn().unwrap();
+    world.event("type=command.executed", "it runs", |e| e.event["data"]["given"] == "/bin/sleep");
+    // The kernel takes each, and not both: that many ranges of ports it can't hold for one network.
+    restrict("two", 2000);
+    let ended = world.event("type=session.ended", "it ends", |e| e.event["data"]["reason"] == "locked");
+    let detail = ended.event["data"]["detail"].as_str().unwrap();
+    assert!(detail.contains("can't hold it to what it may do now"), "{detail}");
+    live.wait().unwrap();
+    // It still stands in the agent's file: at its next start it is no harm to others.
+    agent.kill_now();
+    agent.start(&world);
+    let said = world.ssh(&[], "true", b"");
+    assert!(said.code != 0 && said.err.contains("port ranges"), "{}", said.err);
+    world.admin.custody(&["restrict", "rm", "two"]);
+    let said = world.ssh(&[], "true", b"");
+    assert_eq!(said.code, 0, "{}", said.err);
+}
+
+#[test]
+fn whatever_a_session_calls_its_files_its_agent_tells_of_them_and_goes_on() {
+    let (world, mut agent) = watched();
+    // Each of these bytes takes six in an event: its path, the directory, what was given and the arguments.
+    let script = r"
+import os, shutil, tempfile
+top = tempfile.mkdtemp()
+os.chdir(top)
+for _ in range(15): os.mkdir('\1' * 255); os.chdir('\1' * 255)
+shutil.copy('/bin/true', 'true')
+assert os.spawnv(os.P_WAIT, os.getcwd() + '/true', ['\1' * 32000]) == 0
+shutil.rmtree(top)
+";
+    let said = world.ssh(&[], "python3 -", script.as_bytes());
+    assert_eq!(said.code, 0, "{}", said.err);
+    let told = world.event("type=command.executed", "the program is told", |e| {
+        e.event["data"]["given"].as_str().is_some_and(|given| given.ends_with("/true") && given.len() > 1_000)
+    });
+    let data = &told.event["data"];
+    for (field, mark) in [("/directory", "/directory_cut"), ("/given", "/given_cut")] {
+        assert!(data.pointer(field).is_some() && data.pointer(mark).unwrap() == true, "{field}: {data}");
+    }
+    assert!(data["executable"]["path_cut"] == true && data["arguments_cut"] == true, "{data}");
+    assert!(!agent.ended());
+    assert_eq!(world.ssh(&[], "/bin/true", b"").code, 0);
+    nothing_is_missing(&world);
+}
+
+#[test]
+fn an_agent_that_has_lost_its_spool_says_so() {
+    let (world, mut agent) = watched();
+    assert_eq!(world.ssh(&[], "/bin/true", b"").code, 0);
+    agent.kill_now();
+    std::fs::remove_dir_all(agent.data().join("spool")).unwrap();
+    agent.start(&world);
+    let gap = world.event("type=producer.gap", "that something may be missing is told", |_| true);
+    assert_eq!(gap.event["data"]["unknown"], true);
+    assert_eq!(gap.event["data"]["producer"], "node/web-1");
+}
+
+#[test]
 fn an_agent_joins_once_by_its_token_and_others_not_at_all() {
     let world = World::start();
     world.demand_agent("required");

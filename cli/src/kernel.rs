@@ -6,7 +6,7 @@ use crate::events;
 use crate::table::{field, printable};
 use custody_core::event::Timestamp;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The longest command line in one line, in characters.
 const LINE_CHARS_MAX: usize = 200;
@@ -17,24 +17,78 @@ const CONTAINER_CHARS: usize = 12;
 /// Families that kernels speak of.
 const FAMILIES: [&str; 4] = ["command", "connection", "file", "node"];
 
-/// All that a kernel saw of a session, in the order of its own clock.
+/// What says that something isn't told.
+const MISSING: [&str; 2] = ["producer.dropped", "producer.gap"];
+
+/// How long after a session's last event it may be told that others were dropped: the agent looks twice a second.
+const TOLD_WITHIN_NANOS: u64 = 2_000_000_000;
+
+/// All that a kernel saw of a session, and what it or the log says to be missing from that time, in the order in which the
+/// kernel's agent has numbered it: in that order the log takes it, whatever clocks are set to.
 pub async fn seen(client: &Client, session: &str) -> anyhow::Result<Vec<Value>> {
-    let mut seen = Vec::new();
+    let mut entries = Vec::new();
     for family in FAMILIES {
         let query = [("type", family.to_owned()), ("session", session.to_owned())];
         events::pages(client, &query, usize::MAX, |line| {
-            let mut entry: Value = serde_json::from_str(line)?;
-            let event = entry["event"].take();
-            if event["producer"]["kind"] == "node" {
-                seen.push(event);
+            let entry: Value = serde_json::from_str(line)?;
+            if entry["event"]["producer"]["kind"] == "node" {
+                entries.push(entry);
             }
             Ok(())
         })
         .await?;
     }
-    // What one kernel saw has an order of its own, where two things happened at the same moment.
-    seen.sort_by_key(|event| (time(event), event["producer"]["seq"].as_u64()));
-    Ok(seen)
+    entries.sort_by_key(index);
+    if let (Some(first), Some(last)) = (entries.first().cloned(), entries.last().cloned()) {
+        for kind in MISSING {
+            let query = [("type", kind.to_owned()), ("from", index(&first).to_string())];
+            events::pages(client, &query, usize::MAX, |line| {
+                let entry: Value = serde_json::from_str(line)?;
+                if is_missing_between(&entry, &first, &last) {
+                    entries.push(entry);
+                }
+                Ok(())
+            })
+            .await?;
+        }
+    }
+    entries.sort_by_key(index);
+    Ok(entries.into_iter().map(|mut entry| entry["event"].take()).collect())
+}
+
+/// Its place in the log.
+fn index(entry: &Value) -> u64 {
+    entry["index"].as_u64().unwrap_or_default()
+}
+
+/// Whether an entry says that something of the producer of these two isn't told, which may have come between them.
+fn is_missing_between(entry: &Value, first: &Value, last: &Value) -> bool {
+    let event = &entry["event"];
+    let producer = &first["event"]["producer"]["id"];
+    if field(event, "/type") == "producer.gap" {
+        let showed = event["data"]["index"].as_u64().unwrap_or_default();
+        return event["data"]["producer"] == *producer && (index(first)..=index(last)).contains(&showed);
+    }
+    let end = time(&last["event"]).nanos().saturating_add(TOLD_WITHIN_NANOS);
+    event["producer"]["id"] == *producer && (index(entry) <= index(last) || time(event).nanos() <= end)
+}
+
+/// That something isn't told, in a line; `None` for all other events.
+fn missing(event: &Value) -> Option<String> {
+    let data = &event["data"];
+    let what = match field(event, "/type").as_str() {
+        "producer.gap" => match field(data, "/count").as_str() {
+            "0" => "the agent has lost what it knew of what it had told before".to_owned(),
+            count => format!("{count} events of this node never reached the log"),
+        },
+        "producer.dropped" => {
+            let counts = data["counts"].as_object().into_iter().flatten();
+            let counts: Vec<_> = counts.map(|(kind, count)| format!("{count} {kind}")).collect();
+            format!("{}, of this node's sessions: {}", counts.join(", "), field(data, "/reason"))
+        }
+        _ => return None,
+    };
+    Some(printable(&format!("EVIDENCE MAY BE INCOMPLETE: {what}")))
 }
 
 /// When it happened.
@@ -44,6 +98,9 @@ pub fn time(event: &Value) -> Timestamp {
 
 /// One event in one line.
 pub fn line(event: &Value) -> String {
+    if let Some(missing) = missing(event) {
+        return missing;
+    }
     let data = &event["data"];
     let process = format!("{} [{}]", field(data, "/process/name"), field(data, "/process/pid"));
     let what = field(event, "/type");
@@ -62,7 +119,13 @@ pub fn line(event: &Value) -> String {
             format!("closed {}: {sent} bytes sent, {received} received", remote(data))
         }
         "connection.denied" => format!("MAY NOT REACH {}: {}", remote(data), by(data)),
-        "file.opened" => format!("opened {} to {}", field(data, "/file/path"), field(data, "/access")),
+        "file.opened" => {
+            let times = match field(data, "/count").as_str() {
+                "" | "1" => String::new(),
+                count => format!(", {count} times"),
+            };
+            format!("opened {} to {}{times}", field(data, "/file/path"), field(data, "/access"))
+        }
         "file.renamed" => format!("renamed {} to {}", field(data, "/file/path"), field(data, "/to")),
         "file.linked" => format!("linked {} to {}", field(data, "/file/path"), field(data, "/to")),
         "connection.daemon-reached" => format!("reached the daemon at {}", field(data, "/path")),
@@ -83,7 +146,8 @@ fn by(data: &Value) -> String {
     if by.is_empty() { field(data, "/reason") } else { by }
 }
 
-/// The arguments as a shell would take them, and the container where it ran in one.
+/// The arguments as a shell would take them, the program that ran where they call it otherwise, and what is strange about
+/// it; and the container where it ran in one.
 fn command_line(data: &Value) -> String {
     let arguments = data["arguments"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let mut line = arguments.map(quoted).collect::<Vec<_>>().join(" ");
@@ -92,12 +156,36 @@ fn command_line(data: &Value) -> String {
     }
     if line.chars().count() > LINE_CHARS_MAX {
         line = line.chars().take(LINE_CHARS_MAX).collect::<String>() + "…";
+    } else if data["arguments_cut"] == true {
+        line += " …";
+    }
+    let path = field(data, "/executable/path");
+    if !path.is_empty() && !calls(&field(data, "/arguments/0"), &path) {
+        let cut = if data["executable"]["path_cut"] == true { "…" } else { "" };
+        line = format!("{cut}{} as {line}", quoted(&path));
+    }
+    if !field(data, "/interpreter").is_empty() {
+        line += &format!(" (the script {})", quoted(&field(data, "/given")));
+    }
+    if data["executable"]["unlinked"] == true {
+        line += " (in memory only, or deleted)";
     }
     let container = field(data, "/container/id");
     if !container.is_empty() {
         line += &format!(" in container {}", container.chars().take(CONTAINER_CHARS).collect::<String>());
     }
     printable(&line)
+}
+
+/// Whether a program that lies there is called by its name: by its path, also where /bin is a part of /usr, or by the last
+/// part of it, as login shells are with a hyphen before.
+fn calls(name: &str, path: &str) -> bool {
+    let same_name = |name: &str| name.rsplit('/').next() == path.rsplit('/').next();
+    if name.starts_with('/') {
+        name == path || path.strip_prefix("/usr") == Some(name)
+    } else {
+        same_name(name) || name.strip_prefix('-').is_some_and(same_name)
+    }
 }
 
 fn quoted(argument: &str) -> String {
@@ -132,14 +220,14 @@ type Id = (u64, u64);
 /// A process of the tree.
 #[derive(Default)]
 struct Node {
-    parent: u64,
+    /// As it was at first: who loses its parent gets another.
+    parent: Option<u64>,
     /// What it ran, one after the other.
     ran: Vec<String>,
     /// How it ended.
     ended: Option<String>,
     /// What else it did.
     did: Vec<String>,
-    seen: BTreeSet<Timestamp>,
     children: Vec<Id>,
 }
 
@@ -147,6 +235,8 @@ struct Node {
 pub struct Tree {
     nodes: BTreeMap<Id, Node>,
     roots: Vec<Id>,
+    /// What isn't told.
+    missing: Vec<String>,
 }
 
 impl Tree {
@@ -159,8 +249,7 @@ impl Tree {
                 continue;
             };
             let node = nodes.entry((pid, began)).or_default();
-            node.parent = process["parent"].as_u64().unwrap_or_default();
-            node.seen.insert(time(event));
+            node.parent = node.parent.or_else(|| process["parent"].as_u64());
             match field(event, "/type").as_str() {
                 "command.executed" => node.ran.push(command_line(&event["data"])),
                 "command.exited" => {
@@ -174,14 +263,16 @@ impl Tree {
                 }
             }
         }
-        let mut tree = Self { nodes, roots: Vec::new() };
+        let missing = seen.iter().filter_map(missing).collect();
+        let mut tree = Self { nodes, roots: Vec::new(), missing };
         tree.connect();
         tree
     }
 
     /// A parent is the newest process of that number that began before its child; who has none here is a root.
     fn connect(&mut self) {
-        let ids: Vec<_> = self.nodes.iter().map(|(id, node)| (*id, node.parent)).collect();
+        let ids: Vec<_> =
+            self.nodes.iter().map(|(id, node)| (*id, node.parent.unwrap_or_default())).collect();
         for (id, parent) in ids {
             let (pid, began) = id;
             let candidates = self.nodes.range((parent, 0)..=(parent, began));
@@ -217,7 +308,13 @@ impl Tree {
                 open.push((*child, format!("{indent}{branch}"), format!("{indent}{below}")));
             }
         }
+        self.missing.iter().for_each(|line| text.push_str(&format!("{line}\n")));
         text
+    }
+
+    /// What isn't told, each in a line.
+    pub fn missing(&self) -> &[String] {
+        &self.missing
     }
 
     /// As JSON: a list of processes, each with the number of its parent.
@@ -270,5 +367,79 @@ mod tests {
             └─ 12 (forked) by signal 9\n\
             11 other in container 0123456789ab goes on\n";
         assert_eq!(text, wanted);
+    }
+
+    #[test]
+    fn a_program_is_called_by_what_it_is() {
+        let shown = |path: &str, arguments: Value, marks: Value| {
+            let mut data = json!({"arguments": arguments, "given": "/given", "executable": {"path": path}});
+            for (name, value) in marks.as_object().unwrap() {
+                match name.strip_prefix("executable.") {
+                    Some(name) => data["executable"][name] = value.clone(),
+                    None => data[name] = value.clone(),
+                }
+            }
+            command_line(&data)
+        };
+        assert_eq!(shown("/usr/bin/ls", json!(["ls", "-l"]), json!({})), "ls -l");
+        assert_eq!(shown("/usr/bin/ls", json!(["/bin/ls"]), json!({})), "/bin/ls");
+        assert_eq!(shown("/usr/bin/bash", json!(["-bash"]), json!({})), "-bash");
+        assert_eq!(shown("/srv/tools/run", json!(["./run"]), json!({})), "./run");
+        assert_eq!(shown("/tmp/evil", json!(["ls"]), json!({})), "/tmp/evil as ls");
+        assert_eq!(shown("/tmp/ls", json!(["/bin/ls"]), json!({})), "/tmp/ls as /bin/ls");
+        assert_eq!(
+            shown("memfd:x", json!(["ls"]), json!({"executable.unlinked": true, "arguments_cut": true})),
+            "memfd:x as ls … (in memory only, or deleted)"
+        );
+        assert_eq!(
+            shown("/evil", json!(["ls"]), json!({"executable.path_cut": true})),
+            "…/evil as ls",
+            "of a path that is too long its end is known"
+        );
+        assert_eq!(
+            shown("/usr/bin/python3.13", json!(["python3", "/given"]), json!({"interpreter": "python3"})),
+            "/usr/bin/python3.13 as python3 /given (the script /given)"
+        );
+    }
+
+    #[test]
+    fn an_orphan_stays_where_it_came_from_and_what_is_missing_is_said() {
+        let dropped = json!({"type": "producer.dropped", "producer": {"id": "node/a"},
+            "data": {"counts": {"executed": 3}, "reason": "no room"}});
+        let gap = json!({"type": "producer.gap", "data": {"count": 2, "producer": "node/a", "index": 9}});
+        let opened = json!({"file": {"path": "/etc/passwd"}, "access": "read", "count": 12});
+        let seen = [
+            event("command.executed", (10, 1, 5), json!({"arguments": ["sh"]})),
+            event("command.executed", (11, 10, 6), json!({"arguments": ["job"]})),
+            dropped.clone(),
+            event("command.exited", (10, 1, 5), json!({"exit_status": 0})),
+            // Its parent is gone.
+            event("file.opened", (11, 1, 6), opened),
+            gap.clone(),
+        ];
+        let tree = Tree::of(&seen);
+        let wanted = "10 sh\n\
+            └─ 11 job goes on\n\
+            \u{20}    · opened /etc/passwd to read, 12 times\n\
+            EVIDENCE MAY BE INCOMPLETE: 3 executed, of this node's sessions: no room\n\
+            EVIDENCE MAY BE INCOMPLETE: 2 events of this node never reached the log\n";
+        assert_eq!(tree.text(), wanted);
+        assert_eq!(tree.missing().len(), 2);
+        assert_eq!(line(&gap), tree.missing()[1]);
+        // Of others, and of other times, nothing is said.
+        let at = |index: u64, event: &Value| json!({"index": index, "event": event});
+        let mut own = seen[0].clone();
+        own["producer"]["id"] = json!("node/a");
+        let (first, last) = (at(5, &own), at(12, &own));
+        assert!(is_missing_between(&at(13, &gap), &first, &last));
+        assert!(!is_missing_between(&at(13, &gap), &at(10, &own), &last));
+        assert!(is_missing_between(&at(7, &dropped), &first, &last));
+        let mut late = dropped;
+        late["time"] = json!("2026-01-02T03:04:06Z");
+        assert!(is_missing_between(&at(13, &late), &first, &last));
+        late["time"] = json!("2026-01-02T03:04:09Z");
+        assert!(!is_missing_between(&at(13, &late), &first, &last));
+        late["producer"]["id"] = json!("node/b");
+        assert!(!is_missing_between(&at(7, &late), &first, &last));
     }
 }

@@ -196,6 +196,7 @@ async fn tree(id: &str, json: bool) -> anyhow::Result<()> {
     }
     let tree = kernel::Tree::of(&seen);
     if json {
+        tree.missing().iter().for_each(|line| eprintln!("{line}"));
         println!("{}", tree.json());
     } else {
         print!("{}", tree.text());

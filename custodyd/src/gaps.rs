@@ -23,9 +23,9 @@ pub async fn tell(producer: Arc<Producer>, replica: Arc<Replica>) {
         }
         let untold: Vec<_> = replica.read(|state| state.producers().untold_gaps().cloned().collect());
         for gap in untold {
+            let count = if gap.unknown { "an unknown number of".to_owned() } else { gap.count.to_string() };
             tracing::warn!(
-                "{} events of the producer {} are missing, from number {} of its boot {} on",
-                gap.count,
+                "{count} events of the producer {} are missing, from number {} of its boot {} on",
                 gap.producer,
                 gap.first,
                 gap.boot

@@ -146,24 +146,28 @@ int BPF_PROG(act_ptrace_lsm, struct task_struct *child, unsigned int mode)
 	return deny_if(refuse);
 }
 
+/* What is mounted over pins hides them. */
 SEC("lsm/sb_mount")
 int BPF_PROG(act_mount_lsm, const char *source, struct path *path, const char *type, unsigned long flags)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = watched(task);
 	struct act *record;
+	bool refuse;
 
 	if (!tag || silent(tag))
 		return 0;
+	refuse = on_bpffs(BPF_CORE_READ(path, dentry));
 	record = act_begin(KIND_MOUNT, task, tag);
 	if (!record)
-		return 0;
+		return deny_if(refuse);
 	record->number[0] = flags;
 	record->number[1] = flags >> 32;
+	record->number[2] = refuse;
 	bpf_probe_read_kernel_str(record->first, sizeof(record->first), type);
 	bpf_probe_read_kernel_str(record->second, sizeof(record->second), source);
 	bpf_ringbuf_submit(record, 0);
-	return 0;
+	return deny_if(refuse);
 }
 
 /* The new way to mount: fsopen, fsmount, move_mount; and bind mounts by open_tree. */
@@ -173,26 +177,33 @@ int BPF_PROG(act_move_mount_lsm, struct path *from, struct path *to)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = watched(task);
 	struct act *record;
+	bool refuse;
 
 	if (!tag || silent(tag))
 		return 0;
+	refuse = on_bpffs(BPF_CORE_READ(to, dentry));
 	record = act_begin(KIND_MOUNT, task, tag);
 	if (!record)
-		return 0;
+		return deny_if(refuse);
+	record->number[2] = refuse;
 	bpf_probe_read_kernel_str(record->second, sizeof(record->second), BPF_CORE_READ(to, dentry, d_name.name));
 	bpf_ringbuf_submit(record, 0);
-	return 0;
+	return deny_if(refuse);
 }
 
-/* A bpffs that is unmounted takes its pins with it. */
+/* A bpffs that is unmounted takes its pins with it, as does what it is mounted in: usually that is sysfs. */
 SEC("lsm/sb_umount")
 int BPF_PROG(act_umount_lsm, struct vfsmount *mount)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = watched(task);
 	struct act *record;
+	u64 magic;
 
-	if (!tag || silent(tag) || BPF_CORE_READ(mount, mnt_root, d_inode, i_sb, s_magic) != BPFFS_MAGIC)
+	if (!tag || silent(tag))
+		return 0;
+	magic = BPF_CORE_READ(mount, mnt_root, d_sb, s_magic);
+	if (magic != BPFFS_MAGIC && magic != SYSFS_MAGIC)
 		return 0;
 	record = act_begin(KIND_MOUNT, task, tag);
 	if (record) {

@@ -125,6 +125,12 @@ int BPF_PROG(file_open_lsm, struct file *file, int ret)
 	return 0;
 }
 
+/* Where programs are pinned: what is done there to names takes them from the agent. */
+static __always_inline bool on_bpffs(struct dentry *dentry)
+{
+	return BPF_CORE_READ(dentry, d_sb, s_magic) == BPFFS_MAGIC;
+}
+
 /* A file gets another name: its old one goes, or stays as well. */
 static __always_inline int file_renamed(struct dentry *old, struct vfsmount *old_mount, struct dentry *new, struct vfsmount *new_mount,
 					u32 kind)
@@ -134,6 +140,7 @@ static __always_inline int file_renamed(struct dentry *old, struct vfsmount *old
 	struct tag *tag = watched(task);
 	struct file_act act = {.kind = kind, .dentry = old, .mount = old_mount, .second = new, .second_mount = new_mount};
 	struct fs_struct *fs;
+	bool pin;
 
 	if (!tag)
 		return 0;
@@ -145,12 +152,15 @@ static __always_inline int file_renamed(struct dentry *old, struct vfsmount *old
 		return refuse_file(tried, rule, task, tag, new, new_mount, 0);
 	if (silent(tag))
 		return 0;
+	/* Nobody leads out of a bpffs, so one of the names does for both. */
+	pin = on_bpffs(old);
 	fs = BPF_CORE_READ(task, fs);
-	if (!lies_in_watched(old, old_mount, fs) && !lies_in_watched(new, new_mount, fs))
+	if (!pin && !lies_in_watched(old, old_mount, fs) && !lies_in_watched(new, new_mount, fs))
 		return 0;
 	act.inode = BPF_CORE_READ(old, d_inode);
+	act.flags = pin ? FILE_REFUSED : 0;
 	tell_file(task, tag, &act);
-	return 0;
+	return pin ? -EPERM : 0;
 }
 
 SEC("lsm/path_rename")
@@ -190,7 +200,7 @@ int BPF_PROG(file_unlink_lsm, struct path *dir, struct dentry *dentry, int ret)
 	if (silent(tag))
 		return 0;
 	/* A pin that goes takes a program with it. */
-	pin = BPF_CORE_READ(inode, i_sb, s_magic) == BPFFS_MAGIC;
+	pin = on_bpffs(dentry);
 	if (!pin && !lies_in_watched(dentry, act.mount, BPF_CORE_READ(task, fs)))
 		return 0;
 	act.flags = pin ? FILE_REFUSED : 0;

@@ -42,6 +42,7 @@ typedef __u64 u64;
 #define TCP_LISTEN 10
 #define TCP_CLOSING 11
 #define BPFFS_MAGIC 0xcafe4a11
+#define SYSFS_MAGIC 0x62656572
 #define PROC_SUPER_MAGIC 0x9fa0
 #define PID_FS_MAGIC 0x50494446
 #define PTRACE_ATTACH 16

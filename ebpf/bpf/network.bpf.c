@@ -190,9 +190,12 @@ static __always_inline int judge_socket(struct task_struct *task, struct tag *ta
 	return REFUSE;
 }
 
+/* Of streams, those of TCP alone: SCTP has them too, and connects without the hooks above. */
 static __always_inline bool judged_later(struct bpf_sock *ctx)
 {
-	return ctx->type == SOCK_STREAM || (ctx->type == SOCK_DGRAM && ctx->protocol == IPPROTO_UDP);
+	if (ctx->type == SOCK_STREAM)
+		return ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_MPTCP;
+	return ctx->type == SOCK_DGRAM && ctx->protocol == IPPROTO_UDP;
 }
 
 SEC("cgroup/sock_create")

@@ -87,6 +87,10 @@ static __always_inline void accept_by(struct sock *sk)
 		accept_self_test(task, &expected);
 		return;
 	}
+	/* A process of one session never becomes another's: it would act in the name of whoever connected, and under his policy. He is
+	 * refused, since nobody is told of an accept. */
+	if (tag_of(task))
+		return;
 	state = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	if (state && state->role == ROLE_PROMISED && state->who.pid == (u32)task->tgid)
 		return; /* the listener itself has read: what it forks next would be of this session too */

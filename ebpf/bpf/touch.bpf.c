@@ -1,5 +1,5 @@
 /* Hooks that are only there to refuse, in the tier of LSM hooks: what else would change a file that a policy denies, or make one in a
- * denied directory; and programs that are mapped instead of run, as `ld.so /path/of/program` does. */
+ * denied directory or where programs are pinned; and programs that are mapped instead of run, as `ld.so /path/of/program` does. */
 
 static __always_inline int touch(u32 tried, struct dentry *dentry, struct vfsmount *vfsmount)
 {
@@ -10,7 +10,8 @@ static __always_inline int touch(u32 tried, struct dentry *dentry, struct vfsmou
 	if (!tag)
 		return 0;
 	rule = judge_path(tag, dentry, vfsmount);
-	if (!rule)
+	/* Nothing is to stand in the place of a pin. */
+	if (!rule && (silent(tag) || tried != TRIED_CREATE || !on_bpffs(dentry)))
 		return 0;
 	return deny_if(refuse_file(tried, rule, task, tag, dentry, vfsmount, 0));
 }

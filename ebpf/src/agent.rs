@@ -1,6 +1,6 @@
 //! The agent as a whole: started, run, stopped.
 
-use crate::evidence::{Scribe, ScribeError, Shared, Telling};
+use crate::evidence::{Beat, Scribe, ScribeError, Shared, Telling};
 use crate::link::identity::{Identity, IdentityError};
 use crate::link::{Link, keep_connected};
 use crate::sensor::{Coverage, Found, Sensor, SensorError, SensorOptions, Tier};
@@ -112,6 +112,7 @@ pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Resul
         spool: Mutex::new(spool),
         spooled: watch::Sender::new(()),
         unready: watch::Sender::new(None),
+        beat: Beat::default(),
     });
     take_up_policies(&shared)?;
     let scribe = Scribe::begin(Arc::clone(&shared), key, &options.data)?;
@@ -153,14 +154,19 @@ pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Resul
     Ok(ended?)
 }
 
-/// Lets the kernel know what sessions of earlier runs may reach: programs that were attached anew don't.
+/// Lets the kernel know what sessions of earlier runs may reach: programs that were attached anew don't. One that can't be
+/// held to that may do nothing any more, and the others go on: the log hears of it when it asks for it again.
 fn take_up_policies(shared: &Shared) -> Result<(), SensorError> {
     let mut sessions = shared.sessions();
-    let known: Vec<_> = sessions.iter().map(|(_, session)| (session.policy, session.reach.clone())).collect();
+    let known = sessions.iter().map(|(id, session)| (id, session.policy, session.reach.clone()));
+    let known: Vec<_> = known.collect();
     let mut sensor = shared.sensor();
-    for (policy, reach) in known {
+    for (session, policy, reach) in known {
         let rules = sessions.rules(&reach);
-        sensor.set_policy(policy, &rules)?;
+        if let Err(error) = sensor.set_policy(policy, &rules) {
+            tracing::error!(%session, "what the session may reach can't be enforced, so it may do nothing: {error}");
+            sensor.drop_policy(policy)?;
+        }
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use uuid::Uuid;
 
 /// The root directory of the first process; `None`: we may not go there.
 static ROOT: LazyLock<Option<&Path>> = LazyLock::new(|| {
@@ -18,6 +19,15 @@ pub fn path(of: &Path) -> PathBuf {
         (Some(root), Ok(inside)) => root.join(inside),
         _ => of.to_owned(),
     }
+}
+
+/// Which start of the machine this is: no two have the same.
+///
+/// # Errors
+/// The system's.
+pub fn boot() -> std::io::Result<Uuid> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    text.trim().parse().map_err(std::io::Error::other)
 }
 
 /// Whether process ids are the kernel's own here; `None`: that can't be told.

@@ -8,7 +8,7 @@ use custody_core::log::durable;
 use custody_core::policy::files::{self, Use};
 use custody_core::policy::networks::{Reach, Rule};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -97,6 +97,12 @@ impl Sessions {
         self.kept.restrictions.get(usize::try_from(number.checked_sub(1)?).ok()?)
     }
 
+    /// The number by which the kernel will know what the next session may reach.
+    #[must_use]
+    pub fn next_policy(&self) -> u32 {
+        self.kept.next_policy
+    }
+
     /// A session is expected: remembered durably when this returns. Gives the numbers of policies that nobody needs any
     /// more.
     ///
@@ -129,6 +135,18 @@ impl Sessions {
         if let Some(session) = self.kept.sessions.get_mut(&id) {
             session.over = true;
         }
+    }
+
+    /// All but these are over; gives those of which that wasn't known.
+    pub fn only(&mut self, live: &BTreeSet<SessionId>) -> Vec<SessionId> {
+        let known = self.kept.sessions.iter_mut();
+        let ended = known.filter(|(id, session)| !session.over && !live.contains(id));
+        ended
+            .map(|(id, session)| {
+                session.over = true;
+                *id
+            })
+            .collect()
     }
 
     /// What the kernel is to hold a session to. Restrictions that have no number yet get one.
@@ -242,5 +260,19 @@ mod tests {
         assert_eq!(sessions.restriction(other.denied[0].id).unwrap().name, "b");
         assert_ne!(sessions.get(one).unwrap().policy, sessions.get(two).unwrap().policy);
         assert_eq!(sessions.restriction(0), None);
+    }
+
+    #[test]
+    fn those_that_live_no_longer_are_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sessions = Sessions::open(&directory.path().join("sessions.json")).unwrap();
+        let (one, two, three) = (SessionId::new(), SessionId::new(), SessionId::new());
+        for id in [one, two, three] {
+            sessions.expect(expected(id, "a")).unwrap();
+        }
+        sessions.over(three);
+        assert_eq!(sessions.only(&BTreeSet::from([one, SessionId::new()])), [two]);
+        let over: Vec<_> = sessions.iter().filter(|(_, session)| session.over).map(|(id, _)| id).collect();
+        assert_eq!(over, [two, three]);
     }
 }

@@ -157,7 +157,7 @@ pub struct Executed {
     pub arguments_unreadable: bool,
     /// The control group, by its number in the kernel, decimal.
     pub cgroup: String,
-    /// Its path below the root of cgroup2, where the process still was in it when the agent looked.
+    /// Its path below the root of cgroup2, where the process still was in it when the agent looked, and it isn't too long.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cgroup_path: Option<ByteString>,
     /// The container whose control group it is.
@@ -166,10 +166,16 @@ pub struct Executed {
     /// The working directory.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub directory: Option<ByteString>,
+    /// The directory's path isn't the whole one.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub directory_cut: bool,
     /// What runs: of a script, its interpreter.
     pub executable: Executable,
     /// What was asked to be run, as it was written; of a script, the script.
     pub given: ByteString,
+    /// `given` isn't all of it: only its end could be told.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub given_cut: bool,
     /// The interpreter that a script names.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub interpreter: Option<ByteString>,
@@ -229,8 +235,10 @@ impl Executed {
                 runtime: Some("docker".into()),
             })),
             directory: Some("/home/deploy".into()),
+            directory_cut: false,
             executable: Executable::example(),
             given: "/usr/bin/curl".into(),
+            given_cut: false,
             interpreter: None,
             other_root: false,
             process: Process::example(),
@@ -298,6 +306,9 @@ pub struct Denied {
     pub ends_session: bool,
     /// What was asked to be run, as it was written; of a file that should have been mapped as a program, its name.
     pub given: ByteString,
+    /// `given` isn't all of it: only its end could be told.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub given_cut: bool,
     /// The file that was refused, as the process sees it: of a script the script, or what should run it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub path: Option<ByteString>,
@@ -320,6 +331,7 @@ impl Denied {
             arguments_cut: false,
             ends_session: false,
             given: "/usr/bin/curl".into(),
+            given_cut: false,
             path: Some("/usr/bin/curl".into()),
             path_cut: false,
             process: Process::example(),

@@ -67,11 +67,19 @@ pub struct Renamed {
     pub process: Process,
     /// Its name now.
     pub to: ByteString,
+    /// `to` isn't the whole name: only its end could be told.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub to_cut: bool,
 }
 
 impl Renamed {
     pub(super) fn example() -> Self {
-        Self { file: Named::example(), process: Process::example(), to: "/etc/shadow.old".into() }
+        Self {
+            file: Named::example(),
+            process: Process::example(),
+            to: "/etc/shadow.old".into(),
+            to_cut: false,
+        }
     }
 }
 
@@ -84,11 +92,14 @@ pub struct Linked {
     pub process: Process,
     /// Its second name.
     pub to: ByteString,
+    /// `to` isn't the whole name: only its end could be told.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub to_cut: bool,
 }
 
 impl Linked {
     pub(super) fn example() -> Self {
-        Self { file: Named::example(), process: Process::example(), to: "/tmp/s".into() }
+        Self { file: Named::example(), process: Process::example(), to: "/tmp/s".into(), to_cut: false }
     }
 }
 

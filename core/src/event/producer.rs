@@ -1,6 +1,7 @@
 //! Producers: the programs that make events.
 
 use super::Timestamp;
+use super::process::is_false;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -81,6 +82,10 @@ pub struct Gap {
     pub index: u64,
     /// The producer.
     pub producer: String,
+    /// How many are missing isn't known, and neither whether any is: the producer has lost what it knew of that boot, which
+    /// it hadn't ended in order. `count` is 0.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub unknown: bool,
 }
 
 impl Gap {
@@ -91,6 +96,7 @@ impl Gap {
             first: 11_208,
             index: 39,
             producer: "web-1".into(),
+            unknown: false,
         }
     }
 }

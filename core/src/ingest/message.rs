@@ -4,6 +4,7 @@ use crate::event::{Actor, SessionId};
 use crate::log::EVENT_BYTES_MAX;
 use crate::policy::networks::Reach;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 /// How many events one batch may have.
@@ -39,6 +40,22 @@ pub enum Said {
         /// Why, in one line.
         reason: String,
     },
+    /// It holds a session to what it may reach, as a [`Told::Reach`] has said.
+    Held {
+        /// The number of that change.
+        change: u64,
+        /// The session.
+        session: SessionId,
+    },
+    /// It can't: the session may do nothing any more, as far as the kernel can see to that.
+    Unheld {
+        /// The number of that change.
+        change: u64,
+        /// Why, in one line.
+        reason: String,
+        /// The session.
+        session: SessionId,
+    },
     /// New sessions can't be watched: why, in one line. Until it says `ready`.
     Unready {
         /// Why.
@@ -66,13 +83,21 @@ pub enum Told {
     },
     /// A session's connection is about to be opened.
     Expect(Box<Expected>),
+    /// These sessions live, as far as they are watched by this agent, and no others: the first word of a connection.
+    Live {
+        /// The sessions.
+        sessions: BTreeSet<SessionId>,
+    },
     /// A session is over: its connection won't come any more. What it left running stays watched.
     Over {
         /// The session.
         session: SessionId,
     },
-    /// What a session may reach has changed.
+    /// What a session may reach, where that has changed, or where it isn't known whether the agent has heard it. It answers with
+    /// [`Said::Held`] or [`Said::Unheld`].
     Reach {
+        /// Counts the session's changes.
+        change: u64,
         /// The session.
         session: SessionId,
         /// What it may reach now.

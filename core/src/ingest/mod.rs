@@ -12,7 +12,7 @@ pub mod signature;
 
 /// What an agent asks for by ALPN (RFC 7301) on the port of the API. Its number rises with what the log may ask of an agent, since
 /// one that doesn't know a kind of restriction couldn't hold sessions to it.
-pub const PROTOCOL: &[u8] = b"custody-ingest/2";
+pub const PROTOCOL: &[u8] = b"custody-ingest/3";
 
 /// How often each side says that it is there, in milliseconds, where it has nothing else to say.
 pub const ALIVE_MILLISECONDS: u64 = 1_000;

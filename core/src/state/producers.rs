@@ -107,12 +107,29 @@ impl Producers {
         self.missed(index, who, who.boot, expected, who.seq);
     }
 
-    /// A boot begins and names the one before: what that one said and the log hasn't got is lost.
+    /// A boot begins and names the one before: what that one said and the log hasn't got is lost. A node that names none,
+    /// though the log knows one, has lost its spool, with whatever hadn't reached the log.
     pub(super) fn started(&mut self, index: u64, who: &ProducerView<'_>, previous: Option<Previous>) {
-        let Some(Previous { boot, seq }) = previous else { return };
+        let Some(Previous { boot, seq }) = previous else {
+            if who.kind == ProducerKind::Node {
+                self.forgot(index, who);
+            }
+            return;
+        };
         let Some(known) = self.by_id.get(&*who.id) else { return };
         let expected = known.boots.get(&boot).map_or(0, |boot| boot.seq.saturating_add(1));
         self.missed(index, who, boot, expected, seq.saturating_add(1));
+    }
+
+    /// Whoever ended its last boot in order had told everything.
+    fn forgot(&mut self, index: u64, who: &ProducerView<'_>) {
+        let Some(known) = self.by_id.get(&*who.id) else { return };
+        let others = known.boots.iter().filter(|(boot, _)| **boot != who.boot);
+        let Some((boot, last)) = others.max_by_key(|(_, boot)| boot.index) else { return };
+        if !last.stopped && self.gaps.len() < GAPS_MAX {
+            let (first, producer) = (last.seq.saturating_add(1), who.id.to_string());
+            self.gaps.push_back(Gap { boot: *boot, count: 0, first, index, producer, unknown: true });
+        }
     }
 
     /// Numbers from `expected` on and below `next` are missing.
@@ -129,7 +146,8 @@ impl Producers {
         known.seq = known.seq.max(next.saturating_sub(1));
         producer.forget();
         if self.gaps.len() < GAPS_MAX {
-            self.gaps.push_back(Gap { boot, count, first: expected, index, producer: who.id.to_string() });
+            let (first, producer) = (expected, who.id.to_string());
+            self.gaps.push_back(Gap { boot, count, first, index, producer, unknown: false });
         }
     }
 
@@ -161,7 +179,8 @@ mod tests {
     }
 
     fn gap(boot: u128, first: u64, count: u64, index: u64) -> Gap {
-        Gap { boot: Uuid::from_u128(boot), count, first, index, producer: "web-1".into() }
+        let (boot, producer) = (Uuid::from_u128(boot), "web-1".into());
+        Gap { boot, count, first, index, producer, unknown: false }
     }
 
     #[test]
@@ -190,10 +209,31 @@ mod tests {
         assert_eq!(producers.untold_gaps().last().cloned(), Some(gap(1, 3, 7, 1)));
         producers.started(2, &who(3, 0), previous(1, 9));
         producers.started(2, &who(3, 0), previous(2, 0));
-        producers.started(2, &who(3, 0), None);
         assert_eq!(producers.untold_gaps().count(), 2, "nothing is missing twice");
         producers.started(3, &who(4, 0), previous(99, 4));
         assert_eq!(producers.untold_gaps().last().cloned(), Some(gap(99, 0, 5, 3)), "a whole boot");
+    }
+
+    #[test]
+    fn a_node_that_has_forgotten_what_it_told_is_a_gap_unless_it_had_ended_in_order() {
+        let mut producers = Producers::default();
+        producers.spoke(0, &who(1, 0));
+        producers.started(0, &who(1, 0), None);
+        assert_eq!(producers.untold_gaps().count(), 0, "its first boot");
+        producers.spoke(1, &who(1, 1));
+        producers.spoke(2, &who(2, 0));
+        producers.started(2, &who(2, 0), None);
+        let forgotten = Gap { unknown: true, ..gap(1, 2, 0, 2) };
+        assert_eq!(producers.untold_gaps().cloned().collect::<Vec<_>>(), [forgotten]);
+        producers.spoke(3, &who(2, 1));
+        producers.stopped(&who(2, 1));
+        producers.spoke(4, &who(3, 0));
+        producers.started(4, &who(3, 0), None);
+        assert_eq!(producers.untold_gaps().count(), 1, "all of it was told");
+        let other = ProducerView { kind: ProducerKind::Proxy, ..who(4, 0) };
+        producers.spoke(5, &other);
+        producers.started(5, &other, None);
+        assert_eq!(producers.untold_gaps().count(), 1, "others have no spool");
     }
 
     #[test]

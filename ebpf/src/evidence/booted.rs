@@ -23,6 +23,18 @@ impl Booted {
         Self::seen(clock).0
     }
 
+    /// As it was written down.
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(Timestamp::from_nanos(nanos))
+    }
+
+    /// To be written down: nanoseconds since 1970.
+    #[must_use]
+    pub const fn nanos(self) -> u64 {
+        self.0.nanos()
+    }
+
     /// The same, and how long the machine has run.
     fn seen(clock: &dyn Clock) -> (Self, Duration) {
         let look = || (clock.monotonic(), clock.wall(), clock.monotonic());

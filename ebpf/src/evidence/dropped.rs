@@ -1,6 +1,6 @@
 //! What the kernel saw and couldn't tell: counted there, and told here, each once.
 //!
-//! The counts go on for as long as the programs are attached. How much of them was told lies in a file that is written
+//! The counts go on for as long as the programs are attached, at most until the machine starts again. How much of them was told lies in a file that is written
 //! before the event that tells it, with the event's number: so a start knows whether the event came about.
 
 use crate::sensor::Counters;
@@ -12,7 +12,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-type Totals = BTreeMap<String, u64>;
+/// Of each kind, how many of which counts.
+type Totals = BTreeMap<String, Total>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Total {
+    count: u64,
+    /// What counts: another one begins at zero.
+    of: String,
+}
 
 /// How much was told.
 #[derive(Debug)]
@@ -68,19 +76,23 @@ impl Dropped {
         Ok(Self { path: path.to_owned(), told })
     }
 
-    /// What isn't told yet. Counts that have become smaller are those of programs that were attached anew.
+    /// What isn't told yet.
     #[must_use]
     pub fn due(&self, counters: &Counters) -> Option<Due> {
         let mut after = Totals::new();
+        let since = &counters.since;
         for (number, name) in kind::NAMES {
-            after.insert(name.to_owned(), counters.lost.get(&number).copied().unwrap_or_default());
+            let count = counters.lost.get(&number).copied().unwrap_or_default();
+            after.insert(name.to_owned(), Total { count, of: format!("{} map {}", since.boot, since.map) });
         }
         for (program, count) in &counters.skipped {
-            after.insert(format!("skipped {program}"), *count);
+            let number = since.programs.get(program).copied().unwrap_or_default();
+            let of = format!("{} program {number}", since.boot);
+            after.insert(format!("skipped {program}"), Total { count: *count, of });
         }
-        let untold = |(name, total): (&String, &u64)| {
-            let told = self.told.get(name).copied().unwrap_or_default();
-            let count = total.checked_sub(told).unwrap_or(*total);
+        let untold = |(name, total): (&String, &Total)| {
+            let told = self.told.get(name).filter(|told| told.of == total.of).map_or(0, |told| told.count);
+            let count = total.count.saturating_sub(told);
             (count > 0).then(|| (name.clone(), count))
         };
         let counts: BTreeMap<_, _> = after.iter().filter_map(untold).collect();
@@ -108,6 +120,7 @@ impl Dropped {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sensor::Since;
     use uuid::Uuid;
 
     fn counters(executed: u64) -> Counters {
@@ -132,6 +145,35 @@ mod tests {
         assert_eq!(again.due(&counters(3)), None);
         dropped.told(due);
         assert_eq!(dropped.due(&counters(5)).unwrap().total(), 2);
-        assert_eq!(dropped.due(&counters(1)).unwrap().total(), 1, "attached anew");
+        assert_eq!(dropped.due(&counters(2)), None, "no count goes back");
+    }
+
+    #[test]
+    fn counts_that_began_anew_are_told_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut dropped = Dropped::open(&directory.path().join("dropped.json"), None).unwrap();
+        let of = |boot: u128, map, program, skipped| Counters {
+            skipped: BTreeMap::from([("process_exec".to_owned(), skipped)]),
+            since: Since {
+                boot: Uuid::from_u128(boot),
+                map,
+                programs: BTreeMap::from([("process_exec".to_owned(), program)]),
+            },
+            ..counters(5)
+        };
+        let mut tell = |counters: &Counters| {
+            let due = dropped.due(counters);
+            let total = due.as_ref().map_or(0, Due::total);
+            due.into_iter().for_each(|due| dropped.told(due));
+            total
+        };
+        assert_eq!(tell(&of(1, 1, 1, 3)), 8);
+        assert_eq!(tell(&of(1, 1, 1, 4)), 1);
+        // Other programs count into the same map.
+        assert_eq!(tell(&of(1, 1, 2, 4)), 4);
+        assert_eq!(tell(&of(1, 2, 2, 4)), 5);
+        // The machine was started again: the same numbers, and other counts.
+        assert_eq!(tell(&of(2, 2, 2, 4)), 9);
+        assert_eq!(tell(&of(2, 2, 2, 4)), 0);
     }
 }

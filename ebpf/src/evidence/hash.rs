@@ -1,57 +1,165 @@
 //! SHA-256 of program files, each read once as long as it stays as it is.
+//!
+//! Which files these are, and what answers for them, is chosen by those who are watched: a thread of its own looks at them,
+//! and the scribe doesn't wait longer for it than it may.
 
 use crate::host;
+use custody_core::clock::{Clock as _, SystemClock};
 use custody_core::event::hex::to_hex;
-use rustix::fs::{Stat, fstat, major, minor, stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, major, minor, open, stat};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
 
 /// How many files are remembered; then all are forgotten.
 const REMEMBERED_MAX: usize = 4_096;
 
-/// A longer file isn't read: hashing it would hold up the evidence of others; bytes.
+/// A longer file isn't read; bytes.
 const FILE_BYTES_MAX: i64 = 256 << 20;
+
+/// How long the evidence of others may be held up by hashing, in each batch: less than any heartbeat's limit.
+const WAIT_MAX: Duration = Duration::from_millis(800);
 
 /// Which file it is, and how it is.
 type State = (u64, u64, i64, i64, i64);
 
 /// What is known of program files.
 #[derive(Debug, Default)]
-pub struct Hashes(BTreeMap<State, String>);
+pub struct Hashes {
+    hasher: Option<Hasher>,
+    /// Until when this batch may wait, by the monotonic clock.
+    until: Duration,
+}
+
+/// The thread that looks at files; it ends with this.
+#[derive(Debug)]
+struct Hasher {
+    ask: SyncSender<Wanted>,
+    answers: Receiver<Option<String>>,
+    /// An answer that nobody waits for any more is still to come.
+    late: bool,
+}
+
+/// The file that a process runs.
+#[derive(Debug)]
+struct Wanted {
+    pid: u32,
+    path: PathBuf,
+    /// Major, minor.
+    device: (u32, u32),
+    inode: u64,
+    /// Until when it is of use, by the monotonic clock.
+    until: Duration,
+}
 
 impl Hashes {
-    /// SHA-256 of the file that process `pid` runs, in hex, if it is still the one with that device (major, minor) and
-    /// inode; it is looked for by the process, and by its path. One that is known by its path isn't opened.
-    pub fn of(&mut self, pid: u32, path: &Path, device: (u32, u32), inode: u64) -> Option<String> {
-        let path = &host::path(path);
-        if let Some(known) = stat(path).ok().and_then(|stat| self.known(&stat, device, inode)) {
-            return Some(known);
-        }
-        let by_process = File::open(format!("/proc/{pid}/exe")).ok();
-        let by_process = by_process.and_then(|file| self.of_file(file, device, inode));
-        by_process.or_else(|| self.of_file(File::open(path).ok()?, device, inode))
+    /// A batch begins, which may wait for as long as any.
+    pub fn begin_batch(&mut self) {
+        self.until = SystemClock::new().monotonic().saturating_add(WAIT_MAX);
     }
 
-    fn of_file(&mut self, mut file: File, device: (u32, u32), inode: u64) -> Option<String> {
-        let stat = fstat(&file).ok()?;
-        if !is(&stat, device, inode) || stat.st_size > FILE_BYTES_MAX {
-            return None;
+    /// SHA-256 of the file that process `pid` runs, in hex, if it is still the one with that device (major, minor) and
+    /// inode; it is looked for by the process, and by its path. None, too, if there is no time left for it.
+    pub fn of(&mut self, pid: u32, path: &Path, device: (u32, u32), inode: u64) -> Option<String> {
+        if self.hasher.is_none() {
+            self.hasher = Hasher::begin();
         }
-        if let Some(known) = self.known(&stat, device, inode) {
-            return Some(known);
-        }
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 128 * 1024];
-        loop {
-            match file.read(&mut buffer).ok()? {
-                0 => break,
-                count => hash.update(buffer.get(..count)?),
+        let wanted = Wanted { pid, path: host::path(path), device, inode, until: self.until };
+        let left = self.until.saturating_sub(SystemClock::new().monotonic());
+        match self.hasher.as_mut()?.of(wanted, left) {
+            Ok(hash) => hash,
+            Err(Ended) => {
+                self.hasher = None;
+                None
             }
         }
-        let hash = to_hex(&hash.finalize());
+    }
+}
+
+/// The thread is gone.
+struct Ended;
+
+impl Hasher {
+    fn begin() -> Option<Self> {
+        let (ask, asked) = sync_channel::<Wanted>(1);
+        let (answer, answers) = sync_channel(1);
+        let hash = move || {
+            let mut files = Files::default();
+            while let Ok(wanted) = asked.recv() {
+                if answer.send(files.of(&wanted)).is_err() {
+                    return;
+                }
+            }
+        };
+        match std::thread::Builder::new().name("hashes".to_owned()).spawn(hash) {
+            Ok(_) => Some(Self { ask, answers, late: false }),
+            Err(error) => {
+                tracing::error!("no program file is hashed: no thread can be started: {error}");
+                None
+            }
+        }
+    }
+
+    fn of(&mut self, wanted: Wanted, left: Duration) -> Result<Option<String>, Ended> {
+        if self.late {
+            match self.answers.recv_timeout(Duration::ZERO) {
+                Ok(_) => self.late = false,
+                Err(RecvTimeoutError::Timeout) => return Ok(None),
+                Err(RecvTimeoutError::Disconnected) => return Err(Ended),
+            }
+        }
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let path = wanted.path.clone();
+        self.ask.send(wanted).map_err(|_| Ended)?;
+        match self.answers.recv_timeout(left) {
+            Ok(hash) => Ok(hash),
+            Err(RecvTimeoutError::Timeout) => {
+                tracing::warn!("{} couldn't be read in time: its event has no hash", path.display());
+                self.late = true;
+                Ok(None)
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Ended),
+        }
+    }
+}
+
+/// Files that were read.
+#[derive(Debug, Default)]
+struct Files(BTreeMap<State, String>);
+
+impl Files {
+    /// One that is known by its path isn't opened.
+    fn of(&mut self, wanted: &Wanted) -> Option<String> {
+        if let Some(known) = stat(&wanted.path).ok().and_then(|stat| self.known(&stat, wanted)) {
+            return Some(known);
+        }
+        let by_process = PathBuf::from(format!("/proc/{}/exe", wanted.pid));
+        self.at(&by_process, OFlags::empty(), wanted)
+            .or_else(|| self.at(&wanted.path, OFlags::NOFOLLOW, wanted))
+    }
+
+    /// What lies at a path by now may be anything: it is opened only once it is known to be that file, since to open some
+    /// devices does something, and to open a pipe may take for ever.
+    fn at(&mut self, path: &Path, follow: OFlags, wanted: &Wanted) -> Option<String> {
+        let found = open(path, OFlags::PATH | OFlags::CLOEXEC | follow, Mode::empty()).ok()?;
+        let stat = fstat(&found).ok()?;
+        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        if !regular || !is(&stat, wanted) || stat.st_size > FILE_BYTES_MAX {
+            return None;
+        }
+        if let Some(known) = self.known(&stat, wanted) {
+            return Some(known);
+        }
+        let same = format!("/proc/self/fd/{}", found.as_raw_fd());
+        let file = open(same, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let hash = read(File::from(file), wanted.until)?;
         if self.0.len() >= REMEMBERED_MAX {
             self.0.clear();
         }
@@ -59,13 +167,27 @@ impl Hashes {
         Some(hash)
     }
 
-    fn known(&self, stat: &Stat, device: (u32, u32), inode: u64) -> Option<String> {
-        self.0.get(&state(stat)).filter(|_| is(stat, device, inode)).cloned()
+    fn known(&self, stat: &Stat, wanted: &Wanted) -> Option<String> {
+        self.0.get(&state(stat)).filter(|_| is(stat, wanted)).cloned()
     }
 }
 
-fn is(stat: &Stat, device: (u32, u32), inode: u64) -> bool {
-    (major(stat.st_dev), minor(stat.st_dev)) == device && stat.st_ino == inode
+/// SHA-256 of a file in hex, if it can be read until then.
+fn read(mut file: File, until: Duration) -> Option<String> {
+    let clock = SystemClock::new();
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 128 * 1024];
+    while clock.monotonic() < until {
+        match file.read(&mut buffer).ok()? {
+            0 => return Some(to_hex(&hash.finalize())),
+            count => hash.update(buffer.get(..count)?),
+        }
+    }
+    None
+}
+
+fn is(stat: &Stat, wanted: &Wanted) -> bool {
+    (major(stat.st_dev), minor(stat.st_dev)) == wanted.device && stat.st_ino == wanted.inode
 }
 
 fn state(stat: &Stat) -> State {
@@ -77,21 +199,83 @@ fn state(stat: &Stat) -> State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{CWD, mknodat};
     use std::os::unix::fs::MetadataExt as _;
+
+    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    /// No process has this number.
+    const NONE: u32 = u32::MAX;
+
+    fn written(path: &Path) -> ((u32, u32), u64) {
+        std::io::Write::write_all(&mut File::create(path).unwrap(), b"abc").unwrap();
+        place(path)
+    }
+
+    fn place(path: &Path) -> ((u32, u32), u64) {
+        let about = std::fs::symlink_metadata(path).unwrap();
+        ((major(about.dev()), minor(about.dev())), about.ino())
+    }
+
+    fn begun() -> Hashes {
+        let mut hashes = Hashes::default();
+        hashes.begin_batch();
+        hashes
+    }
 
     #[test]
     fn a_file_is_hashed_if_it_is_that_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("program");
-        std::io::Write::write_all(&mut File::create(&path).unwrap(), b"abc").unwrap();
-        let about = std::fs::metadata(&path).unwrap();
-        let device = (major(about.dev()), minor(about.dev()));
-        let mut hashes = Hashes::default();
-        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        let none = u32::MAX;
-        assert_eq!(hashes.of(none, &path, device, about.ino()).as_deref(), Some(abc));
-        assert_eq!(hashes.of(none, &path, device, about.ino()).as_deref(), Some(abc));
-        assert_eq!(hashes.of(none, &path, device, about.ino() + 1), None, "another file took its name");
-        assert_eq!(hashes.of(none, &directory.path().join("gone"), device, about.ino()), None);
+        let (device, inode) = written(&path);
+        let mut hashes = begun();
+        assert_eq!(hashes.of(NONE, &path, device, inode).as_deref(), Some(ABC));
+        assert_eq!(hashes.of(NONE, &path, device, inode).as_deref(), Some(ABC));
+        assert_eq!(hashes.of(NONE, &path, device, inode + 1), None, "another file took its name");
+        assert_eq!(hashes.of(NONE, &directory.path().join("gone"), device, inode), None);
+    }
+
+    #[test]
+    fn what_took_the_place_of_a_program_is_not_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("program");
+        let (device, inode) = written(&program);
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&program, &link).unwrap();
+        let pipe = directory.path().join("pipe");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let mut hashes = begun();
+        assert_eq!(hashes.of(NONE, &link, device, inode), None, "a link isn't followed");
+        // Whoever opened it to read would wait until somebody writes.
+        assert_eq!(hashes.of(NONE, &pipe, device, inode), None);
+        let (of_pipe, inode_of_pipe) = place(&pipe);
+        assert_eq!(hashes.of(NONE, &pipe, of_pipe, inode_of_pipe), None);
+        assert_eq!(hashes.of(NONE, &program, device, inode).as_deref(), Some(ABC), "nothing is late");
+    }
+
+    #[test]
+    fn no_batch_waits_for_a_thread_that_stands_still() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        let (device, inode) = written(&path);
+        let (ask, asked) = sync_channel(1);
+        let (answer, answers) = sync_channel(1);
+        let mut hashes = Hashes {
+            hasher: Some(Hasher { ask, answers, late: false }),
+            until: SystemClock::new().monotonic().saturating_add(Duration::from_millis(20)),
+        };
+        assert_eq!(hashes.of(NONE, &path, device, inode), None, "it has no time left");
+        // With time, while it stands still: it isn't even asked.
+        hashes.begin_batch();
+        assert_eq!(hashes.of(NONE, &path, device, inode), None);
+        assert_eq!(asked.try_iter().count(), 1);
+        // It goes on, and its late answer is nobody's.
+        answer.send(Some("late".to_owned())).unwrap();
+        let going_on = std::thread::spawn(move || {
+            let wanted: Wanted = asked.recv().unwrap();
+            answer.send(Files::default().of(&wanted)).unwrap();
+        });
+        hashes.begin_batch();
+        assert_eq!(hashes.of(NONE, &path, device, inode).as_deref(), Some(ABC));
+        going_on.join().unwrap();
     }
 }

@@ -14,4 +14,4 @@ mod staging;
 mod translate;
 
 pub use numbering::Numbering;
-pub use scribe::{Scribe, ScribeError, Shared, Telling, spooled_event};
+pub use scribe::{Beat, Scribe, ScribeError, Shared, Telling, spooled_event};

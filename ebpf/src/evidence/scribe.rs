@@ -5,6 +5,7 @@ use super::dropped::Dropped;
 use super::numbering::{Batch, Numbering};
 use super::staging::Staging;
 use super::translate::{Known, Translation};
+use crate::host;
 use crate::sensor::{Connection, Record, RecordReader, Sensor, SensorError, let_go, record};
 use crate::sessions::Sessions;
 use crate::spool::{Spool, SpoolError};
@@ -15,9 +16,11 @@ use custody_core::event::producer::{self, Previous};
 use custody_core::event::{Actor, Draft, EventData, Outcome, ProducerRef, Target, Timestamp, node};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -53,6 +56,30 @@ pub struct Shared {
     pub spooled: watch::Sender<()>,
     /// Why no session can be watched now.
     pub unready: watch::Sender<Option<String>>,
+    /// The scribe's sign of life.
+    pub beat: Beat,
+}
+
+/// When the scribe last said that it takes evidence, by the monotonic clock; never, until it begins.
+#[derive(Debug, Default)]
+pub struct Beat(AtomicU64);
+
+/// After how long a silence of the scribe the node counts as unwatched. It says that it is there many times a second; a
+/// slow disk may hold it up.
+const STILL_MAX: Duration = Duration::from_secs(3);
+
+impl Beat {
+    /// At the end, at [`Duration::MAX`]: what is left in the spool may go on its way.
+    fn beats(&self, now: Duration) {
+        self.0.store(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether it stands still, and how long it has by now.
+    #[must_use]
+    pub fn still(&self, now: Duration) -> Option<Duration> {
+        let still = now.saturating_sub(Duration::from_nanos(self.0.load(Ordering::Relaxed)));
+        (still > STILL_MAX).then_some(still)
+    }
 }
 
 impl Shared {
@@ -91,7 +118,7 @@ pub enum ScribeError {
     /// The spool.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// An event can't be written: a mistake in this program.
+    /// What the agent says of itself can't be written: a mistake in this program.
     #[error("an event can't be written: {0}")]
     Event(#[from] CanonicalError),
     /// A file of the agent.
@@ -119,8 +146,14 @@ pub struct Scribe {
     /// When the last batch was in the spool, by the monotonic clock.
     kept: Duration,
     closed: bool,
-    undecoded: u64,
+    /// Records that can't be told, by what is wrong with them.
+    untold: BTreeMap<String, u64>,
 }
+
+/// What is wrong with a record that this version can't read.
+const UNDECODED: &str = "undecoded";
+/// What is wrong with a record whose event can't be written.
+const UNWRITABLE: &str = "unwritable";
 
 /// An event as the spool has it: its bytes, and whether it ends its batch.
 #[must_use]
@@ -141,6 +174,11 @@ fn number(event: &[u8]) -> Option<Previous> {
     }
     let Head { producer } = serde_json::from_slice(event).ok()?;
     Some(Previous { boot: producer.boot, seq: producer.seq })
+}
+
+fn unwritable(untold: &mut BTreeMap<String, u64>, error: &CanonicalError) {
+    tracing::error!("what the kernel told can't be written, and is told as dropped: {error}");
+    *untold.entry(UNWRITABLE.to_owned()).or_default() += 1;
 }
 
 /// What is needed to make events of records.
@@ -169,15 +207,17 @@ impl Scribe {
             let event = last.and_then(spooled_event).map(|(_, event)| event);
             (event.and_then(number), last.and_then(spooled_epoch))
         };
-        let (staging, left) = Staging::open(&directory.join("staging"), epoch)?;
+        let clock = SystemClock::new();
+        let booted = Booted::now(&clock);
+        let (staging, left) = Staging::open(&directory.join("staging"), epoch, host::boot()?, booted)?;
         let dropped = Dropped::open(&directory.join("dropped.json"), previous)?;
         let reader = shared.sensor().reader()?;
         let mut scribe = Self {
             numbering: Numbering::begin(&shared.node),
             reader,
             key,
-            booted: Booted::now(&SystemClock::new()),
-            clock: SystemClock::new(),
+            booted: left.booted.unwrap_or(booted),
+            clock,
             staging,
             dropped,
             known: Known::of_this_machine(),
@@ -187,7 +227,7 @@ impl Scribe {
             looked: Duration::ZERO,
             kept: Duration::ZERO,
             closed: false,
-            undecoded: u64::from(left.unreadable),
+            untold: left.unreadable.then(|| (UNDECODED.to_owned(), 1)).into_iter().collect(),
             shared,
         };
         let started = producer::Started {
@@ -198,7 +238,8 @@ impl Scribe {
         let now = scribe.now();
         batch.push(Draft::new(scribe.actor(), started), now)?;
         // With what was staged and not spooled: the batch takes its place in the staging file.
-        scribe.translate(&mut batch)?;
+        scribe.tell_staged(&mut batch);
+        scribe.booted = booted;
         scribe.keep(batch)?;
         Ok(scribe)
     }
@@ -219,11 +260,10 @@ impl Scribe {
                     Telling::Joined(joined) => batch.push(self.about_node(joined), now)?,
                     Telling::TakenDown(connection) => {
                         let sessions = self.shared.sessions();
-                        translation(&self.shared, &sessions, &mut self.known, self.booted).taken_down(
-                            &connection,
-                            now,
-                            &mut batch,
-                        )?;
+                        let told = translation(&self.shared, &sessions, &mut self.known, self.booted)
+                            .taken_down(&connection, now, &mut batch);
+                        drop(sessions);
+                        told.unwrap_or_else(|error| unwritable(&mut self.untold, &error));
                     }
                     Telling::Stop => {
                         batch.push(self.about_node(producer::Stopped {}), now)?;
@@ -233,9 +273,10 @@ impl Scribe {
             }
             self.keep(batch)?;
             if stops {
+                self.shared.beat.beats(Duration::MAX);
                 return Ok(());
             }
-            self.shared.sensor().heartbeat()?;
+            self.beat()?;
             if !more {
                 let rested = self.clock.monotonic().saturating_sub(self.kept);
                 std::thread::sleep(PACE.saturating_sub(rested));
@@ -246,6 +287,13 @@ impl Scribe {
                 }
             }
         }
+    }
+
+    /// Lets the kernel and the link know that evidence is taken.
+    fn beat(&self) -> Result<(), ScribeError> {
+        self.shared.sensor().heartbeat()?;
+        self.shared.beat.beats(self.clock.monotonic());
+        Ok(())
     }
 
     /// Takes records out of the kernel's buffer, and says whether there may be more.
@@ -284,17 +332,7 @@ impl Scribe {
 
     /// Events of all that is staged, and of what was dropped.
     fn translate(&mut self, batch: &mut Batch) -> Result<(), ScribeError> {
-        let sessions = self.shared.sessions();
-        let mut translation = translation(&self.shared, &sessions, &mut self.known, self.booted);
-        let mut undecoded = 0_u64;
-        for bytes in &self.pending {
-            let record = record::decode(bytes);
-            undecoded += u64::from(matches!(record, Record::Undecoded { .. }));
-            let_go(&record);
-            translation.tell(record, batch)?;
-        }
-        drop(sessions);
-        self.undecoded += undecoded;
+        self.tell_staged(batch);
         // What the kernel has told so far was before it, as far as anybody can say.
         if let Some(stepped) = self.booted.stepped(&self.clock) {
             tracing::warn!("the clock was set from {} to {}", stepped.from, stepped.to);
@@ -303,13 +341,30 @@ impl Scribe {
         self.tell_dropped(batch)
     }
 
+    fn tell_staged(&mut self, batch: &mut Batch) {
+        self.known.hashes.begin_batch();
+        let sessions = self.shared.sessions();
+        let mut translation = translation(&self.shared, &sessions, &mut self.known, self.booted);
+        for bytes in &self.pending {
+            let record = record::decode(bytes);
+            if matches!(record, Record::Undecoded { .. }) {
+                *self.untold.entry(UNDECODED.to_owned()).or_default() += 1;
+            }
+            let_go(&record);
+            // Whoever runs in a session chooses what stands there: nobody may end the agent by it.
+            let told = translation.tell(&record, batch);
+            told.unwrap_or_else(|error| unwritable(&mut self.untold, &error));
+        }
+        drop(sessions);
+    }
+
     /// Uses up a number for each event that the kernel couldn't tell, and says how many of what.
     fn tell_dropped(&mut self, batch: &mut Batch) -> Result<(), ScribeError> {
-        if self.undecoded > 0 {
-            let counts = [("undecoded".to_owned(), std::mem::take(&mut self.undecoded))];
-            let reason = "the kernel's programs told what this version can't read".to_owned();
-            batch.skip(counts.iter().map(|(_, count)| count).sum());
-            let data = producer::Dropped { counts: counts.into(), reason };
+        if !self.untold.is_empty() {
+            let counts = std::mem::take(&mut self.untold);
+            let reason = "the kernel's programs told what this version can't read or write".to_owned();
+            batch.skip(counts.values().sum());
+            let data = producer::Dropped { counts, reason };
             batch.push(self.about_node(data).outcome(Outcome::Failure), self.now())?;
         }
         let now = self.clock.monotonic();
@@ -317,6 +372,7 @@ impl Scribe {
             return Ok(());
         }
         self.looked = now;
+        self.shared.sensor().still_runs()?;
         let unpinned = self.shared.sensor().keep_pinned()?;
         if unpinned > 0 {
             tracing::warn!(
@@ -356,7 +412,7 @@ impl Scribe {
                 Ok(()) => break,
                 Err(error @ (SpoolError::Full { .. } | SpoolError::DiskFull { .. })) => {
                     self.close(true, &error.to_string())?;
-                    self.shared.sensor().heartbeat()?;
+                    self.beat()?;
                     std::thread::sleep(FULL);
                 }
                 Err(error) => return Err(error.into()),
@@ -372,7 +428,7 @@ impl Scribe {
 
     /// Nothing more is to be told of what is staged.
     fn let_go(&mut self) -> Result<(), ScribeError> {
-        self.staging.spooled()?;
+        self.staging.spooled(self.booted)?;
         self.pending.clear();
         self.pending_bytes = 0;
         Ok(())
@@ -402,5 +458,23 @@ impl Scribe {
 
     fn now(&self) -> Timestamp {
         self.clock.wall().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scribe_that_stands_still_is_seen_by_others() {
+        let beat = Beat::default();
+        let at = Duration::from_secs;
+        beat.beats(at(7));
+        assert_eq!(beat.still(at(10)), None);
+        assert_eq!(beat.still(at(11)), Some(at(4)));
+        beat.beats(at(11));
+        assert_eq!(beat.still(at(11)), None);
+        beat.beats(Duration::MAX);
+        assert_eq!(beat.still(at(99)), None, "it has ended in order");
     }
 }

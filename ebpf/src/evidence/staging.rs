@@ -3,16 +3,19 @@
 //! A record is written here before it leaves the kernel's buffer, so that an agent that is killed at any moment loses
 //! none: what lies here and isn't in the spool is taken up at the next start. Nothing is synced: a kernel that dies takes
 //! its own buffer along. The file has an epoch, which goes up when its records are in the spool; the spool's last record
-//! says which epoch it holds.
+//! says which epoch it holds, so that nothing is taken up twice, also where a machine that died left an older file. The
+//! times of records count from a start of the machine: when that was stands in the file too.
 
+use super::booted::Booted;
 use crate::sensor::layout::LAYOUT_VERSION;
 use custody_core::log::durable;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
+use uuid::Uuid;
 
-const MAGIC: [u8; 8] = *b"custody\x01";
-const HEADER_BYTES: usize = 24;
+const MAGIC: [u8; 8] = *b"custody\x02";
+const HEADER_BYTES: usize = 48;
 
 /// The file.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub struct Staging {
     /// How long it is, in bytes: up to its last whole record.
     bytes: u64,
     epoch: u64,
+    /// Which start of the machine this is.
+    boot: Uuid,
 }
 
 /// What an earlier run left.
@@ -28,6 +33,8 @@ pub struct Staging {
 pub struct Left {
     /// Records that aren't in the spool, in their order.
     pub records: Vec<Vec<u8>>,
+    /// When the machine was started, for those records, where it was started again since.
+    pub booted: Option<Booted>,
     /// The last record of all, in the spool or not: the kernel's buffer may still hold it too.
     pub last: Option<Vec<u8>>,
     /// Records that can't be read, since they are of another version of the programs; a part of one at the end isn't
@@ -36,11 +43,12 @@ pub struct Left {
 }
 
 impl Staging {
-    /// Opens the file; `spooled` is the epoch that the spool's last record holds.
+    /// Opens the file; `spooled` is the epoch that the spool's last record holds. The machine was started at `booted`,
+    /// which start has the number `boot`.
     ///
     /// # Errors
     /// The system's.
-    pub fn open(path: &Path, spooled: Option<u64>) -> io::Result<(Self, Left)> {
+    pub fn open(path: &Path, spooled: Option<u64>, boot: Uuid, booted: Booted) -> io::Result<(Self, Left)> {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         if let Some(directory) = path.parent() {
             durable::sync_directory(directory)?;
@@ -48,26 +56,30 @@ impl Staging {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let next = spooled.map_or(0, |epoch| epoch.saturating_add(1));
-        let mut left = Left { records: Vec::new(), last: None, unreadable: false };
+        let mut left = Left { records: Vec::new(), booted: None, last: None, unreadable: false };
         let mut epoch = next;
         if let Some(header) = bytes.get(..HEADER_BYTES) {
             let of = u64_at(header, 16);
             let records = records(bytes.get(HEADER_BYTES..).unwrap_or_default());
             let readable = header.starts_with(&MAGIC) && u64_at(header, 8) == LAYOUT_VERSION;
+            let untold = spooled.is_none_or(|spooled| of > spooled);
             if readable {
-                left.last = records.last().cloned();
-                if spooled != Some(of) {
+                let elsewhere = header.get(32..HEADER_BYTES) != Some(boot.as_bytes());
+                // A kernel's buffer dies with it.
+                left.last = records.last().filter(|_| !elsewhere).cloned();
+                if untold {
                     left.records = records;
+                    left.booted = elsewhere.then(|| Booted::from_nanos(u64_at(header, 24)));
                     epoch = of;
                 }
             } else {
-                left.unreadable = spooled != Some(of) && !records.is_empty();
+                left.unreadable = untold && !records.is_empty();
             }
         }
         let whole = left.records.iter().map(|record| 4 + record.len()).sum::<usize>() + HEADER_BYTES;
-        let mut staging = Self { file, bytes: u64::try_from(whole).unwrap_or(u64::MAX), epoch };
+        let mut staging = Self { file, bytes: u64::try_from(whole).unwrap_or(u64::MAX), epoch, boot };
         if left.records.is_empty() {
-            staging.begin(next)?;
+            staging.begin(next, booted)?;
         } else {
             staging.cut()?;
         }
@@ -98,12 +110,12 @@ impl Staging {
         Ok(())
     }
 
-    /// All that lies here is in the spool.
+    /// All that lies here is in the spool. What comes next counts from `booted` on.
     ///
     /// # Errors
     /// The system's.
-    pub fn spooled(&mut self) -> io::Result<()> {
-        self.begin(self.epoch.saturating_add(1))
+    pub fn spooled(&mut self, booted: Booted) -> io::Result<()> {
+        self.begin(self.epoch.saturating_add(1), booted)
     }
 
     /// Removes what stands behind the last whole record.
@@ -112,12 +124,14 @@ impl Staging {
         self.file.seek(SeekFrom::Start(self.bytes)).map(drop)
     }
 
-    fn begin(&mut self, epoch: u64) -> io::Result<()> {
+    fn begin(&mut self, epoch: u64, booted: Booted) -> io::Result<()> {
         self.bytes = 0;
         self.cut()?;
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&LAYOUT_VERSION.to_le_bytes());
         header.extend_from_slice(&epoch.to_le_bytes());
+        header.extend_from_slice(&booted.nanos().to_le_bytes());
+        header.extend_from_slice(self.boot.as_bytes());
         self.file.write_all(&header)?;
         self.bytes = u64::try_from(header.len()).unwrap_or(u64::MAX);
         self.epoch = epoch;
@@ -145,30 +159,54 @@ fn records(mut rest: &[u8]) -> Vec<Vec<u8>> {
 mod tests {
     use super::*;
 
+    const BOOT: Uuid = Uuid::from_u128(1);
+
+    fn open(path: &Path, spooled: Option<u64>) -> io::Result<(Staging, Left)> {
+        Staging::open(path, spooled, BOOT, Booted::from_nanos(7))
+    }
+
+    #[test]
+    fn what_another_start_of_the_machine_left_keeps_its_time_and_nothing_old_comes_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("staging");
+        let (mut staging, _) = open(&path, Some(8)).unwrap();
+        staging.add(b"one").unwrap();
+        assert_eq!(staging.epoch(), 9);
+        drop(staging);
+        let now = Booted::from_nanos(1_000);
+        let (staging, left) = Staging::open(&path, Some(8), Uuid::from_u128(2), now).unwrap();
+        assert_eq!((left.records, left.last), (vec![b"one".to_vec()], None));
+        assert_eq!((left.booted, staging.epoch()), (Some(Booted::from_nanos(7)), 9));
+        drop(staging);
+        // The spool was synced and went on, and the file wasn't.
+        let (staging, left) = Staging::open(&path, Some(12), Uuid::from_u128(2), now).unwrap();
+        assert_eq!((left.records.len(), left.booted, staging.epoch()), (0, None, 13));
+    }
+
     #[test]
     fn what_is_not_in_the_spool_is_there_after_any_death_and_nothing_twice() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("staging");
-        let (mut staging, left) = Staging::open(&path, None).unwrap();
+        let (mut staging, left) = open(&path, None).unwrap();
         assert_eq!((left.records.len(), staging.epoch()), (0, 0));
         staging.add(b"one").unwrap();
         staging.add(b"two").unwrap();
         drop(staging);
         // Killed before the spool had it.
-        let (mut staging, left) = Staging::open(&path, None).unwrap();
+        let (mut staging, left) = open(&path, None).unwrap();
         assert_eq!(left.records, [b"one".to_vec(), b"two".to_vec()]);
         assert_eq!(left.last.as_deref(), Some(&b"two"[..]));
         staging.add(b"three").unwrap();
         let epoch = staging.epoch();
         drop(staging);
         // Killed after the spool had it, and before the file was begun anew.
-        let (staging, left) = Staging::open(&path, Some(epoch)).unwrap();
+        let (staging, left) = open(&path, Some(epoch)).unwrap();
         assert_eq!((left.records.len(), left.last.as_deref()), (0, Some(&b"three"[..])));
         assert_eq!(staging.epoch(), epoch + 1);
         drop(staging);
         // Killed while the header was written.
         std::fs::File::create(&path).unwrap();
-        let (staging, left) = Staging::open(&path, Some(epoch)).unwrap();
+        let (staging, left) = open(&path, Some(epoch)).unwrap();
         assert_eq!((left.records.len(), staging.epoch()), (0, epoch + 1));
     }
 
@@ -176,13 +214,13 @@ mod tests {
     fn a_record_that_is_not_whole_is_still_in_the_kernels_buffer() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("staging");
-        let (mut staging, _) = Staging::open(&path, None).unwrap();
+        let (mut staging, _) = open(&path, None).unwrap();
         staging.add(b"first").unwrap();
         staging.add(b"second").unwrap();
         let whole = std::fs::read(&path).unwrap();
         for cut in 0..whole.len() {
             std::fs::File::create(&path).unwrap().write_all(&whole[..cut]).unwrap();
-            let (_, left) = Staging::open(&path, None).unwrap();
+            let (_, left) = open(&path, None).unwrap();
             let wanted = usize::from(cut >= HEADER_BYTES + 9);
             assert_eq!(left.records.len(), wanted, "cut at {cut}");
         }
@@ -197,13 +235,13 @@ mod tests {
         };
         mount(&["mount", "-t", "tmpfs", "-o", "size=64k", "staging"]);
         let path = mounted.path().join("staging");
-        let (mut staging, _) = Staging::open(&path, None).unwrap();
+        let (mut staging, _) = open(&path, None).unwrap();
         staging.add(b"before").unwrap();
         let refused = staging.add(&[7; 100_000]).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
         staging.add(b"after").unwrap();
         drop(staging);
-        let (staging, left) = Staging::open(&path, None).unwrap();
+        let (staging, left) = open(&path, None).unwrap();
         drop(staging);
         mount(&["umount"]);
         assert_eq!(left.records, [b"before".to_vec(), b"after".to_vec()]);

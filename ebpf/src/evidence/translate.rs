@@ -1,7 +1,7 @@
 //! Events of the kernel's records.
 
 use super::booted::Booted;
-use super::groups::Groups;
+use super::groups::{Group, Groups};
 use super::hash::Hashes;
 use super::names::Names;
 use super::numbering::Batch;
@@ -48,6 +48,50 @@ impl Known {
     pub fn of_this_machine() -> Self {
         Self { groups: Groups::of_this_machine(), ..Self::default() }
     }
+
+    fn program(&mut self, executed: &Executed) -> Program {
+        let path = Path::new(OsStr::from_bytes(&executed.path));
+        Program {
+            sha256: self.hashes.of(executed.who.pid, path, executed.device(), executed.inode),
+            group: self.groups.of(executed.who.pid, executed.cgroup).cloned(),
+        }
+    }
+}
+
+/// What is known of a program besides what the kernel told.
+#[derive(Default)]
+struct Program {
+    sha256: Option<String>,
+    group: Option<Group>,
+}
+
+/// How many bytes of what a session chose an event may hold. A byte that JSON must escape takes six times its room, so
+/// what doesn't fit is tried with less.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Of all arguments.
+    arguments: usize,
+    /// Of each path.
+    path: usize,
+}
+
+impl Room {
+    const WHOLE: Self = Self { arguments: COMMAND_BYTES_MAX, path: PATH_BYTES_MAX };
+
+    /// Half of what takes most; `None`: there is nothing left to leave out.
+    fn less(self) -> Option<Self> {
+        match self {
+            Self { arguments: 0, path: 0 } => None,
+            Self { arguments, path } if arguments > path => Some(Self { arguments: arguments / 2, path }),
+            Self { arguments, path } => Some(Self { arguments, path: path / 2 }),
+        }
+    }
+
+    /// A path, or its end, and whether that isn't all: the end says more of a file than the beginning.
+    fn end_of(self, path: &[u8]) -> (ByteString, bool) {
+        let beyond = path.len().saturating_sub(self.path);
+        (ByteString::from(path.get(beyond..).unwrap_or_default()), beyond > 0)
+    }
 }
 
 /// A record becomes an event of its session: what is needed for it besides the record.
@@ -67,29 +111,53 @@ impl Translation<'_> {
     ///
     /// # Errors
     /// When it can't be written.
-    pub fn tell(&mut self, record: Record, batch: &mut Batch) -> Result<(), CanonicalError> {
+    pub fn tell(&mut self, record: &Record, batch: &mut Batch) -> Result<(), CanonicalError> {
+        let program = match record {
+            Record::Executed(executed) if executed.denial.is_none() => self.known.program(executed),
+            Record::Answered(of) => {
+                self.known.names.learn(of.who.session, &of.message, of.who.time);
+                return Ok(());
+            }
+            _ => Program::default(),
+        };
+        let mut room = Room::WHOLE;
+        loop {
+            match self.told(record, &program, room, batch) {
+                Err(error @ CanonicalError::TooLong { .. }) => room = room.less().ok_or(error)?,
+                done => return done,
+            }
+        }
+    }
+
+    fn told(
+        &self,
+        record: &Record,
+        program: &Program,
+        room: Room,
+        batch: &mut Batch,
+    ) -> Result<(), CanonicalError> {
         match record {
             Record::Accepted(Accepted { who, .. }) => {
-                self.push(batch, &who, SessionAccepted { pid: who.pid }, Outcome::Success)
+                self.push(batch, who, SessionAccepted { pid: who.pid }, Outcome::Success)
             }
-            Record::Executed(executed) if executed.denial.is_some() => self.killed(batch, &executed),
-            Record::Executed(executed) => self.executed(batch, &executed),
+            Record::Executed(executed) if executed.denial.is_some() => self.killed(batch, executed, room),
+            Record::Executed(executed) => self.executed(batch, executed, program, room),
             Record::Exited(exited) => {
-                let data = ended(&exited);
+                let data = ended(exited);
                 let outcome = if data.exit_status == Some(0) { Outcome::Success } else { Outcome::Failure };
                 self.push(batch, &exited.who, data, outcome)
             }
             Record::ConnectionOpened(of) => {
-                let data = socket::Opened { ends: self.ends(&of), process: process(&of.who) };
+                let data = socket::Opened { ends: self.ends(of), process: process(&of.who) };
                 self.push(batch, &of.who, data, Outcome::Success)
             }
             Record::ConnectionAccepted(of) => {
-                let data = socket::Accepted { ends: self.ends(&of), process: process(&of.who) };
+                let data = socket::Accepted { ends: self.ends(of), process: process(&of.who) };
                 self.push(batch, &of.who, data, Outcome::Success)
             }
             Record::ConnectionFailed(of) => {
                 let data =
-                    socket::Unreached { ends: self.ends(&of), errno: of.error, process: process(&of.who) };
+                    socket::Unreached { ends: self.ends(of), errno: of.error, process: process(&of.who) };
                 self.push(batch, &of.who, data, Outcome::Failure)
             }
             Record::ConnectionClosed(of) => {
@@ -98,17 +166,17 @@ impl Translation<'_> {
                     bytes_in: of.received,
                     bytes_out: of.sent,
                     duration_us: if of.opened == 0 { 0 } else { lasted / 1_000 },
-                    ends: self.ends(&of),
+                    ends: self.ends(of),
                     process: process(&of.who),
                 };
                 self.push(batch, &of.who, data, Outcome::Success)
             }
             Record::ConnectionDenied(of) => {
-                let data = self.denied(&of);
+                let data = self.denied(of);
                 self.push(batch, &of.who, data, Outcome::Denied)
             }
-            Record::ExecRefused(refused) => self.refused(batch, &refused),
-            Record::FileDenied(of) => self.kept_from(batch, &of),
+            Record::ExecRefused(refused) => self.refused(batch, refused, room),
+            Record::FileDenied(of) => self.kept_from(batch, of, room),
             Record::FileOpened(of) => {
                 let access = match of.mode & O_ACCMODE {
                     0 => Access::Read,
@@ -118,19 +186,20 @@ impl Translation<'_> {
                 let data = node_file::Opened {
                     access,
                     count: of.count,
-                    file: named(&of),
+                    file: named(of, room),
                     process: process(&of.who),
                 };
                 self.push(batch, &of.who, data, unless(of.refused))
             }
             Record::FileRenamed(of) => {
-                let to = ByteString::cut(of.renamed_to.as_deref().unwrap_or_default(), PATH_BYTES_MAX);
-                let data = node_file::Renamed { file: named(&of), process: process(&of.who), to };
+                let (to, to_cut) = room.end_of(of.renamed_to.as_deref().unwrap_or_default());
+                let data =
+                    node_file::Renamed { file: named(of, room), process: process(&of.who), to, to_cut };
                 self.push(batch, &of.who, data, unless(of.refused))
             }
             Record::FileLinked(of) => {
-                let to = ByteString::cut(of.renamed_to.as_deref().unwrap_or_default(), PATH_BYTES_MAX);
-                let data = node_file::Linked { file: named(&of), process: process(&of.who), to };
+                let (to, to_cut) = room.end_of(of.renamed_to.as_deref().unwrap_or_default());
+                let data = node_file::Linked { file: named(of, room), process: process(&of.who), to, to_cut };
                 self.push(batch, &of.who, data, unless(of.refused))
             }
             Record::UnixConnected(of) => {
@@ -141,12 +210,13 @@ impl Translation<'_> {
                 self.push(batch, &of.who, data, Outcome::Success)
             }
             Record::FileDeleted(of) => {
-                let data = node_file::Deleted { file: named(&of), process: process(&of.who) };
+                let data = node_file::Deleted { file: named(of, room), process: process(&of.who) };
                 self.push(batch, &of.who, data, unless(of.refused))
             }
             Record::FileModeChanged(of) => {
                 let mode = format!("{:04o}", of.mode & 0o7777);
-                let data = node_file::PermissionChanged { file: named(&of), mode, process: process(&of.who) };
+                let data =
+                    node_file::PermissionChanged { file: named(of, room), mode, process: process(&of.who) };
                 self.push(batch, &of.who, data, unless(of.refused))
             }
             Record::PrivilegeChanged(of) => {
@@ -169,12 +239,8 @@ impl Translation<'_> {
                 let on = if of.source.is_empty() { &of.kind } else { &of.source };
                 self.changed(batch, &of.who, KernelChange::Mounted, on, of.unmount_refused)
             }
-            Record::Answered(of) => {
-                self.known.names.learn(of.who.session, &of.message, of.who.time);
-                Ok(())
-            }
-            // Told as dropped by whoever counts.
-            Record::Undecoded { .. } => Ok(()),
+            // The one is no evidence, the other told as dropped by whoever counts.
+            Record::Answered(_) | Record::Undecoded { .. } => Ok(()),
         }
     }
 
@@ -193,35 +259,34 @@ impl Translation<'_> {
     }
 
     /// A program that was refused before it began.
-    fn refused(&self, batch: &mut Batch, refused: &ExecRefused) -> Result<(), CanonicalError> {
+    fn refused(&self, batch: &mut Batch, refused: &ExecRefused, room: Room) -> Result<(), CanonicalError> {
+        let (given, given_cut) = room.end_of(&refused.given);
+        let (path, path_cut) = room.end_of(&refused.path);
         let data = command::Denied {
-            given: ByteString::cut(&refused.given, PATH_BYTES_MAX),
-            path: (!refused.path.is_empty()).then(|| ByteString::cut(&refused.path, PATH_BYTES_MAX)),
-            path_cut: refused.path_cut,
+            given,
+            given_cut,
+            path: (!refused.path.is_empty()).then_some(path),
+            path_cut: path_cut || refused.path_cut,
             ..self.program_denied(&refused.who, refused.denial)
         };
         self.push(batch, &refused.who, data, Outcome::Denied)
     }
 
     /// A program that was killed before its first instruction.
-    fn killed(&self, batch: &mut Batch, executed: &Executed) -> Result<(), CanonicalError> {
-        let denied = self.program_denied(&executed.who, executed.denial.unwrap_or(Denial::Closed));
-        let mut arguments_max = COMMAND_BYTES_MAX;
-        loop {
-            let (arguments, cut) = arguments(&executed.args, arguments_max);
-            let data = command::Denied {
-                arguments,
-                arguments_cut: cut || executed.args_missing > 0,
-                given: ByteString::cut(&executed.given, PATH_BYTES_MAX),
-                path: Some(ByteString::cut(&executed.path, PATH_BYTES_MAX)),
-                path_cut: executed.path_cut,
-                ..denied.clone()
-            };
-            match self.push(batch, &executed.who, data, Outcome::Denied) {
-                Err(CanonicalError::TooLong { .. }) if arguments_max > 0 => arguments_max /= 2,
-                done => return done,
-            }
-        }
+    fn killed(&self, batch: &mut Batch, executed: &Executed, room: Room) -> Result<(), CanonicalError> {
+        let (arguments, arguments_cut) = arguments(&executed.args, room.arguments);
+        let (given, given_cut) = room.end_of(&executed.given);
+        let (path, path_cut) = room.end_of(&executed.path);
+        let data = command::Denied {
+            arguments,
+            arguments_cut: arguments_cut || executed.args_missing > 0,
+            given,
+            given_cut,
+            path: Some(path),
+            path_cut: path_cut || executed.path_cut,
+            ..self.program_denied(&executed.who, executed.denial.unwrap_or(Denial::Closed))
+        };
+        self.push(batch, &executed.who, data, Outcome::Denied)
     }
 
     /// Who may not run a program, and why not.
@@ -232,6 +297,7 @@ impl Translation<'_> {
             arguments_cut: false,
             ends_session: restriction.is_some_and(|restriction| restriction.ends_session),
             given: ByteString::default(),
+            given_cut: false,
             path: None,
             path_cut: false,
             process: process(who),
@@ -246,12 +312,12 @@ impl Translation<'_> {
     }
 
     /// A file that may not be touched.
-    fn kept_from(&self, batch: &mut Batch, of: &FileEvent) -> Result<(), CanonicalError> {
+    fn kept_from(&self, batch: &mut Batch, of: &FileEvent, room: Room) -> Result<(), CanonicalError> {
         let (tried, denial) = of.denied.unwrap_or((Tried::Open, Denial::Unresolved));
         let restriction = self.restriction(denial);
         let data = node_file::Denied {
             ends_session: restriction.is_some_and(|restriction| restriction.ends_session),
-            file: named(of),
+            file: named(of, room),
             process: process(&of.who),
             reason: match denial {
                 Denial::Rule(_) | Denial::List(_) => node_file::Denial::Denied,
@@ -295,54 +361,55 @@ impl Translation<'_> {
         self.push(batch, who, data, unless(refused))
     }
 
-    fn executed(&mut self, batch: &mut Batch, executed: &Executed) -> Result<(), CanonicalError> {
-        let path = Path::new(OsStr::from_bytes(&executed.path));
-        let device = (executed.device >> 20, executed.device & 0xf_ffff);
-        let sha256 = self.known.hashes.of(executed.who.pid, path, device, executed.inode);
-        let group = self.known.groups.of(executed.who.pid, executed.cgroup).cloned();
-        let mut arguments_max = COMMAND_BYTES_MAX;
-        loop {
-            let (arguments, cut) = arguments(&executed.args, arguments_max);
-            let data = command::Executed {
-                arguments,
-                arguments_bytes: executed.args_total,
-                arguments_count: Some(executed.argc.into()),
-                arguments_cut: cut || executed.args_missing > 0,
-                arguments_unreadable: executed.args_unreadable,
-                cgroup: executed.cgroup.to_string(),
-                cgroup_path: group.as_ref().map(|group| ByteString::cut(&group.path, PATH_BYTES_MAX)),
-                container: group.as_ref().and_then(|group| group.container.clone()).map(Box::new),
-                directory: Some(ByteString::cut(&executed.cwd, PATH_BYTES_MAX)),
-                executable: Executable {
-                    device: format!("{}:{}", device.0, device.1),
-                    inode: executed.inode.to_string(),
-                    path: ByteString::cut(&executed.path, PATH_BYTES_MAX),
-                    path_cut: executed.path_cut,
-                    sha256: sha256.clone(),
-                    unlinked: executed.unlinked || executed.memfd,
-                },
-                given: ByteString::cut(&executed.given, PATH_BYTES_MAX),
-                interpreter: executed
-                    .interpreter
-                    .as_ref()
-                    .map(|interpreter| ByteString::cut(interpreter, PATH_BYTES_MAX)),
-                other_root: executed.other_root,
-                process: process(&executed.who),
-                terminal: (!executed.tty.is_empty()).then(|| ByteString::from(&*executed.tty).to_text()),
-                users: Users {
-                    egid: executed.egid,
-                    euid: executed.euid,
-                    gid: executed.gid,
-                    login_uid: (executed.loginuid != NO_LOGIN).then_some(executed.loginuid),
-                    uid: executed.who.uid,
-                },
-            };
-            match self.push(batch, &executed.who, data, Outcome::Success) {
-                // Bytes that JSON must escape take several times their room.
-                Err(CanonicalError::TooLong { .. }) if arguments_max > 0 => arguments_max /= 2,
-                done => return done,
-            }
-        }
+    fn executed(
+        &self,
+        batch: &mut Batch,
+        executed: &Executed,
+        program: &Program,
+        room: Room,
+    ) -> Result<(), CanonicalError> {
+        let (arguments, arguments_cut) = arguments(&executed.args, room.arguments);
+        let (directory, directory_cut) = room.end_of(&executed.cwd);
+        let (given, given_cut) = room.end_of(&executed.given);
+        let (interpreter, _) = room.end_of(executed.interpreter.as_deref().unwrap_or_default());
+        let (path, path_cut) = room.end_of(&executed.path);
+        let group = program.group.as_ref();
+        let group_path = group.map(|group| room.end_of(&group.path)).filter(|(_, cut)| !cut);
+        let (major, minor) = executed.device();
+        let data = command::Executed {
+            arguments,
+            arguments_bytes: executed.args_total,
+            arguments_count: Some(executed.argc.into()),
+            arguments_cut: arguments_cut || executed.args_missing > 0,
+            arguments_unreadable: executed.args_unreadable,
+            cgroup: executed.cgroup.to_string(),
+            cgroup_path: group_path.map(|(path, _)| path),
+            container: group.and_then(|group| group.container.clone()).map(Box::new),
+            directory: Some(directory),
+            directory_cut: directory_cut || executed.cwd_cut,
+            executable: Executable {
+                device: format!("{major}:{minor}"),
+                inode: executed.inode.to_string(),
+                path,
+                path_cut: path_cut || executed.path_cut,
+                sha256: program.sha256.clone(),
+                unlinked: executed.unlinked || executed.memfd,
+            },
+            given,
+            given_cut,
+            interpreter: executed.interpreter.is_some().then_some(interpreter),
+            other_root: executed.other_root,
+            process: process(&executed.who),
+            terminal: (!executed.tty.is_empty()).then(|| ByteString::from(&*executed.tty).to_text()),
+            users: Users {
+                egid: executed.egid,
+                euid: executed.euid,
+                gid: executed.gid,
+                login_uid: (executed.loginuid != NO_LOGIN).then_some(executed.loginuid),
+                uid: executed.who.uid,
+            },
+        };
+        self.push(batch, &executed.who, data, Outcome::Success)
     }
 
     fn denied(&self, of: &Connection) -> socket::Denied {
@@ -424,12 +491,13 @@ impl Translation<'_> {
     }
 }
 
-fn named(of: &FileEvent) -> Named {
+fn named(of: &FileEvent, room: Room) -> Named {
+    let (path, path_cut) = room.end_of(&of.path);
     Named {
         device: format!("{}:{}", of.device >> 20, of.device & 0xf_ffff),
         inode: of.inode.to_string(),
-        path: ByteString::cut(&of.path, PATH_BYTES_MAX),
-        path_cut: of.cut || of.unreachable,
+        path,
+        path_cut: path_cut || of.cut || of.unreachable,
     }
 }
 
@@ -485,94 +553,5 @@ fn canonical(address: [u8; 16]) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::numbering::Numbering;
-    use super::*;
-    use custody_core::clock::{ManualClock, Nanos};
-    use custody_core::event::{Event, Payload};
-
-    fn told(record: Record) -> Event {
-        let directory = tempfile::tempdir().unwrap();
-        let sessions = Sessions::open(&directory.path().join("sessions.json")).unwrap();
-        let mut translation = Translation {
-            node: "web-1",
-            sessions: &sessions,
-            known: &mut Known::default(),
-            booted: Booted::now(&ManualClock::new(Nanos(1_000_000_000_000))),
-        };
-        let mut batch = Numbering::begin("web-1").batch();
-        translation.tell(record, &mut batch).unwrap();
-        let key = aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
-        let (events, _) = batch.sign(&key, Timestamp::from_seconds(1)).unwrap();
-        Event::parse(&events[0]).unwrap()
-    }
-
-    #[test]
-    fn arguments_come_back_byte_by_byte_and_a_cut_is_told() {
-        let args: Vec<Vec<u8>> = vec![b"echo".to_vec(), vec![], b"a\xffz\n\x1b".to_vec()];
-        let executed = Executed { args: args.clone(), argc: 3, args_total: 12, ..Executed::default() };
-        let event = told(Record::Executed(Box::new(executed)));
-        let Payload::CommandExecuted(data) = event.payload() else { unreachable!() };
-        let back: Vec<_> = data.arguments.iter().map(|one| one.as_bytes().to_vec()).collect();
-        assert_eq!((back, data.arguments_cut), (args, false));
-        // All of it must be escaped: five bytes of JSON for each.
-        let hostile =
-            Executed { args: vec![vec![0xff; 32_000]], argc: 1, args_total: 32_001, ..Executed::default() };
-        let event = told(Record::Executed(Box::new(hostile)));
-        let Payload::CommandExecuted(data) = event.payload() else { unreachable!() };
-        assert!(
-            data.arguments_cut
-                && data.arguments_bytes == 32_001
-                && data.arguments[0].as_bytes().len() >= 8_000
-        );
-    }
-
-    #[test]
-    fn a_wait_status_is_an_exit_status_or_a_signal() {
-        let who = Subject { start: 1_000_000, time: 3_500_000, ..Subject::default() };
-        let exited = |status| ended(&Exited { who: who.clone(), status, executed: None });
-        let three = exited(768);
-        assert_eq!(
-            (three.exit_status, three.signal, three.core_dumped, three.duration_us),
-            (Some(3), None, false, 2_500)
-        );
-        let core = exited(139);
-        assert_eq!((core.exit_status, core.signal, core.core_dumped), (None, Some(11), true));
-        assert_eq!(exited(9).signal, Some(9));
-    }
-
-    #[test]
-    fn addresses_of_ipv4_stand_as_such() {
-        let of = Connection {
-            remote: "198.51.100.7".parse::<std::net::Ipv4Addr>().unwrap().to_ipv6_mapped().octets(),
-            remote_port: 443,
-            protocol: 6,
-            ..connection()
-        };
-        let event = told(Record::ConnectionOpened(of));
-        let Payload::ConnectionOpened(data) = event.payload() else { unreachable!() };
-        assert_eq!((data.ends.remote.address.as_str(), data.ends.local), ("198.51.100.7", None));
-    }
-
-    fn connection() -> Connection {
-        Connection {
-            who: Subject::default(),
-            local: [0; 16],
-            local_port: 0,
-            remote: [0; 16],
-            remote_port: 0,
-            protocol: 6,
-            unconnected: false,
-            in_place: false,
-            ends_session: false,
-            error: 0,
-            denial: None,
-            net_namespace: 0,
-            cookie: 0,
-            opened: 0,
-            sent: 0,
-            received: 0,
-            datagrams: 0,
-        }
-    }
-}
+#[path = "translate_tests.rs"]
+mod tests;

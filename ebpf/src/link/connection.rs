@@ -2,7 +2,8 @@
 
 use super::identity::{Identity, IdentityError};
 use crate::evidence::{Shared, Telling, spooled_event};
-use crate::sensor::{SensorError, TakenDown};
+use crate::sensor::TakenDown;
+use crate::sessions::{Session, Sessions};
 use crate::spool::SpoolError;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -15,7 +16,7 @@ use custody_core::ingest::message::{BATCH_EVENTS_MAX, Expected, MessageError, Sa
 use custody_core::policy::files;
 use custody_core::policy::networks::Reach;
 use rustls::pki_types::ServerName;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
@@ -61,6 +62,9 @@ pub enum LinkError {
     /// The spool can't be read.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// No evidence is taken, so the node is as good as unwatched: the log is to see that.
+    #[error("{0}")]
+    Still(String),
     /// The program stops.
     #[error("the agent stops")]
     Stopped,
@@ -84,6 +88,10 @@ pub async fn keep_connected(link: Link) {
     let mut pause = PAUSE_MIN;
     let mut said_why = None;
     loop {
+        // One that nobody writes evidence for is not there.
+        while stands_still(&link).is_some() {
+            tokio::time::sleep(pause).await;
+        }
         match connect(&link).await {
             Ok(stream) => {
                 tracing::info!("connected to the log");
@@ -207,7 +215,10 @@ async fn converse(link: &Arc<Link>, stream: TlsStream<TcpStream>) -> LinkError {
                         continue;
                     }
                 },
-                _ = alive.tick() => Said::Alive,
+                _ = alive.tick() => match stands_still(link) {
+                    None => Said::Alive,
+                    Some(reason) => return LinkError::Still(reason),
+                },
             };
             said.encode()
         };
@@ -219,6 +230,12 @@ async fn converse(link: &Arc<Link>, stream: TlsStream<TcpStream>) -> LinkError {
             return why(tasks.join_next().await);
         }
     }
+}
+
+/// Whether the scribe stands still, in a line.
+fn stands_still(link: &Link) -> Option<String> {
+    let still = link.shared.beat.still(SystemClock::new().monotonic())?;
+    Some(format!("no evidence has been taken for {} s: a disk or the kernel doesn't answer", still.as_secs()))
 }
 
 /// Why the first of the tasks ended.
@@ -298,13 +315,18 @@ fn take_word(link: &Link, told: Told) -> Option<Said> {
                 Err(reason) => Said::Refused { session, reason },
             });
         }
+        Told::Live { sessions } => only(shared, &sessions),
         Told::Over { session } => over(shared, session),
-        Told::Reach { session, reach } => match set_reach(shared, session, reach) {
-            Ok(taken) => taken.into_iter().for_each(|taken| tell_taken(&link.tell, taken)),
-            Err(error) => {
-                tracing::error!(%session, "what the session may reach couldn't be changed: {error}");
-            }
-        },
+        Told::Reach { change, session, reach } => {
+            let taken = set_reach(shared, session, reach);
+            return Some(match taken.and_then(|taken| tell_taken(&link.tell, taken)) {
+                Ok(()) => Said::Held { change, session },
+                Err(reason) => {
+                    tracing::error!(%session, "what the session may reach now isn't enforced: {reason}");
+                    Said::Unheld { change, reason, session }
+                }
+            });
+        }
         Told::Certificate { certificate } => match link.identity.certified(&certificate) {
             Ok(()) => tracing::info!("got a new certificate"),
             Err(error) => tracing::error!("the new certificate can't be kept: {error}"),
@@ -328,47 +350,76 @@ fn expect(shared: &Shared, expected: Expected) -> Result<(), String> {
     let id = expected.session;
     let mut sessions = shared.sessions();
     let rules = sessions.rules(&expected.reach);
-    let forgotten = sessions.expect(expected).map_err(|error| format!("it can't be remembered: {error}"))?;
-    let session = sessions.get(id).ok_or("it was forgotten")?;
+    let policy = sessions.next_policy();
     let mut sensor = shared.sensor();
-    let mut watch = || {
-        sensor.set_policy(session.policy, &rules)?;
-        sensor.expect(session.tuple(), id.0.into_bytes(), session.policy)?;
-        for policy in &forgotten {
-            sensor.drop_policy(*policy)?;
+    // Before it is remembered: each start would else try what can't be.
+    sensor.set_policy(policy, &rules).map_err(|error| error.to_string())?;
+    let forgotten = match sessions.expect(expected) {
+        Ok(forgotten) => forgotten,
+        Err(error) => {
+            let dropped = sensor.drop_policy(policy).err().map(|error| format!("; {error}"));
+            return Err(format!("it can't be remembered: {error}{}", dropped.unwrap_or_default()));
         }
-        Ok::<_, SensorError>(())
     };
-    watch().map_err(|error| error.to_string())
+    let tuple = sessions.get(id).map(Session::tuple).ok_or("it was forgotten")?;
+    let watched = sensor.expect(tuple, id.0.into_bytes(), policy);
+    let watched = watched.and_then(|()| forgotten.iter().try_for_each(|policy| sensor.drop_policy(*policy)));
+    if watched.is_err() {
+        sessions.over(id);
+    }
+    watched.map_err(|error| error.to_string())
+}
+
+/// Those that the log doesn't name are over, as far as this agent didn't know that.
+fn only(shared: &Shared, live: &BTreeSet<SessionId>) {
+    let mut sessions = shared.sessions();
+    for id in sessions.only(live) {
+        forget(shared, &sessions, id);
+    }
 }
 
 fn over(shared: &Shared, id: SessionId) {
     let mut sessions = shared.sessions();
     sessions.over(id);
+    forget(shared, &sessions, id);
+}
+
+/// Has the kernel no longer wait for a session's connection.
+fn forget(shared: &Shared, sessions: &Sessions, id: SessionId) {
     let Some(session) = sessions.get(id) else { return };
     if let Err(error) = shared.sensor().forget(&session.tuple()) {
         tracing::error!(session = %id, "the session's connection is still waited for: {error}");
     }
 }
 
-/// Holds a session to what it may reach now, and takes down what it has open elsewhere.
+/// Holds a session to what it may reach now, and takes down what it has open elsewhere. One that can't be held to it may do
+/// nothing any more.
 fn set_reach(shared: &Shared, id: SessionId, reach: Reach) -> Result<Vec<TakenDown>, String> {
     let mut sessions = shared.sessions();
     let rules = sessions.rules(&reach);
-    let Some(policy) = sessions.get(id).map(|session| session.policy) else { return Ok(Vec::new()) };
-    sessions.reach(id, reach).map_err(|error| error.to_string())?;
+    let policy = sessions.get(id).map(|session| session.policy);
+    let policy = policy.ok_or("the agent doesn't know the session")?;
     let mut sensor = shared.sensor();
-    let set = sensor.set_policy(policy, &rules).and_then(|()| sensor.take_down(policy));
-    set.map_err(|error| error.to_string())
+    let set = sensor.set_policy(policy, &rules);
+    if set.is_err() {
+        sensor.drop_policy(policy).map_err(|error| error.to_string())?;
+    }
+    // In any case: at the next start, too, it is held to this, or may do nothing.
+    sessions.reach(id, reach).map_err(|error| format!("it can't be remembered: {error}"))?;
+    set.and_then(|()| sensor.take_down(policy)).map_err(|error| error.to_string())
 }
 
-fn tell_taken(tell: &SyncSender<Telling>, taken: TakenDown) {
-    if let Err(why) = taken.ended {
-        return tracing::error!("a connection to a network that is denied now goes on: {why}");
+/// Tells what was taken down; what couldn't be goes on, which the log must hear.
+fn tell_taken(tell: &SyncSender<Telling>, taken: Vec<TakenDown>) -> Result<(), String> {
+    let mut outcome = Ok(());
+    for TakenDown { connection, ended } in taken {
+        if let Err(why) = ended {
+            outcome = Err(format!("a connection to a network that is denied now goes on: {why}"));
+        } else if tell.send(Telling::TakenDown(Box::new(connection))).is_err() {
+            tracing::error!("a connection was taken down, and nobody is there to tell it");
+        }
     }
-    if tell.send(Telling::TakenDown(Box::new(taken.connection))).is_err() {
-        tracing::error!("a connection was taken down, and nobody is there to tell it");
-    }
+    outcome
 }
 
 /// A question for another certificate, when half of this one's time is over.

@@ -5,11 +5,13 @@ use super::layout::kind;
 use super::load::open_map;
 use super::pins::Generation;
 use super::programs::PARTS;
+use crate::host;
 use aya::maps::{MapData, PerCpuArray};
 use aya::programs::ProgramInfo;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
 /// Counts since the maps were made, by kind (`layout::kind`). For each kind: `seen` = records read + `lost` + those still in the ring.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,16 +23,39 @@ pub struct Counters {
     /// How often the kernel skipped a program because it was already running on that CPU, in sessions or outside; by program. Not of
     /// one that has a twin, which runs then.
     pub skipped: BTreeMap<String, u64>,
+    /// Which counts these are.
+    pub since: Since,
+}
+
+/// Whose counts they are: with another map, another program or another start of the machine they began anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Since {
+    /// Which start of the machine it is.
+    pub boot: Uuid,
+    /// The number of the map that counts what is lost.
+    pub map: u32,
+    /// The number of each program.
+    pub programs: BTreeMap<String, u32>,
 }
 
 pub(super) struct Counts {
     seen: PerCpuArray<MapData, u64>,
     lost: PerCpuArray<MapData, u64>,
+    boot: Uuid,
+    map: u32,
 }
 
 impl Counts {
     pub(super) fn open(generation: &Generation) -> Result<Counts, SensorError> {
-        Ok(Counts { seen: open_map(generation, "seen")?, lost: open_map(generation, "lost")? })
+        let path = generation.map("lost");
+        let map = MapData::from_pin(&path)
+            .and_then(|map| map.info())
+            .map_err(|error| SensorError::kernel(format!("asking about {}", path.display()), error))?;
+        let boot = host::boot().map_err(|error| {
+            SensorError::file(Path::new("/proc/sys/kernel/random/boot_id"), "reading it", error)
+        })?;
+        let (seen, lost) = (open_map(generation, "seen")?, open_map(generation, "lost")?);
+        Ok(Counts { seen, lost, boot, map: map.id() })
     }
 
     /// The counts so far; of `programs`, all that are attached, how often they were skipped.
@@ -43,7 +68,9 @@ impl Counts {
             }
             skipped.insert(name.clone(), skips(name, program)?);
         }
-        Ok(Counters { seen: sums(&self.seen)?, lost: sums(&self.lost)?, skipped })
+        let numbers = programs.iter().map(|(name, program)| (name.clone(), program.id())).collect();
+        let since = Since { boot: self.boot, map: self.map, programs: numbers };
+        Ok(Counters { seen: sums(&self.seen)?, lost: sums(&self.lost)?, skipped, since })
     }
 }
 

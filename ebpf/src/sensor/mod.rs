@@ -19,6 +19,7 @@ mod programs;
 mod reader;
 pub mod record;
 mod rules;
+mod running;
 mod selftest;
 mod sock_diag;
 mod take_down;
@@ -26,7 +27,7 @@ mod watched;
 
 pub use act::{BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced, Tried, UnixConnected};
 pub(crate) use cgroup::root as cgroup2;
-pub use counters::Counters;
+pub use counters::{Counters, Since};
 pub use error::SensorError;
 pub use files::{AllowList, FileRules, Found, PathRule};
 pub use let_go::let_go;
@@ -315,6 +316,17 @@ impl Sensor {
     /// They can't be put back: the agent must end, and the node's sessions with it.
     pub fn keep_pinned(&mut self) -> Result<usize, SensorError> {
         self.held.put_back(&self.pins)
+    }
+
+    /// Whether the programs still run: to be asked every second or so.
+    ///
+    /// # Errors
+    /// Somebody has switched them off: the agent must end, and the node's sessions with it.
+    pub fn still_runs(&self) -> Result<(), SensorError> {
+        match self.coverage.tier {
+            Tier::Lsm => running::traced(Path::new(running::SWITCH)),
+            Tier::Tracepoint => Ok(()),
+        }
     }
 
     /// Whether no more evidence can be taken: then sessions may start no program and open no connection.

@@ -320,6 +320,14 @@ impl Record {
     }
 }
 
+impl Executed {
+    /// The file's device, as stat(2) tells it: major, minor.
+    #[must_use]
+    pub fn device(&self) -> (u32, u32) {
+        (self.device >> 20, self.device & 0xf_ffff)
+    }
+}
+
 impl Tuple {
     /// As the programs have it.
     pub fn encode(&self) -> [u8; layout::tuple::SIZE] {

@@ -98,8 +98,15 @@ fn a_session_cannot_take_the_programs_away() {
         return;
     }
     let pins = node.options.pins.display().to_string();
-    session.run(&format!("rm -rf {pins}; umount /sys/fs/bpf"));
+    session.run(&format!("rm -rf {pins}; mount -t tmpfs none {pins}; umount -l /sys; umount /sys/fs/bpf"));
     node.wait_for("the refusal", |record| matches!(record, Record::FileDeleted(event) if event.refused));
+    let refused = |records: &[Record]| {
+        records
+            .iter()
+            .filter(|record| matches!(record, Record::Mounted(event) if event.unmount_refused))
+            .count()
+    };
+    node.wait_until("all refusals", |records| (refused(records) == 3).then_some(()));
     node.wait_for("the refusal", |record| matches!(record, Record::Mounted(event) if event.unmount_refused));
     session.run("/bin/echo still");
     node.wait_for("echo", |record| matches!(record, Record::Executed(executed) if executed.args.last().is_some_and(|arg| arg == b"still")));

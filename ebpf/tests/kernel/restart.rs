@@ -64,6 +64,36 @@ fn pins_that_are_removed_come_back_and_nothing_is_missed() {
 }
 
 #[test]
+fn what_takes_the_place_of_a_pin_goes_and_the_pin_comes_back() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    let generation = std::fs::read_dir(&node.options.pins).unwrap().next().unwrap().unwrap().path();
+    let printed = session.python(&format!(
+        "import os\n\
+         os.chdir('{}/maps')\n\
+         for change in [lambda: os.rename('seen', 'lost'), lambda: os.symlink('lost', 'new'), lambda: os.link('lost', 'linked')]:\n\
+         \ttry: change()\n\
+         \texcept OSError as error: print(error.errno)\n\
+         \telse: print(0)",
+        generation.display()
+    ));
+    let refused = node.has("file rename");
+    let outcomes: Vec<&str> = printed.split_whitespace().collect();
+    // Of both a bpffs makes no hard links.
+    assert_eq!(outcomes[..2], if refused { ["1", "1"] } else { ["0", "0"] }, "{printed}");
+    let missing = node.sensor().keep_pinned().unwrap();
+    assert_eq!(missing, if refused { 0 } else { 2 });
+    assert_eq!(node.sensor().keep_pinned().unwrap(), 0);
+    // Each is what it was: the next agent counts on.
+    let before = node.sensor().counters().unwrap();
+    let mut node = Node::with(node.abandon());
+    let after = node.sensor().counters().unwrap();
+    assert_eq!((after.since, after.lost), (before.since, before.lost));
+    session.run("/bin/echo number-1");
+    node.wait_until("what runs then", |records| numbers(records).contains(&1).then_some(()));
+}
+
+#[test]
 fn another_size_of_the_ring_hands_over_and_back() {
     let mut node = Node::start();
     let mut session = node.session();

@@ -72,6 +72,26 @@ fn a_listener_that_reads_before_it_forks_is_not_of_the_session() {
     assert!(own.iter().all(|record| record.who().unwrap().pid != outside.id()), "{own:#?}");
 }
 
+#[test]
+fn a_process_of_one_session_never_becomes_another_s() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    session.start(&format!("python3 -c \"{LISTENER}\""));
+    let mut lines = std::io::BufReader::new(session.socket.try_clone().unwrap()).lines();
+    let port: u16 = lines.next().unwrap().unwrap().parse().unwrap();
+    let mut client = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let tuple = Tuple::new(client.peer_addr().unwrap(), client.local_addr().unwrap());
+    let other = session_id();
+    node.sensor().expect(tuple, other, POLICY).unwrap();
+    for (sent, said) in [(b"x", "read by the listener"), (b"y", "read by the child")] {
+        client.write_all(sent).unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), said);
+    }
+    node.wait_until("what the listener runs", |records| ran(records, "listener").then_some(()));
+    assert!(node.records.iter().all(|record| record.who().unwrap().session == session.id));
+    assert!(!node.sensor().tagged().unwrap().contains_key(&other));
+}
+
 const LISTENER: &str = "import os, socket\n\
      l = socket.create_server(('127.0.0.1', 0))\n\
      print(l.getsockname()[1], flush=True)\n\

@@ -15,6 +15,9 @@ use tokio::sync::{mpsc, watch};
 /// How long an agent may take to wait for a connection, and a node's kernel to see it come in.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
+/// How long an agent may take to hold a session to what it may reach from now on; it may be started again meanwhile.
+const HELD_MAX: Duration = Duration::from_secs(10);
+
 /// Messages that wait for an agent; one that doesn't read them is as good as gone.
 const TOLD_WAITING_MAX: usize = 1_024;
 
@@ -39,7 +42,7 @@ pub enum Unwatched {
     Silent(String),
     /// Its kernel saw no such connection.
     #[error(
-        "the agent of {0} hasn't seen the session's connection come in: is there address translation on the way to it?"
+        "the agent of {0} hasn't seen the session's connection come in: is there address translation on the way to it, or was its sshd started within a session?"
     )]
     NotSeen(String),
 }
@@ -56,8 +59,29 @@ enum Progress {
 struct Waiting {
     node: String,
     progress: watch::Sender<Progress>,
-    /// What it may reach, as the agent was told last.
+    /// What it may reach.
     reach: Reach,
+    /// How often that has changed, and when last, by the monotonic clock.
+    change: u64,
+    since: Duration,
+    /// Over which connection the agent was told which change.
+    told: Option<(u64, u64)>,
+    /// The change that it holds the session to, by its own word.
+    held: u64,
+}
+
+impl Waiting {
+    /// Tells the agent what the session may reach, unless this connection has heard it; one that has no room for it hears it
+    /// next time.
+    fn tell(&mut self, session: SessionId, link: &Link) {
+        let news = Some((link.number, self.change));
+        if self.told != news {
+            let told = Told::Reach { change: self.change, session, reach: self.reach.clone() };
+            if link.to.try_send(told).is_ok() {
+                self.told = news;
+            }
+        }
+    }
 }
 
 struct Link {
@@ -116,7 +140,8 @@ impl Agents {
         what(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// An agent has connected. One that was connected before is let go.
+    /// An agent has connected, and hears first which sessions live, and what these may reach: it may have missed the end of
+    /// others, and changes. One that was connected before is let go.
     pub fn connected(self: &Arc<Self>, node: &str) -> Linked {
         let (to, told) = mpsc::channel(TOLD_WAITING_MAX);
         let number = self.with(|inner| {
@@ -124,7 +149,13 @@ impl Agents {
             let number = inner.next;
             inner.gone.remove(node);
             let readiness = watch::Sender::new(Readiness::Coming);
-            inner.links.insert(node.to_owned(), Link { number, to, readiness });
+            let here = inner.sessions.iter().filter(|(_, waiting)| waiting.node == node);
+            // Nothing else waits yet.
+            let _told = to.try_send(Told::Live { sessions: here.map(|(session, _)| *session).collect() });
+            let link = Link { number, to, readiness };
+            let here = inner.sessions.iter_mut().filter(|(_, waiting)| waiting.node == node);
+            here.for_each(|(session, waiting)| waiting.tell(*session, &link));
+            inner.links.insert(node.to_owned(), link);
             number
         });
         Linked { agents: Arc::clone(self), node: node.to_owned(), number, told }
@@ -197,7 +228,10 @@ impl Agents {
             let link = inner.links.get(node).ok_or_else(|| Unwatched::NotThere(node.to_owned()))?;
             let sent = link.to.try_send(Told::Expect(Box::new(expected)));
             sent.map_err(|_| Unwatched::Silent(node.to_owned()))?;
-            inner.sessions.insert(session, Waiting { node: node.to_owned(), progress, reach });
+            let told = Some((link.number, 0));
+            let node = node.to_owned();
+            let waiting = Waiting { node, progress, reach, change: 0, since: Duration::ZERO, told, held: 0 };
+            inner.sessions.insert(session, waiting);
             Ok(())
         });
         asked?;
@@ -221,18 +255,37 @@ impl Agents {
         .map(|()| expecting)
     }
 
-    /// Tells the agents of live sessions what these may reach now, where that has changed.
-    pub fn reach_changed(&self, mut now: impl FnMut(SessionId) -> Option<Reach>) {
+    /// Whether a session is watched, or is about to be.
+    #[must_use]
+    pub fn watches(&self, session: SessionId) -> bool {
+        self.with(|inner| inner.sessions.contains_key(&session))
+    }
+
+    /// Tells the agents of live sessions what these may reach at `now` of the monotonic clock, where that has changed. Gives
+    /// the sessions whose agent hasn't said in time that it holds them to a change, each with its node: they must end.
+    #[must_use]
+    pub fn reach_changed(
+        &self,
+        now: Duration,
+        mut reach: impl FnMut(SessionId) -> Option<Reach>,
+    ) -> Vec<(SessionId, String)> {
         self.with(|inner| {
+            let mut unheld = Vec::new();
             for (session, waiting) in &mut inner.sessions {
-                let Some(reach) = now(*session).filter(|reach| *reach != waiting.reach) else { continue };
-                let Some(link) = inner.links.get(&waiting.node) else { continue };
-                let told = Told::Reach { session: *session, reach: reach.clone() };
-                if link.to.try_send(told).is_ok() {
+                if let Some(reach) = reach(*session).filter(|reach| *reach != waiting.reach) {
                     waiting.reach = reach;
+                    waiting.change = waiting.change.saturating_add(1);
+                    waiting.since = now;
+                }
+                if let Some(link) = inner.links.get(&waiting.node) {
+                    waiting.tell(*session, link);
+                }
+                if waiting.held < waiting.change && now.saturating_sub(waiting.since) > HELD_MAX {
+                    unheld.push((*session, waiting.node.clone()));
                 }
             }
-        });
+            unheld
+        })
     }
 
     fn progressed(&self, node: &str, session: SessionId, to: Progress) {
@@ -269,6 +322,23 @@ impl Linked {
     /// It can't.
     pub fn refused(&self, session: SessionId, reason: String) {
         self.agents.progressed(&self.node, session, Progress::Refused(reason));
+    }
+
+    /// It holds a session to what it may reach since that change.
+    pub fn held(&self, session: SessionId, change: u64) {
+        self.agents.with(|inner| {
+            let waiting = inner.sessions.get_mut(&session).filter(|waiting| waiting.node == self.node);
+            if let Some(waiting) = waiting {
+                waiting.held = waiting.held.max(change);
+            }
+        });
+    }
+
+    /// Whether it is the one that watches a session.
+    #[must_use]
+    pub fn watches(&self, session: SessionId) -> bool {
+        self.agents
+            .with(|inner| inner.sessions.get(&session).is_some_and(|waiting| waiting.node == self.node))
     }
 
     /// The log holds the agent's word that the node's kernel has seen a session's connection.
@@ -365,6 +435,7 @@ mod tests {
         let none = agents.expect("web-1", expected(session)).await;
         assert_eq!(none.err(), Some(Unwatched::NotThere("web-1".into())));
         let mut linked = agents.connected("web-1");
+        assert_eq!(linked.told.try_recv(), Ok(Told::Live { sessions: [].into() }));
         let other = agents.connected("web-2");
         let asking = tokio::spawn({
             let agents = Arc::clone(&agents);
@@ -392,6 +463,7 @@ mod tests {
     async fn an_agent_that_refuses_or_cannot_is_no_agent() {
         let agents = Arc::new(Agents::default());
         let mut linked = agents.connected("web-1");
+        linked.told.recv().await.unwrap();
         linked.ready(None);
         let session = SessionId::new();
         let asking = tokio::spawn({
@@ -404,6 +476,51 @@ mod tests {
         assert_eq!(refused, Some(Unwatched::Refused { node: "web-1".into(), reason: "no room".into() }));
         linked.ready(Some("the spool is full".into()));
         assert!(agents.expect("web-1", expected(session)).await.is_err());
+    }
+
+    /// What an agent is told of what a session may reach.
+    fn told_reach(linked: &mut Linked) -> Option<(u64, Reach)> {
+        match linked.told.try_recv() {
+            Ok(Told::Reach { change, reach, .. }) => Some((change, reach)),
+            Ok(Told::Live { .. }) => told_reach(linked),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_session_may_reach_is_told_until_its_agent_holds_it_to_that() {
+        let agents = Arc::new(Agents::default());
+        let mut linked = agents.connected("web-1");
+        linked.told.recv().await.unwrap();
+        linked.ready(None);
+        let session = SessionId::new();
+        let asking = tokio::spawn({
+            let agents = Arc::clone(&agents);
+            async move { agents.expect("web-1", expected(session)).await }
+        });
+        assert!(matches!(linked.told.recv().await, Some(Told::Expect(_))));
+        linked.expecting(session);
+        let _expecting = asking.await.unwrap().unwrap();
+        let other = || Reach { ends_session: true, ..Reach::default() };
+        let at = Duration::from_secs;
+        let look = |now, reach: Reach| agents.reach_changed(now, |_| Some(reach.clone()));
+        assert!(look(at(100), Reach::default()).is_empty());
+        assert_eq!(told_reach(&mut linked), None, "it is as the agent heard it with the session");
+        assert!(look(at(101), other()).is_empty());
+        assert_eq!(told_reach(&mut linked), Some((1, other())));
+        // The connection ends before the agent has said that it holds: the next one hears it again, once.
+        linked.ended(at(102));
+        let mut linked = agents.connected("web-1");
+        assert_eq!(linked.told.try_recv(), Ok(Told::Live { sessions: [session].into() }));
+        assert!(look(at(103), other()).is_empty());
+        assert_eq!((told_reach(&mut linked), told_reach(&mut linked)), (Some((1, other())), None));
+        linked.held(session, 0);
+        agents.connected("web-2").held(session, 1);
+        assert_eq!(look(at(112), other()), [(session, "web-1".to_owned())], "nobody has said that it holds");
+        linked.held(session, 1);
+        assert!(look(at(113), other()).is_empty());
+        assert!(look(at(200), Reach::default()).is_empty(), "a new change has its own time");
+        assert_eq!(look(at(211), Reach::default()), [(session, "web-1".to_owned())]);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 use super::agents::Linked;
 use super::intake::{Durably, IntakeError};
 use super::serve::Ingest;
+use crate::session::live::EndCause;
+use custody_core::event::session::EndReason;
 use custody_core::ingest::ALIVE_MILLISECONDS;
 use custody_core::ingest::halves::{self, HalfError};
 use custody_core::ingest::message::{FromAgent, MessageError, Said, Told};
@@ -127,6 +129,13 @@ async fn take_word(ingest: &Ingest, who: &Who, linked: &Linked, said: Said) -> O
         Said::Alive => {}
         Said::Expecting { session } => linked.expecting(session),
         Said::Refused { session, reason } => linked.refused(session, reason),
+        Said::Held { change, session } => linked.held(session, change),
+        Said::Unheld { reason, session, .. } if linked.watches(session) => {
+            let detail = format!("{} can't hold it to what it may do now: {reason}", who.node);
+            tracing::warn!(%session, "the session ends: {detail}");
+            ingest.live.end(session, EndCause { reason: EndReason::Locked, detail, cause: None });
+        }
+        Said::Unheld { .. } => {}
         Said::Unready { reason } => {
             tracing::warn!("the agent of {} can't watch new sessions: {reason}", who.node);
             linked.ready(Some(reason));

@@ -4,12 +4,14 @@
 use super::Access;
 use super::live::EndCause;
 use super::open::no_paths;
+use crate::ingest::agents::Agents;
 use custody_core::event::session::EndReason;
 use custody_core::event::{EventId, SessionId, Timestamp};
 use custody_core::policy::networks::{self, Reach};
 use custody_core::policy::{NoLongerAllowed, still_allowed};
 use custody_core::state::State;
 use custody_core::state::locks::Subject;
+use custody_core::state::sessions::Phase;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,9 @@ fn judge(access: &Access, session: SessionId) -> Option<EndCause> {
     let now = Timestamp::from(access.clock.wall());
     if let Some((detail, cause)) = access.replica.read(|state| unkept(state, session)) {
         return Some(EndCause { reason: EndReason::Locked, detail, cause });
+    }
+    if let Some(detail) = access.replica.read(|state| unrestrained(&access.agents, state, session)) {
+        return Some(EndCause { reason: EndReason::Locked, detail, cause: None });
     }
     let why = access.replica.read(|state| still_allowed(state, session, now)).err()?;
     let cause = match &why {
@@ -47,6 +52,18 @@ fn unkept(state: &State, id: SessionId) -> Option<(String, Option<EventId>)> {
     let by = denied.first().map(|rule| rule.restriction.as_str())?;
     let cause = state.restrictions().get(by).map(|restriction| restriction.event);
     Some((format!("{by} keeps files from it, and {node} can't keep files from being opened: {why}"), cause))
+}
+
+/// That a session which goes unwatched would have to be watched by now.
+fn unrestrained(agents: &Agents, state: &State, id: SessionId) -> Option<String> {
+    let session = state.sessions().get(id)?;
+    // One that hasn't started yet is refused where it is to be watched.
+    let unwatched = matches!(session.phase, Phase::Started { .. }) && !agents.watches(id);
+    if !unwatched || reach_now(state, id)? == Reach::default() {
+        return None;
+    }
+    let node = &session.opened.node;
+    Some(format!("it is restricted in what it may do, and no agent of {node} is there to hold it to that"))
 }
 
 /// What a live session may reach now.
@@ -85,7 +102,15 @@ pub async fn watch(access: Arc<Access>) {
                     access.live.end(session, cause);
                 }
             }
-            access.replica.read(|state| access.agents.reach_changed(|session| reach_now(state, session)));
+            let unheld = access
+                .replica
+                .read(|state| access.agents.reach_changed(now, |session| reach_now(state, session)));
+            for (session, node) in unheld {
+                let detail = format!(
+                    "what it may do has changed, and the agent of {node} hasn't said that it holds it to that"
+                );
+                access.live.end(session, EndCause { reason: EndReason::Locked, detail, cause: None });
+            }
         }
         if applied.stopped {
             let detail = "the state no longer follows the audit log".to_owned();

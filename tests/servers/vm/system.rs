@@ -18,7 +18,7 @@ const PROGRAMS: &str = "base64 bash busybox cat chgrp chmod chown chroot cp curl
 
 /// Modules that are loaded, if this kernel has them as such: closing sockets of others (sock_diag), network devices for
 /// namespaces, and overlayfs as containers have it.
-const MODULES: [&str; 6] = ["tcp_diag", "udp_diag", "unix_diag", "veth", "dummy", "overlay"];
+const MODULES: [&str; 7] = ["tcp_diag", "udp_diag", "unix_diag", "veth", "dummy", "overlay", "sctp"];
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nalice:x:1000:1000::/home/alice:/bin/bash\n\
                       sshd:x:100:65534::/run/sshd:/usr/sbin/nologin\nnobody:x:65534:65534::/nonexistent:/usr/sbin/nologin\n";
