@@ -111,6 +111,20 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
+/// Waits for so long; whoever asks something meanwhile hears that it stands still. `false`: it is to stop.
+async fn rest(wait: Duration, inbox: &mut Inbox, stop: &mut watch::Receiver<bool>) -> bool {
+    let over = tokio::time::sleep(wait);
+    tokio::pin!(over);
+    loop {
+        tokio::select! {
+            biased;
+            () = stopped(stop) => return false,
+            () = &mut over => return true,
+            Some(command) = inbox.commands.recv() => drop(command),
+        }
+    }
+}
+
 impl<S: Sink> Loop<S> {
     fn new(fixed: Fixed<S>, standing: Standing, position: Position, dead: DeadLetters) -> Self {
         let replay = position.replay().map(|Replay { next, to }| Course::new(next, Some(to), to));
@@ -183,29 +197,29 @@ impl<S: Sink> Loop<S> {
             tracing::warn!("sink {}: {reason}; trying again", self.shared().name);
             self.shared().health.failed(&reason);
             self.tell_stall().await;
-            let wait = self.standing.backoff.next(None);
-            tokio::select! {
-                () = stopped(stop) => return Ok(None),
-                // Whoever asks now hears why not.
-                Some(command) = inbox.commands.recv() => drop(command),
-                () = tokio::time::sleep(wait) => match self.reopened() {
-                    Ok((position, dead)) => {
-                        return Ok(Some(Self::new(self.fixed, self.standing, position, dead)));
+            if !rest(self.standing.backoff.next(None), inbox, stop).await {
+                return Ok(None);
+            }
+            match self.reopened() {
+                Ok((position, dead)) => {
+                    let mended = Self::new(self.fixed, self.standing, position, dead);
+                    let shared = mended.shared();
+                    if mended.main.wanted(shared.log.size()).is_none() {
+                        // There is nothing by which it could show that it works again.
+                        shared.health.well();
                     }
-                    Err(error) if error.may_pass() => reason = error.to_string(),
-                    Err(error) => {
-                        self.shared().health.failed(&error.to_string());
-                        if self.standing.stalled.is_none() {
-                            self.tell(Stalled {
-                                next: self.main.next(),
-                                reason: error.to_string(),
-                                sink: self.shared().name.clone(),
-                            })
-                            .await;
-                        }
-                        return Err(error.into());
+                    return Ok(Some(mended));
+                }
+                Err(error) if error.may_pass() => reason = error.to_string(),
+                Err(error) => {
+                    let (next, reason, sink) =
+                        (self.main.next(), error.to_string(), self.shared().name.clone());
+                    self.shared().health.failed(&reason);
+                    if self.standing.stalled.is_none() {
+                        self.tell(Stalled { next, reason, sink }).await;
                     }
-                },
+                    return Err(error.into());
+                }
             }
         }
     }
