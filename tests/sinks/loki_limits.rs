@@ -121,10 +121,11 @@ fn lines_that_are_there_twice_are_named_although_loki_shows_them_once() {
         source.delivered(&run);
         assert!(source.prove(&run).is_proven());
         let span = (begun - 60 * SECOND, now() + 2 * SECOND);
+        let requests = proxy.kept();
         // As long as a flush leaves a line in its head block, Loki drops its repeat.
         until_true("Loki counts more lines than there are events", DEADLINE, || {
             loki.flush();
-            Flaky::again(&proxy.kept(), 1, loki.service.port());
+            Flaky::again(&requests, 1, loki.service.port());
             counted(&loki, span) > source.log.size()
         });
         let report = source.prove(&run);

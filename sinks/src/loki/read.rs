@@ -5,6 +5,7 @@ use custody_core::clock::Nanos;
 use custody_core::event::hex::hash_from_hex;
 use custody_core::log::Hash;
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use std::collections::BTreeMap;
 
 /// Lines in no order.
@@ -22,18 +23,31 @@ pub struct Line {
 }
 
 #[derive(Deserialize)]
-struct Response {
+struct Response<T> {
     status: String,
-    data: Data,
+    data: Data<T>,
     #[serde(default)]
     warnings: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Data {
+struct Data<T> {
     result_type: String,
-    result: Vec<Stream>,
+    result: Vec<T>,
+}
+
+/// The parts of an answer of that type; one that says that it isn't whole is none.
+fn result<T: DeserializeOwned>(body: &[u8], result_type: &str) -> Result<Vec<T>, String> {
+    let response: Response<T> =
+        serde_json::from_slice(body).map_err(|error| format!("its answer can't be read: {error}"))?;
+    if response.status != "success" || response.data.result_type != result_type {
+        return Err(format!("its answer isn't one of {result_type}"));
+    }
+    match response.warnings.as_ref().and_then(|warnings| warnings.first()) {
+        Some(warning) => Err(format!("its answer isn't whole: {warning}")),
+        None => Ok(response.data.result),
+    }
 }
 
 #[derive(Deserialize)]
@@ -55,43 +69,21 @@ struct Categories {
     structured_metadata: BTreeMap<String, String>,
 }
 
-/// Reads an answer; one that says that it isn't whole is none.
+/// Reads an answer to a question for lines.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn parse(body: &[u8]) -> Result<Page, String> {
-    let response: Response =
-        serde_json::from_slice(body).map_err(|error| format!("its answer can't be read: {error}"))?;
-    if response.status != "success" || response.data.result_type != "streams" {
-        return Err("its answer isn't one to a question for lines".to_owned());
-    }
-    if let Some(warning) = response.warnings.as_ref().and_then(|warnings| warnings.first()) {
-        return Err(format!("its answer isn't whole: {warning}"));
-    }
-    let values = response.data.result.into_iter().flat_map(|stream| stream.values);
+    let streams: Vec<Stream> = result(body, "streams")?;
+    let values = streams.into_iter().flat_map(|stream| stream.values);
     let lines: Result<Vec<Line>, String> = values.map(Line::new).collect();
     Ok(Page { lines: lines? })
 }
 
 #[derive(Deserialize)]
-struct Counts {
-    status: String,
-    data: Vector,
-    #[serde(default)]
-    warnings: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Vector {
-    result_type: String,
-    result: Vec<Sample>,
-}
-
-#[derive(Deserialize)]
 struct Sample {
     metric: BTreeMap<String, String>,
-    value: (serde::de::IgnoredAny, String),
+    value: (IgnoredAny, String),
 }
 
 /// Reads an answer to a question for counts: by their `log_index`, which is empty where they aren't told apart.
@@ -99,15 +91,8 @@ struct Sample {
 /// # Errors
 /// What is wrong with it.
 pub fn parse_counts(body: &[u8]) -> Result<BTreeMap<String, usize>, String> {
-    let counts: Counts =
-        serde_json::from_slice(body).map_err(|error| format!("its answer can't be read: {error}"))?;
-    if counts.status != "success" || counts.data.result_type != "vector" {
-        return Err("its answer isn't one to a question for counts".to_owned());
-    }
-    if let Some(warning) = counts.warnings.as_ref().and_then(|warnings| warnings.first()) {
-        return Err(format!("its answer isn't whole: {warning}"));
-    }
-    let counts = counts.data.result.into_iter().map(|Sample { mut metric, value: (_, count) }| {
+    let samples: Vec<Sample> = result(body, "vector")?;
+    let counts = samples.into_iter().map(|Sample { mut metric, value: (_, count) }| {
         let count = count.parse().map_err(|_| format!("{count} is no count"))?;
         Ok((metric.remove("log_index").unwrap_or_default(), count))
     });

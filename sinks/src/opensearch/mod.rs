@@ -12,6 +12,7 @@ mod tests;
 mod under_way;
 
 use self::product::{Product, Templates};
+use self::search::Shown;
 use self::under_way::Names;
 use crate::fields::of_ecs;
 use crate::http::{Answered, Endpoint, Http};
@@ -149,6 +150,29 @@ impl OpenSearch {
         Ok(product)
     }
 
+    /// What it holds of a window.
+    async fn read(&self, window: &Window, shown: Shown) -> Result<Found, Unproven> {
+        let now = |error: Trouble| Unproven::Now(error.to_string());
+        let product = self.product().ok_or_else(|| Unproven::Now("it wasn't made ready".to_owned()))?;
+        let everything = self.everything(product);
+        // First onto its disk, then into what it shows: what a request that failed has left in memory would be gone with the
+        // next failure, and so must not count.
+        for operation in ["_flush", "_refresh"] {
+            let path = format!("/{everything}/{operation}");
+            let done = self.ask(Method::POST, &path, None).await.map_err(now)?;
+            search::whole(done.status, &done.body).map_err(|reason| {
+                Unproven::Now(format!("{operation} isn't whole: {reason}: {}", done.reason()))
+            })?;
+        }
+        let path = format!("/{everything}/_search?allow_partial_search_results=false");
+        let body = search::question(window, &self.origin, shown, HITS_MAX).to_string().into_bytes();
+        let answered = self.ask(Method::POST, &path, Some(body)).await.map_err(now)?;
+        if answered.status != StatusCode::OK {
+            return Err(Unproven::Now(answered.reason()));
+        }
+        search::documents(&answered.body, &self.origin, shown).map(Found::from).map_err(Unproven::Now)
+    }
+
     fn product(&self) -> Option<Product> {
         *self.product.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -228,25 +252,7 @@ impl Sink for OpenSearch {
     }
 
     async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {
-        let now = |error: Trouble| Unproven::Now(error.to_string());
-        let product = self.product().ok_or_else(|| Unproven::Now("it wasn't made ready".to_owned()))?;
-        let everything = self.everything(product);
-        // First onto its disk, then into what it shows: what a request that failed has left in memory would be gone with the
-        // next failure, and so must not count.
-        for operation in ["_flush", "_refresh"] {
-            let path = format!("/{everything}/{operation}");
-            let done = self.ask(Method::POST, &path, None).await.map_err(now)?;
-            search::whole(done.status, &done.body).map_err(|reason| {
-                Unproven::Now(format!("{operation} isn't whole: {reason}: {}", done.reason()))
-            })?;
-        }
-        let path = format!("/{everything}/_search?allow_partial_search_results=false");
-        let body = search::question(window, &self.origin, HITS_MAX).to_string().into_bytes();
-        let answered = self.ask(Method::POST, &path, Some(body)).await.map_err(now)?;
-        if answered.status != StatusCode::OK {
-            return Err(Unproven::Now(answered.reason()));
-        }
-        search::documents(&answered.body, &self.origin).map(Found::from).map_err(Unproven::Now)
+        self.read(window, Shown::Whole).await
     }
 
     fn fields(&self, item: &Item, held: &Held) -> Fields {
@@ -275,6 +281,6 @@ impl Sink for OpenSearch {
                 )));
             }
         }
-        self.read_back(window).await
+        self.read(window, Shown::Event).await
     }
 }

@@ -36,8 +36,17 @@ struct Shards {
     failed: u64,
 }
 
+/// What is shown of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Which event it is.
+    Event,
+    /// All of it.
+    Whole,
+}
+
 /// All documents that claim an index of the window, and all of its time that claim none.
-pub fn question(window: &Window, origin: &str, hits_max: usize) -> Value {
+pub fn question(window: &Window, origin: &str, shown: Shown, hits_max: usize) -> Value {
     let (from, to) = (window.indexes.start, window.indexes.end.min(TIME_MAX));
     let mut time = json!({ "gte": Timestamp::from(window.appended.start).to_string() });
     if window.appended.end.0 < TIME_MAX
@@ -48,9 +57,14 @@ pub fn question(window: &Window, origin: &str, hits_max: usize) -> Value {
     let ours = json!({ "term": { "custody.log.origin": origin } });
     let claims = json!({ "bool": { "filter": [ours, { "range": { "custody.log.index": { "gte": from, "lt": to } } }] } });
     let within = json!({ "bool": { "filter": [{ "range": { "@timestamp": time } }] } });
+    let source = match shown {
+        Shown::Event => json!(["@timestamp", "custody.log", "custody.original_base64", "event.original"]),
+        Shown::Whole => json!(true),
+    };
     json!({
         "size": hits_max,
         "track_total_hits": true,
+        "_source": source,
         "query": { "bool": { "should": [claims, within], "minimum_should_match": 1 } },
     })
 }
@@ -116,7 +130,7 @@ struct EventFields {
 ///
 /// # Errors
 /// Why it isn't.
-pub fn documents(body: &[u8], origin: &str) -> Result<Vec<Held>, String> {
+pub fn documents(body: &[u8], origin: &str, shown: Shown) -> Result<Vec<Held>, String> {
     let response: Response =
         serde_json::from_slice(body).map_err(|error| format!("its answer can't be read: {error}"))?;
     if response.timed_out || response.shards.failed > 0 {
@@ -126,11 +140,11 @@ pub fn documents(body: &[u8], origin: &str) -> Result<Vec<Held>, String> {
     if total.relation != "eq" || total.value != hits.len() {
         return Err(format!("it shows {} of {} documents", hits.len(), total.value));
     }
-    Ok(hits.into_iter().filter_map(|hit| held(&hit.source, origin)).collect())
+    Ok(hits.into_iter().filter_map(|hit| held(&hit.source, origin, shown)).collect())
 }
 
 /// What a document claims, where it doesn't claim to be of another log.
-fn held(source: &RawValue, origin: &str) -> Option<Held> {
+fn held(source: &RawValue, origin: &str, shown: Shown) -> Option<Held> {
     // Whoever may write there may have put anything into these fields: it claims nothing then.
     let claims: Source = serde_json::from_str(source.get()).unwrap_or_default();
     let Source { timestamp, custody: Custody { log, original_base64 }, event } = claims;
@@ -151,6 +165,6 @@ fn held(source: &RawValue, origin: &str) -> Option<Held> {
             .as_str()
             .and_then(|time| time.parse::<Timestamp>().ok())
             .map(|time| Nanos(time.nanos())),
-        document: Some(source.get().as_bytes().to_vec()),
+        document: (shown == Shown::Whole).then(|| source.get().as_bytes().to_vec()),
     })
 }

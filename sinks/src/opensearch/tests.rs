@@ -135,7 +135,7 @@ fn an_answer_that_is_not_whole_is_none() {
             leaf = "ab".repeat(32)
         )
     };
-    let held = search::documents(answer(false, 0, 3, "eq").as_bytes(), ORIGIN).unwrap();
+    let held = search::documents(answer(false, 0, 3, "eq").as_bytes(), ORIGIN, Shown::Whole).unwrap();
     assert_eq!(held.iter().map(|held| held.index).collect::<Vec<_>>(), [Some(7), None]);
     assert_eq!(
         (held[0].original.as_deref(), held[0].leaf),
@@ -145,7 +145,10 @@ fn an_answer_that_is_not_whole_is_none() {
     for (timed_out, failed, total, relation) in
         [(true, 0, 3, "eq"), (false, 1, 3, "eq"), (false, 0, 4, "eq"), (false, 0, 3, "gte")]
     {
-        assert!(search::documents(answer(timed_out, failed, total, relation).as_bytes(), ORIGIN).is_err());
+        assert!(
+            search::documents(answer(timed_out, failed, total, relation).as_bytes(), ORIGIN, Shown::Whole)
+                .is_err()
+        );
     }
     assert!(search::whole(StatusCode::OK, br#"{"_shards":{"failed":0}}"#).is_ok());
     assert!(search::whole(StatusCode::OK, br#"{"_shards":{"failed":1}}"#).is_err());
