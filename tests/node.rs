@@ -314,6 +314,47 @@ fn a_connection_that_is_open_is_taken_down_when_its_network_becomes_denied() {
 }
 
 #[test]
+fn whoever_calls_a_session_from_a_denied_network_is_cut_off() {
+    let (world, _agent) = watched();
+    let restrict =
+        ["restrict", "add", "walls", "--user", "bob", "--deny", "127.0.9.0/24", "--reason", "a test"];
+    world.admin.custody(&restrict);
+    let port = world.dir().join("port");
+    let serve = format!(
+        "import os, socket\n\
+         server = socket.create_server(('127.0.0.1', 0))\n\
+         open('{at}.new', 'w').write(str(server.getsockname()[1])); os.rename('{at}.new', '{at}')\n\
+         for caller in ('one', 'other'):\n\
+         \tpeer = server.accept()[0]\n\
+         \ttry: print(caller, peer.recv(1))\n\
+         \texcept OSError as error: print(caller, type(error).__name__)",
+        at = port.display()
+    );
+    let mut live = world.proxied();
+    live.args(["root@web-1.custody", "python3", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut live = live.stderr(Stdio::null()).spawn().unwrap();
+    live.stdin.take().unwrap().write_all(serve.as_bytes()).unwrap();
+    let port =
+        wait::until("the session listens", Duration::from_secs(30), || std::fs::read_to_string(&port).ok());
+    let call = |from: &str, then: &str| {
+        let call = format!(
+            "import socket; peer = socket.create_connection(('127.0.0.1', {port}), source_address=('{from}', 0)); {then}"
+        );
+        run(Command::new("python3").args(["-c", &call]), b"", Duration::from_secs(30))
+    };
+    // Says nothing, and waits until it is cut off.
+    call("127.0.9.7", "peer.recv(1)");
+    call("127.0.8.7", "peer.send(b'x')").ok();
+    let said = String::from_utf8(live.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(said.lines().last(), Some("other b'x'"), "{said}");
+    assert!(said.starts_with("one ConnectionAbortedError\n"), "{said}");
+    let denied = world.event("type=connection.denied", "that it was cut off is told", |_| true);
+    assert_eq!(denied.event["data"]["reason"], "taken-down");
+    assert_eq!(denied.event["data"]["restriction"], "walls");
+    assert_eq!(denied.event["data"]["ends"]["remote"]["address"], "127.0.9.7");
+}
+
+#[test]
 fn a_denial_may_end_the_session_and_a_restriction_needs_an_agent() {
     let (world, agent) = watched();
     let restrict = ["restrict", "add", "strict", "--user", "bob", "--allow", "192.0.2.0/24", "--end-session"];

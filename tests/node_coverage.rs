@@ -60,7 +60,8 @@ fn scripts() -> PathBuf {
 pub enum Which {
     /// Each.
     All,
-    /// Those that only BPF LSM sees, and what kernels see by other means: in an emulated machine all of them take eight minutes.
+    /// Those that only BPF LSM sees, and what kernels or the agent see by other means: in an emulated machine all of them take eight
+    /// minutes.
     Files,
 }
 
@@ -68,6 +69,7 @@ impl Which {
     fn has(self, way: &Way) -> bool {
         self == Self::All
             || matches!(way.leaves, Leaves::File | Leaves::Kernel(_) | Leaves::Daemon | Leaves::Name)
+            || ["called.py", "crash.py"].iter().any(|program| way.script.contains(program))
     }
 }
 
@@ -99,7 +101,7 @@ impl Stage {
         world.demand_agent("required");
         let folder = world.dir().join("ways");
         let watched = world.dir().join("watched");
-        for path in [&folder, &watched] {
+        for path in [&folder, &watched, &watched.join("part")] {
             std::fs::create_dir(path).expect("a folder");
         }
         // Somebody else than root goes there too.
@@ -137,6 +139,7 @@ impl Stage {
             ("OUTSIDE", outside.pid().to_string()),
             ("DAEMON", socket.display().to_string()),
             ("PINS", agent.pins().display().to_string()),
+            ("DATA", agent.data().display().to_string()),
             ("NAMES", names.address.to_string()),
             ("RESOLVER", resolver.display().to_string()),
             ("PORT", port(&listeners[0])),
@@ -195,6 +198,8 @@ impl Tried {
         let linked = stage.folder.join(format!("linked-{mark}"));
         std::fs::write(&file, format!("{mark}\n")).expect("a file");
         std::fs::hard_link(&file, &linked).expect("a link");
+        std::fs::write(Path::new(value("WATCHED")).join("part").join(&mark), format!("{mark}\n"))
+            .expect("a file");
         let (address, denied) = (format!("127.0.1.{}", number + 1), format!("127.0.9.{}", number + 1));
         let out = stage.folder.join(format!("{number}.out"));
         let variables = format!(
@@ -204,11 +209,14 @@ impl Tried {
             linked.display(),
             out.display()
         );
-        // What is found of the pins has their name.
-        let mark = if way.script.contains("$PINS") {
-            stage.agent.pins().file_name().expect("a name").to_string_lossy().into_owned()
-        } else {
-            mark
+        // What isn't of this way alone is found by its own name.
+        let mark = match way.script {
+            script if script.contains("$PINS") => {
+                stage.agent.pins().file_name().expect("a name").to_string_lossy().into_owned()
+            }
+            script if script.contains("$DATA/agent.key") => "agent.key".to_owned(),
+            script if script.contains("/core_pattern") => "/core_pattern".to_owned(),
+            _ => mark,
         };
         Self { way, mark, address, denied, out, variables }
     }

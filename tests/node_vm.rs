@@ -156,7 +156,7 @@ fn at_length() -> bool {
 
 /// One test of each thing that the sensor does: an emulated machine takes ten minutes for all of them, which `make soak`
 /// (`CUSTODY_VM_ALL=1`) has.
-const OF_EACH_KIND: [&str; 15] = [
+const OF_EACH_KIND: [&str; 21] = [
     "session::what_the_kernel_supports_is_told_without_leaving_anything",
     "session::what_a_session_runs_is_told_and_what_others_run_is_not",
     "sshd::sshd_sessions_are_told_apart_and_the_daemon_is_nobodys",
@@ -167,6 +167,12 @@ const OF_EACH_KIND: [&str; 15] = [
     "datagram::what_datagrams_bring_and_take_is_counted_by_peer",
     "datagram::what_name_servers_answer_is_told_of_sockets_that_asked_them",
     "file::every_way_to_a_watched_file_is_seen",
+    "file::what_is_made_given_away_and_cut_is_told",
+    "file::a_part_of_what_is_watched_is_watched_whatever_it_is_reached_by",
+    "file::no_session_gets_at_the_agents_own_files",
+    "file::what_the_kernel_is_told_to_do_is_watched_wherever_it_lies",
+    "file::what_is_made_under_a_watched_path_is_watched_and_what_it_was_before_too",
+    "network::a_socket_whose_packets_are_not_followed_is_told_when_it_is_made",
     "call::a_module_that_is_loaded_is_told",
     "programs::a_denied_program_runs_by_none_of_its_names",
     "programs::a_denied_file_cannot_be_touched_by_any_way",
@@ -175,8 +181,13 @@ const OF_EACH_KIND: [&str; 15] = [
 ];
 
 /// Where all of Custody runs in the machine too (`assert_coverage`): what that doesn't try.
-const OF_KINDS_LEFT: [&str; 5] = [
+const OF_KINDS_LEFT: [&str; 10] = [
     "process::memory_files_and_deleted_files_are_marked",
+    "file::what_is_made_given_away_and_cut_is_told",
+    "file::a_part_of_what_is_watched_is_watched_whatever_it_is_reached_by",
+    "file::no_session_gets_at_the_agents_own_files",
+    "file::what_the_kernel_is_told_to_do_is_watched_wherever_it_lies",
+    "file::what_is_made_under_a_watched_path_is_watched_and_what_it_was_before_too",
     "programs::a_denied_program_runs_by_none_of_its_names",
     "programs::a_denied_file_cannot_be_touched_by_any_way",
     "programs::a_denied_program_is_not_mapped_and_a_denied_socket_not_connected_to",

@@ -126,12 +126,28 @@ pub fn line(event: &Value) -> String {
             };
             format!("opened {} to {}{times}", field(data, "/file/path"), field(data, "/access"))
         }
+        "file.created" => {
+            let leads_to = match field(data, "/leads_to").as_str() {
+                "" => String::new(),
+                path => format!(" to {path}"),
+            };
+            format!("made {} (a {}{leads_to})", field(data, "/file/path"), field(data, "/kind"))
+        }
+        "file.truncated" => format!("changed the length of {}", field(data, "/file/path")),
         "file.renamed" => format!("renamed {} to {}", field(data, "/file/path"), field(data, "/to")),
         "file.linked" => format!("linked {} to {}", field(data, "/file/path"), field(data, "/to")),
         "connection.daemon-reached" => format!("reached the daemon at {}", field(data, "/path")),
         "file.deleted" => format!("deleted {}", field(data, "/file/path")),
         "file.permission-changed" => {
             format!("gave {} the mode {}", field(data, "/file/path"), field(data, "/mode"))
+        }
+        "file.owner-changed" => {
+            let ids = [("/uid", "user"), ("/gid", "group")].map(|(at, what)| (field(data, at), what));
+            let to = ids.iter().filter(|(id, _)| !id.is_empty()).map(|(id, what)| format!(" {what} {id}"));
+            format!("gave {} to{}", field(data, "/file/path"), to.collect::<Vec<_>>().join(","))
+        }
+        "file.attribute-changed" => {
+            format!("changed {} of {}", field(data, "/attribute"), field(data, "/file/path"))
         }
         "node.kernel-changed" => format!("{} {}", field(data, "/change"), field(data, "/on")),
         "node.session-accepted" => return format!("the session came in at process {}", field(data, "/pid")),

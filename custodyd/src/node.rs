@@ -7,7 +7,7 @@ use custody_core::log::durable;
 use custody_node::agent::{self, AgentOptions};
 use custody_node::link::identity::Identity;
 use custody_node::link::join;
-use custody_node::sensor::{Tier, probe};
+use custody_node::sensor::{Tier, WATCHED, probe};
 use serde::Deserialize;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -101,7 +101,7 @@ const fn default_heartbeat() -> u64 {
 }
 
 fn default_watched() -> Vec<PathBuf> {
-    ["/etc", "/root", "/home"].map(PathBuf::from).into()
+    WATCHED.map(PathBuf::from).into()
 }
 
 /// Runs the role.

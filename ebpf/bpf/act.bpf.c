@@ -10,21 +10,6 @@
 #define BPF_CMD_PROG_ATTACH 8
 #define BPF_CMD_RAW_TRACEPOINT 17
 
-static __always_inline struct act *act_begin(u16 kind, struct task_struct *task, struct tag *tag)
-{
-	struct act *record;
-
-	count(&seen, kind);
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record) {
-		count(&lost, kind);
-		return 0;
-	}
-	__builtin_memset(record, 0, sizeof(*record));
-	fill_subject(&record->who, kind, task, tag);
-	return record;
-}
-
 SEC("tp_btf/module_load")
 int BPF_PROG(act_module, struct module *module)
 {
@@ -146,7 +131,7 @@ int BPF_PROG(act_ptrace_lsm, struct task_struct *child, unsigned int mode)
 	return deny_if(refuse);
 }
 
-/* What is mounted over pins hides them. */
+/* What is mounted over pins, or over the agent's files, hides them. */
 SEC("lsm/sb_mount")
 int BPF_PROG(act_mount_lsm, const char *source, struct path *path, const char *type, unsigned long flags)
 {
@@ -157,7 +142,7 @@ int BPF_PROG(act_mount_lsm, const char *source, struct path *path, const char *t
 
 	if (!tag || silent(tag))
 		return 0;
-	refuse = on_bpffs(BPF_CORE_READ(path, dentry));
+	refuse = kept_in(BPF_CORE_READ(path, dentry), BPF_CORE_READ(path, mnt)) == LIES_OWN;
 	record = act_begin(KIND_MOUNT, task, tag);
 	if (!record)
 		return deny_if(refuse);
@@ -181,7 +166,7 @@ int BPF_PROG(act_move_mount_lsm, struct path *from, struct path *to)
 
 	if (!tag || silent(tag))
 		return 0;
-	refuse = on_bpffs(BPF_CORE_READ(to, dentry));
+	refuse = kept_in(BPF_CORE_READ(to, dentry), BPF_CORE_READ(to, mnt)) == LIES_OWN;
 	record = act_begin(KIND_MOUNT, task, tag);
 	if (!record)
 		return deny_if(refuse);
@@ -229,6 +214,21 @@ static __always_inline void tell_daemon(struct task_struct *task, struct tag *ta
 	bpf_ringbuf_submit(record, 0);
 }
 
+/* A socket in a file system is reached without an open. */
+static __always_inline u32 refuse_unix(struct task_struct *task, struct tag *tag, struct unix_sock *peer)
+{
+	struct dentry *dentry = BPF_CORE_READ(peer, path.dentry);
+	struct vfsmount *mount = BPF_CORE_READ(peer, path.mnt);
+	u32 rule;
+
+	if (!dentry)
+		return 0;
+	rule = judge_path(tag, dentry, mount);
+	if (rule)
+		refuse_file(TRIED_CONNECT, rule, task, tag, dentry, mount, 0);
+	return rule;
+}
+
 /* Who asks a daemon to do something leaves the session's tree there (docker, systemd, tmux): the connection is what can be seen of it. */
 SEC("lsm/unix_stream_connect")
 int BPF_PROG(act_unix_lsm, struct sock *sock, struct sock *other)
@@ -236,22 +236,25 @@ int BPF_PROG(act_unix_lsm, struct sock *sock, struct sock *other)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct unix_sock *listener = (struct unix_sock *)other;
 	struct tag *tag = watched(task);
-	struct dentry *dentry;
-	u32 rule;
 
 	if (!tag)
 		return 0;
-	/* A socket in a file system is reached without an open. */
-	dentry = BPF_CORE_READ(listener, path.dentry);
-	if (dentry) {
-		struct vfsmount *mount = BPF_CORE_READ(listener, path.mnt);
-
-		rule = judge_path(tag, dentry, mount);
-		if (rule)
-			return deny_if(refuse_file(TRIED_CONNECT, rule, task, tag, dentry, mount, 0));
-	}
+	if (refuse_unix(task, tag, listener))
+		return -EPERM;
 	if (silent(tag))
 		return 0;
 	tell_daemon(task, tag, BPF_CORE_READ(listener, addr));
 	return 0;
+}
+
+/* Datagrams, each of them: told only where they may not be, since most are lines for the system's log. */
+SEC("lsm/unix_may_send")
+int BPF_PROG(act_unix_send_lsm, struct socket *sock, struct socket *other)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tag *tag = watched(task);
+
+	if (!tag)
+		return 0;
+	return deny_if(refuse_unix(task, tag, (struct unix_sock *)BPF_CORE_READ(other, sk)));
 }

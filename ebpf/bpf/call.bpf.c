@@ -178,11 +178,11 @@ static __always_inline void tell_mount(struct task_struct *task, struct tag *tag
 }
 
 /* Sockets of families that no cgroup hook sees. */
-static __always_inline void judge_family(struct task_struct *task, struct tag *tag, u32 family, u32 protocol)
+static __always_inline void judge_family(struct task_struct *task, struct tag *tag, u32 family, u32 type, u32 protocol)
 {
-	if (family == AF_UNIX || family == AF_INET || family == AF_INET6 || family == AF_NETLINK)
-		return;
-	if (judge_socket(task, tag, protocol) == REFUSE)
+	struct made made = {.family = family, .type = type, .protocol = protocol};
+
+	if (!judged_elsewhere(family) && judge_socket(task, tag, &made) == REFUSE)
 		bpf_send_signal(SIGKILL);
 }
 
@@ -220,13 +220,14 @@ int BPF_PROG(call_enter, struct pt_regs *regs, long number)
 		judge_memory(task, tag, call_argument(regs, made.narrow, 0));
 		break;
 	case CALL_SOCKET:
-		judge_family(task, tag, call_argument(regs, made.narrow, 0), call_argument(regs, made.narrow, 2));
+		judge_family(task, tag, call_argument(regs, made.narrow, 0), call_argument(regs, made.narrow, 1),
+			     call_argument(regs, made.narrow, 2));
 		break;
 	case CALL_SOCKETCALL:
 		if (call_argument(regs, made.narrow, 0) != SOCKETCALL_SOCKET)
 			break;
 		bpf_probe_read_user(arguments, sizeof(arguments), (void *)call_argument(regs, made.narrow, 1));
-		judge_family(task, tag, arguments[0], arguments[2]);
+		judge_family(task, tag, arguments[0], arguments[1], arguments[2]);
 		break;
 	case CALL_USERS:
 		before = bpf_task_storage_get(&users_before, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);

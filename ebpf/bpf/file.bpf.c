@@ -2,13 +2,15 @@
  * hooks get the kernel's own path, after the look-up, for io_uring too; tracepoints of system calls would get a string that another
  * thread can change.
  *
- * What is watched is known by device and inode of the directories above, so bind mounts, symbolic links and other mount namespaces
- * lead to it as well. The path_ hooks need CONFIG_SECURITY_PATH, which kernels with AppArmor have. */
+ * What is watched is known by device and inode of the directories above, so bind mounts, symbolic links, other roots and other mount
+ * namespaces lead to it as well. The agent's own files are known likewise, and kept from sessions: who has its key can say what never
+ * was. The path_ hooks need CONFIG_SECURITY_PATH, which kernels with AppArmor have. */
 
-/* What a record says beside who it was. `second`: the other name. */
+/* What a record says beside who it was. `second`: the other name; `text`: what stands in its place that is no path. */
 struct file_act {
 	u32 kind;
 	u32 mode;
+	u32 group;
 	u32 flags;
 	u32 rule;
 	u32 tried;
@@ -17,6 +19,7 @@ struct file_act {
 	struct vfsmount *mount;
 	struct dentry *second;
 	struct vfsmount *second_mount;
+	const char *text;
 };
 
 static __always_inline u32 write_file_path(u8 *out, u32 at, struct dentry *dentry, struct vfsmount *mount, struct task_struct *task,
@@ -38,6 +41,7 @@ static __always_inline bool send_file(struct place *place, struct task_struct *t
 	struct inode *inode = act->inode;
 	u32 flags = act->flags, at, from;
 	u64 size;
+	long n;
 
 	fill_subject(&head->who, act->kind, task, tag);
 	head->inode = inode ? BPF_CORE_READ(inode, i_ino) : 0;
@@ -46,7 +50,7 @@ static __always_inline bool send_file(struct place *place, struct task_struct *t
 	head->mode = act->mode;
 	head->rule = act->rule;
 	head->tried = act->tried;
-	head->reserved = 0;
+	head->group = act->group;
 	at = write_file_path(place->file.data, 0, act->dentry, act->mount, task, &flags);
 	head->path_len = at;
 	head->second_len = 0;
@@ -54,6 +58,14 @@ static __always_inline bool send_file(struct place *place, struct task_struct *t
 		from = at & PATH_MASK;
 		at = write_file_path(place->file.data, from, act->second, act->second_mount, task, &flags);
 		head->second_len = at - from;
+	} else if (act->text) {
+		from = at & PATH_MASK;
+		opaque(from);
+		if (from > PATH_MASK)
+			return false;
+		n = bpf_probe_read_kernel_str(place->file.data + from, NAME_CAP, act->text);
+		head->second_len = n > 0 ? n : 0;
+		at = from + head->second_len;
 	}
 	head->flags = flags;
 	size = sizeof(*head) + (at & PATH_MASK);
@@ -73,7 +85,7 @@ static __always_inline void tell_file(struct task_struct *task, struct tag *tag,
 	}
 	if (!send_file(place, task, tag, act))
 		count(&lost, act->kind);
-	if (act->kind == KIND_FILE_OPENED)
+	if (act->kind == KIND_FILE_OPENED && !(act->flags & FILE_REFUSED))
 		keep_opened(task, tag, &place->file.head, place->file.data);
 	release(place);
 }
@@ -97,13 +109,79 @@ static __always_inline int refuse_file(u32 tried, u32 rule, struct task_struct *
 	return -EPERM;
 }
 
+/* Where programs are pinned: what is done there to names takes them from the agent. */
+static __always_inline bool on_bpffs(struct dentry *dentry)
+{
+	return BPF_CORE_READ(dentry, d_sb, s_magic) == BPFFS_MAGIC;
+}
+
+/* Like lies_in, for what is done to names, and to what a pin is. */
+static __always_inline u32 kept_in(struct dentry *dentry, struct vfsmount *mount)
+{
+	return on_bpffs(dentry) ? LIES_OWN : lies_in(dentry, mount);
+}
+
+/* Tells of something that is watched, or the agent's own and therefore refused. */
+static __always_inline void tell_place(struct task_struct *task, struct tag *tag, struct file_act *act, u32 lies)
+{
+	if (lies == LIES_OWN)
+		act->flags |= FILE_REFUSED;
+	tell_file(task, tag, act);
+}
+
+#define SETTING_DEPTH 64
+
+struct top {
+	struct dentry *dentry;
+	u8 name; /* of the last directory below the root, its first letter */
+};
+
+static long top_step(u32 index, void *context)
+{
+	struct top *top = context;
+	struct dentry *dentry = top->dentry, *parent = BPF_CORE_READ(dentry, d_parent);
+
+	if (dentry == parent)
+		return 1;
+	bpf_probe_read_kernel(&top->name, sizeof(top->name), BPF_CORE_READ(dentry, d_name.name));
+	top->dentry = parent;
+	return 0;
+}
+
+/* Whether it is a file of the kernel's own that says what the kernel does: which program it runs for a crash (/proc/sys), for a device
+ * (/sys), or for a control group's end (cgroup1). What /proc has of processes is none. */
+static __always_inline bool is_setting(struct dentry *dentry, u64 magic)
+{
+	struct top top = {.dentry = dentry};
+
+	if (magic != PROC_SUPER_MAGIC)
+		return magic == SYSFS_MAGIC || magic == CGROUP_SUPER_MAGIC;
+	bpf_loop(SETTING_DEPTH, top_step, &top, 0);
+	return top.name < '0' || top.name > '9';
+}
+
+/* Settings that are written are watched wherever they lie. The one that switches the tracing of functions off, and our programs with it,
+ * may not be. */
+static __always_inline u32 lies_in_settings(struct dentry *dentry, u32 flags)
+{
+	u64 magic = BPF_CORE_READ(dentry, d_sb, s_magic);
+	u8 name[16] = {}, switches_off[16] = "ftrace_enabled";
+
+	if (!(flags & O_ACCMODE) || !is_setting(dentry, magic))
+		return 0;
+	bpf_probe_read_kernel_str(name, sizeof(name), BPF_CORE_READ(dentry, d_name.name));
+	if (magic == PROC_SUPER_MAGIC && same_16(name, switches_off))
+		return LIES_OWN;
+	return LIES_WATCHED;
+}
+
 SEC("lsm/file_open")
 int BPF_PROG(file_open_lsm, struct file *file, int ret)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = watched(task);
 	struct file_act act = {.kind = KIND_FILE_OPENED};
-	u32 rule;
+	u32 rule, lies;
 
 	if (ret)
 		return ret;
@@ -118,17 +196,16 @@ int BPF_PROG(file_open_lsm, struct file *file, int ret)
 	if (silent(tag))
 		return 0;
 	act.inode = BPF_CORE_READ(file, f_inode);
-	if (opened_again(task, act.inode, act.mode))
+	if (opened_again(task, act.inode, act.mode)) {
 		count(&seen, KIND_FILE_OPENED);
-	else if (lies_in_watched(act.dentry, act.mount, BPF_CORE_READ(task, fs)))
-		tell_file(task, tag, &act);
-	return 0;
-}
-
-/* Where programs are pinned: what is done there to names takes them from the agent. */
-static __always_inline bool on_bpffs(struct dentry *dentry)
-{
-	return BPF_CORE_READ(dentry, d_sb, s_magic) == BPFFS_MAGIC;
+		return 0;
+	}
+	lies = lies_in_settings(act.dentry, act.mode);
+	if (!lies)
+		lies = lies_in(act.dentry, act.mount);
+	if (lies)
+		tell_place(task, tag, &act, lies);
+	return deny_if(lies == LIES_OWN);
 }
 
 /* A file gets another name: its old one goes, or stays as well. */
@@ -139,8 +216,7 @@ static __always_inline int file_renamed(struct dentry *old, struct vfsmount *old
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = watched(task);
 	struct file_act act = {.kind = kind, .dentry = old, .mount = old_mount, .second = new, .second_mount = new_mount};
-	struct fs_struct *fs;
-	bool pin;
+	u32 lies, there;
 
 	if (!tag)
 		return 0;
@@ -152,15 +228,15 @@ static __always_inline int file_renamed(struct dentry *old, struct vfsmount *old
 		return refuse_file(tried, rule, task, tag, new, new_mount, 0);
 	if (silent(tag))
 		return 0;
-	/* Nobody leads out of a bpffs, so one of the names does for both. */
-	pin = on_bpffs(old);
-	fs = BPF_CORE_READ(task, fs);
-	if (!pin && !lies_in_watched(old, old_mount, fs) && !lies_in_watched(new, new_mount, fs))
+	lies = kept_in(old, old_mount);
+	there = kept_in(new, new_mount);
+	if (lies < there)
+		lies = there;
+	if (!lies)
 		return 0;
 	act.inode = BPF_CORE_READ(old, d_inode);
-	act.flags = pin ? FILE_REFUSED : 0;
-	tell_file(task, tag, &act);
-	return pin ? -EPERM : 0;
+	tell_place(task, tag, &act, lies);
+	return lies == LIES_OWN ? -EPERM : 0;
 }
 
 SEC("lsm/path_rename")
@@ -178,53 +254,4 @@ int BPF_PROG(file_link_lsm, struct dentry *old_dentry, struct path *new_dir, str
 	struct vfsmount *mount = BPF_CORE_READ(new_dir, mnt);
 
 	return deny_if(file_renamed(old_dentry, mount, new_dentry, mount, KIND_FILE_LINKED));
-}
-
-SEC("lsm/path_unlink")
-int BPF_PROG(file_unlink_lsm, struct path *dir, struct dentry *dentry, int ret)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct tag *tag = watched(task);
-	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
-	struct file_act act = {.kind = KIND_FILE_DELETED, .inode = inode, .dentry = dentry, .mount = BPF_CORE_READ(dir, mnt)};
-	bool pin;
-	u32 rule;
-
-	if (ret)
-		return ret;
-	if (!tag)
-		return 0;
-	rule = judge_path(tag, dentry, act.mount);
-	if (rule)
-		return deny_if(refuse_file(TRIED_DELETE, rule, task, tag, dentry, act.mount, 0));
-	if (silent(tag))
-		return 0;
-	/* A pin that goes takes a program with it. */
-	pin = on_bpffs(dentry);
-	if (!pin && !lies_in_watched(dentry, act.mount, BPF_CORE_READ(task, fs)))
-		return 0;
-	act.flags = pin ? FILE_REFUSED : 0;
-	tell_file(task, tag, &act);
-	return deny_if(pin);
-}
-
-SEC("lsm/path_chmod")
-int BPF_PROG(file_chmod_lsm, struct path *path, u16 mode)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct tag *tag = watched(task);
-	struct dentry *dentry = BPF_CORE_READ(path, dentry);
-	struct file_act act = {.kind = KIND_FILE_MODE, .mode = mode, .dentry = dentry, .mount = BPF_CORE_READ(path, mnt)};
-	u32 rule;
-
-	if (!tag)
-		return 0;
-	rule = judge_path(tag, dentry, act.mount);
-	if (rule)
-		return deny_if(refuse_file(TRIED_MODE, rule, task, tag, dentry, act.mount, mode));
-	if (silent(tag) || !lies_in_watched(dentry, act.mount, BPF_CORE_READ(task, fs)))
-		return 0;
-	act.inode = BPF_CORE_READ(dentry, d_inode);
-	tell_file(task, tag, &act);
-	return 0;
 }

@@ -74,31 +74,17 @@ static long climb_step(u32 index, void *context)
 		note(climb, bpf_map_lookup_elem(&file_rules, &key.directory));
 	}
 	if (dentry == parent) {
-		struct vfsmount *vfsmount = climb->vfsmount;
-		struct mount *mount, *above;
+		enum above above = go_above(&climb->dentry, &climb->vfsmount);
 
-		if (dentry != BPF_CORE_READ(sb, s_root) && !(BPF_CORE_READ(sb, s_flags) & SB_NOUSER) &&
-		    (!vfsmount || dentry != BPF_CORE_READ(vfsmount, mnt_root)))
-			return 1; /* a file that was opened by its number, and nobody knows yet where it lies */
-		if (!vfsmount)
-			goto ended;
-		mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
-		above = BPF_CORE_READ(mount, mnt_parent);
-		if (above == mount)
-			goto ended;
 		climb->outside = true;
-		climb->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-		climb->vfsmount = (void *)above + bpf_core_field_offset(struct mount, mnt);
-		return 0;
+		climb->ended = above == ABOVE_NOTHING;
+		return above != ABOVE_MOUNT;
 	}
 	key.directory.inode = BPF_CORE_READ(parent, d_inode, i_ino);
 	if (bpf_probe_read_kernel_str(key.name, sizeof(key.name), BPF_CORE_READ(dentry, d_name.name)) > 0)
 		note(climb, bpf_map_lookup_elem(&name_rules, &key));
 	climb->dentry = parent;
 	return 0;
-ended:
-	climb->ended = true;
-	return 1;
 }
 
 /* Climbs from a file or name to the last root. No mount: only to that of its file system. */

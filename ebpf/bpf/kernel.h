@@ -24,6 +24,7 @@ typedef __u64 u64;
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define SOCK_SEQPACKET 5
+#define SOCK_TYPE_MASK 0xf
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
 #define IPPROTO_HOPOPTS 0
@@ -44,12 +45,18 @@ typedef __u64 u64;
 #define BPFFS_MAGIC 0xcafe4a11
 #define SYSFS_MAGIC 0x62656572
 #define PROC_SUPER_MAGIC 0x9fa0
+#define CGROUP_SUPER_MAGIC 0x27e0eb
+#define O_ACCMODE 3
 #define PID_FS_MAGIC 0x50494446
 #define PTRACE_ATTACH 16
 #define PTRACE_SEIZE 0x4206
 #define PTRACE_MODE_ATTACH 2
 #define SB_NOUSER (1ul << 31) /* a file system that nobody mounts: memfds, pipes, sockets */
 #define PROT_EXEC 4
+#define S_IFMT 0170000
+#define S_IFLNK 0120000
+#define S_IFREG 0100000
+#define S_IFDIR 0040000
 #define EPERM 1
 #define SIGKILL 9
 #define SIGNAL_GROUP_EXIT 4
@@ -72,12 +79,16 @@ struct hlist_node {
 struct hlist_head {
 	struct hlist_node *first;
 } CORE;
+struct list_head {
+	struct list_head *next;
+} CORE;
 struct dentry;
 struct super_block {
 	u32 s_dev;
 	unsigned long s_flags;
 	unsigned long s_magic;
 	struct dentry *s_root;
+	struct list_head s_mounts;
 } CORE;
 struct inode {
 	unsigned long i_ino;
@@ -104,11 +115,17 @@ struct dentry___named {
 } CORE;
 struct vfsmount {
 	struct dentry *mnt_root;
+	struct super_block *mnt_sb;
 } CORE;
 struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
+	struct list_head mnt_instance;
+} CORE;
+/* On later kernels the mounts of a file system have a list of their own kind. */
+struct super_block___later {
+	struct mount *s_mounts;
 } CORE;
 struct path {
 	struct vfsmount *mnt;
@@ -126,9 +143,6 @@ struct fdtable {
 } CORE;
 struct files_struct {
 	struct fdtable *fdt;
-} CORE;
-struct list_head {
-	struct list_head *next;
 } CORE;
 struct pid {
 	u32 level; /* of its namespace: 0 is the machine's first */

@@ -162,8 +162,20 @@ JUDGES("connect6", connect6, judge6, false)
 JUDGES("sendmsg4", send4, judge4, true)
 JUDGES("sendmsg6", send6, judge6, true)
 
-/* Sockets whose destinations no hook sees. A session whose policy restricts nothing may have them. */
-static __always_inline int judge_socket(struct task_struct *task, struct tag *tag, u32 protocol)
+static __always_inline void tell_socket(struct task_struct *task, struct tag *tag, struct made *made)
+{
+	struct act *record = act_begin(KIND_SOCKET, task, tag);
+
+	if (!record)
+		return;
+	record->number[0] = made->family;
+	record->number[1] = made->type & SOCK_TYPE_MASK;
+	record->number[2] = made->protocol;
+	bpf_ringbuf_submit(record, 0);
+}
+
+/* Sockets whose destinations no hook sees. A session whose policy restricts nothing may have them, which is told. */
+static __always_inline int judge_socket(struct task_struct *task, struct tag *tag, struct made *made)
 {
 	struct connection *record;
 	struct policy *policy;
@@ -171,8 +183,11 @@ static __always_inline int judge_socket(struct task_struct *task, struct tag *ta
 	if (!tag || is_agent(task))
 		return PROCEED;
 	policy = bpf_map_lookup_elem(&policies, &tag->policy);
-	if (policy && !(policy->flags & POLICY_RESTRICTS) && !closed(tag))
+	if (policy && !(policy->flags & POLICY_RESTRICTS) && !closed(tag)) {
+		if (!quiet() && !silent(tag))
+			tell_socket(task, tag, made);
 		return PROCEED;
+	}
 	if (quiet() || silent(tag))
 		return REFUSE;
 	count(&seen, KIND_CONNECTION_DENIED);
@@ -183,7 +198,7 @@ static __always_inline int judge_socket(struct task_struct *task, struct tag *ta
 	}
 	__builtin_memset(record, 0, sizeof(*record));
 	fill_subject(&record->who, KIND_CONNECTION_DENIED, task, tag);
-	record->protocol = protocol;
+	record->protocol = made->protocol;
 	record->error = EPERM;
 	record->rule = RULE_PROTOCOL;
 	bpf_ringbuf_submit(record, 0);
@@ -198,29 +213,39 @@ static __always_inline bool judged_later(struct bpf_sock *ctx)
 	return ctx->type == SOCK_DGRAM && ctx->protocol == IPPROTO_UDP;
 }
 
+static __always_inline int judge_made(struct bpf_sock *ctx, struct tag *tag)
+{
+	struct made made = {.family = ctx->family, .type = ctx->type, .protocol = ctx->protocol};
+
+	return judged_later(ctx) ? PROCEED : judge_socket(bpf_get_current_task_btf(), tag, &made);
+}
+
 SEC("cgroup/sock_create")
 int network_socket(struct bpf_sock *ctx)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-
-	return judged_later(ctx) ? PROCEED : judge_socket(task, tag_of(task), ctx->protocol);
+	return judge_made(ctx, tag_of(bpf_get_current_task_btf()));
 }
 
 SEC("cgroup/sock_create")
 int network_socket_table(struct bpf_sock *ctx)
 {
-	return judged_later(ctx) ? PROCEED : judge_socket(bpf_get_current_task_btf(), tag_by_process(), ctx->protocol);
+	return judge_made(ctx, tag_by_process());
 }
 
-/* Families that no cgroup hook sees: packets on the wire above all. */
+/* Families that a cgroup hook sees, or that lead nowhere but to this host. */
+static __always_inline bool judged_elsewhere(u32 family)
+{
+	return family == AF_UNIX || family == AF_INET || family == AF_INET6 || family == AF_NETLINK;
+}
+
+/* And those that none does: packets on the wire above all. */
 SEC("lsm/socket_create")
-int BPF_PROG(network_family_lsm, int family, int type, int protocol, int kernel, int ret)
+int BPF_PROG(network_family_lsm, int family, int type, int protocol, int kernel)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
+	struct made made = {.family = family, .type = type, .protocol = protocol};
 
-	if (ret)
-		return ret;
-	if (kernel || family == AF_UNIX || family == AF_INET || family == AF_INET6 || family == AF_NETLINK)
+	if (kernel || judged_elsewhere(family))
 		return 0;
-	return deny_if(judge_socket(task, tag_of(task), protocol) == REFUSE);
+	return deny_if(judge_socket(task, tag_of(task), &made) == REFUSE);
 }

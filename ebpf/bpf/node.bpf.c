@@ -10,6 +10,7 @@
 #include "place.h"
 #include "judge.h"
 #include "opened.h"
+#include "act.h"
 #include "session.bpf.c"
 #include "process.bpf.c"
 #include "flow.h"

@@ -11,13 +11,37 @@
 
 enum walk_end { WALK_ON = 0, WALK_ROOT = 1, WALK_UNREACHABLE = 2, WALK_ALONE = 3 };
 
-/* What user space wants to hear of: each is a directory, with all below it, or a file. */
+/* What user space wants to hear of, or keeps for itself: each is a directory, with all below it, or a file. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
 	__type(key, struct watched_key);
 	__type(value, u32);
 } watched_files SEC(".maps");
+
+enum above { ABOVE_MOUNT, ABOVE_NOTHING, ABOVE_UNKNOWN };
+
+/* From where no name leads further up within a file system on to where that is mounted. */
+static __always_inline enum above go_above(struct dentry **at, struct vfsmount **in)
+{
+	struct dentry *dentry = *at;
+	struct vfsmount *vfsmount = *in;
+	struct super_block *sb = BPF_CORE_READ(dentry, d_sb);
+	struct mount *mount, *above;
+
+	if (dentry != BPF_CORE_READ(sb, s_root) && !(BPF_CORE_READ(sb, s_flags) & SB_NOUSER) &&
+	    (!vfsmount || dentry != BPF_CORE_READ(vfsmount, mnt_root)))
+		return ABOVE_UNKNOWN; /* a file that was opened by its number, and nobody knows yet where it lies */
+	if (!vfsmount)
+		return ABOVE_NOTHING;
+	mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
+	above = BPF_CORE_READ(mount, mnt_parent);
+	if (above == mount)
+		return ABOVE_NOTHING;
+	*at = BPF_CORE_READ(mount, mnt_mountpoint);
+	*in = (void *)above + bpf_core_field_offset(struct mount, mnt);
+	return ABOVE_MOUNT;
+}
 
 /* The way up from a file to the process's root. */
 struct way {
@@ -74,43 +98,49 @@ static __always_inline void go_up(struct way *way)
 	way->dentry = parent;
 }
 
-static __always_inline bool is_watched(struct dentry *dentry)
-{
-	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
-	struct watched_key key = {};
-
-	if (!inode)
-		return false;
-	key.inode = BPF_CORE_READ(inode, i_ino);
-	key.device = BPF_CORE_READ(inode, i_sb, s_dev);
-	return bpf_map_lookup_elem(&watched_files, &key);
-}
-
 struct look {
-	struct way way;
-	bool inside;
+	struct dentry *dentry;
+	struct vfsmount *vfsmount;
+	u32 found;
+	bool ended;
 };
 
 static long look_step(u32 index, void *context)
 {
 	struct look *look = context;
+	struct dentry *dentry = look->dentry, *parent = BPF_CORE_READ(dentry, d_parent);
+	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	struct watched_key key = {};
+	enum above above;
+	u32 *found;
 
-	if (is_watched(look->way.dentry)) {
-		look->inside = true;
-		return 1;
+	if (inode) { /* a name that is about to be given has none */
+		key.inode = BPF_CORE_READ(inode, i_ino);
+		key.device = BPF_CORE_READ(inode, i_sb, s_dev);
+		found = bpf_map_lookup_elem(&watched_files, &key);
+		if (found) {
+			look->found = *found;
+			look->ended = true;
+			return 1;
+		}
 	}
-	if (!at_mount(&look->way))
-		go_up(&look->way);
-	return look->way.end != WALK_ON;
+	if (dentry != parent) {
+		look->dentry = parent;
+		return 0;
+	}
+	above = go_above(&look->dentry, &look->vfsmount);
+	look->ended = above == ABOVE_NOTHING;
+	return above != ABOVE_MOUNT;
 }
 
-/* Whether it lies in what is watched; what can't be looked at to the end of its way does. */
-static __always_inline bool lies_in_watched(struct dentry *dentry, struct vfsmount *mount, struct fs_struct *fs)
+/* What user space said of the nearest directory above, or of the file itself. The way is the file system's own, whichever part of it is
+ * mounted and whatever root the process has. What can't be looked at to its end counts as watched. No mount: only that file system. */
+static __always_inline u32 lies_in(struct dentry *dentry, struct vfsmount *mount)
 {
-	struct look look = {.way = way_from(dentry, mount, fs)};
+	struct look look = {.dentry = dentry, .vfsmount = mount};
 
 	bpf_loop(WALK_STEPS, look_step, &look, 0);
-	return look.inside || look.way.end == WALK_ON;
+	return look.ended ? look.found : LIES_WATCHED;
 }
 
 struct walk {

@@ -3,7 +3,7 @@
  * in the host's order except for addresses, which are sixteen bytes as on the wire (IPv4 as ::ffff:a.b.c.d). Times are boottime ns. */
 #pragma once
 
-#define LAYOUT_VERSION 3
+#define LAYOUT_VERSION 4
 
 /* Kinds of records; also the index into the counters `seen` and `lost`. */
 enum kind {
@@ -30,7 +30,12 @@ enum kind {
 	KIND_UNIX = 21,
 	KIND_FILE_DENIED = 22,
 	KIND_ANSWERED = 23, /* no evidence, so neither counted nor missed */
-	KIND_COUNT = 24,
+	KIND_FILE_CREATED = 24,
+	KIND_FILE_OWNER = 25,
+	KIND_FILE_TRUNCATED = 26,
+	KIND_FILE_ATTRIBUTE = 27,
+	KIND_SOCKET = 28,
+	KIND_COUNT = 64, /* with room for more, so that counters go on when an agent learns of new kinds */
 };
 
 /* Slots of the array `control`: each a u64 with one writer, so that no reader ever sees half of a change. */
@@ -147,22 +152,23 @@ struct refused {
 	unsigned char given[256];
 };
 
-/* What happened to a file. `count`: how often since the last record of the same file, process and mode. Followed by path and second. */
+/* What happened to a file. `count`: how often since the last record of the same file, process and mode. Followed by path and second:
+ * another path, where a symbolic link leads, or the name of an attribute. */
 #define FILE_CUT 1u	     /* a path lacks components after its first; it counts as watched */
-#define FILE_REFUSED 2u	     /* the agent's own pins */
+#define FILE_REFUSED 2u	     /* the agent's own pins and files */
 #define FILE_UNREACHABLE 4u  /* not below the process's root */
 struct file_event {
 	struct subject who;
 	unsigned long long inode;
 	unsigned long long count;
 	unsigned int device;
-	unsigned int mode; /* flags of the open, or the new permissions */
+	unsigned int mode; /* flags of the open, the new permissions, or whose it is now */
 	unsigned int flags;
 	unsigned int path_len;
 	unsigned int second_len;
 	unsigned int rule;  /* of KIND_FILE_DENIED */
 	unsigned int tried; /* of KIND_FILE_DENIED: enum tried */
-	unsigned int reserved;
+	unsigned int group; /* of KIND_FILE_OWNER */
 };
 
 enum tried {
@@ -195,7 +201,9 @@ struct opened_files {
 	unsigned int busy; /* a thread of the process is at it */
 };
 
-/* A directory or file whose contents are watched. */
+/* A directory or file that user space has a word about. */
+#define LIES_WATCHED 1u
+#define LIES_OWN 2u /* the agent's: nothing of a session gets at it */
 struct watched_key {
 	unsigned long long inode;
 	unsigned int device;

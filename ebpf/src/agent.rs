@@ -3,7 +3,7 @@
 use crate::evidence::{Beat, Scribe, ScribeError, Shared, Telling};
 use crate::link::identity::{Identity, IdentityError};
 use crate::link::{Link, keep_connected};
-use crate::sensor::{Coverage, Found, Sensor, SensorError, SensorOptions, Tier};
+use crate::sensor::{Coverage, Found, Sensor, SensorError, SensorOptions, Tier, Watched};
 use crate::sessions::Sessions;
 use crate::spool::{Spool, SpoolError};
 use custody_core::event::node;
@@ -93,11 +93,13 @@ pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Resul
     }
     let path = options.data.join("sessions.json");
     let sessions = Sessions::open(&path).map_err(|source| AgentError::File { path, source })?;
+    let own = vec![options.data.clone(), identity.key_file()];
     let sensor = Sensor::start(SensorOptions {
         pins: options.pins.unwrap_or_else(|| PathBuf::from(format!("/sys/fs/bpf/custody-{node}"))),
         ring_bytes: options.ring_bytes,
         heartbeat_limit: options.heartbeat_limit,
-        watched: options.watched,
+        watched: options.watched.clone(),
+        own: own.clone(),
         tier: options.tier,
     })?;
     let joined = joined(sensor.coverage());
@@ -123,7 +125,10 @@ pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Resul
         let _gone = ended.send(scribe.run(&tellings));
     })?;
     let looking = Arc::downgrade(&shared);
-    std::thread::Builder::new().name("paths".to_owned()).spawn(move || look_at_paths(&looking))?;
+    let watched = options.watched;
+    std::thread::Builder::new().name("paths".to_owned()).spawn(move || {
+        look_at_paths(&looking, &watched, &own);
+    })?;
     let link = Link { shared: Arc::clone(&shared), identity, joined, tell: tell.clone() };
     let linking = tokio::spawn(keep_connected(link));
     tokio::pin!(scribe_ended, stop);
@@ -171,9 +176,9 @@ fn take_up_policies(shared: &Shared) -> Result<(), SensorError> {
     Ok(())
 }
 
-/// Has the restrictions of paths hold for what these lead to, as long as the agent runs. In a thread of its own: looking a path up
-/// may take long, and the heartbeat must not wait for it.
-fn look_at_paths(shared: &Weak<Shared>) {
+/// Has the restrictions of paths hold for what these lead to, and what is watched be watched, as long as the agent runs. In a thread of
+/// its own: looking a path up may take long, and the heartbeat must not wait for it.
+fn look_at_paths(shared: &Weak<Shared>, watched: &[PathBuf], own: &[PathBuf]) {
     while let Some(shared) = shared.upgrade() {
         let paths = shared.sensor().paths();
         if !paths.is_empty() {
@@ -181,6 +186,10 @@ fn look_at_paths(shared: &Weak<Shared>) {
             if let Err(error) = shared.sensor().found(&found) {
                 tracing::error!("what the paths of restrictions lead to now isn't restricted: {error}");
             }
+        }
+        let looked = Watched::look(watched, own).and_then(|watched| shared.sensor().watch(&watched));
+        if let Err(error) = looked {
+            tracing::error!("what the watched paths lead to now isn't watched: {error}");
         }
         drop(shared);
         std::thread::sleep(LOOK_AT_PATHS);

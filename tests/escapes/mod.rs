@@ -163,6 +163,7 @@ pub const WAYS: &[Way] = &[
         "denied: io_uring by a thread of the kernel",
         "python3 $WAYS/io_uring.py $MARK connect $DENIED:$PORT 2 0",
     ),
+    connection("denied: to be called from there", "python3 $WAYS/called.py $MARK $DENIED"),
     socket("denied: a raw socket", "python3 $WAYS/send.py $MARK raw $DENIED 0"),
     socket("denied: packets on the wire", "python3 $WAYS/send.py $MARK packet $DENIED 0"),
     file("a watched file: read", "cat $FILE"),
@@ -180,9 +181,34 @@ pub const WAYS: &[Way] = &[
     file("a watched file: relative to a directory that is open", "cd $WATCHED; cat ./${FILE##*/}"),
     file("a watched file: by io_uring", "python3 $WAYS/io_uring.py $MARK open $FILE 0 0"),
     file("a watched file: by io_uring's worker", "python3 $WAYS/io_uring.py $MARK open $FILE 0 16"),
+    file(
+        "a watched file: by a bind mount of a folder in between",
+        "mkdir $FOLDER/b$$; unshare -m sh -c \"mount --bind $WATCHED/part $FOLDER/b$$; cat $FOLDER/b$$/$MARK\" || echo unsupported",
+    ),
+    file(
+        "a watched file: by chroot into a folder in between",
+        "python3 -c \"import os; os.chroot('$WATCHED/part'); print(open('/$MARK').read())\"",
+    ),
     file("a watched file: renamed", "mv $FILE $FOLDER/$MARK.moved && echo $MARK"),
     file("a watched file: deleted", "rm $FILE && echo $MARK"),
     file("a watched file: its permissions changed", "chmod 600 $FILE && echo $MARK"),
+    file("a watched file: given to somebody", "chown 1 $FILE && echo $MARK"),
+    file(
+        "a watched file: an attribute of it set",
+        "python3 -c \"import os; os.setxattr('$FILE', 'trusted.custody', b'x')\" && echo $MARK",
+    ),
+    file(
+        "a watched file: cut off by its name",
+        "python3 -c \"import os; os.truncate('$FILE', 0)\" && echo $MARK",
+    ),
+    file("a folder among watched files", "mkdir $FILE.folder && echo $MARK"),
+    file("a symbolic link among watched files", "ln -s / $FILE.link && echo $MARK"),
+    file("the agent's key read", "cat $DATA/agent.key >/dev/null && echo $MARK"),
+    file(
+        "the kernel told what to run for a crash",
+        "python3 -c \"at = '/proc/sys/kernel/core_pattern'; old = open(at).read(); open(at, 'w').write(old)\" && echo $MARK",
+    ),
+    program("a program that the kernel runs for a crash", "python3 $WAYS/crash.py $FOLDER"),
     file(
         "a job in cron's table",
         "mkdir -p $WATCHED/crontabs; echo \"0 0 1 1 * /bin/echo $MARK\" | busybox crontab -c $WATCHED/crontabs -u root - && \

@@ -218,6 +218,8 @@ pub enum KernelChange {
     Traced,
     /// A process took other users' rights.
     UsersChanged,
+    /// A socket was made whose packets aren't followed: a raw one, or of a family that is neither IP nor Unix.
+    SocketMade,
 }
 
 /// A process did something that changes what the node's kernel does, or whom it obeys.

@@ -1,5 +1,5 @@
-//! Files that processes touched, as the kernel of a node saw them: what the types `file.opened`, `renamed`, `linked`,
-//! `deleted`, `permission-changed` and `denied` say.
+//! Files that processes touched, as the kernel of a node saw them: what the types `file.opened`, `created`, `truncated`,
+//! `renamed`, `linked`, `deleted`, `permission-changed`, `owner-changed`, `attribute-changed` and `denied` say.
 
 use super::process::{Process, is_false};
 use crate::event::ByteString;
@@ -55,6 +55,73 @@ pub struct Opened {
 impl Opened {
     pub(super) fn example() -> Self {
         Self { access: Access::Read, count: 1, file: Named::example(), process: Process::example() }
+    }
+}
+
+/// What was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    SymbolicLink,
+    /// A named pipe.
+    Pipe,
+    /// A socket.
+    Socket,
+    /// A device.
+    Device,
+}
+
+/// Something was made that has a name: whatever is opened so that it comes into being is told as opened too.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Created {
+    /// The file; it has no number yet, which is 0.
+    pub file: Named,
+    /// What it is.
+    pub kind: Kind,
+    /// Where a symbolic link leads, as it was written.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub leads_to: Option<ByteString>,
+    /// `leads_to` may not be all.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub leads_to_cut: bool,
+    /// The process.
+    pub process: Process,
+}
+
+impl Created {
+    pub(super) fn example() -> Self {
+        Self {
+            file: Named {
+                device: "0:0".into(),
+                inode: "0".into(),
+                path: "/etc/cron.d/job".into(),
+                path_cut: false,
+            },
+            kind: Kind::SymbolicLink,
+            leads_to: Some("/tmp/job".into()),
+            leads_to_cut: false,
+            process: Process::example(),
+        }
+    }
+}
+
+/// A file was made shorter or longer by its name (truncate(2)): nothing was opened for it.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Truncated {
+    /// The file.
+    pub file: Named,
+    /// The process.
+    pub process: Process,
+}
+
+impl Truncated {
+    pub(super) fn example() -> Self {
+        Self { file: Named::example(), process: Process::example() }
     }
 }
 
@@ -132,6 +199,45 @@ pub struct PermissionChanged {
 impl PermissionChanged {
     pub(super) fn example() -> Self {
         Self { file: Named::example(), mode: "4755".into(), process: Process::example() }
+    }
+}
+
+/// A file was given to somebody.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct OwnerChanged {
+    /// The file.
+    pub file: Named,
+    /// Its group now; absent: as before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gid: Option<u32>,
+    /// The process.
+    pub process: Process,
+    /// Whose it is now; absent: as before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub uid: Option<u32>,
+}
+
+impl OwnerChanged {
+    pub(super) fn example() -> Self {
+        Self { file: Named::example(), gid: None, process: Process::example(), uid: Some(1000) }
+    }
+}
+
+/// An attribute of a file was set or removed that decides who may do what: an access list, capabilities, a label
+/// (xattr(7)).
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct AttributeChanged {
+    /// Its name.
+    pub attribute: ByteString,
+    /// The file.
+    pub file: Named,
+    /// The process.
+    pub process: Process,
+}
+
+impl AttributeChanged {
+    pub(super) fn example() -> Self {
+        Self { attribute: "security.capability".into(), file: Named::example(), process: Process::example() }
     }
 }
 

@@ -244,10 +244,14 @@ events! {
         FileFailed: file::Failed = "file.failed" v 1,
         FileUnparsed: file::Unparsed = "file.unparsed" v 1,
         FileOpened: node_file::Opened = "file.opened" v 1,
+        FileCreated: node_file::Created = "file.created" v 1,
+        FileTruncated: node_file::Truncated = "file.truncated" v 1,
         FileRenamed: node_file::Renamed = "file.renamed" v 1,
         FileLinked: node_file::Linked = "file.linked" v 1,
         FileDeleted: node_file::Deleted = "file.deleted" v 1,
         FilePermissionChanged: node_file::PermissionChanged = "file.permission-changed" v 1,
+        FileOwnerChanged: node_file::OwnerChanged = "file.owner-changed" v 1,
+        FileAttributeChanged: node_file::AttributeChanged = "file.attribute-changed" v 1,
         FileDenied: node_file::Denied = "file.denied" v 1,
     }
     Restriction = 18 {

@@ -34,7 +34,7 @@ pub const fn may_say(kind: ProducerKind, family: Family) -> bool {
 const END_REQUESTED: &str = "session.end-requested";
 
 /// What nobody knows but an agent, from the kernel of its node.
-const SEEN_BY_KERNELS: [&str; 18] = [
+const SEEN_BY_KERNELS: [&str; 22] = [
     "command.executed",
     "command.exited",
     "command.denied",
@@ -45,10 +45,14 @@ const SEEN_BY_KERNELS: [&str; 18] = [
     "connection.closed",
     "connection.denied",
     "file.opened",
+    "file.created",
+    "file.truncated",
     "file.renamed",
     "file.linked",
     "file.deleted",
     "file.permission-changed",
+    "file.owner-changed",
+    "file.attribute-changed",
     "file.denied",
     "node.joined",
     "node.session-accepted",

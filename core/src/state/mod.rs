@@ -6,6 +6,7 @@
 pub mod certificates;
 pub mod change;
 pub mod decisions;
+mod exact;
 pub mod follow;
 pub mod locks;
 pub mod log;
@@ -42,7 +43,7 @@ use self::sessions::Sessions;
 use self::sinks::Sinks;
 use self::users::Users;
 use self::view::{DataView, EventView, Header};
-use crate::event::canonical::{self, CanonicalError, INTEGER_MAX, Json};
+use crate::event::canonical::{self, CanonicalError, Json};
 use crate::event::who::may_say_type;
 use crate::event::{
     EventData as _, EventId, Family, Payload, ProducerKind, Timestamp, connection, node, session,
@@ -225,7 +226,7 @@ impl State {
     /// Never for a state that a fold made; the writer could say so, hence the type.
     pub fn canonical(&self) -> Result<Vec<u8>, CanonicalError> {
         let mut document = serde_json::to_value(self)?;
-        exact(&mut document);
+        exact::integers(&mut document);
         canonical::to_bytes(&Json(document))
     }
 
@@ -433,10 +434,14 @@ impl State {
             | Payload::ConnectionUnreached(_)
             | Payload::ConnectionClosed(_)
             | Payload::FileOpened(_)
+            | Payload::FileCreated(_)
+            | Payload::FileTruncated(_)
             | Payload::FileRenamed(_)
             | Payload::FileLinked(_)
             | Payload::FileDeleted(_)
-            | Payload::FilePermissionChanged(_) => self.seen_on_its_node(event),
+            | Payload::FilePermissionChanged(_)
+            | Payload::FileOwnerChanged(_)
+            | Payload::FileAttributeChanged(_) => self.seen_on_its_node(event),
             Payload::ConnectionDenied(data) => self.denied(event, data.restriction, data.ends_session),
             Payload::CommandDenied(data) => self.denied(event, data.restriction, data.ends_session),
             Payload::FileDenied(data) => self.denied(event, data.restriction, data.ends_session),
@@ -678,21 +683,5 @@ fn may_be_told(tag: u8, producer: ProducerKind, kind: &str) -> Result<(), &'stat
             }
         }
         None | Some(_) => Err("its record's tag is that of another family"),
-    }
-}
-
-/// Writes what JSON readers would round as strings.
-fn exact(value: &mut serde_json::Value) {
-    match value {
-        serde_json::Value::Number(number) => {
-            let whole = number.as_u64().is_some_and(|n| n <= INTEGER_MAX)
-                || number.as_i64().is_some_and(|n| n.unsigned_abs() <= INTEGER_MAX);
-            if !whole {
-                *value = serde_json::Value::String(number.to_string());
-            }
-        }
-        serde_json::Value::Array(items) => items.iter_mut().for_each(exact),
-        serde_json::Value::Object(fields) => fields.values_mut().for_each(exact),
-        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::String(_) => {}
     }
 }

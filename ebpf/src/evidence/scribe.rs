@@ -6,7 +6,7 @@ use super::numbering::{Batch, Numbering};
 use super::staging::Staging;
 use super::translate::{Known, Translation};
 use crate::host;
-use crate::sensor::{Connection, Record, RecordReader, Sensor, SensorError, let_go, record};
+use crate::sensor::{Connection, Record, RecordReader, Sensor, SensorError, TakenDown, let_go, record};
 use crate::sessions::Sessions;
 use crate::spool::{Spool, SpoolError};
 use aws_lc_rs::signature::Ed25519KeyPair;
@@ -16,7 +16,7 @@ use custody_core::event::producer::{self, Previous};
 use custody_core::event::{Actor, Draft, EventData, Outcome, ProducerRef, Target, Timestamp, node};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -174,6 +174,14 @@ fn number(event: &[u8]) -> Option<Previous> {
     }
     let Head { producer } = serde_json::from_slice(event).ok()?;
     Some(Previous { boot: producer.boot, seq: producer.seq })
+}
+
+/// Ends what a policy denies by now.
+fn take_down(shared: &Shared, policy: u32) -> Vec<TakenDown> {
+    shared.sensor().take_down(policy).unwrap_or_else(|error| {
+        tracing::error!("connections that a denied network has made to a session go on: {error}");
+        Vec::new()
+    })
 }
 
 fn unwritable(untold: &mut BTreeMap<String, u64>, error: &CanonicalError) {
@@ -345,6 +353,7 @@ impl Scribe {
         self.known.hashes.begin_batch();
         let sessions = self.shared.sessions();
         let mut translation = translation(&self.shared, &sessions, &mut self.known, self.booted);
+        let mut called = BTreeSet::new();
         for bytes in &self.pending {
             let record = record::decode(bytes);
             if matches!(record, Record::Undecoded { .. }) {
@@ -354,6 +363,26 @@ impl Scribe {
             // Whoever runs in a session chooses what stands there: nobody may end the agent by it.
             let told = translation.tell(&record, batch);
             told.unwrap_or_else(|error| unwritable(&mut self.untold, &error));
+            if let Record::ConnectionAccepted(of) = &record
+                && self.shared.sensor().denies(of)
+            {
+                called.insert(of.who.policy);
+            }
+        }
+        // Whom a session may not connect to may not connect to it: the kernel asks us about the one only.
+        let now = Timestamp::from(self.clock.wall());
+        for policy in called {
+            for TakenDown { connection, ended } in take_down(&self.shared, policy) {
+                match ended {
+                    Ok(()) => {
+                        let told = translation.taken_down(&connection, now, batch);
+                        told.unwrap_or_else(|error| unwritable(&mut self.untold, &error));
+                    }
+                    Err(why) => tracing::error!(
+                        "a connection that a denied network has made to a session goes on: {why}"
+                    ),
+                }
+            }
         }
         drop(sessions);
     }

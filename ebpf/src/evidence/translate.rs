@@ -29,6 +29,15 @@ use uuid::Uuid;
 /// The bits of open(2)'s flags that say what for.
 const O_ACCMODE: u32 = 3;
 
+/// The bits of stat(2)'s mode that say what it is.
+const S_IFMT: u32 = 0o170_000;
+
+/// An owner that stays (chown(2)).
+const UNCHANGED: u32 = u32::MAX;
+
+/// Bytes of a text that comes with a file, at most.
+const TEXT_MAX: usize = 255;
+
 /// The number of the audit system's login user where there is none.
 const NO_LOGIN: u32 = u32::MAX;
 
@@ -213,6 +222,39 @@ impl Translation<'_> {
                 let data = node_file::Deleted { file: named(of, room), process: process(&of.who) };
                 self.push(batch, &of.who, data, unless(of.refused))
             }
+            Record::FileCreated(of) => {
+                let (leads_to, leads_to_cut) = room.end_of(of.text.as_deref().unwrap_or_default());
+                let data = node_file::Created {
+                    file: named(of, room),
+                    kind: kind(of.mode),
+                    leads_to: of.text.as_ref().map(|_| leads_to),
+                    leads_to_cut: leads_to_cut || of.text.as_ref().is_some_and(|text| text.len() == TEXT_MAX),
+                    process: process(&of.who),
+                };
+                self.push(batch, &of.who, data, unless(of.refused))
+            }
+            Record::FileTruncated(of) => {
+                let data = node_file::Truncated { file: named(of, room), process: process(&of.who) };
+                self.push(batch, &of.who, data, unless(of.refused))
+            }
+            Record::FileOwnerChanged(of) => {
+                let given = |id: u32| (id != UNCHANGED).then_some(id);
+                let data = node_file::OwnerChanged {
+                    file: named(of, room),
+                    gid: given(of.group),
+                    process: process(&of.who),
+                    uid: given(of.mode),
+                };
+                self.push(batch, &of.who, data, unless(of.refused))
+            }
+            Record::FileAttributeChanged(of) => {
+                let data = node_file::AttributeChanged {
+                    attribute: ByteString::from(of.text.as_deref().unwrap_or_default()),
+                    file: named(of, room),
+                    process: process(&of.who),
+                };
+                self.push(batch, &of.who, data, unless(of.refused))
+            }
             Record::FileModeChanged(of) => {
                 let mode = format!("{:04o}", of.mode & 0o7777);
                 let data =
@@ -235,9 +277,13 @@ impl Translation<'_> {
                 let on = [&*of.target_comm, format!(" [{}]", of.target).as_bytes()].concat();
                 self.changed(batch, &of.who, KernelChange::Traced, &on, of.refused)
             }
+            Record::SocketMade(of) => {
+                let on = format!("family {}, type {}, protocol {}", of.family, of.kind, of.protocol);
+                self.changed(batch, &of.who, KernelChange::SocketMade, on.as_bytes(), false)
+            }
             Record::Mounted(of) => {
                 let on = if of.source.is_empty() { &of.kind } else { &of.source };
-                self.changed(batch, &of.who, KernelChange::Mounted, on, of.unmount_refused)
+                self.changed(batch, &of.who, KernelChange::Mounted, on, of.refused)
             }
             // The one is no evidence, the other told as dropped by whoever counts.
             Record::Answered(_) | Record::Undecoded { .. } => Ok(()),
@@ -498,6 +544,17 @@ fn named(of: &FileEvent, room: Room) -> Named {
         inode: of.inode.to_string(),
         path,
         path_cut: path_cut || of.cut || of.unreachable,
+    }
+}
+
+const fn kind(mode: u32) -> node_file::Kind {
+    match mode & S_IFMT {
+        0o040_000 => node_file::Kind::Directory,
+        0o120_000 => node_file::Kind::SymbolicLink,
+        0o010_000 => node_file::Kind::Pipe,
+        0o140_000 => node_file::Kind::Socket,
+        0o020_000 | 0o060_000 => node_file::Kind::Device,
+        _ => node_file::Kind::File,
     }
 }
 

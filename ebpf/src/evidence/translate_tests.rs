@@ -1,6 +1,8 @@
 use super::super::numbering::Numbering;
 use super::*;
-use crate::sensor::{BpfUsed, ModuleLoaded, Mounted, PrivilegeChanged, Traced, Tuple, UnixConnected};
+use crate::sensor::{
+    BpfUsed, ModuleLoaded, Mounted, PrivilegeChanged, SocketMade, Traced, Tuple, UnixConnected,
+};
 use custody_core::clock::{ManualClock, Nanos};
 use custody_core::event::{Event, Payload};
 
@@ -113,6 +115,8 @@ fn each_kind(byte: u8) -> Vec<Record> {
         who: who(),
         path: path(),
         renamed_to: Some(path()),
+        text: Some(vec![byte; 255]),
+        group: 0,
         inode: 1,
         device: 1,
         mode: 0,
@@ -148,7 +152,11 @@ fn each_kind(byte: u8) -> Vec<Record> {
         Record::FileRenamed(file()),
         Record::FileLinked(file()),
         Record::FileDeleted(file()),
+        Record::FileCreated(file()),
+        Record::FileTruncated(file()),
         Record::FileModeChanged(file()),
+        Record::FileOwnerChanged(file()),
+        Record::FileAttributeChanged(file()),
         Record::FileDenied(file()),
         Record::PrivilegeChanged(PrivilegeChanged { who: who(), old: [0; 3], new: [u32::MAX; 3] }),
         Record::ModuleLoaded(ModuleLoaded { who: who(), name: vec![byte; 64] }),
@@ -161,13 +169,14 @@ fn each_kind(byte: u8) -> Vec<Record> {
             refused: false,
             stopped: false,
         }),
+        Record::SocketMade(SocketMade { who: who(), family: 17, kind: 3, protocol: 3 }),
         Record::UnixConnected(UnixConnected { who: who(), name: vec![byte; 128] }),
         Record::Mounted(Mounted {
             who: who(),
             kind: vec![byte; 64],
             source: vec![byte; 128],
             flags: 0,
-            unmount_refused: false,
+            refused: false,
         }),
     ]
 }
@@ -194,6 +203,7 @@ fn whatever_a_session_fills_a_record_with_becomes_an_event() {
                 Payload::FileRenamed(data) => data.file.path_cut && data.to_cut,
                 Payload::FileLinked(data) => data.file.path_cut && data.to_cut,
                 Payload::FileOpened(data) => data.file.path_cut,
+                Payload::FileCreated(data) => data.file.path_cut && data.leads_to_cut,
                 _ => true,
             };
             assert!(cut, "{} of {byte:#x} doesn't say what it lacks: {who:?}", event.kind);

@@ -81,6 +81,12 @@ impl Identity {
         self.directory.join(name)
     }
 
+    /// Where its key lies.
+    #[must_use]
+    pub fn key_file(&self) -> PathBuf {
+        self.at(KEY)
+    }
+
     fn read(&self, name: &str) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
         let path = self.at(name);
         std::fs::read(&path).map(Zeroizing::new).map_err(|source| IdentityError::File { path, source })

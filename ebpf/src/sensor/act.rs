@@ -1,8 +1,8 @@
 //! Records of files, and of what gives a session more than it had, decoded.
 
-use super::layout::{act, file, file_event, tried};
+use super::layout::{act, file, file_event, kind, subject, tried};
 use super::record::{
-    Denial, Subject, decode_denial, decode_subject, join, read_16, read_u32, read_u64, until_nul,
+    Denial, Subject, decode_denial, decode_subject, join, read_16, read_u16, read_u32, read_u64, until_nul,
 };
 
 /// What happened to a watched file.
@@ -14,17 +14,21 @@ pub struct FileEvent {
     pub path: Vec<u8>,
     /// Of a rename and of a link: the new path.
     pub renamed_to: Option<Vec<u8>>,
+    /// Of a symbolic link that is made: where it leads, at most 255 bytes; of an attribute: its name.
+    pub text: Option<Vec<u8>>,
     /// Its inode; 0: it has none yet.
     pub inode: u64,
     /// Its device: major << 20 | minor.
     pub device: u32,
-    /// Flags of the open, or the new permissions.
+    /// Flags of the open, the new permissions, the kind of what is made (stat(2)), or its user.
     pub mode: u32,
+    /// Its new group.
+    pub group: u32,
     /// How often, since the last record of the same file, process and mode.
     pub count: u64,
     /// A path lacks components after its first.
     pub cut: bool,
-    /// It was refused: the file is one of the agent's pins.
+    /// It was refused: the file is the agent's own.
     pub refused: bool,
     /// The file isn't below the process's root.
     pub unreachable: bool,
@@ -118,6 +122,19 @@ pub struct Traced {
     pub stopped: bool,
 }
 
+/// A socket that gets or sends packets which no hook sees: raw ones, packets on the wire, other families.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketMade {
+    /// Who made it.
+    pub who: Subject,
+    /// Address family (socket(2)).
+    pub family: u32,
+    /// Type.
+    pub kind: u32,
+    /// Protocol.
+    pub protocol: u32,
+}
+
 /// A mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mounted {
@@ -129,8 +146,8 @@ pub struct Mounted {
     pub kind: Vec<u8>,
     /// Flags of mount(2).
     pub flags: u64,
-    /// An unmount of a bpffs, which was refused.
-    pub unmount_refused: bool,
+    /// It was refused: it would hide the agent's files or pins, or take them away.
+    pub refused: bool,
 }
 
 /// A connection to a stream socket of this host: whoever listens may do something for the session, outside of it.
@@ -150,13 +167,17 @@ pub(super) fn decode_file(bytes: &[u8]) -> Option<FileEvent> {
         rest.split_at_checked(usize::try_from(read_u32(bytes, file_event::PATH_LEN)?).ok()?)?;
     let denial = decode_denial(read_u32(bytes, file_event::RULE)?, false);
     let second = rest.get(..usize::try_from(read_u32(bytes, file_event::SECOND_LEN)?).ok()?)?;
+    let is_text = matches!(read_u16(bytes, subject::KIND)?, kind::FILE_CREATED | kind::FILE_ATTRIBUTE);
+    let there = !second.is_empty();
     Some(FileEvent {
         who: decode_subject(bytes)?,
         path: join(path, false),
-        renamed_to: (!second.is_empty()).then(|| join(second, false)),
+        renamed_to: (there && !is_text).then(|| join(second, false)),
+        text: (there && is_text).then(|| until_nul(second).to_vec()),
         inode: read_u64(bytes, file_event::INODE)?,
         device: read_u32(bytes, file_event::DEVICE)?,
         mode: read_u32(bytes, file_event::MODE)?,
+        group: read_u32(bytes, file_event::GROUP)?,
         count: read_u64(bytes, file_event::COUNT)?,
         cut: has(file::CUT),
         refused: has(file::REFUSED),
@@ -191,6 +212,15 @@ pub(super) fn decode_traced(bytes: &[u8]) -> Option<Traced> {
     })
 }
 
+pub(super) fn decode_socket(bytes: &[u8]) -> Option<SocketMade> {
+    Some(SocketMade {
+        who: decode_subject(bytes)?,
+        family: number(bytes, 0)?,
+        kind: number(bytes, 1)?,
+        protocol: number(bytes, 2)?,
+    })
+}
+
 pub(super) fn decode_unix(bytes: &[u8]) -> Option<UnixConnected> {
     let name = bytes.get(act::SECOND..act::SIZE)?;
     let length = usize::try_from(number(bytes, 0)?).ok()?;
@@ -206,7 +236,7 @@ pub(super) fn decode_mount(bytes: &[u8]) -> Option<Mounted> {
         source: until_nul(bytes.get(act::SECOND..act::SIZE)?).to_vec(),
         kind: first(bytes)?,
         flags: u64::from(number(bytes, 0)?) | u64::from(number(bytes, 1)?) << 32,
-        unmount_refused: number(bytes, 2)? != 0,
+        refused: number(bytes, 2)? != 0,
     })
 }
 

@@ -95,7 +95,7 @@ layouts! {
         SECOND_LEN: 104, 4;
         RULE: 108, 4;
         TRIED: 112, 4;
-        RESERVED: 116, 4;
+        GROUP: 116, 4;
     }
     /// Key of `watched_files`.
     watched_key 16 {
@@ -199,7 +199,7 @@ layouts! {
 }
 
 /// Raised with each change of a layout; see `CONTROL_LAYOUT`.
-pub const LAYOUT_VERSION: u64 = 3;
+pub const LAYOUT_VERSION: u64 = 4;
 
 /// Kinds of records, and slots of the counters.
 pub mod kind {
@@ -228,10 +228,15 @@ pub mod kind {
     pub const FILE_DENIED: u16 = 22;
     /// No evidence, so it isn't counted.
     pub const ANSWERED: u16 = 23;
+    pub const FILE_CREATED: u16 = 24;
+    pub const FILE_OWNER: u16 = 25;
+    pub const FILE_TRUNCATED: u16 = 26;
+    pub const FILE_ATTRIBUTE: u16 = 27;
+    pub const SOCKET: u16 = 28;
     /// How many slots the counters have.
-    pub const COUNT: u32 = 24;
+    pub const COUNT: u32 = 64;
     /// Names for people of those that are counted, by number.
-    pub const NAMES: [(u16, &str); 22] = [
+    pub const NAMES: [(u16, &str); 27] = [
         (ACCEPTED, "accepted"),
         (FORKED, "forked"),
         (EXECUTED, "executed"),
@@ -254,6 +259,11 @@ pub mod kind {
         (FILE_LINKED, "file linked"),
         (UNIX, "unix"),
         (FILE_DENIED, "file denied"),
+        (FILE_CREATED, "file created"),
+        (FILE_OWNER, "file owner"),
+        (FILE_TRUNCATED, "file truncated"),
+        (FILE_ATTRIBUTE, "file attribute"),
+        (SOCKET, "socket"),
     ];
 }
 
@@ -293,6 +303,13 @@ pub mod file {
     pub const CUT: u32 = 1;
     pub const REFUSED: u32 = 2;
     pub const UNREACHABLE: u32 = 4;
+}
+
+/// Values of `watched_files`.
+pub mod lies {
+    #![allow(missing_docs)]
+    pub const WATCHED: u32 = 1;
+    pub const OWN: u32 = 2;
 }
 
 /// `tried` of `file_event`.

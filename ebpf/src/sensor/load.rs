@@ -13,6 +13,7 @@ use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, Program};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_obj::Object;
+use aya_obj::btf::BtfKind;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
@@ -260,7 +261,8 @@ fn attach_all(object: &mut Ebpf, own: &Generation, tier: Tier) -> Result<Feature
         .and_then(|path| File::open(&path).map_err(|error| SensorError::file(&path, "opening it", error)));
     let mut features = Features::new();
     for part in PARTS.iter().filter(|part| part.tier.is_none_or(|only| only == tier)) {
-        let outcome = if own.link(part.program).exists() {
+        let lacks_hook = || part.may_lack_hook && !has_hook(&btf, part.hook);
+        let outcome = if own.link(part.program).exists() || lacks_hook() {
             Ok(())
         } else {
             attach_either(object, own, part, &btf, &root)
@@ -277,6 +279,12 @@ fn attach_all(object: &mut Ebpf, own: &Generation, tier: Tier) -> Result<Feature
         features.entry(part.feature.to_owned()).or_insert_with(missing);
     }
     Ok(features)
+}
+
+/// Whether the kernel has that hook of its security modules.
+fn has_hook(btf: &Btf, hook: Hook) -> bool {
+    let Hook::Lsm(name) = hook else { return true };
+    btf.id_by_type_name_kind(&format!("bpf_lsm_{name}"), BtfKind::Func).is_ok()
 }
 
 /// Attaches a part's program, or the one that stands in for it; complains of the first.

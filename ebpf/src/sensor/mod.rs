@@ -25,7 +25,9 @@ mod sock_diag;
 mod take_down;
 mod watched;
 
-pub use act::{BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced, Tried, UnixConnected};
+pub use act::{
+    BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, SocketMade, Traced, Tried, UnixConnected,
+};
 pub(crate) use cgroup::root as cgroup2;
 pub use counters::{Counters, Since};
 pub use error::SensorError;
@@ -37,6 +39,7 @@ pub use record::{
 };
 pub use rules::{NetRule, PolicyRules, Ports, Protocol};
 pub use take_down::TakenDown;
+pub use watched::Watched;
 
 use aya::maps::{Array, HashMap, MapData};
 use counters::Counts;
@@ -68,6 +71,8 @@ pub struct SensorOptions {
     pub heartbeat_limit: Duration,
     /// Directories, with all below them, and files whose opens and changes are told, in the tier that can; see [`WATCHED`].
     pub watched: Vec<PathBuf>,
+    /// The agent's own files and directories, which no session gets at, in the tier that can refuse it.
+    pub own: Vec<PathBuf>,
     /// Only this tier, for tests; `None`: the best that the kernel has.
     pub tier: Option<Tier>,
 }
@@ -105,6 +110,7 @@ pub struct Sensor {
     counts: Counts,
     connections: HashMap<MapData, u64, [u8; layout::connection::SIZE]>,
     processes: HashMap<MapData, u32, [u8; layout::tag::SIZE]>,
+    watched: Watched,
 }
 
 /// What a kernel supports.
@@ -123,6 +129,7 @@ pub fn probe(pins: &Path, tier: Option<Tier>) -> Probe {
         ring_bytes: RING_BYTES_MIN,
         heartbeat_limit: Duration::from_secs(1),
         watched: Vec::new(),
+        own: Vec::new(),
         tier,
     };
     let coverage = Sensor::start(options).and_then(|sensor| {
@@ -180,9 +187,10 @@ impl Sensor {
             counts: Counts::open(&generation)?,
             connections: load::open_map(&generation, "connections")?,
             processes: load::open_map(&generation, "processes")?,
+            watched: Watched::look(&options.watched, &options.own)?,
             generation,
         };
-        watched::set(&sensor.generation, &options.watched)?;
+        sensor.watched.set(&sensor.generation)?;
         sensor.forget_all()?;
         selftest::run(&mut sensor)?;
         let (pid, start) = own_identity()?;
@@ -273,6 +281,19 @@ impl Sensor {
         self.policies.paths()
     }
 
+    /// Has the kernel watch what the paths to watch lead to now: to be looked up every now and then, as those of policies.
+    ///
+    /// # Errors
+    /// The kernel's map can't be changed.
+    pub fn watch(&mut self, watched: &Watched) -> Result<(), SensorError> {
+        // What a path led to before may have another name by now.
+        if let Some(all) = self.watched.and(watched) {
+            all.set(&self.generation)?;
+            self.watched = all;
+        }
+        Ok(())
+    }
+
     /// Has the policies hold for what their paths lead to now. What was denied stays so, whatever its name.
     ///
     /// # Errors
@@ -296,6 +317,12 @@ impl Sensor {
     pub fn take_down(&mut self, policy: u32) -> Result<Vec<TakenDown>, SensorError> {
         let rules = self.policies.known(policy).ok_or(SensorError::NoPolicy(policy))?;
         take_down::take_down(&self.connections, policy, rules)
+    }
+
+    /// Whether a policy's rules, as they are now, deny a connection that is there: its peer has called.
+    pub fn denies(&self, connection: &Connection) -> bool {
+        let rules = self.policies.known(connection.who.policy);
+        rules.is_some_and(|rules| take_down::denial(rules, connection).is_some())
     }
 
     /// The agent lives: to be called several times within the limit.

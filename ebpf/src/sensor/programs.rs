@@ -38,11 +38,23 @@ pub(super) struct Part {
     pub(super) tier: Option<Tier>,
     /// Without it there is no evidence at all.
     pub(super) essential: bool,
+    /// Kernels without the hook do by another what it is asked for.
+    pub(super) may_lack_hook: bool,
 }
 
 impl Part {
     const fn new(program: &'static str, hook: Hook, feature: &'static str) -> Part {
-        Part { program, fallback: None, twin: None, hook, feature, also: &[], tier: None, essential: false }
+        Part {
+            program,
+            fallback: None,
+            twin: None,
+            hook,
+            feature,
+            also: &[],
+            tier: None,
+            essential: false,
+            may_lack_hook: false,
+        }
     }
 
     const fn only(self, tier: Tier) -> Part {
@@ -55,6 +67,10 @@ impl Part {
 
     const fn essential(self) -> Part {
         Part { essential: true, ..self }
+    }
+
+    const fn where_there_is(self) -> Part {
+        Part { may_lack_hook: true, ..self }
     }
 
     const fn or(self, fallback: &'static str) -> Part {
@@ -88,14 +104,22 @@ pub(super) const PARTS: &[Part] = &[
     Part::new("file_open_lsm", Hook::Lsm("file_open"), "file open").only(Tier::Lsm),
     Part::new("file_rename_lsm", Hook::Lsm("path_rename"), "file rename").only(Tier::Lsm),
     Part::new("file_link_lsm", Hook::Lsm("path_link"), "file link").only(Tier::Lsm),
-    Part::new("file_unlink_lsm", Hook::Lsm("path_unlink"), "file delete").only(Tier::Lsm),
-    Part::new("file_chmod_lsm", Hook::Lsm("path_chmod"), "file permissions").only(Tier::Lsm),
-    Part::new("touch_rmdir_lsm", Hook::Lsm("path_rmdir"), "path deny").only(Tier::Lsm),
-    Part::new("touch_owner_lsm", Hook::Lsm("path_chown"), "path deny").only(Tier::Lsm),
-    Part::new("touch_truncate_lsm", Hook::Lsm("path_truncate"), "path deny").only(Tier::Lsm),
-    Part::new("touch_mknod_lsm", Hook::Lsm("path_mknod"), "path deny").only(Tier::Lsm),
-    Part::new("touch_mkdir_lsm", Hook::Lsm("path_mkdir"), "path deny").only(Tier::Lsm),
-    Part::new("touch_symlink_lsm", Hook::Lsm("path_symlink"), "path deny").only(Tier::Lsm),
+    Part::new("touch_unlink_lsm", Hook::Lsm("path_unlink"), "file delete").only(Tier::Lsm),
+    Part::new("touch_rmdir_lsm", Hook::Lsm("path_rmdir"), "file delete").only(Tier::Lsm),
+    Part::new("touch_mode_lsm", Hook::Lsm("path_chmod"), "file permissions").only(Tier::Lsm),
+    Part::new("touch_owner_lsm", Hook::Lsm("path_chown"), "file owner").only(Tier::Lsm),
+    Part::new("touch_truncate_lsm", Hook::Lsm("path_truncate"), "file truncate").only(Tier::Lsm),
+    Part::new("touch_mknod_lsm", Hook::Lsm("path_mknod"), "file create").only(Tier::Lsm),
+    Part::new("touch_mkdir_lsm", Hook::Lsm("path_mkdir"), "file create").only(Tier::Lsm),
+    Part::new("touch_symlink_lsm", Hook::Lsm("path_symlink"), "file create").only(Tier::Lsm),
+    Part::new("touch_attribute_lsm", Hook::Lsm("inode_setxattr"), "file attributes").only(Tier::Lsm),
+    Part::new("touch_attribute_gone_lsm", Hook::Lsm("inode_removexattr"), "file attributes").only(Tier::Lsm),
+    Part::new("touch_acl_lsm", Hook::Lsm("inode_set_acl"), "file attributes")
+        .only(Tier::Lsm)
+        .where_there_is(),
+    Part::new("touch_acl_gone_lsm", Hook::Lsm("inode_remove_acl"), "file attributes")
+        .only(Tier::Lsm)
+        .where_there_is(),
     Part::new("touch_map_lsm", Hook::Lsm("mmap_file"), "program map deny").only(Tier::Lsm),
     Part::new("act_module", Hook::Tracepoint("module_load"), "module load"),
     Part::new("act_setuid_lsm", Hook::Lsm("task_fix_setuid"), "privilege change").only(Tier::Lsm),
@@ -104,6 +128,7 @@ pub(super) const PARTS: &[Part] = &[
     Part::new("act_mount_lsm", Hook::Lsm("sb_mount"), "mount").only(Tier::Lsm),
     Part::new("act_move_mount_lsm", Hook::Lsm("move_mount"), "mount").only(Tier::Lsm),
     Part::new("act_unix_lsm", Hook::Lsm("unix_stream_connect"), "unix connect").only(Tier::Lsm),
+    Part::new("act_unix_send_lsm", Hook::Lsm("unix_may_send"), "unix datagram deny").only(Tier::Lsm),
     Part::new("act_umount_lsm", Hook::Lsm("sb_umount"), "unmount deny").only(Tier::Lsm),
     Part::new("call_enter", Hook::Tracepoint("sys_enter"), "ptrace deny")
         .serving(&["bpf deny", "packet socket deny", "privilege change"])

@@ -1,6 +1,8 @@
 //! What the programs tell, decoded: plain data, bytes as bytes. No input makes it fail otherwise than as [`Record::Undecoded`].
 
-use super::act::{self, BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, Traced, UnixConnected};
+use super::act::{
+    self, BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, SocketMade, Traced, UnixConnected,
+};
 use super::layout::{
     self, accepted, answer, connection, exec, executed, exited, kind, net, refused, subject,
 };
@@ -231,10 +233,18 @@ pub enum Record {
     FileRenamed(FileEvent),
     /// A watched file has got a second name, or another file one that is watched.
     FileLinked(FileEvent),
-    /// A watched file was deleted, or a pin of ours should have been.
+    /// A watched file or directory was deleted, or a pin of ours should have been.
     FileDeleted(FileEvent),
+    /// A file, directory, link or device was made where files are watched: `mode` says which.
+    FileCreated(FileEvent),
+    /// A watched file was made shorter or longer without an open.
+    FileTruncated(FileEvent),
     /// A watched file's permissions were changed to `mode`.
     FileModeChanged(FileEvent),
+    /// A watched file was given to the user `mode` and the group `group`, each `u32::MAX` where it stays as it is.
+    FileOwnerChanged(FileEvent),
+    /// An attribute of a watched file was set or removed: `text` is its name.
+    FileAttributeChanged(FileEvent),
     /// A file that may not be touched should have been: how, and why not, stands in `denied`.
     FileDenied(FileEvent),
     /// A process has got other user ids.
@@ -245,6 +255,8 @@ pub enum Record {
     BpfUsed(BpfUsed),
     /// A process reached for another's memory.
     Traced(Traced),
+    /// A socket was made whose packets aren't followed.
+    SocketMade(SocketMade),
     /// A daemon on this host was connected to.
     UnixConnected(UnixConnected),
     /// A file system was mounted, or a bpffs should have been unmounted.
@@ -277,11 +289,16 @@ pub fn decode(bytes: &[u8]) -> Record {
         kind::FILE_LINKED => act::decode_file(bytes).map(Record::FileLinked),
         kind::FILE_DELETED => act::decode_file(bytes).map(Record::FileDeleted),
         kind::FILE_MODE => act::decode_file(bytes).map(Record::FileModeChanged),
+        kind::FILE_CREATED => act::decode_file(bytes).map(Record::FileCreated),
+        kind::FILE_OWNER => act::decode_file(bytes).map(Record::FileOwnerChanged),
+        kind::FILE_TRUNCATED => act::decode_file(bytes).map(Record::FileTruncated),
+        kind::FILE_ATTRIBUTE => act::decode_file(bytes).map(Record::FileAttributeChanged),
         kind::FILE_DENIED => act::decode_file(bytes).map(Record::FileDenied),
         kind::PRIVILEGE => act::decode_privilege(bytes).map(Record::PrivilegeChanged),
         kind::MODULE => act::decode_module(bytes).map(Record::ModuleLoaded),
         kind::BPF => act::decode_bpf(bytes).map(Record::BpfUsed),
         kind::PTRACE => act::decode_traced(bytes).map(Record::Traced),
+        kind::SOCKET => act::decode_socket(bytes).map(Record::SocketMade),
         kind::UNIX => act::decode_unix(bytes).map(Record::UnixConnected),
         kind::MOUNT => act::decode_mount(bytes).map(Record::Mounted),
         _ => None,
@@ -307,12 +324,17 @@ impl Record {
             | Record::FileRenamed(record)
             | Record::FileLinked(record)
             | Record::FileDeleted(record)
+            | Record::FileCreated(record)
+            | Record::FileTruncated(record)
             | Record::FileModeChanged(record)
+            | Record::FileOwnerChanged(record)
+            | Record::FileAttributeChanged(record)
             | Record::FileDenied(record) => Some(&record.who),
             Record::PrivilegeChanged(record) => Some(&record.who),
             Record::ModuleLoaded(record) => Some(&record.who),
             Record::BpfUsed(record) => Some(&record.who),
             Record::Traced(record) => Some(&record.who),
+            Record::SocketMade(record) => Some(&record.who),
             Record::UnixConnected(record) => Some(&record.who),
             Record::Mounted(record) => Some(&record.who),
             Record::Undecoded { .. } => None,
@@ -540,7 +562,7 @@ pub(super) fn read_16(bytes: &[u8], at: usize) -> Option<[u8; 16]> {
     read(bytes, at)
 }
 
-fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
     read(bytes, at).map(u16::from_ne_bytes)
 }
 

@@ -5,7 +5,7 @@ use super::error::SensorError;
 use super::layout::{POLICY_CLOSED, POLICY_SELF_TEST, POLICY_SELF_TEST_MAPS};
 use super::record::Tuple;
 use super::{Sensor, Tier};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
 use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -56,6 +56,8 @@ impl Bait {
     fn touch(&self) -> Vec<(&'static str, Result<(), String>)> {
         let (file, other) = (&self.file, self.directory.join("other"));
         let mode = Permissions::from_mode(0o600);
+        let attribute = setxattr(file, "security.custody", b"x", XattrFlags::empty());
+        let attribute = attribute.map_err(std::io::Error::from);
         let pipe = mknodat(CWD, &other, FileType::Fifo, Mode::RUSR, 0).map_err(std::io::Error::from);
         let tries = [
             ("file open", "a file, to be opened,", File::open(file).map(drop)),
@@ -63,11 +65,12 @@ impl Bait {
             ("file link", "a link", std::fs::hard_link(file, &other)),
             ("file delete", "a deletion", std::fs::remove_file(file)),
             ("file permissions", "a change of permissions", std::fs::set_permissions(file, mode)),
-            ("path deny", "a change of the owner", chown(file, Some(0), None)),
-            ("path deny", "a pipe", pipe),
-            ("path deny", "a directory", std::fs::create_dir(&other)),
-            ("path deny", "a symbolic link", symlink(file, &other)),
-            ("path deny", "the removal of a directory", std::fs::remove_dir(&self.directory)),
+            ("file owner", "a change of the owner", chown(file, Some(0), None)),
+            ("file attributes", "an attribute", attribute),
+            ("file create", "a pipe", pipe),
+            ("file create", "a directory", std::fs::create_dir(&other)),
+            ("file create", "a symbolic link", symlink(file, &other)),
+            ("file delete", "the removal of a directory", std::fs::remove_dir(&self.directory)),
         ];
         tries.into_iter().map(|(feature, what, done)| (feature, refused(done, what))).collect()
     }
@@ -89,7 +92,7 @@ pub(super) fn run(sensor: &mut Sensor) -> Result<(), SensorError> {
     let bait = if sensor.coverage.tier == Tier::Lsm {
         let mapped = as_session(sensor, POLICY_SELF_TEST_MAPS, None)?.exec;
         found.push(("program map deny", mapped));
-        Bait::lay().map(Arc::new).map_err(|why| found.push(("path deny", Err(why)))).ok()
+        Bait::lay().map(Arc::new).map_err(|why| found.push(("file open", Err(why)))).ok()
     } else {
         None
     };

@@ -1,4 +1,4 @@
-//! Ends connections that were made before their peer was denied.
+//! Ends connections that were made before their peer was denied, or by the peer.
 
 use super::error::SensorError;
 use super::layout::connection;
@@ -64,7 +64,7 @@ pub(super) fn take_down(
     Ok(taken)
 }
 
-fn denial(rules: &PolicyRules, connection: &Connection) -> Option<Denial> {
+pub(super) fn denial(rules: &PolicyRules, connection: &Connection) -> Option<Denial> {
     let protocol = if connection.protocol == UDP { Protocol::Udp } else { Protocol::Tcp };
     rules.denial(IpAddr::V6(Ipv6Addr::from(connection.remote)), connection.remote_port, protocol)
 }

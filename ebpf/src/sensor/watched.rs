@@ -1,8 +1,9 @@
-//! Which files the file sensors tell of: the kernel knows them by device and inode, so every way to them counts.
+//! Which files the file sensors tell of, and which are the agent's own: the kernel knows them by device and inode, so every way to them
+//! counts.
 
 use super::error::SensorError;
 use super::files::{devices, identify};
-use super::layout::watched_key;
+use super::layout::{lies, watched_key};
 use super::load::open_map;
 use super::pins::Generation;
 use super::record::put;
@@ -14,27 +15,49 @@ use std::path::{Path, PathBuf};
 
 type Key = [u8; watched_key::SIZE];
 
-/// Makes the kernel's list that of `paths`; those that don't exist are left out until the next start.
-pub(super) fn set(generation: &Generation, paths: &[PathBuf]) -> Result<(), SensorError> {
-    let mut map: HashMap<MapData, Key, u32> = open_map(generation, "watched_files")?;
-    let mut wanted = Vec::new();
-    let devices = devices();
-    for path in paths {
-        wanted.extend(key(path, &devices)?);
+/// What the kernel is to know of files, as their paths were looked up last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Watched(BTreeMap<Key, u32>);
+
+impl Watched {
+    /// Looks paths up: whose opens and changes are told, and the agent's own, which no session gets at. Those that don't exist are left
+    /// out.
+    ///
+    /// # Errors
+    /// A path can't be looked up.
+    pub fn look(watched: &[PathBuf], own: &[PathBuf]) -> Result<Watched, SensorError> {
+        let devices = devices();
+        // The machine's files, and in a container the agent's own where it has them itself.
+        let watched = watched.iter().map(|path| (host::path(path), lies::WATCHED));
+        let own = own.iter().map(|path| (path.clone(), lies::OWN));
+        let keys = watched.chain(own).map(|(path, lies)| Ok(key(&path, &devices)?.map(|key| (key, lies))));
+        keys.filter_map(Result::transpose).collect::<Result<_, _>>().map(Watched)
     }
-    for key in &wanted {
-        map.insert(key, 1, 0)
-            .map_err(|error| SensorError::kernel("setting the files to watch (1,024 is the most)", error))?;
+
+    /// These and those, where there is anything new among those.
+    pub(super) fn and(&self, those: &Watched) -> Option<Watched> {
+        let is_new = |(key, lies): (&Key, &u32)| self.0.get(key) != Some(lies);
+        those.0.iter().any(is_new).then(|| {
+            let mut both = self.clone();
+            both.0.extend(&those.0);
+            both
+        })
     }
-    let old: Vec<Key> = map.keys().filter_map(Result::ok).filter(|key| !wanted.contains(key)).collect();
-    for key in old {
-        map.remove(&key).map_err(|error| SensorError::kernel("setting the files to watch", error))?;
+
+    /// Makes the kernel's list that of these.
+    pub(super) fn set(&self, generation: &Generation) -> Result<(), SensorError> {
+        let failed = |error| SensorError::kernel("setting the files to watch (1,024 is the most)", error);
+        let mut map: HashMap<MapData, Key, u32> = open_map(generation, "watched_files")?;
+        for (key, lies) in &self.0 {
+            map.insert(key, lies, 0).map_err(failed)?;
+        }
+        let others = map.keys().filter_map(Result::ok).filter(|key| !self.0.contains_key(key));
+        others.collect::<Vec<Key>>().iter().try_for_each(|key| map.remove(key)).map_err(failed)
     }
-    Ok(())
 }
 
 fn key(path: &Path, devices: &BTreeMap<u64, u32>) -> Result<Option<Key>, SensorError> {
-    let file = match identify(&host::path(path), devices) {
+    let file = match identify(path, devices) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(SensorError::file(path, "looking up what to watch", error)),

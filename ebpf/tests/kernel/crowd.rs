@@ -165,7 +165,7 @@ fn each_of_a_crowd_is_judged_and_told_by_what_is_its_own() {
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let mut session = node.session_at(loopback, loopback, policy);
     let with_files =
-        if node.has("file open") && node.has("path deny") { "CUSTODY_TEST_CROWD_FILES=1 " } else { "" };
+        if node.has("file open") && node.has("file create") { "CUSTODY_TEST_CROWD_FILES=1 " } else { "" };
     let this = std::env::current_exe().unwrap();
     let said = run(
         &mut node,

@@ -1,7 +1,7 @@
 //! Files: in the tier of LSM hooks. The other says that it can't.
 
 use crate::node::{Node, Session, options};
-use custody_node::sensor::{FileEvent, Record};
+use custody_node::sensor::{FileEvent, Record, Watched};
 use std::path::Path;
 
 /// A node that watches a folder, if it can watch any.
@@ -101,13 +101,189 @@ fn a_session_cannot_take_the_programs_away() {
     session.run(&format!("rm -rf {pins}; mount -t tmpfs none {pins}; umount -l /sys; umount /sys/fs/bpf"));
     node.wait_for("the refusal", |record| matches!(record, Record::FileDeleted(event) if event.refused));
     let refused = |records: &[Record]| {
-        records
-            .iter()
-            .filter(|record| matches!(record, Record::Mounted(event) if event.unmount_refused))
-            .count()
+        records.iter().filter(|record| matches!(record, Record::Mounted(event) if event.refused)).count()
     };
     node.wait_until("all refusals", |records| (refused(records) == 3).then_some(()));
-    node.wait_for("the refusal", |record| matches!(record, Record::Mounted(event) if event.unmount_refused));
+    node.wait_for("the refusal", |record| matches!(record, Record::Mounted(event) if event.refused));
     session.run("/bin/echo still");
     node.wait_for("echo", |record| matches!(record, Record::Executed(executed) if executed.args.last().is_some_and(|arg| arg == b"still")));
+}
+
+fn is_at<'a>(path: &'a Path) -> impl Fn(&FileEvent) -> bool + 'a {
+    |event| event.path == path.as_os_str().as_encoded_bytes()
+}
+
+#[test]
+fn what_is_made_given_away_and_cut_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((mut node, mut session)) = watching(folder.path()) else { return };
+    let at = folder.path().display();
+    session.python(&format!(
+        "import os\n\
+         os.mkdir('{at}/folder'); os.symlink('/somewhere/else', '{at}/link'); os.mkfifo('{at}/pipe')\n\
+         open('{at}/file', 'w').close(); os.truncate('{at}/file', 7); os.chown('{at}/file', 12, -1)\n\
+         os.setxattr('{at}/file', 'trusted.custody', b'x'); os.removexattr('{at}/file', 'trusted.custody')\n\
+         os.rmdir('{at}/folder'); os.unlink('{at}/pipe')"
+    ));
+    let pipe = folder.path().join("pipe");
+    node.wait_for("the end", |record| matches!(record, Record::FileDeleted(event) if is_at(&pipe)(event)));
+    let made = |name: &str| {
+        let path = folder.path().join(name);
+        node.records.iter().find_map(|record| match record {
+            Record::FileCreated(event) if is_at(&path)(event) => {
+                Some((event.mode & 0o170_000, event.text.clone()))
+            }
+            _ => None,
+        })
+    };
+    assert_eq!(made("folder"), Some((0o040_000, None)));
+    assert_eq!(made("link"), Some((0o120_000, Some(b"/somewhere/else".to_vec()))));
+    assert_eq!(made("pipe"), Some((0o010_000, None)));
+    assert_eq!(made("file"), Some((0o100_000, None)));
+    let file = folder.path().join("file");
+    let of_file = |is: fn(&Record) -> Option<&FileEvent>| {
+        let told = node.records.iter().filter_map(is).filter(|event| is_at(&file)(event));
+        told.map(|event| (event.mode, event.group, event.text.clone())).collect::<Vec<_>>()
+    };
+    let cut = of_file(|record| if let Record::FileTruncated(event) = record { Some(event) } else { None });
+    assert!(!cut.is_empty());
+    let given =
+        of_file(|record| if let Record::FileOwnerChanged(event) = record { Some(event) } else { None });
+    assert_eq!(given, [(12, u32::MAX, None)]);
+    let attribute =
+        of_file(|record| if let Record::FileAttributeChanged(event) = record { Some(event) } else { None });
+    let one = (0, 0, Some(b"trusted.custody".to_vec()));
+    assert_eq!(attribute, [one.clone(), one]);
+    let folder = folder.path().join("folder");
+    assert!(
+        node.records.iter().any(|r| matches!(r, Record::FileDeleted(event) if is_at(&folder)(event))),
+        "the removal of a directory"
+    );
+}
+
+#[test]
+fn a_part_of_what_is_watched_is_watched_whatever_it_is_reached_by() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("part/deep")).unwrap();
+    for name in ["bound", "rooted", "handed"] {
+        std::fs::File::create(folder.path().join("part/deep").join(name)).unwrap();
+    }
+    let Some((mut node, mut session)) = watching(folder.path()) else { return };
+    let (at, elsewhere) = (folder.path().display(), other.path().display());
+    session.python(&format!(
+        "import os, subprocess\n\
+         os.mkdir('{elsewhere}/at')\n\
+         subprocess.run(['unshare', '-m', 'sh', '-c', 'mount --bind {at}/part {elsewhere}/at; : <{elsewhere}/at/deep/bound'])\n\
+         if not os.fork(): os.chroot('{at}/part/deep'); open('/rooted').close(); os._exit(0)\n\
+         os.wait()"
+    ));
+    for name in ["/at/deep/bound", "/rooted"] {
+        node.wait_for(
+            name,
+            |record| matches!(record, Record::FileOpened(event) if event.path.ends_with(name.as_bytes())),
+        );
+    }
+}
+
+#[test]
+fn no_session_gets_at_the_agents_own_files() {
+    let own = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let key = own.path().join("agent.key");
+    std::fs::File::create(&key).unwrap();
+    std::fs::create_dir_all(own.path().join("spool/deep")).unwrap();
+    std::fs::File::create(own.path().join("spool/deep/file")).unwrap();
+    let mut options = options();
+    options.own = vec![own.path().to_owned(), key.clone()];
+    let mut node = Node::with(options);
+    let mut session = node.session();
+    if !node.has("file open") {
+        return;
+    }
+    let (at, elsewhere) = (own.path().display(), other.path().display());
+    let printed = session.python(&format!(
+        "import os, subprocess\n\
+         os.mkdir('{elsewhere}/at')\n\
+         sh = lambda command: subprocess.run(['unshare', '-m', 'sh', '-c', command], check=True, stderr=subprocess.DEVNULL)\n\
+         key, file = '{at}/agent.key', '{at}/spool/deep/file'\n\
+         tried = [lambda: open(key), lambda: open(key, 'a'), lambda: os.rename(key, '{elsewhere}/key'),\n\
+         \tlambda: os.link(key, '{elsewhere}/key'), lambda: os.unlink(key), lambda: os.chmod(key, 0o644),\n\
+         \tlambda: os.chown(key, 1, 1), lambda: os.truncate(key, 0), lambda: os.listdir('{at}'),\n\
+         \tlambda: os.mkdir('{at}/new'), lambda: os.symlink('/', '{at}/new'), lambda: open('{at}/new', 'w'),\n\
+         \tlambda: os.setxattr(key, 'trusted.custody', b'x'), lambda: os.rename('{elsewhere}/at', '{at}/at'),\n\
+         \tlambda: sh('mount -t tmpfs none {at}'), lambda: sh('mount -t tmpfs none {at}/spool'),\n\
+         \tlambda: sh('mount --bind {at}/spool/deep {elsewhere}/at; cat {elsewhere}/at/file')]\n\
+         def done(number):\n\
+         \ttry: tried[number](); return True\n\
+         \texcept (PermissionError, subprocess.CalledProcessError): return False\n\
+         print([number for number in range(len(tried)) if done(number)])\n\
+         if not os.fork():\n\
+         \tos.chroot('{at}/spool/deep')\n\
+         \ttry: open('/file'); os._exit(1)\n\
+         \texcept PermissionError: os._exit(0)\n\
+         print(os.wait()[1])"
+    ));
+    assert_eq!(printed, "[]\n0", "what was done in spite of it");
+    let refused = |record: &Record| match record {
+        Record::FileOpened(event) | Record::FileRenamed(event) | Record::FileDeleted(event) => {
+            event.refused && is_at(&key)(event)
+        }
+        _ => false,
+    };
+    let told = |records: &[Record]| records.iter().filter(|record| refused(record)).count();
+    node.wait_until("the refusals", |records| (told(records) >= 4).then_some(()));
+    assert_eq!(std::fs::read(&key).unwrap(), b"", "others aren't kept from it");
+}
+
+#[test]
+fn what_the_kernel_is_told_to_do_is_watched_wherever_it_lies() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((mut node, mut session)) = watching(folder.path()) else { return };
+    let printed = session.python(
+        "import os, subprocess\n\
+         pattern = open('/proc/sys/kernel/core_pattern').read()\n\
+         open('/proc/sys/kernel/core_pattern', 'w').write(pattern)\n\
+         open('/proc/self/oom_score_adj', 'w').write('1')\n\
+         subprocess.run(['unshare', '-pfm', '--mount-proc', 'sh', '-c', 'true >/proc/sys/kernel/modprobe'])\n\
+         try: open('/proc/sys/kernel/ftrace_enabled', 'w').write('0'); print('switched off')\n\
+         except PermissionError: print('refused')",
+    );
+    assert_eq!(printed, "refused");
+    let written = |name: &'static str, refused: bool| {
+        move |record: &Record| {
+            matches!(record, Record::FileOpened(event)
+                if event.path.ends_with(name.as_bytes()) && event.mode & 3 != 0 && event.refused == refused)
+        }
+    };
+    node.wait_for("the refusal", written("kernel/ftrace_enabled", true));
+    node.wait_for("a pattern", written("/proc/sys/kernel/core_pattern", false));
+    node.wait_for("a program for modules", written("/proc/sys/kernel/modprobe", false));
+    assert!(!node.records.iter().any(written("oom_score_adj", false)), "what processes are is no setting");
+}
+
+#[test]
+fn what_is_made_under_a_watched_path_is_watched_and_what_it_was_before_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, moved) = (folder.path().join("watched"), folder.path().join("moved"));
+    std::fs::create_dir(&path).unwrap();
+    let mut options = options();
+    options.watched = vec![path.clone()];
+    let mut node = Node::with(options);
+    let mut session = node.session();
+    if !node.has("file open") {
+        return;
+    }
+    std::fs::rename(&path, &moved).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let watched = Watched::look(std::slice::from_ref(&path), &[]).unwrap();
+    node.sensor().watch(&watched).unwrap();
+    for at in [&path, &moved] {
+        let file = at.join("file");
+        session.run(&format!(": >{}", file.display()));
+        node.wait_for(
+            "the file",
+            |record| matches!(record, Record::FileOpened(event) if is_at(&file)(event)),
+        );
+    }
 }

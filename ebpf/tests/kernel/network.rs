@@ -520,3 +520,27 @@ fn io_uring_is_no_way_around() {
         assert_eq!(kinds(&mut node, port(to)), ["denied"]);
     }
 }
+
+#[test]
+fn a_socket_whose_packets_are_not_followed_is_told_when_it_is_made() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    session.python(
+        "import socket\n\
+         socket.socket(socket.AF_INET, socket.SOCK_RAW, 1); socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58)\n\
+         socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 3)\n\
+         socket.socket(); socket.socket(socket.AF_INET, socket.SOCK_DGRAM); socket.socket(socket.AF_UNIX)",
+    );
+    session.run("/bin/echo last");
+    node.wait_for("the last", |record| {
+        matches!(record, Record::Executed(executed) if executed.args.last().is_some_and(|arg| arg == b"last"))
+    });
+    let made = |record: &Record| match record {
+        Record::SocketMade(made) if made.who.session == session.id => {
+            Some((made.family, made.kind, made.protocol))
+        }
+        _ => None,
+    };
+    let made: Vec<_> = node.records.iter().filter_map(made).collect();
+    assert_eq!(made, [(2, 3, 1), (10, 3, 58), (17, 2, 3)]);
+}

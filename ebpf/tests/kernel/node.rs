@@ -48,6 +48,7 @@ pub fn options() -> SensorOptions {
         ring_bytes: 1 << 20,
         heartbeat_limit: Duration::from_secs(3600),
         watched: Vec::new(),
+        own: Vec::new(),
         tier: tier(),
     }
 }

@@ -249,7 +249,7 @@ fn kept_from(records: &[Record]) -> Vec<&FileEvent> {
 fn a_denied_file_cannot_be_touched_by_any_way() {
     let ground = Ground::new();
     let mut node = Node::start();
-    if !node.has("path deny") || !node.has("file open") {
+    if !node.has("file create") || !node.has("file open") {
         return;
     }
     let at = ground.folder.path().display();
@@ -324,13 +324,15 @@ fn a_denied_file_cannot_be_touched_by_any_way() {
 fn a_denied_program_is_not_mapped_and_a_denied_socket_not_connected_to() {
     let ground = Ground::new();
     let mut node = Node::start();
-    if !node.has("program map deny") || !node.has("unix connect") {
+    if !["program map deny", "unix connect", "unix datagram deny"].iter().all(|feature| node.has(feature)) {
         return;
     }
     let program = ground.at("program");
     let mut rules = denied_program(&program);
     rules.denied_paths = denied_path(&ground.at("socket")).denied_paths;
     let _daemon = std::os::unix::net::UnixListener::bind(ground.at("socket")).unwrap();
+    rules.denied_paths.extend(denied_path(&ground.at("lines")).denied_paths);
+    let _lines = std::os::unix::net::UnixDatagram::bind(ground.at("lines")).unwrap();
     let (mut session, _) = session_under(&mut node, rules);
     let loader = format!(
         "$(ls /lib64/ld-linux-*.so* /lib/ld-linux-*.so* 2>/dev/null | head -n 1) {}",
@@ -344,6 +346,13 @@ fn a_denied_program_is_not_mapped_and_a_denied_socket_not_connected_to() {
         ground.at("socket").display()
     );
     assert_eq!(session.python(&connect), "1");
+    let send = format!(
+        "import socket\n\
+         try: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'x', '{}')\n\
+         except OSError as error: print(error.errno)",
+        ground.at("lines").display()
+    );
+    assert_eq!(session.python(&send), "1", "a datagram");
     node.wait_until("the refusal", |records| {
         kept_from(records)
             .iter()
