@@ -24,6 +24,8 @@ pub enum Found {
     Seen,
     /// It was refused, and that is told.
     Refused,
+    /// It is told as something that may not be, and was done in spite of that.
+    Unhindered,
     /// It was done, and nothing tells of it.
     Unseen,
     /// This kernel or machine can't do it.
@@ -35,6 +37,7 @@ impl Found {
         match self {
             Self::Seen => "seen",
             Self::Refused => "refused, and told",
+            Self::Unhindered => "told, **not prevented**",
             Self::Unseen => "**not seen**",
             Self::Impossible => "can't be done there",
         }
@@ -263,7 +266,7 @@ impl Tried {
             {
                 Ok(Found::Impossible)
             }
-            (true, false, true) => Err(format!("{what}: is told as refused, and was done")),
+            (true, false, true) => Ok(Found::Unhindered),
             (false, told, _) => {
                 let told = if told { "nothing is told" } else { "it is told" };
                 Err(format!(
@@ -393,7 +396,7 @@ const ROW: &str = "coverage of ";
 pub fn printed(text: &str) -> Vec<(String, Found)> {
     let rows = text.lines().filter_map(|line| line.split_once(ROW)?.1.split_once(": ")?.1.rsplit_once(" = "));
     rows.map(|(what, found)| {
-        let known = [Found::Seen, Found::Refused, Found::Unseen, Found::Impossible];
+        let known = [Found::Seen, Found::Refused, Found::Unhindered, Found::Unseen, Found::Impossible];
         let found = known.into_iter().find(|known| format!("{known:?}") == found).expect("a finding");
         (what.to_owned(), found)
     })

@@ -73,21 +73,26 @@ static __always_inline bool send_file(struct place *place, struct task_struct *t
 	return size <= sizeof(place->file) && !bpf_ringbuf_output(&records, &place->file, size, 0);
 }
 
-static __always_inline void tell_file(struct task_struct *task, struct tag *tag, const struct file_act *act)
+/* `opens`: the program is asked of opens, which are counted when they come again. A function of its own to the verifier (see judge.h). */
+__noinline int tell_file(struct tag *tag, struct file_act *act, u32 opens)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct place *place;
 
+	if (!tag || !act)
+		return 0;
 	count(&seen, act->kind);
 	place = act->rule && full() ? 0 : claim();
 	if (!place) {
 		count(&lost, act->kind);
-		return;
+		return 0;
 	}
 	if (!send_file(place, task, tag, act))
 		count(&lost, act->kind);
-	if (act->kind == KIND_FILE_OPENED && !(act->flags & FILE_REFUSED))
+	if (opens && act->kind == KIND_FILE_OPENED && !(act->flags & FILE_REFUSED))
 		keep_opened(task, tag, &place->file.head, place->file.data);
 	release(place);
+	return 0;
 }
 
 /* A rule of the policy is in the way. */
@@ -105,7 +110,7 @@ static __always_inline int refuse_file(u32 tried, u32 rule, struct task_struct *
 	};
 
 	if (!silent(tag))
-		tell_file(task, tag, &act);
+		tell_file(tag, &act, false);
 	return -EPERM;
 }
 
@@ -118,15 +123,27 @@ static __always_inline bool on_bpffs(struct dentry *dentry)
 /* Like lies_in, for what is done to names, and to what a pin is. */
 static __always_inline u32 kept_in(struct dentry *dentry, struct vfsmount *mount)
 {
-	return on_bpffs(dentry) ? LIES_OWN : lies_in(dentry, mount);
+	return on_bpffs(dentry) ? LIES_OWN : lies_in(number_of(dentry), number_of(mount));
 }
 
-/* Tells of something that is watched, or the agent's own and therefore refused. */
-static __always_inline void tell_place(struct task_struct *task, struct tag *tag, struct file_act *act, u32 lies)
+/* What becomes of an act: refused where a rule is in the way or the file is the agent's own, told where it is watched. In one place, since
+ * each more would be verified by itself. */
+static __always_inline int settle(struct task_struct *task, struct tag *tag, struct file_act *act, u32 rule, u32 lies, bool opens)
 {
-	if (lies == LIES_OWN)
-		act->flags |= FILE_REFUSED;
-	tell_file(task, tag, act);
+	if (!rule && !lies)
+		return 0;
+	if (rule) {
+		act->kind = KIND_FILE_DENIED;
+		act->rule = rule;
+		act->second = 0;
+		act->text = 0;
+	} else {
+		act->tried = 0;
+		act->flags = lies == LIES_OWN ? FILE_REFUSED : 0;
+	}
+	if (!silent(tag))
+		tell_file(tag, act, opens);
+	return rule || lies == LIES_OWN ? -EPERM : 0;
 }
 
 #define SETTING_DEPTH 64
@@ -162,8 +179,9 @@ static __always_inline bool is_setting(struct dentry *dentry, u64 magic)
 
 /* Settings that are written are watched wherever they lie. The one that switches the tracing of functions off, and our programs with it,
  * may not be. */
-static __always_inline u32 lies_in_settings(struct dentry *dentry, u32 flags)
+__noinline u32 lies_in_settings(u64 address, u32 flags)
 {
+	struct dentry *dentry = (struct dentry *)address;
 	u64 magic = BPF_CORE_READ(dentry, d_sb, s_magic);
 	u8 name[16] = {}, switches_off[16] = "ftrace_enabled";
 
@@ -176,67 +194,61 @@ static __always_inline u32 lies_in_settings(struct dentry *dentry, u32 flags)
 }
 
 SEC("lsm/file_open")
-int BPF_PROG(file_open_lsm, struct file *file, int ret)
+int BPF_PROG(file_open_lsm, struct file *file)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = watched(task);
-	struct file_act act = {.kind = KIND_FILE_OPENED};
-	u32 rule, lies;
+	struct file_act act = {.kind = KIND_FILE_OPENED, .tried = TRIED_OPEN};
+	u32 rule, lies = 0;
 
-	if (ret)
-		return ret;
 	if (!tag)
 		return 0;
 	rule = judge_file(tag, file);
 	act.dentry = BPF_CORE_READ(file, f_path.dentry);
 	act.mount = BPF_CORE_READ(file, f_path.mnt);
 	act.mode = BPF_CORE_READ(file, f_flags);
-	if (rule)
-		return deny_if(refuse_file(TRIED_OPEN, rule, task, tag, act.dentry, act.mount, act.mode));
-	if (silent(tag))
-		return 0;
 	act.inode = BPF_CORE_READ(file, f_inode);
-	if (opened_again(task, act.inode, act.mode)) {
-		count(&seen, KIND_FILE_OPENED);
-		return 0;
+	if (!rule && !silent(tag)) {
+		if (opened_again(task, act.inode, act.mode)) {
+			count(&seen, KIND_FILE_OPENED);
+			return 0;
+		}
+		lies = lies_in_settings(number_of(act.dentry), act.mode);
+		if (!lies)
+			lies = lies_in(number_of(act.dentry), number_of(act.mount));
 	}
-	lies = lies_in_settings(act.dentry, act.mode);
-	if (!lies)
-		lies = lies_in(act.dentry, act.mount);
-	if (lies)
-		tell_place(task, tag, &act, lies);
-	return deny_if(lies == LIES_OWN);
+	return deny_if(settle(task, tag, &act, rule, lies, true));
 }
 
 /* A file gets another name: its old one goes, or stays as well. */
 static __always_inline int file_renamed(struct dentry *old, struct vfsmount *old_mount, struct dentry *new, struct vfsmount *new_mount,
 					u32 kind)
 {
-	u32 tried = kind == KIND_FILE_LINKED ? TRIED_LINK : TRIED_RENAME, rule;
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = watched(task);
 	struct file_act act = {.kind = kind, .dentry = old, .mount = old_mount, .second = new, .second_mount = new_mount};
-	u32 lies, there;
+	u32 rule, lies = 0, there = 0;
 
 	if (!tag)
 		return 0;
-	rule = judge_path(tag, old, old_mount);
-	if (rule)
-		return refuse_file(tried, rule, task, tag, old, old_mount, 0);
-	rule = judge_path(tag, new, new_mount);
-	if (rule)
-		return refuse_file(tried, rule, task, tag, new, new_mount, 0);
-	if (silent(tag))
-		return 0;
-	lies = kept_in(old, old_mount);
-	there = kept_in(new, new_mount);
-	if (lies < there)
-		lies = there;
-	if (!lies)
-		return 0;
+	act.tried = kind == KIND_FILE_LINKED ? TRIED_LINK : TRIED_RENAME;
 	act.inode = BPF_CORE_READ(old, d_inode);
-	tell_place(task, tag, &act, lies);
-	return lies == LIES_OWN ? -EPERM : 0;
+	rule = judge_path(tag, old, old_mount);
+	if (!rule) {
+		rule = judge_path(tag, new, new_mount);
+		if (rule) {
+			act.dentry = new;
+			act.mount = new_mount;
+			act.inode = BPF_CORE_READ(new, d_inode);
+		}
+	}
+	if (!rule && !silent(tag)) {
+		lies = kept_in(old, old_mount);
+		there = kept_in(new, new_mount);
+		if (lies < there)
+			lies = there;
+	}
+	return settle(task, tag, &act, rule, lies, false);
 }
 
 SEC("lsm/path_rename")

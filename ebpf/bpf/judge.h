@@ -151,14 +151,14 @@ static __always_inline u32 judge_program(struct tag *tag, struct file *file, boo
 }
 
 /* Whether rules of paths are asked for at all; `rules`: which, and `rule`: what else is in the way. */
-static __always_inline bool asks_for_paths(struct tag *tag, u32 *rules, u32 *rule)
+static __always_inline bool asks_for_paths(u32 number, u32 *rules, u32 *rule)
 {
 	struct policy *policy;
 
 	*rule = 0;
-	if (silent(tag) && tag->policy != POLICY_SELF_TEST)
+	if (number >= POLICY_RESERVED && number != POLICY_SELF_TEST)
 		return false;
-	policy = bpf_map_lookup_elem(&policies, &tag->policy);
+	policy = bpf_map_lookup_elem(&policies, &number);
 	if (!policy) {
 		*rule = RULE_NO_POLICY;
 		return false;
@@ -167,27 +167,39 @@ static __always_inline bool asks_for_paths(struct tag *tag, u32 *rules, u32 *rul
 	return policy->flags & POLICY_PATHS;
 }
 
-/* The rule by which a name, and what it names, may not be touched; 0: it may. */
-static __always_inline u32 judge_path(struct tag *tag, struct dentry *dentry, struct vfsmount *vfsmount)
+/* These two are functions of their own to the verifier too, which looks at them once and takes what they find for any number: else each
+ * way through them would be one through all that follows. */
+__noinline u32 rule_of_path(u64 dentry, u64 vfsmount, u32 policy)
 {
 	struct climb climb = {};
 	u32 rule;
 
-	if (!asks_for_paths(tag, &climb.rules, &rule))
+	if (!asks_for_paths(policy, &climb.rules, &rule))
 		return rule;
-	climb_from(&climb, dentry, vfsmount);
+	climb_from(&climb, (struct dentry *)dentry, (struct vfsmount *)vfsmount);
 	return climb.ended ? climb.path : RULE_UNRESOLVED;
+}
+
+__noinline u32 rule_of_file(u64 file, u32 policy)
+{
+	struct climb climb = {};
+	u32 rule;
+
+	if (!asks_for_paths(policy, &climb.rules, &rule))
+		return rule;
+	if (!climb_file(&climb, (struct file *)file))
+		return RULE_UNRESOLVED;
+	return climb.path;
+}
+
+/* The rule by which a name, and what it names, may not be touched; 0: it may. */
+static __always_inline u32 judge_path(struct tag *tag, struct dentry *dentry, struct vfsmount *vfsmount)
+{
+	return rule_of_path(number_of(dentry), number_of(vfsmount), tag->policy);
 }
 
 /* The same of an open file. */
 static __always_inline u32 judge_file(struct tag *tag, struct file *file)
 {
-	struct climb climb = {};
-	u32 rule;
-
-	if (!asks_for_paths(tag, &climb.rules, &rule))
-		return rule;
-	if (!climb_file(&climb, file))
-		return RULE_UNRESOLVED;
-	return climb.path;
+	return rule_of_file(number_of(file), tag->policy);
 }

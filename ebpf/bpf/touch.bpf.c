@@ -7,21 +7,16 @@ static __always_inline int touch(u32 tried, struct file_act *act)
 	struct tag *tag = watched(task);
 	struct dentry *dentry = act->dentry;
 	struct vfsmount *mount = act->mount;
-	u32 rule, lies;
+	u32 rule, lies = 0;
 
 	if (!tag)
 		return 0;
-	rule = judge_path(tag, dentry, mount);
-	if (rule)
-		return deny_if(refuse_file(tried, rule, task, tag, dentry, mount, act->mode));
-	if (silent(tag))
-		return 0;
-	lies = kept_in(dentry, mount);
-	if (!lies)
-		return 0;
+	act->tried = tried;
 	act->inode = BPF_CORE_READ(dentry, d_inode);
-	tell_place(task, tag, act, lies);
-	return deny_if(lies == LIES_OWN);
+	rule = judge_path(tag, dentry, mount);
+	if (!rule && !silent(tag))
+		lies = kept_in(dentry, mount);
+	return deny_if(settle(task, tag, act, rule, lies, false));
 }
 
 /* A name in a directory, and a file by its path. */

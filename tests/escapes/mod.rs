@@ -203,6 +203,11 @@ pub const WAYS: &[Way] = &[
     ),
     file("a folder among watched files", "mkdir $FILE.folder && echo $MARK"),
     file("a symbolic link among watched files", "ln -s / $FILE.link && echo $MARK"),
+    kernel(
+        "the agent's maps, by a descriptor that outlives who asked for it",
+        "program-loaded",
+        "python3 $WAYS/outlive.py $MARK $PINS",
+    ),
     file("the agent's key read", "cat $DATA/agent.key >/dev/null && echo $MARK"),
     file(
         "the kernel told what to run for a crash",

@@ -186,7 +186,7 @@ fn what_the_kernel_supports_is_told_without_leaving_anything() {
 /// The verifier gives up after a million instructions on any way through, and kernels differ in which ways are one to them.
 #[test]
 fn no_program_is_near_what_a_verifier_takes() {
-    const AT_MOST: u32 = 250_000;
+    const AT_MOST: u32 = 100_000;
     // Before any of them is in the kernel there is nothing to ask.
     let _node = Node::start();
     let families =
