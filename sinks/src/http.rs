@@ -110,14 +110,17 @@ impl Http {
         self.endpoint.url.trim_end_matches('/')
     }
 
-    /// Begins a request to `path`, which begins with a slash.
+    /// Begins a request to `path`, which begins with a slash; without one to the address as it is written, since what has a slash
+    /// at its end may be another place for a receiver than what has none.
     ///
     /// # Errors
     /// [`Trouble::Denied`] when a file or a secret isn't as it should be.
     pub fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Trouble> {
         let denied = |reason| Trouble::Denied { reason };
         let client = self.client().map_err(denied)?;
-        let request = client.request(method, format!("{}{path}", self.url()));
+        let address =
+            if path.is_empty() { self.endpoint.url.clone() } else { format!("{}{path}", self.url()) };
+        let request = client.request(method, address);
         let secret = |name: &str| self.secrets.read(name).map_err(denied);
         Ok(match &self.endpoint.auth {
             None => request,
@@ -292,6 +295,19 @@ mod tests {
         ] {
             assert!(endpoint(wrong).check().unwrap_err().contains(says), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_address_is_asked_as_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = |url: &str, path: &str| {
+            let http =
+                Http::new(Endpoint { url: url.into(), ca: None, auth: None }, Secrets::new(dir.path()));
+            http.request(Method::POST, path).unwrap().build().unwrap().url().to_string()
+        };
+        assert_eq!(asked("https://a.example/hooks/", ""), "https://a.example/hooks/");
+        assert_eq!(asked("https://a.example/hooks?at=1", ""), "https://a.example/hooks?at=1");
+        assert_eq!(asked("https://a.example/base/", "/push"), "https://a.example/base/push");
     }
 
     #[test]
