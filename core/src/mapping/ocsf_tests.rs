@@ -109,6 +109,19 @@ fn denied_is_a_failure_that_was_blocked() {
     assert_eq!(got["authorizations"], json!([{"decision": "denied"}]));
 }
 
+/// The event of a connection's end is the same for one that came in and for one that went out.
+#[test]
+fn nobody_is_told_a_direction_that_an_event_does_not_say() {
+    let ends = json!({"local": {"address": "192.0.2.1", "port": 22}, "protocol": "tcp", "remote": {"address": "192.0.2.2", "port": 50_022}});
+    let direction = |kind: &str| {
+        let event = of(&json!({"type": kind, "data": {"ends": ends}}));
+        assert_eq!(event["class_uid"], 4001, "{event}");
+        event["connection_info"]["direction_id"].clone()
+    };
+    let directions = ["connection.accepted", "connection.opened", "connection.closed"].map(direction);
+    assert_eq!(directions, [1, 2, 0].map(Value::from));
+}
+
 #[test]
 fn types_that_nobody_knows_and_bytes_that_are_no_event_become_base_events() {
     let got =
