@@ -157,7 +157,7 @@ fn tampered(source: &Source, folder: &Path, run: &Run<Files>) {
     assert!(report.duplicated.first.iter().all(|twice| events(&third).contains(&twice.index.unwrap())));
 }
 
-/// A small file system in memory, unmounted with this value.
+/// Something that is mounted, a small file system in memory for one; unmounted with this value.
 struct Small(PathBuf);
 
 impl Small {
@@ -227,6 +227,26 @@ fn lines_that_were_altered_removed_or_added_are_named() {
     let mut extra = named(&report.extra);
     extra.sort_unstable();
     assert_eq!(extra, [None, Some(999_999)]);
+    source.stop(run);
+}
+
+/// As archives do it: what is over becomes immutable.
+#[test]
+fn a_day_that_may_not_be_changed_any_more_holds_nothing_up() {
+    let (source, folder) = (Source::new(), tempfile::tempdir().unwrap());
+    source.grow(50);
+    let past = folder.path().join("custody-2020-01-01.ndjson");
+    std::fs::write(&past, "{\"origin\":\"another/log\"}\n").unwrap();
+    let mount = |arguments: &[&str]| {
+        process::run(Command::new("mount").args(arguments).arg(&past), b"", DEADLINE).ok();
+    };
+    mount(&["--bind", past.to_str().unwrap()]);
+    let _unmounted_at_last = Small(past.clone());
+    mount(&["-o", "remount,bind,ro"]);
+    assert!(std::fs::OpenOptions::new().write(true).open(&past).is_err());
+    let run = source.deliver(lines(folder.path(), Format::Custody));
+    source.delivered(&run);
+    proven(&source, &run);
     source.stop(run);
 }
 

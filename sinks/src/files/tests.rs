@@ -191,9 +191,13 @@ fn a_write_that_fails_is_taken_back() {
     appender.append(&path, b"three\n").unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"one\nthree\n");
     // What can't be taken back stops everything.
-    appender.torn = Some((dir.path().join("gone"), 4));
+    appender.torn = Some((dir.path().to_owned(), 4));
     assert!(appender.append(&path, b"four\n").is_err());
     assert_eq!(std::fs::read(&path).unwrap(), b"one\nthree\n");
+    // What somebody has removed, since the disk was full, has nothing to be taken back from.
+    appender.torn = Some((dir.path().join("gone"), 4));
+    appender.append(&path, b"four\n").unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"one\nthree\nfour\n");
 }
 
 #[test]
