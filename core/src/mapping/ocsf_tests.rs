@@ -65,7 +65,8 @@ fn an_example_says_who_what_where_and_keeps_the_evidence() {
         "unmapped": {"custody": {
             "cause": "c", "data": {"more": 1}, "id": "i",
             "log": {"appended": "2025-11-25T00:00:01.000000007Z", "index": 41, "leaf": to_hex(&entry(&bytes).leaf.0), "origin": "custody.example.com/log"},
-            "outcome": "failure", "producer": {"boot": "b", "id": "custody", "kind": "log", "seq": 7},
+            "mapping": MAPPED_BY.as_str(), "outcome": "failure",
+            "producer": {"boot": "b", "id": "custody", "kind": "log", "seq": 7},
             "target": {"kind": "user", "name": "alice"}, "type": "login.failed", "version": 1
         }},
         "user": {"name": "alice", "type_id": 1}

@@ -99,12 +99,13 @@ fn of_envelope(line: &[u8], origin: &str) -> Option<Held> {
 fn of_document(line: &[u8], format: Format, origin: &str) -> Option<Held> {
     let Ok(document) = serde_json::from_slice::<Document>(line) else { return Some(Held::default()) };
     let Document { timestamp, custody, event, time: millis, raw_data, unmapped } = document;
-    if format == Format::Ecs {
+    let held = if format == Format::Ecs {
         let original = original(event.original, custody.original_base64);
-        let held = held(&custody.log, original, time(&timestamp), origin);
-        return held.map(|held| Held { document: Some(line.to_vec()), ..held });
-    }
-    of_row(millis.as_u64(), raw_data, unmapped.custody, origin)
+        held(&custody.log, original, time(&timestamp), origin)
+    } else {
+        of_row(millis.as_u64(), raw_data, unmapped.custody, origin)
+    };
+    held.map(|held| Held { document: Some(line.to_vec()), ..held })
 }
 
 /// What a row of a Parquet file claims; `unmapped` is a column of text.
