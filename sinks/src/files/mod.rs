@@ -288,7 +288,8 @@ impl Sink for Files {
         let logged = logged(item, &self.origin);
         match self.form {
             Form::Lines(Format::Ecs) => of_ecs(stored, &Format::Ecs.of(&logged)),
-            Form::Lines(format) => of_ocsf(stored, &format.of(&logged)),
+            Form::Lines(Format::Ocsf) => of_ocsf(stored, &Format::Ocsf.of(&logged)),
+            Form::Lines(_) => Fields::OfAnotherVersion,
             // What couldn't be written isn't there.
             Form::Columns(version) => {
                 lake::as_read(&logged, version).map_or(Fields::Altered, |sent| of_ocsf(stored, &sent))

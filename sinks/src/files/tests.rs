@@ -187,6 +187,28 @@ fn lines_of_each_form_are_found_again_by_day() {
 }
 
 #[test]
+fn lines_of_before_the_format_was_changed_are_still_the_logs() {
+    let dir = tempfile::tempdir().unwrap();
+    let forms = [Format::Custody, Format::Ecs, Format::Ocsf];
+    for (n, format) in (0..).zip(forms) {
+        let files = ready(Settings { format, ..settings(dir.path(), false) });
+        send(&files, (10 * n..10 * n + 10).map(hourly)).unwrap();
+    }
+    for format in forms {
+        let files = ready(Settings { format, ..settings(dir.path(), false) });
+        assert_holds(&files, 0..30);
+        let seen = fields(&files, 0..30);
+        assert_eq!(
+            (times(&seen, Fields::AsSent), times(&seen, Fields::OfAnotherVersion)),
+            (10, 20),
+            "{format:?}"
+        );
+    }
+    let of_another_log = envelope(&logged(&hourly(0), "other/log"), false);
+    assert_eq!(claims::of_line(&of_another_log, Format::Ecs, ORIGIN), None);
+}
+
+#[test]
 fn a_line_that_a_crash_has_cut_is_taken_back_and_its_event_counts_as_missing() {
     let dir = tempfile::tempdir().unwrap();
     let files = ready(settings(dir.path(), false));
