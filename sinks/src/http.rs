@@ -110,14 +110,17 @@ impl Http {
         self.endpoint.url.trim_end_matches('/')
     }
 
-    /// Begins a request to `path`, which begins with a slash.
+    /// Begins a request to `path`, which begins with a slash; without one to the address as it is written, since what has a slash
+    /// at its end may be another place for a receiver than what has none.
     ///
     /// # Errors
     /// [`Trouble::Denied`] when a file or a secret isn't as it should be.
     pub fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Trouble> {
         let denied = |reason| Trouble::Denied { reason };
         let client = self.client().map_err(denied)?;
-        let request = client.request(method, format!("{}{path}", self.url()));
+        let address =
+            if path.is_empty() { self.endpoint.url.clone() } else { format!("{}{path}", self.url()) };
+        let request = client.request(method, address);
         let secret = |name: &str| self.secrets.read(name).map_err(denied);
         Ok(match &self.endpoint.auth {
             None => request,
@@ -216,15 +219,13 @@ fn in_one_line(error: &dyn std::error::Error) -> String {
 
 impl Answered {
     /// What the status means where a destination gives it no meaning of its own: a request that wasn't understood is one
-    /// event's fault.
+    /// event's fault, but for what would be so of any request.
     #[must_use]
     pub fn trouble(&self) -> Trouble {
         let reason = self.reason();
         match self.status {
             StatusCode::TOO_MANY_REQUESTS => Trouble::Refused { reason, retry_after: self.retry_after() },
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
-                Trouble::Denied { reason }
-            }
+            status if is_about_the_way(status) => Trouble::Denied { reason },
             // Of a request that didn't come, or of an answer that didn't, by somebody in between.
             StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => {
                 Trouble::Late { reason, in_doubt: true }
@@ -254,6 +255,25 @@ impl Answered {
     }
 }
 
+/// Whether a status is about who asks, where and how, and not about what was sent: it would be the same for any event.
+fn is_about_the_way(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::PAYMENT_REQUIRED
+            | StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::NOT_ACCEPTABLE
+            | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            | StatusCode::LENGTH_REQUIRED
+            | StatusCode::UNSUPPORTED_MEDIA_TYPE
+            | StatusCode::MISDIRECTED_REQUEST
+            | StatusCode::UPGRADE_REQUIRED
+            | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,8 +290,12 @@ mod tests {
         assert_eq!(refused.retry_after(), Some(Duration::from_secs(7)));
         assert_eq!(refused.to_string(), "HTTP 429: slow down");
         assert!(matches!(answered(413, "").trouble(), Trouble::TooLarge { .. }));
-        assert!(matches!(answered(401, "").trouble(), Trouble::Denied { .. }));
-        assert!(matches!(answered(400, "").trouble(), Trouble::Poisoned { .. }));
+        for status in [401, 402, 403, 404, 405, 406, 407, 411, 415, 421, 426, 431] {
+            assert!(matches!(answered(status, "").trouble(), Trouble::Denied { .. }), "{status}");
+        }
+        for status in [400, 409, 422] {
+            assert!(matches!(answered(status, "").trouble(), Trouble::Poisoned { .. }), "{status}");
+        }
         let unclear = answered(503, "").trouble();
         assert!(unclear.leaves_doubt() && unclear.retry_after() == Some(Duration::from_secs(7)), "{unclear}");
         for slow in [408, 504] {
@@ -292,6 +316,19 @@ mod tests {
         ] {
             assert!(endpoint(wrong).check().unwrap_err().contains(says), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_address_is_asked_as_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = |url: &str, path: &str| {
+            let http =
+                Http::new(Endpoint { url: url.into(), ca: None, auth: None }, Secrets::new(dir.path()));
+            http.request(Method::POST, path).unwrap().build().unwrap().url().to_string()
+        };
+        assert_eq!(asked("https://a.example/hooks/", ""), "https://a.example/hooks/");
+        assert_eq!(asked("https://a.example/hooks?at=1", ""), "https://a.example/hooks?at=1");
+        assert_eq!(asked("https://a.example/base/", "/push"), "https://a.example/base/push");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use custody_core::clock::Nanos;
 use custody_core::delivery::{Report, Unshown};
 use custody_core::log::tree::leaf_hash;
 use custody_core::log::{Entry, Log, ReadError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// How often a window is asked for that can't be shown right now.
 const ATTEMPTS: u32 = 4;
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Documents that don't belong there of which is remembered that they were counted.
+const STRANGERS_MAX: usize = 100_000;
 /// How often is looked whether the log has grown meanwhile: each time by less, unless it grows faster than it is compared.
 const ROUNDS: usize = 8;
 
@@ -44,13 +46,14 @@ pub async fn prove<S: Sink>(
         .map(|letter| letter.index)
         .collect();
     let mut report = Report { size, ..Report::default() };
+    let mut strangers = Strangers::default();
     let (mut next, mut since) = (0, Nanos(0));
     while next < size {
         let (entries, until) = read(control, next, size).await?;
         let to = next + entries.len() as u64;
         let window = Window { indexes: next..to, appended: since..until };
         match shown(control, &window).await {
-            Ok(found) => compare(control, entries, found, &dead, &mut report),
+            Ok(found) => compare(control, entries, found, &dead, &mut strangers, &mut report),
             Err(Unproven::Never(reason)) => {
                 report.unproven.push(Unshown { from: 0, to: size, reason: reason.to_owned() });
                 return Ok(report);
@@ -66,9 +69,10 @@ pub async fn prove<S: Sink>(
         (next, since) = (to, until);
         told(next);
     }
-    let (next, since) = later(control, size, since, &mut report, &mut told).await?;
-    beyond(control, size, next, since, &mut report).await;
-    Ok(report)
+    let mut later = Later { control, size, strangers, report };
+    let (next, since) = later.read(since, &mut told).await?;
+    later.beyond(next, since).await;
+    Ok(later.report)
 }
 
 /// Why there is no report.
@@ -136,6 +140,44 @@ async fn shown<S: Sink>(control: &Control<S>, window: &Window) -> Result<Found, 
 /// Of an event that was redacted: it was altered, or by other rules.
 pub(crate) const REDACTED_OTHERWISE: &str = "its bytes aren't what was sent";
 
+/// Documents that don't belong where they stand. A store that shows them by their index and by their time shows one of them in
+/// two windows, as often in each as it is there.
+#[derive(Default)]
+struct Strangers {
+    counted: HashMap<Claims, u64>,
+}
+
+/// By what a document is shown, and what else it claims.
+type Claims = (Option<u64>, Option<Nanos>, Option<[u8; 32]>);
+
+impl Strangers {
+    /// A new window is looked through.
+    fn begin(&mut self) -> Seen<'_> {
+        Seen { strangers: self, here: HashMap::new() }
+    }
+}
+
+/// Those of one window.
+struct Seen<'a> {
+    strangers: &'a mut Strangers,
+    here: HashMap<Claims, u64>,
+}
+
+impl Seen<'_> {
+    /// Whether it wasn't counted in an earlier window.
+    fn is_new(&mut self, document: &Held) -> bool {
+        let claims = (document.index, document.appended, document.leaf.map(|leaf| leaf.0));
+        let here = self.here.entry(claims).or_default();
+        *here += 1;
+        let counted = &mut self.strangers.counted;
+        let before = counted.get(&claims).copied().unwrap_or(0);
+        if *here > before && (before > 0 || counted.len() < STRANGERS_MAX) {
+            counted.insert(claims, *here);
+        }
+        *here > before
+    }
+}
+
 /// What one event looks like where nobody touched it.
 struct Expected {
     item: Item,
@@ -149,8 +191,10 @@ fn compare<S: Sink>(
     entries: Vec<Entry>,
     found: Found,
     dead: &BTreeSet<u64>,
+    strangers: &mut Strangers,
     report: &mut Report,
 ) {
+    let mut seen = strangers.begin();
     let shared = &control.shared;
     let ends = (entries.first().map(|entry| entry.index), entries.last().map(|entry| entry.index));
     let mut unseen = 0_u64;
@@ -167,7 +211,9 @@ fn compare<S: Sink>(
     }
     for document in found.documents {
         let Some(index) = document.index else {
-            report.extra.add(None, "a document without an index of this log");
+            if seen.is_new(&document) {
+                report.extra.add(None, "a document without an index of this log");
+            }
             continue;
         };
         match expected.get_mut(&index) {
@@ -182,8 +228,12 @@ fn compare<S: Sink>(
                     Fields::OfAnotherVersion => event.by_original = true,
                 }
             }
+            None if !seen.is_new(&document) => {}
             None if held_back.contains(&index) => {
                 report.extra.add(Some(index), "the sink's filter holds it back, and it is there");
+            }
+            None if index >= shared.log.size() => {
+                report.extra.add(Some(index), "the log has no such event");
             }
             None => report.extra.add(Some(index), "its time is another event's"),
         }
@@ -233,61 +283,70 @@ pub(crate) fn difference(item: &Item, document: &Held) -> Option<&'static str> {
 }
 
 /// Looks through what came after `size` for what doesn't belong there. Nobody vouches for it yet or asks for it, so nothing
-/// of it can be missing; but there may be gigabytes of it, and so it is shown in windows too. Gives how far the log went.
-async fn later<S: Sink>(
-    control: &Control<S>,
+/// of it can be missing; but there may be gigabytes of it, and so it is shown in windows too.
+struct Later<'a, S> {
+    control: &'a Control<S>,
     size: u64,
-    since: Nanos,
-    report: &mut Report,
-    told: &mut (impl FnMut(u64) + Send),
-) -> Result<(u64, Nanos), ProofError> {
-    let (mut next, mut since) = (size, since);
-    for _ in 0..ROUNDS {
-        let end = control.shared.log.size();
-        if next == end {
-            break;
-        }
-        while next < end {
-            let (entries, until) = read(control, next, end).await?;
-            let to = next + entries.len() as u64;
-            let window = Window { indexes: next..to, appended: since..until };
-            strangers(control, size, &window, report).await;
-            (next, since) = (to, until);
-            // It is at its end, and lives.
-            told(size);
-        }
-    }
-    Ok((next, since))
+    strangers: Strangers,
+    report: Report,
 }
 
-/// What claims to come after the log's end, which is at `next` or a moment's events behind it.
-async fn beyond<S: Sink>(control: &Control<S>, size: u64, next: u64, since: Nanos, report: &mut Report) {
-    let window = Window { indexes: next..u64::MAX, appended: since..Nanos(u64::MAX) };
-    strangers(control, size, &window, report).await;
-}
-
-/// What doesn't belong into a window of what came after `size`.
-async fn strangers<S: Sink>(control: &Control<S>, size: u64, window: &Window, report: &mut Report) {
-    match shown(control, window).await {
-        Ok(Found { documents, .. }) => {
-            // Read after the destination was: what it had then, the log has now.
-            let now = control.shared.log.size();
-            for document in documents {
-                match document.index {
-                    None => report.extra.add(None, "a document without an index of this log"),
-                    Some(index) if index >= now => {
-                        report.extra.add(Some(index), "the log has no such event");
-                    }
-                    Some(index) if index < size => {
-                        report.extra.add(Some(index), "its time is another event's")
-                    }
-                    Some(_) => {}
-                }
+impl<S: Sink> Later<'_, S> {
+    /// What the log has behind `size`, from `since` on. Gives how far the log went.
+    async fn read(
+        &mut self,
+        since: Nanos,
+        told: &mut (impl FnMut(u64) + Send),
+    ) -> Result<(u64, Nanos), ProofError> {
+        let (mut next, mut since) = (self.size, since);
+        for _ in 0..ROUNDS {
+            let end = self.control.shared.log.size();
+            if next == end {
+                break;
+            }
+            while next < end {
+                let (entries, until) = read(self.control, next, end).await?;
+                let to = next + entries.len() as u64;
+                let window = Window { indexes: next..to, appended: since..until };
+                self.look_through(&window).await;
+                (next, since) = (to, until);
+                // It is at its end, and lives.
+                told(self.size);
             }
         }
-        Err(Unproven::Never(_)) => {}
-        Err(Unproven::Now(reason)) => {
-            report.unproven.push(Unshown { from: window.indexes.start, to: window.indexes.end, reason });
+        Ok((next, since))
+    }
+
+    /// What claims to come after the log's end, which is at `next` or a moment's events behind it.
+    async fn beyond(&mut self, next: u64, since: Nanos) {
+        let window = Window { indexes: next..u64::MAX, appended: since..Nanos(u64::MAX) };
+        self.look_through(&window).await;
+    }
+
+    async fn look_through(&mut self, window: &Window) {
+        let report = &mut self.report;
+        match shown(self.control, window).await {
+            Ok(Found { documents, .. }) => {
+                // Read after the destination was: what it had then, the log has now.
+                let now = self.control.shared.log.size();
+                let mut seen = self.strangers.begin();
+                for document in documents {
+                    let what = match document.index {
+                        None => "a document without an index of this log",
+                        Some(index) if index >= now => "the log has no such event",
+                        Some(index) if index < self.size => "its time is another event's",
+                        Some(_) => continue,
+                    };
+                    if seen.is_new(&document) {
+                        report.extra.add(document.index, what);
+                    }
+                }
+            }
+            Err(Unproven::Never(_)) => {}
+            Err(Unproven::Now(reason)) => {
+                let Window { indexes, .. } = window;
+                report.unproven.push(Unshown { from: indexes.start, to: indexes.end, reason });
+            }
         }
     }
 }

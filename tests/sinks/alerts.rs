@@ -20,7 +20,7 @@ use std::time::Duration;
 const RULES: &str = "schemas/loki/alerts.yaml";
 
 /// Has Loki take events as our sink sends them, the last one appended at `now` (seconds).
-fn send(loki: &Loki, tenant: &str, said: &[Value], now: u64) {
+pub fn send(loki: &Loki, tenant: &str, said: &[Value], now: u64) {
     let after = |event: &Value| event["seconds"].as_u64().unwrap_or(0);
     let start = now - said.iter().map(after).max().expect("test events");
     let settings = Settings {

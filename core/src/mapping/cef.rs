@@ -2,7 +2,8 @@
 //! (`schemas/cef/mapping.json`).
 //!
 //! A line is a pointer to the evidence, not a copy: it is short, and names the log, the index and the leaf hash.
-//! Limits of the standard's dictionary are kept in bytes. A line has no line end and no other control character in it,
+//! Limits of the standard's dictionary are kept in bytes, and what was cut to them is named, so that nobody hides a command by
+//! making it long. A line has no line end and no other control character in it,
 //! so that it can't be taken for two.
 
 use super::Logged;
@@ -17,6 +18,8 @@ use std::fmt::Write;
 use std::sync::LazyLock;
 
 const FILE: &str = include_str!("../../../schemas/cef/mapping.json");
+/// The custom key that names the keys whose values were cut, and what it is called.
+const CUT: (&str, &str) = ("cs6", "cut");
 /// What the standard's header takes of an event's id.
 const EVENT_CLASS_BYTES_MAX: usize = 1_023;
 
@@ -53,14 +56,23 @@ pub fn line(entry: &Logged<'_>) -> String {
     let mut extension = extension(&view);
     extension.insert("msg", cut(&said, MESSAGE_BYTES_MAX).into());
     let mut between = "";
+    let mut shortened: Vec<&str> = Vec::new();
     for (key, value) in extension {
         // An empty value says nothing.
         let Some(text) = value.scalar().filter(|text| !text.is_empty()) else { continue };
         let bytes_max = MAPPING.limits.get(key).copied().unwrap_or(usize::MAX);
-        push(&mut line, &mut between, key, cut(&text, bytes_max));
+        let short = cut(&text, bytes_max);
+        if short.len() < text.len() {
+            shortened.push(key);
+        }
+        push(&mut line, &mut between, key, short);
         if let Some(label) = MAPPING.labels.get(key) {
             push(&mut line, &mut between, &format!("{key}Label"), label);
         }
+    }
+    if !shortened.is_empty() {
+        push(&mut line, &mut between, CUT.0, &shortened.join(", "));
+        push(&mut line, &mut between, &format!("{}Label", CUT.0), CUT.1);
     }
     line
 }
@@ -198,6 +210,21 @@ mod tests {
             assert_eq!(fields.get(key).map(String::as_str), Some(value), "{key}");
         }
         assert!(!fields.contains_key("dst") && !fields.contains_key("c6a2"));
+    }
+
+    #[test]
+    fn what_was_cut_is_named() {
+        let line_of = |command: &str| {
+            let event = json!({"data": {"command": command}, "type": "command.requested"});
+            line(&entry(&serde_json::to_vec(&event).unwrap()))
+        };
+        let (_, fields) = read(&line_of(&format!("{}; rm -rf /var/log", "x".repeat(4_000))));
+        assert_eq!(
+            (fields["cs3"].len(), fields["cs6"].as_str(), fields["cs6Label"].as_str()),
+            (4_000, "cs3", "cut")
+        );
+        let (_, fields) = read(&line_of("rm -rf /var/log"));
+        assert!(!fields.contains_key("cs6") && !fields.contains_key("cs6Label"));
     }
 
     #[test]

@@ -11,15 +11,11 @@ use super::json::{Object, Value};
 use super::message::Message;
 use super::plain::{plain, shortened};
 use super::rule::{Field, Path, Rules};
+use super::version;
 use super::view::View;
-use crate::clock::Nanos;
-use crate::event::TYPES;
-use crate::event::hex::to_hex;
-use crate::log::tree::leaf_hash;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -27,8 +23,6 @@ const FILE: &str = include_str!("../../../schemas/ecs/mapping.json");
 /// What text is cut to where the file names no other limit. The index templates take 1,024 characters, and a character
 /// is at least a byte.
 const KEYWORD_BYTES_MAX: usize = 1_024;
-/// How much of a hash tells versions of the mapping apart.
-const VERSION_DIGITS: usize = 16;
 
 static MAPPING: LazyLock<Mapping> =
     // A part of the program; a test holds that it can be read and knows every type.
@@ -75,22 +69,8 @@ struct Event {
     outcome: Option<String>,
 }
 
-/// Which version of the mapping makes these documents: it stands in `custody.mapping`, so that a document of another one isn't
-/// taken for an altered one. Of this program's version, and of what becomes of each type's example.
-static VERSION: LazyLock<String> = LazyLock::new(|| {
-    let mut hash = Sha256::new();
-    hash.update(env!("CARGO_PKG_VERSION"));
-    for bytes in TYPES.iter().filter_map(|info| (info.example)().ok()) {
-        let leaf = leaf_hash(&bytes);
-        hash.update(made(
-            &Logged { origin: "", index: 0, appended: Nanos(0).into(), leaf, bytes: &bytes },
-            "",
-        ));
-    }
-    let mut version = to_hex(&hash.finalize());
-    version.truncate(VERSION_DIGITS);
-    version
-});
+/// Which version of the mapping makes these documents.
+static VERSION: LazyLock<String> = LazyLock::new(|| version::of(|example| made(example, "")));
 
 /// The ECS document of an entry, as JSON. It is the same however often one version of the mapping makes it.
 #[must_use]

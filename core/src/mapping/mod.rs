@@ -17,6 +17,7 @@ mod message;
 pub mod ocsf;
 mod plain;
 mod rule;
+mod version;
 mod view;
 
 #[cfg(test)]

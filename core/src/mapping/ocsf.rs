@@ -1,7 +1,8 @@
 //! Events of the Open Cybersecurity Schema Framework (`schemas/ocsf/mapping.json`).
 //!
 //! `time` is the time of appending; the producer's clock is `metadata.original_time`. The canonical event stands whole
-//! in `raw_data`; what has no attribute is under `unmapped.custody`, with the log's origin, the index and the leaf hash.
+//! in `raw_data`; what has no attribute is under `unmapped.custody`, with the log's origin, the index, the leaf hash and the
+//! version of the mapping.
 //!
 //! A class has attributes that it can't be without. So each type has one class or several, of which the first that an
 //! event is complete enough for is taken, and the base event, which asks for nothing, is behind them all.
@@ -11,6 +12,7 @@ use super::json::{Object, Value};
 use super::message::{Message, Severity};
 use super::plain::{Plain, plain, plain_fields};
 use super::rule::{Field, Path, Rule, Rules};
+use super::version;
 use super::view::View;
 use crate::event::hex::to_hex;
 use base64::Engine;
@@ -172,9 +174,17 @@ pub fn classes() -> impl Iterator<Item = u64> {
     MAPPING.classes.keys().copied()
 }
 
-/// The OCSF event of an entry, as JSON. It is the same however often it is made.
+/// Which version of the mapping makes these events.
+static MAPPED_BY: LazyLock<String> =
+    LazyLock::new(|| version::of(|example| made(example, Version::default(), "")));
+
+/// The OCSF event of an entry, as JSON. It is the same however often one version of the mapping makes it.
 #[must_use]
 pub fn event(entry: &Logged<'_>, version: Version) -> Vec<u8> {
+    made(entry, version, &MAPPED_BY)
+}
+
+fn made(entry: &Logged<'_>, version: Version, mapped_by: &str) -> Vec<u8> {
     let view = View::new(entry);
     let known = view.text("type").and_then(|name| MAPPING.types.get(name));
     let mut event = known
@@ -185,6 +195,7 @@ pub fn event(entry: &Logged<'_>, version: Version) -> Vec<u8> {
     event.tree.set("metadata.version", version.name());
     event.say(&view);
     event.keep(entry, &view);
+    event.tree.set("unmapped.custody.mapping", mapped_by);
     Value::from(event.tree).to_json().into_bytes()
 }
 

@@ -65,7 +65,8 @@ fn an_example_says_who_what_where_and_keeps_the_evidence() {
         "unmapped": {"custody": {
             "cause": "c", "data": {"more": 1}, "id": "i",
             "log": {"appended": "2025-11-25T00:00:01.000000007Z", "index": 41, "leaf": to_hex(&entry(&bytes).leaf.0), "origin": "custody.example.com/log"},
-            "outcome": "failure", "producer": {"boot": "b", "id": "custody", "kind": "log", "seq": 7},
+            "mapping": MAPPED_BY.as_str(), "outcome": "failure",
+            "producer": {"boot": "b", "id": "custody", "kind": "log", "seq": 7},
             "target": {"kind": "user", "name": "alice"}, "type": "login.failed", "version": 1
         }},
         "user": {"name": "alice", "type_id": 1}
@@ -107,6 +108,19 @@ fn denied_is_a_failure_that_was_blocked() {
         assert_eq!(got[name], value, "{name}");
     }
     assert_eq!(got["authorizations"], json!([{"decision": "denied"}]));
+}
+
+/// The event of a connection's end is the same for one that came in and for one that went out.
+#[test]
+fn nobody_is_told_a_direction_that_an_event_does_not_say() {
+    let ends = json!({"local": {"address": "192.0.2.1", "port": 22}, "protocol": "tcp", "remote": {"address": "192.0.2.2", "port": 50_022}});
+    let direction = |kind: &str| {
+        let event = of(&json!({"type": kind, "data": {"ends": ends}}));
+        assert_eq!(event["class_uid"], 4001, "{event}");
+        event["connection_info"]["direction_id"].clone()
+    };
+    let directions = ["connection.accepted", "connection.opened", "connection.closed"].map(direction);
+    assert_eq!(directions, [1, 2, 0].map(Value::from));
 }
 
 #[test]

@@ -71,8 +71,23 @@ struct EventFields {
     original: Option<String>,
 }
 
-/// What a line claims, where it doesn't claim to be of another log. What can't be read claims nothing.
+/// What a line claims, where it doesn't claim to be of another log. What can't be read claims nothing. It may have been written
+/// while another format was configured: then it is told with the whole line, so that its fields count for nothing.
 pub fn of_line(line: &[u8], format: Format, origin: &str) -> Option<Held> {
+    let held = of_form(line, format, origin)?;
+    if held.index.is_some() {
+        return Some(held);
+    }
+    for other in [Format::Custody, Format::Ecs, Format::Ocsf].into_iter().filter(|other| *other != format) {
+        let held = of_form(line, other, origin)?;
+        if held.index.is_some() {
+            return Some(Held { document: Some(line.to_vec()), ..held });
+        }
+    }
+    Some(held)
+}
+
+fn of_form(line: &[u8], format: Format, origin: &str) -> Option<Held> {
     match format {
         Format::Custody => of_envelope(line, origin),
         Format::Ecs | Format::Ocsf | Format::Cef => of_document(line, format, origin),
@@ -99,12 +114,13 @@ fn of_envelope(line: &[u8], origin: &str) -> Option<Held> {
 fn of_document(line: &[u8], format: Format, origin: &str) -> Option<Held> {
     let Ok(document) = serde_json::from_slice::<Document>(line) else { return Some(Held::default()) };
     let Document { timestamp, custody, event, time: millis, raw_data, unmapped } = document;
-    if format == Format::Ecs {
+    let held = if format == Format::Ecs {
         let original = original(event.original, custody.original_base64);
-        let held = held(&custody.log, original, time(&timestamp), origin);
-        return held.map(|held| Held { document: Some(line.to_vec()), ..held });
-    }
-    of_row(millis.as_u64(), raw_data, unmapped.custody, origin)
+        held(&custody.log, original, time(&timestamp), origin)
+    } else {
+        of_row(millis.as_u64(), raw_data, unmapped.custody, origin)
+    };
+    held.map(|held| Held { document: Some(line.to_vec()), ..held })
 }
 
 /// What a row of a Parquet file claims; `unmapped` is a column of text.

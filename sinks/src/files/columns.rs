@@ -8,7 +8,7 @@ use crate::sink::Held;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array as _, RecordBatch};
-use arrow_json::ReaderBuilder;
+use arrow_json::{LineDelimitedWriter, ReaderBuilder};
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema};
 use custody_core::mapping::ocsf;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -16,10 +16,11 @@ use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, LazyLock};
 
 /// Rows that become columns at once.
 const ROWS: usize = 1_024;
@@ -59,6 +60,9 @@ pub enum ColumnError {
     /// A document that isn't JSON.
     #[error("an event isn't JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// There are fewer rows than a moment ago.
+    #[error("it was changed while it was read")]
+    Changed,
     /// The file.
     #[error("not the Parquet that was written: {0}")]
     Parquet(#[from] ParquetError),
@@ -67,23 +71,36 @@ pub enum ColumnError {
     Column(&'static str),
 }
 
+/// The columns of each class.
+static SCHEMAS: LazyLock<BTreeMap<u64, Arc<Schema>>> =
+    LazyLock::new(|| ocsf::classes().map(|class| (class, Arc::new(schema(class)))).collect());
+
+fn schema_of(class: u64) -> Arc<Schema> {
+    SCHEMAS.get(&class).map_or_else(|| Arc::new(schema(class)), Arc::clone)
+}
+
 /// A whole file of events of one class.
 pub fn write(class: u64, documents: &[&[u8]]) -> Result<Vec<u8>, ColumnError> {
-    let schema = Arc::new(schema(class));
+    let schema = schema_of(class);
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_data_page_size_limit(PAGE_BYTES)
         .build();
     let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties))?;
     for documents in documents.chunks(ROWS) {
-        let rows = documents.iter().map(|document| row(document)).collect::<Result<Vec<Value>, _>>()?;
-        let mut decoder = ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(ROWS).build_decoder()?;
-        decoder.serialize(&rows)?;
-        if let Some(batch) = decoder.flush()? {
+        if let Some(batch) = batch(&schema, documents)? {
             writer.write(&batch)?;
         }
     }
     Ok(writer.into_inner()?)
+}
+
+/// Up to [`ROWS`] documents in columns.
+fn batch(schema: &Arc<Schema>, documents: &[&[u8]]) -> Result<Option<RecordBatch>, ColumnError> {
+    let rows = documents.iter().map(|document| row(document)).collect::<Result<Vec<Value>, _>>()?;
+    let mut decoder = ReaderBuilder::new(Arc::clone(schema)).with_batch_size(ROWS).build_decoder()?;
+    decoder.serialize(&rows)?;
+    Ok(decoder.flush()?)
 }
 
 /// A document as a row: what isn't mapped becomes text.
@@ -95,19 +112,78 @@ fn row(document: &[u8]) -> Result<Value, serde_json::Error> {
     Ok(row)
 }
 
-/// What the rows of a file claim to be.
-pub fn read(file: &File, origin: &str) -> Result<Vec<Held>, ColumnError> {
-    let file = file.try_clone().map_err(|error| ParquetError::External(Box::new(error)))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+/// A document as it is read out of its columns, as JSON: what [`read`] gives of it where nobody touched it.
+pub fn as_read(class: u64, document: &[u8]) -> Result<Vec<u8>, ColumnError> {
+    let batch = batch(&schema_of(class), &[document])?.ok_or(ColumnError::Changed)?;
+    json(&batch)?.pop().ok_or(ColumnError::Changed)
+}
+
+/// What the rows of a file claim to be. Those that claim an index in `whole` come with all of their columns.
+pub fn read(file: &File, origin: &str, whole: &Range<u64>) -> Result<Vec<Held>, ColumnError> {
+    let builder = opened(file)?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), ["raw_data", "time", "unmapped"]);
-    let mut held = Vec::new();
+    let mut held: Vec<Option<Held>> = Vec::new();
     for batch in builder.with_projection(mask).build()? {
         rows(&batch?, origin, &mut held)?;
     }
-    Ok(held)
+    let is_whole = |held: &Option<Held>| {
+        held.as_ref().and_then(|held| held.index).is_some_and(|index| whole.contains(&index))
+    };
+    if let (Some(first), Some(last)) = (held.iter().position(is_whole), held.iter().rposition(is_whole)) {
+        // Rows are in the order of time, and so those of a part of the log lie together.
+        let reader = opened(file)?.with_offset(first).with_limit(last + 1 - first).build()?;
+        let mut documents = Vec::new();
+        for batch in reader {
+            documents.extend(json(&batch?)?);
+        }
+        if documents.len() != last + 1 - first {
+            return Err(ColumnError::Changed);
+        }
+        for (held, document) in held.iter_mut().skip(first).zip(documents) {
+            if let Some(held) = held.as_mut() {
+                held.document = Some(document);
+            }
+        }
+    }
+    Ok(held.into_iter().flatten().collect())
 }
 
-fn rows(batch: &RecordBatch, origin: &str, held: &mut Vec<Held>) -> Result<(), ColumnError> {
+fn opened(file: &File) -> Result<ParquetRecordBatchReaderBuilder<File>, ColumnError> {
+    let file = file.try_clone().map_err(|error| ParquetError::External(Box::new(error)))?;
+    Ok(ParquetRecordBatchReaderBuilder::try_new(file)?)
+}
+
+/// Rows as JSON. A structure without anything in it and one that isn't there are the same to whoever reads columns.
+fn json(batch: &RecordBatch) -> Result<Vec<Vec<u8>>, ColumnError> {
+    let mut writer = LineDelimitedWriter::new(Vec::new());
+    writer.write(batch)?;
+    writer.finish()?;
+    let lines = writer.into_inner();
+    let read = |line: &[u8]| {
+        let mut row: Value = serde_json::from_slice(line)?;
+        if let Some(unmapped) = row.get_mut("unmapped")
+            && let Some(object) = unmapped.as_str().and_then(|text| serde_json::from_str(text).ok())
+        {
+            *unmapped = object;
+        }
+        Ok(serde_json::to_vec(&without_empty(row))?)
+    };
+    lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(read).collect()
+}
+
+fn without_empty(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().map(|(name, value)| (name, without_empty(value)));
+            let is_empty = |value: &Value| value.is_null() || value.as_object().is_some_and(Map::is_empty);
+            fields.filter(|(_, value)| !is_empty(value)).collect()
+        }
+        Value::Array(items) => items.into_iter().map(without_empty).collect(),
+        other => other,
+    }
+}
+
+fn rows(batch: &RecordBatch, origin: &str, held: &mut Vec<Option<Held>>) -> Result<(), ColumnError> {
     let text = |name: &'static str| {
         let column = batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
         column.ok_or(ColumnError::Column(name))
@@ -120,7 +196,7 @@ fn rows(batch: &RecordBatch, origin: &str, held: &mut Vec<Held>) -> Result<(), C
             (!time.is_null(row)).then(|| time.value(row)).and_then(|millis| u64::try_from(millis).ok());
         let raw = (!raw_data.is_null(row)).then(|| raw_data.value(row).to_owned());
         let unmapped = if unmapped.is_null(row) { "" } else { unmapped.value(row) };
-        held.extend(claims::of_columns(millis, raw, unmapped, origin));
+        held.push(claims::of_columns(millis, raw, unmapped, origin));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::lines::{Appender, Part, beginning, cut_torn_tail, held};
 use super::read::{Index, bytes};
 use super::{MODE, claims, day};
 use crate::format::Format;
-use crate::sink::{Held, Window};
+use crate::sink::{Found, Held, Window};
 use aws_lc_rs::digest::{SHA256, digest};
 use custody_core::clock::Nanos;
 use custody_core::event::hex::to_hex;
@@ -112,6 +112,10 @@ impl Settings {
         }
         Ok(())
     }
+
+    pub(super) fn version(&self) -> Version {
+        Version::named(&self.ocsf_version).unwrap_or_default()
+    }
 }
 
 /// What is in the spool.
@@ -139,7 +143,7 @@ impl Lake {
     pub fn new(folder: &Path, settings: Settings, origin: &str) -> Self {
         Self {
             folder: folder.to_owned(),
-            version: Version::named(&settings.ocsf_version).unwrap_or_default(),
+            version: settings.version(),
             settings,
             origin: origin.to_owned(),
             appender: Appender::default(),
@@ -272,8 +276,7 @@ impl Lake {
             };
             let origin = &self.origin;
             let logged = Logged { origin, index, appended: appended.into(), leaf, bytes: &bytes };
-            let document = ocsf::event(&logged, self.version);
-            let class = serde_json::from_slice::<Class>(&document).map_or(0, |class| class.class_uid);
+            let (class, document) = mapped(&logged, self.version);
             groups.entry((class, day(appended))).or_default().push(Row { appended, index, document });
         }
         for rows in groups.values_mut() {
@@ -295,32 +298,52 @@ impl Lake {
         folder
     }
 
-    pub fn read_back(&mut self, window: &Window) -> io::Result<Vec<Held>> {
+    /// A file that can't be read hides what it may hold. Who asks by time alone restores a log, and has to get what the others
+    /// hold all the same: whether that is everything, the log's own hashes say.
+    pub fn read_back(&mut self, window: &Window) -> io::Result<Found> {
         self.appender.mend()?;
         // Else an event may be in both, the lines and a file of some class.
         self.complete()?;
         let (spool, origin) = (self.spool(), &self.origin);
-        let mut found = Vec::new();
+        let mut found = Found::default();
         if spool.exists() {
             let read = |file: &mut File, part| held(&bytes(file, part)?, Format::Custody, origin);
-            found = self.index.find(&spool, window, Nanos(0), false, &read)?;
+            found.documents = self.index.find(&spool, window, Nanos(0), false, &read)?;
         }
         let mut files = Vec::new();
         walk(&self.folder.join(EXTERNAL), &mut files)?;
         for path in files {
             let since = day_of(&path).unwrap_or_default();
-            let read = |file: &mut File, _| columns::read(file, origin).map_err(io::Error::other);
+            let whole = &window.indexes;
+            let read = |file: &mut File, _| columns::read(file, origin, whole).map_err(io::Error::other);
             match self.index.find(&path, window, since, true, &read) {
-                Ok(held) => found.extend(held),
+                Ok(held) => found.documents.extend(held),
                 // What a damaged file may hold isn't known; what it may not hold is.
                 Err(error) if may_hold(&path, window) => {
-                    return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
+                    let reason = format!("{}: {error}", path.display());
+                    if !window.indexes.is_empty() {
+                        return Err(io::Error::new(error.kind(), reason));
+                    }
+                    found.perhaps_more.get_or_insert(reason);
                 }
                 Err(_) => {}
             }
         }
         Ok(found)
     }
+}
+
+/// What becomes of an entry, and its class.
+fn mapped(logged: &Logged<'_>, version: Version) -> (u64, Vec<u8>) {
+    let document = ocsf::event(logged, version);
+    let class = serde_json::from_slice::<Class>(&document).map_or(0, |class| class.class_uid);
+    (class, document)
+}
+
+/// What is read of an entry out of the columns that were written of it, as JSON.
+pub fn as_read(logged: &Logged<'_>, version: Version) -> Result<Vec<u8>, columns::ColumnError> {
+    let (class, document) = mapped(logged, version);
+    columns::as_read(class, &document)
 }
 
 /// A line on its way into a file.

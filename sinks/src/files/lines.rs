@@ -124,9 +124,15 @@ impl Appender {
     /// Takes back what a failed write has left: the kernel may show what isn't on the disk.
     pub fn mend(&mut self) -> io::Result<()> {
         if let Some((path, length)) = &self.torn {
-            let file = OpenOptions::new().write(true).open(path)?;
-            file.set_len(*length)?;
-            file.sync_data()?;
+            match OpenOptions::new().write(true).open(path) {
+                Ok(file) => {
+                    file.set_len(*length)?;
+                    file.sync_data()?;
+                }
+                // Somebody has removed it, to make room perhaps: with it went what there was to take back.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
             self.torn = None;
         }
         Ok(())
@@ -157,8 +163,9 @@ impl Appender {
 }
 
 /// Cuts what a crash left of a line at the end, and syncs what was read but perhaps never synced.
+/// One that is whole is only read: a day that is over may be kept from being changed (chattr(1)).
 pub fn cut_torn_tail(path: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     let (mut end, mut whole) = (length, 0);
     while end > 0 {
@@ -171,7 +178,7 @@ pub fn cut_torn_tail(path: &Path) -> io::Result<()> {
         end = start;
     }
     if whole < length {
-        file.set_len(whole)?;
+        OpenOptions::new().write(true).open(path)?.set_len(whole)?;
     }
     file.sync_data()
 }

@@ -17,12 +17,13 @@ pub use self::lake::Settings as LakeSettings;
 
 use self::lake::Lake;
 use self::lines::Lines;
-use crate::fields::of_ecs;
+use crate::fields::{of_ecs, of_ocsf};
 use crate::format::{Format, logged};
 use crate::item::Item;
 use crate::sink::{Answer, Fields, Found, Held, Limits, Sink, Trouble, Unproven, Window};
 use custody_core::clock::Nanos;
 use custody_core::log::durable::create_directories;
+use custody_core::mapping::ocsf::Version;
 use serde::Deserialize;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -80,11 +81,18 @@ impl Settings {
 /// Delivers to files.
 pub struct Files {
     origin: String,
-    /// Of lines; none in a lake.
-    format: Option<Format>,
+    form: Form,
     /// A batch isn't longer than what a lake makes a file of.
     batch_events: usize,
     folder: Arc<Folder>,
+}
+
+/// What stands in the files at last.
+#[derive(Clone, Copy)]
+enum Form {
+    Lines(Format),
+    /// Columns of this version of OCSF.
+    Columns(Version),
 }
 
 /// What only one at a time may touch.
@@ -118,7 +126,10 @@ impl Files {
     #[must_use]
     pub fn new(settings: Settings, origin: &str) -> Self {
         let path = settings.folder;
-        let format = settings.lake.is_none().then_some(settings.format);
+        let form = match &settings.lake {
+            None => Form::Lines(settings.format),
+            Some(lake) => Form::Columns(lake.version()),
+        };
         let roll_events = settings.lake.as_ref().map_or(u64::MAX, |lake| lake.roll_events);
         let batch_events =
             usize::try_from(roll_events).map_or(BATCH_EVENTS, |events| events.min(BATCH_EVENTS));
@@ -128,7 +139,7 @@ impl Files {
         };
         let store = Mutex::new(Store { lock: None, kind });
         let folder = Arc::new(Folder { path, store, watched: Mutex::new(false) });
-        Self { origin: origin.to_owned(), format, batch_events, folder }
+        Self { origin: origin.to_owned(), form, batch_events, folder }
     }
 
     /// Does something with the files, on a thread that may wait for a disk.
@@ -224,7 +235,7 @@ impl Sink for Files {
             }
         });
         prepared.await.map_err(|reason| Trouble::Refused { reason, retry_after: None })?;
-        if self.format.is_none() {
+        if let Form::Columns(_) = self.form {
             self.folder.watch();
         }
         Ok(())
@@ -232,8 +243,12 @@ impl Sink for Files {
 
     fn encode(&self, item: &Item) -> Result<Encoded, String> {
         let logged = logged(item, &self.origin);
-        let line = lines::line(self.format.unwrap_or_default(), &logged, item.redacted);
-        Ok(Encoded { day: day(item.appended), line })
+        let format = match self.form {
+            Form::Lines(format) => format,
+            // They come from lines with the event itself.
+            Form::Columns(_) => Format::Custody,
+        };
+        Ok(Encoded { day: day(item.appended), line: lines::line(format, &logged, item.redacted) })
     }
 
     fn bytes(encoded: &Encoded) -> usize {
@@ -267,11 +282,18 @@ impl Sink for Files {
         Ok(vec![Answer::Stored; batch.len()])
     }
 
-    /// Of ECS documents; OCSF's say nothing of the version that made them.
+    /// Of a standard's documents, in lines or in columns.
     fn fields(&self, item: &Item, held: &Held) -> Fields {
-        match (&held.document, self.encode(item)) {
-            (Some(stored), Ok(encoded)) => of_ecs(stored, &encoded.line),
-            _ => Fields::AsSent,
+        let Some(stored) = &held.document else { return Fields::AsSent };
+        let logged = logged(item, &self.origin);
+        match self.form {
+            Form::Lines(Format::Ecs) => of_ecs(stored, &Format::Ecs.of(&logged)),
+            Form::Lines(Format::Ocsf) => of_ocsf(stored, &Format::Ocsf.of(&logged)),
+            Form::Lines(_) => Fields::OfAnotherVersion,
+            // What couldn't be written isn't there.
+            Form::Columns(version) => {
+                lake::as_read(&logged, version).map_or(Fields::Altered, |sent| of_ocsf(stored, &sent))
+            }
         }
     }
 
@@ -280,10 +302,10 @@ impl Sink for Files {
         let found = self.with(move |store, folder| {
             store.lock(folder)?;
             match &mut store.kind {
-                Kind::Lines(lines) => lines.read_back(&window),
+                Kind::Lines(lines) => lines.read_back(&window).map(Found::from),
                 Kind::Lake(lake) => lake.read_back(&window),
             }
         });
-        found.await.map(Found::from).map_err(Unproven::Now)
+        found.await.map_err(Unproven::Now)
     }
 }

@@ -147,9 +147,14 @@ async fn the_beginning_of_a_log_is_proven_however_much_came_afterwards() {
         let late = documents.iter().find(|held| held.index == Some(7_500)).unwrap().clone();
         documents.push(Held { index: None, ..late.clone() });
         documents.push(Held { index: Some(999_999), ..late.clone() });
+        documents.push(Held { index: Some(999_999), ..late.clone() });
         documents.push(Held { index: Some(7), ..late });
     }
     let report = prove(&all.control, size, |_| ()).await.unwrap();
+    // One that shows by its index and by its time is one, and two that claim the same are two.
+    let extra: Vec<_> = report.extra.first.iter().map(|finding| finding.index).collect();
+    assert_eq!(extra.iter().filter(|index| **index == Some(999_999)).count(), 2, "{report:?}");
+    assert_eq!((report.extra.count, extra.len()), (4, 4), "{report:?}");
     for index in [None, Some(999_999), Some(7)] {
         assert!(report.extra.first.iter().any(|finding| finding.index == index), "{report:?}");
     }

@@ -92,7 +92,7 @@ fn what_an_answer_means() {
         settled(&Answered { status: StatusCode::from_u16(status).unwrap(), headers, body: vec![] })
     };
     assert!(answered(200, None).is_ok() && answered(204, None).is_ok());
-    for status in [301, 307, 401, 403, 404, 410] {
+    for status in [301, 307, 401, 403, 404, 405, 407, 410, 415] {
         assert!(matches!(answered(status, None), Err(Trouble::Denied { .. })), "{status}");
     }
     for (status, wait) in [(429, Some("3")), (502, None), (503, Some("3"))] {

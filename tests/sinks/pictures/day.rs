@@ -195,6 +195,7 @@ fn sessions(world: &World) -> Running {
     for command in ["echo often", "echo often", "uptime", "exit 3"] {
         world.ssh(&[], command, b"");
     }
+    assert_ne!(world.ssh(&[], "kill -9 $$", b"").code, 0, "a signal's end, which has no status");
     assert_ne!(world.ssh(&[], "kill -9 $PPID", b"").code, 0, "the target's own end");
     let at = |node: &str, arguments: &[&str]| {
         let mut ssh = world.proxied();

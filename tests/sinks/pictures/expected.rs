@@ -1,6 +1,7 @@
 //! What panels must count: for each of them which of the log's events.
 
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Which events a panel counts.
 type Wanted = fn(&Value) -> bool;
@@ -92,7 +93,7 @@ pub const SAVED: &[(&str, Wanted)] = &[
     ("custody-denied-decisions", denied),
     ("custody-commands-count", COMMANDS),
     ("custody-commands-shells", |e| COMMANDS(e) && e["data"]["terminal"] == true),
-    ("custody-commands-failed", |e| failed(e) && e["data"]["exit_status"].is_u64()),
+    ("custody-commands-failed", failed),
     ("custody-commands-over-time", COMMANDS),
     ("custody-commands-top", LINES),
     ("custody-requested-commands", COMMANDS),
@@ -103,6 +104,15 @@ pub const SAVED: &[(&str, Wanted)] = &[
     ("custody-sinks-over-time", SINKS),
     ("custody-events-over-time", |_| true),
 ];
+
+/// What the panel of rare commands has a line for: commands that nobody else has asked for, anywhere.
+pub fn rare(events: impl Iterator<Item = Value>) -> u64 {
+    let mut times: BTreeMap<String, u64> = BTreeMap::new();
+    for event in events.filter(LINES) {
+        *times.entry(text(&event, "command")).or_default() += 1;
+    }
+    times.into_values().filter(|times| *times == 1).count() as u64
+}
 
 /// The numbers that panels of Loki add up which stand in events: dashboard, panel, type and field.
 pub const SUMS: &[(&str, &str, &str, &str)] =

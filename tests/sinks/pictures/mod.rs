@@ -1,6 +1,7 @@
 //! Each picture of `schemas/` on a day's events: of a daemon with people, nodes and trouble, delivered to the real Loki and
 //! OpenSearch by its sinks. Every panel shows something, and what counts shows what the log has.
 
+mod crowd;
 mod day;
 mod expected;
 mod grafana;
