@@ -125,10 +125,11 @@ pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Resul
         let _gone = ended.send(scribe.run(&tellings));
     })?;
     let looking = Arc::downgrade(&shared);
-    let watched = options.watched;
-    std::thread::Builder::new().name("paths".to_owned()).spawn(move || {
-        look_at_paths(&looking, &watched, &own);
-    })?;
+    std::thread::Builder::new().name("paths".to_owned()).spawn(move || look_at_paths(&looking))?;
+    let (looking, watched) = (Arc::downgrade(&shared), options.watched);
+    std::thread::Builder::new()
+        .name("watched".to_owned())
+        .spawn(move || look_at_watched(&looking, &watched, &own))?;
     let link = Link { shared: Arc::clone(&shared), identity, joined, tell: tell.clone() };
     let linking = tokio::spawn(keep_connected(link));
     tokio::pin!(scribe_ended, stop);
@@ -176,9 +177,9 @@ fn take_up_policies(shared: &Shared) -> Result<(), SensorError> {
     Ok(())
 }
 
-/// Has the restrictions of paths hold for what these lead to, and what is watched be watched, as long as the agent runs. In a thread of
-/// its own: looking a path up may take long, and the heartbeat must not wait for it.
-fn look_at_paths(shared: &Weak<Shared>, watched: &[PathBuf], own: &[PathBuf]) {
+/// Has the restrictions of paths hold for what these lead to, as long as the agent runs. In a thread of its own: looking a path up
+/// may take long, and the heartbeat must not wait for it.
+fn look_at_paths(shared: &Weak<Shared>) {
     while let Some(shared) = shared.upgrade() {
         let paths = shared.sensor().paths();
         if !paths.is_empty() {
@@ -187,12 +188,26 @@ fn look_at_paths(shared: &Weak<Shared>, watched: &[PathBuf], own: &[PathBuf]) {
                 tracing::error!("what the paths of restrictions lead to now isn't restricted: {error}");
             }
         }
-        let looked = Watched::look(watched, own).and_then(|watched| shared.sensor().watch(&watched));
-        if let Err(error) = looked {
-            tracing::error!("what the watched paths lead to now isn't watched: {error}");
-        }
         drop(shared);
         std::thread::sleep(LOOK_AT_PATHS);
+    }
+}
+
+/// Has what the paths to watch lead to be watched, likewise: a home that doesn't answer holds up no restriction.
+fn look_at_watched(shared: &Weak<Shared>, watched: &[PathBuf], own: &[PathBuf]) {
+    let mut complained = false;
+    loop {
+        std::thread::sleep(LOOK_AT_PATHS);
+        let looked = Watched::look(watched, own);
+        let Some(shared) = shared.upgrade() else { return };
+        let done = looked.and_then(|looked| shared.sensor().watch(&looked));
+        // Once for as long as it lasts.
+        if let Err(error) = &done
+            && !complained
+        {
+            tracing::error!("what the watched paths lead to now isn't watched: {error}");
+        }
+        complained = done.is_err();
     }
 }
 
