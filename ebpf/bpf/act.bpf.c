@@ -215,18 +215,15 @@ static __always_inline void tell_daemon(struct task_struct *task, struct tag *ta
 }
 
 /* A socket in a file system is reached without an open. */
-static __always_inline u32 refuse_unix(struct task_struct *task, struct tag *tag, struct unix_sock *peer)
+static __always_inline int judge_unix(struct tag *tag, struct unix_sock *peer)
 {
 	struct dentry *dentry = BPF_CORE_READ(peer, path.dentry);
-	struct vfsmount *mount = BPF_CORE_READ(peer, path.mnt);
-	u32 rule;
+	struct file_act act = {.tried = TRIED_CONNECT, .dentry = dentry, .mount = BPF_CORE_READ(peer, path.mnt)};
 
 	if (!dentry)
 		return 0;
-	rule = judge_path(tag, dentry, mount);
-	if (rule)
-		refuse_file(TRIED_CONNECT, rule, task, tag, dentry, mount, 0);
-	return rule;
+	act.inode = BPF_CORE_READ(dentry, d_inode);
+	return settle(tag, &act, judge_path(tag, dentry, act.mount), 0);
 }
 
 /* Who asks a daemon to do something leaves the session's tree there (docker, systemd, tmux): the connection is what can be seen of it. */
@@ -239,7 +236,7 @@ int BPF_PROG(act_unix_lsm, struct sock *sock, struct sock *other)
 
 	if (!tag)
 		return 0;
-	if (refuse_unix(task, tag, listener))
+	if (judge_unix(tag, listener))
 		return -EPERM;
 	if (silent(tag))
 		return 0;
@@ -251,10 +248,9 @@ int BPF_PROG(act_unix_lsm, struct sock *sock, struct sock *other)
 SEC("lsm/unix_may_send")
 int BPF_PROG(act_unix_send_lsm, struct socket *sock, struct socket *other)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct tag *tag = watched(task);
+	struct tag *tag = watched(bpf_get_current_task_btf());
 
 	if (!tag)
 		return 0;
-	return deny_if(refuse_unix(task, tag, (struct unix_sock *)BPF_CORE_READ(other, sk)));
+	return deny_if(judge_unix(tag, (struct unix_sock *)BPF_CORE_READ(other, sk)));
 }

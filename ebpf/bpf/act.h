@@ -17,10 +17,3 @@ static __always_inline struct act *act_begin(u16 kind, struct task_struct *task,
 	fill_subject(&record->who, kind, task, tag);
 	return record;
 }
-
-/* A socket that is about to be made. */
-struct made {
-	u32 family;
-	u32 type; /* with flags of socket(2) perhaps */
-	u32 protocol;
-};

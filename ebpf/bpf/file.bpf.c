@@ -73,8 +73,8 @@ static __always_inline bool send_file(struct place *place, struct task_struct *t
 	return size <= sizeof(place->file) && !bpf_ringbuf_output(&records, &place->file, size, 0);
 }
 
-/* `opens`: the program is asked of opens, which are counted when they come again. A function of its own to the verifier (see judge.h). */
-__noinline int tell_file(struct tag *tag, struct file_act *act, u32 opens)
+/* A function of its own to the verifier (see judge.h). */
+__noinline int tell_file(struct tag *tag, struct file_act *act)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct place *place;
@@ -89,29 +89,10 @@ __noinline int tell_file(struct tag *tag, struct file_act *act, u32 opens)
 	}
 	if (!send_file(place, task, tag, act))
 		count(&lost, act->kind);
-	if (opens && act->kind == KIND_FILE_OPENED && !(act->flags & FILE_REFUSED))
+	if (act->kind == KIND_FILE_OPENED && !(act->flags & FILE_REFUSED))
 		keep_opened(task, tag, &place->file.head, place->file.data);
 	release(place);
 	return 0;
-}
-
-/* A rule of the policy is in the way. */
-static __always_inline int refuse_file(u32 tried, u32 rule, struct task_struct *task, struct tag *tag, struct dentry *dentry,
-				       struct vfsmount *mount, u32 mode)
-{
-	struct file_act act = {
-		.kind = KIND_FILE_DENIED,
-		.mode = mode,
-		.rule = rule,
-		.tried = tried,
-		.inode = BPF_CORE_READ(dentry, d_inode),
-		.dentry = dentry,
-		.mount = mount,
-	};
-
-	if (!silent(tag))
-		tell_file(tag, &act, false);
-	return -EPERM;
 }
 
 /* Where programs are pinned: what is done there to names takes them from the agent. */
@@ -128,7 +109,7 @@ static __always_inline u32 kept_in(struct dentry *dentry, struct vfsmount *mount
 
 /* What becomes of an act: refused where a rule is in the way or the file is the agent's own, told where it is watched. In one place, since
  * each more would be verified by itself. */
-static __always_inline int settle(struct task_struct *task, struct tag *tag, struct file_act *act, u32 rule, u32 lies, bool opens)
+static __always_inline int settle(struct tag *tag, struct file_act *act, u32 rule, u32 lies)
 {
 	if (!rule && !lies)
 		return 0;
@@ -142,7 +123,7 @@ static __always_inline int settle(struct task_struct *task, struct tag *tag, str
 		act->flags = lies == LIES_OWN ? FILE_REFUSED : 0;
 	}
 	if (!silent(tag))
-		tell_file(tag, act, opens);
+		tell_file(tag, act);
 	return rule || lies == LIES_OWN ? -EPERM : 0;
 }
 
@@ -217,15 +198,14 @@ int BPF_PROG(file_open_lsm, struct file *file)
 		if (!lies)
 			lies = lies_in(number_of(act.dentry), number_of(act.mount));
 	}
-	return deny_if(settle(task, tag, &act, rule, lies, true));
+	return deny_if(settle(tag, &act, rule, lies));
 }
 
 /* A file gets another name: its old one goes, or stays as well. */
 static __always_inline int file_renamed(struct dentry *old, struct vfsmount *old_mount, struct dentry *new, struct vfsmount *new_mount,
 					u32 kind)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct tag *tag = watched(task);
+	struct tag *tag = watched(bpf_get_current_task_btf());
 	struct file_act act = {.kind = kind, .dentry = old, .mount = old_mount, .second = new, .second_mount = new_mount};
 	u32 rule, lies = 0, there = 0;
 
@@ -248,7 +228,7 @@ static __always_inline int file_renamed(struct dentry *old, struct vfsmount *old
 		if (lies < there)
 			lies = there;
 	}
-	return settle(task, tag, &act, rule, lies, false);
+	return settle(tag, &act, rule, lies);
 }
 
 SEC("lsm/path_rename")

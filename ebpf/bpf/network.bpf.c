@@ -162,6 +162,13 @@ JUDGES("connect6", connect6, judge6, false)
 JUDGES("sendmsg4", send4, judge4, true)
 JUDGES("sendmsg6", send6, judge6, true)
 
+/* A socket that is about to be made. */
+struct made {
+	u32 family;
+	u32 type; /* with flags of socket(2) perhaps */
+	u32 protocol;
+};
+
 static __always_inline void tell_socket(struct task_struct *task, struct tag *tag, struct made *made)
 {
 	struct act *record = act_begin(KIND_SOCKET, task, tag);

@@ -19,6 +19,19 @@ struct {
 	__type(value, u32);
 } watched_files SEC(".maps");
 
+/* From a mount's root on to where that is mounted; gives whether it is anywhere. */
+static __always_inline bool leave_mount(struct dentry **at, struct vfsmount **in)
+{
+	struct mount *mount = (void *)*in - bpf_core_field_offset(struct mount, mnt);
+	struct mount *above = BPF_CORE_READ(mount, mnt_parent);
+
+	if (above == mount)
+		return false;
+	*at = BPF_CORE_READ(mount, mnt_mountpoint);
+	*in = (void *)above + bpf_core_field_offset(struct mount, mnt);
+	return true;
+}
+
 enum above { ABOVE_MOUNT, ABOVE_NOTHING, ABOVE_UNKNOWN };
 
 /* From where no name leads further up within a file system on to where that is mounted. */
@@ -27,20 +40,11 @@ static __always_inline enum above go_above(struct dentry **at, struct vfsmount *
 	struct dentry *dentry = *at;
 	struct vfsmount *vfsmount = *in;
 	struct super_block *sb = BPF_CORE_READ(dentry, d_sb);
-	struct mount *mount, *above;
 
 	if (dentry != BPF_CORE_READ(sb, s_root) && !(BPF_CORE_READ(sb, s_flags) & SB_NOUSER) &&
 	    (!vfsmount || dentry != BPF_CORE_READ(vfsmount, mnt_root)))
 		return ABOVE_UNKNOWN; /* a file that was opened by its number, and nobody knows yet where it lies */
-	if (!vfsmount)
-		return ABOVE_NOTHING;
-	mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
-	above = BPF_CORE_READ(mount, mnt_parent);
-	if (above == mount)
-		return ABOVE_NOTHING;
-	*at = BPF_CORE_READ(mount, mnt_mountpoint);
-	*in = (void *)above + bpf_core_field_offset(struct mount, mnt);
-	return ABOVE_MOUNT;
+	return vfsmount && leave_mount(at, in) ? ABOVE_MOUNT : ABOVE_NOTHING;
 }
 
 /* The way up from a file to the process's root. */
@@ -69,7 +73,6 @@ static __always_inline bool at_mount(struct way *way)
 {
 	struct dentry *dentry = way->dentry;
 	struct vfsmount *vfsmount = way->vfsmount;
-	struct mount *mount, *above;
 
 	if (dentry == way->root && vfsmount == way->root_mount) {
 		way->end = WALK_ROOT;
@@ -77,14 +80,8 @@ static __always_inline bool at_mount(struct way *way)
 	}
 	if (dentry != BPF_CORE_READ(vfsmount, mnt_root))
 		return false;
-	mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
-	above = BPF_CORE_READ(mount, mnt_parent);
-	if (above == mount) {
+	if (!leave_mount(&way->dentry, &way->vfsmount))
 		way->end = WALK_UNREACHABLE;
-		return true;
-	}
-	way->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-	way->vfsmount = (void *)above + bpf_core_field_offset(struct mount, mnt);
 	return true;
 }
 

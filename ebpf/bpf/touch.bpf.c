@@ -3,8 +3,7 @@
 
 static __always_inline int touch(u32 tried, struct file_act *act)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct tag *tag = watched(task);
+	struct tag *tag = watched(bpf_get_current_task_btf());
 	struct dentry *dentry = act->dentry;
 	struct vfsmount *mount = act->mount;
 	u32 rule, lies = 0;
@@ -16,7 +15,7 @@ static __always_inline int touch(u32 tried, struct file_act *act)
 	rule = judge_path(tag, dentry, mount);
 	if (!rule && !silent(tag))
 		lies = kept_in(dentry, mount);
-	return deny_if(settle(task, tag, act, rule, lies, false));
+	return deny_if(settle(tag, act, rule, lies));
 }
 
 /* A name in a directory, and a file by its path. */

@@ -93,6 +93,7 @@ pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Resul
     }
     let path = options.data.join("sessions.json");
     let sessions = Sessions::open(&path).map_err(|source| AgentError::File { path, source })?;
+    // The key by itself too: of a file that is opened by its number it may not be known where it lies.
     let own = vec![options.data.clone(), identity.key_file()];
     let sensor = Sensor::start(SensorOptions {
         pins: options.pins.unwrap_or_else(|| PathBuf::from(format!("/sys/fs/bpf/custody-{node}"))),
