@@ -190,8 +190,10 @@ static long walk_step(u32 index, void *context)
 static __always_inline u32 write_path(u8 *out, u32 at, struct dentry *dentry, struct vfsmount *mount, struct fs_struct *fs,
 				      u32 *flags, u32 cut_flag)
 {
-	struct walk walk = {.way = way_from(dentry, mount, fs), .out = out, .start = at, .at = at};
+	struct walk walk = {.way = way_from(dentry, mount, fs), .out = out, .start = at};
 
+	/* As a number of which the verifier knows nothing: else it looks at each length that the path can have by then. */
+	bpf_probe_read_kernel(&walk.at, sizeof(walk.at), &at);
 	bpf_loop(WALK_STEPS, walk_step, &walk, 0);
 	if (walk.last || walk.way.end == WALK_ON)
 		*flags |= cut_flag;

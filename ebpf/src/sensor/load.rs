@@ -107,9 +107,15 @@ fn fill(
 ) -> Result<Features, SensorError> {
     own.create()?;
     take_over_maps(own, others, sizes)?;
-    let mut object = open(own, sizes)?;
+    let btf = Btf::from_sys_fs().map_err(|error| {
+        SensorError::kernel(
+            "reading /sys/kernel/btf/vmlinux (a kernel built with CONFIG_DEBUG_INFO_BTF has it)",
+            error,
+        )
+    })?;
+    let mut object = open(own, sizes, &btf)?;
     check_layout(own)?;
-    let features = attach_all(&mut object, own, tier)?;
+    let features = attach_all(&mut object, own, tier, &btf);
     essentials(&features, tier)?;
     Ok(features)
 }
@@ -234,15 +240,9 @@ fn damaged(path: &Path) -> SensorError {
     }
 }
 
-fn open(own: &Generation, sizes: &BTreeMap<&str, u32>) -> Result<Ebpf, SensorError> {
-    let btf = Btf::from_sys_fs().map_err(|error| {
-        SensorError::kernel(
-            "reading /sys/kernel/btf/vmlinux (a kernel built with CONFIG_DEBUG_INFO_BTF has it)",
-            error,
-        )
-    })?;
+fn open(own: &Generation, sizes: &BTreeMap<&str, u32>, btf: &Btf) -> Result<Ebpf, SensorError> {
     let mut loader = EbpfLoader::new();
-    loader.btf(Some(&btf)).allow_unsupported_maps().override_global("generation", &own.id, true);
+    loader.btf(Some(btf)).allow_unsupported_maps().override_global("generation", &own.id, true);
     let places = sizes.get("places").copied().unwrap_or(1);
     loader.override_global("places_count", &places, true);
     for (name, entries) in sizes {
@@ -254,18 +254,16 @@ fn open(own: &Generation, sizes: &BTreeMap<&str, u32>) -> Result<Ebpf, SensorErr
     loader.load(OBJECT).map_err(|error| SensorError::kernel("loading the programs' maps", error))
 }
 
-fn attach_all(object: &mut Ebpf, own: &Generation, tier: Tier) -> Result<Features, SensorError> {
-    let btf =
-        Btf::from_sys_fs().map_err(|error| SensorError::kernel("reading /sys/kernel/btf/vmlinux", error))?;
+fn attach_all(object: &mut Ebpf, own: &Generation, tier: Tier, btf: &Btf) -> Features {
     let root = cgroup::root()
         .and_then(|path| File::open(&path).map_err(|error| SensorError::file(&path, "opening it", error)));
     let mut features = Features::new();
     for part in PARTS.iter().filter(|part| part.tier.is_none_or(|only| only == tier)) {
-        let lacks_hook = || part.may_lack_hook && !has_hook(&btf, part.hook);
+        let lacks_hook = || part.may_lack_hook && !has_hook(btf, part.hook);
         let outcome = if own.link(part.program).exists() || lacks_hook() {
             Ok(())
         } else {
-            attach_either(object, own, part, &btf, &root)
+            attach_either(object, own, part, btf, &root)
         };
         for feature in [part.feature].iter().chain(part.also) {
             let entry = features.entry((*feature).to_owned()).or_insert(Ok(()));
@@ -278,7 +276,7 @@ fn attach_all(object: &mut Ebpf, own: &Generation, tier: Tier) -> Result<Feature
         let missing = || Err("only the tier of LSM hooks has it".to_owned());
         features.entry(part.feature.to_owned()).or_insert_with(missing);
     }
-    Ok(features)
+    features
 }
 
 /// Whether the kernel has that hook of its security modules.

@@ -46,7 +46,7 @@ use counters::Counts;
 use held::Held;
 use layout::{control, expected};
 use load::Loaded;
-use pins::Generation;
+use pins::{Aside, Generation};
 use policies::Policies;
 use record::put;
 use std::collections::{BTreeMap, BTreeSet};
@@ -125,7 +125,7 @@ pub struct Probe {
 /// Asks the kernel what it supports, by loading everything below a directory of its own for a moment. `pins` lies on a bpffs.
 pub fn probe(pins: &Path, tier: Option<Tier>) -> Probe {
     let options = SensorOptions {
-        pins: pins.join(format!("probe-{}", std::process::id())),
+        pins: pins::aside(pins, Aside::Probe),
         ring_bytes: RING_BYTES_MIN,
         heartbeat_limit: Duration::from_secs(1),
         watched: Vec::new(),
@@ -150,8 +150,16 @@ impl Sensor {
             return Err(SensorError::Ring(options.ring_bytes));
         }
         pins::prepare(&options.pins)?;
+        pins::sweep(&options.pins)?;
         let (tier, why_not) = match options.tier {
             Some(tier) => (tier, None),
+            // Nobody is watched yet: what shows that it refuses can stay.
+            None if pins::generations(&options.pins)?.is_empty() => {
+                match Sensor::start_in(&options, Tier::Lsm) {
+                    Ok(sensor) => return Ok(sensor),
+                    Err(error) => (Tier::Tracepoint, Some(why_not(error))),
+                }
+            }
             None => choose(&options)?,
         };
         let mut sensor = Sensor::start_in(&options, tier).map_err(|error| match (error, &why_not) {
@@ -444,15 +452,20 @@ fn choose(options: &SensorOptions) -> Result<(Tier, Option<String>), SensorError
     if load::is_pinned(&options.pins, Tier::Lsm, options.ring_bytes)? {
         return Ok((Tier::Lsm, None));
     }
-    let beside = options.pins.join(format!("trial-{}", std::process::id()));
+    let beside = pins::aside(&options.pins, Aside::Trial);
     let trial = SensorOptions { pins: beside, ring_bytes: RING_BYTES_MIN, ..options.clone() };
     pins::prepare(&trial.pins)?;
     match Sensor::start_in(&trial, Tier::Lsm) {
         Ok(sensor) => sensor.detach().map(|()| (Tier::Lsm, None)),
-        Err(SensorError::Missing { feature, why }) => {
-            Ok((Tier::Tracepoint, Some(format!("{feature}: {why}"))))
-        }
-        Err(error) => Ok((Tier::Tracepoint, Some(error.to_string()))),
+        Err(error) => Ok((Tier::Tracepoint, Some(why_not(error)))),
+    }
+}
+
+/// What keeps a tier from being taken, without the advice.
+fn why_not(error: SensorError) -> String {
+    match error {
+        SensorError::Missing { feature, why } => format!("{feature}: {why}"),
+        other => other.to_string(),
     }
 }
 

@@ -91,6 +91,50 @@ pub(super) fn generations(pins: &Path) -> Result<Vec<Generation>, SensorError> {
     Ok(entries(pins)?.iter().filter_map(id).map(|id| Generation::new(pins, id)).collect())
 }
 
+/// Where this process tries programs out for a moment, beside what is pinned below `pins`.
+pub(super) fn aside(pins: &Path, what: Aside) -> PathBuf {
+    pins.join(format!("{}{}", what.prefix(), std::process::id()))
+}
+
+/// Why programs are tried out.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Aside {
+    /// To choose a tier.
+    Trial,
+    /// To say what the kernel supports.
+    Probe,
+}
+
+impl Aside {
+    const ALL: [Aside; 2] = [Aside::Trial, Aside::Probe];
+
+    const fn prefix(self) -> &'static str {
+        match self {
+            Aside::Trial => "trial-",
+            Aside::Probe => "probe-",
+        }
+    }
+}
+
+/// Takes away what processes that were killed while they tried programs out have left: it would run on, for nobody.
+pub(super) fn sweep(pins: &Path) -> Result<(), SensorError> {
+    let owner = |path: &PathBuf| -> Option<u32> {
+        let name = path.file_name()?.to_str()?;
+        Aside::ALL.iter().find_map(|what| name.strip_prefix(what.prefix()))?.parse().ok()
+    };
+    for path in entries(pins)? {
+        let Some(owner) = owner(&path) else { continue };
+        if Path::new("/proc").join(owner.to_string()).exists() {
+            continue;
+        }
+        for generation in generations(&path)? {
+            generation.remove()?;
+        }
+        remove_directory(&path)?;
+    }
+    Ok(())
+}
+
 /// Makes sure that `pins` is a directory of a bpffs; mounts one where none is.
 pub(super) fn prepare(pins: &Path) -> Result<(), SensorError> {
     if !on_bpffs(pins) {

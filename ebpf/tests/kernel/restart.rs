@@ -1,7 +1,7 @@
 //! The agent goes and comes; what it attached stays.
 
 use crate::node::{Node, options};
-use custody_node::sensor::{Record, Sensor};
+use custody_node::sensor::{Record, Sensor, SensorOptions};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -218,6 +218,24 @@ fn killed_under_load_again_and_again_nothing_is_lost() {
     assert!(once.iter().all(|number| *number <= last) && !ran.is_empty());
     // One record may come again after each kill: it was kept, and not yet released.
     assert!(told.len() - once.len() <= ROUNDS as usize);
+}
+
+#[test]
+fn what_a_killed_trial_left_goes_with_the_next_start() {
+    let node = Node::start();
+    // No process ever has that number.
+    let killed = node.options.pins.join("trial-4194305");
+    let living = node.options.pins.join(format!("probe-{}", std::process::id()));
+    for pins in [&killed, &living] {
+        drop(Sensor::start(SensorOptions { pins: pins.clone(), ..node.options.clone() }).unwrap());
+    }
+    let mut node = Node::with(node.abandon());
+    assert!(!killed.exists());
+    assert!(living.exists());
+    node.session().run("/bin/true");
+    let tried = Sensor::start(SensorOptions { pins: living.clone(), ..node.options.clone() }).unwrap();
+    tried.detach().unwrap();
+    assert!(!living.exists());
 }
 
 #[test]
