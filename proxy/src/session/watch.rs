@@ -96,7 +96,7 @@ impl Watch {
     async fn connect_to(&self, node: &str, to: SocketAddr) -> Result<Watched, WatchError> {
         // Bound before it is connected: the agent must know both ends before the kernel sees them.
         let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.bind(SocketAddr::new(source_towards(to)?, 0))?;
+        socket.bind(source_towards(to)?)?;
         let expected = Expected {
             actor: self.session.actor.clone(),
             from: socket.local_addr()?,
@@ -117,11 +117,13 @@ impl Watch {
     }
 }
 
-/// The address that this machine has towards another one.
-fn source_towards(to: SocketAddr) -> io::Result<IpAddr> {
+/// The address that this machine has towards another one, and port 0; a link-local one with its interface.
+fn source_towards(to: SocketAddr) -> io::Result<SocketAddr> {
     let any: IpAddr = if to.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
     // Nothing is sent: the kernel only looks for the way.
     let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
     socket.connect(to)?;
-    Ok(socket.local_addr()?.ip())
+    let mut source = socket.local_addr()?;
+    source.set_port(0);
+    Ok(source)
 }
