@@ -205,7 +205,16 @@ fn written(rule: &Value) -> String {
         Value::Array(rules) => rules.iter().map(written).collect::<Vec<_>>().join(", else "),
         Value::Object(form) if form.contains_key("is") => format!("always {}", constant(&form["is"])),
         Value::Object(form) if form.contains_key("when") => {
-            format!("{}, if {} is {}", written(&form["take"]), code(&form["when"]), code(&form["equals"]))
+            let one = format!(
+                "{}, if {} is {}",
+                written(&form["take"]),
+                code(&form["when"]),
+                code(&form["equals"])
+            );
+            match form.get("otherwise") {
+                Some(other) => format!("{one}, else {}", written(other)),
+                None => one,
+            }
         }
         Value::Object(form) => {
             let mut cases: Vec<String> = form["values"]

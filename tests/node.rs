@@ -351,6 +351,7 @@ fn whoever_calls_a_session_from_a_denied_network_is_cut_off() {
     let denied = world.event("type=connection.denied", "that it was cut off is told", |_| true);
     assert_eq!(denied.event["data"]["reason"], "taken-down");
     assert_eq!(denied.event["data"]["restriction"], "walls");
+    assert_eq!(denied.event["data"]["direction"], "inbound");
     assert_eq!(denied.event["data"]["ends"]["remote"]["address"], "127.0.9.7");
 }
 

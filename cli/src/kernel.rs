@@ -118,7 +118,10 @@ pub fn line(event: &Value) -> String {
             let (sent, received) = (field(data, "/bytes_out"), field(data, "/bytes_in"));
             format!("closed {}: {sent} bytes sent, {received} received", remote(data))
         }
-        "connection.denied" => format!("MAY NOT REACH {}: {}", remote(data), by(data)),
+        "connection.denied" => match field(data, "/direction").as_str() {
+            "inbound" => format!("MAY NOT BE REACHED FROM {}: {}", remote(data), by(data)),
+            _ => format!("MAY NOT REACH {}: {}", remote(data), by(data)),
+        },
         "file.opened" => {
             let times = match field(data, "/count").as_str() {
                 "" | "1" => String::new(),

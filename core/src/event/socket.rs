@@ -27,6 +27,16 @@ pub enum Protocol {
     Other,
 }
 
+/// Who called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// The other end called a process of the session that listens.
+    Inbound,
+    /// The session's process called.
+    Outbound,
+}
+
 /// Both ends of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ends {
@@ -127,11 +137,14 @@ pub struct Closed {
     pub bytes_in: u64,
     /// Bytes that went out.
     pub bytes_out: u64,
+    /// Who had called; absent in what older agents told.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub direction: Option<Direction>,
     /// How long it was open, in microseconds.
     pub duration_us: u64,
     /// Both ends.
     pub ends: Ends,
-    /// The process that had opened it.
+    /// The process that had opened it, or listened.
     pub process: Process,
 }
 
@@ -140,6 +153,7 @@ impl Closed {
         Self {
             bytes_in: 48_112,
             bytes_out: 310,
+            direction: Some(Direction::Outbound),
             duration_us: 1_250_000,
             ends: Ends::example(),
             process: Process::example(),
@@ -164,6 +178,9 @@ pub enum Denial {
 /// A connection was refused by the node's kernel.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Denied {
+    /// Who called; absent in what older agents told.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub direction: Option<Direction>,
     /// Both ends.
     pub ends: Ends,
     /// Whether the session ends for it.
@@ -181,6 +198,7 @@ pub struct Denied {
 impl Denied {
     pub(super) fn example() -> Self {
         Self {
+            direction: Some(Direction::Outbound),
             ends: Ends::example(),
             ends_session: false,
             process: Process::example(),

@@ -110,17 +110,32 @@ fn denied_is_a_failure_that_was_blocked() {
     assert_eq!(got["authorizations"], json!([{"decision": "denied"}]));
 }
 
-/// The event of a connection's end is the same for one that came in and for one that went out.
+/// Whoever called is the source, and what it sent went out; nobody is told a direction that an old event doesn't say.
 #[test]
-fn nobody_is_told_a_direction_that_an_event_does_not_say() {
-    let ends = json!({"local": {"address": "192.0.2.1", "port": 22}, "protocol": "tcp", "remote": {"address": "192.0.2.2", "port": 50_022}});
-    let direction = |kind: &str| {
-        let event = of(&json!({"type": kind, "data": {"ends": ends}}));
+fn the_source_of_a_connection_is_who_called() {
+    let ends = json!({"local": {"address": "192.0.2.1", "port": 22}, "name": "a.example", "protocol": "tcp", "remote": {"address": "192.0.2.2", "port": 50_022}});
+    let seen = |kind: &str, direction: Option<&str>| {
+        let mut data = json!({"bytes_in": 1, "bytes_out": 2, "ends": ends});
+        if let Some(direction) = direction {
+            data["direction"] = json!(direction);
+        }
+        let event = of(&json!({"type": kind, "data": data}));
         assert_eq!(event["class_uid"], 4001, "{event}");
-        event["connection_info"]["direction_id"].clone()
+        let end = |name: &str| (event[name]["port"].clone(), event[name]["hostname"].clone());
+        let traffic = event["traffic"]["bytes_out"].clone();
+        (event["connection_info"]["direction_id"].clone(), end("src_endpoint"), end("dst_endpoint"), traffic)
     };
-    let directions = ["connection.accepted", "connection.opened", "connection.closed"].map(direction);
-    assert_eq!(directions, [1, 2, 0].map(Value::from));
+    let (here, there) = ((json!(22), json!(null)), (json!(50_022), json!("a.example")));
+    let inbound = |traffic| (json!(1), there.clone(), here.clone(), traffic);
+    let outbound = |traffic| (json!(2), here.clone(), there.clone(), traffic);
+    assert_eq!(seen("connection.accepted", None), inbound(json!(null)));
+    assert_eq!(seen("connection.opened", None), outbound(json!(null)));
+    assert_eq!(seen("connection.closed", Some("inbound")), inbound(json!(1)));
+    assert_eq!(seen("connection.closed", Some("outbound")), outbound(json!(2)));
+    assert_eq!(seen("connection.denied", Some("inbound")), inbound(json!(null)));
+    assert_eq!(seen("connection.denied", Some("outbound")), outbound(json!(null)));
+    let nameless = (json!(50_022), json!(null));
+    assert_eq!(seen("connection.closed", None), (json!(0), here, nameless, json!(2)));
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! | `{"is": "ssh"}` | always that |
 //! | `{"of": "outcome", "values": {"denied": "failure"}, "otherwise": "unknown"}` | by the text at a path |
 //! | `{"when": "target.kind", "equals": "node", "take": "target.name"}` | only if that text stands there |
+//! | `{"when": "data.direction", "equals": "inbound", "take": "data.ends.remote.port", "otherwise": "data.ends.local.port"}` | if that text stands there the one, else the other |
 
 use super::convert::Kind;
 use super::json::{Object, Value};
@@ -64,7 +65,7 @@ pub(super) enum Rule {
     First(Vec<Rule>),
     Is { is: Constant },
     Table { of: Path, values: BTreeMap<String, Constant>, otherwise: Option<Constant> },
-    When { when: Path, equals: String, take: Box<Rule> },
+    When { when: Path, equals: String, take: Box<Rule>, otherwise: Option<Box<Rule>> },
 }
 
 impl Rule {
@@ -86,9 +87,14 @@ impl Rule {
                 let key = view.at(&of.0)?.scalar()?;
                 values.get(key.as_ref()).or(otherwise.as_ref()).map(|constant| constant.0.borrowed())
             }
-            Self::When { when, equals, take } => {
-                let there = view.at(&when.0)?.scalar()?;
-                if there == equals.as_str() { take.value(view, taken) } else { None }
+            Self::When { when, equals, take, otherwise } => {
+                let there = view.at(&when.0).and_then(Value::scalar);
+                let rule = if there.is_some_and(|there| there == equals.as_str()) {
+                    Some(take)
+                } else {
+                    otherwise.as_ref()
+                };
+                rule?.value(view, taken)
             }
         }
     }
@@ -237,6 +243,13 @@ mod tests {
         assert_eq!(value(json!({"of": "outcome", "values": {}})), json!(null));
         assert_eq!(value(json!({"when": "outcome", "equals": "denied", "take": "data.n"})), "7");
         assert_eq!(value(json!({"when": "outcome", "equals": "success", "take": "data.n"})), json!(null));
+        let either = |path: &str| {
+            value(json!({"when": path, "equals": "denied", "take": "data.n", "otherwise": "outcome"}))
+        };
+        assert_eq!(
+            ["outcome", "data.n", "absent"].map(either),
+            [json!("7"), json!("denied"), json!("denied")]
+        );
     }
 
     #[test]

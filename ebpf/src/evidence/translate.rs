@@ -14,7 +14,7 @@ use custody_core::event::file::PATH_BYTES_MAX;
 use custody_core::event::node::{KernelChange, KernelChanged, SessionAccepted};
 use custody_core::event::node_file::{self, Access, Named};
 use custody_core::event::process::{Executable, Process};
-use custody_core::event::socket::{self, Endpoint, Ends, Protocol};
+use custody_core::event::socket::{self, Direction, Endpoint, Ends, Protocol};
 use custody_core::event::{
     Actor, ByteString, Draft, EventData, Outcome, SessionId, Target, Timestamp, canonical::CanonicalError,
     node,
@@ -174,6 +174,7 @@ impl Translation<'_> {
                 let data = socket::Closed {
                     bytes_in: of.received,
                     bytes_out: of.sent,
+                    direction: Some(direction(of)),
                     duration_us: if of.opened == 0 { 0 } else { lasted / 1_000 },
                     ends: self.ends(of),
                     process: process(&of.who),
@@ -476,6 +477,7 @@ impl Translation<'_> {
             }
         };
         socket::Denied {
+            direction: Some(direction(of)),
             ends: self.ends(of),
             ends_session,
             process: process(&of.who),
@@ -560,6 +562,10 @@ const fn kind(mode: u32) -> node_file::Kind {
 
 const fn unless(refused: bool) -> Outcome {
     if refused { Outcome::Denied } else { Outcome::Success }
+}
+
+const fn direction(of: &Connection) -> Direction {
+    if of.in_place { Direction::Inbound } else { Direction::Outbound }
 }
 
 fn process(who: &Subject) -> Process {
