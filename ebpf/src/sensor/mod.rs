@@ -132,7 +132,7 @@ pub fn probe(pins: &Path, tier: Option<Tier>) -> Probe {
         own: Vec::new(),
         tier,
     };
-    let coverage = Sensor::start(options).and_then(|sensor| {
+    let coverage = pins::sweep(pins).and_then(|()| Sensor::start(options)).and_then(|sensor| {
         let coverage = sensor.coverage().clone();
         sensor.detach().map(|()| coverage)
     });

@@ -127,10 +127,10 @@ pub(super) fn sweep(pins: &Path) -> Result<(), SensorError> {
         if Path::new("/proc").join(owner.to_string()).exists() {
             continue;
         }
+        // What else has such a name on a bpffs that many share is left alone.
         for generation in generations(&path)? {
-            generation.remove()?;
+            generation.remove_with_parent()?;
         }
-        remove_directory(&path)?;
     }
     Ok(())
 }
