@@ -11,6 +11,21 @@
 
 enum walk_end { WALK_ON = 0, WALK_ROOT = 1, WALK_UNREACHABLE = 2, WALK_ALONE = 3 };
 
+/* The same number, of which the verifier knows nothing. */
+static __always_inline u64 unknown(u64 number)
+{
+	u64 same = 0;
+
+	bpf_probe_read_kernel(&same, sizeof(same), &number);
+	return same;
+}
+
+/* An address of the kernel's as a number, which alone goes into a function that the verifier looks at by itself. */
+static __always_inline u64 number_of(const void *pointer)
+{
+	return unknown((u64)pointer);
+}
+
 /* What user space wants to hear of, or keeps for itself: each is a directory, with all below it, or a file. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -93,15 +108,6 @@ static __always_inline void go_up(struct way *way)
 	if (dentry == parent) /* a file of no directory: memfd, or a pipe */
 		way->end = WALK_ALONE;
 	way->dentry = parent;
-}
-
-/* An address of the kernel's as a number, which alone goes into a function that the verifier looks at by itself. */
-static __always_inline u64 number_of(const void *pointer)
-{
-	u64 number = 0;
-
-	bpf_probe_read_kernel(&number, sizeof(number), &pointer);
-	return number;
 }
 
 struct look {
@@ -190,10 +196,9 @@ static long walk_step(u32 index, void *context)
 static __always_inline u32 write_path(u8 *out, u32 at, struct dentry *dentry, struct vfsmount *mount, struct fs_struct *fs,
 				      u32 *flags, u32 cut_flag)
 {
-	struct walk walk = {.way = way_from(dentry, mount, fs), .out = out, .start = at};
+	/* Else the verifier looks at each length that the path can have by then. */
+	struct walk walk = {.way = way_from(dentry, mount, fs), .out = out, .start = at, .at = unknown(at)};
 
-	/* As a number of which the verifier knows nothing: else it looks at each length that the path can have by then. */
-	bpf_probe_read_kernel(&walk.at, sizeof(walk.at), &at);
 	bpf_loop(WALK_STEPS, walk_step, &walk, 0);
 	if (walk.last || walk.way.end == WALK_ON)
 		*flags |= cut_flag;

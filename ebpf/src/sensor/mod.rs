@@ -46,7 +46,7 @@ use counters::Counts;
 use held::Held;
 use layout::{control, expected};
 use load::Loaded;
-use pins::{Aside, Generation};
+use pins::Generation;
 use policies::Policies;
 use record::put;
 use std::collections::{BTreeMap, BTreeSet};
@@ -125,7 +125,7 @@ pub struct Probe {
 /// Asks the kernel what it supports, by loading everything below a directory of its own for a moment. `pins` lies on a bpffs.
 pub fn probe(pins: &Path, tier: Option<Tier>) -> Probe {
     let options = SensorOptions {
-        pins: pins::aside(pins, Aside::Probe),
+        pins: pins::aside(pins, pins::PROBE),
         ring_bytes: RING_BYTES_MIN,
         heartbeat_limit: Duration::from_secs(1),
         watched: Vec::new(),
@@ -452,7 +452,7 @@ fn choose(options: &SensorOptions) -> Result<(Tier, Option<String>), SensorError
     if load::is_pinned(&options.pins, Tier::Lsm, options.ring_bytes)? {
         return Ok((Tier::Lsm, None));
     }
-    let beside = pins::aside(&options.pins, Aside::Trial);
+    let beside = pins::aside(&options.pins, pins::TRIAL);
     let trial = SensorOptions { pins: beside, ring_bytes: RING_BYTES_MIN, ..options.clone() };
     pins::prepare(&trial.pins)?;
     match Sensor::start_in(&trial, Tier::Lsm) {

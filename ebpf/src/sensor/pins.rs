@@ -91,36 +91,21 @@ pub(super) fn generations(pins: &Path) -> Result<Vec<Generation>, SensorError> {
     Ok(entries(pins)?.iter().filter_map(id).map(|id| Generation::new(pins, id)).collect())
 }
 
-/// Where this process tries programs out for a moment, beside what is pinned below `pins`.
-pub(super) fn aside(pins: &Path, what: Aside) -> PathBuf {
-    pins.join(format!("{}{}", what.prefix(), std::process::id()))
-}
+/// Programs that are tried out for a moment, to choose a tier.
+pub(super) const TRIAL: &str = "trial-";
+/// The same, to say what the kernel supports.
+pub(super) const PROBE: &str = "probe-";
 
-/// Why programs are tried out.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Aside {
-    /// To choose a tier.
-    Trial,
-    /// To say what the kernel supports.
-    Probe,
-}
-
-impl Aside {
-    const ALL: [Aside; 2] = [Aside::Trial, Aside::Probe];
-
-    const fn prefix(self) -> &'static str {
-        match self {
-            Aside::Trial => "trial-",
-            Aside::Probe => "probe-",
-        }
-    }
+/// Where this process tries programs out ([`TRIAL`], [`PROBE`]), beside what is pinned below `pins`.
+pub(super) fn aside(pins: &Path, what: &str) -> PathBuf {
+    pins.join(format!("{what}{}", std::process::id()))
 }
 
 /// Takes away what processes that were killed while they tried programs out have left: it would run on, for nobody.
 pub(super) fn sweep(pins: &Path) -> Result<(), SensorError> {
     let owner = |path: &PathBuf| -> Option<u32> {
         let name = path.file_name()?.to_str()?;
-        Aside::ALL.iter().find_map(|what| name.strip_prefix(what.prefix()))?.parse().ok()
+        [TRIAL, PROBE].iter().find_map(|what| name.strip_prefix(what))?.parse().ok()
     };
     for path in entries(pins)? {
         let Some(owner) = owner(&path) else { continue };
