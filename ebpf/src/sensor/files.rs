@@ -8,14 +8,15 @@ use super::error::SensorError;
 use super::layout::{file_key, file_rule, name_key, net};
 use super::record::{put, read_u32, read_u64};
 use crate::host;
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::fs::{AtFlags, StatxFlags, statx};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-const MOUNTS: &str = "/proc/self/mountinfo";
+const MOUNTS: [&str; 2] = ["/proc/1/mountinfo", "/proc/self/mountinfo"];
 const ELF: [u8; 4] = *b"\x7fELF";
 
 /// What a policy says of programs and paths.
@@ -117,27 +118,31 @@ impl Found {
 impl Place {
     fn look(path: &Path, devices: &BTreeMap<u64, u32>) -> Place {
         let named = |path: &Path| {
-            let directory = identify(path.parent()?, devices).ok()?;
+            let directory = identify(&host::find(path.parent()?).ok()?, devices).ok()?;
             Some((directory, path.file_name()?.as_bytes().to_vec()))
         };
-        let path = &host::path(path);
-        let file = identify(path, devices).ok();
-        let real = path.canonicalize().ok().map(|real| host::path(&real));
+        let found = host::find(path).ok();
+        let real = found.as_ref().and_then(|found| std::fs::read_link(host::again(found)).ok());
         let names = named(path).into_iter().chain(real.as_deref().and_then(named));
-        Place { file, names: names.collect(), is_elf: file.is_some() && is_elf(path) }
+        Place {
+            file: found.as_ref().and_then(|found| identify(found, devices).ok()),
+            names: names.collect(),
+            is_elf: found.as_ref().is_some_and(is_elf),
+        }
     }
 }
 
 /// A file's device is that of the mount that it is on: on btrfs and overlays stat(2) tells another.
-pub(super) fn identify(path: &Path, devices: &BTreeMap<u64, u32>) -> io::Result<FileId> {
-    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
+pub(super) fn identify(found: &OwnedFd, devices: &BTreeMap<u64, u32>) -> io::Result<FileId> {
+    let stat = statx(found, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
     let told = stat.stx_dev_major << 20 | stat.stx_dev_minor;
     Ok(FileId { inode: stat.stx_ino, device: devices.get(&stat.stx_mnt_id).copied().unwrap_or(told) })
 }
 
-/// The devices of this machine's mounts, by their numbers: `ID PARENT MAJOR:MINOR …`
+/// The devices of this machine's mounts, by their numbers: `ID PARENT MAJOR:MINOR …`. In a container, both its own and those of the
+/// machine's first process.
 pub(super) fn devices() -> BTreeMap<u64, u32> {
-    let mounts = std::fs::read(MOUNTS).unwrap_or_default();
+    let mounts = MOUNTS.map(|mounts| std::fs::read(mounts).unwrap_or_default()).concat();
     let of = |line: &[u8]| {
         let line = String::from_utf8_lossy(line).into_owned();
         let mut fields = line.split(' ');
@@ -148,7 +153,8 @@ pub(super) fn devices() -> BTreeMap<u64, u32> {
     mounts.split(|byte| *byte == b'\n').filter_map(of).collect()
 }
 
-fn is_elf(path: &Path) -> bool {
+fn is_elf(found: &OwnedFd) -> bool {
+    let path = host::again(found);
     let mut magic = [0; ELF.len()];
     let is_file = path.metadata().is_ok_and(|about| about.is_file());
     is_file && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == ELF

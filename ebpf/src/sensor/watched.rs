@@ -2,7 +2,7 @@
 //! counts.
 
 use super::error::SensorError;
-use super::files::{devices, identify};
+use super::files::{FileId, devices, identify};
 use super::layout::{lies, watched_key};
 use super::load::open_map;
 use super::pins::Generation;
@@ -10,7 +10,7 @@ use super::record::put;
 use crate::host;
 use aya::maps::{HashMap, MapData};
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 type Key = [u8; watched_key::SIZE];
@@ -28,9 +28,12 @@ impl Watched {
     pub fn look(watched: &[PathBuf], own: &[PathBuf]) -> Result<Watched, SensorError> {
         let devices = devices();
         // The machine's files, and in a container the agent's own where it has them itself.
-        let watched = watched.iter().map(|path| (host::path(path), lies::WATCHED));
-        let own = own.iter().map(|path| (path.clone(), lies::OWN));
-        let keys = watched.chain(own).map(|(path, lies)| Ok(key(&path, &devices)?.map(|key| (key, lies))));
+        let watched = watched.iter().map(|path| (path, host::find(path), lies::WATCHED));
+        let own = own.iter().map(|path| (path, host::find_ours(path), lies::OWN));
+        let keys = watched.chain(own).map(|(path, found, lies)| {
+            let file = found.and_then(|found| identify(&found, &devices));
+            Ok(key(path, file)?.map(|key| (key, lies)))
+        });
         keys.filter_map(Result::transpose).collect::<Result<_, _>>().map(Watched)
     }
 
@@ -56,8 +59,8 @@ impl Watched {
     }
 }
 
-fn key(path: &Path, devices: &BTreeMap<u64, u32>) -> Result<Option<Key>, SensorError> {
-    let file = match identify(path, devices) {
+fn key(path: &Path, file: io::Result<FileId>) -> Result<Option<Key>, SensorError> {
+    let file = match file {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(SensorError::file(path, "looking up what to watch", error)),
