@@ -156,7 +156,7 @@ fn at_length() -> bool {
 
 /// One test of each thing that the sensor does: an emulated machine takes ten minutes for all of them, which `make soak`
 /// (`CUSTODY_VM_ALL=1`) has.
-const OF_EACH_KIND: [&str; 21] = [
+const OF_EACH_KIND: [&str; 22] = [
     "session::what_the_kernel_supports_is_told_without_leaving_anything",
     "session::what_a_session_runs_is_told_and_what_others_run_is_not",
     "sshd::sshd_sessions_are_told_apart_and_the_daemon_is_nobodys",
@@ -166,6 +166,7 @@ const OF_EACH_KIND: [&str; 21] = [
     "network::every_way_to_a_denied_network_is_refused",
     "datagram::what_datagrams_bring_and_take_is_counted_by_peer",
     "datagram::what_name_servers_answer_is_told_of_sockets_that_asked_them",
+    "datagram::what_name_servers_answer_by_tcp_is_told_wherever_its_packets_end",
     "file::every_way_to_a_watched_file_is_seen",
     "file::what_is_made_given_away_and_cut_is_told",
     "file::a_part_of_what_is_watched_is_watched_whatever_it_is_reached_by",

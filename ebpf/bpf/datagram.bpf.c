@@ -1,9 +1,11 @@
-/* What datagram sockets of sessions send to their peers and get from them: how many bytes, and a copy of what name servers answer, from
- * which user space learns by which name a session knows an address.
+/* What datagram sockets of sessions send to their peers and get from them: how many bytes. And what name servers answer, by datagrams and
+ * by TCP.
  *
  * At the root of cgroup2, for each packet that has a socket: on its way out before it is taken apart, on its way in when it has been put
- * together and before the socket's buffer takes it. What isn't a datagram leaves at the first look, what isn't of a session's socket at
+ * together and before the socket's buffer takes it. What is neither leaves at the first look, what isn't of a session's socket at
  * the second. Nothing is refused here. */
+
+#include "answer.h"
 
 struct datagram {
 	u8 remote[16];
@@ -11,10 +13,10 @@ struct datagram {
 	u32 payload; /* where it begins */
 };
 
-/* Behind the headers that may stand between that of IPv6 and the datagram's own. */
-static __always_inline bool skip_extensions(struct __sk_buff *skb, u8 next, u32 *at)
+/* Behind the headers that may stand between that of IPv6 and the transport's. */
+static __always_inline bool skip_extensions(struct __sk_buff *skb, u8 transport, u8 next, u32 *at)
 {
-	for (u32 i = 0; i < 4 && next != IPPROTO_UDP; i++) {
+	for (u32 i = 0; i < 4 && next != transport; i++) {
 		u8 head[2];
 
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS)
@@ -24,7 +26,24 @@ static __always_inline bool skip_extensions(struct __sk_buff *skb, u8 next, u32 
 		next = head[0];
 		*at += 8 * (head[1] + 1);
 	}
-	return next == IPPROTO_UDP;
+	return next == transport;
+}
+
+/* Where the header of the transport begins. */
+static __always_inline bool skip_network(struct __sk_buff *skb, u8 transport, u32 *at)
+{
+	u8 first, next;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes(skb, 0, &first, sizeof(first)))
+			return false;
+		*at = (first & 0xf) * 4;
+		return true;
+	}
+	if (skb->protocol != bpf_htons(ETH_P_IPV6) || bpf_skb_load_bytes(skb, 6, &next, sizeof(next)))
+		return false;
+	*at = 40;
+	return skip_extensions(skb, transport, next, at);
 }
 
 static __always_inline bool read_datagram(struct __sk_buff *skb, bool in, struct datagram *datagram)
@@ -32,24 +51,15 @@ static __always_inline bool read_datagram(struct __sk_buff *skb, bool in, struct
 	u16 port;
 	u32 at;
 
+	if (!skip_network(skb, IPPROTO_UDP, &at))
+		return false;
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		u32 address;
-		u8 first;
 
-		if (bpf_skb_load_bytes(skb, 0, &first, sizeof(first)) || bpf_skb_load_bytes(skb, in ? 12 : 16, &address, sizeof(address)))
+		if (bpf_skb_load_bytes(skb, in ? 12 : 16, &address, sizeof(address)))
 			return false;
 		map_address(datagram->remote, address);
-		at = (first & 0xf) * 4;
-	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		u8 next;
-
-		if (bpf_skb_load_bytes(skb, 6, &next, sizeof(next)) ||
-		    bpf_skb_load_bytes(skb, in ? 8 : 24, datagram->remote, sizeof(datagram->remote)))
-			return false;
-		at = 40;
-		if (!skip_extensions(skb, next, &at))
-			return false;
-	} else {
+	} else if (bpf_skb_load_bytes(skb, in ? 8 : 24, datagram->remote, sizeof(datagram->remote))) {
 		return false;
 	}
 	if (bpf_skb_load_bytes(skb, in ? at : at + 2, &port, sizeof(port)))
@@ -88,55 +98,43 @@ static __always_inline bool count_bytes(struct bpf_sock *sk, struct socket_state
 	return false;
 }
 
-#define ANSWER_MIN 12 /* its header */
-
-/* Half of the ring is for evidence alone. */
-static __always_inline void tell_answer(struct __sk_buff *skb, struct socket_state *state, u32 at, u32 length)
+static __always_inline void pass_datagram(struct __sk_buff *skb, struct bpf_sock *sk, bool in)
 {
-	struct answer *record;
+	struct socket_state *state = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	struct datagram datagram;
+	u32 bytes;
 
-	if (length < ANSWER_MIN || bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(&records, BPF_RB_RING_SIZE) / 2)
+	if (!state || state->role != ROLE_DATAGRAM || quiet())
 		return;
-	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record)
+	if (!read_datagram(skb, in, &datagram) || skb->len < datagram.payload)
 		return;
-	if (length > ANSWER_MAX)
-		length = ANSWER_MAX;
-	opaque(length);
-	if (length > ANSWER_MAX || bpf_skb_load_bytes(skb, at, record->message, length)) {
-		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
-		return;
-	}
-	record->who = state->who;
-	record->who.kind = KIND_ANSWERED;
-	record->who.time = bpf_ktime_get_boot_ns();
-	record->length = length;
-	record->reserved = 0;
-	bpf_ringbuf_submit(record, 0);
+	bytes = skb->len - datagram.payload;
+	if (count_bytes(sk, state, &datagram, in, bytes) && in && datagram.remote_port == PORT_OF_NAMES)
+		tell_answer(skb, state, datagram.payload, bytes);
 }
 
-#define PORT_OF_NAMES 53
+static __always_inline void pass_segment(struct __sk_buff *skb, struct bpf_sock *sk)
+{
+	struct socket_state *state = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	u32 at;
+
+	if (state && state->role == ROLE_CONNECTS && !quiet() && skip_network(skb, IPPROTO_TCP, &at))
+		follow_answers(skb, state, at);
+}
 
 static __always_inline int pass(struct __sk_buff *skb, bool in)
 {
 	struct bpf_sock *sk = skb->sk;
-	struct socket_state *state;
-	struct datagram datagram;
-	u32 bytes;
 
 	if (!sk)
 		return PROCEED;
 	sk = bpf_sk_fullsock(sk);
-	if (!sk || sk->protocol != IPPROTO_UDP || sk->type != SOCK_DGRAM)
+	if (!sk)
 		return PROCEED;
-	state = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (!state || state->role != ROLE_DATAGRAM || quiet())
-		return PROCEED;
-	if (!read_datagram(skb, in, &datagram) || skb->len < datagram.payload)
-		return PROCEED;
-	bytes = skb->len - datagram.payload;
-	if (count_bytes(sk, state, &datagram, in, bytes) && in && datagram.remote_port == PORT_OF_NAMES)
-		tell_answer(skb, state, datagram.payload, bytes);
+	if (sk->protocol == IPPROTO_UDP && sk->type == SOCK_DGRAM)
+		pass_datagram(skb, sk, in);
+	else if (in && sk->protocol == IPPROTO_TCP && sk->dst_port == bpf_htons(PORT_OF_NAMES))
+		pass_segment(skb, sk);
 	return PROCEED;
 }
 

@@ -278,6 +278,8 @@ struct socket_state {
 	unsigned int net_namespace;
 	unsigned long long sent; /* bytes of a datagram socket, to its peer and from it */
 	unsigned long long received;
+	unsigned int answer_at; /* of a stream from a name server: where the next length or message begins */
+	unsigned int answer_length; /* of that message; 0: its length is next */
 };
 #define ROLE_CONNECTS 1u
 #define ROLE_LISTENS 2u

@@ -3,7 +3,8 @@
 use crate::network::{port, told};
 use crate::node::{Node, next, options};
 use custody_node::sensor::{Answered, RING_BYTES_MIN, Record, SensorOptions};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 /// A loopback address that no other test has.
 fn own_address() -> Ipv4Addr {
@@ -134,6 +135,46 @@ fn what_name_servers_answer_is_told_of_sockets_that_asked_them() {
     let messages: Vec<&[u8]> = told.iter().map(|answered| &*answered.message).collect();
     let cut = [&b"answer to "[..], &[b'x'; 1_222]].concat();
     assert_eq!(messages, [&b"answer to connected"[..], b"answer to sent", b"answer to mapped", &cut]);
+    assert!(told.iter().all(|answered| answered.who.session == session.id));
+}
+
+#[test]
+fn what_name_servers_answer_by_tcp_is_told_wherever_its_packets_end() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    let server = own_address();
+    let framed =
+        |message: &[u8]| [&u16::try_from(message.len()).unwrap().to_be_bytes()[..], message].concat();
+    let (first, second, long) =
+        (framed(b"the first answer"), framed(b"the second answer"), framed(&[b'x'; 40_000]));
+    // Each is sent when the one before has come: at once, behind its length, two together with a few bytes of a third, which say nothing,
+    // its rest with a long one and another.
+    let together = [&first[..], &second, &first[..9]].concat();
+    let rest = [&first[9..], &long, &second].concat();
+    let pieces = [first.clone(), second[..2].to_vec(), second[2..].to_vec(), together, rest];
+    let sizes: Vec<usize> = pieces.iter().map(Vec::len).collect();
+    let listener = TcpListener::bind((server, 53)).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_nodelay(true).unwrap();
+        for piece in &pieces {
+            stream.read_exact(&mut [0]).unwrap();
+            stream.write_all(piece).unwrap();
+        }
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    });
+    session.python(&format!(
+        "import socket\n\
+         s = socket.create_connection(('{server}', 53))\n\
+         for size in {sizes:?}:\n\
+         \ts.send(b'x')\n\
+         \twhile size: size -= len(s.recv(size))"
+    ));
+    node.drain();
+    let told: Vec<&Answered> = node.records.iter().filter_map(answered).collect();
+    let messages: Vec<&[u8]> = told.iter().map(|answered| &*answered.message).collect();
+    let (first, second) = (&b"the first answer"[..], &b"the second answer"[..]);
+    assert_eq!(messages, [first, second, first, second, &[b'x'; 1_232], second]);
     assert!(told.iter().all(|answered| answered.who.session == session.id));
 }
 
