@@ -40,6 +40,7 @@ pub use registry::{EventData, Family, Payload, TYPES, TypeInfo};
 pub use time::Timestamp;
 
 use schemars::JsonSchema;
+use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::fmt;
@@ -218,7 +219,8 @@ impl Event {
     /// # Errors
     /// When the bytes aren't an event; they stay valid evidence all the same.
     pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
+        // Checked as a whole, which is cheaper than text by text.
+        serde_json::from_str(str::from_utf8(bytes).map_err(serde_json::Error::custom)?)
     }
 
     /// The typed data, or [`Payload::Unknown`] for a type or version that is newer than this program.
