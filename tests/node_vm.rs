@@ -156,7 +156,7 @@ fn at_length() -> bool {
 
 /// One test of each thing that the sensor does: an emulated machine takes ten minutes for all of them, which `make soak`
 /// (`CUSTODY_VM_ALL=1`) has.
-const OF_EACH_KIND: [&str; 22] = [
+const OF_EACH_KIND: [&str; 23] = [
     "session::what_the_kernel_supports_is_told_without_leaving_anything",
     "session::what_a_session_runs_is_told_and_what_others_run_is_not",
     "sshd::sshd_sessions_are_told_apart_and_the_daemon_is_nobodys",
@@ -175,6 +175,7 @@ const OF_EACH_KIND: [&str; 22] = [
     "file::what_is_made_under_a_watched_path_is_watched_and_what_it_was_before_too",
     "network::a_socket_whose_packets_are_not_followed_is_told_when_it_is_made",
     "call::a_module_that_is_loaded_is_told",
+    "call::what_gets_at_the_kernel_itself_is_told",
     "programs::a_denied_program_runs_by_none_of_its_names",
     "programs::a_denied_file_cannot_be_touched_by_any_way",
     "programs::a_denied_program_is_not_mapped_and_a_denied_socket_not_connected_to",

@@ -97,6 +97,61 @@ int BPF_PROG(act_bpf_lsm, int command)
 	return deny_if(judge_bpf(task, tag, command));
 }
 
+static __always_inline void tell_reach(struct task_struct *task, struct tag *tag, u32 reach)
+{
+	struct act *record = act_begin(KIND_KERNEL, task, tag);
+
+	if (!record)
+		return;
+	record->number[0] = reach;
+	bpf_ringbuf_submit(record, 0);
+}
+
+#define IS_REASON(what, name) \
+	(bpf_core_enum_value_exists(enum lockdown_reason, name) && (what) == bpf_core_enum_value(enum lockdown_reason, name))
+
+/* What of it isn't told otherwise already, as modules and programs are. */
+static __always_inline u32 reach_of(u32 what)
+{
+	if (IS_REASON(what, LOCKDOWN_DEV_MEM))
+		return REACH_MEMORY;
+	if (IS_REASON(what, LOCKDOWN_KCORE))
+		return REACH_IMAGE;
+	if (IS_REASON(what, LOCKDOWN_KEXEC))
+		return REACH_SUCCESSOR;
+	if (IS_REASON(what, LOCKDOWN_IOPORT))
+		return REACH_PORTS;
+	if (IS_REASON(what, LOCKDOWN_MSR))
+		return REACH_REGISTERS;
+	if (IS_REASON(what, LOCKDOWN_PCI_ACCESS))
+		return REACH_DEVICES;
+	if (IS_REASON(what, LOCKDOWN_ACPI_TABLES))
+		return REACH_FIRMWARE;
+	if (IS_REASON(what, LOCKDOWN_TRACEFS))
+		return REACH_TRACING;
+	if (IS_REASON(what, LOCKDOWN_KPROBES))
+		return REACH_PROBES;
+	if (IS_REASON(what, LOCKDOWN_DEBUGFS))
+		return REACH_DEBUGGING;
+	return 0;
+}
+
+/* The kernel asks whether it is locked down before anybody gets at it past its own rules, whether it is or not. */
+SEC("lsm/locked_down")
+int BPF_PROG(act_reach_lsm, u32 what)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tag *tag = watched(task);
+	u32 reach;
+
+	if (!tag || silent(tag))
+		return 0;
+	reach = reach_of(what);
+	if (reach)
+		tell_reach(task, tag, reach);
+	return 0;
+}
+
 /* Another process is reached into, which is of the session `target`, or of none that is known. */
 static __always_inline void tell_traced(struct task_struct *task, struct tag *tag, u32 pid, const char *comm, struct tag *target, bool refuse,
 					bool stopped)

@@ -126,6 +126,36 @@ static __always_inline void judge_taken(struct task_struct *task, struct tag *ta
 	judge_hold(task, tag, task_of(pid, true), false);
 }
 
+#define DEVICE(major, minor) ((major) << 20 | (minor))
+#define MAJOR_OF_MSR 202
+
+/* By which file the kernel itself is reached, if it is. */
+static __always_inline u32 reach_by(struct inode *inode, u64 magic)
+{
+	u32 device;
+
+	if (magic == TRACEFS_MAGIC)
+		return REACH_TRACING;
+	if (magic == DEBUGFS_MAGIC)
+		return REACH_DEBUGGING;
+	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) != S_IFCHR)
+		return 0;
+	device = BPF_CORE_READ(inode, i_rdev);
+	if (device == DEVICE(1, 1) || device == DEVICE(1, 2)) /* mem, kmem */
+		return REACH_MEMORY;
+	if (device == DEVICE(1, 4))
+		return REACH_PORTS;
+	return device >> 20 == MAJOR_OF_MSR ? REACH_REGISTERS : 0;
+}
+
+static __always_inline bool is_named(const char *name, u32 length, const char *as, u32 as_length)
+{
+	for (u32 i = 0; i < as_length; i++)
+		if (name[i] != as[i])
+			return false;
+	return length == as_length;
+}
+
 static __always_inline void judge_opened(struct task_struct *task, struct tag *tag, u32 fd)
 {
 	struct file *file = file_of(task, fd);
@@ -133,12 +163,23 @@ static __always_inline void judge_opened(struct task_struct *task, struct tag *t
 	struct proc_inode *proc;
 	struct task_struct *of;
 	struct pid *pid;
-	char name[4] = {};
+	u32 reach, length;
+	char name[6] = {};
+	u64 magic;
 
-	if (!file || BPF_CORE_READ(inode, i_sb, s_magic) != PROC_SUPER_MAGIC)
+	if (!file)
+		return;
+	magic = BPF_CORE_READ(inode, i_sb, s_magic);
+	reach = reach_by(inode, magic);
+	if (reach)
+		tell_reach(task, tag, reach);
+	if (magic != PROC_SUPER_MAGIC)
 		return;
 	bpf_probe_read_kernel_str(name, sizeof(name), BPF_CORE_READ(file, f_path.dentry, d_name.name));
-	if (name[0] != 'm' || name[1] != 'e' || name[2] != 'm' || BPF_CORE_READ(file, f_path.dentry, d_name.len) != 3)
+	length = BPF_CORE_READ(file, f_path.dentry, d_name.len);
+	if (is_named(name, length, "kcore", 5))
+		tell_reach(task, tag, REACH_IMAGE);
+	if (!is_named(name, length, "mem", 3))
 		return;
 	proc = (void *)inode - bpf_core_field_offset(struct proc_inode, vfs_inode);
 	pid = BPF_CORE_READ(proc, pid);
@@ -266,6 +307,12 @@ int BPF_PROG(call_exit, struct pt_regs *regs, long returned)
 			break;
 		bpf_probe_read_user(arguments, sizeof(arguments), (void *)call_argument(regs, made.narrow, 1));
 		tell_reached(task, tag, arguments[0]);
+		break;
+	case CALL_KEXEC:
+		tell_reach(task, tag, REACH_SUCCESSOR);
+		break;
+	case CALL_PORTS:
+		tell_reach(task, tag, REACH_PORTS);
 		break;
 	case CALL_MOUNT:
 		tell_mount(task, tag, call_argument(regs, made.narrow, 2), call_argument(regs, made.narrow, 0),

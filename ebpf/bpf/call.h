@@ -8,11 +8,13 @@ enum call {
 	CALL_OTHER,
 	CALL_BPF,
 	CALL_CONNECT,
+	CALL_KEXEC,
 	CALL_MEMORY, /* of another process: process_vm_readv, process_vm_writev */
 	CALL_MOUNT,
 	CALL_MOVE_MOUNT,
 	CALL_OPEN,
 	CALL_PIDFD_GETFD,
+	CALL_PORTS, /* iopl, ioperm */
 	CALL_PTRACE,
 	CALL_SOCKET,
 	CALL_SOCKETCALL, /* several in one, of 32-bit programs */
@@ -73,6 +75,13 @@ static __always_inline enum call call_of(u32 number)
 		return CALL_USERS;
 	case 165:
 		return CALL_MOUNT;
+	case 172: /* iopl */
+	case 173: /* ioperm */
+		return CALL_PORTS;
+	case 246: /* kexec_load */
+	case 320: /* kexec_file_load */
+	case 528:
+		return CALL_KEXEC;
 	case 310:
 	case 311:
 	case 539:
@@ -91,8 +100,13 @@ static __always_inline enum call narrow_call_of(u32 number)
 	switch (number) {
 	case 295: /* openat */
 		return CALL_OPEN;
+	case 101: /* ioperm */
+	case 110: /* iopl */
+		return CALL_PORTS;
 	case 102:
 		return CALL_SOCKETCALL;
+	case 283: /* kexec_load */
+		return CALL_KEXEC;
 	case 347:
 	case 348:
 		return CALL_MEMORY;
@@ -148,6 +162,9 @@ static __always_inline enum call call_of(u32 number)
 		return CALL_MOUNT;
 	case 56: /* openat */
 		return CALL_OPEN;
+	case 104: /* kexec_load */
+	case 294: /* kexec_file_load */
+		return CALL_KEXEC;
 	case 117:
 		return CALL_PTRACE;
 	case 145: /* setreuid */
@@ -178,6 +195,9 @@ static __always_inline enum call narrow_call_of(u32 number)
 		return CALL_SOCKET;
 	case 283:
 		return CALL_CONNECT;
+	case 347: /* kexec_load */
+	case 401: /* kexec_file_load */
+		return CALL_KEXEC;
 	case 376:
 	case 377:
 		return CALL_MEMORY;

@@ -46,6 +46,8 @@ typedef __u64 u64;
 #define SYSFS_MAGIC 0x62656572
 #define PROC_SUPER_MAGIC 0x9fa0
 #define CGROUP_SUPER_MAGIC 0x27e0eb
+#define TRACEFS_MAGIC 0x74726163
+#define DEBUGFS_MAGIC 0x64626720
 #define O_ACCMODE 3
 #define PID_FS_MAGIC 0x50494446
 #define PTRACE_ATTACH 16
@@ -57,6 +59,7 @@ typedef __u64 u64;
 #define S_IFLNK 0120000
 #define S_IFREG 0100000
 #define S_IFDIR 0040000
+#define S_IFCHR 0020000
 #define EPERM 1
 #define SIGKILL 9
 #define SIGNAL_GROUP_EXIT 4
@@ -68,6 +71,20 @@ typedef struct {
 typedef struct {
 	int counter;
 } katomic_t;
+
+/* Numbers differ by kernel: the loader looks them up by name too. */
+enum lockdown_reason {
+	LOCKDOWN_DEV_MEM,
+	LOCKDOWN_KEXEC,
+	LOCKDOWN_PCI_ACCESS,
+	LOCKDOWN_IOPORT,
+	LOCKDOWN_MSR,
+	LOCKDOWN_ACPI_TABLES,
+	LOCKDOWN_DEBUGFS,
+	LOCKDOWN_KCORE,
+	LOCKDOWN_KPROBES,
+	LOCKDOWN_TRACEFS,
+};
 
 struct qstr {
 	u32 len;
@@ -94,6 +111,7 @@ struct inode {
 	unsigned long i_ino;
 	u32 i_nlink;
 	u16 i_mode;
+	u32 i_rdev;
 	struct super_block *i_sb;
 	struct hlist_head i_dentry;
 	void *i_private;

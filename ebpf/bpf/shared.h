@@ -35,6 +35,7 @@ enum kind {
 	KIND_FILE_TRUNCATED = 26,
 	KIND_FILE_ATTRIBUTE = 27,
 	KIND_SOCKET = 28,
+	KIND_KERNEL = 29,
 	KIND_COUNT = 64, /* with room for more, so that counters go on when an agent learns of new kinds */
 };
 
@@ -217,6 +218,20 @@ struct act {
 	unsigned char session[16];
 	unsigned char first[64];
 	unsigned char second[128];
+};
+
+/* Of KIND_KERNEL, the first number: by what a process gets at the kernel itself. */
+enum reach {
+	REACH_MEMORY = 1,
+	REACH_IMAGE = 2,
+	REACH_SUCCESSOR = 3,
+	REACH_PORTS = 4,
+	REACH_REGISTERS = 5,
+	REACH_DEVICES = 6,
+	REACH_FIRMWARE = 7,
+	REACH_TRACING = 8,
+	REACH_PROBES = 9,
+	REACH_DEBUGGING = 10,
 };
 
 struct exited {

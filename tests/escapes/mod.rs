@@ -236,6 +236,11 @@ pub const WAYS: &[Way] = &[
         "unshare -m sh -c \"mount -t tmpfs $MARK /mnt\" && echo $MARK",
     ),
     kernel(
+        "the kernel's tracing read",
+        "kernel-reached",
+        "unshare -m sh -c \"mount -t tracefs none /mnt; exec head -n 1 /mnt/trace\" >/dev/null && echo $MARK",
+    ),
+    kernel(
         "another user's rights taken",
         "users-changed",
         "setpriv --reuid=65534 --clear-groups /bin/echo $MARK",

@@ -210,6 +210,8 @@ impl SessionAccepted {
 pub enum KernelChange {
     /// A module was loaded.
     ModuleLoaded,
+    /// The kernel itself was reached, past its own rules: its memory, the processor's registers, its tracing, another kernel in its place.
+    KernelReached,
     /// A BPF program was loaded.
     ProgramLoaded,
     /// A file system was mounted.
@@ -227,7 +229,7 @@ pub enum KernelChange {
 pub struct KernelChanged {
     /// What.
     pub change: KernelChange,
-    /// On what: a module's name, a mount point, a process.
+    /// On what: a module's name, a mount point, a process, or by what.
     pub on: ByteString,
     /// The process.
     pub process: Process,

@@ -270,6 +270,9 @@ impl Translation<'_> {
             Record::ModuleLoaded(of) => {
                 self.changed(batch, &of.who, KernelChange::ModuleLoaded, &of.name, false)
             }
+            Record::KernelReached(of) => {
+                self.changed(batch, &of.who, KernelChange::KernelReached, of.by.as_bytes(), false)
+            }
             Record::BpfUsed(of) => {
                 let on = format!("bpf command {}", of.command);
                 self.changed(batch, &of.who, KernelChange::ProgramLoaded, on.as_bytes(), of.refused)

@@ -1,7 +1,7 @@
 use super::super::numbering::Numbering;
 use super::*;
 use crate::sensor::{
-    BpfUsed, ModuleLoaded, Mounted, PrivilegeChanged, SocketMade, Traced, Tuple, UnixConnected,
+    BpfUsed, KernelReached, ModuleLoaded, Mounted, PrivilegeChanged, SocketMade, Traced, Tuple, UnixConnected,
 };
 use custody_core::clock::{ManualClock, Nanos};
 use custody_core::event::{Event, Payload};
@@ -160,6 +160,7 @@ fn each_kind(byte: u8) -> Vec<Record> {
         Record::FileDenied(file()),
         Record::PrivilegeChanged(PrivilegeChanged { who: who(), old: [0; 3], new: [u32::MAX; 3] }),
         Record::ModuleLoaded(ModuleLoaded { who: who(), name: vec![byte; 64] }),
+        Record::KernelReached(KernelReached { who: who(), by: "kexec" }),
         Record::BpfUsed(BpfUsed { who: who(), command: 5, refused: false }),
         Record::Traced(Traced {
             who: who(),

@@ -1,6 +1,6 @@
 //! Records of files, and of what gives a session more than it had, decoded.
 
-use super::layout::{act, file, file_event, kind, subject, tried};
+use super::layout::{act, file, file_event, kind, reach, subject, tried};
 use super::record::{
     Denial, Subject, decode_denial, decode_subject, join, read_16, read_u16, read_u32, read_u64, until_nul,
 };
@@ -135,6 +135,15 @@ pub struct SocketMade {
     pub protocol: u32,
 }
 
+/// The kernel itself was reached, past its own rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelReached {
+    /// Who reached it.
+    pub who: Subject,
+    /// By what: `/dev/mem`, `kexec` …
+    pub by: &'static str,
+}
+
 /// A mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mounted {
@@ -219,6 +228,12 @@ pub(super) fn decode_socket(bytes: &[u8]) -> Option<SocketMade> {
         kind: number(bytes, 1)?,
         protocol: number(bytes, 2)?,
     })
+}
+
+pub(super) fn decode_kernel(bytes: &[u8]) -> Option<KernelReached> {
+    let reach = number(bytes, 0)?;
+    let (_, by) = reach::NAMES.into_iter().find(|(number, _)| *number == reach)?;
+    Some(KernelReached { who: decode_subject(bytes)?, by })
 }
 
 pub(super) fn decode_unix(bytes: &[u8]) -> Option<UnixConnected> {

@@ -233,10 +233,11 @@ pub mod kind {
     pub const FILE_TRUNCATED: u16 = 26;
     pub const FILE_ATTRIBUTE: u16 = 27;
     pub const SOCKET: u16 = 28;
+    pub const KERNEL: u16 = 29;
     /// How many slots the counters have.
     pub const COUNT: u32 = 64;
     /// Names for people of those that are counted, by number.
-    pub const NAMES: [(u16, &str); 27] = [
+    pub const NAMES: [(u16, &str); 28] = [
         (ACCEPTED, "accepted"),
         (FORKED, "forked"),
         (EXECUTED, "executed"),
@@ -264,6 +265,7 @@ pub mod kind {
         (FILE_TRUNCATED, "file truncated"),
         (FILE_ATTRIBUTE, "file attribute"),
         (SOCKET, "socket"),
+        (KERNEL, "kernel"),
     ];
 }
 
@@ -310,6 +312,23 @@ pub mod lies {
     #![allow(missing_docs)]
     pub const WATCHED: u32 = 1;
     pub const OWN: u32 = 2;
+}
+
+/// By what a process gets at the kernel itself.
+pub mod reach {
+    /// Names for people, by number.
+    pub const NAMES: [(u32, &str); 10] = [
+        (1, "/dev/mem"),
+        (2, "/proc/kcore"),
+        (3, "kexec"),
+        (4, "I/O ports"),
+        (5, "model-specific registers"),
+        (6, "PCI"),
+        (7, "ACPI tables"),
+        (8, "tracefs"),
+        (9, "kprobes"),
+        (10, "debugfs"),
+    ];
 }
 
 /// `tried` of `file_event`.

@@ -112,6 +112,7 @@ fn numbers_are_the_headers() {
         format!("#define POLICY_RESERVED {:#x}u", super::POLICY_RESERVED),
         format!("#define POLICY_NO_SCRIPTS {}u", net::NO_SCRIPTS),
         format!("TRIED_CONNECT = {},", super::tried::CONNECT),
+        format!("REACH_DEBUGGING = {},\n}}", super::reach::NAMES.len()),
         "#define EXEC_MEMFD 512u".to_owned(),
         "CONTROL_ACCEPTED = 8,".to_owned(),
         format!("KIND_ANSWERED = {},", kind::ANSWERED),

@@ -26,7 +26,8 @@ mod take_down;
 mod watched;
 
 pub use act::{
-    BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, SocketMade, Traced, Tried, UnixConnected,
+    BpfUsed, FileEvent, KernelReached, ModuleLoaded, Mounted, PrivilegeChanged, SocketMade, Traced, Tried,
+    UnixConnected,
 };
 pub(crate) use cgroup::root as cgroup2;
 pub use counters::{Counters, Since};

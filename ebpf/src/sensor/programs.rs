@@ -124,6 +124,7 @@ pub(super) const PARTS: &[Part] = &[
     Part::new("act_module", Hook::Tracepoint("module_load"), "module load"),
     Part::new("act_setuid_lsm", Hook::Lsm("task_fix_setuid"), "privilege change").only(Tier::Lsm),
     Part::new("act_bpf_lsm", Hook::Lsm("bpf"), "bpf deny").only(Tier::Lsm),
+    Part::new("act_reach_lsm", Hook::Lsm("locked_down"), "reach into the kernel").only(Tier::Lsm),
     Part::new("act_ptrace_lsm", Hook::Lsm("ptrace_access_check"), "ptrace deny").only(Tier::Lsm),
     Part::new("act_mount_lsm", Hook::Lsm("sb_mount"), "mount").only(Tier::Lsm),
     Part::new("act_move_mount_lsm", Hook::Lsm("move_mount"), "mount").only(Tier::Lsm),
@@ -134,7 +135,7 @@ pub(super) const PARTS: &[Part] = &[
         .serving(&["bpf deny", "packet socket deny", "privilege change"])
         .only(Tier::Tracepoint),
     Part::new("call_exit", Hook::Tracepoint("sys_exit"), "ptrace deny")
-        .serving(&["mount", "privilege change", "unix connect"])
+        .serving(&["mount", "privilege change", "reach into the kernel", "unix connect"])
         .only(Tier::Tracepoint),
     Part::new("session_graft_lsm", Hook::Lsm("sock_graft"), "listeners").only(Tier::Lsm),
     Part::new("session_accept_lsm", Hook::Lsm("socket_recvmsg"), "accept").only(Tier::Lsm).essential(),

@@ -1,7 +1,8 @@
 //! What the programs tell, decoded: plain data, bytes as bytes. No input makes it fail otherwise than as [`Record::Undecoded`].
 
 use super::act::{
-    self, BpfUsed, FileEvent, ModuleLoaded, Mounted, PrivilegeChanged, SocketMade, Traced, UnixConnected,
+    self, BpfUsed, FileEvent, KernelReached, ModuleLoaded, Mounted, PrivilegeChanged, SocketMade, Traced,
+    UnixConnected,
 };
 use super::layout::{
     self, accepted, answer, connection, exec, executed, exited, kind, net, refused, subject,
@@ -251,6 +252,8 @@ pub enum Record {
     PrivilegeChanged(PrivilegeChanged),
     /// A kernel module was loaded.
     ModuleLoaded(ModuleLoaded),
+    /// The kernel itself was reached.
+    KernelReached(KernelReached),
     /// BPF was used.
     BpfUsed(BpfUsed),
     /// A process reached for another's memory.
@@ -296,6 +299,7 @@ pub fn decode(bytes: &[u8]) -> Record {
         kind::FILE_DENIED => act::decode_file(bytes).map(Record::FileDenied),
         kind::PRIVILEGE => act::decode_privilege(bytes).map(Record::PrivilegeChanged),
         kind::MODULE => act::decode_module(bytes).map(Record::ModuleLoaded),
+        kind::KERNEL => act::decode_kernel(bytes).map(Record::KernelReached),
         kind::BPF => act::decode_bpf(bytes).map(Record::BpfUsed),
         kind::PTRACE => act::decode_traced(bytes).map(Record::Traced),
         kind::SOCKET => act::decode_socket(bytes).map(Record::SocketMade),
@@ -332,6 +336,7 @@ impl Record {
             | Record::FileDenied(record) => Some(&record.who),
             Record::PrivilegeChanged(record) => Some(&record.who),
             Record::ModuleLoaded(record) => Some(&record.who),
+            Record::KernelReached(record) => Some(&record.who),
             Record::BpfUsed(record) => Some(&record.who),
             Record::Traced(record) => Some(&record.who),
             Record::SocketMade(record) => Some(&record.who),

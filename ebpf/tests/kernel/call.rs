@@ -188,6 +188,42 @@ fn a_module_that_is_loaded_is_told() {
 }
 
 #[test]
+fn what_gets_at_the_kernel_itself_is_told() {
+    let mut node = Node::start();
+    node.has_in_both("reach into the kernel");
+    let mut session = node.session();
+    // Kernels are built without some of it: what could be done has to be told.
+    let done = session.python(&format!(
+        "{BEGIN}\
+         libc.unshare(0x20000)\n\
+         libc.mount(None, b'/', None, 0x44000, None)\n\
+         def reach(what, file, how):\n\
+         \ttry: os.close(os.open(file, how)); print(what)\n\
+         \texcept OSError: pass\n\
+         for kind, file in ('tracefs', 'trace'), ('debugfs', 'clear_warn_once'):\n\
+         \tlibc.mount(b'none', b'/mnt', kind.encode(), 0, None)\n\
+         \treach(kind, '/mnt/' + file, os.O_WRONLY)\n\
+         for file in '/proc/kcore', '/dev/mem': reach(file, file, os.O_RDONLY)\n\
+         if libc.syscall(246, 0, 0, 0, 0) == 0: print('kexec')\n\
+         if libc.iopl(3) == 0: print('I/O ports')"
+    ));
+    println!("this kernel can be reached by {done:?}");
+    let done: Vec<&str> = done.lines().collect();
+    assert!(done.contains(&"tracefs"), "{done:?}");
+    node.wait_until("what was done", |records| {
+        let told: Vec<&str> = records.iter().filter_map(reached).collect();
+        done.iter().all(|done| told.contains(done)).then_some(())
+    });
+}
+
+fn reached(record: &Record) -> Option<&str> {
+    match record {
+        Record::KernelReached(reached) => Some(reached.by),
+        _ => None,
+    }
+}
+
+#[test]
 fn connections_to_daemons_of_this_host_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let mut node = Node::start();
