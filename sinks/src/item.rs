@@ -1,10 +1,10 @@
 //! One event on its way to a destination.
 
 use custody_core::clock::Nanos;
-use custody_core::event::Event;
+use custody_core::event::Head;
 use custody_core::log::tree::leaf_hash;
 use custody_core::log::{Entry, Hash};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// An entry of the log with what destinations ask of it.
 #[derive(Clone, Debug)]
@@ -19,8 +19,6 @@ pub struct Item {
     pub bytes: Arc<[u8]>,
     /// Whether something was taken out: then `bytes` don't give `leaf`.
     pub redacted: bool,
-    /// Read when it is asked for first: not each destination does.
-    event: OnceLock<Option<Box<Event>>>,
 }
 
 impl Item {
@@ -33,31 +31,24 @@ impl Item {
             leaf: leaf_hash(&entry.bytes),
             bytes: entry.bytes,
             redacted: false,
-            event: OnceLock::new(),
         }
     }
 
-    /// With these bytes in the place of its own; the envelope is theirs then too.
+    /// With these bytes in the place of its own.
     #[must_use]
     pub fn redacted_to(self, bytes: Arc<[u8]>) -> Self {
-        Self { bytes, redacted: true, event: OnceLock::new(), ..self }
+        Self { bytes, redacted: true, ..self }
     }
 
-    /// Without the envelope that was read, which takes more room than all else: of those that wait there are thousands.
+    /// What stores find it by, where the bytes are an event. It is read each time.
     #[must_use]
-    pub fn unread(self) -> Self {
-        Self { event: OnceLock::new(), ..self }
+    pub fn head(&self) -> Option<Head<'_>> {
+        Head::parse(&self.bytes).ok()
     }
 
-    /// The envelope, where the bytes are an event.
+    /// Its type; empty where the bytes are no event. It is read each time.
     #[must_use]
-    pub fn event(&self) -> Option<&Event> {
-        self.event.get_or_init(|| Event::parse(&self.bytes).ok().map(Box::new)).as_deref()
-    }
-
-    /// Its type; empty where the bytes are no event.
-    #[must_use]
-    pub fn kind(&self) -> &str {
-        self.event().map_or("", |event| &event.kind)
+    pub fn kind(&self) -> String {
+        self.head().map_or_else(String::new, |head| head.kind.to_string())
     }
 }

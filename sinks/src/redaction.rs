@@ -237,7 +237,7 @@ mod tests {
         assert_eq!((redacted.index, redacted.leaf), (whole.index, whole.leaf));
         let text = String::from_utf8(redacted.bytes.to_vec()).unwrap();
         assert!(text.contains(DROPPED) && text.contains("hmac-sha256:") && !text.contains("alice"), "{text}");
-        assert!(redacted.event().is_some_and(|event| event.actor.user().is_some_and(|user| user != "alice")));
+        assert!(redacted.head().is_some_and(|head| head.user().is_some_and(|user| **user != *"alice")));
         assert_eq!(redaction.apply(whole.clone()).bytes, redacted.bytes, "the same each time");
         let other = Redaction::new(vec![rule("actor.user", With::Hash)], Some(b"other")).unwrap();
         assert_ne!(other.apply(whole).bytes, redacted.bytes);
@@ -259,7 +259,7 @@ mod tests {
                     continue;
                 }
                 let item = redaction.apply(whole(event.to_string().into_bytes()));
-                assert!(item.event().is_some(), "{field} of {}", info.name);
+                assert!(item.head().is_some(), "{field} of {}", info.name);
                 for format in [Format::Custody, Format::Ecs, Format::Ocsf, Format::Cef] {
                     let left = String::from_utf8(format.of(&logged(&item, "log"))).unwrap();
                     assert!(!left.contains(NEEDLE), "{field} of {} as {format:?}: {left}", info.name);

@@ -7,6 +7,7 @@ mod actor;
 pub mod bytestring;
 pub mod canonical;
 pub mod fields;
+mod head;
 pub mod hex;
 mod registry;
 pub mod time;
@@ -36,6 +37,7 @@ pub mod user;
 
 pub use actor::{Actor, Person, System};
 pub use bytestring::ByteString;
+pub use head::{Head, Text};
 pub use registry::{EventData, Family, Payload, TYPES, TypeInfo};
 pub use time::Timestamp;
 

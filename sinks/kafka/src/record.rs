@@ -5,7 +5,7 @@
 //! milliseconds; the header has it whole.
 
 use custody_core::clock::Nanos;
-use custody_core::event::{Event, hex};
+use custody_core::event::{Head, hex};
 use custody_core::log::Hash;
 use custody_sinks::item::Item;
 use custody_sinks::sink::Held;
@@ -55,30 +55,35 @@ impl Record {
             key: 0,
             headers: Vec::with_capacity(HEADERS),
         };
-        let event = item.event();
-        match event {
-            Some(Event { session: Some(session), .. }) => record.push(session),
-            Some(event) => record.push(&event.producer.id),
+        let head = item.head();
+        match &head {
+            Some(Head { session: Some(session), .. }) => record.push(session),
+            Some(head) => record.push(&*head.producer.id),
             // What is no event belongs to no session and no producer: it goes with the log.
             None => record.push(origin),
         }
         record.key = record.text.len();
-        record.header("custody-type", item.kind());
-        match event {
-            Some(event) => record.header("custody-version", event.version),
-            None => record.header("custody-version", ""),
+        match &head {
+            Some(head) => {
+                record.header("custody-type", &*head.kind);
+                record.header("custody-version", head.version);
+            }
+            None => {
+                record.header("custody-type", "");
+                record.header("custody-version", "");
+            }
         }
         record.header(ORIGIN, origin);
         record.header(INDEX, item.index);
         record.header(LEAF, hex::to_hex(&item.leaf.0));
         record.header(APPENDED, item.appended.0);
         record.header("content-type", "application/json");
-        if let Some(event) = event {
+        if let Some(head) = head {
             record.header("ce_specversion", "1.0");
-            record.header("ce_id", event.id);
+            record.header("ce_id", head.id);
             record.header("ce_source", origin);
-            record.header("ce_type", &event.kind);
-            record.header("ce_time", event.time);
+            record.header("ce_type", &*head.kind);
+            record.header("ce_time", head.time);
         }
         record
     }
@@ -208,7 +213,7 @@ fn number(text: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use custody_core::event::TYPES;
+    use custody_core::event::{Event, TYPES};
     use custody_core::log::Entry;
     use proptest::prelude::*;
     use rdkafka::Timestamp;
@@ -252,7 +257,7 @@ mod tests {
             assert_eq!(header(&record, "custody-type"), info.name);
             assert_eq!(header(&record, "custody-version"), info.version.to_string());
             assert_eq!(header(&record, "custody-leaf"), hex::to_hex(&item.leaf.0));
-            let event = item.event().unwrap();
+            let event = Event::parse(&bytes).unwrap();
             assert_eq!(header(&record, "ce_specversion"), "1.0");
             assert_eq!(header(&record, "ce_id"), event.id.to_string());
             assert_eq!((header(&record, "ce_type"), header(&record, "ce_source")), (info.name, LOG));

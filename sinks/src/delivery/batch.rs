@@ -21,11 +21,11 @@ pub(crate) struct Letter<S: Sink> {
 
 impl<S: Sink> Letter<S> {
     pub(crate) fn new(item: Item, encoded: S::Encoded) -> Self {
-        Self { item: item.unread(), bytes: S::bytes(&encoded), encoded }
+        Self { item, bytes: S::bytes(&encoded), encoded }
     }
 
     fn rejected(self, reason: &str) -> Rejection {
-        Rejection { index: self.item.index, kind: self.item.kind().to_owned(), reason: reason.to_owned() }
+        Rejection { index: self.item.index, kind: self.item.kind(), reason: reason.to_owned() }
     }
 
     /// Whether a document is this event. What only claims its index keeps it from nothing.

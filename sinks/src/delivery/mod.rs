@@ -119,11 +119,9 @@ impl<S: Sink> Shared<S> {
             let item = self.redaction.apply(item);
             match self.sink.encode(&item) {
                 Ok(encoded) => letters.push(batch::Letter::new(item, encoded)),
-                Err(reason) => rejected.push(batch::Rejection {
-                    index: item.index,
-                    kind: item.kind().to_owned(),
-                    reason,
-                }),
+                Err(reason) => {
+                    rejected.push(batch::Rejection { index: item.index, kind: item.kind(), reason })
+                }
             }
         }
         (letters, rejected)

@@ -277,8 +277,8 @@ impl Sink for Hec {
         field("log_index", item.index.to_string());
         field("log_leaf", to_hex(&item.leaf.0));
         field("log_origin", self.origin.clone());
-        if !item.kind().is_empty() {
-            field("type", item.kind().to_owned());
+        if let Some(head) = item.head() {
+            field("type", head.kind.to_string());
         }
         // As text, so that the event stands there byte by byte: of an object Splunk makes its own.
         let text = match String::from_utf8(self.settings.format.of(&logged)) {

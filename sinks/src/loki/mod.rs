@@ -17,7 +17,7 @@ use crate::item::Item;
 use crate::secret::Secrets;
 use crate::sink::{Answer, Found, Held, Limits, Sink, Trouble, Unproven, Window};
 use custody_core::clock::{Clock, Nanos};
-use custody_core::event::{Event, Family, Outcome, ProducerKind, hex};
+use custody_core::event::{Family, Head, Outcome, ProducerKind, hex};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use reqwest::{Method, StatusCode};
@@ -180,19 +180,18 @@ impl Loki {
         format!("{{job=\"{}\"}}", self.job)
     }
 
-    fn labels(&self, item: &Item) -> String {
-        let event = item.event();
-        let family = event.and_then(|event| Family::of(&event.kind));
+    fn labels(&self, head: Option<&Head<'_>>) -> String {
+        let family = head.and_then(|head| Family::of(&head.kind));
         // A family that this program doesn't know has no stream of its own, or its name would be anybody's.
         let family =
             family.map_or_else(|| "other".to_owned(), |family| format!("{family:?}").to_ascii_lowercase());
-        let outcome = match event.and_then(|event| event.outcome) {
+        let outcome = match head.and_then(|head| head.outcome) {
             None => "none",
             Some(Outcome::Success) => "success",
             Some(Outcome::Failure) => "failure",
             Some(Outcome::Denied) => "denied",
         };
-        let producer = match event.map(|event| event.producer.kind) {
+        let producer = match head.map(|head| head.producer.kind) {
             None => "none",
             Some(ProducerKind::Log) => "log",
             Some(ProducerKind::Proxy) => "proxy",
@@ -381,8 +380,10 @@ impl Sink for Loki {
 
     fn encode(&self, item: &Item) -> Result<Encoded, String> {
         let line = std::str::from_utf8(&item.bytes).map_err(|_| "it isn't text".to_owned())?;
-        let entry = encode_entry(item.appended, line, &metadata(item, &self.origin));
-        Ok(Encoded { labels: self.labels(item), appended: item.appended, entry })
+        let head = item.head();
+        let labels = self.labels(head.as_ref());
+        let entry = encode_entry(item.appended, line, &metadata(item, head, &self.origin));
+        Ok(Encoded { labels, appended: item.appended, entry })
     }
 
     fn bytes(encoded: &Encoded) -> usize {
@@ -529,13 +530,13 @@ fn says(answered: &Answered, text: &str) -> bool {
 
 /// What can be asked for without parsing the line. A pure function of the entry: a line with other metadata is another
 /// line for Loki.
-fn metadata<'a>(item: &'a Item, origin: &'a str) -> Vec<(&'static str, Cow<'a, str>)> {
+fn metadata<'a>(item: &Item, head: Option<Head<'a>>, origin: &'a str) -> Vec<(&'static str, Cow<'a, str>)> {
     let mut pairs = Vec::with_capacity(PAIRS_MAX);
     pairs.push(("log_index", Cow::Owned(item.index.to_string())));
     pairs.push(("log_leaf", Cow::Owned(hex::to_hex(&item.leaf.0))));
     pairs.push(("log_origin", Cow::Borrowed(origin)));
-    if let Some(event) = item.event() {
-        of_event(event, &mut pairs);
+    if let Some(head) = head {
+        of_event(head, &mut pairs);
     }
     for (_, value) in &mut pairs {
         let end = value.floor_char_boundary(VALUE_BYTES_MAX);
@@ -549,22 +550,23 @@ fn metadata<'a>(item: &'a Item, origin: &'a str) -> Vec<(&'static str, Cow<'a, s
     pairs
 }
 
-fn of_event<'a>(event: &'a Event, pairs: &mut Vec<(&'static str, Cow<'a, str>)>) {
-    pairs.push(("event_id", Cow::Owned(event.id.to_string())));
-    pairs.push(("event_time", Cow::Owned(event.time.to_string())));
-    pairs.push(("type", Cow::Borrowed(&event.kind)));
-    pairs.push(("version", Cow::Owned(event.version.to_string())));
-    pairs.push(("producer_id", Cow::Borrowed(&event.producer.id)));
+fn of_event<'a>(head: Head<'a>, pairs: &mut Vec<(&'static str, Cow<'a, str>)>) {
+    let user = head.user().cloned();
+    pairs.push(("event_id", Cow::Owned(head.id.to_string())));
+    pairs.push(("event_time", Cow::Owned(head.time.to_string())));
+    pairs.push(("type", head.kind.into()));
+    pairs.push(("version", Cow::Owned(head.version.to_string())));
+    pairs.push(("producer_id", head.producer.id.into()));
     let mut put = |name, value: Option<Cow<'a, str>>| pairs.extend(value.map(|value| (name, value)));
-    put("user", event.actor.user().map(Cow::Borrowed));
-    put("session", event.session.map(|session| Cow::Owned(session.to_string())));
-    put("cause", event.cause.map(|cause| Cow::Owned(cause.to_string())));
-    if let Some(source) = &event.source {
-        put("source", Some(Cow::Borrowed(&source.address)));
+    put("user", user.map(Into::into));
+    put("session", head.session.map(|session| Cow::Owned(session.to_string())));
+    put("cause", head.cause.map(|cause| Cow::Owned(cause.to_string())));
+    if let Some(source) = head.source {
+        put("source", Some(source.address.into()));
     }
-    if let Some(target) = &event.target {
-        put("target", Some(Cow::Borrowed(&target.name)));
-        put("target_kind", Some(Cow::Borrowed(&target.kind)));
-        put("login", target.login.as_ref().map(|login| Cow::Owned(login.to_string())));
+    if let Some(target) = head.target {
+        put("target", Some(target.name.into()));
+        put("target_kind", Some(target.kind.into()));
+        put("login", target.login.map(|login| Cow::Owned(login.to_string())));
     }
 }

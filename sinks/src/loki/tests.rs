@@ -126,10 +126,14 @@ fn what_is_old_has_a_stream_for_each_hour() {
 fn long_values_are_cut_at_a_character_and_empty_ones_left_out() {
     let bytes = (TYPES[0].example)().unwrap();
     let (first, origin) = (item(0, 1, &bytes), format!("a{}", "é".repeat(2_000)));
-    let pairs = metadata(&first, &origin);
+    let pairs = metadata(&first, first.head(), &origin);
     let cut = pairs.iter().find(|(name, _)| *name == "log_origin").unwrap();
     assert_eq!(cut.1.len(), VALUE_BYTES_MAX - 1);
-    assert!(metadata(&first, "").iter().all(|(name, value)| *name != "log_origin" && !value.is_empty()));
+    assert!(
+        metadata(&first, first.head(), "")
+            .iter()
+            .all(|(name, value)| *name != "log_origin" && !value.is_empty())
+    );
 }
 
 #[test]

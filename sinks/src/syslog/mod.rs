@@ -187,7 +187,7 @@ impl Sink for Syslog {
     fn encode(&self, item: &Item) -> Result<Vec<u8>, String> {
         let logged = logged(item, &self.header.origin);
         let body = self.format.of(&logged);
-        Ok(frame(&self.header.message(&logged, item.kind(), item.redacted, &body)))
+        Ok(frame(&self.header.message(&logged, &item.kind(), item.redacted, &body)))
     }
 
     fn bytes(encoded: &Vec<u8>) -> usize {
