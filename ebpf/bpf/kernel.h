@@ -218,6 +218,7 @@ struct thread_info {
 #endif
 struct task_struct {
 	struct thread_info thread_info;
+	u64 self_exec_id;
 	int pid, tgid;
 	struct pid *thread_pid;
 	struct hlist_node pid_links[4];

@@ -5,8 +5,11 @@
  * none, and a chain of interpreters is one. The hook runs before the new program's first instruction, so SIGKILL there is a refusal.
  *
  * The record is put together in memory of this CPU and copied out with the length that it has, since nearly all are small. Nobody comes
- * between: process_exec alone uses that memory, a tracepoint's program isn't preempted, no interrupt executes a program, and the kernel
- * doesn't run it where it is active already. Programs of LSM hooks have no such memory (place.h). */
+ * between: each copy of process_exec has such memory for itself, isn't moved to another CPU while it runs, and the kernel
+ * doesn't run it where it is active already. Programs of LSM hooks have no such memory (place.h).
+ *
+ * Where tracepoints' programs are preempted (Linux 7.3 was seen to do it), one that is active on a CPU is left out there for others. So
+ * those on which all depends are there twice: what the first is left out for, the second does. */
 
 #define ARGS_CHUNK 4096
 
@@ -17,7 +20,7 @@ struct exec_scratch {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1); /* the loader sets one for each CPU */
+	__uint(max_entries, 2); /* the loader sets two for each CPU, one for each copy */
 	__type(key, u32);
 	__type(value, struct exec_scratch);
 } exec_scratch SEC(".maps");
@@ -195,17 +198,18 @@ static __noinline bool tell_executed(struct task_struct *task, struct linux_binp
 	return size <= sizeof(*scratch) && !bpf_ringbuf_output(&records, scratch, size, 0);
 }
 
-SEC("tp_btf/sched_process_exec")
-int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+static __always_inline int execute(struct task_struct *task, struct linux_binprm *bprm, u32 copy)
 {
-	u32 cpu = bpf_get_smp_processor_id();
+	u32 slot = bpf_get_smp_processor_id() * 2 + copy;
+	u64 execution = BPF_CORE_READ(task, self_exec_id);
 	struct tag *tag = watched(task);
 	struct exec_scratch *scratch;
 	struct executed *head;
 	bool script;
 
-	if (!tag)
+	if (!tag || tag->execution == execution)
 		return 0;
+	tag->execution = execution;
 	if (silent(tag)) {
 		if (closed(tag))
 			bpf_send_signal(SIGKILL);
@@ -215,7 +219,7 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	tag->executed = bpf_ktime_get_boot_ns();
 	tag->exited = 0;
 	tag->untold = 0;
-	scratch = bpf_map_lookup_elem(&exec_scratch, &cpu);
+	scratch = bpf_map_lookup_elem(&exec_scratch, &slot);
 	if (!scratch || full())
 		goto lost;
 	head = &scratch->head;
@@ -235,10 +239,21 @@ lost:
 	return 0;
 }
 
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	return execute(task, bprm, 0);
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(process_exec_again, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	return execute(task, bprm, 1);
+}
+
 /* One end for each process, told by whichever thread is last to see that none lives. `live` alone doesn't do: threads that end
  * together all find it zero, and the leader may be gone long before. */
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(process_exit, struct task_struct *task)
+static __always_inline int end(struct task_struct *task)
 {
 	struct signal_struct *signal = BPF_CORE_READ(task, signal);
 	struct task_struct *leader = task->group_leader;
@@ -275,4 +290,16 @@ int BPF_PROG(process_exit, struct task_struct *task)
 	record->reserved = 0;
 	bpf_ringbuf_submit(record, 0);
 	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(process_exit, struct task_struct *task)
+{
+	return end(task);
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(process_exit_again, struct task_struct *task)
+{
+	return end(task);
 }

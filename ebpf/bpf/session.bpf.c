@@ -166,7 +166,7 @@ int BPF_PROG(session_graft_lsm, struct sock *sk)
 	return 0;
 }
 
-/* Two generations of programs may both come by: whoever is second finds it done. */
+/* Two copies of a program may both come by, and two generations: whoever is second finds it done. */
 static __always_inline int inherit(struct task_struct *parent, struct task_struct *child)
 {
 	struct tag *from = tag_of(parent), copy;
@@ -186,8 +186,7 @@ static __always_inline int inherit(struct task_struct *parent, struct task_struc
 }
 
 /* A child that couldn't be tagged would be free: its parent is stopped, which the counter tells. */
-SEC("tp_btf/sched_process_fork")
-int BPF_PROG(session_fork, struct task_struct *parent, struct task_struct *child)
+static __always_inline int make_child(struct task_struct *parent, struct task_struct *child)
 {
 	struct tag *tag;
 	u32 pid = child->tgid;
@@ -208,6 +207,18 @@ int BPF_PROG(session_fork, struct task_struct *parent, struct task_struct *child
 stop:
 	bpf_send_signal(SIGKILL);
 	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(session_fork, struct task_struct *parent, struct task_struct *child)
+{
+	return make_child(parent, child);
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(session_fork_again, struct task_struct *parent, struct task_struct *child)
+{
+	return make_child(parent, child);
 }
 
 /* In the tier of LSM hooks it isn't made at all; io_uring's workers come by here too. */

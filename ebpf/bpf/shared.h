@@ -81,7 +81,7 @@ struct tag {
 	unsigned int exited; /* the process's end has been told (kept in the leader's tag) */
 	unsigned long long executed; /* when the process last ran a new program; 0: never, it is a fork */
 	unsigned long long untold; /* that program was killed, and there was no room to say so */
-	unsigned long long reserved;
+	unsigned long long execution; /* which of the process's executions was looked at last (self_exec_id) */
 };
 
 /* At the start of each record: what happened, when, and who did it. */

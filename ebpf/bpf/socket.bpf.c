@@ -67,6 +67,15 @@ static __always_inline void start_socket(struct sock *sk, u32 role, u32 told)
 	}
 }
 
+/* The same for an attempt of which the tracepoint's programs were left out. */
+static __always_inline void start_attempt(struct sock *sk, struct socket_state *state, u64 cookie)
+{
+	state->role = ROLE_CONNECTS;
+	state->told = TCP_SYN_SENT;
+	fill_addresses(state, sk);
+	remember(cookie, state, IPPROTO_TCP);
+}
+
 /* The handshake is done. */
 static __always_inline bool established(u32 state)
 {
@@ -105,14 +114,15 @@ static __always_inline void change_state(struct sock *sk, struct socket_state *s
 }
 
 /* Where sockets of sessions begin, which processes do, so that no interrupt finds it active. */
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(socket_change, struct sock *sk, int old, int new)
+static __always_inline int change(struct sock *sk, int old, int new)
 {
 	struct socket_state *state;
 
 	if (sk->sk_protocol != IPPROTO_TCP || quiet())
 		return 0;
 	state = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (state && state->told == (u32)new && state->role != ROLE_ATTEMPTS)
+		return 0;
 	if (state && state->role == ROLE_ATTEMPTS)
 		state->role = 0;
 	if (new == TCP_SYN_SENT)
@@ -122,6 +132,18 @@ int BPF_PROG(socket_change, struct sock *sk, int old, int new)
 	else if (state)
 		change_state(sk, state, sk, old, new);
 	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(socket_change, struct sock *sk, int old, int new)
+{
+	return change(sk, old, new);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(socket_change_again, struct sock *sk, int old, int new)
+{
+	return change(sk, old, new);
 }
 
 /* What becomes of them is told by the kernel's TCP itself: it asks a control group's programs at each change of a socket that wants it,
@@ -141,10 +163,10 @@ int socket_follow(struct bpf_sock_ops *ctx)
 		return PROCEED;
 	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB || ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
 		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
-	if (ctx->op != BPF_SOCK_OPS_STATE_CB || ctx->args[1] == TCP_SYN_SENT || ctx->args[1] == TCP_LISTEN)
-		return PROCEED;
 	tcp = bpf_skc_to_tcp_sock(socket);
-	if (tcp)
+	if (tcp && ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB && state->role == ROLE_ATTEMPTS)
+		start_attempt((struct sock *)tcp, state, bpf_get_socket_cookie(ctx));
+	if (tcp && ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] != TCP_SYN_SENT && ctx->args[1] != TCP_LISTEN)
 		change_state((struct sock *)tcp, state, ctx, ctx->args[0], ctx->args[1]);
 	return PROCEED;
 }

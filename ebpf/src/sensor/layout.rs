@@ -37,7 +37,7 @@ layouts! {
         EXITED: 20, 4;
         EXECUTED: 24, 8;
         UNTOLD: 32, 8;
-        RESERVED: 40, 8;
+        EXECUTION: 40, 8;
     }
     /// The head of each record.
     subject 72 {

@@ -44,6 +44,8 @@ const SHARED: [&str; 16] = [
 const OWN: [&str; 4] = ["records", "exec_scratch", "places", "users_before"];
 /// `PLACES_EACH` of shared.h.
 pub(super) const PLACES_EACH: u32 = 8;
+/// Of the program that sees executions.
+const EXEC_COPIES: u32 = 2;
 
 /// What each feature's programs said; the first complaint of several.
 pub(super) type Features = BTreeMap<String, Result<(), String>>;
@@ -85,7 +87,7 @@ pub(super) fn load(pins: &Path, tier: Tier, ring_bytes: u32) -> Result<Loaded, S
     let fresh = !own.exists();
     let sizes = BTreeMap::from([
         ("records", ring_bytes),
-        ("exec_scratch", cpus),
+        ("exec_scratch", cpus.saturating_mul(EXEC_COPIES)),
         ("places", cpus.saturating_mul(PLACES_EACH)),
     ]);
     let loaded = fill(&own, &others, &sizes, tier).and_then(|features| {

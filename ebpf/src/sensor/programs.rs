@@ -85,12 +85,23 @@ impl Part {
 /// In the order in which they are attached: who inherits, what ends and what runs before who is tagged.
 pub(super) const PARTS: &[Part] = &[
     Part::new("session_fork_lsm", Hook::Lsm("task_alloc"), "fork deny").only(Tier::Lsm).essential(),
-    Part::new("session_fork", Hook::Tracepoint("sched_process_fork"), "fork").essential(),
-    Part::new("process_exit", Hook::Tracepoint("sched_process_exit"), "exit").essential(),
-    Part::new("process_exec", Hook::Tracepoint("sched_process_exec"), "exec").essential(),
+    Part::new("session_fork", Hook::Tracepoint("sched_process_fork"), "fork")
+        .essential()
+        .beside("session_fork_again"),
+    Part::new("session_fork_again", Hook::Tracepoint("sched_process_fork"), "fork"),
+    Part::new("process_exit", Hook::Tracepoint("sched_process_exit"), "exit")
+        .essential()
+        .beside("process_exit_again"),
+    Part::new("process_exit_again", Hook::Tracepoint("sched_process_exit"), "exit"),
+    Part::new("process_exec", Hook::Tracepoint("sched_process_exec"), "exec")
+        .essential()
+        .beside("process_exec_again"),
+    Part::new("process_exec_again", Hook::Tracepoint("sched_process_exec"), "exec"),
     Part::new("process_check_lsm", Hook::Lsm("bprm_check_security"), "exec deny").only(Tier::Lsm).essential(),
     Part::new("socket_follow", Hook::CgroupTcp, "connections"),
     Part::new("socket_change", Hook::Tracepoint("inet_sock_set_state"), "connections")
+        .beside("socket_change_again"),
+    Part::new("socket_change_again", Hook::Tracepoint("inet_sock_set_state"), "connections")
         .beside("socket_follow"),
     Part::new("network_connect4", Hook::CgroupAddress, "connect deny").or("network_connect4_table"),
     Part::new("network_connect6", Hook::CgroupAddress, "connect deny").or("network_connect6_table"),

@@ -80,7 +80,10 @@ fn assert_each_was(node: &mut Node, wanted: [&str; 2], all: usize, is: impl Fn(&
     assert_eq!(told.len(), all);
     assert_eq!(told.values().find(|kinds| **kinds != wanted), None);
     let counters = node.sensor().counters().unwrap();
-    assert_eq!(counters.lost.values().chain(counters.skipped.values()).sum::<u64>(), 0, "{counters:?}");
+    // Kernels that preempt tracepoints' programs leave out those of system calls, which have no second copy.
+    let skipped = counters.skipped.iter().filter(|(program, _)| !program.starts_with("call_"));
+    let skipped = skipped.map(|(_, count)| count);
+    assert_eq!(counters.lost.values().chain(skipped).sum::<u64>(), 0, "{counters:?}");
 }
 
 /// A port that nothing listens on for now.
