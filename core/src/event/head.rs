@@ -2,7 +2,7 @@
 
 use super::{ByteString, EventId, Outcome, ProducerKind, SessionId, Timestamp};
 use serde::Deserialize;
-use serde::de::{Error as _, IgnoredAny};
+use serde::de::IgnoredAny;
 use std::borrow::Cow;
 use std::ops::Deref;
 
@@ -103,8 +103,7 @@ impl<'a> Head<'a> {
     /// # Errors
     /// When the bytes aren't an event; they stay valid evidence all the same.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, serde_json::Error> {
-        // Checked as a whole, which is cheaper than text by text.
-        serde_json::from_str(str::from_utf8(bytes).map_err(serde_json::Error::custom)?)
+        super::read(bytes)
     }
 
     /// The user's name, where a person acts.

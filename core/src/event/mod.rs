@@ -212,6 +212,11 @@ pub struct Envelope<D> {
     pub version: u32,
 }
 
+/// Reads JSON, which is text: that is checked as a whole, which is cheaper than piece by piece.
+fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_str(str::from_utf8(bytes).map_err(serde_json::Error::custom)?)
+}
+
 /// An event read back from the log; types and versions that this program doesn't know are carried.
 pub type Event = Envelope<Box<RawValue>>;
 
@@ -221,8 +226,7 @@ impl Event {
     /// # Errors
     /// When the bytes aren't an event; they stay valid evidence all the same.
     pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        // Checked as a whole, which is cheaper than text by text.
-        serde_json::from_str(str::from_utf8(bytes).map_err(serde_json::Error::custom)?)
+        read(bytes)
     }
 
     /// The typed data, or [`Payload::Unknown`] for a type or version that is newer than this program.
