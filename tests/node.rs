@@ -373,6 +373,51 @@ fn a_denial_may_end_the_session_and_a_restriction_needs_an_agent() {
 }
 
 #[test]
+fn a_restricted_session_ends_without_the_agent_that_held_it_to_that() {
+    let world = World::start();
+    world.demand_agent("optional");
+    let mut agent = Agent::join(&world, "web-1", "");
+    agent.start(&world);
+    world.admin.custody(&[
+        "restrict",
+        "add",
+        "strict",
+        "--user",
+        "bob",
+        "--deny",
+        "192.0.2.0/24",
+        "--reason",
+        "a test",
+    ]);
+    let mut live = world.proxied();
+    live.args(["root@web-1.custody", "/bin/sleep", "600"]).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut live = live.spawn().unwrap();
+    world.event("type=command.executed", "it runs", |e| e.event["data"]["given"] == "/bin/sleep");
+    agent.kill_now();
+    let ended = world.event("type=session.ended", "it ends", |_| true);
+    assert_eq!(ended.event["data"]["reason"], "node-lost");
+    live.wait().unwrap();
+}
+
+#[test]
+fn a_session_whose_packets_no_rule_reaches_ends_when_networks_are_denied() {
+    let (world, _agent) = watched();
+    let program = "import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1); print(1, flush=True); time.sleep(600)";
+    let mut ssh = world.proxied();
+    ssh.args(["root@web-1.custody", &format!("python3 -c '{program}'")]).stdin(Stdio::null());
+    let mut live = ssh.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    world.event("type=node.kernel-changed", "the socket is told", |e| {
+        e.event["data"]["change"] == "socket-made"
+    });
+    let rest = ["--user", "bob", "--deny", "192.0.2.0/24", "--reason", "a test"];
+    world.admin.custody(&[&["restrict", "add", "strict"][..], &rest].concat());
+    let ended = world.event("type=session.ended", "it ends", |e| e.event["data"]["reason"] == "locked");
+    let detail = ended.event["data"]["detail"].as_str().unwrap();
+    assert!(detail.contains("can't hold it to what it may do now"), "{detail}");
+    live.wait().unwrap();
+}
+
+#[test]
 fn a_session_that_cannot_be_held_to_a_new_restriction_ends_and_no_agent_with_it() {
     let (world, mut agent) = watched();
     let restrict = |name: &str, from: u16| {

@@ -1,7 +1,7 @@
 //! The agent under more than it can take, and without the log: what happened is in the log once, or counted as lost.
 
 use custody_tests::load::{Counter, Flooded, Load};
-use custody_tests::process::{Said, run, send};
+use custody_tests::process::{Running, Said, run, send};
 use custody_tests::servers::custodyd::Entry;
 use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::servers::{Agent, World};
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long what waited may take to reach the log, on a busy machine too.
@@ -210,11 +210,7 @@ struct Counting {
 
 impl Counting {
     fn start(agent: &str) -> Self {
-        let world = World::start();
-        world.demand_agent(agent);
-        let relay = Flaky::tcp(world.custodyd.api_port);
-        let mut joined = Agent::join_by(&world, &format!("https://127.0.0.1:{}", relay.port), "web-1", "");
-        joined.start(&world);
+        let (world, relay, joined) = behind_a_relay(agent, "");
         let counter = Counter::start(&world, "sleep 0.02");
         counter.goes_on(10);
         Self { counter, relay, _agent: joined, world }
@@ -229,6 +225,61 @@ impl Counting {
         let cut = Duration::from_secs(seconds("CUSTODY_CUT_SECONDS", 8));
         std::thread::sleep(cut.saturating_sub(start.elapsed()));
     }
+}
+
+/// A world whose target's agent, with these lines in its configuration, has a network that can be cut.
+fn behind_a_relay(demand: &str, lines: &str) -> (World, Flaky, Agent) {
+    let world = World::start();
+    world.demand_agent(demand);
+    let relay = Flaky::tcp(world.custodyd.api_port);
+    let mut agent = Agent::join_by(&world, &format!("https://127.0.0.1:{}", relay.port), "web-1", lines);
+    agent.start(&world);
+    (world, relay, agent)
+}
+
+#[test]
+fn a_full_spool_runs_nothing_and_an_agent_that_is_killed_over_it_sends_it_all_the_same() {
+    let (world, relay, mut agent) = behind_a_relay("optional", "spool_mebibytes = 4");
+    let [stop, pipe] = ["stop", "pipe"].map(|name| world.dir().join(name));
+    // Some thirty events of 30 kB a second, also while programs are refused: the log keeps up with that.
+    let line = format!(
+        "big=$(head -c 30000 /dev/zero | tr '\\0' x); mkfifo {0}; exec 3<>{0}; \
+         while [ ! -e {1} ] && [ -d {2} ]; do /bin/true $big; read -t 0.03 -u 3; done",
+        pipe.display(),
+        stop.display(),
+        world.dir().display()
+    );
+    let mut ssh = world.proxied();
+    ssh.arg("root@web-1.custody").arg(line).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut filling = Running::start("a session that fills the spool", &mut ssh);
+    world.event("type=command.executed", "it has begun", |e| e.event["data"]["given"] == "/bin/true");
+    relay.set(Fault::Hang);
+    let times_full = |agent: &Agent| agent.output().matches("the spool is full").count();
+    world.event("type=node.lost", "the agent is missed", |_| true);
+    wait::until_true("the spool is full", CATCHING_UP, || times_full(&agent) > 0);
+    agent.kill_now();
+    let before = times_full(&agent);
+    agent.spawn(&mut Command::new(custody_tests::program("custodyd")));
+    wait::until_true("it is full at the next start too", CATCHING_UP, || times_full(&agent) > before);
+    std::fs::File::create(&stop).unwrap();
+    relay.set(Fault::Pass);
+    // One that begins before the agent is there goes unwatched.
+    wait::until_true("programs run again, and are told", CATCHING_UP, || {
+        let ran = world.ssh(&[], "/bin/true afterwards", b"").code == 0;
+        let is_it = |e: &Entry| e.event["data"]["arguments"][1] == "afterwards";
+        ran && world.entries("type=command.executed").iter().any(is_it)
+    });
+    wait::until("the session has ended", DEADLINE, || filling.ended());
+    let told = |kind: &str, field: &str| -> u64 {
+        let entries = world.entries(&format!("type={kind}"));
+        let of = |entry: &Entry| match &entry.event["data"][field] {
+            Value::Object(counts) => counts.values().map(|count| count.as_u64().unwrap()).sum(),
+            count => count.as_u64().unwrap(),
+        };
+        entries.iter().map(of).sum()
+    };
+    let (missing, dropped) = (told("producer.gap", "count"), told("producer.dropped", "counts"));
+    assert_eq!(missing, dropped, "what is missing is what was told to be lost");
 }
 
 #[test]

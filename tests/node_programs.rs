@@ -1,8 +1,12 @@
 //! Restrictions of programs and files: real sessions through the proxy, held by the kernel of a node with an agent.
 
+use custody_tests::process::run;
 use custody_tests::servers::{Agent, World};
+use custody_tests::wait::DEADLINE;
+use sha2::{Digest as _, Sha256};
 use std::io::Write as _;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// A world whose target `web-1` is watched by tracepoints, which any kernel has, and has to be.
 fn watched() -> (World, Agent) {
@@ -73,4 +77,50 @@ fn a_node_that_cannot_keep_files_gets_no_session_that_must_be_kept_from_them() {
     let relative = ["restrict", "add", "x", "--user", "bob", "--reason", "r", "--deny-path", "etc"];
     let wrong = world.admin.try_custody(&relative, b"");
     assert!(wrong.code != 0 && wrong.err.contains("no absolute path"), "{}", wrong.err);
+}
+
+/// A btrfs of its own, mounted as long as this lives.
+struct Btrfs(PathBuf);
+
+impl Btrfs {
+    fn mount(at: &Path) -> Self {
+        let image = at.with_extension("image");
+        std::fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+        std::fs::create_dir(at).unwrap();
+        let ok = |command: &mut Command| drop(run(command, b"", DEADLINE).ok());
+        ok(Command::new("mkfs.btrfs").arg("-q").arg(&image));
+        ok(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(at));
+        Self(at.to_owned())
+    }
+
+    /// Where stat(2) tells another device than the kernel has.
+    fn subvolume(&self) -> PathBuf {
+        let path = self.0.join("subvolume");
+        drop(run(Command::new("btrfs").args(["subvolume", "create"]).arg(&path), b"", DEADLINE).ok());
+        path
+    }
+}
+
+impl Drop for Btrfs {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+#[test]
+fn a_program_has_its_hash_on_a_file_system_that_tells_another_device() {
+    let (world, _agent) = watched();
+    let btrfs = Btrfs::mount(&world.dir().join("btrfs"));
+    let program = btrfs.subvolume().join("program");
+    std::fs::copy("/bin/true", &program).unwrap();
+    let said = world.ssh(&[], program.to_str().unwrap(), b"");
+    assert_eq!(said.code, 0, "{}", said.err);
+    let told = world.event("type=command.executed", "it is told", |e| {
+        e.event["data"]["given"] == program.to_str().unwrap()
+    });
+    let hash: String = Sha256::digest(std::fs::read("/bin/true").unwrap())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(told.event["data"]["executable"]["sha256"], hash, "{}", told.line);
 }

@@ -1,4 +1,4 @@
-/* What gives a session more than it had: other user ids, kernel modules, BPF, another process's memory, mounts. Told; and refused where
+/* What gives a session more than it had: other ids of users and groups, kernel modules, BPF, another process's memory, mounts. Told; and refused where
  * it would take the agent's own programs away, or reach into a process that isn't the session's. */
 
 #define BPF_CMD_OBJ_GET 7
@@ -27,43 +27,69 @@ int BPF_PROG(act_module, struct module *module)
 	return 0;
 }
 
-/* User ids: real, effective, saved. */
-struct users {
-	u32 id[3];
+/* Of users, or of groups: real, effective, saved, and the one that files are reached by. */
+struct ids {
+	u32 id[4];
+};
+struct identity {
+	struct ids users;
+	struct ids groups;
 };
 
-static __always_inline struct users users_of(const struct cred *cred)
+static __always_inline struct identity identity_of(const struct cred *cred)
 {
-	return (struct users){{BPF_CORE_READ(cred, uid.val), BPF_CORE_READ(cred, euid.val), BPF_CORE_READ(cred, suid.val)}};
+	return (struct identity){
+		.users = {{BPF_CORE_READ(cred, uid.val), BPF_CORE_READ(cred, euid.val), BPF_CORE_READ(cred, suid.val),
+			   BPF_CORE_READ(cred, fsuid.val)}},
+		.groups = {{BPF_CORE_READ(cred, gid.val), BPF_CORE_READ(cred, egid.val), BPF_CORE_READ(cred, sgid.val),
+			    BPF_CORE_READ(cred, fsgid.val)}},
+	};
 }
 
-static __always_inline void tell_users(struct task_struct *task, struct tag *tag, const struct users *old, const struct users *new)
+static __always_inline void tell_ids(u16 kind, struct task_struct *task, struct tag *tag, const struct ids *old, const struct ids *new)
 {
 	struct act *record;
 
-	if (old->id[0] == new->id[0] && old->id[1] == new->id[1] && old->id[2] == new->id[2])
+	if (old->id[0] == new->id[0] && old->id[1] == new->id[1] && old->id[2] == new->id[2] && old->id[3] == new->id[3])
 		return;
-	record = act_begin(KIND_PRIVILEGE, task, tag);
+	record = act_begin(kind, task, tag);
 	if (!record)
 		return;
 	__builtin_memcpy(record->number, old->id, sizeof(old->id));
-	__builtin_memcpy(record->number + 3, new->id, sizeof(new->id));
+	__builtin_memcpy(record->number + 4, new->id, sizeof(new->id));
 	bpf_ringbuf_submit(record, 0);
+}
+
+static __always_inline void tell_identity(struct task_struct *task, struct tag *tag, const struct identity *old, const struct identity *new)
+{
+	tell_ids(KIND_USERS, task, tag, &old->users, &new->users);
+	tell_ids(KIND_GROUPS, task, tag, &old->groups, &new->groups);
+}
+
+static __always_inline int become(const struct cred *new, const struct cred *old)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tag *tag = watched(task);
+	struct identity before, after;
+
+	if (!tag || silent(tag))
+		return 0;
+	before = identity_of(old);
+	after = identity_of(new);
+	tell_identity(task, tag, &before, &after);
+	return 0;
 }
 
 SEC("lsm/task_fix_setuid")
 int BPF_PROG(act_setuid_lsm, struct cred *new, struct cred *old)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct tag *tag = watched(task);
-	struct users before, after;
+	return become(new, old);
+}
 
-	if (!tag || silent(tag))
-		return 0;
-	before = users_of(old);
-	after = users_of(new);
-	tell_users(task, tag, &before, &after);
-	return 0;
+SEC("lsm/task_fix_setgid")
+int BPF_PROG(act_setgid_lsm, struct cred *new, struct cred *old)
+{
+	return become(new, old);
 }
 
 /* Tells of it; gives whether it may not be. */
@@ -231,6 +257,13 @@ int BPF_PROG(act_move_mount_lsm, struct path *from, struct path *to)
 	return deny_if(refuse);
 }
 
+/* The host's root with all that is mounted below it, as it can be taken away at once (MNT_DETACH). A session's own namespace has copies. */
+static __always_inline bool is_host_root(struct task_struct *task, struct vfsmount *mount)
+{
+	return (u64)BPF_CORE_READ(mount, mnt_root) == control_get(CONTROL_ROOT) &&
+	       (u64)BPF_CORE_READ(task, nsproxy, mnt_ns) == control_get(CONTROL_MOUNTS);
+}
+
 /* A bpffs that is unmounted takes its pins with it, as does what it is mounted in: usually that is sysfs. */
 SEC("lsm/sb_umount")
 int BPF_PROG(act_umount_lsm, struct vfsmount *mount)
@@ -243,7 +276,7 @@ int BPF_PROG(act_umount_lsm, struct vfsmount *mount)
 	if (!tag || silent(tag))
 		return 0;
 	magic = BPF_CORE_READ(mount, mnt_root, d_sb, s_magic);
-	if (magic != BPFFS_MAGIC && magic != SYSFS_MAGIC)
+	if (magic != BPFFS_MAGIC && magic != SYSFS_MAGIC && !is_host_root(task, mount))
 		return 0;
 	record = act_begin(KIND_MOUNT, task, tag);
 	if (record) {

@@ -3,7 +3,7 @@
  * What would take the agent's programs away, or reach into a process that isn't the session's, ends who tried it: killed on the way in, or
  * on the way out before an instruction of its own, so that what it got is of no use. What is told is what the kernel holds after the call
  * where that can be had; strings are the process's own, which another thread may have changed meanwhile. io_uring makes none of these
- * calls but opens and connects, which stay unseen there. */
+ * calls; what it opens, connects and makes sockets of other families of stays unseen. */
 
 #include "call.h"
 
@@ -11,8 +11,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct users);
-} users_before SEC(".maps");
+	__type(value, struct identity);
+} identity_before SEC(".maps");
 
 #define TRACED_MAX 64
 
@@ -236,7 +236,7 @@ int BPF_PROG(call_enter, struct pt_regs *regs, long number)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct call_made made = call_made(task, number);
 	u32 arguments[3] = {};
-	struct users *before;
+	struct identity *before;
 	struct tag *tag;
 
 	switch (made.call) {
@@ -244,7 +244,7 @@ int BPF_PROG(call_enter, struct pt_regs *regs, long number)
 	case CALL_MEMORY:
 	case CALL_SOCKET:
 	case CALL_SOCKETCALL:
-	case CALL_USERS:
+	case CALL_IDENTITY:
 		break;
 	default:
 		return 0;
@@ -270,12 +270,12 @@ int BPF_PROG(call_enter, struct pt_regs *regs, long number)
 		bpf_probe_read_user(arguments, sizeof(arguments), (void *)call_argument(regs, made.narrow, 1));
 		judge_family(task, tag, arguments[0], arguments[1], arguments[2]);
 		break;
-	case CALL_USERS:
-		before = bpf_task_storage_get(&users_before, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	case CALL_IDENTITY:
+		before = bpf_task_storage_get(&identity_before, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 		if (before)
-			*before = users_of(task->cred);
+			*before = identity_of(task->cred);
 		else
-			count(&lost, KIND_PRIVILEGE);
+			count(&lost, KIND_USERS);
 		break;
 	default:
 		break;
@@ -288,7 +288,7 @@ int BPF_PROG(call_exit, struct pt_regs *regs, long returned)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct call_made made = call_made(task, call_number(regs));
-	struct users *before, after;
+	struct identity *before, after;
 	u32 arguments[3] = {};
 	u64 request;
 	struct tag *tag;
@@ -333,12 +333,12 @@ int BPF_PROG(call_exit, struct pt_regs *regs, long returned)
 		if (request == PTRACE_ATTACH || request == PTRACE_SEIZE)
 			judge_hold(task, tag, traced_by_entry(BPF_CORE_READ(task, ptraced.next)), request == PTRACE_ATTACH);
 		break;
-	case CALL_USERS:
-		before = bpf_task_storage_get(&users_before, task, 0, 0);
+	case CALL_IDENTITY:
+		before = bpf_task_storage_get(&identity_before, task, 0, 0);
 		if (!before)
 			break;
-		after = users_of(task->cred);
-		tell_users(task, tag, before, &after);
+		after = identity_of(task->cred);
+		tell_identity(task, tag, before, &after);
 		break;
 	default:
 		break;

@@ -8,6 +8,7 @@ enum call {
 	CALL_OTHER,
 	CALL_BPF,
 	CALL_CONNECT,
+	CALL_IDENTITY, /* setuid, setgid, and all that are like them */
 	CALL_KEXEC,
 	CALL_MEMORY, /* of another process: process_vm_readv, process_vm_writev */
 	CALL_MOUNT,
@@ -18,7 +19,6 @@ enum call {
 	CALL_PTRACE,
 	CALL_SOCKET,
 	CALL_SOCKETCALL, /* several in one, of 32-bit programs */
-	CALL_USERS,
 };
 
 struct call_made {
@@ -42,13 +42,23 @@ struct call_made {
 		return CALL_OPEN;                                                                                                            \
 	case 21:                                                                                                                             \
 		return CALL_MOUNT;                                                                                                           \
-	case 23: /* setuid, setreuid, setresuid: of 16 bits, then of 32 */                                                                   \
+	case 23: /* setuid, setreuid, setresuid, setfsuid: of 16 bits, then of 32 */                                                         \
 	case 70:                                                                                                                             \
 	case 164:                                                                                                                            \
+	case 138:                                                                                                                            \
 	case 213:                                                                                                                            \
 	case 203:                                                                                                                            \
 	case 208:                                                                                                                            \
-		return CALL_USERS;                                                                                                           \
+	case 215:                                                                                                                            \
+	case 46: /* the same of groups */                                                                                                    \
+	case 71:                                                                                                                             \
+	case 170:                                                                                                                            \
+	case 139:                                                                                                                            \
+	case 214:                                                                                                                            \
+	case 204:                                                                                                                            \
+	case 210:                                                                                                                            \
+	case 216:                                                                                                                            \
+		return CALL_IDENTITY;                                                                                                           \
 	case 26:                                                                                                                             \
 		return CALL_PTRACE
 
@@ -69,10 +79,15 @@ static __always_inline enum call call_of(u32 number)
 	case 101:
 	case 521:
 		return CALL_PTRACE;
-	case 105: /* setuid */
-	case 113: /* setreuid */
-	case 117: /* setresuid */
-		return CALL_USERS;
+	case 105: /* setuid, setreuid, setresuid, setfsuid */
+	case 113:
+	case 117:
+	case 122:
+	case 106: /* the same of groups */
+	case 114:
+	case 119:
+	case 123:
+		return CALL_IDENTITY;
 	case 165:
 		return CALL_MOUNT;
 	case 172: /* iopl */
@@ -167,10 +182,15 @@ static __always_inline enum call call_of(u32 number)
 		return CALL_KEXEC;
 	case 117:
 		return CALL_PTRACE;
-	case 145: /* setreuid */
-	case 146: /* setuid */
-	case 147: /* setresuid */
-		return CALL_USERS;
+	case 145: /* setreuid, setuid, setresuid, setfsuid */
+	case 146:
+	case 147:
+	case 151:
+	case 143: /* the same of groups */
+	case 144:
+	case 149:
+	case 152:
+		return CALL_IDENTITY;
 	case 198:
 		return CALL_SOCKET;
 	case 203:

@@ -82,7 +82,7 @@ __noinline int tell_file(struct tag *tag, struct file_act *act)
 	if (!tag || !act)
 		return 0;
 	count(&seen, act->kind);
-	place = act->rule && full() ? 0 : claim();
+	place = (act->rule && full()) || (act->kind == KIND_FILE_OPENED && crowded()) ? 0 : claim();
 	if (!place) {
 		count(&lost, act->kind);
 		return 0;
@@ -90,7 +90,7 @@ __noinline int tell_file(struct tag *tag, struct file_act *act)
 	if (!send_file(place, task, tag, act))
 		count(&lost, act->kind);
 	if (act->kind == KIND_FILE_OPENED && !(act->flags & FILE_REFUSED))
-		keep_opened(task, tag, &place->file.head, place->file.data);
+		keep_opened(task, tag, act->inode, act->dentry, &place->file.head, place->file.data);
 	release(place);
 	return 0;
 }
@@ -147,13 +147,13 @@ static long top_step(u32 index, void *context)
 }
 
 /* Whether it is a file of the kernel's own that says what the kernel does: which program it runs for a crash (/proc/sys), for a device
- * (/sys), or for a control group's end (cgroup1). What /proc has of processes is none. */
+ * (/sys), for a control group's end (cgroup1), or for another kind of program (binfmt_misc). What /proc has of processes is none. */
 static __always_inline bool is_setting(struct dentry *dentry, u64 magic)
 {
 	struct top top = {.dentry = dentry};
 
 	if (magic != PROC_SUPER_MAGIC)
-		return magic == SYSFS_MAGIC || magic == CGROUP_SUPER_MAGIC;
+		return magic == SYSFS_MAGIC || magic == CGROUP_SUPER_MAGIC || magic == BINFMTFS_MAGIC;
 	bpf_loop(SETTING_DEPTH, top_step, &top, 0);
 	return top.name < '0' || top.name > '9';
 }
@@ -190,7 +190,7 @@ int BPF_PROG(file_open_lsm, struct file *file)
 	act.mode = BPF_CORE_READ(file, f_flags);
 	act.inode = BPF_CORE_READ(file, f_inode);
 	if (!rule && !silent(tag)) {
-		if (opened_again(task, act.inode, act.mode)) {
+		if (opened_again(task, act.inode, act.dentry, act.mode)) {
 			count(&seen, KIND_FILE_OPENED);
 			return 0;
 		}

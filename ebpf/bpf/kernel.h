@@ -42,6 +42,7 @@ typedef __u64 u64;
 #define TCP_LAST_ACK 9
 #define TCP_LISTEN 10
 #define TCP_CLOSING 11
+#define BINFMTFS_MAGIC 0x42494e4d
 #define BPFFS_MAGIC 0xcafe4a11
 #define SYSFS_MAGIC 0x62656572
 #define PROC_SUPER_MAGIC 0x9fa0
@@ -112,6 +113,7 @@ struct inode {
 	u32 i_nlink;
 	u16 i_mode;
 	u32 i_rdev;
+	u32 i_generation;
 	struct super_block *i_sb;
 	struct hlist_head i_dentry;
 	void *i_private;
@@ -193,8 +195,12 @@ struct signal_struct {
 	u32 flags;
 	struct tty_struct *tty;
 } CORE;
+struct capabilities {
+	u64 all;
+} CORE;
 struct cred {
-	kid_t uid, gid, euid, egid, suid, fsuid;
+	kid_t uid, gid, euid, egid, suid, sgid, fsuid, fsgid;
+	struct capabilities cap_permitted;
 } CORE;
 struct mm_struct {
 	unsigned long arg_start, arg_end;
@@ -233,7 +239,6 @@ struct task_struct {
 	struct signal_struct *signal;
 	const struct cred *cred;
 	kid_t loginuid;
-	u32 sessionid;
 	int exit_code;
 	u64 start_boottime;
 	char comm[16];

@@ -28,10 +28,11 @@ struct {
 	__type(value, struct tag);
 } tags SEC(".maps");
 
-/* The same by process, for programs that may not read a task's storage: cgroup programs before 6.16. */
+/* The same by process, for programs that may not read a task's storage: cgroup programs before 6.16. More than a machine's memory lets it
+ * have of them: a process that found no room here would be nobody's to those programs. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 262144);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, u32);
 	__type(value, struct tag);
@@ -147,6 +148,12 @@ static __always_inline struct tag *watched(struct task_struct *task)
 static __always_inline bool full(void)
 {
 	return bpf_ringbuf_query(&records, BPF_RB_RING_SIZE) - bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) < ROOM;
+}
+
+/* Half of the ring is left for what isn't opened files: who reads a thousand of them doesn't keep others from running programs. */
+static __always_inline bool crowded(void)
+{
+	return bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(&records, BPF_RB_RING_SIZE) / 2;
 }
 
 /* No evidence could be kept now: the ring is all but full, the agent is gone, or says that it can't take more. */

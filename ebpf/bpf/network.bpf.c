@@ -55,20 +55,6 @@ static __always_inline bool denies(struct tag *tag, u8 *address, u16 port, u32 p
 	return true;
 }
 
-/* A connect to no address reaches this host: it is judged, and told, as that. */
-static __always_inline void name_loopback(u8 *address)
-{
-	u64 *half = (u64 *)address;
-	u32 *word = (u32 *)address;
-
-	if (half[0])
-		return;
-	if (!half[1])
-		address[15] = 1;
-	else if (word[2] == bpf_htonl(0xffff) && !word[3])
-		word[3] = bpf_htonl(0x7f000001);
-}
-
 static __always_inline void tell_denied(struct bpf_sock_addr *ctx, struct task_struct *task, struct tag *tag, struct attempt *attempt,
 					u32 rule, u32 flags)
 {
@@ -100,9 +86,6 @@ static __always_inline int judge(struct bpf_sock_addr *ctx, struct tag *tag, str
 	struct task_struct *task = bpf_get_current_task_btf();
 	u32 rule = 0, flags = 0;
 
-	if (!tag || is_agent(task))
-		return PROCEED;
-	name_loopback(attempt->remote);
 	if (closed(tag))
 		rule = RULE_CLOSED;
 	else if (!denies(tag, attempt->remote, attempt->port, ctx->protocol == IPPROTO_MPTCP ? IPPROTO_TCP : ctx->protocol, &rule, &flags))
@@ -124,10 +107,60 @@ proceed:
 	return PROCEED;
 }
 
+/* Whoever names no address reaches this host: where the socket is bound, or by loopback, which is all that IPv6 knows. It is named in the
+ * kernel's place, so that what is judged and told is what is connected to. */
+
+#define LOOPBACK bpf_htonl(0x7f000001)
+#define MAPPED bpf_htonl(0xffff)
+
+static __always_inline void name_host4(struct bpf_sock_addr *ctx)
+{
+	u32 own = ctx->sk ? ctx->sk->src_ip4 : 0;
+
+	ctx->user_ip4 = own ? own : LOOPBACK;
+}
+
+static __always_inline bool bound_to_mapped(struct bpf_sock *sk)
+{
+	return sk && !sk->src_ip6[0] && !sk->src_ip6[1] && sk->src_ip6[2] == MAPPED;
+}
+
+static __always_inline void name_host6(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	if (ctx->user_ip6[2] == MAPPED) {
+		u32 own = bound_to_mapped(sk) ? sk->src_ip6[3] : 0;
+
+		ctx->user_ip6[3] = own ? own : LOOPBACK;
+	} else if (bound_to_mapped(sk)) {
+		ctx->user_ip6[2] = MAPPED;
+		ctx->user_ip6[3] = LOOPBACK;
+	} else {
+		ctx->user_ip6[3] = bpf_htonl(1);
+	}
+}
+
+static __always_inline bool names_nobody(struct bpf_sock_addr *ctx)
+{
+	u32 third = ctx->user_ip6[2];
+
+	return !ctx->user_ip6[0] && !ctx->user_ip6[1] && (!third || third == MAPPED) && !ctx->user_ip6[3];
+}
+
+static __always_inline bool is_judged(struct tag *tag)
+{
+	return tag && !is_agent(bpf_get_current_task_btf());
+}
+
 static __always_inline int judge4(struct bpf_sock_addr *ctx, struct tag *tag, bool datagram)
 {
 	struct attempt attempt = {.port = bpf_ntohs(ctx->user_port), .datagram = datagram};
 
+	if (!is_judged(tag))
+		return PROCEED;
+	if (!ctx->user_ip4)
+		name_host4(ctx);
 	map_address(attempt.remote, ctx->user_ip4);
 	return judge(ctx, tag, &attempt);
 }
@@ -137,6 +170,10 @@ static __always_inline int judge6(struct bpf_sock_addr *ctx, struct tag *tag, bo
 	struct attempt attempt = {.port = bpf_ntohs(ctx->user_port), .datagram = datagram};
 	u32 *words = (u32 *)attempt.remote;
 
+	if (!is_judged(tag))
+		return PROCEED;
+	if (names_nobody(ctx))
+		name_host6(ctx);
 	words[0] = ctx->user_ip6[0];
 	words[1] = ctx->user_ip6[1];
 	words[2] = ctx->user_ip6[2];
@@ -191,6 +228,7 @@ static __always_inline int judge_socket(struct task_struct *task, struct tag *ta
 		return PROCEED;
 	policy = bpf_map_lookup_elem(&policies, &tag->policy);
 	if (policy && !(policy->flags & POLICY_RESTRICTS) && !closed(tag)) {
+		__sync_fetch_and_or(&policy->flags, POLICY_UNFOLLOWED);
 		if (!quiet() && !silent(tag))
 			tell_socket(task, tag, made);
 		return PROCEED;

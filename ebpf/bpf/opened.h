@@ -51,12 +51,12 @@ static __always_inline void leave_opened(struct opened_files *files)
 	__sync_lock_test_and_set(&files->busy, 0);
 }
 
-/* Whether the file is among those that the process opened last, in the same mode: then it is only counted. */
-static __always_inline bool opened_again(struct task_struct *task, struct inode *inode, u32 mode)
+/* Whether the file is among those that the process opened last, by the same name and in the same mode: then it is only counted. */
+static __always_inline bool opened_again(struct task_struct *task, struct inode *inode, struct dentry *dentry, u32 mode)
 {
 	struct opened_files *files = bpf_task_storage_get(&opened, task->group_leader, 0, 0);
+	u32 device = BPF_CORE_READ(inode, i_sb, s_dev), generation = BPF_CORE_READ(inode, i_generation);
 	u64 number = BPF_CORE_READ(inode, i_ino);
-	u32 device = BPF_CORE_READ(inode, i_sb, s_dev);
 	bool found = false;
 
 	if (!files || !take_opened(files))
@@ -64,7 +64,8 @@ static __always_inline bool opened_again(struct task_struct *task, struct inode 
 	for (u32 i = 0; i < OPENED_MAX; i++) {
 		struct opened_file *file = &files->file[i];
 
-		if (file->path_len && file->inode == number && file->device == device && file->mode == mode) {
+		if (file->path_len && file->inode == number && file->generation == generation && file->device == device &&
+		    file->dentry == (u64)dentry && file->mode == mode) {
 			file->again++;
 			found = true;
 			break;
@@ -74,7 +75,8 @@ static __always_inline bool opened_again(struct task_struct *task, struct inode 
 	return found;
 }
 
-static __always_inline void keep_opened(struct task_struct *task, struct tag *tag, struct file_event *head, u8 *path)
+static __always_inline void keep_opened(struct task_struct *task, struct tag *tag, struct inode *inode, struct dentry *dentry,
+					struct file_event *head, u8 *path)
 {
 	struct opened_files *files = bpf_task_storage_get(&opened, task->group_leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	struct opened_file *file;
@@ -89,6 +91,8 @@ static __always_inline void keep_opened(struct task_struct *task, struct tag *ta
 	files->next = slot + 1;
 	file->again = 0;
 	file->inode = head->inode;
+	file->dentry = (u64)dentry;
+	file->generation = BPF_CORE_READ(inode, i_generation);
 	file->device = head->device;
 	file->mode = head->mode;
 	file->flags = head->flags;
@@ -97,16 +101,18 @@ static __always_inline void keep_opened(struct task_struct *task, struct tag *ta
 	leave_opened(files);
 }
 
-/* When the last thread ends: nobody else is at it. */
+/* When the process's first thread ends, whose storage it is: another one that runs a new program takes that away. And at the end of all,
+ * for what others have opened since. */
 static __always_inline void tell_opened_again(struct task_struct *task, struct task_struct *leader, struct tag *tag)
 {
 	struct opened_files *files = bpf_task_storage_get(&opened, leader, 0, 0);
 
-	if (!files)
+	if (!files || !take_opened(files))
 		return;
 	for (u32 i = 0; i < OPENED_MAX; i++) {
 		if (files->file[i].again)
 			tell_again(task, tag, &files->file[i]);
 		files->file[i].again = 0;
 	}
+	leave_opened(files);
 }

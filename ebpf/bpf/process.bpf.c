@@ -33,7 +33,8 @@ static __always_inline void fill_identity(struct executed *head, struct task_str
 	head->euid = BPF_CORE_READ(cred, euid.val);
 	head->egid = BPF_CORE_READ(cred, egid.val);
 	head->loginuid = bpf_core_field_exists(task->loginuid) ? BPF_CORE_READ(task, loginuid.val) : (u32)-1;
-	head->audit_session = bpf_core_field_exists(task->sessionid) ? BPF_CORE_READ(task, sessionid) : (u32)-1;
+	/* Two words of 32 bits before 6.3, one of 64 since: the same on machines that keep the low byte first. */
+	bpf_probe_read_kernel(&head->permitted, sizeof(head->permitted), &cred->cap_permitted);
 	head->cgroup = bpf_get_current_cgroup_id();
 	head->mount_namespace = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
 	__builtin_memset(head->tty, 0, sizeof(head->tty));
@@ -192,7 +193,6 @@ static __noinline bool tell_executed(struct task_struct *task, struct linux_binp
 
 	if (head->rule)
 		head->flags |= EXEC_REFUSED;
-	head->reserved = 0;
 	size = sizeof(*head) + (at & 0xffff);
 	opaque(size);
 	return size <= sizeof(*scratch) && !bpf_ringbuf_output(&records, scratch, size, 0);
@@ -258,10 +258,15 @@ static __always_inline int end(struct task_struct *task)
 	struct signal_struct *signal = BPF_CORE_READ(task, signal);
 	struct task_struct *leader = task->group_leader;
 	struct tag *tag = watched(task), *process;
+	bool last = !BPF_CORE_READ(signal, live.counter);
 	struct exited *record;
 	u32 pid;
 
-	if (!tag || silent(tag) || !leader || BPF_CORE_READ(signal, live.counter))
+	if (!tag || silent(tag) || !leader)
+		return 0;
+	if (last || task == leader)
+		tell_opened_again(task, leader, tag);
+	if (!last)
 		return 0;
 	process = bpf_task_storage_get(&tags, leader, 0, 0);
 	if (!process)
@@ -270,7 +275,6 @@ static __always_inline int end(struct task_struct *task)
 		return 0;
 	pid = task->tgid;
 	bpf_map_delete_elem(&processes, &pid);
-	tell_opened_again(task, leader, process);
 	count(&seen, KIND_EXITED);
 	/* The ends of programs that couldn't be told don't take the room of those that were. */
 	record = 0;

@@ -47,14 +47,20 @@ static __always_inline bool tag_task(struct task_struct *task, struct expected *
 	return true;
 }
 
-/* A thread of the agent becomes a session for a moment; what it starts inherits that. It shows which root directory is the host's. */
+static __always_inline void control_set(u32 slot, u64 value)
+{
+	u64 *place = bpf_map_lookup_elem(&control, &slot);
+
+	if (place)
+		*place = value;
+}
+
+/* A thread of the agent becomes a session for a moment; what it starts inherits that. It shows which root directory and which mounts are
+ * the host's. */
 static __always_inline void accept_self_test(struct task_struct *task, struct expected *expected)
 {
-	u32 slot = CONTROL_ROOT;
-	u64 *root = bpf_map_lookup_elem(&control, &slot);
-
-	if (root)
-		*root = (u64)BPF_CORE_READ(task, fs, root.dentry);
+	control_set(CONTROL_ROOT, (u64)BPF_CORE_READ(task, fs, root.dentry));
+	control_set(CONTROL_MOUNTS, (u64)BPF_CORE_READ(task, nsproxy, mnt_ns));
 	tag_task(task, expected);
 }
 

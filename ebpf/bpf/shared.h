@@ -3,7 +3,7 @@
  * in the host's order except for addresses, which are sixteen bytes as on the wire (IPv4 as ::ffff:a.b.c.d). Times are boottime ns. */
 #pragma once
 
-#define LAYOUT_VERSION 4
+#define LAYOUT_VERSION 5
 
 /* Kinds of records; also the index into the counters `seen` and `lost`. */
 enum kind {
@@ -20,7 +20,7 @@ enum kind {
 	KIND_FILE_RENAMED = 11,
 	KIND_FILE_DELETED = 12,
 	KIND_FILE_MODE = 13,
-	KIND_PRIVILEGE = 14,
+	KIND_USERS = 14,
 	KIND_MODULE = 15,
 	KIND_BPF = 16,
 	KIND_PTRACE = 17,
@@ -36,6 +36,7 @@ enum kind {
 	KIND_FILE_ATTRIBUTE = 27,
 	KIND_SOCKET = 28,
 	KIND_KERNEL = 29,
+	KIND_GROUPS = 30,
 	KIND_COUNT = 64, /* with room for more, so that counters go on when an agent learns of new kinds */
 };
 
@@ -51,6 +52,7 @@ enum control_slot {
 	CONTROL_EXPECTED = 7,	 /* tuples that were put in and not taken back */
 	CONTROL_ACCEPTED = 8,	 /* tuples that were used up, counted by the kernel */
 	CONTROL_ROOT = 9,	 /* the root directory (a kernel address) that the self-test's process has */
+	CONTROL_MOUNTS = 10,	 /* its mount namespace, likewise */
 	CONTROL_SLOTS = 16,
 };
 
@@ -125,8 +127,7 @@ struct executed {
 	unsigned int euid;
 	unsigned int egid;
 	unsigned int loginuid;
-	unsigned int audit_session;
-	unsigned int flags;
+	unsigned long long permitted; /* capabilities(7), a bit each */
 	unsigned long long cgroup;
 	unsigned long long inode;
 	unsigned int device;
@@ -140,7 +141,7 @@ struct executed {
 	unsigned int args_len;
 	unsigned char tty[24];
 	unsigned int rule; /* of EXEC_REFUSED: which */
-	unsigned int reserved;
+	unsigned int flags;
 };
 
 /* Refused before it began (LSM). Followed by path: of a script the script, or the interpreter that is refused. */
@@ -189,11 +190,14 @@ enum tried {
 #define OPENED_PATH 256
 struct opened_file {
 	unsigned long long inode;
+	unsigned long long dentry; /* by which of its names */
 	unsigned long long again;
+	unsigned int generation; /* of those that had that number one after the other */
 	unsigned int device;
 	unsigned int mode;
 	unsigned int flags;
 	unsigned int path_len;
+	unsigned int reserved;
 	unsigned char path[OPENED_PATH];
 };
 struct opened_files {
@@ -214,7 +218,7 @@ struct watched_key {
 /* Acts of other kinds; what the fields mean stands in src/sensor/record.rs. */
 struct act {
 	struct subject who;
-	unsigned int number[6];
+	unsigned int number[8];
 	unsigned char session[16];
 	unsigned char first[64];
 	unsigned char second[128];
@@ -328,6 +332,7 @@ struct flows {
 #define POLICY_PROGRAMS 8u     /* has rules of programs */
 #define POLICY_PATHS 16u       /* has rules of paths */
 #define POLICY_NO_SCRIPTS 32u  /* a rule may speak of a script, and the kernel doesn't say which file it was */
+#define POLICY_UNFOLLOWED 64u  /* set by the kernel: a socket was made under it whose packets no rule can keep from a network */
 #define LISTS_MAX 16
 struct policy {
 	unsigned int rules;

@@ -41,7 +41,16 @@ static __always_inline void tell_state(struct sock *sk, u64 cookie, struct socke
 	bpf_ringbuf_submit(record, 0);
 }
 
-static __always_inline void start_socket(struct sock *sk, u32 role, u32 told)
+/* A process wants a connection; also where the tracepoint's programs were left out for it. */
+static __always_inline void start_attempt(struct sock *sk, struct socket_state *state, u64 cookie)
+{
+	state->role = ROLE_CONNECTS;
+	state->told = TCP_SYN_SENT;
+	fill_addresses(state, sk);
+	remember(cookie, state, IPPROTO_TCP);
+}
+
+static __always_inline void start_socket(struct sock *sk, u32 role)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct tag *tag = tag_of(task), nobody = {};
@@ -57,23 +66,14 @@ static __always_inline void start_socket(struct sock *sk, u32 role, u32 told)
 			lose_connection();
 		return;
 	}
-	state->told = told;
 	fill_subject(&state->who, 0, task, tag ? tag : &nobody);
-	state->role = tag ? role : ROLE_PROMISED;
 	state->opened = 0;
-	if (state->role == ROLE_CONNECTS) {
-		fill_addresses(state, sk);
-		remember(bpf_get_socket_cookie(sk), state, IPPROTO_TCP);
+	if (role == ROLE_CONNECTS) {
+		start_attempt(sk, state, bpf_get_socket_cookie(sk));
+	} else {
+		state->role = tag ? role : ROLE_PROMISED;
+		state->told = TCP_LISTEN;
 	}
-}
-
-/* The same for an attempt of which the tracepoint's programs were left out. */
-static __always_inline void start_attempt(struct sock *sk, struct socket_state *state, u64 cookie)
-{
-	state->role = ROLE_CONNECTS;
-	state->told = TCP_SYN_SENT;
-	fill_addresses(state, sk);
-	remember(cookie, state, IPPROTO_TCP);
 }
 
 /* The handshake is done. */
@@ -126,9 +126,9 @@ static __always_inline int change(struct sock *sk, int old, int new)
 	if (state && state->role == ROLE_ATTEMPTS)
 		state->role = 0;
 	if (new == TCP_SYN_SENT)
-		start_socket(sk, ROLE_CONNECTS, new);
+		start_socket(sk, ROLE_CONNECTS);
 	else if (new == TCP_LISTEN)
-		start_socket(sk, ROLE_LISTENS, new);
+		start_socket(sk, ROLE_LISTENS);
 	else if (state)
 		change_state(sk, state, sk, old, new);
 	return 0;

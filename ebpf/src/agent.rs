@@ -9,13 +9,12 @@ use crate::spool::{Spool, SpoolError};
 use custody_core::event::node;
 use std::io;
 use std::path::PathBuf;
-use std::sync::mpsc::sync_channel;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
-/// What waits for the scribe.
-const TELLINGS_MAX: usize = 16;
 /// How long the last events may take to reach the log at a stop: they stay in the spool.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How often it is looked whether they have.
@@ -116,14 +115,17 @@ pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Resul
         spooled: watch::Sender::new(()),
         unready: watch::Sender::new(None),
         beat: Beat::default(),
+        connected: AtomicBool::default(),
     });
     take_up_policies(&shared)?;
-    let scribe = Scribe::begin(Arc::clone(&shared), key, &options.data)?;
-    let (tell, tellings) = sync_channel(TELLINGS_MAX);
+    let (tell, tellings) = channel();
     let (ended, scribe_ended) = oneshot::channel();
+    let (sharing, says, data) = (Arc::clone(&shared), joined.clone(), options.data);
     std::thread::Builder::new().name("scribe".to_owned()).spawn(move || {
+        // In its thread: where the spool is full it waits for what is sent from there.
+        let scribe = Scribe::begin(sharing, key, &data, says);
         // Whoever would hear of it may be gone.
-        let _gone = ended.send(scribe.run(&tellings));
+        let _gone = ended.send(scribe.and_then(|scribe| scribe.run(&tellings)));
     })?;
     let looking = Arc::downgrade(&shared);
     std::thread::Builder::new().name("paths".to_owned()).spawn(move || look_at_paths(&looking))?;

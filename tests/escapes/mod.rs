@@ -114,6 +114,7 @@ pub const WAYS: &[Way] = &[
         "a job that outlives the session",
         "setsid sh -c \"while kill -0 $SESSION 2>/dev/null; do sleep 0.1; done; /bin/echo $MARK\" >$OUT 2>&1 </dev/null &",
     ),
+    program("after a flood of forks", "for i in $(seq 500); do (:) & done; wait; /bin/echo $MARK"),
     program("thousands of arguments", "/bin/echo $MARK $(seq 5000) | head -c ${#MARK}"),
     program(
         "an argument of 100,000 bytes",
@@ -166,6 +167,7 @@ pub const WAYS: &[Way] = &[
     connection("denied: to be called from there", "python3 $WAYS/called.py $MARK $DENIED"),
     socket("denied: a raw socket", "python3 $WAYS/send.py $MARK raw $DENIED 0"),
     socket("denied: packets on the wire", "python3 $WAYS/send.py $MARK packet $DENIED 0"),
+    socket("denied: packets on the wire, by io_uring", "python3 $WAYS/io_uring.py $MARK socket 17 0 0"),
     file("a watched file: read", "cat $FILE"),
     file("a watched file: by a symbolic link", "ln -s $FILE $FOLDER/$MARK.link; cat $FOLDER/$MARK.link"),
     file(
@@ -231,6 +233,11 @@ pub const WAYS: &[Way] = &[
         "python3 $WAYS/reach_into.py $MARK memory $OUTSIDE",
     ),
     kernel(
+        "another process's memory written to, by /proc and io_uring",
+        "traced",
+        "python3 $WAYS/io_uring.py $MARK memory $OUTSIDE 0 0",
+    ),
+    kernel(
         "a file system mounted",
         "mounted",
         "unshare -m sh -c \"mount -t tmpfs $MARK /mnt\" && echo $MARK",
@@ -244,6 +251,11 @@ pub const WAYS: &[Way] = &[
         "another user's rights taken",
         "users-changed",
         "setpriv --reuid=65534 --clear-groups /bin/echo $MARK",
+    ),
+    kernel(
+        "another group's rights taken",
+        "groups-changed",
+        "setpriv --regid=65534 --clear-groups /bin/echo $MARK",
     ),
     daemon("a daemon asked to run something", "python3 $WAYS/send.py $MARK daemon $DAEMON 0"),
 ];

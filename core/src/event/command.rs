@@ -155,6 +155,9 @@ pub struct Executed {
     /// The kernel couldn't read them.
     #[serde(skip_serializing_if = "is_false", default)]
     pub arguments_unreadable: bool,
+    /// What it may do though it doesn't run as root, by file capabilities or in a user namespace (capabilities(7)), e.g. `CAP_NET_RAW`.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub capabilities: Vec<String>,
     /// The control group, by its number in the kernel, decimal.
     pub cgroup: String,
     /// Its path below the root of cgroup2, where the process still was in it when the agent looked, and it isn't too long.
@@ -225,6 +228,7 @@ impl Executed {
             arguments_count: Some(3),
             arguments_cut: false,
             arguments_unreadable: false,
+            capabilities: vec!["CAP_NET_RAW".to_owned()],
             cgroup: "4242".into(),
             cgroup_path: Some(
                 "/system.slice/docker-9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08.scope"
@@ -306,7 +310,7 @@ pub struct Denied {
     pub ends_session: bool,
     /// What was asked to be run, as it was written; of a file that should have been mapped as a program, its name.
     pub given: ByteString,
-    /// `given` isn't all of it: only its end could be told.
+    /// `given` isn't all of it: its end could be told, or by LSM what comes first.
     #[serde(skip_serializing_if = "is_false", default)]
     pub given_cut: bool,
     /// The file that was refused, as the process sees it: of a script the script, or what should run it.

@@ -220,6 +220,8 @@ pub enum KernelChange {
     Traced,
     /// A process took other users' rights.
     UsersChanged,
+    /// A process took other groups' rights.
+    GroupsChanged,
     /// A socket was made whose packets aren't followed: a raw one, or of a family that is neither IP nor Unix.
     SocketMade,
 }

@@ -4,6 +4,7 @@
 //! and the scribe doesn't wait longer for it than it may.
 
 use crate::host;
+use crate::sensor::is_at;
 use custody_core::clock::{Clock as _, SystemClock};
 use custody_core::event::hex::to_hex;
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, major, minor, open, stat};
@@ -151,11 +152,14 @@ impl Files {
         let found = open(path, OFlags::PATH | OFlags::CLOEXEC | follow, Mode::empty()).ok()?;
         let stat = fstat(&found).ok()?;
         let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        if !regular || !is(&stat, wanted) || stat.st_size > FILE_BYTES_MAX {
+        if !regular || stat.st_size > FILE_BYTES_MAX || stat.st_ino != wanted.inode {
             return None;
         }
-        if let Some(known) = self.known(&stat, wanted) {
-            return Some(known);
+        if !is(&stat, wanted) && !is_at(&found, wanted.device, wanted.inode) {
+            return None;
+        }
+        if let Some(known) = self.0.get(&state(&stat)) {
+            return Some(known.clone());
         }
         let same = format!("/proc/self/fd/{}", found.as_raw_fd());
         let file = open(same, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;

@@ -4,6 +4,7 @@
 //! anything; no room, none either.
 
 mod booted;
+mod credentials;
 mod dropped;
 mod groups;
 mod hash;

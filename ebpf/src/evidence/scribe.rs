@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -58,6 +58,8 @@ pub struct Shared {
     pub unready: watch::Sender<Option<String>>,
     /// The scribe's sign of life.
     pub beat: Beat,
+    /// A connection to the log stands, so it is to hear that the agent is there.
+    pub connected: AtomicBool,
 }
 
 /// When the scribe last said that it takes evidence, by the monotonic clock; never, until it begins.
@@ -101,8 +103,6 @@ impl Shared {
 
 /// What the scribe is asked to tell.
 pub enum Telling {
-    /// That the agent is there, and what it can do.
-    Joined(node::Joined),
     /// That a session's connection was taken down, since its network has become denied.
     TakenDown(Box<Connection>),
     /// That it stops: the scribe ends once that and all before it is in the spool.
@@ -145,7 +145,9 @@ pub struct Scribe {
     looked: Duration,
     /// When the last batch was in the spool, by the monotonic clock.
     kept: Duration,
-    closed: bool,
+    /// Whether the kernel refuses because of us; nobody knows what an earlier run left it at.
+    closed: Option<bool>,
+    joined: node::Joined,
     /// Records that can't be told, by what is wrong with them.
     untold: BTreeMap<String, u64>,
 }
@@ -200,7 +202,8 @@ fn translation<'a>(
 }
 
 impl Scribe {
-    /// Takes up what an earlier run left in `directory`, and says that this one begins: durable when this returns.
+    /// Takes up what an earlier run left in `directory`, and says that this one begins: durable when this returns. That waits for room in
+    /// the spool, so the log has to be sent what is in it meanwhile. `joined` is what the log hears at each connection.
     ///
     /// # Errors
     /// See [`ScribeError`].
@@ -208,6 +211,7 @@ impl Scribe {
         shared: Arc<Shared>,
         key: Arc<Ed25519KeyPair>,
         directory: &Path,
+        joined: node::Joined,
     ) -> Result<Self, ScribeError> {
         let (previous, epoch) = {
             let spool = shared.spool();
@@ -234,7 +238,8 @@ impl Scribe {
             before: left.last,
             looked: Duration::ZERO,
             kept: Duration::ZERO,
-            closed: false,
+            closed: None,
+            joined,
             untold: left.unreadable.then(|| (UNDECODED.to_owned(), 1)).into_iter().collect(),
             shared,
         };
@@ -262,10 +267,12 @@ impl Scribe {
             let mut batch = self.numbering.batch();
             self.translate(&mut batch)?;
             let mut stops = false;
+            if self.shared.connected.swap(false, Ordering::Relaxed) {
+                batch.push(self.about_node(self.joined.clone()), self.now())?;
+            }
             while let Ok(telling) = tellings.try_recv() {
                 let now = self.now();
                 match telling {
-                    Telling::Joined(joined) => batch.push(self.about_node(joined), now)?,
                     Telling::TakenDown(connection) => {
                         let sessions = self.shared.sessions();
                         let told = translation(&self.shared, &sessions, &mut self.known, self.booted)
@@ -465,9 +472,9 @@ impl Scribe {
 
     /// Has the kernel refuse what sessions want to run and reach, or refuse it no longer.
     fn close(&mut self, closed: bool, why: &str) -> Result<(), ScribeError> {
-        if closed != self.closed {
+        if self.closed != Some(closed) {
             self.shared.sensor().close(closed)?;
-            self.closed = closed;
+            self.closed = Some(closed);
             if closed {
                 tracing::error!("no evidence can be kept, so nothing runs in sessions: {why}");
             }

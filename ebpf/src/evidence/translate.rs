@@ -1,6 +1,7 @@
 //! Events of the kernel's records.
 
 use super::booted::Booted;
+use super::credentials;
 use super::groups::{Group, Groups};
 use super::hash::Hashes;
 use super::names::Names;
@@ -262,11 +263,20 @@ impl Translation<'_> {
                     node_file::PermissionChanged { file: named(of, room), mode, process: process(&of.who) };
                 self.push(batch, &of.who, data, unless(of.refused))
             }
-            Record::PrivilegeChanged(of) => {
-                let ids = |[real, effective, saved]: [u32; 3]| format!("{real} {effective} {saved}");
-                let on = format!("from {} to {}", ids(of.old), ids(of.new));
-                self.changed(batch, &of.who, KernelChange::UsersChanged, on.as_bytes(), false)
-            }
+            Record::UsersChanged(of) => self.changed(
+                batch,
+                &of.who,
+                KernelChange::UsersChanged,
+                credentials::change(of).as_bytes(),
+                false,
+            ),
+            Record::GroupsChanged(of) => self.changed(
+                batch,
+                &of.who,
+                KernelChange::GroupsChanged,
+                credentials::change(of).as_bytes(),
+                false,
+            ),
             Record::ModuleLoaded(of) => {
                 self.changed(batch, &of.who, KernelChange::ModuleLoaded, &of.name, false)
             }
@@ -314,7 +324,7 @@ impl Translation<'_> {
         let (path, path_cut) = room.end_of(&refused.path);
         let data = command::Denied {
             given,
-            given_cut,
+            given_cut: given_cut || refused.given_cut,
             path: (!refused.path.is_empty()).then_some(path),
             path_cut: path_cut || refused.path_cut,
             ..self.program_denied(&refused.who, refused.denial)
@@ -432,6 +442,7 @@ impl Translation<'_> {
             arguments_count: Some(executed.argc.into()),
             arguments_cut: arguments_cut || executed.args_missing > 0,
             arguments_unreadable: executed.args_unreadable,
+            capabilities: credentials::capabilities(executed),
             cgroup: executed.cgroup.to_string(),
             cgroup_path: group_path.map(|(path, _)| path),
             container: group.and_then(|group| group.container.clone()).map(Box::new),

@@ -1,7 +1,7 @@
 use super::super::numbering::Numbering;
 use super::*;
 use crate::sensor::{
-    BpfUsed, KernelReached, ModuleLoaded, Mounted, PrivilegeChanged, SocketMade, Traced, Tuple, UnixConnected,
+    BpfUsed, IdsChanged, KernelReached, ModuleLoaded, Mounted, SocketMade, Traced, Tuple, UnixConnected,
 };
 use custody_core::clock::{ManualClock, Nanos};
 use custody_core::event::{Event, Payload};
@@ -138,6 +138,7 @@ fn each_kind(byte: u8) -> Vec<Record> {
         Record::ExecRefused(ExecRefused {
             who: who(),
             given: vec![byte; 255],
+            given_cut: true,
             path: path(),
             path_cut: false,
             denial,
@@ -158,7 +159,8 @@ fn each_kind(byte: u8) -> Vec<Record> {
         Record::FileOwnerChanged(file()),
         Record::FileAttributeChanged(file()),
         Record::FileDenied(file()),
-        Record::PrivilegeChanged(PrivilegeChanged { who: who(), old: [0; 3], new: [u32::MAX; 3] }),
+        Record::UsersChanged(IdsChanged { who: who(), old: [0; 4], new: [u32::MAX; 4] }),
+        Record::GroupsChanged(IdsChanged { who: who(), old: [0; 4], new: [u32::MAX; 4] }),
         Record::ModuleLoaded(ModuleLoaded { who: who(), name: vec![byte; 64] }),
         Record::KernelReached(KernelReached { who: who(), by: "kexec" }),
         Record::BpfUsed(BpfUsed { who: who(), command: 5, refused: false }),

@@ -18,7 +18,8 @@ use custody_core::policy::networks::Reach;
 use rustls::pki_types::ServerName;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -78,8 +79,8 @@ pub struct Link {
     pub identity: Identity,
     /// What it says of itself at each connect.
     pub joined: node::Joined,
-    /// To the scribe.
-    pub tell: SyncSender<Telling>,
+    /// To the scribe. Without a limit, since whoever waits here for the scribe also frees the room that the scribe may wait for.
+    pub tell: Sender<Telling>,
 }
 
 /// Connects, and connects again when that ends; as long as the program runs.
@@ -95,9 +96,12 @@ pub async fn keep_connected(link: Link) {
         match connect(&link).await {
             Ok(stream) => {
                 tracing::info!("connected to the log");
+                let before = link.shared.spool().first();
                 let ended = converse(&link, stream).await;
                 tracing::warn!("the connection to the log ended: {ended}");
-                pause = PAUSE_MIN;
+                // Each connection is told of: one after the other that takes nothing would fill the spool.
+                let taken = link.shared.spool().first() != before;
+                pause = if taken { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
                 said_why = None;
             }
             Err(error) => {
@@ -160,10 +164,8 @@ async fn converse(link: &Arc<Link>, stream: TlsStream<TcpStream>) -> LinkError {
     tasks.spawn(async { halves::hear(read, to_us, Told::decode).await.into() });
     tasks.spawn(async { halves::speak(write, to_say).await.into() });
     tasks.spawn(obey(Arc::clone(link), orders, say.clone()));
-    // Asked after the connection stands, so that a log that counted this agent as lost hears that it is back.
-    if link.tell.try_send(Telling::Joined(link.joined.clone())).is_err() {
-        return LinkError::Stopped;
-    }
+    // After the connection stands, so that a log that counted this agent as lost hears that it is back.
+    link.shared.connected.store(true, Ordering::Relaxed);
     let mut spooled = link.shared.spooled.subscribe();
     let mut unready = link.shared.unready.subscribe();
     unready.mark_changed();
@@ -319,7 +321,8 @@ fn take_word(link: &Link, told: Told) -> Option<Said> {
         Told::Over { session } => over(shared, session),
         Told::Reach { change, session, reach } => {
             let taken = set_reach(shared, session, reach);
-            return Some(match taken.and_then(|taken| tell_taken(&link.tell, taken)) {
+            let told = taken.and_then(|taken| tell_taken(&link.tell, taken));
+            return Some(match told.and_then(|()| followed(shared, session)) {
                 Ok(()) => Said::Held { change, session },
                 Err(reason) => {
                     tracing::error!(%session, "what the session may reach now isn't enforced: {reason}");
@@ -409,8 +412,19 @@ fn set_reach(shared: &Shared, id: SessionId, reach: Reach) -> Result<Vec<TakenDo
     set.and_then(|()| sensor.take_down(policy)).map_err(|error| error.to_string())
 }
 
+/// Whether nothing of a session leads around what networks it may reach: a socket that it made before may.
+fn followed(shared: &Shared, id: SessionId) -> Result<(), String> {
+    let sessions = shared.sessions();
+    let restricted = sessions.get(id).filter(|of| of.reach.allow.is_some() || !of.reach.deny.is_empty());
+    let Some(session) = restricted else { return Ok(()) };
+    if shared.sensor().unfollowed(session.policy).map_err(|error| error.to_string())? {
+        return Err("it has made sockets before whose packets can't be kept from a network".to_owned());
+    }
+    Ok(())
+}
+
 /// Tells what was taken down; what couldn't be goes on, which the log must hear.
-fn tell_taken(tell: &SyncSender<Telling>, taken: Vec<TakenDown>) -> Result<(), String> {
+fn tell_taken(tell: &Sender<Telling>, taken: Vec<TakenDown>) -> Result<(), String> {
     let mut outcome = Ok(());
     for TakenDown { connection, ended } in taken {
         if let Err(why) = ended {

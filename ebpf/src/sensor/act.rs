@@ -74,15 +74,15 @@ fn decode_tried(number: u32) -> Option<Tried> {
     })
 }
 
-/// User ids before and after: real, effective, saved.
+/// Ids of users or of groups (credentials(7)) before and after: real, effective, saved, and the one by which files are reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PrivilegeChanged {
+pub struct IdsChanged {
     /// Whose.
     pub who: Subject,
     /// Before.
-    pub old: [u32; 3],
+    pub old: [u32; 4],
     /// After.
-    pub new: [u32; 3],
+    pub new: [u32; 4],
 }
 
 /// A kernel module.
@@ -195,10 +195,16 @@ pub(super) fn decode_file(bytes: &[u8]) -> Option<FileEvent> {
     })
 }
 
-pub(super) fn decode_privilege(bytes: &[u8]) -> Option<PrivilegeChanged> {
-    let three =
-        |from: usize| Some([number(bytes, from)?, number(bytes, from + 1)?, number(bytes, from + 2)?]);
-    Some(PrivilegeChanged { who: decode_subject(bytes)?, old: three(0)?, new: three(3)? })
+pub(super) fn decode_ids(bytes: &[u8]) -> Option<IdsChanged> {
+    let four = |from: usize| {
+        Some([
+            number(bytes, from)?,
+            number(bytes, from + 1)?,
+            number(bytes, from + 2)?,
+            number(bytes, from + 3)?,
+        ])
+    };
+    Some(IdsChanged { who: decode_subject(bytes)?, old: four(0)?, new: four(4)? })
 }
 
 pub(super) fn decode_module(bytes: &[u8]) -> Option<ModuleLoaded> {

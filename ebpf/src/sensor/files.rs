@@ -139,6 +139,12 @@ pub(super) fn identify(found: &OwnedFd, devices: &BTreeMap<u64, u32>) -> io::Res
     Ok(FileId { inode: stat.stx_ino, device: devices.get(&stat.stx_mnt_id).copied().unwrap_or(told) })
 }
 
+/// Whether an open file is the one that the kernel knows by that device (major, minor) and inode, whatever stat(2) tells of its device.
+pub(crate) fn is_at(found: &OwnedFd, (major, minor): (u32, u32), inode: u64) -> bool {
+    let wanted = FileId { inode, device: major << 20 | minor };
+    identify(found, &devices()).is_ok_and(|id| id == wanted)
+}
+
 /// The devices of this machine's mounts, by their numbers: `ID PARENT MAJOR:MINOR …`. In a container, both its own and those of the
 /// machine's first process.
 pub(super) fn devices() -> BTreeMap<u64, u32> {

@@ -66,8 +66,7 @@ layouts! {
         EUID: 76, 4;
         EGID: 80, 4;
         LOGINUID: 84, 4;
-        AUDIT_SESSION: 88, 4;
-        FLAGS: 92, 4;
+        PERMITTED: 88, 8;
         CGROUP: 96, 8;
         INODE: 104, 8;
         DEVICE: 112, 4;
@@ -81,7 +80,7 @@ layouts! {
         ARGS_LEN: 148, 4;
         TTY: 152, 24;
         RULE: 176, 4;
-        RESERVED: 180, 4;
+        FLAGS: 180, 4;
     }
     /// What happened to a file; one or two paths follow it.
     file_event 120 {
@@ -104,12 +103,12 @@ layouts! {
         RESERVED: 12, 4;
     }
     /// Acts of other kinds.
-    act 304 {
+    act 312 {
         WHO: 0, 72;
-        NUMBER: 72, 24;
-        SESSION: 96, 16;
-        FIRST: 112, 64;
-        SECOND: 176, 128;
+        NUMBER: 72, 32;
+        SESSION: 104, 16;
+        FIRST: 120, 64;
+        SECOND: 184, 128;
     }
     /// A program that may not begin; its path follows.
     refused 344 {
@@ -199,7 +198,7 @@ layouts! {
 }
 
 /// Raised with each change of a layout; see `CONTROL_LAYOUT`.
-pub const LAYOUT_VERSION: u64 = 4;
+pub const LAYOUT_VERSION: u64 = 5;
 
 /// Kinds of records, and slots of the counters.
 pub mod kind {
@@ -217,7 +216,7 @@ pub mod kind {
     pub const FILE_RENAMED: u16 = 11;
     pub const FILE_DELETED: u16 = 12;
     pub const FILE_MODE: u16 = 13;
-    pub const PRIVILEGE: u16 = 14;
+    pub const USERS: u16 = 14;
     pub const MODULE: u16 = 15;
     pub const BPF: u16 = 16;
     pub const PTRACE: u16 = 17;
@@ -234,10 +233,11 @@ pub mod kind {
     pub const FILE_ATTRIBUTE: u16 = 27;
     pub const SOCKET: u16 = 28;
     pub const KERNEL: u16 = 29;
+    pub const GROUPS: u16 = 30;
     /// How many slots the counters have.
     pub const COUNT: u32 = 64;
     /// Names for people of those that are counted, by number.
-    pub const NAMES: [(u16, &str); 28] = [
+    pub const NAMES: [(u16, &str); 29] = [
         (ACCEPTED, "accepted"),
         (FORKED, "forked"),
         (EXECUTED, "executed"),
@@ -251,7 +251,7 @@ pub mod kind {
         (FILE_RENAMED, "file renamed"),
         (FILE_DELETED, "file deleted"),
         (FILE_MODE, "file mode"),
-        (PRIVILEGE, "privilege"),
+        (USERS, "users"),
         (MODULE, "module"),
         (BPF, "bpf"),
         (PTRACE, "ptrace"),
@@ -266,6 +266,7 @@ pub mod kind {
         (FILE_ATTRIBUTE, "file attribute"),
         (SOCKET, "socket"),
         (KERNEL, "kernel"),
+        (GROUPS, "groups"),
     ];
 }
 
@@ -363,6 +364,7 @@ pub mod net {
     pub const PROGRAMS: u32 = 8;
     pub const PATHS: u32 = 16;
     pub const NO_SCRIPTS: u32 = 32;
+    pub const UNFOLLOWED: u32 = 64;
     pub const LISTS_MAX: usize = 16;
     pub const RANGES_MAX: usize = 16;
 }

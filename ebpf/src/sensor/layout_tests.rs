@@ -111,6 +111,7 @@ fn numbers_are_the_headers() {
         format!("#define POLICY_SELF_TEST_MAPS {:#x}u", super::POLICY_SELF_TEST_MAPS),
         format!("#define POLICY_RESERVED {:#x}u", super::POLICY_RESERVED),
         format!("#define POLICY_NO_SCRIPTS {}u", net::NO_SCRIPTS),
+        format!("#define POLICY_UNFOLLOWED {}u", net::UNFOLLOWED),
         format!("TRIED_CONNECT = {},", super::tried::CONNECT),
         format!("REACH_DEBUGGING = {},\n}}", super::reach::NAMES.len()),
         "#define EXEC_MEMFD 512u".to_owned(),

@@ -26,12 +26,13 @@ mod take_down;
 mod watched;
 
 pub use act::{
-    BpfUsed, FileEvent, KernelReached, ModuleLoaded, Mounted, PrivilegeChanged, SocketMade, Traced, Tried,
+    BpfUsed, FileEvent, IdsChanged, KernelReached, ModuleLoaded, Mounted, SocketMade, Traced, Tried,
     UnixConnected,
 };
 pub(crate) use cgroup::root as cgroup2;
 pub use counters::{Counters, Since};
 pub use error::SensorError;
+pub(crate) use files::is_at;
 pub use files::{AllowList, FileRules, Found, PathRule};
 pub use let_go::let_go;
 pub use reader::RecordReader;
@@ -282,6 +283,15 @@ impl Sensor {
             return Err(SensorError::ReservedPolicy(policy));
         }
         self.policies.set(policy, rules)
+    }
+
+    /// Whether a socket was made under a policy whose packets no rule can keep from a network: a raw one, or of a family that is neither IP
+    /// nor Unix.
+    ///
+    /// # Errors
+    /// The kernel's map can't be read.
+    pub fn unfollowed(&self, policy: u32) -> Result<bool, SensorError> {
+        self.policies.unfollowed(policy)
     }
 
     /// The paths that policies speak of: to be looked up every now and then ([`Found::look`]), which may take long where they lie on

@@ -150,7 +150,8 @@ impl Policies {
         let Set { rules, entries } = self.sets.get(&set).ok_or(SensorError::NoPolicy(number))?;
         // By LSM each script is asked for as itself.
         let no_scripts = self.tier == Tier::Tracepoint && entries.of_scripts;
-        let flags = rules.flags() | if no_scripts { net::NO_SCRIPTS } else { 0 };
+        let unfollowed = self.flags(number)? & net::UNFOLLOWED;
+        let flags = rules.flags() | unfollowed | if no_scripts { net::NO_SCRIPTS } else { 0 };
         let mut value = [0; policy::SIZE];
         put(&mut value, policy::RULES, &set.to_ne_bytes());
         put(&mut value, policy::FLAGS, &flags.to_ne_bytes());
@@ -201,8 +202,22 @@ impl Policies {
     }
 
     fn set_of(&self, number: u32) -> Result<Option<u32>, SensorError> {
+        Ok(self.value(number)?.and_then(|value| read_u32(&value, policy::RULES)))
+    }
+
+    /// Whether a socket was made under the policy that no rule can keep from a network.
+    pub(super) fn unfollowed(&self, number: u32) -> Result<bool, SensorError> {
+        Ok(self.flags(number)? & net::UNFOLLOWED != 0)
+    }
+
+    /// None, of a policy that isn't there.
+    fn flags(&self, number: u32) -> Result<u32, SensorError> {
+        Ok(self.value(number)?.and_then(|value| read_u32(&value, policy::FLAGS)).unwrap_or_default())
+    }
+
+    fn value(&self, number: u32) -> Result<Option<[u8; policy::SIZE]>, SensorError> {
         match self.policies.get(&number, 0) {
-            Ok(value) => Ok(read_u32(&value, policy::RULES)),
+            Ok(value) => Ok(Some(value)),
             Err(error) if super::is_absent(&error) => Ok(None),
             Err(error) => Err(SensorError::kernel(format!("reading policy {number}"), error)),
         }

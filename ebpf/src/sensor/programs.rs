@@ -134,6 +134,7 @@ pub(super) const PARTS: &[Part] = &[
     Part::new("touch_map_lsm", Hook::Lsm("mmap_file"), "program map deny").only(Tier::Lsm),
     Part::new("act_module", Hook::Tracepoint("module_load"), "module load"),
     Part::new("act_setuid_lsm", Hook::Lsm("task_fix_setuid"), "privilege change").only(Tier::Lsm),
+    Part::new("act_setgid_lsm", Hook::Lsm("task_fix_setgid"), "privilege change").only(Tier::Lsm),
     Part::new("act_bpf_lsm", Hook::Lsm("bpf"), "bpf deny").only(Tier::Lsm),
     Part::new("act_reach_lsm", Hook::Lsm("locked_down"), "reach into the kernel").only(Tier::Lsm),
     Part::new("act_ptrace_lsm", Hook::Lsm("ptrace_access_check"), "ptrace deny").only(Tier::Lsm),

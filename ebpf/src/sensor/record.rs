@@ -1,7 +1,7 @@
 //! What the programs tell, decoded: plain data, bytes as bytes. No input makes it fail otherwise than as [`Record::Undecoded`].
 
 use super::act::{
-    self, BpfUsed, FileEvent, KernelReached, ModuleLoaded, Mounted, PrivilegeChanged, SocketMade, Traced,
+    self, BpfUsed, FileEvent, IdsChanged, KernelReached, ModuleLoaded, Mounted, SocketMade, Traced,
     UnixConnected,
 };
 use super::layout::{
@@ -66,8 +66,8 @@ pub struct Executed {
     pub egid: u32,
     /// Login uid of the audit system; `u32::MAX`: none.
     pub loginuid: u32,
-    /// Session id of the audit system; `u32::MAX`: none.
-    pub audit_session: u32,
+    /// Capabilities that it may use, a bit each (capabilities(7)).
+    pub permitted: u64,
     /// Id of the cgroup in cgroup2.
     pub cgroup: u64,
     /// The file that runs (of a script: its interpreter), as its process sees it.
@@ -119,6 +119,8 @@ pub struct ExecRefused {
     pub who: Subject,
     /// What execve was given, at most 255 bytes of it; of a file that should have been mapped, its name.
     pub given: Vec<u8>,
+    /// `given` may lack its end.
+    pub given_cut: bool,
     /// The file, as the process sees it: of a script the script, or what should run it. Empty: a file that should have been mapped.
     pub path: Vec<u8>,
     /// `path` lacks components after its first.
@@ -248,8 +250,10 @@ pub enum Record {
     FileAttributeChanged(FileEvent),
     /// A file that may not be touched should have been: how, and why not, stands in `denied`.
     FileDenied(FileEvent),
-    /// A process has got other user ids.
-    PrivilegeChanged(PrivilegeChanged),
+    /// A process has got other ids of users.
+    UsersChanged(IdsChanged),
+    /// A process has got other ids of groups.
+    GroupsChanged(IdsChanged),
     /// A kernel module was loaded.
     ModuleLoaded(ModuleLoaded),
     /// The kernel itself was reached.
@@ -297,7 +301,8 @@ pub fn decode(bytes: &[u8]) -> Record {
         kind::FILE_TRUNCATED => act::decode_file(bytes).map(Record::FileTruncated),
         kind::FILE_ATTRIBUTE => act::decode_file(bytes).map(Record::FileAttributeChanged),
         kind::FILE_DENIED => act::decode_file(bytes).map(Record::FileDenied),
-        kind::PRIVILEGE => act::decode_privilege(bytes).map(Record::PrivilegeChanged),
+        kind::USERS => act::decode_ids(bytes).map(Record::UsersChanged),
+        kind::GROUPS => act::decode_ids(bytes).map(Record::GroupsChanged),
         kind::MODULE => act::decode_module(bytes).map(Record::ModuleLoaded),
         kind::KERNEL => act::decode_kernel(bytes).map(Record::KernelReached),
         kind::BPF => act::decode_bpf(bytes).map(Record::BpfUsed),
@@ -334,7 +339,7 @@ impl Record {
             | Record::FileOwnerChanged(record)
             | Record::FileAttributeChanged(record)
             | Record::FileDenied(record) => Some(&record.who),
-            Record::PrivilegeChanged(record) => Some(&record.who),
+            Record::UsersChanged(record) | Record::GroupsChanged(record) => Some(&record.who),
             Record::ModuleLoaded(record) => Some(&record.who),
             Record::KernelReached(record) => Some(&record.who),
             Record::BpfUsed(record) => Some(&record.who),
@@ -425,6 +430,8 @@ fn decode_refused(bytes: &[u8]) -> Option<ExecRefused> {
     Some(ExecRefused {
         who: decode_subject(bytes)?,
         given: until_nul(given).to_vec(),
+        // Its last byte ends it in any case.
+        given_cut: until_nul(given).len() + 1 >= given.len(),
         path: if path.is_empty() { Vec::new() } else { join(path, flags & exec::MEMFD != 0) },
         path_cut: flags & exec::PATH_CUT != 0,
         denial: decode_denial(read_u32(bytes, refused::RULE)?, flags & exec::NOT_ALLOWED != 0),
@@ -507,7 +514,7 @@ fn decode_executed(bytes: &[u8]) -> Option<Executed> {
         euid: read_u32(bytes, executed::EUID)?,
         egid: read_u32(bytes, executed::EGID)?,
         loginuid: read_u32(bytes, executed::LOGINUID)?,
-        audit_session: read_u32(bytes, executed::AUDIT_SESSION)?,
+        permitted: read_u64(bytes, executed::PERMITTED)?,
         cgroup: read_u64(bytes, executed::CGROUP)?,
         path: join(path, has(exec::MEMFD)),
         inode: read_u64(bytes, executed::INODE)?,

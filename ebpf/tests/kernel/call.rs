@@ -148,15 +148,30 @@ fn what_bpf_would_lead_to_is_refused() {
 }
 
 #[test]
-fn other_user_ids_and_mounts_are_told() {
+fn other_ids_of_users_and_groups_are_told() {
     let mut node = Node::start();
     node.has_in_both("privilege change");
+    let mut session = node.session();
+    session.tries("libc.setfsuid(7); os.setegid(8); os.setresgid(9, 9, 9); os.setuid(65534)");
+    for (what, users, old, new) in [
+        ("whose files it reaches", true, [0; 4], [0, 0, 0, 7]),
+        ("whose effective group it is", false, [0; 4], [0, 8, 0, 8]),
+        ("whose group it is", false, [0, 8, 0, 8], [9; 4]),
+        ("who it is", true, [0, 0, 0, 7], [65_534; 4]),
+    ] {
+        node.wait_for(what, |record| match record {
+            Record::UsersChanged(change) => users && change.old == old && change.new == new,
+            Record::GroupsChanged(change) => !users && change.old == old && change.new == new,
+            _ => false,
+        });
+    }
+}
+
+#[test]
+fn mounts_are_told() {
+    let mut node = Node::start();
     node.has_in_both("mount");
     let mut session = node.session();
-    session.tries("os.setuid(65534)");
-    node.wait_for("the change", |record| {
-        matches!(record, Record::PrivilegeChanged(change) if change.old == [0; 3] && change.new == [65_534; 3])
-    });
     session.run("unshare -m sh -c 'mount -t tmpfs nothing /mnt'");
     node.wait_until("the mount", |records| {
         let tmpfs = |record: &Record| match record {

@@ -51,6 +51,67 @@ fn the_same_file_opened_again_is_counted() {
 }
 
 #[test]
+fn another_name_and_another_file_of_the_same_number_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((mut node, mut session)) = watching(folder.path()) else { return };
+    let at = folder.path().display();
+    session.python(&format!(
+        "import os\n\
+         open('{at}/one', 'a').close(); os.link('{at}/one', '{at}/two'); open('{at}/two', 'a').close()\n\
+         os.unlink('{at}/one'); os.unlink('{at}/two'); open('{at}/three', 'a').close()"
+    ));
+    for name in ["one", "two", "three"] {
+        let path = folder.path().join(name);
+        node.wait_until(name, |records| (opened(records, &path).len() == 1).then_some(()));
+    }
+}
+
+#[test]
+fn what_was_counted_is_told_when_another_thread_runs_a_new_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((mut node, mut session)) = watching(folder.path()) else { return };
+    let same = folder.path().join("same");
+    session.python(&format!(
+        "import os, threading\n\
+         for i in range(100): open('{}', 'a').close()\n\
+         threading.Thread(target=lambda: os.execv('/bin/true', ['true'])).start()\n\
+         threading.Event().wait()",
+        same.display()
+    ));
+    let total = |records: &[Record]| opened(records, &same).iter().map(|event| event.count).sum::<u64>();
+    node.wait_until("a hundred", |records| (total(records) == 100).then_some(()));
+}
+
+#[test]
+fn whoever_reads_many_files_keeps_nobody_from_running_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options();
+    options.watched = vec![folder.path().to_owned()];
+    options.ring_bytes = 1 << 16;
+    let mut node = Node::with(options);
+    let mut session = node.session();
+    if !node.has("file open") {
+        return;
+    }
+    // A file's event takes more than a hundred bytes, and nobody takes them out meanwhile.
+    let at = folder.path().display();
+    let printed = session.python(&format!(
+        "import subprocess\n\
+         for i in range(1000): open('{at}/%d' % i, 'w').close()\n\
+         print(subprocess.run(['/bin/true']).returncode)"
+    ));
+    assert_eq!(printed, "0");
+    node.wait_for(
+        "the program",
+        |record| matches!(record, Record::Executed(executed) if executed.given == b"/bin/true"),
+    );
+    let told = node.records.iter().filter(|record| matches!(record, Record::FileOpened(_))).count();
+    let counters = node.sensor().counters().unwrap();
+    let (seen, lost) = (counters.seen[&10], counters.lost[&10]);
+    assert!(lost > 0 && seen == lost + told as u64, "{seen} were opened, {told} told, {lost} lost");
+}
+
+#[test]
 fn every_way_to_a_watched_file_is_seen() {
     let folder = tempfile::tempdir().unwrap();
     let other = tempfile::tempdir().unwrap();
@@ -99,11 +160,17 @@ fn a_session_cannot_take_the_programs_away() {
     }
     let pins = node.options.pins.display().to_string();
     session.run(&format!("rm -rf {pins}; mount -t tmpfs none {pins}; umount -l /sys; umount /sys/fs/bpf"));
+    // With all that is mounted below it; what has a namespace of its own takes its copies away.
+    let root = "import ctypes; libc = ctypes.CDLL(None, use_errno=True)\n\
+        print(libc.umount2(b'/', 2), ctypes.get_errno())";
+    assert_eq!(session.python(root), "-1 1");
+    let elsewhere = "unshare -m sh -c 'mount --bind / /mnt && umount -l /mnt && echo away'";
+    assert_eq!(session.run(elsewhere), "away");
     node.wait_for("the refusal", |record| matches!(record, Record::FileDeleted(event) if event.refused));
     let refused = |records: &[Record]| {
         records.iter().filter(|record| matches!(record, Record::Mounted(event) if event.refused)).count()
     };
-    node.wait_until("all refusals", |records| (refused(records) == 3).then_some(()));
+    node.wait_until("all refusals", |records| (refused(records) == 4).then_some(()));
     node.wait_for("the refusal", |record| matches!(record, Record::Mounted(event) if event.refused));
     session.run("/bin/echo still");
     node.wait_for("echo", |record| matches!(record, Record::Executed(executed) if executed.args.last().is_some_and(|arg| arg == b"still")));
@@ -259,6 +326,12 @@ fn what_the_kernel_is_told_to_do_is_watched_wherever_it_lies() {
     node.wait_for("the refusal", written("kernel/ftrace_enabled", true));
     node.wait_for("a pattern", written("/proc/sys/kernel/core_pattern", false));
     node.wait_for("a program for modules", written("/proc/sys/kernel/modprobe", false));
+    // Where the kernel has it; a line that is no format is refused by it.
+    let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap();
+    if filesystems.contains("binfmt_misc") {
+        session.run("unshare -m sh -c 'mount -t binfmt_misc none /mnt && echo no >/mnt/register'");
+        node.wait_for("a kind of program", written("/register", false));
+    }
     assert!(!node.records.iter().any(written("oom_score_adj", false)), "what processes are is no setting");
 }
 

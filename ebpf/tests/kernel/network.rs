@@ -299,6 +299,55 @@ fn every_way_to_a_denied_network_is_refused() {
 }
 
 #[test]
+fn whoever_names_no_address_is_judged_by_where_that_leads() {
+    let mut node = Node::start();
+    let mut session = session_under(&mut node, &deny(&[rule(5, v4(127, 0, 9, 0), 24)]));
+    let mut outcome = |family: &str, kind: &str, bound: &str, to: &str, port: u16| {
+        session.python(&format!(
+            "import socket\n\
+             listener = socket.socket(socket.{family})\n\
+             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+             listener.bind(('{bound}', {port})); listener.listen()\n\
+             s = socket.socket(socket.{family}, socket.{kind})\n\
+             s.bind(('{bound}', 0))\n\
+             try: s.connect(('{to}', {port})); print(s.getpeername()[0])\n\
+             except OSError as error: print(error.errno)"
+        ))
+    };
+    let refused = EPERM.to_string();
+    for (number, (bound, to)) in
+        [("127.0.9.7", "0.0.0.0"), ("::ffff:127.0.9.7", "::ffff:0.0.0.0")].into_iter().enumerate()
+    {
+        let family = if bound.contains(':') { "AF_INET6" } else { "AF_INET" };
+        let port_of = 20_100 + u16::try_from(number).unwrap();
+        for kind in ["SOCK_STREAM", "SOCK_DGRAM"] {
+            assert_eq!(outcome(family, kind, bound, to, port_of), refused, "{kind} from {bound} to {to}");
+            let denied = told(&mut node, "denied", port(port_of));
+            assert_eq!(denied.denial, Some(Denial::Rule(5)));
+            assert_eq!(denied.remote[12..], [127, 0, 9, 7], "{kind} from {bound} to {to}");
+            node.records.clear();
+        }
+    }
+    // Elsewhere it goes where it went before.
+    assert_eq!(outcome("AF_INET", "SOCK_STREAM", "127.0.8.7", "0.0.0.0", 20_110), "127.0.8.7");
+    assert_eq!(outcome("AF_INET6", "SOCK_STREAM", "::1", "::", 20_111), "::1");
+    // Here IPv6 knows loopback alone, where nobody listens.
+    assert_eq!(outcome("AF_INET6", "SOCK_STREAM", "::ffff:127.0.8.7", "::", 20_112), "111");
+}
+
+#[test]
+fn a_socket_that_no_rule_reaches_is_remembered_under_every_rule() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    session.python("import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()");
+    assert!(!node.sensor().unfollowed(POLICY).unwrap());
+    session.python("import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).close()");
+    assert!(node.sensor().unfollowed(POLICY).unwrap());
+    node.sensor().set_policy(POLICY, &deny(&[rule(5, v4(127, 0, 9, 0), 24)])).unwrap();
+    assert!(node.sensor().unfollowed(POLICY).unwrap());
+}
+
+#[test]
 fn the_narrowest_rule_is_named_ports_and_protocols_count_and_deny_wins() {
     let mut node = Node::start();
     let tcp_only = Ports { low: 30_000, high: 30_009, protocol: Some(Protocol::Tcp) };

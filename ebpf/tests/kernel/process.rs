@@ -473,3 +473,21 @@ fn a_flood_is_told_or_counted_to_the_last() {
     assert_eq!(unended.count(), 0);
     assert_eq!(counters.seen[&6] + counters.seen[&9], 6000);
 }
+
+#[test]
+fn what_a_program_may_do_without_being_root_is_told() {
+    let mut node = Node::start();
+    let mut session = node.session();
+    // An ambient capability, which is kept as programs of file capabilities have theirs: nobody's, but one may open raw sockets.
+    session.python(
+        "import ctypes, os, struct\n\
+         libc = ctypes.CDLL(None)\n\
+         libc.prctl(8, 1, 0, 0, 0)\n\
+         os.setresuid(65534, 65534, 65534)\n\
+         libc.capset(struct.pack('=2I', 0x20080522, 0), struct.pack('=6I', 1 << 13, 1 << 13, 1 << 13, 0, 0, 0))\n\
+         libc.prctl(47, 2, 13, 0, 0)\n\
+         os.execv('/bin/echo', ['echo', 'may-open-raw-sockets'])",
+    );
+    let executed = execution(&mut node, "may-open-raw-sockets");
+    assert_eq!((executed.euid, executed.permitted), (65_534, 1 << 13));
+}

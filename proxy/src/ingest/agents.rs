@@ -7,7 +7,7 @@
 use custody_core::event::SessionId;
 use custody_core::ingest::message::{Expected, Told};
 use custody_core::policy::networks::Reach;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -184,6 +184,16 @@ impl Agents {
         self.with(|inner| {
             let lost = inner.gone.iter().filter(|(_, gone)| !gone.told && gone.since <= before);
             lost.map(|(node, _)| node.clone()).collect()
+        })
+    }
+
+    /// A node's sessions that nobody but its agent holds to what they may do.
+    #[must_use]
+    pub fn restrained(&self, node: &str) -> BTreeSet<SessionId> {
+        self.with(|inner| {
+            let restrained = |waiting: &Waiting| waiting.node == node && waiting.reach != Reach::default();
+            let sessions = inner.sessions.iter().filter(|(_, waiting)| restrained(waiting));
+            sessions.map(|(session, _)| *session).collect()
         })
     }
 

@@ -152,8 +152,8 @@ fn record(
         if matches!(payload, Payload::NodeSessionAccepted(_)) {
             seen.push(id);
         }
-    } else if !matches!(event.actor, Actor::System(_)) {
-        return Err(refused("it names a person without a session"));
+    } else if event.actor != Actor::system(&node::producer(node)) {
+        return Err(refused("without a session it names somebody else than the node itself"));
     }
     let producer =
         ProducerKey { id: event.producer.id.clone(), boot: event.producer.boot, seq: event.producer.seq };
@@ -171,6 +171,22 @@ mod tests {
         let event = Event::parse(text.as_bytes()).ok();
         let record = record(&State::new(), "web-1", event.as_ref(), text.as_bytes(), &mut Vec::new());
         record.map(drop).map_err(|(_, reason)| reason)
+    }
+
+    #[test]
+    fn without_a_session_a_node_speaks_for_itself_alone() {
+        let by = |actor: &str| {
+            let mut draft = Draft::new(Actor::system(actor), node::SessionAccepted { pid: 1 });
+            draft.id = EventId(Uuid::from_u128(1));
+            let producer =
+                ProducerRef { boot: Uuid::nil(), id: "node/web-1".into(), kind: ProducerKind::Node, seq: 0 };
+            let event = draft.numbered(producer, Timestamp::from_seconds(1));
+            taken(&String::from_utf8(canonical::event_bytes(&event).unwrap()).unwrap())
+        };
+        assert_eq!(by("node/web-1"), Ok(()));
+        for other in ["node/web-2", "custodyd", "web-1", ""] {
+            assert!(by(other).is_err(), "{other}");
+        }
     }
 
     #[test]

@@ -124,10 +124,11 @@ impl Ingest {
     }
 
     fn end_sessions(&self, name: &str, cause: custody_core::event::EventId) {
+        let restrained = self.agents.restrained(name);
         let live: Vec<_> = self.intake.replica.read(|state| {
             let required = state.nodes().get(name).is_some_and(|node| node.agent == node::Agent::Required);
             let here = state.sessions().live().filter(|(_, session)| session.opened.node == name);
-            if required { here.map(|(id, _)| id).collect() } else { Vec::new() }
+            here.map(|(id, _)| id).filter(|id| required || restrained.contains(id)).collect()
         });
         for session in live {
             let detail = format!("the agent of {name} is gone, so nobody would see what the session does");
