@@ -144,7 +144,7 @@ fn main() -> ExitCode {
 fn fail(error: &anyhow::Error) -> ExitCode {
     // If standard error is gone there is nobody to tell.
     let _written = writeln!(std::io::stderr(), "custody: {error:#}");
-    ExitCode::FAILURE
+    if error.is::<sinks::Incomplete>() { sinks::Incomplete::EXIT.into() } else { ExitCode::FAILURE }
 }
 
 /// Whoever reads our output has seen enough (`custody events search | head`).

@@ -6,9 +6,9 @@ use crate::progress;
 use crate::table;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use custody_core::delivery::{Comparing, DeadLetter, Findings, Report, Standing};
+use custody_core::delivery::{Comparing, DeadLetter, Findings, Report, Standing, Verdict};
 use futures_util::StreamExt as _;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -183,7 +183,7 @@ async fn verify(
     bar.finish_and_clear();
     let report = report.context("the answer broke off before the report")?;
     if as_json {
-        println!("{}", serde_json::to_string(&report)?);
+        println!("{}", serde_json::to_string(&Judged { verdict: report.verdict(), report: &report })?);
     } else {
         print!("{}", text(name, &report));
     }
@@ -193,7 +193,33 @@ async fn verify(
             report.missing.count
         );
     }
-    if report.is_proven() { Ok(()) } else { bail!("{name} isn't proven") }
+    match report.verdict() {
+        Verdict::Proven => Ok(()),
+        Verdict::Incomplete => Err(Incomplete { sink: name.to_owned(), events: report.rejected }.into()),
+        Verdict::NotProven => bail!("{name} isn't proven"),
+    }
+}
+
+/// A report as it is printed for programs.
+#[derive(Serialize)]
+struct Judged<'a> {
+    verdict: Verdict,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+/// What is there is proven, and something was refused: not success, and not what an alarm is for. It has an exit code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{sink} has all but {events} events that it refused: see `custody sinks dead-letters {sink}`, and redrive them when it takes them"
+)]
+pub struct Incomplete {
+    sink: String,
+    events: u64,
+}
+
+impl Incomplete {
+    pub const EXIT: u8 = 3;
 }
 
 fn text(name: &str, report: &Report) -> String {
@@ -209,7 +235,7 @@ fn text(name: &str, report: &Report) -> String {
         ));
     }
     if report.rejected > 0 {
-        say(format!("  refused     {}: custody sinks dead-letters {name}", report.rejected));
+        say(format!("  REFUSED     {}: custody sinks dead-letters {name}", report.rejected));
     }
     let mut list = |what: &str, findings: &Findings| {
         if findings.count == 0 {

@@ -1,5 +1,7 @@
 //! What is known of deliveries: the words that sinks, the API and the client have in common.
 
+pub use crate::event::sink::Verdict;
+
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::pin::Pin;
@@ -132,11 +134,23 @@ impl Findings {
 }
 
 impl Report {
-    /// Whether everything was shown and is right.
+    /// What it comes to. What a destination refused it doesn't have, whosever fault that is: so that isn't proven either.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let wrong = [&self.missing, &self.altered, &self.duplicated, &self.extra];
+        if !self.unproven.is_empty() || wrong.iter().any(|findings| findings.count > 0) {
+            Verdict::NotProven
+        } else if self.rejected > 0 {
+            Verdict::Incomplete
+        } else {
+            Verdict::Proven
+        }
+    }
+
+    /// Whether everything was shown, is there and is right.
     #[must_use]
     pub fn is_proven(&self) -> bool {
-        let wrong = [&self.missing, &self.altered, &self.duplicated, &self.extra];
-        self.unproven.is_empty() && wrong.iter().all(|findings| findings.count == 0)
+        self.verdict() == Verdict::Proven
     }
 
     /// An event doesn't stand there. They are told in the log's order.
@@ -219,6 +233,16 @@ mod tests {
         let letter = DeadLetter::new(1, "x", &"é".repeat(REASON_BYTES_MAX));
         assert_eq!(letter.reason.len(), REASON_BYTES_MAX);
         assert_eq!(DeadLetter::new(1, "x", &format!("a{}", "é".repeat(REASON_BYTES_MAX))).reason.len(), 511);
+    }
+
+    #[test]
+    fn what_was_refused_is_not_proven_and_has_a_verdict_of_its_own() {
+        let mut report = Report { expected: 3, proven: 3, ..Report::default() };
+        assert!(report.is_proven());
+        report.rejected = 1;
+        assert_eq!((report.verdict(), report.is_proven()), (Verdict::Incomplete, false));
+        report.lacks(3, "gone");
+        assert_eq!(report.verdict(), Verdict::NotProven);
     }
 
     #[test]

@@ -77,6 +77,36 @@ fn a_loki_without_structured_metadata_makes_no_dead_letters() {
     arrives_with(&[], dir.path(), loki, &source);
 }
 
+/// By its defaults it takes nothing that is older than a week: no event of an older log is refused for that, it waits.
+#[test]
+fn what_is_too_old_for_lokis_limits_waits_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started(dir.path(), &["reject_old_samples: true", "reject_old_samples_max_age: 1w"]);
+    let clock = Arc::new(ManualClock::new(Nanos(now() - 8 * 86_400 * SECOND)));
+    let source = Source::with(clock.clone());
+    source.grow(60);
+    // Beside it in a batch is what Loki takes.
+    clock.advance(Duration::from_secs(7 * 86_400));
+    source.grow(60);
+    kept_by(&source, &loki, "reject_old_samples: false");
+    arrives_with(&["reject_old_samples: false"], dir.path(), loki, &source);
+}
+
+/// Where a clock is ahead, Loki takes events some time later: they are late, and not refused.
+#[test]
+fn what_is_in_lokis_future_arrives_when_it_takes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started(dir.path(), &["creation_grace_period: 5s"]);
+    let source = Source::with(Arc::new(ManualClock::new(Nanos(now() + 30 * SECOND))));
+    source.grow(60);
+    kept_by(&source, &loki, "clock");
+    let run = source.deliver(sink(&loki.url()));
+    source.delivered(&run);
+    let report = source.prove(&run);
+    assert!(report.is_proven() && report.proven == source.log.size(), "{report:?}");
+    source.stop(run);
+}
+
 /// Of lines of one stream, those that fit into its rate are taken, and the answer is 429: the others are sent, and these aren't
 /// sent again.
 #[test]

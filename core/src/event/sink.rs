@@ -124,6 +124,18 @@ impl RedriveBegun {
     }
 }
 
+/// What a comparison of a destination with the log came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Each event stands there, once and unaltered.
+    Proven,
+    /// So does each but those that the destination refused: they are dead letters, and it doesn't have them.
+    Incomplete,
+    /// Something is wrong there, or wasn't shown.
+    NotProven,
+}
+
 /// A destination was read back and compared with the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Verified {
@@ -137,7 +149,7 @@ pub struct Verified {
     pub extra: u64,
     /// Events that don't stand there, and aren't among the dead letters.
     pub missing: u64,
-    /// Whether the destination showed everything: without that, nothing is proved.
+    /// Whether each event stands there: the destination showed everything, nothing is wrong, and it refused none.
     pub proven: bool,
     /// Events among the dead letters.
     pub rejected: u64,
@@ -145,6 +157,9 @@ pub struct Verified {
     pub sink: String,
     /// The size of the log up to which it was compared: a signed checkpoint's.
     pub size: u64,
+    /// What it came to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub verdict: Option<Verdict>,
 }
 
 impl Verified {
@@ -159,6 +174,7 @@ impl Verified {
             rejected: 0,
             sink: "loki".into(),
             size: 40,
+            verdict: Some(Verdict::Proven),
         }
     }
 }

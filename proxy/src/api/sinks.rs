@@ -300,6 +300,7 @@ async fn conclude(
         rejected: report.rejected,
         sink: sink.name().to_owned(),
         size: report.size,
+        verdict: Some(report.verdict()),
     };
     let target = Target { kind: "sink".to_owned(), name: sink.name().to_owned(), ..Target::default() };
     let draft = about(caller, verified, target).outcome(if report.is_proven() {

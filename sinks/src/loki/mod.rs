@@ -55,6 +55,18 @@ const PUSHES: usize = 4;
 /// What Loki says (400) where its limits don't allow for our streams and lines at all: a person has to do something.
 const CONFIGURED: [&str; 3] =
     ["structured metadata, but this feature is disallowed", "missing required labels", "label names; limit"];
+/// What it says (400) of lines outside the time that it takes, and what is to be done: that is for its limits and for clocks,
+/// and no event is refused for when it was appended.
+const OUTSIDE_ITS_TIME: [(&str, &str); 2] = [
+    (
+        "has timestamp too old",
+        "Loki takes nothing that is so old: set limits_config.reject_old_samples: false (docs/sinks.md)",
+    ),
+    (
+        "has timestamp too new",
+        "events were appended in Loki's future, and it takes them later: compare its clock and this machine's",
+    ),
+];
 
 /// `[sink.loki]`
 #[derive(Clone, Debug, Deserialize)]
@@ -467,6 +479,12 @@ fn refusal(answered: &Answered) -> Trouble {
         // No event's fault.
         Trouble::Poisoned { reason } if CONFIGURED.iter().any(|text| says(answered, text)) => {
             Trouble::unclear(reason)
+        }
+        Trouble::Poisoned { reason } => {
+            match OUTSIDE_ITS_TIME.iter().find(|(text, _)| says(answered, text)) {
+                Some((_, advice)) => Trouble::unclear(format!("{advice}: {reason}")),
+                None => Trouble::Poisoned { reason },
+            }
         }
         trouble => trouble,
     }

@@ -91,7 +91,19 @@ fn a_batch_is_stored_when_each_of_its_streams_is() {
     assert!(matches!(outcome(vec![large()]), Err(Trouble::TooLarge { .. })));
     assert!(matches!(outcome(vec![large(), stored()]), Err(Trouble::Poisoned { .. })));
     assert!(outcome(vec![answered(429, "lines of it may fit")]).unwrap_err().leaves_doubt());
-    assert!(matches!(outcome(vec![answered(400, "timestamp too new")]), Err(Trouble::Poisoned { .. })));
+    let long =
+        "Max entry size '1024' bytes exceeded for stream '{}' while adding an entry with length '2048' bytes";
+    assert!(matches!(outcome(vec![answered(400, long)]), Err(Trouble::Poisoned { .. })));
+    for (outside, advice) in [
+        ("entry for stream '{}' has timestamp too old: 2025-01-01T00:00:00Z", "reject_old_samples: false"),
+        ("entry for stream '{}' has timestamp too new: 2099-01-01T00:00:00Z", "clock"),
+    ] {
+        let trouble = outcome(vec![answered(400, outside)]).unwrap_err();
+        assert!(
+            matches!(&trouble, Trouble::Unclear { reason, .. } if reason.contains(advice)),
+            "{trouble:?}"
+        );
+    }
     let disallowed = "stream '{}' includes structured metadata, but this feature is disallowed. Please see";
     assert!(
         matches!(outcome(vec![answered(400, disallowed)]), Err(Trouble::Unclear { .. })),
