@@ -76,6 +76,11 @@ pub enum Sinks {
         /// The sink
         name: String,
     },
+    /// End a replay or a redrive where it is
+    Cancel {
+        /// The sink
+        name: String,
+    },
 }
 
 #[derive(Args)]
@@ -104,6 +109,11 @@ pub async fn sinks(command: Sinks) -> anyhow::Result<()> {
         }
         Sinks::DeadLetters { name, json } => dead_letters(&client, &name, json).await,
         Sinks::Redrive { name } => redrive(&client, &name).await,
+        Sinks::Cancel { name } => {
+            let _: Value = post(&client, &name, "cancel", &json!({})).await?;
+            println!("It is ended: see `custody sinks verify {name}` for what is there.");
+            Ok(())
+        }
     }
 }
 
@@ -128,7 +138,11 @@ async fn list(client: &Client, as_json: bool) -> anyhow::Result<()> {
             (Some(reason), ..) if reason.is_empty() => "held".to_owned(),
             (Some(reason), ..) => format!("held: {reason}"),
             (None, Some(trouble), _) => format!("TROUBLE: {trouble}"),
-            (None, None, Some(left)) => format!("replays {} to {}", left.start, left.end),
+            (None, None, Some(left)) => {
+                let trouble = sink.numbers.replay_trouble.as_ref();
+                let trouble = trouble.map(|trouble| format!(", TROUBLE: {trouble}")).unwrap_or_default();
+                format!("replays {} to {}{trouble}", left.start, left.end)
+            }
             (None, None, None) => "delivers".to_owned(),
         };
         vec![
@@ -293,6 +307,7 @@ async fn replay(
 ) -> anyhow::Result<()> {
     let to = to.as_deref().map(place).transpose()?;
     let body = json!({ "from": place(from)?, "to": to });
+    let replays = standing(client, name).await?.numbers.replays;
     let begun: Replaying = post(client, name, "replay", &body).await?;
     println!(
         "(event {}) Events {} to {} are delivered to {name} once more.",
@@ -304,19 +319,19 @@ async fn replay(
     let bar = progress::events("delivering")?;
     bar.set_length(begun.to - begun.from);
     loop {
-        let sinks: Vec<Standing> = client.get_json("/v1/sinks", &[]).await?;
-        let sink = sinks.into_iter().find(|sink| sink.name == name).context("the sink is gone")?;
+        let sink = standing(client, name).await?;
         let Some(left) = sink.replaying else {
-            if let Some(trouble) = sink.numbers.trouble {
-                bail!(
-                    "how far it came isn't known, {}: see `custody sinks verify {name}`",
-                    table::printable(&trouble)
-                );
+            if sink.numbers.replays > replays {
+                break;
             }
-            break;
+            let trouble = sink.numbers.trouble.as_deref().unwrap_or("it was ended before its end");
+            bail!(
+                "how far it came isn't known, {}: see `custody sinks verify {name}`",
+                table::printable(trouble)
+            );
         };
         bar.set_position(left.start - begun.from);
-        if let Some(trouble) = sink.numbers.trouble {
+        if let Some(trouble) = sink.numbers.replay_trouble.or(sink.numbers.trouble) {
             bar.println(format!("{name}: {}", table::printable(&trouble)));
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -324,6 +339,11 @@ async fn replay(
     bar.finish_and_clear();
     println!("All of it is there.");
     Ok(())
+}
+
+async fn standing(client: &Client, name: &str) -> anyhow::Result<Standing> {
+    let sinks: Vec<Standing> = client.get_json("/v1/sinks", &[]).await?;
+    sinks.into_iter().find(|sink| sink.name == name).with_context(|| format!("there is no sink {name}"))
 }
 
 async fn dead_letters(client: &Client, name: &str, as_json: bool) -> anyhow::Result<()> {
@@ -370,6 +390,15 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("EXTRA") && !text.contains("ALTERED"), "{text}");
+    }
+
+    #[test]
+    fn what_was_refused_is_said_to_people_and_to_programs() {
+        let report = Report { size: 40, expected: 37, proven: 37, rejected: 3, ..Report::default() };
+        let text = text("loki", &report);
+        assert!(text.contains("REFUSED     3: custody sinks dead-letters loki"), "{text}");
+        let json = serde_json::to_value(Judged { verdict: report.verdict(), report: &report }).unwrap();
+        assert_eq!((&json["verdict"], &json["rejected"]), (&json!("incomplete"), &json!(3)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is known of deliveries: the words that sinks, the API and the client have in common.
 
-pub use crate::event::sink::Verdict;
+pub use crate::event::sink::{Errand, Verdict};
 
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -34,6 +34,12 @@ pub struct Numbers {
     pub next: u64,
     /// Events that the destination refused.
     pub rejected: u64,
+    /// What doesn't work of a replay or a redrive right now.
+    #[serde(default)]
+    pub replay_trouble: Option<String>,
+    /// Replays that have come to their end.
+    #[serde(default)]
+    pub replays: u64,
     /// Attempts that came to nothing.
     pub retries: u64,
     /// What doesn't work right now.
@@ -201,6 +207,18 @@ pub enum Comparing {
     Error(String),
 }
 
+impl Errand {
+    /// Why nothing else can be begun.
+    #[must_use]
+    pub fn is_under_way(self) -> String {
+        let what = match self {
+            Self::Replay => "a replay is under way",
+            Self::Redrive => "dead letters are being sent again",
+        };
+        format!("{what}: wait for its end, or end it (custody sinks cancel)")
+    }
+}
+
 /// What a question to a delivery comes to; `Err` is one line.
 pub type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
 
@@ -218,6 +236,10 @@ pub trait Running: Send + Sync + 'static {
     fn replaying(&self) -> Asked<'_, Option<Range<u64>>>;
     /// Sends dead letters again; gives how many are left.
     fn redrive(&self) -> Asked<'_, usize>;
+    /// Ends a replay or a redrive where it is.
+    fn cancel(&self) -> Asked<'_, ()>;
+    /// What is under way beside the delivery of what is new.
+    fn errand(&self) -> Asked<'_, Option<Errand>>;
     /// The dead letters.
     fn dead_letters(&self) -> Asked<'_, Vec<DeadLetter>>;
     /// Reads the destination back and compares it with everything below `size`. `told` hears how far it is.

@@ -1,7 +1,7 @@
 //! A sink that can't begin, for what its files or its secrets are: it stands still and says why, to people and in the log.
 //! The others, the log and the sessions don't wait until somebody has mended it.
 
-use custody_core::delivery::{Asked, DeadLetter, Numbers, Report, Running};
+use custody_core::delivery::{Asked, DeadLetter, Errand, Numbers, Report, Running};
 use custody_core::event::sink::Stalled;
 use custody_core::event::{Actor, Draft};
 use std::ops::Range;
@@ -61,6 +61,14 @@ impl Running for Still {
     }
 
     fn redrive(&self) -> Asked<'_, usize> {
+        self.nothing()
+    }
+
+    fn cancel(&self) -> Asked<'_, ()> {
+        self.nothing()
+    }
+
+    fn errand(&self) -> Asked<'_, Option<Errand>> {
         self.nothing()
     }
 

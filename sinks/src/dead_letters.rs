@@ -3,7 +3,7 @@
 
 use custody_core::delivery::DeadLetter;
 use custody_core::log::durable::{sync_directory, write_file};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -11,12 +11,18 @@ use std::path::{Path, PathBuf};
 
 const MODE: u32 = 0o600;
 
+/// Once the lines of those that have arrived since are so large a part of the rest, the file is written anew: not each time, or
+/// many dead letters would be written again and again.
+const GONE_PART: usize = 8;
+
 /// A sink's dead letters.
 #[derive(Debug)]
 pub struct DeadLetters {
     path: PathBuf,
     file: File,
     indexes: BTreeSet<u64>,
+    /// Lines in the file whose events have arrived since. After a crash they are dead letters again, and looked up.
+    gone: usize,
 }
 
 impl DeadLetters {
@@ -39,7 +45,7 @@ impl DeadLetters {
             sync_directory(parent)?;
         }
         let indexes = letters.iter().map(|letter| letter.index).collect();
-        Ok(Self { path: path.to_owned(), file, indexes })
+        Ok(Self { path: path.to_owned(), file, indexes, gone: 0 })
     }
 
     /// The indexes.
@@ -53,7 +59,10 @@ impl DeadLetters {
     /// # Errors
     /// What the system says.
     pub fn read(&self) -> io::Result<Vec<DeadLetter>> {
-        Ok(read(File::open(&self.path)?)?.0)
+        // Of one that arrived and was refused once more, what was said last.
+        let letters = read(File::open(&self.path)?)?.0.into_iter().map(|letter| (letter.index, letter));
+        let letters: BTreeMap<u64, DeadLetter> = letters.collect();
+        Ok(letters.into_values().filter(|letter| self.indexes.contains(&letter.index)).collect())
     }
 
     /// Adds those that aren't there yet, durably; gives them.
@@ -72,14 +81,26 @@ impl DeadLetters {
         Ok(new)
     }
 
-    /// Keeps only these.
+    /// Takes out those that have arrived.
     ///
     /// # Errors
-    /// What the system says; the old ones are still there then.
-    pub fn replace(&mut self, letters: &[DeadLetter]) -> io::Result<()> {
-        write_file(&self.path, &lines(letters)?, MODE)?;
+    /// What the system says.
+    pub fn remove(&mut self, arrived: impl IntoIterator<Item = u64>) -> io::Result<()> {
+        self.gone += arrived.into_iter().filter(|index| self.indexes.remove(index)).count();
+        if self.gone > self.indexes.len() / GONE_PART { self.tidy() } else { Ok(()) }
+    }
+
+    /// Leaves no line in the file of what has arrived.
+    ///
+    /// # Errors
+    /// What the system says; the old lines are still there then.
+    pub fn tidy(&mut self) -> io::Result<()> {
+        if self.gone == 0 {
+            return Ok(());
+        }
+        write_file(&self.path, &lines(&self.read()?)?, MODE)?;
         self.file = OpenOptions::new().append(true).open(&self.path)?;
-        self.indexes = letters.iter().map(|letter| letter.index).collect();
+        self.gone = 0;
         Ok(())
     }
 }
@@ -132,9 +153,26 @@ mod tests {
         assert_eq!(letters.indexes().iter().copied().collect::<Vec<_>>(), [3, 5, 6]);
         letters.add(vec![letter(7)]).unwrap();
         assert_eq!(letters.read().unwrap().len(), 4);
-        letters.replace(&[letter(6)]).unwrap();
+        letters.remove([3, 5, 7]).unwrap();
         letters.add(vec![letter(9)]).unwrap();
         assert_eq!(DeadLetters::open(&path).unwrap().read().unwrap(), [letter(6), letter(9)]);
+    }
+
+    #[test]
+    fn what_has_arrived_is_gone_at_once_and_its_lines_soon() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dead.ndjson");
+        let letter = |index, reason| DeadLetter::new(index, "login.failed", reason);
+        let mut letters = DeadLetters::open(&path).unwrap();
+        letters.add((0..100).map(|index| letter(index, "too long")).collect()).unwrap();
+        let written = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
+        letters.remove([3, 200]).unwrap();
+        assert_eq!((letters.indexes().len(), letters.read().unwrap().len(), written(&path)), (99, 99, 100));
+        // Refused once more, for another reason.
+        letters.add(vec![letter(3, "too old")]).unwrap();
+        assert_eq!(letters.read().unwrap()[3], letter(3, "too old"));
+        letters.remove(20..40).unwrap();
+        assert_eq!((letters.indexes().len(), written(&path)), (80, 80));
     }
 
     #[test]

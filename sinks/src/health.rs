@@ -18,11 +18,23 @@ pub struct Health {
     retries: AtomicU64,
     looked_up: AtomicU64,
     found: AtomicU64,
+    replays: AtomicU64,
     trouble: Mutex<Option<Ailing>>,
+    /// What doesn't work of an errand. It is told apart: what is new arrives all the same, and so the sink doesn't stall.
+    errand_trouble: Mutex<Option<String>>,
     /// Since when an answer of any kind is awaited; nothing while nobody asks.
     awaited: Mutex<Option<Instant>>,
     /// How long it may be awaited.
     stall: Duration,
+}
+
+/// What somebody is at when something works or doesn't.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    /// The delivery of what is new.
+    New,
+    /// A replay or a redrive.
+    Errand,
 }
 
 /// Since when what doesn't work.
@@ -53,6 +65,8 @@ impl Health {
             next: self.next.load(Relaxed),
             rejected: self.rejected.load(Relaxed),
             retries: self.retries.load(Relaxed),
+            replay_trouble: self.errand_trouble().clone(),
+            replays: self.replays.load(Relaxed),
             trouble: self.ailing().map(|ailing| ailing.reason),
         }
     }
@@ -67,6 +81,10 @@ impl Health {
         })
     }
 
+    fn errand_trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.errand_trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn awaited(&self) -> MutexGuard<'_, Option<Instant>> {
         self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -77,8 +95,10 @@ impl Health {
     }
 
     /// An answer of some kind came: the next one is awaited.
-    pub(crate) fn heard(&self) {
-        if let Some(since) = &mut *self.awaited() {
+    pub(crate) fn heard(&self, at: At) {
+        if at == At::New
+            && let Some(since) = &mut *self.awaited()
+        {
             *since = Instant::now();
         }
     }
@@ -89,23 +109,36 @@ impl Health {
     }
 
     /// An attempt came to nothing.
-    pub(crate) fn failed(&self, reason: &str) {
+    pub(crate) fn failed(&self, at: At, reason: &str) {
         self.retries.fetch_add(1, Relaxed);
+        if at == At::Errand {
+            *self.errand_trouble() = Some(reason.to_owned());
+            return;
+        }
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let since = trouble.take().map_or_else(Instant::now, |ailing| ailing.since);
         *trouble = Some(Ailing { since, reason: reason.to_owned() });
     }
 
     /// Something was confirmed.
-    pub(crate) fn confirmed(&self, events: usize, bytes: usize) {
+    pub(crate) fn confirmed(&self, at: At, events: usize, bytes: usize) {
         self.confirmed.fetch_add(events as u64, Relaxed);
         self.bytes.fetch_add(bytes as u64, Relaxed);
-        self.well();
+        self.well(at);
     }
 
-    /// Whatever didn't work works.
-    pub(crate) fn well(&self) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Whatever didn't work works, or nobody is at it any more.
+    pub(crate) fn well(&self, at: At) {
+        match at {
+            At::New => *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None,
+            At::Errand => *self.errand_trouble() = None,
+        }
+    }
+
+    /// A replay has come to its end.
+    pub(crate) fn replayed(&self) {
+        self.replays.fetch_add(1, Relaxed);
+        self.well(At::Errand);
     }
 
     pub(crate) fn rejected(&self, events: usize) {

@@ -215,6 +215,7 @@ events! {
         SinkReleased: sink::Released = "sink.released" v 1,
         SinkReplayBegun: sink::ReplayBegun = "sink.replay-begun" v 1,
         SinkRedriveBegun: sink::RedriveBegun = "sink.redrive-begun" v 1,
+        SinkCancelled: sink::Cancelled = "sink.cancelled" v 1,
         SinkVerified: sink::Verified = "sink.verified" v 1,
     }
     Service = 15 {

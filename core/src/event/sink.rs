@@ -124,6 +124,31 @@ impl RedriveBegun {
     }
 }
 
+/// What is done beside the delivery of what is new: one of them at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Errand {
+    /// A part of the log is delivered once more.
+    Replay,
+    /// Dead letters are sent again.
+    Redrive,
+}
+
+/// Somebody ends a replay or a redrive where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Cancelled {
+    /// Which of them.
+    pub errand: Errand,
+    /// The sink's name.
+    pub sink: String,
+}
+
+impl Cancelled {
+    pub(super) fn example() -> Self {
+        Self { errand: Errand::Replay, sink: "loki".into() }
+    }
+}
+
 /// What a comparison of a destination with the log came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -336,6 +336,7 @@ impl State {
             | Payload::SinkResumed(_)
             | Payload::SinkReplayBegun(_)
             | Payload::SinkRedriveBegun(_)
+            | Payload::SinkCancelled(_)
             | Payload::SinkVerified(_) => Ok(()),
             Payload::LogCreated(data) => {
                 if index != 0 {

@@ -10,8 +10,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, State as Shared};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use custody_core::delivery::{Comparing, DeadLetter, Numbers, Report, Running, Standing};
-use custody_core::event::sink::{Paused, RedriveBegun, Released, ReplayBegun, Verified};
+use custody_core::delivery::{Comparing, DeadLetter, Errand, Numbers, Report, Running, Standing};
+use custody_core::event::sink::{Cancelled, Paused, RedriveBegun, Released, ReplayBegun, Verified};
 use custody_core::event::{EventData, Outcome, Target};
 use custody_core::log::Durable;
 use custody_core::policy::What;
@@ -103,6 +103,13 @@ pub enum Done {
         /// The index after the last.
         to: u64,
     },
+    /// A replay or a redrive was ended.
+    Cancelled {
+        /// The event's index.
+        index: u64,
+        /// Which of them.
+        cancelled: Errand,
+    },
     /// Dead letters were sent again.
     Redriven {
         /// The event's index.
@@ -134,6 +141,7 @@ pub async fn operate(
             "pause" => hold(&api, &caller, &*sink, asked.reason).await.map(answer),
             "release" => release(&api, &caller, &*sink).await.map(answer),
             "replay" => replay(&api, &caller, &*sink, asked).await.map(answer),
+            "cancel" => cancel(&api, &caller, &*sink).await.map(answer),
             "redrive" => redrive(&api, &caller, &*sink).await.map(answer),
             "verify" => verify(api, caller, sink, asked).await,
             _ => Err(ApiError::Missing("there is no such operation: see docs/api.md".to_owned())),
@@ -210,12 +218,7 @@ async fn begin_replay(
             sink.numbers().next
         )));
     }
-    if let Some(left) = sink.replaying().await.map_err(ApiError::Unavailable)? {
-        return Err(ApiError::Conflict(format!(
-            "a replay is under way, at event {}: wait for its end",
-            left.start
-        )));
-    }
+    is_free(sink).await?;
     let (from, to) = (indexes.start, indexes.end);
     let done =
         append(api, caller, sink.name(), ReplayBegun { from, sink: sink.name().to_owned(), to }).await?;
@@ -223,7 +226,29 @@ async fn begin_replay(
     Ok(Done::Replaying { index: done.index(), from, to })
 }
 
+/// One at a time is done beside the delivery of what is new.
+async fn is_free(sink: &dyn Running) -> Result<(), ApiError> {
+    match sink.errand().await.map_err(ApiError::Unavailable)? {
+        Some(errand) => Err(ApiError::Conflict(errand.is_under_way())),
+        None => Ok(()),
+    }
+}
+
+async fn cancel(api: &Api, caller: &Caller, sink: &dyn Running) -> Result<Done, ApiError> {
+    let Some(errand) = sink.errand().await.map_err(ApiError::Unavailable)? else {
+        return Err(ApiError::Conflict(format!(
+            "neither a replay nor a redrive is under way to {}",
+            sink.name()
+        )));
+    };
+    let done = append(api, caller, sink.name(), Cancelled { errand, sink: sink.name().to_owned() }).await?;
+    // It may have come to its end meanwhile.
+    sink.cancel().await.map_err(ApiError::Conflict)?;
+    Ok(Done::Cancelled { index: done.index(), cancelled: errand })
+}
+
 async fn redrive(api: &Api, caller: &Caller, sink: &dyn Running) -> Result<Done, ApiError> {
+    is_free(sink).await?;
     let count = sink.dead_letters().await.map_err(ApiError::Unavailable)?.len();
     let begun = RedriveBegun { count: count as u64, sink: sink.name().to_owned() };
     let done = append(api, caller, sink.name(), begun).await?;

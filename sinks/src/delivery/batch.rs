@@ -2,6 +2,7 @@
 
 use super::Shared;
 use crate::backoff::Backoff;
+use crate::health::At;
 use crate::item::Item;
 use crate::proof::{REDACTED_OTHERWISE, difference};
 use crate::sink::{Answer, Held, Sink, Trouble, Unproven, Window};
@@ -61,26 +62,27 @@ impl<S: Sink> Chunk<S> {
     }
 }
 
-/// Brings letters home, in order. `in_doubt`: they may have been sent before.
+/// Brings letters home, in order. `in_doubt`: they may have been sent before. It ends when they are, however long that takes.
 pub(super) async fn deliver<S: Sink>(
     shared: &Shared<S>,
     letters: Vec<Letter<S>>,
     in_doubt: bool,
+    at: At,
 ) -> Vec<Rejection> {
     let mut open = VecDeque::from([Chunk::new(letters, in_doubt)]);
     let mut rejected = Vec::new();
     let mut backoff = Backoff::default();
     while let Some(mut chunk) = open.pop_front() {
-        if let Err(trouble) = prepare(shared).await {
-            wait(shared, &mut backoff, &trouble.to_string(), trouble.retry_after()).await;
+        if let Err(trouble) = prepare(shared, at).await {
+            wait(shared, at, &mut backoff, &trouble.to_string(), trouble.retry_after()).await;
             open.push_front(chunk);
             continue;
         }
         if chunk.in_doubt {
-            match look_up(shared, &mut chunk.letters).await {
+            match look_up(shared, at, &mut chunk.letters).await {
                 Ok(()) => chunk.in_doubt = false,
                 Err(reason) => {
-                    wait(shared, &mut backoff, &reason, None).await;
+                    wait(shared, at, &mut backoff, &reason, None).await;
                     open.push_front(chunk);
                     continue;
                 }
@@ -96,19 +98,19 @@ pub(super) async fn deliver<S: Sink>(
         }
         let bytes: usize = chunk.letters.iter().map(|letter| letter.bytes).sum();
         let begun = Instant::now();
-        match send(shared, &chunk.letters).await {
+        match send(shared, at, &chunk.letters).await {
             Ok(answers) => {
                 if is_cut {
                     shared.pace.arrived(bytes, begun.elapsed());
                 }
                 let sent = chunk.letters.len();
-                let left = settle(shared, chunk, answers, &mut rejected);
+                let left = settle(shared, at, chunk, answers, &mut rejected);
                 if let Some((chunk, reason)) = left {
                     if chunk.letters.len() == sent {
                         // Perhaps what was made ready isn't there any more.
                         shared.unprepared.store(true, Release);
                     }
-                    wait(shared, &mut backoff, &reason, None).await;
+                    wait(shared, at, &mut backoff, &reason, None).await;
                     open.push_front(chunk);
                 } else {
                     backoff.reset();
@@ -135,7 +137,7 @@ pub(super) async fn deliver<S: Sink>(
                 }
                 shared.unprepared.store(true, Release);
                 chunk.in_doubt = trouble.leaves_doubt();
-                wait(shared, &mut backoff, &trouble.to_string(), trouble.retry_after()).await;
+                wait(shared, at, &mut backoff, &trouble.to_string(), trouble.retry_after()).await;
                 open.push_front(chunk);
             }
         }
@@ -145,14 +147,14 @@ pub(super) async fn deliver<S: Sink>(
 }
 
 /// Takes out what the destination has already.
-async fn look_up<S: Sink>(shared: &Shared<S>, letters: &mut Vec<Letter<S>>) -> Result<(), String> {
+async fn look_up<S: Sink>(shared: &Shared<S>, at: At, letters: &mut Vec<Letter<S>>) -> Result<(), String> {
     let (Some(first), Some(last)) = (letters.first(), letters.last()) else { return Ok(()) };
     let (first, last) = (&first.item, &last.item);
     let window = Window {
         indexes: first.index..last.index.saturating_add(1),
         appended: first.appended..last.appended.saturating_add(Duration::from_nanos(1)),
     };
-    let found = match within(shared, shared.sink.look_up(&window)).await {
+    let found = match within(shared, at, shared.sink.look_up(&window)).await {
         Some(Ok(found)) => found,
         // What can't be looked up is sent again: at least once is all that such a destination gives.
         Some(Err(Unproven::Never(_))) => return Ok(()),
@@ -175,12 +177,12 @@ async fn look_up<S: Sink>(shared: &Shared<S>, letters: &mut Vec<Letter<S>>) -> R
     let found = before - letters.len();
     shared.health.looked_up(before, found);
     if found > 0 {
-        shared.health.confirmed(found, 0);
+        shared.health.confirmed(at, found, 0);
     }
     Ok(())
 }
 
-async fn prepare<S: Sink>(shared: &Shared<S>) -> Result<(), Trouble> {
+async fn prepare<S: Sink>(shared: &Shared<S>, at: At) -> Result<(), Trouble> {
     if !shared.unprepared.load(Acquire) {
         return Ok(());
     }
@@ -188,7 +190,7 @@ async fn prepare<S: Sink>(shared: &Shared<S>) -> Result<(), Trouble> {
     if !shared.unprepared.load(Acquire) {
         return Ok(());
     }
-    match within(shared, shared.sink.prepare()).await {
+    match within(shared, at, shared.sink.prepare()).await {
         Some(Ok(())) => {
             shared.unprepared.store(false, Release);
             Ok(())
@@ -198,9 +200,9 @@ async fn prepare<S: Sink>(shared: &Shared<S>) -> Result<(), Trouble> {
     }
 }
 
-async fn send<S: Sink>(shared: &Shared<S>, letters: &[Letter<S>]) -> Result<Vec<Answer>, Trouble> {
+async fn send<S: Sink>(shared: &Shared<S>, at: At, letters: &[Letter<S>]) -> Result<Vec<Answer>, Trouble> {
     let encoded: Vec<&S::Encoded> = letters.iter().map(|letter| &letter.encoded).collect();
-    match within(shared, shared.sink.send(&encoded)).await {
+    match within(shared, at, shared.sink.send(&encoded)).await {
         Some(Ok(answers)) if answers.len() != letters.len() => {
             Err(Trouble::unclear(format!("{} answers came to {} events", answers.len(), letters.len())))
         }
@@ -210,10 +212,10 @@ async fn send<S: Sink>(shared: &Shared<S>, letters: &[Letter<S>]) -> Result<Vec<
 }
 
 /// What the destination answers, if it does so in time.
-async fn within<S: Sink, T>(shared: &Shared<S>, asked: impl Future<Output = T>) -> Option<T> {
+async fn within<S: Sink, T>(shared: &Shared<S>, at: At, asked: impl Future<Output = T>) -> Option<T> {
     let answer = tokio::time::timeout(shared.sink.limits().timeout, asked).await.ok();
     if answer.is_some() {
-        shared.health.heard();
+        shared.health.heard(at);
     }
     answer
 }
@@ -221,6 +223,7 @@ async fn within<S: Sink, T>(shared: &Shared<S>, asked: impl Future<Output = T>) 
 /// Sorts letters by their answers: gives those that have to be sent again, and why.
 fn settle<S: Sink>(
     shared: &Shared<S>,
+    at: At,
     chunk: Chunk<S>,
     answers: Vec<Answer>,
     rejected: &mut Vec<Rejection>,
@@ -250,15 +253,21 @@ fn settle<S: Sink>(
         }
     }
     if events > 0 || first_reason.is_none() {
-        shared.health.confirmed(events, bytes);
+        shared.health.confirmed(at, events, bytes);
     }
     first_reason.map(|reason| (left, reason))
 }
 
-async fn wait<S: Sink>(shared: &Shared<S>, backoff: &mut Backoff, reason: &str, asked: Option<Duration>) {
+async fn wait<S: Sink>(
+    shared: &Shared<S>,
+    at: At,
+    backoff: &mut Backoff,
+    reason: &str,
+    asked: Option<Duration>,
+) {
     let wait = backoff.next(asked);
     tracing::debug!("sink {}: {reason}; trying again in {} ms", shared.name, wait.as_millis());
-    shared.health.failed(reason);
+    shared.health.failed(at, reason);
     tokio::time::sleep(wait).await;
 }
 

@@ -5,7 +5,7 @@ use crate::health::Health;
 use crate::position::PositionError;
 use crate::proof::prove;
 use crate::sink::Sink;
-use custody_core::delivery::{Asked, DeadLetter, Numbers, Report, Running};
+use custody_core::delivery::{Asked, DeadLetter, Errand, Numbers, Report, Running};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -44,6 +44,16 @@ pub(super) enum Command {
     Redrive {
         /// Answered when it is done: how many are left.
         done: oneshot::Sender<Result<usize, String>>,
+    },
+    /// Ends a replay or a redrive where it is.
+    Cancel {
+        /// Answered when it is ended; `Err` says why it can't be.
+        ended: oneshot::Sender<Result<(), String>>,
+    },
+    /// Gives what is under way beside the delivery of what is new.
+    Errand {
+        /// Answered with it.
+        errand: oneshot::Sender<Option<Errand>>,
     },
     /// Gives the dead letters.
     DeadLetters {
@@ -128,6 +138,26 @@ impl<S: Sink> Control<S> {
         answer.await.map_err(|_| self.stopped())?
     }
 
+    /// Ends a replay or a redrive where it is. What it has sent is there or isn't: whoever wants to know reads it back.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn cancel(&self) -> Result<(), String> {
+        let (ended, answer) = oneshot::channel();
+        self.command(Command::Cancel { ended }).await?;
+        answer.await.map_err(|_| self.stopped())?
+    }
+
+    /// What is under way beside the delivery of what is new.
+    ///
+    /// # Errors
+    /// When the delivery has stopped.
+    pub async fn errand(&self) -> Result<Option<Errand>, String> {
+        let (errand, answer) = oneshot::channel();
+        self.command(Command::Errand { errand }).await?;
+        answer.await.map_err(|_| self.stopped())
+    }
+
     /// The dead letters.
     ///
     /// # Errors
@@ -167,6 +197,14 @@ impl<S: Sink> Running for Control<S> {
 
     fn redrive(&self) -> Asked<'_, usize> {
         Box::pin(Control::redrive(self))
+    }
+
+    fn cancel(&self) -> Asked<'_, ()> {
+        Box::pin(Control::cancel(self))
+    }
+
+    fn errand(&self) -> Asked<'_, Option<Errand>> {
+        Box::pin(Control::errand(self))
     }
 
     fn dead_letters(&self) -> Asked<'_, Vec<DeadLetter>> {

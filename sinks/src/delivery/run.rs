@@ -1,11 +1,15 @@
 //! The loop itself.
 
+mod errand;
+
+use self::errand::{Errand, Kind};
 use super::batch::{Batch, Rejection, deliver};
 use super::control::{Command, Inbox, Stopped};
 use super::course::{Course, End};
 use super::{Delivery, OpenError, Shared, open_files};
 use crate::backoff::Backoff;
 use crate::dead_letters::DeadLetters;
+use crate::health::At;
 use crate::position::{Position, Replay};
 use crate::sink::Sink;
 use custody_core::delivery::DeadLetter;
@@ -17,7 +21,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
@@ -29,24 +33,31 @@ const SAVE: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(500);
 /// The part of a batch that needn't wait to become longer.
 const LONG: u64 = 3;
-/// Dead letters from so many events are sent again at once.
-const REDRIVE: u64 = 200;
 
 /// Which way through the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Main,
-    Replay,
+    /// The replay with that number.
+    Replay(u64),
 }
 
 /// What a task came back with.
 enum Done<S: Sink> {
     Read(Way, Result<Batch<S>, ReadError>),
-    Delivered { way: Way, indexes: Range<u64>, end: End, rejected: Vec<Rejection> },
-    Redriven { tried: Vec<u64>, rejected: Vec<Rejection>, left: Vec<u64>, done: RedriveAnswer },
+    Delivered {
+        way: Way,
+        indexes: Range<u64>,
+        end: End,
+        rejected: Vec<Rejection>,
+    },
+    /// Of the redrive with that number.
+    Redriven {
+        number: u64,
+        tried: Vec<u64>,
+        rejected: Result<Vec<Rejection>, String>,
+    },
 }
-
-type RedriveAnswer = oneshot::Sender<Result<usize, String>>;
 
 /// What stays when a delivery begins anew.
 struct Fixed<S> {
@@ -73,15 +84,17 @@ struct Loop<S: Sink> {
     /// Dead letters that may not have been told yet.
     untold: bool,
     main: Course,
-    replay: Option<Course>,
+    errand: Option<Errand>,
+    /// How many there have been.
+    errands: u64,
     tasks: JoinSet<Done<S>>,
     reading: bool,
     /// Since when something waits that isn't long enough to be read.
     lingering: Option<Instant>,
     /// Read ahead, and not sent yet.
     ready: Option<(Way, Batch<S>)>,
+    /// Batches of what is new that are under way.
     delivering: usize,
-    redriving: bool,
     /// The end of what is done but not written yet.
     unsaved: Option<End>,
     saved: Instant,
@@ -128,10 +141,13 @@ async fn rest(wait: Duration, inbox: &mut Inbox, stop: &mut watch::Receiver<bool
 impl<S: Sink> Loop<S> {
     fn new(fixed: Fixed<S>, standing: Standing, position: Position, dead: DeadLetters) -> Self {
         let replay = position.replay().map(|Replay { next, to }| Course::new(next, Some(to), to));
+        // A redrive ends with the delivery that it was begun in.
+        fixed.shared.health.well(At::Errand);
         Self {
+            errand: replay.map(|replay| Errand::new(0, Kind::Replay(replay))),
+            errands: 1,
             main: Course::new(position.next(), None, position.sent()),
             untold: dead.indexes().range(position.next()..).next().is_some(),
-            replay,
             fixed,
             standing,
             position,
@@ -141,7 +157,6 @@ impl<S: Sink> Loop<S> {
             lingering: None,
             ready: None,
             delivering: 0,
-            redriving: false,
             unsaved: None,
             saved: Instant::now(),
         }
@@ -195,7 +210,7 @@ impl<S: Sink> Loop<S> {
         let mut reason = error.to_string();
         loop {
             tracing::warn!("sink {}: {reason}; trying again", self.shared().name);
-            self.shared().health.failed(&reason);
+            self.shared().health.failed(At::New, &reason);
             self.tell_stall().await;
             if !rest(self.standing.backoff.next(None), inbox, stop).await {
                 return Ok(None);
@@ -206,7 +221,7 @@ impl<S: Sink> Loop<S> {
                     let shared = mended.shared();
                     if mended.main.wanted(shared.log.size()).is_none() {
                         // There is nothing by which it could show that it works again.
-                        shared.health.well();
+                        shared.health.well(At::New);
                     }
                     return Ok(Some(mended));
                 }
@@ -214,7 +229,7 @@ impl<S: Sink> Loop<S> {
                 Err(error) => {
                     let (next, reason, sink) =
                         (self.main.next(), error.to_string(), self.shared().name.clone());
-                    self.shared().health.failed(&reason);
+                    self.shared().health.failed(At::New, &reason);
                     if self.standing.stalled.is_none() {
                         self.tell(Stalled { next, reason, sink }).await;
                     }
@@ -231,10 +246,11 @@ impl<S: Sink> Loop<S> {
         Ok((position, dead))
     }
 
-    /// Sends what was read ahead, if there is room for one under way.
+    /// Sends what was read ahead, if there is room for one under way. A replay has room of its own: what of it can't be sent
+    /// holds up nothing that is new.
     fn send_ready(&mut self) -> Result<(), Stopped> {
         let is_room = self.delivering < self.shared().sink.limits().in_flight;
-        match self.ready.take_if(|_| is_room) {
+        match self.ready.take_if(|(way, _)| is_room || *way != Way::Main) {
             Some((way, batch)) => self.send(way, batch),
             None => Ok(()),
         }
@@ -250,16 +266,16 @@ impl<S: Sink> Loop<S> {
         // What is new comes first: a replay of a year must not hold up today.
         let (way, from, to) = if let Some(from) = self.main.wanted(size) {
             (Way::Main, from, None)
-        } else if let Some((from, to)) =
-            self.replay.as_ref().and_then(|replay| Some((replay.wanted(size)?, replay.to())))
+        } else if let Some(errand) = &self.errand
+            && let Some((from, to)) = errand.wanted(size)
         {
-            (Way::Replay, from, to)
+            (Way::Replay(errand.number), from, to)
         } else {
             return;
         };
         let waiting = to.unwrap_or(size) - from;
         let enough = limits.batch_events as u64;
-        if self.delivering >= limits.in_flight && waiting < enough / LONG {
+        if way == Way::Main && self.delivering >= limits.in_flight && waiting < enough / LONG {
             // Meanwhile it becomes longer.
             self.lingering.get_or_insert_with(Instant::now);
             return;
@@ -283,25 +299,48 @@ impl<S: Sink> Loop<S> {
     fn course(&mut self, way: Way) -> Option<&mut Course> {
         match way {
             Way::Main => Some(&mut self.main),
-            Way::Replay => self.replay.as_mut(),
+            Way::Replay(number) => match &mut self.errand_numbered(number)?.kind {
+                Kind::Replay(course) => Some(course),
+                Kind::Redrive(..) => None,
+            },
         }
     }
 
+    /// The errand that is under way, unless it is another one by now.
+    fn errand_numbered(&mut self, number: u64) -> Option<&mut Errand> {
+        self.errand.as_mut().filter(|errand| errand.number == number)
+    }
+
     async fn take(&mut self, done: Result<Done<S>, JoinError>) -> Result<(), Stopped> {
-        match done.map_err(|error| Stopped::Broken(error.to_string()))? {
+        let done = match done {
+            Ok(done) => done,
+            // An errand that was cancelled.
+            Err(error) if error.is_cancelled() => return Ok(()),
+            Err(error) => return Err(Stopped::Broken(error.to_string())),
+        };
+        match done {
             Done::Read(way, batch) => {
                 self.reading = false;
                 let batch = batch?;
                 if let Some(course) = self.course(way) {
                     course.was_read(batch.indexes.end);
+                    self.ready = Some((way, batch));
                 }
-                self.ready = Some((way, batch));
                 Ok(())
             }
             Done::Delivered { way, indexes, end, rejected } => {
-                self.delivering -= 1;
-                if self.delivering == 0 {
-                    self.shared().health.rests();
+                match way {
+                    Way::Main => {
+                        self.delivering -= 1;
+                        if self.delivering == 0 {
+                            self.shared().health.rests();
+                        }
+                    }
+                    Way::Replay(number) => {
+                        if let Some(errand) = self.errand_numbered(number) {
+                            errand.sending = None;
+                        }
+                    }
                 }
                 self.bury(rejected).await?;
                 if let Some(course) = self.course(way)
@@ -311,16 +350,21 @@ impl<S: Sink> Loop<S> {
                 }
                 Ok(())
             }
-            Done::Redriven { tried, rejected, left, done } => {
-                self.redriven(&tried, &rejected)?;
-                if left.is_empty() {
-                    self.redriving = false;
-                    // Whoever asked may have gone.
-                    drop(done.send(Ok(self.dead.indexes().len())));
-                } else {
-                    self.redrive(left, done);
+            Done::Redriven { number, tried, rejected } => {
+                let failed = match rejected {
+                    Ok(rejected) => {
+                        self.arrived(&tried, &rejected)?;
+                        None
+                    }
+                    Err(reason) => Some(reason),
+                };
+                if self.errand_numbered(number).is_none() {
+                    return Ok(());
                 }
-                Ok(())
+                match failed {
+                    None => self.redrive_on(),
+                    Some(reason) => self.end_redrive(Err(reason)),
+                }
             }
         }
     }
@@ -334,13 +378,23 @@ impl<S: Sink> Loop<S> {
         let Some(course) = self.course(way) else { return Ok(()) };
         let in_doubt = course.is_in_doubt(indexes.start);
         // Those that were dead letters before a crash are told below, and aren't sent.
-        self.delivering += 1;
-        self.shared().health.asks();
         let shared = Arc::clone(self.shared());
-        self.tasks.spawn(async move {
-            rejected.extend(deliver(&shared, letters, in_doubt).await);
+        let at = if way == Way::Main { At::New } else { At::Errand };
+        let sending = self.tasks.spawn(async move {
+            rejected.extend(deliver(&shared, letters, in_doubt, at).await);
             Done::Delivered { way, indexes, end: last, rejected }
         });
+        match way {
+            Way::Main => {
+                self.delivering += 1;
+                self.shared().health.asks();
+            }
+            Way::Replay(number) => {
+                if let Some(errand) = self.errand_numbered(number) {
+                    errand.sending = Some(sending);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -402,13 +456,14 @@ impl<S: Sink> Loop<S> {
                 }
                 self.unsaved = Some(end);
             }
-            Way::Replay => {
-                let left = self.replay.as_ref().filter(|replay| !replay.is_over());
+            Way::Replay(_) => {
+                let left = self.replay().filter(|replay| !replay.is_over());
                 let left = left.and_then(|replay| Some(Replay { next: replay.next(), to: replay.to()? }));
-                if left.is_none() {
-                    self.replay = None;
-                }
                 self.position.set_replay(left)?;
+                if left.is_none() {
+                    self.errand = None;
+                    self.shared().health.replayed();
+                }
             }
         }
         Ok(())
@@ -431,80 +486,14 @@ impl<S: Sink> Loop<S> {
         // Whoever asked may have gone, which is no reason for anything.
         match command {
             Command::Replay { indexes, begun } => drop(begun.send(self.begin_replay(indexes)?)),
-            Command::Redrive { done } => {
-                if self.redriving {
-                    drop(done.send(Err("its dead letters are being sent again already".to_owned())));
-                } else {
-                    self.redriving = true;
-                    let all = self.dead.indexes().iter().copied().collect();
-                    self.redrive(all, done);
-                }
-            }
+            Command::Redrive { done } => self.begin_redrive(done)?,
+            Command::Cancel { ended } => drop(ended.send(self.cancel()?)),
+            Command::Errand { errand } => drop(errand.send(self.errand.as_ref().map(Errand::what))),
             Command::DeadLetters { letters } => drop(letters.send(self.dead.read())),
             Command::Replaying { left } => {
-                let replay = self.replay.as_ref();
-                drop(left.send(replay.and_then(|replay| Some(replay.next()..replay.to()?))));
+                drop(left.send(self.replay().and_then(|replay| Some(replay.next()..replay.to()?))));
             }
         }
-        Ok(())
-    }
-
-    fn begin_replay(&mut self, indexes: Range<u64>) -> Result<Result<(), String>, Stopped> {
-        let delivered = self.main.next();
-        if let Some(replay) = &self.replay {
-            return Ok(Err(format!("a replay is under way, at event {}: wait for its end", replay.next())));
-        }
-        if indexes.is_empty() || indexes.end > delivered {
-            return Ok(Err(format!("only what is delivered can be replayed: events 0 to {delivered}")));
-        }
-        // Only what is written is replayed, so that a crash forgets neither.
-        self.save()?;
-        self.position.set_replay(Some(Replay { next: indexes.start, to: indexes.end }))?;
-        self.replay = Some(Course::new(indexes.start, Some(indexes.end), indexes.end));
-        Ok(Ok(()))
-    }
-
-    fn redrive(&mut self, mut indexes: Vec<u64>, done: RedriveAnswer) {
-        // Those that lie near each other: the destination is asked for all that is between the first and the last.
-        let within = indexes.first().map_or(0, |first| first.saturating_add(REDRIVE));
-        let left = indexes.split_off(indexes.partition_point(|index| *index < within));
-        let shared = Arc::clone(self.shared());
-        self.tasks.spawn(async move {
-            let reader = Arc::clone(&shared);
-            let asked = indexes.clone();
-            let read = tokio::task::spawn_blocking(move || {
-                let entries: Result<Vec<_>, ReadError> =
-                    asked.iter().map(|index| reader.log.read(*index, 1, 0)).collect();
-                entries.map(|entries| reader.letters(entries.into_iter().flatten().collect()))
-            });
-            match read.await {
-                Ok(Ok((letters, mut rejected))) => {
-                    rejected.extend(deliver(&shared, letters, true).await);
-                    Done::Redriven { tried: indexes, rejected, left, done }
-                }
-                failed => {
-                    let reason = match failed {
-                        Ok(Err(error)) => error.to_string(),
-                        _ => "reading the log broke".to_owned(),
-                    };
-                    drop(done.send(Err(reason)));
-                    let (nobody, _) = oneshot::channel();
-                    Done::Redriven { tried: vec![], rejected: vec![], left: vec![], done: nobody }
-                }
-            }
-        });
-    }
-
-    /// Takes out what arrived this time.
-    fn redriven(&mut self, tried: &[u64], rejected: &[Rejection]) -> Result<(), Stopped> {
-        if tried.is_empty() {
-            return Ok(());
-        }
-        let arrived = |index| tried.contains(&index) && !rejected.iter().any(|again| again.index == index);
-        let mut letters = self.dead.read().map_err(Stopped::DeadLetters)?;
-        letters.retain(|letter| !arrived(letter.index));
-        self.dead.replace(&letters).map_err(Stopped::DeadLetters)?;
-        self.shared().health.set_dead_letters(letters.len());
         Ok(())
     }
 
@@ -545,7 +534,9 @@ impl<S: Sink> Loop<S> {
     /// Lets what is under way come to its end, for a while. What doesn't is in doubt at the next start.
     async fn finish(mut self) -> Result<(), Stopped> {
         let ended = tokio::time::timeout(LAST, async {
-            while self.delivering > 0 || self.redriving {
+            let is_sending =
+                |this: &Self| this.errand.as_ref().is_some_and(|errand| errand.sending.is_some());
+            while self.delivering > 0 || is_sending(&self) {
                 let Some(done) = self.tasks.join_next().await else { break };
                 match done {
                     // Nothing new is begun.

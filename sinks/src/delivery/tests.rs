@@ -1,6 +1,8 @@
 //! The loop against a destination that does to it whatever a destination can do.
 #![allow(clippy::disallowed_methods, reason = "what a test damages needn't last")]
 
+mod errands;
+
 use super::*;
 use crate::proof::prove;
 use crate::sink::{Answer, Found, Held, Limits, Trouble, Unproven, Window};
@@ -50,6 +52,8 @@ struct Store {
     reads_back: bool,
     /// So many documents of a window, or none.
     shows_max: usize,
+    /// What lies below can't be shown.
+    hidden_below: AtomicU64,
     /// Answers nothing at all.
     hangs: AtomicBool,
     /// How long each byte takes, in microseconds.
@@ -70,6 +74,7 @@ impl Store {
             bytes_max: usize::MAX,
             reads_back: true,
             shows_max: usize::MAX,
+            hidden_below: AtomicU64::new(0),
             hangs: AtomicBool::new(false),
             slow: AtomicU64::new(0),
             prepared: AtomicU64::new(0),
@@ -192,6 +197,9 @@ impl Sink for Store {
         }
         if self.goes_wrong() {
             return Err(Unproven::Now("a shard is missing".into()));
+        }
+        if window.indexes.start < self.hidden_below.load(Relaxed) {
+            return Err(Unproven::Now("it is hidden".into()));
         }
         let documents = self.documents.lock().unwrap();
         let within = documents.iter().filter(|document| {

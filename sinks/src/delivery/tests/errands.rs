@@ -1,0 +1,75 @@
+//! Replays and redrives: beside what is new, one of them at a time, and not for ever.
+
+use super::*;
+use custody_core::delivery::Errand;
+
+/// A log of fifty events that the store has, but for number 20, which it refuses.
+async fn delivered() -> (Story, Arc<Store>, Run) {
+    let story = Story::with(50).await;
+    let store = Arc::new(Store { refuses: |index| index == 20, ..Store::new(1) });
+    let run = start(&story, &store);
+    run.delivered(&story).await;
+    (story, store, run)
+}
+
+/// Longer than what counts as a stall.
+async fn tries_in_vain(run: &Run) {
+    let before = run.control.health().numbers().retries;
+    until("it has been tried for long", || run.control.health().numbers().retries >= before + 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_cannot_end_holds_up_nothing_and_can_be_cancelled() {
+    let (story, store, run) = delivered().await;
+    store.hidden_below.store(50, Relaxed);
+    run.control.replay(0..50).await.unwrap();
+    tries_in_vain(&run).await;
+    story.tell(60).await;
+    run.delivered(&story).await;
+    let numbers = run.control.health().numbers();
+    assert_eq!((numbers.trouble, numbers.replay_trouble.as_deref()), (None, Some("it is hidden")));
+    assert!(!events(&story).iter().any(|what| matches!(what, Payload::SinkStalled(_))));
+
+    // Two at once would both find an event absent, and send it.
+    for refused in [run.control.redrive().await.map(drop), run.control.replay(0..5).await] {
+        assert!(refused.unwrap_err().contains("a replay is under way"));
+    }
+    assert_eq!(run.control.replaying().await.unwrap(), Some(0..50));
+    assert_eq!(run.control.cancel().await, Ok(()));
+    assert!(run.control.cancel().await.unwrap_err().contains("neither"));
+    let numbers = run.control.health().numbers();
+    assert_eq!((numbers.replay_trouble, numbers.replays), (None, 0));
+    run.stop().await;
+
+    let run = start(&story, &store);
+    assert_eq!(run.control.replaying().await.unwrap(), None, "also after a restart");
+    store.hidden_below.store(0, Relaxed);
+    store.documents.lock().unwrap().retain(|document| document.index != 7);
+    run.control.replay(0..50).await.unwrap();
+    run.replayed().await;
+    assert_eq!(run.control.health().numbers().replays, 1);
+    assert!(store.times().values().all(|times| *times == 1) && store.times().contains_key(&7));
+    run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redrive_that_cannot_end_holds_up_nothing_and_can_be_cancelled() {
+    let (story, store, run) = delivered().await;
+    store.hidden_below.store(50, Relaxed);
+    let meanwhile = async {
+        while run.control.errand().await.unwrap() != Some(Errand::Redrive) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let refused = run.control.replay(0..50).await.unwrap_err();
+        assert!(refused.contains("dead letters are being sent again"), "{refused}");
+        story.tell(60).await;
+        run.delivered(&story).await;
+        assert_eq!(run.control.cancel().await, Ok(()));
+    };
+    let (redriven, ()) = tokio::join!(run.control.redrive(), meanwhile);
+    assert_eq!(redriven.unwrap_err(), "it was cancelled: 1 dead letters are left");
+    assert_eq!(run.control.errand().await.unwrap(), None);
+    store.hidden_below.store(0, Relaxed);
+    assert_eq!(run.control.redrive().await, Ok(1), "it is refused as before");
+    run.stop().await;
+}
