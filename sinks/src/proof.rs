@@ -29,7 +29,8 @@ const STRANGERS_MAX: usize = 100_000;
 /// How often is looked whether the log has grown meanwhile: each time by less, unless it grows faster than it is compared.
 const ROUNDS: usize = 8;
 
-/// Compares everything below `size`, which a signed checkpoint covers. `told` hears how far it is.
+/// Compares everything below `size`, which a signed checkpoint covers. `told` hears how far it is. One comparison at a time:
+/// what a destination has read for one, it would have to read again for the other.
 ///
 /// # Errors
 /// When the log can't be read, or the delivery has stopped.
@@ -38,6 +39,7 @@ pub async fn prove<S: Sink>(
     size: u64,
     mut told: impl FnMut(u64) + Send,
 ) -> Result<Report, ProofError> {
+    let Ok(_turn) = control.shared.proving.try_lock() else { return Err(ProofError::Busy) };
     let dead: BTreeSet<u64> = control
         .dead_letters()
         .await
@@ -58,7 +60,7 @@ pub async fn prove<S: Sink>(
                 report.unproven.push(Unshown { from: 0, to: size, reason: reason.to_owned() });
                 return Ok(report);
             }
-            Err(Unproven::Now(reason)) => {
+            Err(Unproven::Now(reason) | Unproven::Unfinished(reason)) => {
                 let expected = entries.into_iter().filter(|entry| {
                     control.shared.filter.passes(&Item::new(entry.clone())) && !dead.contains(&entry.index)
                 });
@@ -84,6 +86,9 @@ pub enum ProofError {
     /// The dead letters.
     #[error("{0}")]
     DeadLetters(String),
+    /// Somebody else has it compared.
+    #[error("it is being compared with the log for somebody else: try again when that has come to its end")]
+    Busy,
     /// A part of it broke.
     #[error("reading the log broke: {0}")]
     Broken(String),
@@ -125,6 +130,8 @@ async fn shown<S: Sink>(control: &Control<S>, window: &Window) -> Result<Found, 
         let limit = control.shared.sink.limits().timeout.saturating_mul(2);
         let asked = tokio::time::timeout(limit, control.shared.sink.read_back(window)).await;
         let reason = match asked {
+            // That is no failure, and each time there is less left.
+            Ok(Err(Unproven::Unfinished(_))) => continue,
             Ok(Err(Unproven::Now(reason))) => reason,
             Ok(answer) => return answer,
             Err(_) => "no answer came in time".to_owned(),
@@ -343,7 +350,7 @@ impl<S: Sink> Later<'_, S> {
                 }
             }
             Err(Unproven::Never(_)) => {}
-            Err(Unproven::Now(reason)) => {
+            Err(Unproven::Now(reason) | Unproven::Unfinished(reason)) => {
                 let Window { indexes, .. } = window;
                 report.unproven.push(Unshown { from: indexes.start, to: indexes.end, reason });
             }

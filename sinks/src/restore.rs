@@ -229,7 +229,12 @@ impl<'a> Walk<'a> {
         let window = Window { indexes: 0..0, appended };
         let mut by_index: BTreeMap<u64, Vec<Held>> = BTreeMap::new();
         for archive in self.archives {
-            let asked = tokio::time::timeout(TIMEOUT, archive.read_back(&window)).await;
+            let asked = loop {
+                match tokio::time::timeout(TIMEOUT, archive.read_back(&window)).await {
+                    Ok(Err(Unproven::Unfinished(_))) => {}
+                    asked => break asked,
+                }
+            };
             let found = asked.map_err(|_| "no answer came in time".to_owned())?;
             let Found { documents, perhaps_more } = found.map_err(|unproven| unproven.to_string())?;
             self.perhaps_more = self.perhaps_more.take().or(perhaps_more);

@@ -238,4 +238,7 @@ pub enum Unproven {
     /// Not now, or not in full.
     #[error("{0}")]
     Now(String),
+    /// It has read a part of what it must, and keeps that: asked again, it goes on from there.
+    #[error("{0}")]
+    Unfinished(String),
 }

@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 
 /// How long is waited for a record before is looked whether anybody still waits.
 const LOOK: Duration = Duration::from_millis(20);
+/// Within this time whoever was told that not all is read yet asks again.
+const AGAIN: Duration = Duration::from_secs(30);
 /// Bytes of one partition that are fetched at once: all of it is wanted, or a few records.
 const SCAN_BYTES: usize = 1 << 20;
 const PAGE_BYTES: usize = 256 << 10;
@@ -58,6 +60,10 @@ pub struct Reader {
     map: Option<Map>,
     /// Since when the map is kept; see [`Reader::read`].
     era: u64,
+    /// The window for which not all could be read yet, and when that was.
+    left: Option<(Window, Instant)>,
+    /// How long is read at once.
+    turn: Duration,
     clients: Option<Clients>,
 }
 
@@ -73,14 +79,25 @@ impl Reader {
     /// For the records of that log.
     #[must_use]
     pub fn new(settings: Settings, secrets: Secrets, origin: &str) -> Self {
-        Self { settings, secrets, origin: origin.to_owned(), map: None, era: 0, clients: None }
+        // Shorter than whoever asks has time.
+        let turn = settings.timeout();
+        Self {
+            settings,
+            secrets,
+            origin: origin.to_owned(),
+            map: None,
+            era: 0,
+            left: None,
+            turn,
+            clients: None,
+        }
     }
 
     /// Every record that belongs to the window. What was learned of the topic so far is kept, also when this fails: the next
     /// call goes on from there. What was learned in another era isn't: the topic may have been another one.
     ///
     /// # Errors
-    /// [`Unproven::Now`] unless the answer is whole.
+    /// [`Unproven::Now`] unless the answer is whole, and [`Unproven::Unfinished`] where that takes longer than a turn.
     pub fn read(
         &mut self,
         window: &Window,
@@ -102,9 +119,9 @@ impl Reader {
                 Ok(found)
             }
             // New ones know nothing of what went wrong, and have read credentials anew.
-            Err(reason) => {
+            Err(unproven) => {
                 let_go(clients);
-                Err(Unproven::Now(reason))
+                Err(unproven)
             }
         }
     }
@@ -121,17 +138,21 @@ impl Reader {
         deleted: Deleted,
         known: &Known,
         waiting: &Waiting,
-    ) -> Result<Found, String> {
-        let mut bounds = self.bounds(&clients.asker, waiting)?;
+    ) -> Result<Found, Unproven> {
+        let mut bounds = self.bounds(&clients.asker, waiting).map_err(Unproven::Now)?;
         for (id, last) in &known.acknowledged {
-            let (_, high) = bounds.get_mut(id).ok_or_else(|| format!("nobody tells of partition {id}"))?;
+            let (_, high) =
+                bounds.get_mut(id).ok_or_else(|| Unproven::Now(format!("nobody tells of partition {id}")))?;
             *high = last.saturating_add(1).max(*high);
         }
-        let mut map = match self.map.take() {
+        let goes_on = self.left.take().is_some_and(|left| goes_on(&left, window));
+        let before = self.map.take();
+        let begin = |since| self.begin(&clients.asker, since, &bounds).map_err(Unproven::Now);
+        let mut map = match before {
             // The first window of a proof: what was known before may have been of another topic of that name.
-            Some(map) if window.appended.start > Nanos(0) && fits(&map, window, &bounds) => map,
-            Some(map) => self.begin(&clients.asker, map.since.min(window.appended.start), &bounds)?,
-            None => self.begin(&clients.asker, window.appended.start, &bounds)?,
+            Some(map) if (goes_on || window.appended.start > Nanos(0)) && fits(&map, window, &bounds) => map,
+            Some(map) => begin(map.since.min(window.appended.start))?,
+            None => begin(window.appended.start)?,
         };
         for (id, (low, _)) in &bounds {
             map.parts.entry(*id).or_insert_with(|| Part::new(*low, *low)).low = *low;
@@ -140,12 +161,13 @@ impl Reader {
         let read = scanned.and_then(|()| self.pages(&clients.pages, &map, window, waiting));
         let documents = match read {
             Ok(documents) => documents,
-            Err(Failure::Now(reason)) => {
-                self.map = Some(map);
-                return Err(reason);
-            }
             // Somebody has changed what can't be changed: all is read anew.
-            Err(Failure::Changed(reason)) => return Err(reason),
+            Err(Failure::Changed(reason)) => return Err(Unproven::Now(reason)),
+            Err(Failure::Now(reason)) => return Err(self.leave(map, window, Unproven::Now(reason))),
+            Err(Failure::Unfinished) => {
+                let reason = "the topic is still being read".to_owned();
+                return Err(self.leave(map, window, Unproven::Unfinished(reason)));
+            }
         };
         let lost = map.parts.iter().find(|(_, part)| part.may_have_lost(window));
         let perhaps_more = lost.filter(|_| deleted == Deleted::CountAsUnknown).map(|(id, part)| {
@@ -156,6 +178,13 @@ impl Reader {
         });
         self.map = Some(map);
         Ok(Found { documents, perhaps_more })
+    }
+
+    /// What is known so far is kept for when the window is asked for again.
+    fn leave(&mut self, map: Map, window: &Window, why: Unproven) -> Unproven {
+        self.map = Some(map);
+        self.left = Some((window.clone(), Instant::now()));
+        why
     }
 
     /// Asks how far each partition goes.
@@ -265,9 +294,14 @@ impl Reader {
     ) -> Result<(), Failure> {
         assign(reading, places)?;
         let mut patience = Patience::new(self.settings.timeout());
+        let (begun, mut is_new) = (Instant::now(), false);
         while !open.is_empty() {
+            if is_new && begun.elapsed() >= self.turn {
+                return Err(Failure::Unfinished);
+            }
             if let Some(record) = next(reading, &mut patience, waiting)? {
                 let id = record.partition();
+                is_new = true;
                 if let Some(part) = map.parts.get_mut(&id).filter(|part| record.offset() >= part.next) {
                     part.add(record.offset(), Claim::of(&record, &self.origin).as_ref());
                     if open.get(&id).is_some_and(|high| part.next >= *high) {
@@ -409,6 +443,13 @@ enum Failure {
     Now(String),
     /// It doesn't.
     Changed(String),
+    /// There is more to read than there was time.
+    Unfinished,
+}
+
+/// Whether the window that is asked for is the one that couldn't be read whole a moment ago: of the same topic then.
+fn goes_on((left, at): &(Window, Instant), window: &Window) -> bool {
+    left == window && at.elapsed() < AGAIN
 }
 
 /// How long nothing may come.
@@ -480,4 +521,56 @@ fn place(places: &mut TopicPartitionList, topic: &str, id: i32, offset: i64) -> 
 
 fn assign(reading: &Asker, places: &TopicPartitionList) -> Result<(), Failure> {
     reading.assign(places).map_err(|error| Failure::Now(words(code(&error))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+    const TOPIC: &str = "custody.events";
+
+    /// A topic that can't be read in one turn is read in as many as it takes, from its first window on.
+    #[test]
+    fn a_topic_is_read_in_turns_and_none_is_lost() {
+        let brokers = MockCluster::new(1).unwrap();
+        brokers.create_topic(TOPIC, 2, 1).unwrap();
+        let text = serde_json::json!({ "brokers": [brokers.bootstrap_servers()], "timeout_seconds": 20 });
+        let settings: Settings = serde_json::from_value(text).unwrap();
+        let secrets = Secrets::new(std::path::Path::new("/nowhere"));
+        let producer: BaseProducer = rdkafka::ClientConfig::new()
+            .set("bootstrap.servers", brokers.bootstrap_servers())
+            .create()
+            .unwrap();
+        for n in 0..60 {
+            let record = BaseRecord::<(), str>::to(TOPIC).partition(n % 2).payload("{}").timestamp(5);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(Duration::from_secs(30)).unwrap();
+
+        let mut reader = Reader::new(settings, secrets, "custody.test/log");
+        reader.turn = Duration::ZERO;
+        let window = Window { indexes: 0..60, appended: Nanos(0)..Nanos(u64::MAX) };
+        let (waiting, _waits) = Waiting::forever();
+        let mut turns = 0;
+        let found = loop {
+            match reader.read(&window, Deleted::CountAsUnknown, &Known::default(), &waiting) {
+                Err(Unproven::Unfinished(_)) => turns += 1,
+                found => break found.unwrap(),
+            }
+            assert!(turns < 1_000, "it begins anew each time");
+        };
+        assert_eq!(found.documents.len(), 60);
+        assert!(turns >= 2, "{turns}");
+    }
+
+    #[test]
+    fn only_who_asks_again_at_once_goes_on() {
+        let window = |to| Window { indexes: 0..to, appended: Nanos(0)..Nanos(9) };
+        let left = (window(7), Instant::now());
+        assert!(goes_on(&left, &window(7)) && !goes_on(&left, &window(8)));
+        let earlier = Instant::now().checked_sub(AGAIN).unwrap();
+        assert!(!goes_on(&(window(7), earlier), &window(7)));
+    }
 }

@@ -158,7 +158,7 @@ async fn look_up<S: Sink>(shared: &Shared<S>, at: At, letters: &mut Vec<Letter<S
         Some(Ok(found)) => found,
         // What can't be looked up is sent again: at least once is all that such a destination gives.
         Some(Err(Unproven::Never(_))) => return Ok(()),
-        Some(Err(Unproven::Now(reason))) => return Err(reason),
+        Some(Err(Unproven::Now(reason) | Unproven::Unfinished(reason))) => return Err(reason),
         None => return Err("no answer came to what it holds".to_owned()),
     };
     let mut documents: HashMap<u64, Vec<Held>> = HashMap::new();

@@ -104,6 +104,8 @@ pub(crate) struct Shared<S> {
     /// Whether it may have changed since it was made ready.
     unprepared: AtomicBool,
     preparing: Mutex<()>,
+    /// Held by whoever compares the destination with the log.
+    pub(crate) proving: Mutex<()>,
 }
 
 impl<S: Sink> Shared<S> {
@@ -154,6 +156,7 @@ impl<S: Sink> Delivery<S> {
             pace: Pace::new(limits.batch_bytes, limits.timeout),
             unprepared: AtomicBool::new(true),
             preparing: Mutex::new(()),
+            proving: Mutex::new(()),
             name,
             sink,
             log,

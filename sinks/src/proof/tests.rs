@@ -22,6 +22,8 @@ struct Shelf {
     documents: Mutex<Vec<Held>>,
     /// The longest answer that was asked for.
     longest: AtomicUsize,
+    /// So often it says that it is still reading.
+    turns: AtomicUsize,
 }
 
 impl Sink for Shelf {
@@ -55,6 +57,9 @@ impl Sink for Shelf {
     }
 
     async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {
+        if self.turns.fetch_update(Relaxed, Relaxed, |turns| turns.checked_sub(1)).is_ok() {
+            return Err(Unproven::Unfinished("it is still being read".to_owned()));
+        }
         let documents = self.documents.lock().unwrap();
         let within = |held: &&Held| {
             held.index.is_some_and(|index| window.indexes.contains(&index))
@@ -178,4 +183,22 @@ async fn a_log_that_grows_while_it_is_compared_is_proven() {
     let report = prove(&all.control, size, told).await.unwrap();
     assert!(report.is_proven() && report.proven == size, "{report:?}");
     assert!(all.shelf.longest.load(Relaxed) <= WINDOW_EVENTS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_comparison_goes_on_at_a_time_and_what_takes_several_turns_is_proven() {
+    let all = delivered(2_000).await;
+    let size = all.story.log.size();
+    all.shelf.turns.store(40, Relaxed);
+    let (mut second, mut first_told) = (None, false);
+    let told = |_| {
+        if !std::mem::replace(&mut first_told, true) {
+            let asked = prove(&all.control, size, |_| ());
+            second = Some(tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(asked)));
+        }
+    };
+    let report = prove(&all.control, size, told).await.unwrap();
+    assert!(report.is_proven() && report.proven == size, "{report:?}");
+    assert!(matches!(second, Some(Err(ProofError::Busy))), "{second:?}");
+    assert!(prove(&all.control, size, |_| ()).await.unwrap().is_proven());
 }
