@@ -7,7 +7,7 @@
 
 use super::columns;
 use super::lines::{Appender, Part, beginning, cut_torn_tail, held};
-use super::read::{Index, bytes};
+use super::read::{Index, Turn, bytes};
 use super::{MODE, claims, day};
 use crate::format::Format;
 use crate::sink::{Found, Held, Window};
@@ -299,8 +299,8 @@ impl Lake {
     }
 
     /// A file that can't be read hides what it may hold. Who asks by time alone restores a log, and has to get what the others
-    /// hold all the same: whether that is everything, the log's own hashes say.
-    pub fn read_back(&mut self, window: &Window) -> io::Result<Found> {
+    /// hold all the same: whether that is everything, the log's own hashes say. Nothing where the turn is over before all is known.
+    pub fn read_back(&mut self, window: &Window, turn: Turn) -> io::Result<Option<Found>> {
         self.appender.mend()?;
         // Else an event may be in both, the lines and a file of some class.
         self.complete()?;
@@ -308,7 +308,10 @@ impl Lake {
         let mut found = Found::default();
         if spool.exists() {
             let read = |file: &mut File, part| held(&bytes(file, part)?, Format::Custody, origin);
-            found.documents = self.index.find(&spool, window, Nanos(0), false, &read)?;
+            match self.index.find(&spool, window, Nanos(0), false, turn, &read)? {
+                Some(held) => found.documents = held,
+                None => return Ok(None),
+            }
         }
         let mut files = Vec::new();
         walk(&self.folder.join(EXTERNAL), &mut files)?;
@@ -316,8 +319,9 @@ impl Lake {
             let since = day_of(&path).unwrap_or_default();
             let whole = &window.indexes;
             let read = |file: &mut File, _| columns::read(file, origin, whole).map_err(io::Error::other);
-            match self.index.find(&path, window, since, true, &read) {
-                Ok(held) => found.documents.extend(held),
+            match self.index.find(&path, window, since, true, turn, &read) {
+                Ok(Some(held)) => found.documents.extend(held),
+                Ok(None) => return Ok(None),
                 // What a damaged file may hold isn't known; what it may not hold is.
                 Err(error) if may_hold(&path, window) => {
                     let reason = format!("{}: {error}", path.display());
@@ -329,7 +333,7 @@ impl Lake {
                 Err(_) => {}
             }
         }
-        Ok(found)
+        Ok(Some(found))
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::MODE;
 use super::claims;
-use super::read::{Index, bytes};
+use super::read::{Index, Turn, bytes};
 use super::stamp::Stamp;
 use crate::format::{Format, envelope};
-use crate::sink::{Held, Window};
+use crate::sink::{Found, Held, Window};
 use custody_core::clock::Nanos;
 use custody_core::event::Timestamp;
 use custody_core::log::durable::sync_directory;
@@ -64,15 +64,19 @@ impl Lines {
         Ok(())
     }
 
-    pub fn read_back(&mut self, window: &Window) -> io::Result<Vec<Held>> {
+    /// Nothing where the turn is over before all is known.
+    pub fn read_back(&mut self, window: &Window, turn: Turn) -> io::Result<Option<Found>> {
         self.appender.mend()?;
         let mut found = Vec::new();
         let (format, origin) = (self.format, &self.origin);
         for (since, path) in self.files()? {
             let read = |file: &mut File, part| held(&bytes(file, part)?, format, origin);
-            found.extend(self.index.find(&path, window, since, false, &read)?);
+            match self.index.find(&path, window, since, false, turn, &read)? {
+                Some(held) => found.extend(held),
+                None => return Ok(None),
+            }
         }
-        Ok(found)
+        Ok(Some(found.into()))
     }
 
     /// Ours, with the beginnings of their days.

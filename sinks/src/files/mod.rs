@@ -17,6 +17,7 @@ pub use self::lake::Settings as LakeSettings;
 
 use self::lake::Lake;
 use self::lines::Lines;
+use self::read::Turn;
 use crate::fields::{of_ecs, of_ocsf};
 use crate::format::{Format, logged};
 use crate::item::Item;
@@ -29,7 +30,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// Held by whoever writes into a folder: two writers would cut each other's lines.
@@ -95,10 +96,11 @@ enum Form {
     Columns(Version),
 }
 
-/// What only one at a time may touch.
+/// What only one at a time may touch. Whoever waits for it holds no thread: where a file system hangs, one thread hangs with
+/// it, however often it is tried again.
 struct Folder {
     path: PathBuf,
-    store: Mutex<Store>,
+    store: Arc<tokio::sync::Mutex<Store>>,
     /// Whether somebody looks after the spool's age.
     watched: Mutex<bool>,
 }
@@ -137,7 +139,7 @@ impl Files {
             None => Kind::Lines(Lines::new(&path, settings.format, origin)),
             Some(lake) => Kind::Lake(Box::new(Lake::new(&path, lake, origin))),
         };
-        let store = Mutex::new(Store { lock: None, kind });
+        let store = Arc::new(tokio::sync::Mutex::new(Store { lock: None, kind }));
         let folder = Arc::new(Folder { path, store, watched: Mutex::new(false) });
         Self { origin: origin.to_owned(), form, batch_events, folder }
     }
@@ -148,19 +150,15 @@ impl Files {
         what: impl FnOnce(&mut Store, &Path) -> io::Result<T> + Send + 'static,
     ) -> Result<T, String> {
         let folder = Arc::clone(&self.folder);
+        let mut store = Arc::clone(&folder.store).lock_owned().await;
         let done = tokio::task::spawn_blocking(move || {
-            what(&mut folder.store(), &folder.path)
-                .map_err(|error| format!("{}: {error}", folder.path.display()))
+            what(&mut store, &folder.path).map_err(|error| format!("{}: {error}", folder.path.display()))
         });
         done.await.map_err(|error| error.to_string())?
     }
 }
 
 impl Folder {
-    fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Looks after the spool as long as the sink lives.
     fn watch(self: &Arc<Self>) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,8 +170,9 @@ impl Folder {
             loop {
                 tokio::time::sleep(LOOK).await;
                 let Some(folder) = Weak::upgrade(&folder) else { return };
+                let mut store = Arc::clone(&folder.store).lock_owned().await;
                 let looked = tokio::task::spawn_blocking(move || {
-                    if let Store { lock: Some(_), kind: Kind::Lake(lake) } = &mut *folder.store()
+                    if let Store { lock: Some(_), kind: Kind::Lake(lake) } = &mut *store
                         && let Err(error) = lake.roll_if_due()
                     {
                         tracing::warn!("{}: no Parquet is written: {error}", folder.path.display());
@@ -302,10 +301,11 @@ impl Sink for Files {
         let found = self.with(move |store, folder| {
             store.lock(folder)?;
             match &mut store.kind {
-                Kind::Lines(lines) => lines.read_back(&window).map(Found::from),
-                Kind::Lake(lake) => lake.read_back(&window),
+                Kind::Lines(lines) => lines.read_back(&window, Turn::begin()),
+                Kind::Lake(lake) => lake.read_back(&window, Turn::begin()),
             }
         });
-        found.await.map_err(Unproven::Now)
+        let found = found.await.map_err(Unproven::Now)?;
+        found.ok_or_else(|| Unproven::Unfinished("its files are still being read".to_owned()))
     }
 }

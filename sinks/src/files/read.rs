@@ -11,9 +11,12 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// How long a block of lines is, in bytes.
 const BLOCK_BYTES: usize = 256 << 10;
+/// How long files are read for the first time before whoever wants to append gets a turn.
+const TURN: Duration = Duration::from_secs(5);
 /// Files that are remembered; then it begins anew.
 const FILES_MAX: usize = 10_000;
 
@@ -33,6 +36,26 @@ struct Known {
     blocks: Vec<Block>,
     /// Up to where it was read.
     read: u64,
+}
+
+/// How long may be read at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn(Instant);
+
+impl Turn {
+    pub fn begin() -> Self {
+        Self(Instant::now() + TURN)
+    }
+
+    fn is_over(self) -> bool {
+        Instant::now() >= self.0
+    }
+
+    /// One that is over once something was read.
+    #[cfg(test)]
+    pub fn short() -> Self {
+        Self(Instant::now())
+    }
 }
 
 /// What is known of files.
@@ -55,15 +78,17 @@ impl Index {
     }
 
     /// What a file holds of a window: by the index that a document claims, or by its time; without one it counts as of
-    /// `since`, the beginning of the file's day. `whole`: it is read as a whole or not at all.
+    /// `since`, the beginning of the file's day. `whole`: it is read as a whole or not at all. Nothing where the turn was over
+    /// before all of it was known: what was read until then is remembered.
     pub fn find(
         &mut self,
         path: &Path,
         window: &Window,
         since: Nanos,
         whole: bool,
+        turn: Turn,
         read: Reader<'_>,
-    ) -> io::Result<Vec<Held>> {
+    ) -> io::Result<Option<Vec<Held>>> {
         let mut file = File::open(path)?;
         let metadata = file.metadata()?;
         let (stamp, length) = (Stamp::of(&metadata), metadata.len());
@@ -73,13 +98,16 @@ impl Index {
         if self.files.get(path).is_none_or(|known| known.stamp != stamp) {
             self.files.insert(path.to_owned(), Known { stamp, blocks: Vec::new(), read: 0 });
         }
-        let Some(known) = self.files.get_mut(path) else { return Ok(vec![]) };
+        let Some(known) = self.files.get_mut(path) else { return Ok(Some(vec![])) };
         while known.read < length {
             let bytes = if whole { 0..length } else { next_block(&mut file, known.read, length)? };
             // What can't be read is no more known the next time.
             let held = read(&mut file, bytes.clone())?;
             known.read = bytes.end;
             known.blocks.push(block(bytes, &held, since));
+            if turn.is_over() {
+                return Ok(None);
+            }
         }
         let mut found = Vec::new();
         for Block { bytes, indexes, times } in &known.blocks {
@@ -93,7 +121,7 @@ impl Index {
                 }));
             }
         }
-        Ok(found)
+        Ok(Some(found))
     }
 }
 

@@ -591,3 +591,51 @@ proptest! {
         prop_assert_eq!(claims::of_line(&line, Format::Custody, "other/log"), None);
     }
 }
+
+/// Where a file system hangs, one thread hangs with it, however often it is tried.
+#[test]
+fn a_file_system_that_hangs_takes_one_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ready(settings(dir.path(), false));
+    // Whoever opens it to write waits for a reader.
+    let hangs = dir.path().join("custody-2025-11-24.ndjson");
+    assert!(std::process::Command::new("mkfifo").arg(&hangs).status().unwrap().success());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(3)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        for _ in 0..6 {
+            let encoded = files.encode(&hourly(0)).unwrap();
+            let sent = tokio::time::timeout(LOOK / 20, files.send(&[&encoded])).await;
+            assert!(sent.is_err(), "it hangs");
+        }
+        let others = tokio::time::timeout(LOOK * 30, tokio::task::spawn_blocking(|| 7)).await;
+        assert_eq!(others.expect("there is a thread for others").unwrap(), 7);
+    });
+    // Its end comes when there is a reader, as long as there is one.
+    let _reader = File::open(&hangs).unwrap();
+    drop(runtime);
+}
+
+/// Whoever appends gets a turn while long files are read for the first time.
+#[test]
+fn files_are_read_in_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ready(settings(dir.path(), false));
+    // Twenty-four a day, and so five files.
+    send(&files, (0..100).map(hourly)).unwrap();
+    let (window, mut turns) = (window(0..100), 0);
+    let found = loop {
+        let mut store = files.folder.store.try_lock().unwrap();
+        let Kind::Lines(lines) = &mut store.kind else { panic!("it has lines") };
+        match lines.read_back(&window, Turn::short()).unwrap() {
+            Some(found) => break found,
+            None => turns += 1,
+        }
+        assert!(turns < 100, "it begins anew each time");
+    };
+    assert_eq!((found.documents.len(), turns), (100, 5));
+}
