@@ -2,14 +2,19 @@
 //! can read; the event itself stands in the log.
 
 use custody_core::delivery::DeadLetter;
+use custody_core::event::{Event, Family, Payload};
 use custody_core::log::durable::{sync_directory, write_file};
+use custody_core::log::{Log, ReadError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 const MODE: u32 = 0o600;
+/// How much of the log is read at once, in bytes.
+const BYTES: usize = 4 << 20;
 
 /// Once the lines of those that have arrived since are so large a part of the rest, the file is written anew: not each time, or
 /// many dead letters would be written again and again.
@@ -102,6 +107,39 @@ impl DeadLetters {
         self.file = OpenOptions::new().append(true).open(&self.path)?;
         self.gone = 0;
         Ok(())
+    }
+}
+
+/// Of which events the log says that a sink refused them. The file lies beside the log, where nobody would notice who else
+/// writes into it: what it says alone proves nothing.
+pub struct Told(Vec<RangeInclusive<u64>>);
+
+impl Told {
+    /// Of events from `from` on: what tells of one comes after it.
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    pub fn read(log: &dyn Log, sink: &str, from: u64) -> Result<Self, ReadError> {
+        let (mut told, mut next) = (Vec::new(), from);
+        loop {
+            let entries = log.read(next, 1_000, BYTES)?;
+            let Some(last) = entries.last() else { return Ok(Self(told)) };
+            next = last.index + 1;
+            for entry in entries.iter().filter(|entry| entry.tag == Family::Sink.tag()) {
+                if let Ok(event) = Event::parse(&entry.bytes)
+                    && let Payload::SinkRejected(rejected) = event.payload()
+                    && rejected.sink == sink
+                {
+                    told.push(rejected.first..=rejected.last);
+                }
+            }
+        }
+    }
+
+    /// Whether it says so of this one.
+    #[must_use]
+    pub fn of(&self, index: u64) -> bool {
+        self.0.iter().any(|range| range.contains(&index))
     }
 }
 

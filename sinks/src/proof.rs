@@ -7,11 +7,13 @@
 #[cfg(test)]
 mod tests;
 
+use crate::dead_letters::Told;
 use crate::delivery::Control;
 use crate::item::Item;
 use crate::sink::{Fields, Found, Held, Sink, Unproven, Window};
 use custody_core::clock::Nanos;
-use custody_core::delivery::{Report, Unshown};
+use custody_core::delivery::{DeadLetter, Report, Unshown};
+use custody_core::event::Family;
 use custody_core::log::tree::leaf_hash;
 use custody_core::log::{Entry, Log, ReadError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -40,13 +42,9 @@ pub async fn prove<S: Sink>(
     mut told: impl FnMut(u64) + Send,
 ) -> Result<Report, ProofError> {
     let Ok(_turn) = control.shared.proving.try_lock() else { return Err(ProofError::Busy) };
-    let dead: BTreeSet<u64> = control
-        .dead_letters()
-        .await
-        .map_err(ProofError::DeadLetters)?
-        .into_iter()
-        .map(|letter| letter.index)
-        .collect();
+    let letters = control.dead_letters().await.map_err(ProofError::DeadLetters)?;
+    let shared = Arc::clone(&control.shared);
+    let dead = blocking(move || known_to_be_refused(&*shared.log, &shared.name, letters)).await??;
     let mut report = Report { size, ..Report::default() };
     let mut strangers = Strangers::default();
     let (mut next, mut since) = (0, Nanos(0));
@@ -75,6 +73,32 @@ pub async fn prove<S: Sink>(
     let (next, since) = later.read(since, &mut told).await?;
     later.beyond(next, since).await;
     Ok(later.report)
+}
+
+/// The dead letters of which the log tells, and those that tell of a sink themselves, of which it never does.
+fn known_to_be_refused(
+    log: &dyn Log,
+    sink: &str,
+    letters: Vec<DeadLetter>,
+) -> Result<BTreeSet<u64>, ReadError> {
+    let Some(first) = letters.iter().map(|letter| letter.index).min() else { return Ok(BTreeSet::new()) };
+    let told = Told::read(log, sink, first)?;
+    let mut known = BTreeSet::new();
+    for DeadLetter { index, .. } in letters {
+        let entries = log.read(index, 1, 0)?;
+        let tells_of_a_sink = entries.first().is_some_and(|entry| entry.tag == Family::Sink.tag());
+        if tells_of_a_sink || told.of(index) {
+            known.insert(index);
+        }
+    }
+    Ok(known)
+}
+
+/// What may wait for a disk, where it may.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<Result<T, ReadError>, ProofError> {
+    tokio::task::spawn_blocking(read).await.map_err(|error| ProofError::Broken(error.to_string()))
 }
 
 /// Why there is no report.
@@ -120,8 +144,7 @@ async fn read<S: Sink>(
     size: u64,
 ) -> Result<(Vec<Entry>, Nanos), ProofError> {
     let log = Arc::clone(&control.shared.log);
-    let read = tokio::task::spawn_blocking(move || window(&*log, next, size)).await;
-    Ok(read.map_err(|error| ProofError::Broken(error.to_string()))??)
+    Ok(blocking(move || window(&*log, next, size)).await??)
 }
 
 async fn shown<S: Sink>(control: &Control<S>, window: &Window) -> Result<Found, Unproven> {

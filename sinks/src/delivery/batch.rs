@@ -44,6 +44,13 @@ pub(crate) struct Rejection {
     pub(crate) reason: String,
 }
 
+impl Rejection {
+    /// Whether that isn't what the destination says of the event, but that another document stands in its place.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.reason == TAKEN
+    }
+}
+
 /// How often what "exists already" is looked up and not found, before it is somebody else's.
 const EXISTED_MAX: u32 = 3;
 const TAKEN: &str = "another document stands in its place";

@@ -8,15 +8,15 @@ use super::control::{Command, Inbox, Stopped};
 use super::course::{Course, End};
 use super::{Delivery, OpenError, Shared, open_files};
 use crate::backoff::Backoff;
-use crate::dead_letters::DeadLetters;
+use crate::dead_letters::{DeadLetters, Told};
 use crate::health::At;
 use crate::position::{Position, Replay};
 use crate::sink::Sink;
 use custody_core::delivery::DeadLetter;
 use custody_core::event::sink::{Rejected, Resumed, Stalled};
-use custody_core::event::{Actor, Draft, Event, EventData, Family, Payload};
+use custody_core::event::{Actor, Draft, EventData};
 use custody_core::log::tree::leaf_hash;
-use custody_core::log::{Log, Producer, ReadError};
+use custody_core::log::{Producer, ReadError};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -342,7 +342,11 @@ impl<S: Sink> Loop<S> {
                         }
                     }
                 }
-                self.bury(rejected).await?;
+                let is_replay = way != Way::Main;
+                // What stands in the place of an event that was delivered once is found by a comparison, which says that it was
+                // altered: as a dead letter it would count as what the destination is known to lack.
+                let rejected = rejected.into_iter().filter(|rejection| !(is_replay && rejection.is_taken()));
+                self.bury(rejected.collect(), is_replay).await?;
                 if let Some(course) = self.course(way)
                     && let Some(end) = course.is_done(indexes, end)
                 {
@@ -399,7 +403,8 @@ impl<S: Sink> Loop<S> {
     }
 
     /// Makes dead letters: first in the file, then in the log, and only then the position may move over them.
-    async fn bury(&mut self, rejected: Vec<Rejection>) -> Result<(), Stopped> {
+    /// `is_replay`: perhaps again.
+    async fn bury(&mut self, rejected: Vec<Rejection>, is_replay: bool) -> Result<(), Stopped> {
         if rejected.is_empty() {
             return Ok(());
         }
@@ -409,7 +414,7 @@ impl<S: Sink> Loop<S> {
         self.shared().health.set_dead_letters(self.dead.indexes().len());
         let known =
             rejected.into_iter().filter(|rejection| new.iter().all(|new| new.index != rejection.index));
-        let untold = if self.untold { self.untold(known)? } else { vec![] };
+        let untold = if self.untold || is_replay { self.untold(known.collect())? } else { vec![] };
         // What tells of a sink is no reason to tell of it again: the log would feed on itself.
         let mut told = new.into_iter().chain(untold).filter(|letter| !letter.kind.starts_with("sink."));
         let Some(first) = told.next() else { return Ok(()) };
@@ -435,16 +440,12 @@ impl<S: Sink> Loop<S> {
         Ok(())
     }
 
-    /// Dead letters of an earlier run of which the log may say nothing: a crash came between.
-    fn untold(&self, known: impl Iterator<Item = Rejection>) -> Result<Vec<DeadLetter>, Stopped> {
-        let log = &self.shared().log;
-        let mut missing = Vec::new();
-        for Rejection { index, kind, reason } in known {
-            if !told_of(&**log, &self.shared().name, index)? {
-                missing.push(DeadLetter::new(index, &kind, &reason));
-            }
-        }
-        Ok(missing)
+    /// Dead letters of which the log may say nothing: a crash came between, or somebody wrote them into the file.
+    fn untold(&self, known: Vec<Rejection>) -> Result<Vec<DeadLetter>, Stopped> {
+        let Some(first) = known.iter().map(|known| known.index).min() else { return Ok(vec![]) };
+        let told = Told::read(&*self.shared().log, &self.shared().name, first)?;
+        let untold = known.into_iter().filter(|known| !told.of(known.index));
+        Ok(untold.map(|Rejection { index, kind, reason }| DeadLetter::new(index, &kind, &reason)).collect())
     }
 
     fn moved(&mut self, way: Way, end: End) -> Result<(), Stopped> {
@@ -564,23 +565,4 @@ fn read<S: Sink>(shared: &Shared<S>, from: u64, to: Option<u64>) -> Result<Batch
     let indexes = from..from + entries.len() as u64;
     let (letters, rejected) = shared.letters(entries);
     Ok(Batch { indexes, last, letters, rejected })
-}
-
-/// Whether the log says of the event at `index` that the sink refused it.
-fn told_of(log: &dyn Log, sink: &str, index: u64) -> Result<bool, ReadError> {
-    let mut next = index;
-    loop {
-        let entries = log.read(next, 1_000, usize::MAX)?;
-        let Some(last) = entries.last() else { return Ok(false) };
-        next = last.index + 1;
-        for entry in entries.iter().filter(|entry| entry.tag == Family::Sink.tag()) {
-            if let Ok(event) = Event::parse(&entry.bytes)
-                && let Payload::SinkRejected(told) = event.payload()
-                && told.sink == sink
-                && (told.first..=told.last).contains(&index)
-            {
-                return Ok(true);
-            }
-        }
-    }
 }

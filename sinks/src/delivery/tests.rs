@@ -52,6 +52,8 @@ struct Store {
     reads_back: bool,
     /// So many documents of a window, or none.
     shows_max: usize,
+    /// Says of these that something is there already.
+    taken: Lock<Vec<u64>>,
     /// What lies below can't be shown.
     hidden_below: AtomicU64,
     /// Answers nothing at all.
@@ -74,6 +76,7 @@ impl Store {
             bytes_max: usize::MAX,
             reads_back: true,
             shows_max: usize::MAX,
+            taken: Lock::default(),
             hidden_below: AtomicU64::new(0),
             hangs: AtomicBool::new(false),
             slow: AtomicU64::new(0),
@@ -184,10 +187,12 @@ impl Sink for Store {
                 }
             };
         }
-        self.keep(batch.iter().filter(|document| !(self.refuses)(document.index)).copied());
-        let answer = |document: &&Document| {
-            if (self.refuses)(document.index) { Answer::Rejected("400".into()) } else { Answer::Stored }
+        let answer = |document: &&Document| match document.index {
+            index if (self.refuses)(index) => Answer::Rejected("400".into()),
+            index if self.taken.lock().unwrap().contains(&index) => Answer::Exists,
+            _ => Answer::Stored,
         };
+        self.keep(batch.iter().filter(|document| answer(document) == Answer::Stored).copied());
         Ok(batch.iter().map(answer).collect())
     }
 

@@ -73,3 +73,41 @@ async fn a_redrive_that_cannot_end_holds_up_nothing_and_can_be_cancelled() {
     assert_eq!(run.control.redrive().await, Ok(1), "it is refused as before");
     run.stop().await;
 }
+
+/// An altered event between two that are missing stays what it is: altered, and once the forgery is gone, missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_in_an_events_place_makes_no_dead_letter_of_a_repair() {
+    let (_story, store, run) = delivered().await;
+    {
+        let mut documents = store.documents.lock().unwrap();
+        documents.retain(|document| document.index != 30 && document.index != 45);
+        documents.iter_mut().find(|document| document.index == 40).unwrap().bytes = b"forged".to_vec();
+        store.taken.lock().unwrap().push(40);
+    }
+    run.control.replay(30..46).await.unwrap();
+    run.replayed().await;
+    let dead = run.control.dead_letters().await.unwrap();
+    assert_eq!(dead.iter().map(|letter| letter.index).collect::<Vec<_>>(), [20]);
+    let report = prove(&run.control, 50, |_| ()).await.unwrap();
+    assert_eq!((report.altered.count, report.missing.count, report.rejected), (1, 0, 1), "{report:?}");
+    store.documents.lock().unwrap().retain(|document| document.index != 40);
+    let report = prove(&run.control, 50, |_| ()).await.unwrap();
+    assert_eq!((report.altered.count, report.missing.count, report.rejected), (0, 1, 1), "{report:?}");
+    run.stop().await;
+}
+
+/// The file of dead letters is under no hash: what the log doesn't tell of isn't known to be refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_somebody_else_wrote_hides_nothing() {
+    let (story, store, run) = delivered().await;
+    run.stop().await;
+    let path = story.dir.path().join("sink/dead-letters.ndjson");
+    let mut letters = DeadLetters::open(&path).unwrap();
+    letters.add(vec![custody_core::delivery::DeadLetter::new(30, "log.sealed", "400")]).unwrap();
+    store.documents.lock().unwrap().retain(|document| document.index != 30);
+    let run = start(&story, &store);
+    let report = prove(&run.control, 50, |_| ()).await.unwrap();
+    assert_eq!((report.missing.count, report.rejected), (1, 1), "{report:?}");
+    assert_eq!(report.missing.first[0].index, Some(30));
+    run.stop().await;
+}
