@@ -77,6 +77,32 @@ fn a_loki_without_structured_metadata_makes_no_dead_letters() {
     arrives_with(&[], dir.path(), loki, &source);
 }
 
+/// More lines of another log with one time than a page holds: they keep nobody from knowing what is there of this one.
+#[test]
+fn another_log_of_the_same_job_hides_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started(dir.path(), &[]);
+    let source = Source::new();
+    source.grow(100);
+    let run = source.deliver(sink(&loki.url()));
+    source.delivered(&run);
+    source.stop(run);
+    let time = source.log.read(60, 1, 0).unwrap()[0].appended.0;
+    let labels = json!({ "family": "log", "job": "custody", "outcome": "none", "producer": "log" });
+    let others = json!({ "log_origin": "another.log" });
+    for n in 0..1_100 {
+        let line = format!("another's {n}");
+        assert_eq!(loki.push_with(TENANT, &labels, (time, &line), &others).unwrap().status, 204);
+    }
+    // All of it is in doubt.
+    std::fs::remove_file(source.dir.path().join("sink/position.json")).unwrap();
+    let run = source.deliver(sink(&loki.url()));
+    source.delivered(&run);
+    let report = source.prove(&run);
+    assert!(report.is_proven() && report.proven == source.log.size(), "{report:?}");
+    source.stop(run);
+}
+
 /// By its defaults it takes nothing that is older than a week: no event of an older log is refused for that, it waits.
 #[test]
 fn what_is_too_old_for_lokis_limits_waits_and_says_so() {

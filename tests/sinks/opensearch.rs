@@ -1,5 +1,6 @@
 use super::campaign::{ORIGIN, Source};
 use super::siege::{Store, besiege};
+use custody_core::event::Timestamp;
 use custody_sinks::http::Endpoint;
 use custody_sinks::opensearch::Settings;
 use custody_sinks::secret::Secrets;
@@ -304,6 +305,38 @@ fn documents_that_were_altered_deleted_or_added_are_named() {
     let mut extra = named(&report.extra);
     extra.sort_unstable();
     assert_eq!(extra, [None, Some(999_999)]);
+    source.stop(run);
+}
+
+/// As many documents of another log, in the same stream and of the same time, as no answer holds: they keep nobody from knowing
+/// what is there of this one.
+#[test]
+fn another_log_in_the_same_stream_hides_nothing() {
+    const STREAM: &str = "logs-custody.events-shared";
+    let node = two();
+    let source = Source::new();
+    source.grow(120);
+    let run = source.deliver(sink(&node.url(), STREAM));
+    source.delivered(&run);
+    source.stop(run);
+    let time = Timestamp::from(source.log.read(60, 1, 0).unwrap()[0].appended).to_string();
+    for from in (0..10_200).step_by(3_400) {
+        let mut body = String::new();
+        for n in from..from + 3_400 {
+            let log = json!({ "index": n, "origin": "another.log" });
+            let document = json!({ "@timestamp": time, "custody": { "log": log } });
+            writeln!(body, "{}\n{document}", json!({ "create": {} })).unwrap();
+        }
+        let answer = node.ask("POST", &format!("{STREAM}/_bulk"), &body).unwrap().ok().json();
+        assert_eq!(answer["errors"], false, "{answer}");
+    }
+    // All of it is in doubt.
+    std::fs::remove_file(source.dir.path().join("sink/position.json")).unwrap();
+    let run = source.deliver(sink(&node.url(), STREAM));
+    source.delivered(&run);
+    let report = source.prove(&run);
+    assert!(report.is_proven() && report.proven == source.log.size(), "{report:?}");
+    assert_eq!(node.count(STREAM), source.log.size() + 10_200);
     source.stop(run);
 }
 

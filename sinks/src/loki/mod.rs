@@ -257,13 +257,20 @@ impl Loki {
         self.http.answer(request).await
     }
 
+    /// Lines of this log; and for a comparison, those that say of no log that they are its: others may write to this job too.
+    fn ours(&self, or_nobodys: bool) -> String {
+        let (selector, origin) = (self.selector(), serde_json::Value::from(&*self.origin));
+        let or = if or_nobodys { " or log_origin=\"\"" } else { "" };
+        format!("{selector} | log_origin={origin}{or}")
+    }
+
     /// One page of what lies in a span of time, forward.
-    async fn page(&self, span: &Range<Nanos>, limit: usize) -> Result<Page, String> {
+    async fn page(&self, query: &str, span: &Range<Nanos>, limit: usize) -> Result<Page, String> {
         let request =
             self.request(Method::GET, "/loki/api/v1/query_range").map_err(|error| error.to_string())?;
         let request = request
             .query(&[
-                ("query", self.selector()),
+                ("query", query.to_owned()),
                 ("start", span.start.0.to_string()),
                 ("end", span.end.0.to_string()),
                 ("limit", limit.to_string()),
@@ -328,10 +335,10 @@ impl Loki {
     }
 
     /// All lines of a span. Where more lines have one and the same time than a page holds, they can't all be seen.
-    async fn lines(&self, span: Range<Nanos>, held: &mut Vec<Held>) -> Result<(), String> {
+    async fn lines(&self, query: &str, span: Range<Nanos>, held: &mut Vec<Held>) -> Result<(), String> {
         let mut start = span.start;
         while start < span.end {
-            let mut page = self.page(&(start..span.end), PAGE_LINES).await?;
+            let mut page = self.page(query, &(start..span.end), PAGE_LINES).await?;
             page.lines.sort_by_key(|line| line.time);
             let full = page.lines.len() >= PAGE_LINES;
             let last = page.lines.last().map(|line| line.time);
@@ -418,10 +425,10 @@ impl Sink for Loki {
     }
 
     async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {
-        let mut documents = Vec::new();
+        let (mut documents, query) = (Vec::new(), self.ours(true));
         for span in self.spans(window) {
             let mut shown = Vec::new();
-            self.lines(span.clone(), &mut shown).await.map_err(Unproven::Now)?;
+            self.lines(&query, span.clone(), &mut shown).await.map_err(Unproven::Now)?;
             let repeats = self.repeats(&span, &shown).await.map_err(Unproven::Now)?;
             documents.extend(shown);
             documents.extend(repeats);
@@ -431,9 +438,9 @@ impl Sink for Loki {
 
     /// How often it is there doesn't matter for that.
     async fn look_up(&self, window: &Window) -> Result<Found, Unproven> {
-        let mut documents = Vec::new();
+        let (mut documents, query) = (Vec::new(), self.ours(false));
         for span in self.spans(window) {
-            self.lines(span, &mut documents).await.map_err(Unproven::Now)?;
+            self.lines(&query, span, &mut documents).await.map_err(Unproven::Now)?;
         }
         Ok(Found { documents, perhaps_more: self.hides(window).filter(|_| !self.sends_old_again) })
     }

@@ -45,7 +45,8 @@ pub enum Shown {
     Whole,
 }
 
-/// All documents that claim an index of the window, and all of its time that claim none.
+/// All documents that claim an index of the window; and for a comparison, all of its time that are of no other log, whatever they
+/// claim. What is looked up is known by its index, and the documents of others who write there don't count against the limit.
 pub fn question(window: &Window, origin: &str, shown: Shown, hits_max: usize) -> Value {
     let (from, to) = (window.indexes.start, window.indexes.end.min(TIME_MAX));
     let mut time = json!({ "gte": Timestamp::from(window.appended.start).to_string() });
@@ -56,7 +57,13 @@ pub fn question(window: &Window, origin: &str, shown: Shown, hits_max: usize) ->
     }
     let ours = json!({ "term": { "custody.log.origin": origin } });
     let claims = json!({ "bool": { "filter": [ours, { "range": { "custody.log.index": { "gte": from, "lt": to } } }] } });
-    let within = json!({ "bool": { "filter": [{ "range": { "@timestamp": time } }] } });
+    let nobodys = json!({ "bool": { "must_not": { "exists": { "field": "custody.log.origin" } } } });
+    let ours_or_nobodys = json!({ "bool": { "should": [ours, nobodys], "minimum_should_match": 1 } });
+    let within = json!({ "bool": { "filter": [ours_or_nobodys, { "range": { "@timestamp": time } }] } });
+    let either = match shown {
+        Shown::Event => json!([claims]),
+        Shown::Whole => json!([claims, within]),
+    };
     let source = match shown {
         Shown::Event => json!(["@timestamp", "custody.log", "custody.original_base64", "event.original"]),
         Shown::Whole => json!(true),
@@ -65,7 +72,7 @@ pub fn question(window: &Window, origin: &str, shown: Shown, hits_max: usize) ->
         "size": hits_max,
         "track_total_hits": true,
         "_source": source,
-        "query": { "bool": { "should": [claims, within], "minimum_should_match": 1 } },
+        "query": { "bool": { "should": either, "minimum_should_match": 1 } },
     })
 }
 
