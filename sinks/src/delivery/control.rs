@@ -26,6 +26,14 @@ pub enum Stopped {
     /// The log can't be read.
     #[error(transparent)]
     Log(#[from] custody_core::log::ReadError),
+    /// The log doesn't take what there is to tell.
+    #[error("the log doesn't take {what}: {reason}")]
+    Untold {
+        /// The event's type.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// A part of it broke.
     #[error("a part of the delivery broke: {0}")]
     Broken(String),

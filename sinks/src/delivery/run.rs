@@ -72,6 +72,8 @@ struct Fixed<S> {
 struct Standing {
     /// Since when the log says that it stalls.
     stalled: Option<Instant>,
+    /// Until then nothing of that is told to a log that didn't take it.
+    silent_until: Option<Instant>,
     /// Between one beginning and the next.
     backoff: Backoff,
 }
@@ -231,7 +233,8 @@ impl<S: Sink> Loop<S> {
                         (self.main.next(), error.to_string(), self.shared().name.clone());
                     self.shared().health.failed(At::New, &reason);
                     if self.standing.stalled.is_none() {
-                        self.tell(Stalled { next, reason, sink }).await;
+                        let told = self.tell(Stalled { next, reason, sink }).await;
+                        self.told_standing(told, None);
                     }
                     return Err(error.into());
                 }
@@ -402,7 +405,8 @@ impl<S: Sink> Loop<S> {
         Ok(())
     }
 
-    /// Makes dead letters: first in the file, then in the log, and only then the position may move over them.
+    /// Makes dead letters: first in the file, then in the log, and only then the position may move over them. Where the log doesn't
+    /// take it, the delivery begins anew, finds them in the file, and tells of them then.
     /// `is_replay`: perhaps again.
     async fn bury(&mut self, rejected: Vec<Rejection>, is_replay: bool) -> Result<(), Stopped> {
         if rejected.is_empty() {
@@ -436,8 +440,7 @@ impl<S: Sink> Loop<S> {
             reason: first.reason,
             sink: self.shared().name.clone(),
         })
-        .await;
-        Ok(())
+        .await
     }
 
     /// Dead letters of which the log may say nothing: a crash came between, or somebody wrote them into the file.
@@ -507,29 +510,43 @@ impl<S: Sink> Loop<S> {
 
     /// Says so when nothing gets through for long, and when something does again.
     async fn tell_stall(&mut self) {
+        if self.standing.silent_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
         let sink = self.shared().name.clone();
         let next = self.main.next();
         match (self.shared().health.ailing(), self.standing.stalled) {
             (Some(ailing), None) if ailing.since.elapsed() >= self.fixed.stall => {
-                self.standing.stalled = Some(ailing.since);
                 tracing::warn!("sink {sink} stalls at event {next}: {}", ailing.reason);
-                self.tell(Stalled { next, reason: ailing.reason, sink }).await;
+                let told = self.tell(Stalled { next, reason: ailing.reason, sink }).await;
+                self.told_standing(told, Some(ailing.since));
             }
             (None, Some(since)) => {
-                self.standing.stalled = None;
                 let stalled_seconds = since.elapsed().as_secs();
                 tracing::info!("sink {sink} delivers again after {stalled_seconds} s");
-                self.tell(Resumed { next, sink, stalled_seconds }).await;
+                let told = self.tell(Resumed { next, sink, stalled_seconds }).await;
+                self.told_standing(told, None);
             }
             _ => {}
         }
     }
 
-    async fn tell<D: EventData>(&self, data: D) {
-        let draft = Draft::new(Actor::system("sink"), data);
-        if let Err(error) = self.fixed.producer.append(draft).await {
-            tracing::error!("sink {}: the log doesn't take {}: {error}", self.shared().name, D::TYPE);
+    /// What the log has been told is how it stands. What it didn't take is told again, but not at each look.
+    fn told_standing(&mut self, told: Result<(), Stopped>, stalled: Option<Instant>) {
+        match told {
+            Ok(()) => self.standing.stalled = stalled,
+            Err(error) => {
+                tracing::error!("sink {}: {error}; trying again", self.shared().name);
+                self.standing.silent_until = Some(Instant::now() + self.fixed.stall);
+            }
         }
+    }
+
+    /// Tells it to the log.
+    async fn tell<D: EventData>(&self, data: D) -> Result<(), Stopped> {
+        let draft = Draft::new(Actor::system("sink"), data);
+        let told = self.fixed.producer.append(draft).await;
+        told.map(drop).map_err(|error| Stopped::Untold { what: D::TYPE, reason: error.to_string() })
     }
 
     /// Lets what is under way come to its end, for a while. What doesn't is in doubt at the next start.

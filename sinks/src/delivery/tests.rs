@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "what a test damages needn't last")]
 
 mod errands;
+mod telling;
 
 use super::*;
 use crate::proof::prove;
