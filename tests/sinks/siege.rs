@@ -34,6 +34,8 @@ const LATE: Duration = Duration::from_millis(30);
 pub trait Store {
     /// Events of the log before it begins: more than go into one batch.
     const EVENTS: u64 = 8_000;
+    /// Whether it can say that it is too busy.
+    const SPEAKS_HTTP: bool = true;
     /// The table of custodyd's configuration that sends to it by way of a port of loopback.
     fn table(&self, port: u16) -> String;
     /// What is put between it and custodyd.
@@ -90,7 +92,12 @@ pub fn besiege<S: Store>(make: impl FnOnce(&Path) -> S) {
                 world.event("type=sink.stalled", "the outage is told", |_| true);
                 store.start();
             }
-            2 => proxy.next(4, Fault::Cut),
+            2 => {
+                proxy.next(4, Fault::Cut);
+                if S::SPEAKS_HTTP {
+                    proxy.next(2, Fault::Answer(429, Some(1)));
+                }
+            }
             _ => {
                 let full = volume.fill();
                 // Sessions don't notice.
@@ -105,6 +112,8 @@ pub fn besiege<S: Store>(make: impl FnOnce(&Path) -> S) {
         store.age();
         world.ssh(&[], "echo during the siege", b"").ok();
     }
+    let busy = u64::from(S::SPEAKS_HTTP) * ROUNDS / 4 * 2;
+    until_true("it has said often enough that it is too busy", PATIENCE, || proxy.counts().answered >= busy);
     proxy.set(Fault::Pass);
     if store.may_lose() {
         size(&world);

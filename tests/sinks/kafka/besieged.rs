@@ -13,6 +13,7 @@ struct Besieged {
 
 impl Store for Besieged {
     const EVENTS: u64 = 40_000;
+    const SPEAKS_HTTP: bool = false;
 
     fn table(&self, port: u16) -> String {
         format!(
