@@ -164,7 +164,9 @@ impl OpenSearch {
                 Unproven::Now(format!("{operation} isn't whole: {reason}: {}", done.reason()))
             })?;
         }
-        let path = format!("/{everything}/_search?allow_partial_search_results=false");
+        // A closed index can't be searched, and what it holds isn't missing. Nothing that is looked up lies in one: nobody writes there.
+        let closed = if shown == Shown::Whole { "&expand_wildcards=open,closed" } else { "" };
+        let path = format!("/{everything}/_search?allow_partial_search_results=false{closed}");
         let body = search::question(window, &self.origin, shown, HITS_MAX).to_string().into_bytes();
         let answered = self.ask(Method::POST, &path, Some(body)).await.map_err(now)?;
         if answered.status != StatusCode::OK {
