@@ -90,6 +90,8 @@ impl Outcome {
             | "strict_dynamic_mapping_exception"
             | "x_content_parse_exception" => Fault::Document,
             "illegal_argument_exception" if reason.contains("immense term") => Fault::Document,
+            // The index's own setting names a pipeline that isn't there.
+            "illegal_argument_exception" if reason.contains("pipeline with id") => Fault::Store,
             "index_closed_exception"
             | "index_not_found_exception"
             | "invalid_index_name_exception"

@@ -77,6 +77,8 @@ fn what_is_the_stores_fault_makes_no_dead_letters() {
     assert_eq!(answers(&["illegal_argument_exception", "illegal_argument_exception"]), [false, false]);
     assert_eq!(answers(&["illegal_argument_exception", "mapper_parsing_exception"]), [true, true]);
     assert_eq!(answers(&["illegal_argument_exception"]), [true]);
+    let pipeline = br#"{"errors":true,"items":[{"create":{"status":400,"error":{"type":"illegal_argument_exception","reason":"pipeline with id [x] does not exist"}}}]}"#;
+    assert!(matches!(&bulk::answers(pipeline, 1).unwrap()[0], Answer::Later(_)), "also of one alone");
     let missing = br#"{"errors":true,"items":[{"create":{"status":404,"error":{"type":"index_not_found_exception","reason":"no such index"}}}]}"#;
     assert!(
         matches!(&bulk::answers(missing, 1).unwrap()[0], Answer::Later(reason) if reason.contains("no such index"))
