@@ -27,6 +27,9 @@ pub enum Sinks {
     Verify {
         /// The sink
         name: String,
+        /// From this event or this time: what is older may be gone there, for its age
+        #[arg(long, value_name = "INDEX|TIME")]
+        from: Option<String>,
         /// Up to this size of the log or this time; up to the newest checkpoint without it
         #[arg(long, value_name = "SIZE|TIME")]
         to: Option<String>,
@@ -95,7 +98,9 @@ pub async fn sinks(command: Sinks) -> anyhow::Result<()> {
     let (client, _) = Client::logged_in(&Home::find()?)?;
     match command {
         Sinks::Ls { json } => list(&client, json).await,
-        Sinks::Verify { name, to, repair, json } => verify(&client, &name, to, repair, json).await,
+        Sinks::Verify { name, from, to, repair, json } => {
+            verify(&client, &name, (from, to), repair, json).await
+        }
         Sinks::Replay { name, from, to, detach } => replay(&client, &name, &from, to, detach).await,
         Sinks::Pause { name, reason } => {
             let _: Value = post(&client, &name, "pause", &json!({ "reason": reason.reason })).await?;
@@ -170,12 +175,12 @@ fn place(text: &str) -> anyhow::Result<Value> {
 async fn verify(
     client: &Client,
     name: &str,
-    to: Option<String>,
+    (from, to): (Option<String>, Option<String>),
     repair: bool,
     as_json: bool,
 ) -> anyhow::Result<()> {
-    let to = to.as_deref().map(place).transpose()?;
-    let body = json!({ "to": to, "repair": repair });
+    let place = |text: Option<String>| text.as_deref().map(place).transpose();
+    let body = json!({ "from": place(from)?, "to": place(to)?, "repair": repair });
     let response = client.send(&format!("/v1/sinks/{name}/verify"), &body).await?;
     let bar = progress::events("comparing")?;
     let (mut report, mut repairing) = (None, Vec::new());
@@ -240,7 +245,10 @@ fn text(name: &str, report: &Report) -> String {
     let mut out = String::new();
     let mut say = |line: String| out.extend([line.as_str(), "\n"]);
     let whole = report.proven - report.redacted;
-    say(format!("{name}, compared with the first {} events of the log", report.size));
+    say(match report.from {
+        0 => format!("{name}, compared with the first {} events of the log", report.size),
+        from => format!("{name}, compared with the events of the log from {from} to {}", report.size),
+    });
     say(format!("  proven      {} of {} ({whole} by all their bytes)", report.proven, report.expected));
     if report.by_original > 0 {
         let count = report.by_original;
@@ -395,6 +403,10 @@ mod tests {
     #[test]
     fn what_was_refused_is_said_to_people_and_to_programs() {
         let report = Report { size: 40, expected: 37, proven: 37, rejected: 3, ..Report::default() };
+        let part = Report { from: 20, ..report.clone() };
+        assert!(
+            super::text("loki", &part).starts_with("loki, compared with the events of the log from 20 to 40")
+        );
         let text = text("loki", &report);
         assert!(text.contains("REFUSED     3: custody sinks dead-letters loki"), "{text}");
         let json = serde_json::to_value(Judged { verdict: report.verdict(), report: &report }).unwrap();

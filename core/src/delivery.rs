@@ -71,9 +71,12 @@ impl DeadLetter {
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
+    /// The first index that was compared: what is older may be gone, for its age.
+    #[serde(default)]
+    pub from: u64,
     /// Up to which size of the log: a signed checkpoint's.
     pub size: u64,
-    /// Events up to there that the sink lets through.
+    /// Events from there up to here that the sink lets through.
     pub expected: u64,
     /// Events that stand there, once and unaltered.
     pub proven: u64,
@@ -242,8 +245,8 @@ pub trait Running: Send + Sync + 'static {
     fn errand(&self) -> Asked<'_, Option<Errand>>;
     /// The dead letters.
     fn dead_letters(&self) -> Asked<'_, Vec<DeadLetter>>;
-    /// Reads the destination back and compares it with everything below `size`. `told` hears how far it is.
-    fn verify<'a>(&'a self, size: u64, told: Box<dyn FnMut(u64) + Send + 'a>) -> Asked<'a, Report>;
+    /// Reads the destination back and compares it with this part of the log. `told` hears how far it is.
+    fn verify<'a>(&'a self, indexes: Range<u64>, told: Box<dyn FnMut(u64) + Send + 'a>) -> Asked<'a, Report>;
 }
 
 #[cfg(test)]

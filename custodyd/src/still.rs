@@ -76,7 +76,7 @@ impl Running for Still {
         self.nothing()
     }
 
-    fn verify<'a>(&'a self, _: u64, _: Box<dyn FnMut(u64) + Send + 'a>) -> Asked<'a, Report> {
+    fn verify<'a>(&'a self, _: Range<u64>, _: Box<dyn FnMut(u64) + Send + 'a>) -> Asked<'a, Report> {
         self.nothing()
     }
 }

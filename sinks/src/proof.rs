@@ -17,6 +17,7 @@ use custody_core::event::Family;
 use custody_core::log::tree::leaf_hash;
 use custody_core::log::{Entry, Log, ReadError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,23 +32,38 @@ const STRANGERS_MAX: usize = 100_000;
 /// How often is looked whether the log has grown meanwhile: each time by less, unless it grows faster than it is compared.
 const ROUNDS: usize = 8;
 
-/// Compares everything below `size`, which a signed checkpoint covers. `told` hears how far it is. One comparison at a time:
-/// what a destination has read for one, it would have to read again for the other.
+/// Compares everything below `size`, as [`prove_part`].
 ///
 /// # Errors
 /// When the log can't be read, or the delivery has stopped.
 pub async fn prove<S: Sink>(
     control: &Control<S>,
     size: u64,
+    told: impl FnMut(u64) + Send,
+) -> Result<Report, ProofError> {
+    prove_part(control, 0..size, told).await
+}
+
+/// Compares a part of the log, which a signed checkpoint covers. `told` hears how far it is. What the destination has of before it
+/// isn't looked at. One comparison at a time: what a destination has read for one, it would have to read again for the other.
+///
+/// # Errors
+/// When the log can't be read, or the delivery has stopped.
+pub async fn prove_part<S: Sink>(
+    control: &Control<S>,
+    indexes: Range<u64>,
     mut told: impl FnMut(u64) + Send,
 ) -> Result<Report, ProofError> {
+    let size = indexes.end;
     let Ok(_turn) = control.shared.proving.try_lock() else { return Err(ProofError::Busy) };
     let letters = control.dead_letters().await.map_err(ProofError::DeadLetters)?;
     let shared = Arc::clone(&control.shared);
     let dead = blocking(move || known_to_be_refused(&*shared.log, &shared.name, letters)).await??;
-    let mut report = Report { size, ..Report::default() };
+    let log = Arc::clone(&control.shared.log);
+    let (from, since) = blocking(move || beginning(&*log, indexes.start)).await??;
+    let mut report = Report { from, size, ..Report::default() };
     let mut strangers = Strangers::default();
-    let (mut next, mut since) = (0, Nanos(0));
+    let (mut next, mut since) = (from, since);
     while next < size {
         let (entries, until) = read(control, next, size).await?;
         let to = next + entries.len() as u64;
@@ -55,7 +71,7 @@ pub async fn prove<S: Sink>(
         match shown(control, &window).await {
             Ok(found) => compare(control, entries, found, &dead, &mut strangers, &mut report),
             Err(Unproven::Never(reason)) => {
-                report.unproven.push(Unshown { from: 0, to: size, reason: reason.to_owned() });
+                report.unproven.push(Unshown { from, to: size, reason: reason.to_owned() });
                 return Ok(report);
             }
             Err(Unproven::Now(reason) | Unproven::Unfinished(reason)) => {
@@ -116,6 +132,19 @@ pub enum ProofError {
     /// A part of it broke.
     #[error("reading the log broke: {0}")]
     Broken(String),
+}
+
+/// Where a comparison begins, and at which time: a destination shows events by their times too, and so those that have one time
+/// stay together. The whole log begins before all times.
+fn beginning(log: &dyn Log, from: u64) -> Result<(u64, Nanos), ReadError> {
+    let first = |entries: Vec<Entry>| entries.first().map(|entry| entry.appended);
+    let appended = |index| log.read(index, 1, 0).map(first);
+    let mut from = from;
+    let Some(since) = appended(from)? else { return Ok((from, Nanos(u64::MAX))) };
+    while from > 0 && appended(from - 1)? == Some(since) {
+        from -= 1;
+    }
+    Ok((from, if from == 0 { Nanos(0) } else { since }))
 }
 
 /// The next entries, and the time at which the window ends: all that was appended before it is in this window or an

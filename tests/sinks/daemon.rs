@@ -46,6 +46,13 @@ fn a_session_is_in_loki_and_proven_and_the_sink_is_held_replayed_and_told_of() {
     until_true("it has caught up", DEADLINE, || sink(&world)["lag_events"].as_u64().unwrap() < 5);
     let said = world.admin.custody(&["sinks", "replay", "loki", "--from", "0"]).ok().text();
     assert!(said.contains("All of it is there"), "{said}");
+    let refused = world.admin.try_custody(&["sinks", "cancel", "loki"], b"");
+    assert!(refused.code != 0 && refused.err.contains("neither a replay nor a redrive"), "{}", refused.err);
+    let said = world.admin.custody(&["sinks", "verify", "loki", "--from", "5"]).ok().text();
+    assert!(said.contains("events of the log from 5 to") && !said.contains("MISSING"), "{said}");
+    let told = world
+        .event("type=sink.verified", "it is told from where on", |event| event.event["data"]["from"] == 5);
+    assert_eq!(told.event["data"]["verdict"], "proven");
     let said = world.admin.custody(&["sinks", "verify", "loki"]).ok().text();
     assert!(said.contains("proven") && !said.contains("DUPLICATED"), "{said}");
 

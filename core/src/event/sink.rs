@@ -172,6 +172,9 @@ pub struct Verified {
     pub expected: u64,
     /// What stands there and is no event of the log, or none that the sink lets through.
     pub extra: u64,
+    /// The first index that was compared.
+    #[serde(default)]
+    pub from: u64,
     /// Events that don't stand there, and aren't among the dead letters.
     pub missing: u64,
     /// Whether each event stands there: the destination showed everything, nothing is wrong, and it refused none.
@@ -194,6 +197,7 @@ impl Verified {
             duplicated: 0,
             expected: 40,
             extra: 0,
+            from: 0,
             missing: 0,
             proven: true,
             rejected: 0,

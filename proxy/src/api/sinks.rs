@@ -268,9 +268,12 @@ async fn verify(
     let decision = super::commands::allowed(&api, &caller, what, target).await?;
     let _durable = api.context.producer.append(decision).await?;
     let signed = api.context.log.checkpoint().size();
-    let size = index_at(&api, asked.to, signed).await?;
+    let (from, size) = (index_at(&api, asked.from, 0).await?, index_at(&api, asked.to, signed).await?);
     if size > signed || size == 0 {
         return Err(ApiError::Invalid(format!("only what is signed can be proved: events 1 to {signed}")));
+    }
+    if from >= size {
+        return Err(ApiError::Invalid(format!("there is nothing to prove from event {from} to {size}")));
     }
     let caught_up = async {
         while sink.numbers().next < size {
@@ -292,7 +295,7 @@ async fn verify(
             // Somebody who reads slowly sees fewer of them.
             drop(events.try_send(line(&Comparing::Compared { events: events_done, of: size })));
         });
-        let last = match sink.verify(size, progress).await {
+        let last = match sink.verify(from..size, progress).await {
             Ok(report) => conclude(&api, &caller, &*sink, report, asked.repair).await,
             Err(reason) => vec![Comparing::Error(reason)],
         };
@@ -320,6 +323,7 @@ async fn conclude(
         duplicated: report.duplicated.count,
         expected: report.expected,
         extra: report.extra.count,
+        from: report.from,
         missing: report.missing.count,
         proven: report.is_proven(),
         rejected: report.rejected,

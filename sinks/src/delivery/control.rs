@@ -3,7 +3,7 @@
 use super::{OpenError, Shared};
 use crate::health::Health;
 use crate::position::PositionError;
-use crate::proof::prove;
+use crate::proof::prove_part;
 use crate::sink::Sink;
 use custody_core::delivery::{Asked, DeadLetter, Errand, Numbers, Report, Running};
 use std::io;
@@ -219,7 +219,7 @@ impl<S: Sink> Running for Control<S> {
         Box::pin(Control::dead_letters(self))
     }
 
-    fn verify<'a>(&'a self, size: u64, told: Box<dyn FnMut(u64) + Send + 'a>) -> Asked<'a, Report> {
-        Box::pin(async move { prove(self, size, told).await.map_err(|error| error.to_string()) })
+    fn verify<'a>(&'a self, indexes: Range<u64>, told: Box<dyn FnMut(u64) + Send + 'a>) -> Asked<'a, Report> {
+        Box::pin(async move { prove_part(self, indexes, told).await.map_err(|error| error.to_string()) })
     }
 }

@@ -202,3 +202,20 @@ async fn one_comparison_goes_on_at_a_time_and_what_takes_several_turns_is_proven
     assert!(matches!(second, Some(Err(ProofError::Busy))), "{second:?}");
     assert!(prove(&all.control, size, |_| ()).await.unwrap().is_proven());
 }
+
+/// Where a destination keeps events for a shorter time than the log, what is older is left out of the comparison, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_the_log_is_proven_where_what_is_older_is_gone() {
+    let all = delivered(3_000).await;
+    let size = all.story.log.size();
+    all.shelf.documents.lock().unwrap().retain(|held| held.index.unwrap() >= 1_200);
+    let part = async |from| prove_part(&all.control, from..size, |_| ()).await.unwrap();
+    assert_eq!(prove(&all.control, size, |_| ()).await.unwrap().missing.count, 1_200);
+    // Those of one batch have times that follow each other, or one.
+    let report = part(1_700).await;
+    assert!(report.is_proven() && report.from <= 1_700 && report.from >= 1_200, "{report:?}");
+    assert_eq!(report.proven, size - report.from);
+    all.shelf.documents.lock().unwrap().retain(|held| held.index != Some(2_000));
+    let report = part(1_700).await;
+    assert_eq!((report.missing.count, report.to_repair), (1, vec![Range { start: 2_000, end: 2_001 }]));
+}
