@@ -155,11 +155,13 @@ async fn list(client: &Client, as_json: bool) -> anyhow::Result<()> {
             sink.numbers.next.to_string(),
             sink.lag_events.to_string(),
             format!("{} s", sink.lag_seconds),
+            sink.numbers.per_second.to_string(),
+            sink.numbers.rejected.to_string(),
             sink.numbers.dead_letters.to_string(),
             state,
         ]
     });
-    let header = ["sink", "next", "behind", "oldest", "dead letters", "state"];
+    let header = ["sink", "next", "behind", "oldest", "events/s", "refused", "dead letters", "state"];
     table::print(&header, rows.collect(), "No sink is configured.");
     Ok(())
 }

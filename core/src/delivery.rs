@@ -32,6 +32,9 @@ pub struct Numbers {
     pub looked_up: u64,
     /// The first event that isn't confirmed.
     pub next: u64,
+    /// Events a second that were confirmed lately.
+    #[serde(default)]
+    pub per_second: u64,
     /// Events that the destination refused.
     pub rejected: u64,
     /// What doesn't work of a replay or a redrive right now.

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Over how long a time it is measured how fast it goes, in milliseconds.
+const RATE_MILLIS: u64 = 5_000;
+
 /// Counted since the program started, but for the position.
 #[derive(Debug, Default)]
 pub struct Health {
@@ -19,6 +22,7 @@ pub struct Health {
     looked_up: AtomicU64,
     found: AtomicU64,
     replays: AtomicU64,
+    rate: Mutex<Rate>,
     trouble: Mutex<Option<Ailing>>,
     /// What doesn't work of an errand. It is told apart: what is new arrives all the same, and so the sink doesn't stall.
     errand_trouble: Mutex<Option<String>>,
@@ -26,6 +30,14 @@ pub struct Health {
     awaited: Mutex<Option<Instant>>,
     /// How long it may be awaited.
     stall: Duration,
+}
+
+/// How fast it goes: measured now and then.
+#[derive(Debug, Default)]
+struct Rate {
+    /// When it was measured last, and what was confirmed by then.
+    last: Option<(Instant, u64)>,
+    per_second: u64,
 }
 
 /// What somebody is at when something works or doesn't.
@@ -61,6 +73,7 @@ impl Health {
             confirmed_appended: self.confirmed_appended.load(Relaxed),
             dead_letters: self.dead_letters.load(Relaxed),
             found: self.found.load(Relaxed),
+            per_second: self.rate().per_second,
             looked_up: self.looked_up.load(Relaxed),
             next: self.next.load(Relaxed),
             rejected: self.rejected.load(Relaxed),
@@ -83,6 +96,24 @@ impl Health {
 
     fn errand_trouble(&self) -> MutexGuard<'_, Option<String>> {
         self.errand_trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rate(&self) -> MutexGuard<'_, Rate> {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Measures how fast it goes, unless it has just been measured.
+    pub(crate) fn measure(&self, now: Instant) {
+        let (mut rate, confirmed) = (self.rate(), self.confirmed.load(Relaxed));
+        let Some((at, before)) = rate.last else {
+            rate.last = Some((now, confirmed));
+            return;
+        };
+        let millis = u64::try_from(now.duration_since(at).as_millis()).unwrap_or(u64::MAX);
+        if millis >= RATE_MILLIS {
+            rate.per_second = (confirmed - before).saturating_mul(1_000) / millis;
+            rate.last = Some((now, confirmed));
+        }
     }
 
     fn awaited(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -160,5 +191,24 @@ impl Health {
         if let Some(appended) = appended {
             self.confirmed_appended.store(appended, Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_fast_it_goes_is_measured_over_some_seconds() {
+        let (health, begun) = (Health::default(), Instant::now());
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        health.measure(begun);
+        health.confirmed(At::New, 10_000, 0);
+        health.measure(after(1));
+        assert_eq!(health.numbers().per_second, 0, "too soon");
+        health.measure(after(10));
+        assert_eq!(health.numbers().per_second, 1_000);
+        health.measure(after(20));
+        assert_eq!(health.numbers().per_second, 0);
     }
 }

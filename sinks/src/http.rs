@@ -2,7 +2,7 @@
 
 use crate::secret::Secrets;
 use crate::sink::Trouble;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use std::io;
@@ -238,11 +238,17 @@ impl Answered {
         }
     }
 
-    /// When the destination wants to be asked again, where it says so in seconds (RFC 9110, 10.2.3). The form with a date
-    /// needs two clocks that agree, and is passed over.
+    /// When the destination wants to be asked again (RFC 9110, 10.2.3): in so many seconds, or at a time of its own clock. What that
+    /// clock says now stands beside it, so that ours doesn't matter.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+        let header = |name| self.headers.get(name)?.to_str().ok().map(str::trim);
+        let asked = header(RETRY_AFTER)?;
+        if let Ok(seconds) = asked.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let time = |text| httpdate::parse_http_date(text).ok();
+        time(asked)?.duration_since(time(header(DATE)?)?).ok()
     }
 
     /// The status and the beginning of the body, in one line.
@@ -303,6 +309,19 @@ mod tests {
         }
         assert!(matches!(answered(425, "").trouble(), Trouble::Refused { .. }));
         assert!(answered(500, &"é".repeat(9_999)).reason().chars().count() < 400);
+    }
+
+    #[test]
+    fn a_time_at_which_to_come_back_is_of_the_destinations_clock() {
+        let asked = |after: &str, date: Option<&str>| {
+            let mut answered = answered(429, "");
+            answered.headers.insert(RETRY_AFTER, after.parse().unwrap());
+            answered.headers.extend(date.map(|date| (DATE, date.parse().unwrap())));
+            answered.retry_after()
+        };
+        let (now, then) = ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:50:07 GMT");
+        assert_eq!(asked(then, Some(now)), Some(Duration::from_secs(30)));
+        assert_eq!((asked(then, None), asked(now, Some(then)), asked("soon", Some(now))), (None, None, None));
     }
 
     #[test]

@@ -504,6 +504,7 @@ impl<S: Sink> Loop<S> {
     /// Writes the position, and says how it stands.
     async fn look(&mut self) -> Result<(), Stopped> {
         self.save()?;
+        self.shared().health.measure(Instant::now());
         self.tell_stall().await;
         Ok(())
     }
