@@ -6,6 +6,7 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -70,10 +71,22 @@ impl Endpoint {
                 Err("the url holds a user or a password: put it into the secret store and name it in auth"
                     .into())
             }
+            Ok(url) if url.scheme() == "http" && self.auth.is_some() && !is_this_machine(&url) => {
+                Err(format!(
+                    "url = \"{}\" shows what is in auth to the network: use https://, or http:// to this machine only (127.0.0.1, ::1, localhost)",
+                    self.url
+                ))
+            }
             Ok(_) => Ok(()),
             Err(error) => Err(format!("url = \"{}\": {error}", self.url)),
         }
     }
+}
+
+fn is_this_machine(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Speaks to one endpoint.
@@ -334,6 +347,21 @@ mod tests {
             ("a.example", "url ="),
         ] {
             assert!(endpoint(wrong).check().unwrap_err().contains(says), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_to_a_destination_is_shown_to_nobody_between() {
+        let check = |url: &str, auth: bool| {
+            let auth = auth.then(|| Auth::Bearer { secret: "token".into() });
+            Endpoint { url: url.into(), ca: None, auth }.check()
+        };
+        for good in ["https://a.example", "http://127.0.0.1:3100", "http://[::1]:3100", "http://localhost"] {
+            assert_eq!(check(good, true), Ok(()), "{good}");
+        }
+        assert_eq!(check("http://loki:3100", false), Ok(()));
+        for open in ["http://loki:3100", "http://10.0.0.1", "http://localhost.example"] {
+            assert!(check(open, true).unwrap_err().contains("https://"), "{open}");
         }
     }
 

@@ -308,6 +308,29 @@ fn documents_that_were_altered_deleted_or_added_are_named() {
     source.stop(run);
 }
 
+/// How documents are kept is for whoever keeps them.
+#[test]
+fn what_somebody_changed_in_a_template_stays() {
+    const STREAM: &str = "logs-custody.events-changed";
+    let node = two();
+    let source = Source::new();
+    let run = source.deliver(sink(&node.url(), STREAM));
+    source.delivered(&run);
+    source.stop(run);
+    let path = "_component_template/custody-settings";
+    let shown = node.ask("GET", path, "").unwrap().ok().json();
+    let mut changed = shown["component_templates"][0]["component_template"].clone();
+    changed["template"]["settings"]["index"]["priority"] = json!("7");
+    node.ask("PUT", path, &changed.to_string()).unwrap().ok();
+    source.grow(10);
+    let run = source.deliver(sink(&node.url(), STREAM));
+    source.delivered(&run);
+    source.stop(run);
+    let shown = node.ask("GET", path, "").unwrap().ok().json();
+    let settings = &shown["component_templates"][0]["component_template"]["template"]["settings"];
+    assert_eq!(settings["index"]["priority"], "7", "{shown}");
+}
+
 /// As many documents of another log, in the same stream and of the same time, as no answer holds: they keep nobody from knowing
 /// what is there of this one.
 #[test]

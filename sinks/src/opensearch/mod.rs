@@ -127,6 +127,9 @@ impl OpenSearch {
             }
         }
         for (path, body) in &templates.components {
+            if self.is_there(product, path, body).await? {
+                continue;
+            }
             let answered = self.put(path, body).await?;
             if !answered.status.is_success() {
                 return match product.poorer(&answered.reason()) {
@@ -148,6 +151,16 @@ impl OpenSearch {
             }
         }
         Ok(product)
+    }
+
+    /// Whether a template is there in this program's version: what somebody has changed in it stays.
+    async fn is_there(&self, product: Product, path: &str, body: &Value) -> Result<bool, Trouble> {
+        let ours = body.get("version").and_then(Value::as_u64);
+        if ours.is_none() || !product.has_streams || !product::is_kept(path) {
+            return Ok(false);
+        }
+        let there = self.ask(Method::GET, path, None).await?;
+        Ok(there.status == StatusCode::OK && product::version(&there.body) >= ours)
     }
 
     /// What it holds of a window.

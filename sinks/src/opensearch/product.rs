@@ -16,6 +16,8 @@ const ELASTICSEARCH: [&str; 4] = [
     include_str!("../../../schemas/elasticsearch/lifecycle.json"),
 ];
 
+const MAPPINGS: &str = "/_component_template/custody-mappings";
+
 /// What it is and can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Product {
@@ -100,11 +102,25 @@ impl Templates {
             lifecycle: product.has_streams.then_some((path, lifecycle)),
             components: vec![
                 ("/_component_template/custody-settings".to_owned(), settings),
-                ("/_component_template/custody-mappings".to_owned(), mappings),
+                (MAPPINGS.to_owned(), mappings),
                 (format!("/_index_template/{}", template(stream)), index),
             ],
         })
     }
+}
+
+/// Whether what somebody has changed in a template stays, as long as it has this program's version. The mappings follow from what
+/// this program writes, and are its alone.
+pub fn is_kept(path: &str) -> bool {
+    path != MAPPINGS
+}
+
+/// The version of the one template that an answer shows, where it has one.
+pub fn version(body: &[u8]) -> Option<u64> {
+    let shown: Value = serde_json::from_slice(body).ok()?;
+    let places =
+        ["/component_templates/0/component_template/version", "/index_templates/0/index_template/version"];
+    places.iter().find_map(|place| shown.pointer(place)?.as_u64())
 }
 
 /// The index template's name: each stream has its own, so that two logs in one cluster don't take each other's away.

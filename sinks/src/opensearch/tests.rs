@@ -46,6 +46,22 @@ fn templates_are_for_the_configured_stream() {
 }
 
 #[test]
+fn a_templates_version_is_read_wherever_it_stands() {
+    let component =
+        br#"{"component_templates":[{"name":"x","component_template":{"template":{},"version":3}}]}"#;
+    let index = br#"{"index_templates":[{"name":"x","index_template":{"index_patterns":[],"version":1}}]}"#;
+    assert_eq!((product::version(component), product::version(index)), (Some(3), Some(1)));
+    let without = br#"{"component_templates":[{"name":"x","component_template":{"template":{}}}]}"#;
+    assert_eq!((product::version(without), product::version(b"<html>")), (None, None));
+    for product in [STREAMS, Product { is_opensearch: false, has_streams: true }] {
+        let components = Templates::of(product, "s").unwrap().components;
+        assert!(components.iter().all(|(_, body)| body["version"].is_u64()));
+        let kept: Vec<_> = components.iter().map(|(path, _)| product::is_kept(path)).collect();
+        assert_eq!(kept, [true, false, true], "settings, mappings, the index template");
+    }
+}
+
+#[test]
 fn each_item_has_its_own_answer() {
     let body = br#"{"errors":true,"items":[{"create":{"status":201}},{"create":{"status":409,"error":{"type":"v","reason":"r"}}},
         {"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"no"}}},{"create":{"status":429}},
