@@ -345,11 +345,10 @@ impl<S: Sink> Loop<S> {
                         }
                     }
                 }
-                let is_replay = way != Way::Main;
                 // What stands in the place of an event that was delivered once is found by a comparison, which says that it was
                 // altered: as a dead letter it would count as what the destination is known to lack.
-                let rejected = rejected.into_iter().filter(|rejection| !(is_replay && rejection.is_taken()));
-                self.bury(rejected.collect(), is_replay).await?;
+                let is_new = |rejection: &Rejection| way == Way::Main || !rejection.is_taken();
+                self.bury(rejected.into_iter().filter(is_new).collect()).await?;
                 if let Some(course) = self.course(way)
                     && let Some(end) = course.is_done(indexes, end)
                 {
@@ -407,8 +406,7 @@ impl<S: Sink> Loop<S> {
 
     /// Makes dead letters: first in the file, then in the log, and only then the position may move over them. Where the log doesn't
     /// take it, the delivery begins anew, finds them in the file, and tells of them then.
-    /// `is_replay`: perhaps again.
-    async fn bury(&mut self, rejected: Vec<Rejection>, is_replay: bool) -> Result<(), Stopped> {
+    async fn bury(&mut self, rejected: Vec<Rejection>) -> Result<(), Stopped> {
         if rejected.is_empty() {
             return Ok(());
         }
@@ -418,7 +416,7 @@ impl<S: Sink> Loop<S> {
         self.shared().health.set_dead_letters(self.dead.indexes().len());
         let known =
             rejected.into_iter().filter(|rejection| new.iter().all(|new| new.index != rejection.index));
-        let untold = if self.untold || is_replay { self.untold(known.collect())? } else { vec![] };
+        let untold = if self.untold { self.untold(known.collect())? } else { vec![] };
         // What tells of a sink is no reason to tell of it again: the log would feed on itself.
         let mut told = new.into_iter().chain(untold).filter(|letter| !letter.kind.starts_with("sink."));
         let Some(first) = told.next() else { return Ok(()) };
@@ -443,7 +441,7 @@ impl<S: Sink> Loop<S> {
         .await
     }
 
-    /// Dead letters of which the log may say nothing: a crash came between, or somebody wrote them into the file.
+    /// Dead letters of which the log may say nothing: a crash came between.
     fn untold(&self, known: Vec<Rejection>) -> Result<Vec<DeadLetter>, Stopped> {
         let Some(first) = known.iter().map(|known| known.index).min() else { return Ok(vec![]) };
         let told = Told::read(&*self.shared().log, &self.shared().name, first)?;
