@@ -153,10 +153,11 @@ impl OpenSearch {
         Ok(product)
     }
 
-    /// Whether a template is there in this program's version: what somebody has changed in it stays.
+    /// Whether a template is there in this program's version: what somebody has changed in it stays. Elasticsearch is always told
+    /// all of it: by what it refuses shows whether it has data streams.
     async fn is_there(&self, product: Product, path: &str, body: &Value) -> Result<bool, Trouble> {
         let ours = body.get("version").and_then(Value::as_u64);
-        if ours.is_none() || !product.has_streams || !product::is_kept(path) {
+        if ours.is_none() || !product.is_opensearch || !product::is_kept(path) {
             return Ok(false);
         }
         let there = self.ask(Method::GET, path, None).await?;
