@@ -156,7 +156,7 @@ fn at_length() -> bool {
 
 /// One test of each thing that the sensor does: an emulated machine takes ten minutes for all of them, which `make soak`
 /// (`CUSTODY_VM_ALL=1`) has.
-const OF_EACH_KIND: [&str; 23] = [
+const OF_EACH_KIND: [&str; 25] = [
     "session::what_the_kernel_supports_is_told_without_leaving_anything",
     "session::what_a_session_runs_is_told_and_what_others_run_is_not",
     "sshd::sshd_sessions_are_told_apart_and_the_daemon_is_nobodys",
@@ -169,6 +169,8 @@ const OF_EACH_KIND: [&str; 23] = [
     "datagram::what_name_servers_answer_by_tcp_is_told_wherever_its_packets_end",
     "file::every_way_to_a_watched_file_is_seen",
     "file::what_is_made_given_away_and_cut_is_told",
+    "file::what_was_counted_is_told_when_another_thread_runs_a_new_program",
+    "file::whoever_reads_many_files_keeps_nobody_from_running_programs",
     "file::a_part_of_what_is_watched_is_watched_whatever_it_is_reached_by",
     "file::no_session_gets_at_the_agents_own_files",
     "file::what_the_kernel_is_told_to_do_is_watched_wherever_it_lies",

@@ -82,7 +82,7 @@ __noinline int tell_file(struct tag *tag, struct file_act *act)
 	if (!tag || !act)
 		return 0;
 	count(&seen, act->kind);
-	place = (act->rule && full()) || (act->kind == KIND_FILE_OPENED && crowded()) ? 0 : claim();
+	place = (act->rule ? full() : crowded()) ? 0 : claim();
 	if (!place) {
 		count(&lost, act->kind);
 		return 0;

@@ -150,7 +150,7 @@ static __always_inline bool full(void)
 	return bpf_ringbuf_query(&records, BPF_RB_RING_SIZE) - bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) < ROOM;
 }
 
-/* Half of the ring is left for what isn't opened files: who reads a thousand of them doesn't keep others from running programs. */
+/* Half of the ring is left for what isn't of files: who opens a thousand of them doesn't keep others from running programs. */
 static __always_inline bool crowded(void)
 {
 	return bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(&records, BPF_RB_RING_SIZE) / 2;
