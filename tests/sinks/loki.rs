@@ -338,6 +338,8 @@ fn loki_under_siege_has_each_event_once() {
 fn what_loki_acknowledged_with_a_full_disk_and_lost_is_named_and_delivered_again() {
     let volume = Volume::new(256, 300, Journal::With);
     let mut loki = Loki::prepare(&volume.disk(), &[]);
+    // It looks at its disk every ten seconds, and until then acknowledges what it can't write: here for as long as the test takes.
+    loki.service = loki.service.arguments(["-ingester.wal-disk-full-threshold=0"]);
     loki.start();
     let mut world = World::start();
     world.custodyd.stop();
