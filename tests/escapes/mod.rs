@@ -114,7 +114,7 @@ pub const WAYS: &[Way] = &[
         "a job that outlives the session",
         "setsid sh -c \"while kill -0 $SESSION 2>/dev/null; do sleep 0.1; done; /bin/echo $MARK\" >$OUT 2>&1 </dev/null &",
     ),
-    program("after a flood of forks", "for i in $(seq 500); do (:) & done; wait; /bin/echo $MARK"),
+    program("after a flood of forks", "for i in $(seq 200); do (:) & done; wait; /bin/echo $MARK"),
     program("thousands of arguments", "/bin/echo $MARK $(seq 5000) | head -c ${#MARK}"),
     program(
         "an argument of 100,000 bytes",
