@@ -240,19 +240,20 @@ fn behind_a_relay(demand: &str, lines: &str) -> (World, Flaky, Agent) {
 #[test]
 fn a_full_spool_runs_nothing_and_an_agent_that_is_killed_over_it_sends_it_all_the_same() {
     let (world, relay, mut agent) = behind_a_relay("optional", "spool_mebibytes = 4");
-    let [stop, pipe] = ["stop", "pipe"].map(|name| world.dir().join(name));
+    let [began, stop, pipe] = ["began", "stop", "pipe"].map(|name| world.dir().join(name));
     // Some thirty events of 30 kB a second, also while programs are refused: the log keeps up with that.
     let line = format!(
         "big=$(head -c 30000 /dev/zero | tr '\\0' x); mkfifo {0}; exec 3<>{0}; \
-         while [ ! -e {1} ] && [ -d {2} ]; do /bin/true $big; read -t 0.03 -u 3; done",
+         while [ ! -e {1} ] && [ -d {2} ]; do /bin/true $big && : >{3}; read -t 0.03 -u 3; done",
         pipe.display(),
         stop.display(),
-        world.dir().display()
+        world.dir().display(),
+        began.display()
     );
     let mut ssh = world.proxied();
     ssh.arg("root@web-1.custody").arg(line).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut filling = Running::start("a session that fills the spool", &mut ssh);
-    world.event("type=command.executed", "it has begun", |e| e.event["data"]["given"] == "/bin/true");
+    wait::until_true("it has begun", DEADLINE, || began.exists());
     relay.set(Fault::Hang);
     let times_full = |agent: &Agent| agent.output().matches("the spool is full").count();
     world.event("type=node.lost", "the agent is missed", |_| true);
