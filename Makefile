@@ -51,6 +51,7 @@ soak: setup build ## kill -9, 1,000 rounds and more, a minute's flood and a minu
 	done
 
 bench: setup ## what it costs, beside what others cost: a table, and bench.json (CUSTODY_BENCH_LARGE=1: ten million entries)
+	setup/collector/install.sh
 	cargo build --release --workspace --bins
 	cargo bench --workspace --bench costs
 

@@ -72,7 +72,9 @@ impl Which {
     fn has(self, way: &Way) -> bool {
         self == Self::All
             || matches!(way.leaves, Leaves::File | Leaves::Kernel(_) | Leaves::Daemon | Leaves::Name)
-            || ["called.py", "crash.py", "$MARK socket", "seq 200"].iter().any(|program| way.script.contains(program))
+            || ["called.py", "crash.py", "$MARK socket", "seq 200"]
+                .iter()
+                .any(|program| way.script.contains(program))
     }
 }
 

@@ -15,8 +15,8 @@ pub struct Rsyslog {
 }
 
 impl Rsyslog {
-    /// Takes RFC 6587's octet counting over plain TCP. Lines in its own language come after ours: further actions, e.g.
-    /// `action(type="omkafka" …)`, of which the template `raw` is the message as it came.
+    /// Takes RFC 6587's octet counting over plain TCP. Lines in its own language come before what writes it: further actions,
+    /// e.g. `action(type="omkafka" …)`, of which the template `raw` is the message as it came; after `stop` nothing is written.
     #[must_use]
     pub fn tcp(dir: &Path, lines: &[&str]) -> Self {
         Self::prepare(dir, "", "", lines)
@@ -65,10 +65,10 @@ impl Rsyslog {
              input(type=\"imtcp\" address=\"127.0.0.1\" port=\"{port}\")\n\
              template(name=\"raw\" type=\"list\") {{ property(name=\"rawmsg\") }}\n\
              template(name=\"line\" type=\"list\") {{ property(name=\"rawmsg\") constant(value=\"\\n\") }}\n\
-             action(type=\"omfile\" file=\"{}\" template=\"line\")\n{}\n",
+             {}\naction(type=\"omfile\" file=\"{}\" template=\"line\")\n",
             path(dir),
-            path(&received),
             lines.join("\n"),
+            path(&received),
         );
         let config = dir.join("rsyslog.conf");
         std::fs::write(&config, text).expect("rsyslog's configuration");

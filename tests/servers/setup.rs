@@ -13,9 +13,14 @@ use std::time::Duration;
 pub fn folder(script: &str, arguments: &[&str]) -> PathBuf {
     let script = root().join("setup").join(script);
     let mut command = Command::new("bash");
-    command.arg(script).args(arguments);
+    command.arg(&script).args(arguments);
     let said = process::run(&mut command, b"", Duration::from_secs(30)).ok();
     let folder = PathBuf::from(said.text().trim());
-    assert!(folder.join("complete").exists(), "{} isn't there: run `make setup` first", folder.display());
+    assert!(
+        folder.join("complete").exists(),
+        "{} isn't there: run {} first",
+        folder.display(),
+        script.display()
+    );
     folder
 }

@@ -1,5 +1,7 @@
 //! Delivery: events a second into a store, how soon one can be found there, and what a long backlog costs.
 
+mod shippers;
+
 use crate::cores::{APART, begun};
 use crate::environment::{count, number, text};
 use crate::growth::anonymous_mib;
@@ -18,15 +20,14 @@ use custody_sinks::sink::Sink;
 use custody_sinks::{loki, opensearch};
 use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::servers::search_node::{Product, SearchNode};
-use custody_tests::servers::{Kafka, Loki, Rsyslog};
+use custody_tests::servers::{Kafka, Loki};
 use custody_tests::story::Story;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Message as _, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use std::collections::HashSet;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpStream;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
@@ -67,12 +68,18 @@ pub fn rows() -> Vec<Row> {
     LazyLock::force(&APART);
     for part in text("CUSTODY_BENCH_SINKS", "loki,opensearch,kafka,soon,backlog").split(',') {
         match part {
-            "loki" => rows.extend(throughput::<LokiStore>()),
+            "loki" => {
+                rows.extend(throughput::<LokiStore>());
+                rows.push(beside("OpenTelemetry Collector, without metadata", shippers::collector_to_loki));
+            }
             "opensearch" => {
                 rows.extend(throughput::<OpenSearchStore>());
-                rows.push(beside_rsyslog());
+                rows.push(beside("rsyslog with omelasticsearch", shippers::rsyslog_to_opensearch));
             }
-            "kafka" => rows.extend(into_kafka()),
+            "kafka" => {
+                rows.extend(into_kafka());
+                rows.push(beside("rsyslog with omkafka, without transactions", shippers::rsyslog_to_kafka));
+            }
             "soon" => rows.extend([
                 soon::<LokiStore>(1.0),
                 soon::<KafkaStore>(1.0),
@@ -397,28 +404,15 @@ fn on_a_new_one<S: Store, T>(measured: impl FnOnce(&S, S::Sink) -> T) -> T {
     measured(&store, sink)
 }
 
-/// The shipper that many have today: rsyslog with omelasticsearch, fed with the same events as syslog over TCP.
-fn beside_rsyslog() -> Row {
-    let frames: Vec<u8> = Story::new()
-        .take(usize::try_from(events()).expect("they fit into memory"))
-        .flat_map(|(_, bytes)| {
-            let head = b"<86>1 2026-01-01T00:00:00Z web-1 custody - - - ";
-            let length = format!("{} ", head.len() + bytes.len());
-            [length.as_bytes(), head, &bytes].concat()
-        })
-        .collect();
+/// Beside what people would ship the same events with otherwise, each time into a new store.
+fn beside<S: Store>(shipper: &'static str, shipped: impl Fn(&S) -> Duration) -> Row {
     let mut pairs = Vec::new();
     for _ in 0..rounds() {
-        let ours = on_a_new_one::<OpenSearchStore, _>(|_, sink| delivered(sink, Filled::Later));
-        pairs.push((rate(ours), rate(shipped(&frames))));
+        let ours = on_a_new_one::<S, _>(|_, sink| delivered(sink, Filled::Later));
+        let theirs = on_a_new_one::<S, _>(|store, _| shipped(store));
+        pairs.push((rate(ours), rate(theirs)));
     }
-    Row {
-        name: "OpenSearch 3, events/s".to_owned(),
-        pairs,
-        beside: "rsyslog with omelasticsearch",
-        more_is_better: true,
-        aim: None,
-    }
+    Row { name: format!("{}, events/s", S::NAME), pairs, beside: shipper, more_is_better: true, aim: None }
 }
 
 /// Kafka, beside the same records from a loop that does nothing else, and beside kcat, which hands over the same values without
@@ -494,29 +488,6 @@ impl KafkaStore {
         producer.flush(Duration::from_secs(60)).expect("it takes them");
         begun.elapsed()
     }
-}
-
-fn shipped(frames: &[u8]) -> Duration {
-    let dir = tempfile::tempdir().expect("a folder");
-    let store = OpenSearchStore::start(&dir.path().join("node"));
-    let document = "template(name=\"document\" type=\"list\" option.jsonf=\"on\") {\
-                    property(outname=\"message\" name=\"msg\" format=\"jsonf\") }";
-    let action = format!(
-        "module(load=\"omelasticsearch\")\naction(type=\"omelasticsearch\" server=\"127.0.0.1\" serverport=\"{}\" \
-         searchIndex=\"shipped\" searchType=\"\" bulkmode=\"on\" template=\"document\" \
-         queue.type=\"LinkedList\" queue.size=\"100000\" queue.dequeuebatchsize=\"1000\" queue.workerthreads=\"2\")",
-        store.port()
-    );
-    let mut rsyslog = Rsyslog::tcp(&dir.path().join("rsyslog"), &[document, &action]);
-    rsyslog.start();
-    let begun = Instant::now();
-    let mut stream = TcpStream::connect(rsyslog.service.address()).expect("it listens");
-    stream.write_all(frames).expect("it takes them");
-    let there = || store.0.ask("HEAD", "shipped", "").is_ok_and(|answer| answer.status == 200);
-    while !there() || store.0.count("shipped") < events() {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    begun.elapsed()
 }
 
 /// From the append to the moment when a query finds it, while events come at a steady rate: the longest that an event
