@@ -16,6 +16,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # shellcheck source=setup/cache.sh
 source "$here/cache.sh"
+# shellcheck source=setup/go.sh
+source "$here/go.sh"
 # shellcheck source=setup/java/jdk.sh
 source "$here/java/jdk.sh"
 
@@ -176,7 +178,7 @@ fi
 
 build_go_tools() {
   local tools
-  command -v go >/dev/null || fail "go is not there: install Go $(sed -n 's/^go //p' "$proof/go.mod") or later and put it on PATH"
+  need_go "$proof"
   mapfile -t tools < <(cd "$proof" && go list tool)
   (cd "$proof" && CGO_ENABLED=0 go build -o "$1/" "${tools[@]}" ./...)
   (cd "$verify" && CGO_ENABLED=0 go build -o "$1/" .)

@@ -28,8 +28,8 @@ struct {
 	__type(value, struct tag);
 } tags SEC(".maps");
 
-/* The same by process, for programs that may not read a task's storage: cgroup programs before 6.16. More than a machine's memory lets it
- * have of them: a process that found no room here would be nobody's to those programs. */
+/* The same by process, for programs that may not read a task's storage: cgroup programs before 6.16. Large, since a process
+ * that finds no room here is nobody's to those programs: who started it is killed. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 262144);

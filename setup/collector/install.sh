@@ -8,6 +8,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=setup/cache.sh
 source "$here/../cache.sh"
+# shellcheck source=setup/go.sh
+source "$here/../go.sh"
 
 cached collector "$here"/go.{mod,sum} "$here/main.go"
 folder=$REPLY
@@ -16,9 +18,6 @@ if [[ ${1:-} == --print ]]; then
   exit 0
 fi
 
-command -v go >/dev/null || {
-  printf 'setup: go is not there: install Go %s or later and put it on PATH\n' "$(sed -n 's/^go //p' "$here/go.mod")" >&2
-  exit 1
-}
+need_go "$here"
 build() { (cd "$here" && CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o "$1/collector" .); }
 make_once "$folder" build

@@ -101,13 +101,15 @@ fn known_to_be_refused(
     let told = Told::read(log, sink, first)?;
     let mut known = BTreeSet::new();
     for DeadLetter { index, .. } in letters {
-        let entries = log.read(index, 1, 0)?;
-        let tells_of_a_sink = entries.first().is_some_and(|entry| entry.tag == Family::Sink.tag());
-        if tells_of_a_sink || told.of(index) {
+        if told.of(index) || tells_of_a_sink(log, index)? {
             known.insert(index);
         }
     }
     Ok(known)
+}
+
+fn tells_of_a_sink(log: &dyn Log, index: u64) -> Result<bool, ReadError> {
+    Ok(log.read(index, 1, 0)?.first().is_some_and(|entry| entry.tag == Family::Sink.tag()))
 }
 
 /// What may wait for a disk, where it may.

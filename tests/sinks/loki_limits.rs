@@ -25,15 +25,20 @@ fn kept_by(source: &Source, loki: &Loki, text: &str) {
     source.kill(run);
 }
 
-/// Once it has other limits, all of it arrives, once.
-fn arrives_with(limits: &[&str], dir: &Path, mut loki: Loki, source: &Source) -> Loki {
-    loki.service.stop();
-    let loki = started(dir, limits);
+/// All of it arrives, once.
+fn arrives(loki: &Loki, source: &Source) {
     let run = source.deliver(sink(&loki.url()));
     source.delivered(&run);
     let report = source.prove(&run);
     assert!(report.is_proven() && report.proven == source.log.size(), "{report:?}");
     source.stop(run);
+}
+
+/// Once it has other limits, all of it arrives, once.
+fn arrives_with(limits: &[&str], dir: &Path, mut loki: Loki, source: &Source) -> Loki {
+    loki.service.stop();
+    let loki = started(dir, limits);
+    arrives(&loki, source);
     loki
 }
 
@@ -96,11 +101,7 @@ fn another_log_of_the_same_job_hides_nothing() {
     }
     // All of it is in doubt.
     std::fs::remove_file(source.dir.path().join("sink/position.json")).unwrap();
-    let run = source.deliver(sink(&loki.url()));
-    source.delivered(&run);
-    let report = source.prove(&run);
-    assert!(report.is_proven() && report.proven == source.log.size(), "{report:?}");
-    source.stop(run);
+    arrives(&loki, &source);
 }
 
 /// By its defaults it takes nothing that is older than a week: no event of an older log is refused for that, it waits.
@@ -126,11 +127,7 @@ fn what_is_in_lokis_future_arrives_when_it_takes_it() {
     let source = Source::with(Arc::new(ManualClock::new(Nanos(now() + 30 * SECOND))));
     source.grow(60);
     kept_by(&source, &loki, "clock");
-    let run = source.deliver(sink(&loki.url()));
-    source.delivered(&run);
-    let report = source.prove(&run);
-    assert!(report.is_proven() && report.proven == source.log.size(), "{report:?}");
-    source.stop(run);
+    arrives(&loki, &source);
 }
 
 /// Of lines of one stream, those that fit into its rate are taken, and the answer is 429: the others are sent, and these aren't
