@@ -117,6 +117,22 @@ fn a_request_that_is_never_answered_waits_until_the_client_or_the_proxy_ends_it(
     assert_eq!(post(&proxy, "/_bulk", "passes"), Ok(200));
 }
 
+/// Else whoever counts what a sender was told waits in vain when that had given up its request meanwhile.
+#[test]
+fn what_happens_to_a_request_that_never_comes_whole_happens_to_the_next() {
+    let destination = Destination::start();
+    let proxy = Flaky::http(destination.port);
+    proxy.next(1, Fault::Answer(429, None));
+    let mut half = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+    half.write_all(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nhalf").unwrap();
+    until_true("it has begun", DEADLINE, || proxy.queued() == 0);
+    drop(half);
+    until_true("it is the next one's", DEADLINE, || proxy.queued() == 1);
+    assert_eq!(post(&proxy, "/", "whole"), Ok(429));
+    assert_eq!((proxy.queued(), proxy.counts().answered), (0, 1));
+    assert!(destination.taken().is_empty());
+}
+
 #[test]
 fn many_requests_at_once_pass() {
     let (destination, passed) = (Destination::start(), AtomicUsize::new(0));

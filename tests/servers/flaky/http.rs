@@ -12,12 +12,9 @@ pub async fn serve(client: TcpStream, shared: &Shared) -> Result<()> {
     while let Some(head) = client.head().await? {
         let line = first_line(&head);
         let fault = shared.next(&line);
-        let framing = request_framing(&head)?;
-        if header(&head, "expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
-            client.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
-        }
         let max = if let Fault::HangUpAfter(max) = fault { max } else { usize::MAX };
-        let (body, whole) = client.body(framing, max).await?;
+        let came = body(&mut client, &head, max).await;
+        let (body, whole) = came.inspect_err(|_| shared.give_back(fault))?;
         if !whole {
             shared.count(|counts| &mut counts.too_large);
             return Ok(());
@@ -78,6 +75,15 @@ pub async fn serve(client: TcpStream, shared: &Shared) -> Result<()> {
         upstream = Some(connection);
     }
     Ok(())
+}
+
+/// The body of a request, or its first `max` bytes and `false`.
+async fn body(client: &mut Reader, head: &[u8], max: usize) -> Result<(Vec<u8>, bool)> {
+    let framing = request_framing(head)?;
+    if header(head, "expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
+        client.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+    }
+    client.body(framing, max).await
 }
 
 /// The destination's whole answer, and whether its connection takes another request.

@@ -109,6 +109,14 @@ impl Shared {
         plan.queued.pop_front().unwrap_or(standing)
     }
 
+    /// A fault that happened to nothing, as its request never came whole: it is the next one's, unless it is everyone's.
+    fn give_back(&self, fault: Fault) {
+        let mut plan = self.plan();
+        if plan.standing != fault && fault != Fault::Pass {
+            plan.queued.push_front(fault);
+        }
+    }
+
     fn count(&self, counted: impl FnOnce(&mut Counts) -> &mut u64) {
         *counted(&mut self.plan().counts) += 1;
     }
