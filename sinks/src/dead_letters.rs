@@ -8,7 +8,6 @@ use custody_core::log::{Log, ReadError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::ops::RangeInclusive;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -112,7 +111,10 @@ impl DeadLetters {
 
 /// Of which events the log says that a sink refused them. The file lies beside the log, where nobody would notice who else
 /// writes into it: what it says alone proves nothing.
-pub struct Told(Vec<RangeInclusive<u64>>);
+///
+/// Ranges that don't touch, the last of each by its first.
+#[derive(Default)]
+pub struct Told(BTreeMap<u64, u64>);
 
 impl Told {
     /// Of events from `from` on: what tells of one comes after it.
@@ -120,26 +122,37 @@ impl Told {
     /// # Errors
     /// When the log can't be read.
     pub fn read(log: &dyn Log, sink: &str, from: u64) -> Result<Self, ReadError> {
-        let (mut told, mut next) = (Vec::new(), from);
+        let (mut told, mut next) = (Self::default(), from);
         loop {
             let entries = log.read(next, 1_000, BYTES)?;
-            let Some(last) = entries.last() else { return Ok(Self(told)) };
+            let Some(last) = entries.last() else { return Ok(told) };
             next = last.index + 1;
             for entry in entries.iter().filter(|entry| entry.tag == Family::Sink.tag()) {
                 if let Ok(event) = Event::parse(&entry.bytes)
                     && let Payload::SinkRejected(rejected) = event.payload()
                     && rejected.sink == sink
                 {
-                    told.push(rejected.first..=rejected.last);
+                    told.add(rejected.first, rejected.last);
                 }
             }
         }
     }
 
+    /// Takes in what it overlaps, and what it touches.
+    fn add(&mut self, mut first: u64, mut last: u64) {
+        while let Some((&from, &to)) = self.0.range(..=last.saturating_add(1)).next_back()
+            && to.saturating_add(1) >= first
+        {
+            self.0.remove(&from);
+            (first, last) = (first.min(from), last.max(to));
+        }
+        self.0.insert(first, last);
+    }
+
     /// Whether it says so of this one.
     #[must_use]
     pub fn of(&self, index: u64) -> bool {
-        self.0.iter().any(|range| range.contains(&index))
+        self.0.range(..=index).next_back().is_some_and(|(_, last)| index <= *last)
     }
 }
 
@@ -194,6 +207,30 @@ mod tests {
         letters.remove([3, 5, 7]).unwrap();
         letters.add(vec![letter(9)]).unwrap();
         assert_eq!(DeadLetters::open(&path).unwrap().read().unwrap(), [letter(6), letter(9)]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_was_told_is_known_whatever_its_order_and_overlaps(
+            ranges in proptest::collection::vec((0_u64..60, 0_u64..9), 0..20),
+        ) {
+            let mut told = Told::default();
+            ranges.iter().for_each(|(first, more)| told.add(*first, first + more));
+            for index in 0..70 {
+                let among = ranges.iter().any(|(first, more)| (*first..=first + more).contains(&index));
+                proptest::prop_assert_eq!(told.of(index), among);
+            }
+            let apart = told.0.iter().zip(told.0.keys().skip(1)).all(|((_, last), next)| last + 1 < *next);
+            proptest::prop_assert!(apart);
+        }
+    }
+
+    #[test]
+    fn what_was_told_of_all_there_can_be_is_one_range() {
+        let mut told = Told::default();
+        told.add(3, u64::MAX);
+        told.add(0, 2);
+        assert!(told.of(0) && told.of(u64::MAX) && told.0.len() == 1);
     }
 
     #[test]
