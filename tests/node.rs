@@ -6,12 +6,14 @@ use custody_tests::process::run;
 use custody_tests::root;
 use custody_tests::servers::agent::nothing_is_missing;
 use custody_tests::servers::custodyd::Entry;
+use custody_tests::servers::flaky::Flaky;
 use custody_tests::servers::{Agent, NameServer, World, python};
 use custody_tests::wait::{self, DEADLINE};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use uuid::Uuid;
@@ -248,6 +250,43 @@ fn what_runs_in_a_container_names_it() {
     // Short as it lived, its group was known by then.
     assert_eq!(ran("/bin/echo")["container"], cat["container"]);
     assert_eq!(ran("/bin/mkdir").get("container"), None);
+}
+
+/// A path doesn't say which file it leads to where a session has mounted something else there.
+#[test]
+fn a_program_that_sees_other_mounts_than_the_node_says_so() {
+    let (world, _agent) = watched();
+    let mounts =
+        "mount --bind /bin/echo /bin/false && readlink /proc/self/ns/mnt && exec /bin/false elsewhere";
+    let said =
+        world.ssh(&[], &format!("/bin/true at-home; exec unshare -m sh -c '{mounts}'"), b"").ok().text();
+    let (number, rest) = said.trim_start_matches("mnt:[").split_once("]\n").expect("a mount namespace");
+    assert_eq!(rest, "elsewhere\n");
+    let ran = |with: &str| {
+        let event =
+            world.event("type=command.executed", with, |e| arguments(&e.event["data"]).contains(&with));
+        event.event["data"].clone()
+    };
+    let elsewhere = ran("elsewhere");
+    assert_eq!(elsewhere["mount_namespace"].to_string(), number, "{elsewhere}");
+    assert_eq!(elsewhere["executable"]["inode"], std::fs::metadata("/bin/echo").unwrap().ino().to_string());
+    assert_eq!(ran("at-home").get("mount_namespace"), None);
+}
+
+/// Both ends that the server has of the connection are other ones than the proxy's.
+#[test]
+fn no_session_is_opened_behind_what_translates_addresses() {
+    let (world, _agent) = watched();
+    let relay = Flaky::tcp(world.web.port);
+    let at = format!("127.0.0.1:{}", relay.port);
+    world.admin.custody(&["node", "add", "web-1", &at, "--agent", "required"]);
+    let said = world.ssh(&[], "/bin/echo unwatched", b"");
+    assert!(said.code != 0 && said.out.is_empty(), "{}", said.text());
+    assert!(said.err.contains("is there address translation on the way"), "{}", said.err);
+    let ended = world.event("type=session.ended", "the failure is told", |_| true);
+    assert!(ended.line.contains("hasn't seen the session's connection"), "{}", ended.line);
+    world.demand_agent("required");
+    assert_eq!(world.ssh(&[], "/bin/echo watched", b"").ok().text(), "watched\n");
 }
 
 #[test]

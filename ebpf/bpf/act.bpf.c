@@ -133,6 +133,14 @@ static __always_inline void tell_reach(struct task_struct *task, struct tag *tag
 	bpf_ringbuf_submit(record, 0);
 }
 
+/* Without a mode, or with this one, it only reads (adjtimex(2)). */
+#define ADJ_OFFSET_SS_READ 0xa001
+
+static __always_inline bool adjusts(u32 modes)
+{
+	return modes && modes != ADJ_OFFSET_SS_READ;
+}
+
 #define IS_REASON(what, name) \
 	(bpf_core_enum_value_exists(enum lockdown_reason, name) && (what) == bpf_core_enum_value(enum lockdown_reason, name))
 
@@ -175,6 +183,32 @@ int BPF_PROG(act_reach_lsm, u32 what)
 	reach = reach_of(what);
 	if (reach)
 		tell_reach(task, tag, reach);
+	return 0;
+}
+
+static __always_inline void tell_clock(u32 how)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tag *tag = watched(task);
+
+	if (tag && !silent(tag))
+		tell_reach(task, tag, how);
+}
+
+/* What is done by then: a hook that is asked before would know of one of the two only. */
+SEC("fexit/do_settimeofday64")
+int BPF_PROG(act_clock_set, const void *to, int failed)
+{
+	if (!failed)
+		tell_clock(CLOCK_SET);
+	return 0;
+}
+
+SEC("fexit/do_adjtimex")
+int BPF_PROG(act_clock_adjust, struct __kernel_timex *by, int state)
+{
+	if (state >= 0 && adjusts(by->modes))
+		tell_clock(CLOCK_ADJUSTED);
 	return 0;
 }
 

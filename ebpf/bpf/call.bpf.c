@@ -218,6 +218,31 @@ static __always_inline void tell_mount(struct task_struct *task, struct tag *tag
 	bpf_ringbuf_submit(record, 0);
 }
 
+#define CLOCK_REALTIME 0
+
+/* How the call that was made has set the machine's clock, if it did: others, and mere readings, are made by the same calls. */
+static __always_inline u32 clock_set_by(struct call_made made, struct pt_regs *regs)
+{
+	u64 first = call_argument(regs, made.narrow, 0), timex = first;
+	u32 modes = 0;
+
+	switch (made.call) {
+	case CALL_SETTIMEOFDAY:
+		return first ? CLOCK_SET : 0;
+	case CALL_CLOCK_SETTIME:
+		return (u32)first == CLOCK_REALTIME ? CLOCK_SET : 0;
+	case CALL_CLOCK_ADJTIME:
+		if ((u32)first != CLOCK_REALTIME)
+			return 0;
+		timex = call_argument(regs, made.narrow, 1);
+		break;
+	default:
+		break;
+	}
+	bpf_probe_read_user(&modes, sizeof(modes), (void *)timex);
+	return adjusts(modes) ? CLOCK_ADJUSTED : 0;
+}
+
 /* Sockets of families that no cgroup hook sees. */
 static __always_inline void judge_family(struct task_struct *task, struct tag *tag, u32 family, u32 type, u32 protocol)
 {
@@ -289,7 +314,7 @@ int BPF_PROG(call_exit, struct pt_regs *regs, long returned)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct call_made made = call_made(task, call_number(regs));
 	struct identity *before, after;
-	u32 arguments[3] = {};
+	u32 arguments[3] = {}, clock;
 	u64 request;
 	struct tag *tag;
 
@@ -307,6 +332,14 @@ int BPF_PROG(call_exit, struct pt_regs *regs, long returned)
 			break;
 		bpf_probe_read_user(arguments, sizeof(arguments), (void *)call_argument(regs, made.narrow, 1));
 		tell_reached(task, tag, arguments[0]);
+		break;
+	case CALL_ADJTIMEX:
+	case CALL_CLOCK_ADJTIME:
+	case CALL_CLOCK_SETTIME:
+	case CALL_SETTIMEOFDAY:
+		clock = clock_set_by(made, regs);
+		if (clock)
+			tell_reach(task, tag, clock);
 		break;
 	case CALL_KEXEC:
 		tell_reach(task, tag, REACH_SUCCESSOR);

@@ -6,7 +6,10 @@
 
 enum call {
 	CALL_OTHER,
+	CALL_ADJTIMEX,
 	CALL_BPF,
+	CALL_CLOCK_ADJTIME,
+	CALL_CLOCK_SETTIME,
 	CALL_CONNECT,
 	CALL_IDENTITY, /* setuid, setgid, and all that are like them */
 	CALL_KEXEC,
@@ -17,6 +20,7 @@ enum call {
 	CALL_PIDFD_GETFD,
 	CALL_PORTS, /* iopl, ioperm */
 	CALL_PTRACE,
+	CALL_SETTIMEOFDAY, /* and stime */
 	CALL_SOCKET,
 	CALL_SOCKETCALL, /* several in one, of 32-bit programs */
 };
@@ -59,6 +63,15 @@ struct call_made {
 	case 210:                                                                                                                            \
 	case 216:                                                                                                                            \
 		return CALL_IDENTITY;                                                                                                           \
+	case 25: /* stime, settimeofday */                                                                                                   \
+	case 79:                                                                                                                             \
+		return CALL_SETTIMEOFDAY;                                                                                                    \
+	case 124:                                                                                                                            \
+		return CALL_ADJTIMEX;                                                                                                        \
+	case 404:                                                                                                                            \
+		return CALL_CLOCK_SETTIME;                                                                                                   \
+	case 405:                                                                                                                            \
+		return CALL_CLOCK_ADJTIME;                                                                                                   \
 	case 26:                                                                                                                             \
 		return CALL_PTRACE
 
@@ -88,8 +101,16 @@ static __always_inline enum call call_of(u32 number)
 	case 119:
 	case 123:
 		return CALL_IDENTITY;
+	case 159:
+		return CALL_ADJTIMEX;
+	case 164:
+		return CALL_SETTIMEOFDAY;
 	case 165:
 		return CALL_MOUNT;
+	case 227:
+		return CALL_CLOCK_SETTIME;
+	case 305:
+		return CALL_CLOCK_ADJTIME;
 	case 172: /* iopl */
 	case 173: /* ioperm */
 		return CALL_PORTS;
@@ -120,6 +141,10 @@ static __always_inline enum call narrow_call_of(u32 number)
 		return CALL_PORTS;
 	case 102:
 		return CALL_SOCKETCALL;
+	case 264:
+		return CALL_CLOCK_SETTIME;
+	case 343:
+		return CALL_CLOCK_ADJTIME;
 	case 283: /* kexec_load */
 		return CALL_KEXEC;
 	case 347:
@@ -180,6 +205,14 @@ static __always_inline enum call call_of(u32 number)
 	case 104: /* kexec_load */
 	case 294: /* kexec_file_load */
 		return CALL_KEXEC;
+	case 112:
+		return CALL_CLOCK_SETTIME;
+	case 170:
+		return CALL_SETTIMEOFDAY;
+	case 171:
+		return CALL_ADJTIMEX;
+	case 266:
+		return CALL_CLOCK_ADJTIME;
 	case 117:
 		return CALL_PTRACE;
 	case 145: /* setreuid, setuid, setresuid, setfsuid */
@@ -211,6 +244,10 @@ static __always_inline enum call narrow_call_of(u32 number)
 	switch (number) {
 	case 322: /* openat */
 		return CALL_OPEN;
+	case 262:
+		return CALL_CLOCK_SETTIME;
+	case 372:
+		return CALL_CLOCK_ADJTIME;
 	case 281:
 		return CALL_SOCKET;
 	case 283:

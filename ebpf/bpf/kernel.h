@@ -87,6 +87,9 @@ enum lockdown_reason {
 	LOCKDOWN_TRACEFS,
 };
 
+struct __kernel_timex {
+	unsigned int modes;
+} CORE;
 struct qstr {
 	u32 len;
 	const unsigned char *name;

@@ -224,7 +224,7 @@ struct act {
 	unsigned char second[128];
 };
 
-/* Of KIND_KERNEL, the first number: by what a process gets at the kernel itself. */
+/* Of KIND_KERNEL, the first number: by what a process gets at the kernel itself, or sets its clock. */
 enum reach {
 	REACH_MEMORY = 1,
 	REACH_IMAGE = 2,
@@ -236,6 +236,8 @@ enum reach {
 	REACH_TRACING = 8,
 	REACH_PROBES = 9,
 	REACH_DEBUGGING = 10,
+	CLOCK_SET = 11,
+	CLOCK_ADJUSTED = 12,
 };
 
 struct exited {

@@ -77,6 +77,12 @@ pub fn boot() -> io::Result<Uuid> {
     text.trim().parse().map_err(io::Error::other)
 }
 
+/// The number of the first process's mount namespace, or of ours where we may not ask for that; `None`: neither can be told.
+pub fn mounts() -> Option<u32> {
+    let link = ["1", "self"].into_iter().find_map(|of| std::fs::read_link(format!("/proc/{of}/ns/mnt")).ok());
+    link?.to_str()?.strip_prefix("mnt:[")?.strip_suffix(']')?.parse().ok()
+}
+
 /// Whether process ids are the kernel's own here; `None`: that can't be told.
 pub fn has_all_processes() -> Option<bool> {
     let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;

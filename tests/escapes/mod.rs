@@ -247,6 +247,9 @@ pub const WAYS: &[Way] = &[
         "kernel-reached",
         "unshare -m sh -c \"mount -t tracefs none /mnt; exec head -n 1 /mnt/trace\" >/dev/null && echo $MARK",
     ),
+    // To what it shows already: other tests have the same.
+    kernel("the clock set", "clock-set", "python3 $WAYS/set_clock.py $MARK settime"),
+    kernel("the clock adjusted", "clock-set", "python3 $WAYS/set_clock.py $MARK adjust"),
     kernel(
         "another user's rights taken",
         "users-changed",

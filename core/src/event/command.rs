@@ -182,6 +182,9 @@ pub struct Executed {
     /// The interpreter that a script names.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub interpreter: Option<ByteString>,
+    /// Its mount namespace's number, where that isn't the one of the node's first process: its paths may lead elsewhere there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mount_namespace: Option<u32>,
     /// Its paths are those of another root than the node's.
     #[serde(skip_serializing_if = "is_false", default)]
     pub other_root: bool,
@@ -189,7 +192,7 @@ pub struct Executed {
     pub process: Process,
     /// Its terminal, e.g. `pts/3`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub terminal: Option<String>,
+    pub terminal: Option<Box<str>>,
     /// In whose name.
     pub users: Users,
 }
@@ -244,6 +247,7 @@ impl Executed {
             given: "/usr/bin/curl".into(),
             given_cut: false,
             interpreter: None,
+            mount_namespace: None,
             other_root: false,
             process: Process::example(),
             terminal: Some("pts/3".into()),

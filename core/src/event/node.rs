@@ -212,6 +212,8 @@ pub enum KernelChange {
     ModuleLoaded,
     /// The kernel itself was reached, past its own rules: its memory, the processor's registers, its tracing, another kernel in its place.
     KernelReached,
+    /// The clock was set, or adjusted: what that came to, the agent tells by itself (`producer.clock-stepped`).
+    ClockSet,
     /// A BPF program was loaded.
     ProgramLoaded,
     /// A file system was mounted.

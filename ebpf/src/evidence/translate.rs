@@ -6,6 +6,7 @@ use super::groups::{Group, Groups};
 use super::hash::Hashes;
 use super::names::Names;
 use super::numbering::Batch;
+use crate::host;
 use crate::sensor::{
     Accepted, Connection, Denial, ExecRefused, Executed, Exited, FileEvent, Record, Subject, Tried,
 };
@@ -51,12 +52,14 @@ pub struct Known {
     pub groups: Groups,
     /// By which names sessions know addresses.
     pub names: Names,
+    /// The mount namespace of the machine's first process, where that can be told.
+    pub mounts: Option<u32>,
 }
 
 impl Known {
     /// Nothing yet.
     pub fn of_this_machine() -> Self {
-        Self { groups: Groups::of_this_machine(), ..Self::default() }
+        Self { groups: Groups::of_this_machine(), mounts: host::mounts(), ..Self::default() }
     }
 
     fn program(&mut self, executed: &Executed) -> Program {
@@ -283,6 +286,9 @@ impl Translation<'_> {
             Record::KernelReached(of) => {
                 self.changed(batch, &of.who, KernelChange::KernelReached, of.by.as_bytes(), false)
             }
+            Record::ClockSet(of) => {
+                self.changed(batch, &of.who, KernelChange::ClockSet, of.by.as_bytes(), false)
+            }
             Record::BpfUsed(of) => {
                 let on = format!("bpf command {}", of.command);
                 self.changed(batch, &of.who, KernelChange::ProgramLoaded, on.as_bytes(), of.refused)
@@ -459,9 +465,11 @@ impl Translation<'_> {
             given,
             given_cut,
             interpreter: executed.interpreter.is_some().then_some(interpreter),
+            mount_namespace: (self.known.mounts != Some(executed.mount_namespace))
+                .then_some(executed.mount_namespace),
             other_root: executed.other_root,
             process: process(&executed.who),
-            terminal: (!executed.tty.is_empty()).then(|| ByteString::from(&*executed.tty).to_text()),
+            terminal: (!executed.tty.is_empty()).then(|| ByteString::from(&*executed.tty).to_text().into()),
             users: Users {
                 egid: executed.egid,
                 euid: executed.euid,

@@ -1,7 +1,8 @@
 use super::super::numbering::Numbering;
 use super::*;
 use crate::sensor::{
-    BpfUsed, IdsChanged, KernelReached, ModuleLoaded, Mounted, SocketMade, Traced, Tuple, UnixConnected,
+    BpfUsed, ClockSet, IdsChanged, KernelReached, ModuleLoaded, Mounted, SocketMade, Traced, Tuple,
+    UnixConnected,
 };
 use custody_core::clock::{ManualClock, Nanos};
 use custody_core::event::{Event, Payload};
@@ -163,6 +164,7 @@ fn each_kind(byte: u8) -> Vec<Record> {
         Record::GroupsChanged(IdsChanged { who: who(), old: [0; 4], new: [u32::MAX; 4] }),
         Record::ModuleLoaded(ModuleLoaded { who: who(), name: vec![byte; 64] }),
         Record::KernelReached(KernelReached { who: who(), by: "kexec" }),
+        Record::ClockSet(ClockSet { who: who(), by: "adjtimex" }),
         Record::BpfUsed(BpfUsed { who: who(), command: 5, refused: false }),
         Record::Traced(Traced {
             who: who(),

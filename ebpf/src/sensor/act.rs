@@ -144,6 +144,15 @@ pub struct KernelReached {
     pub by: &'static str,
 }
 
+/// The machine's clock was set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClockSet {
+    /// Who set it.
+    pub who: Subject,
+    /// By what: `settimeofday` (or a call like it), or `adjtimex`.
+    pub by: &'static str,
+}
+
 /// A mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mounted {
@@ -237,9 +246,17 @@ pub(super) fn decode_socket(bytes: &[u8]) -> Option<SocketMade> {
 }
 
 pub(super) fn decode_kernel(bytes: &[u8]) -> Option<KernelReached> {
-    let reach = number(bytes, 0)?;
-    let (_, by) = reach::NAMES.into_iter().find(|(number, _)| *number == reach)?;
-    Some(KernelReached { who: decode_subject(bytes)?, by })
+    Some(KernelReached { who: decode_subject(bytes)?, by: name(&reach::NAMES, bytes)? })
+}
+
+pub(super) fn decode_clock(bytes: &[u8]) -> Option<ClockSet> {
+    Some(ClockSet { who: decode_subject(bytes)?, by: name(&reach::CLOCK, bytes)? })
+}
+
+/// Of the first number.
+fn name(of: &[(u32, &'static str)], bytes: &[u8]) -> Option<&'static str> {
+    let wanted = number(bytes, 0)?;
+    of.iter().find(|(number, _)| *number == wanted).map(|(_, name)| *name)
 }
 
 pub(super) fn decode_unix(bytes: &[u8]) -> Option<UnixConnected> {

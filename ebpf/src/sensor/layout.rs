@@ -330,6 +330,8 @@ pub mod reach {
         (9, "kprobes"),
         (10, "debugfs"),
     ];
+    /// By what its clock was set, by number.
+    pub const CLOCK: [(u32, &str); 2] = [(11, "settimeofday"), (12, "adjtimex")];
 }
 
 /// `tried` of `file_event`.

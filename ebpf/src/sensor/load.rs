@@ -327,6 +327,11 @@ fn attach(
             let id = program.attach().map_err(say)?;
             program.take_link(id).map_err(say)?.into()
         }
+        (Program::FExit(program), Hook::Return(name)) => {
+            program.load(name, btf).map_err(say)?;
+            let id = program.attach().map_err(say)?;
+            program.take_link(id).map_err(say)?.into()
+        }
         (Program::CgroupSockAddr(program), Hook::CgroupAddress) => {
             program.load().map_err(say)?;
             // Links are many on a cgroup whatever the mode, which the kernel doesn't take here.

@@ -26,8 +26,8 @@ mod take_down;
 mod watched;
 
 pub use act::{
-    BpfUsed, FileEvent, IdsChanged, KernelReached, ModuleLoaded, Mounted, SocketMade, Traced, Tried,
-    UnixConnected,
+    BpfUsed, ClockSet, FileEvent, IdsChanged, KernelReached, ModuleLoaded, Mounted, SocketMade, Traced,
+    Tried, UnixConnected,
 };
 pub(crate) use cgroup::root as cgroup2;
 pub use counters::{Counters, Since};

@@ -10,6 +10,8 @@ pub(super) enum Hook {
     Tracepoint(&'static str),
     /// A hook of the Linux security modules, by name.
     Lsm(&'static str),
+    /// The end of one of the kernel's functions, by name.
+    Return(&'static str),
     /// The root of cgroup2: addresses of sockets.
     CgroupAddress,
     /// The root of cgroup2: sockets.
@@ -137,6 +139,8 @@ pub(super) const PARTS: &[Part] = &[
     Part::new("act_setgid_lsm", Hook::Lsm("task_fix_setgid"), "privilege change").only(Tier::Lsm),
     Part::new("act_bpf_lsm", Hook::Lsm("bpf"), "bpf deny").only(Tier::Lsm),
     Part::new("act_reach_lsm", Hook::Lsm("locked_down"), "reach into the kernel").only(Tier::Lsm),
+    Part::new("act_clock_set", Hook::Return("do_settimeofday64"), "clock set").only(Tier::Lsm),
+    Part::new("act_clock_adjust", Hook::Return("do_adjtimex"), "clock set").only(Tier::Lsm),
     Part::new("act_ptrace_lsm", Hook::Lsm("ptrace_access_check"), "ptrace deny").only(Tier::Lsm),
     Part::new("act_mount_lsm", Hook::Lsm("sb_mount"), "mount").only(Tier::Lsm),
     Part::new("act_move_mount_lsm", Hook::Lsm("move_mount"), "mount").only(Tier::Lsm),
@@ -147,7 +151,7 @@ pub(super) const PARTS: &[Part] = &[
         .serving(&["bpf deny", "packet socket deny", "privilege change"])
         .only(Tier::Tracepoint),
     Part::new("call_exit", Hook::Tracepoint("sys_exit"), "ptrace deny")
-        .serving(&["mount", "privilege change", "reach into the kernel", "unix connect"])
+        .serving(&["clock set", "mount", "privilege change", "reach into the kernel", "unix connect"])
         .only(Tier::Tracepoint),
     Part::new("session_graft_lsm", Hook::Lsm("sock_graft"), "listeners").only(Tier::Lsm),
     Part::new("session_accept_lsm", Hook::Lsm("socket_recvmsg"), "accept").only(Tier::Lsm).essential(),

@@ -1,7 +1,7 @@
 //! What the programs tell, decoded: plain data, bytes as bytes. No input makes it fail otherwise than as [`Record::Undecoded`].
 
 use super::act::{
-    self, BpfUsed, FileEvent, IdsChanged, KernelReached, ModuleLoaded, Mounted, SocketMade, Traced,
+    self, BpfUsed, ClockSet, FileEvent, IdsChanged, KernelReached, ModuleLoaded, Mounted, SocketMade, Traced,
     UnixConnected,
 };
 use super::layout::{
@@ -258,6 +258,8 @@ pub enum Record {
     ModuleLoaded(ModuleLoaded),
     /// The kernel itself was reached.
     KernelReached(KernelReached),
+    /// The machine's clock was set.
+    ClockSet(ClockSet),
     /// BPF was used.
     BpfUsed(BpfUsed),
     /// A process reached for another's memory.
@@ -304,7 +306,9 @@ pub fn decode(bytes: &[u8]) -> Record {
         kind::USERS => act::decode_ids(bytes).map(Record::UsersChanged),
         kind::GROUPS => act::decode_ids(bytes).map(Record::GroupsChanged),
         kind::MODULE => act::decode_module(bytes).map(Record::ModuleLoaded),
-        kind::KERNEL => act::decode_kernel(bytes).map(Record::KernelReached),
+        kind::KERNEL => act::decode_kernel(bytes)
+            .map(Record::KernelReached)
+            .or_else(|| act::decode_clock(bytes).map(Record::ClockSet)),
         kind::BPF => act::decode_bpf(bytes).map(Record::BpfUsed),
         kind::PTRACE => act::decode_traced(bytes).map(Record::Traced),
         kind::SOCKET => act::decode_socket(bytes).map(Record::SocketMade),
@@ -342,6 +346,7 @@ impl Record {
             Record::UsersChanged(record) | Record::GroupsChanged(record) => Some(&record.who),
             Record::ModuleLoaded(record) => Some(&record.who),
             Record::KernelReached(record) => Some(&record.who),
+            Record::ClockSet(record) => Some(&record.who),
             Record::BpfUsed(record) => Some(&record.who),
             Record::Traced(record) => Some(&record.who),
             Record::SocketMade(record) => Some(&record.who),

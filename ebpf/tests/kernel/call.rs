@@ -238,6 +238,38 @@ fn reached(record: &Record) -> Option<&str> {
     }
 }
 
+/// To the time that it shows: tests that run beside this one have the same clock.
+#[test]
+fn whoever_sets_the_clock_is_told_and_whoever_reads_it_is_not() {
+    let mut node = Node::start();
+    node.has_in_both("clock set");
+    let mut session = node.session();
+    let by = |record: &Record| if let Record::ClockSet(set) = record { Some(set.by) } else { None };
+    // struct timex: `modes` stands first. 0 reads all, 0xa001 what is left of adjtime(3); 0x4000 sets how long a tick is.
+    let said = session.python(&format!(
+        "{BEGIN}\
+         import time\n\
+         timex = lambda modes: ctypes.create_string_buffer(modes.to_bytes(4, 'little'), 512)\n\
+         assert libc.adjtimex(timex(0)) >= 0 and libc.adjtimex(timex(0xa001)) >= 0\n\
+         assert libc.clock_adjtime(0, timex(0)) >= 0 and libc.clock_settime(1, ctypes.create_string_buffer(16)) < 0\n\
+         assert libc.syscall(164, 0, ctypes.create_string_buffer(8)) <= 0\n\
+         time.clock_settime(0, time.clock_gettime(0))\n\
+         read = timex(0)\n\
+         libc.adjtimex(read)\n\
+         same = lambda: ctypes.create_string_buffer((0x4000).to_bytes(4, 'little') + read.raw[4:], 512)\n\
+         assert libc.clock_adjtime(0, same()) >= 0\n\
+         now = time.time_ns()\n\
+         assert libc.settimeofday((ctypes.c_long * 2)(now // 10**9, now % 10**9 // 1000), None) == 0\n\
+         assert libc.adjtimex(same()) >= 0; print('done')"
+    ));
+    assert_eq!(said, "done");
+    let told = node.wait_until("what was set", |records| {
+        let told: Vec<&str> = records.iter().filter_map(by).collect();
+        (told.len() >= 4).then_some(told.join(" "))
+    });
+    assert_eq!(told, "settimeofday adjtimex settimeofday adjtimex");
+}
+
 #[test]
 fn connections_to_daemons_of_this_host_are_told() {
     let folder = tempfile::tempdir().unwrap();
