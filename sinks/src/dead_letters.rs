@@ -131,6 +131,8 @@ impl Told {
                 if let Ok(event) = Event::parse(&entry.bytes)
                     && let Payload::SinkRejected(rejected) = event.payload()
                     && rejected.sink == sink
+                    // Else nobody knows which of them.
+                    && rejected.last.checked_sub(rejected.first).map(|more| more + 1) == Some(rejected.count)
                 {
                     told.add(rejected.first, rejected.last);
                 }

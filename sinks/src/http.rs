@@ -1,15 +1,15 @@
 //! Destinations that speak HTTP: credentials and authorities that are read anew, and what an answer means.
 
+use crate::authorities::Version;
 use crate::secret::Secrets;
 use crate::sink::Trouble;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
-use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// The longest answer that is read, in bytes.
@@ -93,12 +93,9 @@ fn is_this_machine(url: &reqwest::Url) -> bool {
 pub struct Http {
     endpoint: Endpoint,
     secrets: Secrets,
-    /// The client, and the file of authorities that it was made with.
-    client: Mutex<Option<(Stamp, Client)>>,
+    /// The client, and the authorities that it was made with.
+    client: Mutex<Option<(Version, Client)>>,
 }
-
-/// What shows that a file is another one: when it was changed, and how long it is.
-type Stamp = Option<(SystemTime, u64)>;
 
 /// A whole answer.
 pub struct Answered {
@@ -166,25 +163,20 @@ impl Http {
         Ok(Answered { status, headers, body })
     }
 
-    /// The client, made anew when the file of authorities has changed.
+    /// The client, made anew when the authorities have changed.
     fn client(&self) -> Result<Client, String> {
         let mut kept = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         let ca = self.endpoint.ca.as_deref();
-        let stamp = ca.map(stamp).transpose().map_err(|error| named(ca, &error.to_string()))?;
+        let version = Version::of(ca).map_err(|error| named(ca, &error.to_string()))?;
         if let Some((made_with, client)) = &*kept
-            && *made_with == stamp
+            && *made_with == version
         {
             return Ok(client.clone());
         }
         let client = build(ca)?;
-        *kept = Some((stamp, client.clone()));
+        *kept = Some((version, client.clone()));
         Ok(client)
     }
-}
-
-fn stamp(path: &Path) -> io::Result<(SystemTime, u64)> {
-    let metadata = std::fs::metadata(path)?;
-    Ok((metadata.modified()?, metadata.len()))
 }
 
 fn named(ca: Option<&Path>, reason: &str) -> String {
@@ -286,9 +278,13 @@ fn is_about_the_way(status: StatusCode) -> bool {
             | StatusCode::NOT_ACCEPTABLE
             | StatusCode::PROXY_AUTHENTICATION_REQUIRED
             | StatusCode::LENGTH_REQUIRED
+            | StatusCode::PRECONDITION_FAILED
             | StatusCode::UNSUPPORTED_MEDIA_TYPE
+            | StatusCode::EXPECTATION_FAILED
             | StatusCode::MISDIRECTED_REQUEST
+            | StatusCode::LOCKED
             | StatusCode::UPGRADE_REQUIRED
+            | StatusCode::PRECONDITION_REQUIRED
             | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
     )
 }

@@ -4,6 +4,7 @@
 //! reads a destination back and proves that everything is there, once and unaltered; [`restore`] gives back to a log what it
 //! has lost.
 
+mod authorities;
 mod backoff;
 pub mod dead_letters;
 pub mod delivery;

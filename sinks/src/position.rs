@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// By how much `sent` runs ahead when it is moved.
-const STEP: u64 = 100_000;
+const STEP: u64 = 20_000;
 const MODE: u32 = 0o600;
 
 /// Why a position can't be used.
@@ -180,6 +180,19 @@ impl Position {
         }
         let sent = self.stored.sent.max(next);
         self.write(Stored { last_leaf: Some(hex::to_hex(&last_leaf)), next, sent, ..self.stored.clone() })
+    }
+
+    /// Nothing is under way: what isn't confirmed wasn't sent, but for what lies below `in_doubt_below`, which an earlier run may have
+    /// sent.
+    ///
+    /// # Errors
+    /// [`PositionError::File`].
+    pub fn rest(&mut self, in_doubt_below: u64) -> Result<(), PositionError> {
+        let sent = self.stored.next.max(in_doubt_below);
+        if sent >= self.stored.sent {
+            return Ok(());
+        }
+        self.write(Stored { sent, ..self.stored.clone() })
     }
 
     /// Begins, moves or ends a replay.

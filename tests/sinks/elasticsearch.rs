@@ -66,7 +66,8 @@ fn each_event_is_in_elasticsearch_7_once() {
 }
 
 /// Versions 8 and 9 can't be had: a server that takes and answers what their documentation says. Of its first bulk answer
-/// one item is there already, one doesn't fit, one comes too early.
+/// one item is there already, one doesn't fit, one comes too early. No line of a request may name an index, and the second one has
+/// no `_flush`.
 #[test]
 fn elasticsearch_8_and_9_as_documented_get_a_data_stream_and_each_event_once() {
     const STREAM: &str = "logs-custody.events-default";

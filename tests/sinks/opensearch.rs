@@ -407,7 +407,31 @@ impl Store for Besieged {
     }
 }
 
+/// As clusters are set that clients for Elasticsearch speak to: it says that it is version 7.10.2, and not what of.
+#[test]
+fn opensearch_that_passes_for_elasticsearch_has_its_data_stream_all_the_same() {
+    let node = two();
+    let set = |value: Value| {
+        let settings = json!({ "persistent": { "compatibility.override_main_response_version": value } });
+        node.ask("PUT", "_cluster/settings", &settings.to_string()).unwrap().ok();
+    };
+    set(true.into());
+    let version = node.ask("GET", "", "").unwrap().ok().json()["version"].clone();
+    assert_eq!((&version["number"], &version["distribution"]), (&"7.10.2".into(), &Value::Null));
+    let source = Source::new();
+    source.grow(20);
+    let run = source.deliver(sink(&node.url(), "passes"));
+    source.delivered(&run);
+    set(Value::Null);
+    node.ask("GET", "_data_stream/passes", "").unwrap().ok();
+    let report = source.prove(&run);
+    assert!(report.is_proven() && report.proven == source.log.size(), "{report:?}");
+    source.stop(run);
+}
+
 #[test]
 fn opensearch_under_siege_has_each_event_once() {
-    besiege(|disk| Besieged(SearchNode::prepare(Product::OpenSearch3, disk, &[])));
+    // As many clusters have it, so that a request's path says where it writes.
+    let settings = ["rest.action.multi.allow_explicit_index=false"];
+    besiege(|disk| Besieged(SearchNode::prepare(Product::OpenSearch3, disk, &settings)));
 }

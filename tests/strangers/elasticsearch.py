@@ -75,13 +75,15 @@ def lookup(source, path):
     return source
 
 
-def bulk(lines):
+def bulk(stream, lines):
     global bulks
     bulks += 1
     items, errors = [], False
     for number, (action, source) in enumerate(zip(lines[::2], lines[1::2])):
         (operation, target), = json.loads(action).items()
-        stream, identity, source = target["_index"], target["_id"], json.loads(source)
+        if "_index" in target:
+            return refuse("illegal_argument_exception", "explicit index in bulk is not allowed")
+        identity, source = target["_id"], json.loads(source)
         if operation != "create":
             return refuse("illegal_argument_exception", "only write ops with an op_type of create are allowed in data streams")
         if stream not in streams:
@@ -154,13 +156,16 @@ def answer(method, path, query, body):
         streams[name] = [{}]
         return 200, {"acknowledged": True}
     if parts[-1] == "_bulk":
-        return bulk([line for line in body.split(b"\n") if line])
+        return bulk(parts[0], [line for line in body.split(b"\n") if line])
     if parts[-1] == "_rollover":
         streams[parts[0]].append({})
         return 200, {"acknowledged": True, "rolled_over": True}
     if path == "/_tasks" and query == "actions=indices:data/write/bulk*&group_by=none":
         # One request is answered at a time.
         return 200, {"tasks": []}
+    if parts[-1] == "_flush" and VERSION.startswith("9"):
+        # As the serverless ones do without it.
+        return refuse("api_not_available_exception", "Request for uri [/_flush] with method [POST] exists but is not available", 410)
     if parts[-1] in ("_flush", "_refresh"):
         return 200, {"_shards": {"total": 1, "successful": 1, "failed": 0}}
     if parts[-1] == "_search":

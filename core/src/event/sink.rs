@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 /// A destination refused events for what they are. They stand in the sink's dead letters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rejected {
-    /// How many.
+    /// How many: each from the first to the last.
     pub count: u64,
-    /// The first and the last one's index.
+    /// The first one's index.
     pub first: u64,
-    /// See `first`.
+    /// The last one's index.
     pub last: u64,
     /// What the destination said of the first.
     pub reason: String,

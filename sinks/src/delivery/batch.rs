@@ -25,6 +25,10 @@ impl<S: Sink> Letter<S> {
         Self { item, bytes: S::bytes(&encoded), encoded }
     }
 
+    pub(crate) fn index(&self) -> u64 {
+        self.item.index
+    }
+
     fn rejected(self, reason: &str) -> Rejection {
         Rejection { index: self.item.index, kind: self.item.kind(), reason: reason.to_owned() }
     }

@@ -48,6 +48,11 @@ impl Course {
         index < self.in_doubt_below
     }
 
+    /// Everything that isn't done and lies below may have been sent before, by an earlier run.
+    pub fn in_doubt_below(&self) -> u64 {
+        self.in_doubt_below
+    }
+
     /// A batch is done. If all before it are, the course moves, and its new end is given.
     pub fn is_done(&mut self, batch: Range<u64>, end: End) -> Option<End> {
         self.done.insert(batch.start, (batch.end, end));

@@ -3,7 +3,7 @@
 mod errand;
 
 use self::errand::{Errand, Kind};
-use super::batch::{Batch, Rejection, deliver};
+use super::batch::{Batch, Letter, Rejection, deliver};
 use super::control::{Command, Inbox, Stopped};
 use super::course::{Course, End};
 use super::{Delivery, OpenError, Shared, open_files};
@@ -49,6 +49,8 @@ enum Done<S: Sink> {
         way: Way,
         indexes: Range<u64>,
         end: End,
+        /// Those of them that were dead letters.
+        dead: Vec<u64>,
         rejected: Vec<Rejection>,
     },
     /// Of the redrive with that number.
@@ -331,7 +333,7 @@ impl<S: Sink> Loop<S> {
                 }
                 Ok(())
             }
-            Done::Delivered { way, indexes, end, rejected } => {
+            Done::Delivered { way, indexes, end, dead, rejected } => {
                 match way {
                     Way::Main => {
                         self.delivering -= 1;
@@ -348,6 +350,7 @@ impl<S: Sink> Loop<S> {
                 // What stands in the place of an event that was delivered once is found by a comparison, which says that it was
                 // altered: as a dead letter it would count as what the destination is known to lack.
                 let is_new = |rejection: &Rejection| way == Way::Main || !rejection.is_taken();
+                self.arrived(&dead, &rejected)?;
                 self.bury(rejected.into_iter().filter(is_new).collect()).await?;
                 if let Some(course) = self.course(way)
                     && let Some(end) = course.is_done(indexes, end)
@@ -383,12 +386,14 @@ impl<S: Sink> Loop<S> {
         }
         let Some(course) = self.course(way) else { return Ok(()) };
         let in_doubt = course.is_in_doubt(indexes.start);
-        // Those that were dead letters before a crash are told below, and aren't sent.
+        let dead = self.dead.indexes().range(indexes.clone()).copied();
+        let dead: Vec<u64> =
+            dead.filter(|index| letters.binary_search_by_key(index, Letter::index).is_ok()).collect();
         let shared = Arc::clone(self.shared());
         let at = if way == Way::Main { At::New } else { At::Errand };
         let sending = self.tasks.spawn(async move {
             rejected.extend(deliver(&shared, letters, in_doubt, at).await);
-            Done::Delivered { way, indexes, end: last, rejected }
+            Done::Delivered { way, indexes, end: last, dead, rejected }
         });
         match way {
             Way::Main => {
@@ -418,27 +423,23 @@ impl<S: Sink> Loop<S> {
             rejected.into_iter().filter(|rejection| new.iter().all(|new| new.index != rejection.index));
         let untold = if self.untold { self.untold(known.collect())? } else { vec![] };
         // What tells of a sink is no reason to tell of it again: the log would feed on itself.
-        let mut told = new.into_iter().chain(untold).filter(|letter| !letter.kind.starts_with("sink."));
-        let Some(first) = told.next() else { return Ok(()) };
-        let (mut last, mut count) = (first.index, 1);
-        for letter in told {
-            last = last.max(letter.index);
-            count += 1;
+        let mut told: Vec<DeadLetter> =
+            new.into_iter().chain(untold).filter(|letter| !letter.kind.starts_with("sink.")).collect();
+        // In whatever order the destination spoke of them.
+        told.sort_unstable_by_key(|letter| letter.index);
+        // What lies between two that were refused was not: nobody may say later that the log tells so.
+        for run in told.chunk_by(|one, next| one.index + 1 == next.index) {
+            let ([first, .., last] | [first @ last]) = run else { continue };
+            let (count, sink) = (run.len() as u64, self.shared().name.clone());
+            tracing::warn!(
+                "sink {sink}: {count} events from {} on are refused: {}",
+                first.index,
+                first.reason
+            );
+            let reason = first.reason.clone();
+            self.tell(Rejected { count, first: first.index, last: last.index, reason, sink }).await?;
         }
-        tracing::warn!(
-            "sink {}: {count} events from {} on are refused: {}",
-            self.shared().name,
-            first.index,
-            first.reason
-        );
-        self.tell(Rejected {
-            count,
-            first: first.index,
-            last,
-            reason: first.reason,
-            sink: self.shared().name.clone(),
-        })
-        .await
+        Ok(())
     }
 
     /// Dead letters of which the log may say nothing: a crash came between.
@@ -567,7 +568,9 @@ impl<S: Sink> Loop<S> {
             return failed;
         }
         self.tasks.shutdown().await;
-        self.save()
+        self.save()?;
+        // Else all that comes next would be looked up, as after a crash.
+        if self.delivering == 0 { Ok(self.position.rest(self.main.in_doubt_below())?) } else { Ok(()) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::http::Answered;
 use crate::sink::Trouble;
+use reqwest::StatusCode;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -58,8 +59,13 @@ pub fn outcome(answered: &Answered) -> Result<Outcome, Trouble> {
     };
     let reason = format!("{} (code {})", one_line(&said.text), said.code);
     match said.code {
-        0 if answered.status.is_success() => Ok(Outcome::Taken(said.acknowledgement)),
+        // 24 and 25: near what it can hold, and taken.
+        0 | 24 | 25 if answered.status.is_success() => Ok(Outcome::Taken(said.acknowledgement)),
         5 | 6 | 12 | 13 | 15 => Ok(Outcome::Invalid { event: said.invalid, reason }),
+        // Those before that one were taken.
+        code if is_busy(code) && said.invalid.is_some_and(|event| event > 0) => {
+            Err(Trouble::Unclear { reason, retry_after: answered.retry_after() })
+        }
         code => Err(trouble(code, reason, answered)),
     }
 }
@@ -115,10 +121,18 @@ fn trouble(code: u64, reason: String, answered: &Answered) -> Trouble {
                 "{reason}: switch indexer acknowledgement on in Splunk, or set acknowledged = false"
             ),
         },
-        // Busy, unhealthy, going down, full.
-        9 | 18..=27 => Trouble::Refused { reason, retry_after: answered.retry_after() },
+        _ if answered.status == StatusCode::PAYLOAD_TOO_LARGE => answered.trouble(),
+        // Who says so and that all went well may have taken it.
+        code if is_busy(code) && !answered.status.is_success() => {
+            Trouble::Refused { reason, retry_after: answered.retry_after() }
+        }
         _ => answered.trouble(),
     }
+}
+
+/// Busy, unhealthy, going down, full.
+const fn is_busy(code: u64) -> bool {
+    matches!(code, 9 | 18..=27)
 }
 
 fn one_line(text: &str) -> String {

@@ -76,6 +76,20 @@ fn what_a_collector_says_means() {
     for code in [9, 18, 23] {
         assert!(matches!(of(503, code), Err(Trouble::Refused { .. })), "{code}");
     }
+    // Near what it can hold it says so of what it has taken: sent again it would be there twice, and the next time thrice.
+    for code in [24, 25] {
+        let body = format!(r#"{{"text":"HEC is approaching queue capacity","code":{code},"ackId":7}}"#);
+        assert_eq!(answer::outcome(&answered(200, &body)), Ok(Outcome::Taken(Some(7))));
+        assert!(matches!(of(429, code), Err(Trouble::Refused { .. })), "{code}");
+    }
+    assert!(matches!(of(200, 9), Err(Trouble::Unclear { .. })), "who knows");
+    assert!(matches!(of(413, 26), Err(Trouble::TooLarge { .. })), "whatever else it says");
+    let part =
+        answer::outcome(&answered(503, r#"{"text":"Server is busy","code":9,"invalid-event-number":10}"#));
+    assert!(part.unwrap_err().leaves_doubt(), "the first ten are taken");
+    let none =
+        answer::outcome(&answered(503, r#"{"text":"Server is busy","code":9,"invalid-event-number":0}"#));
+    assert!(!none.unwrap_err().leaves_doubt());
     assert!(matches!(of(500, 8), Err(Trouble::Unclear { .. })));
     assert!(matches!(answer::outcome(&answered(413, "too long")), Err(Trouble::TooLarge { .. })));
     assert!(matches!(answer::outcome(&answered(200, "<html>")), Err(Trouble::Unclear { .. })));

@@ -453,8 +453,11 @@ fn outcome(pushed: Vec<Result<Answered, Trouble>>) -> Result<(), Trouble> {
     let mut stored = false;
     for pushed in pushed {
         match pushed {
-            // Others that look like a success aren't one: 260 says that Loki takes nothing of this tenant's.
-            Ok(Answered { status: StatusCode::OK | StatusCode::NO_CONTENT, .. }) => stored = true,
+            // Others that look like a success aren't one: 260 says that Loki takes nothing of this tenant's, and what has a
+            // page to show is somebody in between.
+            Ok(Answered { status: StatusCode::OK | StatusCode::NO_CONTENT, body, .. }) if body.is_empty() => {
+                stored = true;
+            }
             Ok(answered) => troubles.push(refusal(&answered)),
             Err(trouble) => troubles.push(trouble),
         }

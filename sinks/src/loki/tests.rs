@@ -84,6 +84,12 @@ fn a_batch_is_stored_when_each_of_its_streams_is() {
         let trouble = outcome(vec![stored(), refused, stored()]).unwrap_err();
         assert!(trouble.leaves_doubt(), "the others are stored: {trouble}");
     }
+    let page = outcome(vec![answered(200, "<html>log in</html>")]).unwrap_err();
+    assert!(
+        matches!(&page, Trouble::Denied { reason } if reason.contains("log in")),
+        "Loki has no page to show: {page}"
+    );
+    assert_eq!(outcome(vec![answered(200, "")]), Ok(()), "as it was before version 2");
     let nobody = || Err(Trouble::Refused { reason: "no connection".into(), retry_after: None });
     assert!(!outcome(vec![nobody(), nobody()]).unwrap_err().leaves_doubt());
     assert!(outcome(vec![nobody(), stored()]).unwrap_err().leaves_doubt());

@@ -34,6 +34,8 @@ impl Product {
     pub fn of(body: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct About {
+            #[serde(default)]
+            tagline: String,
             version: Version,
         }
         #[derive(Deserialize)]
@@ -41,9 +43,11 @@ impl Product {
             number: String,
             distribution: Option<String>,
         }
-        let About { version } = serde_json::from_slice(body)
+        let About { tagline, version } = serde_json::from_slice(body)
             .map_err(|_| "that is neither OpenSearch nor Elasticsearch: check the url".to_owned())?;
-        let is_opensearch = version.distribution.as_deref() == Some("opensearch");
+        // Where it passes for Elasticsearch 7 (compatibility.override_main_response_version), that alone tells.
+        let is_opensearch =
+            version.distribution.as_deref() == Some("opensearch") || tagline.contains("OpenSearch");
         let major: u32 = version.number.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
         if !is_opensearch && major < 7 {
             return Err(format!(

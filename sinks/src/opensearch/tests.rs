@@ -137,8 +137,11 @@ fn a_bulk_request_is_two_lines_for_each_event() {
         .map(|line| serde_json::from_slice(line).unwrap())
         .collect();
     assert_eq!(lines.len(), 2 * TYPES.len());
-    assert_eq!(lines[0], serde_json::json!({ "create": { "_index": "s", "_id": "custody.test/log#0" } }));
-    let plain = bulk::request(&batch[..1], "s", Product { is_opensearch: false, has_streams: false });
+    assert_eq!(lines[0], serde_json::json!({ "create": { "_id": "custody.test/log#0" } }));
+    assert!(bulk::path("s", STREAMS).starts_with("/s/_bulk?"));
+    let days = Product { is_opensearch: false, has_streams: false };
+    assert!(bulk::path("s", days).starts_with("/_bulk?"));
+    let plain = bulk::request(&batch[..1], "s", days);
     assert!(String::from_utf8(plain).unwrap().contains(r#""_index":"s-2025.11.24""#));
 }
 

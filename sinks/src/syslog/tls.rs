@@ -1,5 +1,6 @@
 //! Certificates of syslog over TLS: read anew for each connection, so that a new one counts without a restart.
 
+use crate::authorities::Version;
 use crate::secret::Secrets;
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -49,6 +50,8 @@ impl Settings {
 #[derive(PartialEq, Eq)]
 struct Material {
     ca: Option<Vec<u8>>,
+    /// Of the machine's own, without `ca`.
+    authorities: Version,
     identity: Option<(Vec<u8>, Zeroizing<String>)>,
 }
 
@@ -95,7 +98,9 @@ impl Tls {
             (Some(certificate), Some(key)) => Some((read(certificate)?, self.secrets.read(key)?)),
             _ => None,
         };
-        Ok(Material { ca, identity })
+        let of = self.settings.ca.as_deref();
+        let authorities = Version::of(of).map_err(|error| named(of.unwrap_or(Path::new("")), &error))?;
+        Ok(Material { ca, authorities, identity })
     }
 
     fn build(&self, material: &Material) -> Result<ClientConfig, String> {

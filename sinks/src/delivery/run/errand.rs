@@ -176,8 +176,11 @@ impl<S: Sink> Loop<S> {
         Ok(())
     }
 
-    /// Takes out the dead letters that arrived this time.
+    /// Takes out those of these dead letters that arrived this time.
     pub(super) fn arrived(&mut self, tried: &[u64], rejected: &[Rejection]) -> Result<(), Stopped> {
+        if tried.is_empty() {
+            return Ok(());
+        }
         let again: BTreeSet<u64> = rejected.iter().map(|rejection| rejection.index).collect();
         let arrived = tried.iter().copied().filter(|index| !again.contains(index));
         self.dead.remove(arrived).map_err(Stopped::DeadLetters)?;

@@ -111,3 +111,52 @@ async fn a_dead_letter_that_somebody_else_wrote_hides_nothing() {
     assert_eq!(report.missing.first[0].index, Some(30));
     run.stop().await;
 }
+
+/// Nor is what lies between two of which the log tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_between_two_that_were_refused_hides_nothing() {
+    let story = Story::with(50).await;
+    let store = Arc::new(Store { refuses: |index| index == 21 || index == 23, ..Store::new(1) });
+    let run = start(&story, &store);
+    run.delivered(&story).await;
+    run.stop().await;
+    let path = story.dir.path().join("sink/dead-letters.ndjson");
+    let mut letters = DeadLetters::open(&path).unwrap();
+    letters.add(vec![custody_core::delivery::DeadLetter::new(22, "log.sealed", "400")]).unwrap();
+    store.documents.lock().unwrap().retain(|document| document.index != 22);
+    let run = start(&story, &store);
+    let report = prove(&run.control, 50, |_| ()).await.unwrap();
+    assert_eq!((report.missing.count, report.rejected), (1, 2), "{report:?}");
+    run.stop().await;
+}
+
+/// Else who deletes it later finds that it counts as refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_arrives_by_a_replay_is_none_any_more() {
+    let (story, refusing, run) = delivered().await;
+    run.stop().await;
+    let documents = refusing.documents.lock().unwrap().clone();
+    let store = Arc::new(Store { documents: Lock::new(documents), ..Store::new(1) });
+    let run = start(&story, &store);
+    run.control.replay(0..50).await.unwrap();
+    run.replayed().await;
+    assert!(run.control.dead_letters().await.unwrap().is_empty());
+    assert_eq!(run.control.health().numbers().dead_letters, 0);
+    assert!(prove(&run.control, 50, |_| ()).await.unwrap().is_proven());
+    store.documents.lock().unwrap().retain(|document| document.index != 20);
+    let report = prove(&run.control, 50, |_| ()).await.unwrap();
+    assert_eq!((report.missing.count, report.rejected), (1, 0), "{report:?}");
+    run.stop().await;
+}
+
+/// Nobody can have been sent what wasn't there when the delivery ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_new_after_a_restart_is_not_looked_up() {
+    let (story, store, run) = delivered().await;
+    run.stop().await;
+    let run = start(&story, &store);
+    story.tell(30).await;
+    run.delivered(&story).await;
+    assert_eq!(run.control.health().numbers().looked_up, 0);
+    run.stop().await;
+}
