@@ -2,6 +2,7 @@
 
 use custody_tests::load::{Counter, Flooded, Load};
 use custody_tests::process::{Running, Said, run, send};
+use custody_tests::servers::agent::nothing_is_missing;
 use custody_tests::servers::custodyd::Entry;
 use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::servers::{Agent, World};
@@ -235,6 +236,72 @@ fn behind_a_relay(demand: &str, lines: &str) -> (World, Flaky, Agent) {
     let mut agent = Agent::join_by(&world, &format!("https://127.0.0.1:{}", relay.port), "web-1", lines);
     agent.start(&world);
     (world, relay, agent)
+}
+
+/// An agent's side of TLS is done before the log has looked at its certificate: that is no connection yet, and nothing to tell of.
+#[test]
+fn an_agent_that_the_log_takes_nothing_from_says_why_and_fills_no_spool() {
+    let (world, _relay, mut agent) = behind_a_relay("required", "");
+    agent.kill_now();
+    world.admin.custody(&["node", "rm", "web-1"]);
+    let connected = |agent: &Agent| agent.output().matches("connected to the log").count();
+    let before = connected(&agent);
+    agent.spawn(&mut Command::new(custody_tests::program("custodyd")));
+    let why = "another agent has joined for it";
+    wait::until_true("it says why", DEADLINE, || agent.output().contains(why));
+    let spooled = |agent: &Agent| -> u64 {
+        let files = std::fs::read_dir(agent.data().join("spool")).unwrap().flatten();
+        files.map(|file| file.metadata().map_or(0, |about| about.len())).sum()
+    };
+    let spooled_before = spooled(&agent);
+    // It has tried a few times more by then.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!((spooled(&agent), connected(&agent)), (spooled_before, before));
+    assert_eq!(agent.output().matches(why).count(), 1, "once as long as it lasts");
+}
+
+/// More than the log takes at once.
+#[test]
+fn thousands_of_connections_that_become_denied_are_taken_down_and_told() {
+    const CONNECTIONS: usize = 4_500;
+    let (world, _relay, _agent) = behind_a_relay("required", "");
+    let [made, gate] = ["made", "gate"].map(|name| world.dir().join(name));
+    let program = format!(
+        "import resource, socket, sys\n\
+         resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))\n\
+         listener = socket.socket(); listener.bind((\"127.0.5.1\", 0)); listener.listen(100)\n\
+         ends = []\n\
+         for _ in range({CONNECTIONS}):\n\
+         \tends.append(socket.create_connection(listener.getsockname())); ends.append(listener.accept()[0])\n\
+         open(\"{}\", \"w\").close()\n\
+         open(\"{}\").read()",
+        made.display(),
+        gate.display(),
+    );
+    run(Command::new("mkfifo").arg(&gate), b"", DEADLINE).ok();
+    let mut ssh = world.proxied();
+    ssh.arg("root@web-1.custody").arg(format!("exec python3 -c '{program}'"));
+    ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _connected = Running::start("a session with many connections", &mut ssh);
+    wait::until_true("all are there", CATCHING_UP, || made.exists());
+    world.admin.custody(&[
+        "restrict",
+        "add",
+        "shut",
+        "--user",
+        "bob",
+        "--deny",
+        "127.0.5.0/24",
+        "--reason",
+        "a test",
+    ]);
+    wait::until_true("each is told", CATCHING_UP, || {
+        let denied = world.entries("type=connection.denied");
+        denied.iter().filter(|entry| entry.event["data"]["reason"] == "taken-down").count() == CONNECTIONS
+    });
+    std::fs::write(&gate, "").unwrap();
+    world.event("type=session.ended", "the session ends", |_| true);
+    nothing_is_missing(&world);
 }
 
 #[test]

@@ -220,7 +220,7 @@ fn assert_sensor_works(kernel: Kernel, tier: &str, short: &[&str]) {
     } else {
         format!("--exact {OF_EVERY_MACHINE} {}", short.join(" "))
     };
-    let said = vm.run_within(&format!("CUSTODY_TIER={tier} sensor-tests {which}"), SENSOR_DEADLINE);
+    let said = vm.run_within(&format!("CUSTODY_TIER={tier} sensor-tests {which}"), sensor_deadline());
     assert_eq!(said.code, 0, "{kernel:?}, {tier}:\n{}\n{}\n{}", said.text(), said.err, vm.console());
 }
 
@@ -234,8 +234,10 @@ fn assert_sensor_works_later(tier: &str) {
     }
 }
 
-/// A fork with an exec takes a twentieth of a second in there.
-const SENSOR_DEADLINE: Duration = Duration::from_secs(1_800);
+/// A fork with an exec takes a twentieth of a second in there. All tests of the sensor take half an hour beside others.
+fn sensor_deadline() -> Duration {
+    Duration::from_secs(if at_length() { 3_600 } else { 1_800 })
+}
 
 #[test]
 fn the_sensor_on_6_1_with_lsm_programs() {
@@ -262,7 +264,7 @@ fn each_of_a_crowd_is_judged_by_what_is_its_own_where_the_kernel_preempts_itself
     assert!(preempts.ok().text().contains("(full)"), "{}", vm.console());
     let crowd = "crowd::each_of_a_crowd_is_judged_and_told_by_what_is_its_own";
     let order = format!("CUSTODY_TIER=lsm sensor-tests --exact --nocapture {crowd}");
-    let said = vm.run_within(&order, SENSOR_DEADLINE);
+    let said = vm.run_within(&order, sensor_deadline());
     eprintln!("{}", said.err);
     assert_eq!(said.code, 0, "{}\n{}\n{}", said.text(), said.err, vm.console());
 }
@@ -298,7 +300,7 @@ fn assert_coverage(kernel: Kernel) {
     let order = format!(
         "CUSTODY_ESCAPES=/opt/escapes CUSTODY_COVERAGE={which:?} /opt/custody/deps/e2e --exact --nocapture {test}"
     );
-    let said = vm.run_within(&order, SENSOR_DEADLINE);
+    let said = vm.run_within(&order, sensor_deadline());
     eprintln!("{kernel:?}: in {:?}\n{}", said.took, said.text());
     assert_eq!(said.code, 0, "{kernel:?}:\n{}\n{}\n{}", said.text(), said.err, vm.console());
     node_coverage::hold(Tier::Lsm, which, &node_coverage::printed(&said.text()));

@@ -246,7 +246,24 @@ int BPF_PROG(act_ptrace_lsm, struct task_struct *child, unsigned int mode)
 	return deny_if(refuse);
 }
 
-/* What is mounted over pins, or over the agent's files, hides them. */
+#define MS_MOVE 0x2000
+
+/* Whether it is one of the host's own mounts, and has pins: moved into another one, it would go with that. */
+static __always_inline bool holds_pins(struct vfsmount *mount)
+{
+	struct mount *whole = (void *)mount - bpf_core_field_offset(struct mount, mnt);
+
+	return BPF_CORE_READ(mount, mnt_root, d_sb, s_magic) == BPFFS_MAGIC &&
+	       (u64)BPF_CORE_READ(whole, mnt_ns) == control_get(CONTROL_MOUNTS);
+}
+
+static __always_inline bool sees_host_mounts(struct task_struct *task)
+{
+	return (u64)BPF_CORE_READ(task, nsproxy, mnt_ns) == control_get(CONTROL_MOUNTS);
+}
+
+/* What is mounted over pins, or over the agent's files, hides them. What the old call moves it names by a path only: on the host nothing is
+ * moved by it. */
 SEC("lsm/sb_mount")
 int BPF_PROG(act_mount_lsm, const char *source, struct path *path, const char *type, unsigned long flags)
 {
@@ -257,7 +274,7 @@ int BPF_PROG(act_mount_lsm, const char *source, struct path *path, const char *t
 
 	if (!tag || silent(tag))
 		return 0;
-	refuse = kept_in(BPF_CORE_READ(path, dentry), BPF_CORE_READ(path, mnt)) == LIES_OWN;
+	refuse = (flags & MS_MOVE && sees_host_mounts(task)) || kept_in(BPF_CORE_READ(path, dentry), BPF_CORE_READ(path, mnt)) == LIES_OWN;
 	record = act_begin(KIND_MOUNT, task, tag);
 	if (!record)
 		return deny_if(refuse);
@@ -281,7 +298,7 @@ int BPF_PROG(act_move_mount_lsm, struct path *from, struct path *to)
 
 	if (!tag || silent(tag))
 		return 0;
-	refuse = kept_in(BPF_CORE_READ(to, dentry), BPF_CORE_READ(to, mnt)) == LIES_OWN;
+	refuse = holds_pins(BPF_CORE_READ(from, mnt)) || kept_in(BPF_CORE_READ(to, dentry), BPF_CORE_READ(to, mnt)) == LIES_OWN;
 	record = act_begin(KIND_MOUNT, task, tag);
 	if (!record)
 		return deny_if(refuse);
@@ -294,8 +311,7 @@ int BPF_PROG(act_move_mount_lsm, struct path *from, struct path *to)
 /* The host's root with all that is mounted below it, as it can be taken away at once (MNT_DETACH). A session's own namespace has copies. */
 static __always_inline bool is_host_root(struct task_struct *task, struct vfsmount *mount)
 {
-	return (u64)BPF_CORE_READ(mount, mnt_root) == control_get(CONTROL_ROOT) &&
-	       (u64)BPF_CORE_READ(task, nsproxy, mnt_ns) == control_get(CONTROL_MOUNTS);
+	return (u64)BPF_CORE_READ(mount, mnt_root) == control_get(CONTROL_ROOT) && sees_host_mounts(task);
 }
 
 /* A bpffs that is unmounted takes its pins with it, as does what it is mounted in: usually that is sysfs. */

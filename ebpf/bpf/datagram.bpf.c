@@ -3,48 +3,16 @@
  *
  * At the root of cgroup2, for each packet that has a socket: on its way out before it is taken apart, on its way in when it has been put
  * together and before the socket's buffer takes it. What is neither leaves at the first look, what isn't of a session's socket at
- * the second. Nothing is refused here. */
+ * the second. What goes where a session may not go is refused here too (packet.h). */
 
 #include "answer.h"
+#include "packet.h"
 
 struct datagram {
 	u8 remote[16];
 	u32 remote_port;
 	u32 payload; /* where it begins */
 };
-
-/* Behind the headers that may stand between that of IPv6 and the transport's. */
-static __always_inline bool skip_extensions(struct __sk_buff *skb, u8 transport, u8 next, u32 *at)
-{
-	for (u32 i = 0; i < 4 && next != transport; i++) {
-		u8 head[2];
-
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS)
-			return false;
-		if (bpf_skb_load_bytes(skb, *at, head, sizeof(head)))
-			return false;
-		next = head[0];
-		*at += 8 * (head[1] + 1);
-	}
-	return next == transport;
-}
-
-/* Where the header of the transport begins. */
-static __always_inline bool skip_network(struct __sk_buff *skb, u8 transport, u32 *at)
-{
-	u8 first, next;
-
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		if (bpf_skb_load_bytes(skb, 0, &first, sizeof(first)))
-			return false;
-		*at = (first & 0xf) * 4;
-		return true;
-	}
-	if (skb->protocol != bpf_htons(ETH_P_IPV6) || bpf_skb_load_bytes(skb, 6, &next, sizeof(next)))
-		return false;
-	*at = 40;
-	return skip_extensions(skb, transport, next, at);
-}
 
 static __always_inline bool read_datagram(struct __sk_buff *skb, bool in, struct datagram *datagram)
 {
@@ -98,13 +66,12 @@ static __always_inline bool count_bytes(struct bpf_sock *sk, struct socket_state
 	return false;
 }
 
-static __always_inline void pass_datagram(struct __sk_buff *skb, struct bpf_sock *sk, bool in)
+static __always_inline void count_datagram(struct __sk_buff *skb, struct bpf_sock *sk, struct socket_state *state, bool in)
 {
-	struct socket_state *state = bpf_sk_storage_get(&sockets, sk, 0, 0);
 	struct datagram datagram;
 	u32 bytes;
 
-	if (!state || state->role != ROLE_DATAGRAM || quiet())
+	if (state->role != ROLE_DATAGRAM || quiet())
 		return;
 	if (!read_datagram(skb, in, &datagram) || skb->len < datagram.payload)
 		return;
@@ -113,39 +80,53 @@ static __always_inline void pass_datagram(struct __sk_buff *skb, struct bpf_sock
 		tell_answer(skb, state, datagram.payload, bytes);
 }
 
-static __always_inline void pass_segment(struct __sk_buff *skb, struct bpf_sock *sk)
+static __always_inline int arrive(struct __sk_buff *skb, struct bpf_sock *sk)
 {
-	struct socket_state *state = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	bool datagram = sk->protocol == IPPROTO_UDP && sk->type == SOCK_DGRAM;
+	struct socket_state *state;
 	u32 at;
 
-	if (state && state->role == ROLE_CONNECTS && !quiet() && skip_network(skb, IPPROTO_TCP, &at))
+	if (!datagram && (sk->protocol != IPPROTO_TCP || sk->dst_port != bpf_htons(PORT_OF_NAMES)))
+		return PROCEED;
+	state = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (!state)
+		return PROCEED;
+	if (datagram)
+		count_datagram(skb, sk, state, true);
+	else if (state->role == ROLE_CONNECTS && !quiet() && skip_network(skb, IPPROTO_TCP, &at))
 		follow_answers(skb, state, at);
+	return PROCEED;
 }
 
-static __always_inline int pass(struct __sk_buff *skb, bool in)
+static __always_inline int leave(struct __sk_buff *skb, struct bpf_sock *sk)
 {
-	struct bpf_sock *sk = skb->sk;
+	bool datagram = sk->protocol == IPPROTO_UDP && sk->type == SOCK_DGRAM;
+	struct socket_state *state;
 
-	if (!sk)
+	if (!datagram && sk->protocol != IPPROTO_TCP)
 		return PROCEED;
-	sk = bpf_sk_fullsock(sk);
-	if (!sk)
+	state = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (!state || (state->role != ROLE_DATAGRAM && state->role != ROLE_CONNECTS && state->role != ROLE_ATTEMPTS))
 		return PROCEED;
-	if (sk->protocol == IPPROTO_UDP && sk->type == SOCK_DGRAM)
-		pass_datagram(skb, sk, in);
-	else if (in && sk->protocol == IPPROTO_TCP && sk->dst_port == bpf_htons(PORT_OF_NAMES))
-		pass_segment(skb, sk);
+	if (refuses_packet(skb, sk, state))
+		return REFUSE;
+	if (datagram)
+		count_datagram(skb, sk, state, false);
 	return PROCEED;
 }
 
 SEC("cgroup_skb/ingress")
 int datagram_in(struct __sk_buff *skb)
 {
-	return pass(skb, true);
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : 0;
+
+	return sk ? arrive(skb, sk) : PROCEED;
 }
 
 SEC("cgroup_skb/egress")
 int datagram_out(struct __sk_buff *skb)
 {
-	return pass(skb, false);
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : 0;
+
+	return sk ? leave(skb, sk) : PROCEED;
 }

@@ -144,6 +144,7 @@ struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
+	struct mnt_namespace *mnt_ns;
 	struct list_head mnt_instance;
 } CORE;
 /* On later kernels the mounts of a file system have a list of their own kind. */

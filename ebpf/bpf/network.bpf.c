@@ -28,12 +28,20 @@ static __always_inline bool in_ranges(struct net_rule *net, u16 port, u32 protoc
 	return false;
 }
 
+static __always_inline bool on_list(void *list, u32 rules, u8 *address, u16 port, u32 protocol, u32 *rule)
+{
+	struct net_key key = {.prefix_len = 160, .rules = rules};
+	struct net_rule *net;
+
+	__builtin_memcpy(key.address, address, 16);
+	net = bpf_map_lookup_elem(list, &key);
+	return net && in_ranges(net, port, protocol, rule);
+}
+
 /* Deny wins; where there is an allow list, what it doesn't hold is denied; a policy that nobody has set allows nothing. */
 static __always_inline bool denies(struct tag *tag, u8 *address, u16 port, u32 protocol, u32 *rule, u32 *flags)
 {
 	struct policy *policy = bpf_map_lookup_elem(&policies, &tag->policy);
-	struct net_key key = {.prefix_len = 160};
-	struct net_rule *net;
 
 	if (!policy) {
 		*rule = RULE_NO_POLICY;
@@ -41,15 +49,9 @@ static __always_inline bool denies(struct tag *tag, u8 *address, u16 port, u32 p
 	}
 	if (policy->flags & POLICY_ENDS_SESSION)
 		*flags |= CONNECTION_ENDS_SESSION;
-	key.rules = policy->rules;
-	__builtin_memcpy(key.address, address, 16);
-	net = bpf_map_lookup_elem(&denied, &key);
-	if (net && in_ranges(net, port, protocol, rule))
+	if (on_list(&denied, policy->rules, address, port, protocol, rule))
 		return true;
-	if (!(policy->flags & POLICY_ALLOW_LIST))
-		return false;
-	net = bpf_map_lookup_elem(&allowed, &key);
-	if (net && in_ranges(net, port, protocol, rule))
+	if (!(policy->flags & POLICY_ALLOW_LIST) || on_list(&allowed, policy->rules, address, port, protocol, rule))
 		return false;
 	*rule = RULE_NOT_ALLOWED;
 	return true;

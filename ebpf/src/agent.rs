@@ -5,7 +5,8 @@ use crate::link::identity::{Identity, IdentityError};
 use crate::link::{Link, keep_connected};
 use crate::sensor::{Coverage, Found, Sensor, SensorError, SensorOptions, Tier, Watched};
 use crate::sessions::Sessions;
-use crate::spool::{Spool, SpoolError};
+use crate::spool::SpoolError;
+use crate::spool::reserve::{self, RESERVE_BYTES};
 use custody_core::event::node;
 use std::io;
 use std::path::PathBuf;
@@ -82,7 +83,12 @@ pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Resul
     let membership = identity.membership()?;
     let key = Arc::new(identity.key()?);
     let node = membership.node.clone();
-    let (spool, recovery) = Spool::open(&options.data.join("spool"), options.spool_bytes)?;
+    let (spool, recovery) = reserve::open(
+        &options.data.join("spool"),
+        options.spool_bytes,
+        &options.data.join("reserve"),
+        RESERVE_BYTES,
+    )?;
     if recovery.cut_bytes > 0 || recovery.missing > 0 {
         tracing::warn!(
             "the spool was cut off: {} bytes belonged to no whole event, {} events are missing",
@@ -172,7 +178,11 @@ fn take_up_policies(shared: &Shared) -> Result<(), SensorError> {
     let mut sensor = shared.sensor();
     for (session, policy, reach) in known {
         let rules = sessions.rules(&reach);
-        if let Err(error) = sensor.set_policy(policy, &rules) {
+        let found = Found::of(&rules.files);
+        let set = found.and_then(|found| {
+            sensor.set_policy_of(policy, &rules, &found).map_err(|error| error.to_string())
+        });
+        if let Err(error) = set {
             tracing::error!(%session, "what the session may reach can't be enforced, so it may do nothing: {error}");
             sensor.drop_policy(policy)?;
         }

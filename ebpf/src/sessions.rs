@@ -1,7 +1,7 @@
 //! The sessions that this node knows: whose they are, and what they may reach. They lie in a file too, so that an agent
 //! that is started again knows whose processes still run, and goes on refusing in the name of the same restrictions.
 
-use crate::sensor::{AllowList, FileRules, NetRule, PathRule, PolicyRules, Ports, Tuple};
+use crate::sensor::{AllowList, FileRules, NetRule, PathRule, PolicyRules, Ports, SensorError, Tuple};
 use custody_core::event::{Actor, SessionId};
 use custody_core::ingest::message::Expected;
 use custody_core::log::durable;
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// How many sessions are remembered: beyond it the oldest that are over are forgotten.
+/// How many sessions are remembered: beyond it the oldest that are over and have no process any more are forgotten.
 const SESSIONS_MAX: usize = 10_000;
 
 /// A session.
@@ -104,17 +104,21 @@ impl Sessions {
     }
 
     /// A session is expected: remembered durably when this returns. Gives the numbers of policies that nobody needs any
-    /// more.
+    /// more; `running` says which sessions still have processes, and is asked where some must be forgotten.
     ///
     /// # Errors
     /// The system's: then the session can't be watched.
-    pub fn expect(&mut self, expected: Expected) -> io::Result<Vec<u32>> {
+    pub fn expect(
+        &mut self,
+        expected: Expected,
+        running: impl FnOnce() -> Result<BTreeSet<SessionId>, SensorError>,
+    ) -> io::Result<Vec<u32>> {
         let Expected { actor, from, login, reach, session, to } = expected;
         let policy = self.kept.next_policy;
         self.kept.next_policy = policy.checked_add(1).filter(|next| *next < u32::MAX / 2).unwrap_or(0);
         let entry = Session { actor, login, over: false, policy, reach, from, to };
         self.kept.sessions.insert(session, entry);
-        let forgotten = self.forget();
+        let forgotten = self.forget(running);
         self.keep()?;
         Ok(forgotten)
     }
@@ -201,10 +205,22 @@ impl Sessions {
         }
     }
 
-    /// Forgets the oldest sessions that are over, where there are too many.
-    fn forget(&mut self) -> Vec<u32> {
+    /// Forgets the oldest sessions that are over and have left nothing running, where there are too many.
+    fn forget(&mut self, running: impl FnOnce() -> Result<BTreeSet<SessionId>, SensorError>) -> Vec<u32> {
         let too_many = self.kept.sessions.len().saturating_sub(SESSIONS_MAX);
-        let over = self.kept.sessions.iter().filter(|(_, session)| session.over);
+        if too_many == 0 {
+            return Vec::new();
+        }
+        let running = match running() {
+            Ok(running) => running,
+            Err(error) => {
+                tracing::error!(
+                    "which sessions have left something running isn't known, so none is forgotten: {error}"
+                );
+                return Vec::new();
+            }
+        };
+        let over = self.kept.sessions.iter().filter(|(id, session)| session.over && !running.contains(id));
         let oldest: Vec<_> = over.map(|(id, session)| (*id, session.policy)).take(too_many).collect();
         for (id, _) in &oldest {
             self.kept.sessions.remove(id);
@@ -249,17 +265,38 @@ mod tests {
         let mut sessions = Sessions::open(&path).unwrap();
         let first = expected(one, "a");
         let rules = sessions.rules(&first.reach);
-        assert!(sessions.expect(first).unwrap().is_empty());
+        assert!(sessions.expect(first, none).unwrap().is_empty());
         drop(sessions);
         let mut sessions = Sessions::open(&path).unwrap();
         let second = expected(two, "b");
         let other = sessions.rules(&second.reach);
-        sessions.expect(second).unwrap();
+        sessions.expect(second, none).unwrap();
         assert_ne!(rules.denied[0].id, other.denied[0].id);
         assert_eq!(sessions.restriction(rules.denied[0].id).unwrap().name, "a");
         assert_eq!(sessions.restriction(other.denied[0].id).unwrap().name, "b");
         assert_ne!(sessions.get(one).unwrap().policy, sessions.get(two).unwrap().policy);
         assert_eq!(sessions.restriction(0), None);
+    }
+
+    fn none() -> Result<BTreeSet<SessionId>, SensorError> {
+        Ok(BTreeSet::new())
+    }
+
+    /// Its policy would go with it, and what it left running could do nothing any more.
+    #[test]
+    fn what_has_left_something_running_is_not_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sessions = Sessions::open(&directory.path().join("sessions.json")).unwrap();
+        let ids: Vec<SessionId> = (0..=SESSIONS_MAX).map(|_| SessionId::new()).collect();
+        let session = |policy| {
+            let Expected { actor, from, login, reach, to, .. } = expected(SessionId::new(), "a");
+            Session { actor, login, over: true, policy, reach, from, to }
+        };
+        sessions.kept.sessions = ids.iter().copied().zip((0..).map(session)).collect();
+        let forgotten =
+            sessions.expect(expected(SessionId::new(), "a"), || Ok(BTreeSet::from([ids[0]]))).unwrap();
+        assert_eq!(forgotten, [1, 2]);
+        assert!(sessions.get(ids[0]).is_some() && sessions.get(ids[1]).is_none());
     }
 
     #[test]
@@ -268,7 +305,7 @@ mod tests {
         let mut sessions = Sessions::open(&directory.path().join("sessions.json")).unwrap();
         let (one, two, three) = (SessionId::new(), SessionId::new(), SessionId::new());
         for id in [one, two, three] {
-            sessions.expect(expected(id, "a")).unwrap();
+            sessions.expect(expected(id, "a"), none).unwrap();
         }
         sessions.over(three);
         assert_eq!(sessions.only(&BTreeSet::from([one, SessionId::new()])), [two]);

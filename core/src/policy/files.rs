@@ -141,8 +141,19 @@ fn bounded(mut usable: Use) -> Use {
 }
 
 /// What an agent must be able to do so that files can be kept from its sessions, as it names it (`limits` of `node.joined`).
-const KEEPS_PATHS: [&str; 6] =
-    ["file open", "file rename", "file link", "file delete", "file permissions", "path deny"];
+const KEEPS_PATHS: [&str; 11] = [
+    "file attributes",
+    "file create",
+    "file delete",
+    "file link",
+    "file open",
+    "file owner",
+    "file permissions",
+    "file rename",
+    "file truncate",
+    "unix connect",
+    "unix datagram deny",
+];
 
 /// Whether a node's agent can keep files from sessions, or why not.
 ///
@@ -152,7 +163,12 @@ pub fn keeps_paths(tier: Tier, limits: &BTreeMap<String, String>) -> Result<(), 
     if tier != Tier::Lsm {
         return Err("its kernel lacks BPF LSM".to_owned());
     }
-    let missing = KEEPS_PATHS.iter().find_map(|feature| Some((feature, limits.get(*feature)?)));
+    lacks_none(&KEEPS_PATHS, limits)
+}
+
+/// Whether an agent has all of these features, or why not.
+pub(super) fn lacks_none(features: &[&str], limits: &BTreeMap<String, String>) -> Result<(), String> {
+    let missing = features.iter().find_map(|feature| Some((feature, limits.get(*feature)?)));
     missing.map_or(Ok(()), |(feature, why)| Err(format!("it lacks {feature}: {why}")))
 }
 

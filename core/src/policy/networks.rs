@@ -8,6 +8,7 @@ use crate::state::State;
 use crate::state::locks::Subject;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -159,6 +160,24 @@ fn common_ports(one: &[(u16, u16)], other: &[(u16, u16)]) -> Option<Vec<(u16, u1
     }
 }
 
+/// What an agent must be able to do so that sessions can be kept from networks, as it names it (`limits` of `node.joined`).
+const KEEPS_NETWORKS: [&str; 6] = [
+    "connect deny",
+    "connections",
+    "datagram bytes and names",
+    "datagram deny",
+    "packet socket deny",
+    "raw socket deny",
+];
+
+/// Whether a node's agent can keep sessions from networks, or why not.
+///
+/// # Errors
+/// Why it can't, in half a line.
+pub fn keeps_networks(limits: &BTreeMap<String, String>) -> Result<(), String> {
+    files::lacks_none(&KEEPS_NETWORKS, limits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,5 +217,13 @@ mod tests {
             shown,
             [("10.1.0.0/16".to_owned(), vec![(443, 443)]), ("10.0.0.0/8".to_owned(), vec![(22, 22)])]
         );
+    }
+
+    #[test]
+    fn a_kernel_keeps_networks_where_it_lacks_nothing_of_it() {
+        let files = BTreeMap::from([("file open".to_owned(), "no such hook".to_owned())]);
+        assert_eq!(keeps_networks(&files), Ok(()));
+        let lacks = BTreeMap::from([("connect deny".to_owned(), "self-test: it was let".to_owned())]);
+        assert_eq!(keeps_networks(&lacks).unwrap_err(), "it lacks connect deny: self-test: it was let");
     }
 }

@@ -6,6 +6,7 @@
 use crate::host;
 use crate::sensor::is_at;
 use custody_core::clock::{Clock as _, SystemClock};
+use custody_core::event::Timestamp;
 use custody_core::event::hex::to_hex;
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, major, minor, open, stat};
 use sha2::{Digest as _, Sha256};
@@ -25,6 +26,9 @@ const FILE_BYTES_MAX: i64 = 256 << 20;
 
 /// How long the evidence of others may be held up by hashing, in each batch: less than any heartbeat's limit.
 const WAIT_MAX: Duration = Duration::from_millis(800);
+
+/// A file's times are those of the last tick of the clock: by so many nanoseconds a write may be later than they say.
+const CTIME_NANOS: u64 = 10_000_000;
 
 /// Which file it is, and how it is.
 type State = (u64, u64, i64, i64, i64);
@@ -54,6 +58,8 @@ struct Wanted {
     /// Major, minor.
     device: (u32, u32),
     inode: u64,
+    /// When it began to.
+    ran: Timestamp,
     /// Until when it is of use, by the monotonic clock.
     until: Duration,
 }
@@ -64,13 +70,19 @@ impl Hashes {
         self.until = SystemClock::new().monotonic().saturating_add(WAIT_MAX);
     }
 
-    /// SHA-256 of the file that process `pid` runs, in hex, if it is still the one with that device (major, minor) and
-    /// inode; it is looked for by the process, and by its path. None, too, if there is no time left for it.
-    pub fn of(&mut self, pid: u32, path: &Path, device: (u32, u32), inode: u64) -> Option<String> {
+    /// SHA-256 of the file that process `pid` has run since `ran`, in hex, if it is still the one with that device (major, minor) and
+    /// inode, and certainly as it was; it is looked for by the process, and by its path. None, too, if there is no time left for it.
+    pub fn of(
+        &mut self,
+        pid: u32,
+        path: &Path,
+        (device, inode): ((u32, u32), u64),
+        ran: Timestamp,
+    ) -> Option<String> {
         if self.hasher.is_none() {
             self.hasher = Hasher::begin();
         }
-        let wanted = Wanted { pid, path: host::path(path), device, inode, until: self.until };
+        let wanted = Wanted { pid, path: host::path(path), device, inode, ran, until: self.until };
         let left = self.until.saturating_sub(SystemClock::new().monotonic());
         match self.hasher.as_mut()?.of(wanted, left) {
             Ok(hash) => hash,
@@ -159,20 +171,23 @@ impl Files {
             return None;
         }
         if let Some(known) = self.0.get(&state(&stat)) {
-            return Some(known.clone());
+            return is_as_it_ran(&stat, wanted).then(|| known.clone());
         }
         let same = format!("/proc/self/fd/{}", found.as_raw_fd());
         let file = open(same, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let hash = read(File::from(file), wanted.until)?;
+        if state(&fstat(&found).ok()?) != state(&stat) {
+            return None;
+        }
         if self.0.len() >= REMEMBERED_MAX {
             self.0.clear();
         }
         self.0.insert(state(&stat), hash.clone());
-        Some(hash)
+        is_as_it_ran(&stat, wanted).then_some(hash)
     }
 
     fn known(&self, stat: &Stat, wanted: &Wanted) -> Option<String> {
-        self.0.get(&state(stat)).filter(|_| is(stat, wanted)).cloned()
+        self.0.get(&state(stat)).filter(|_| is(stat, wanted) && is_as_it_ran(stat, wanted)).cloned()
     }
 }
 
@@ -190,14 +205,25 @@ fn read(mut file: File, until: Duration) -> Option<String> {
     None
 }
 
+/// Whether nobody can have written to the file since it was run: nobody may while it runs (ETXTBSY), and whoever does changes its ctime,
+/// which nobody can set.
+fn is_as_it_ran(now: &Stat, wanted: &Wanted) -> bool {
+    let changed = u64::try_from(changed(now)).unwrap_or_default();
+    changed.saturating_add(CTIME_NANOS) < wanted.ran.nanos()
+        || stat(format!("/proc/{}/exe", wanted.pid)).is_ok_and(|runs| state(&runs) == state(now))
+}
+
 fn is(stat: &Stat, wanted: &Wanted) -> bool {
     (major(stat.st_dev), minor(stat.st_dev)) == wanted.device && stat.st_ino == wanted.inode
 }
 
+fn changed(stat: &Stat) -> i64 {
+    stat.st_ctime.wrapping_mul(1_000_000_000).wrapping_add(stat.st_ctime_nsec.cast_signed())
+}
+
 fn state(stat: &Stat) -> State {
     // Whoever writes to a file changes its ctime, which nobody can set.
-    let changed = stat.st_ctime.wrapping_mul(1_000_000_000).wrapping_add(stat.st_ctime_nsec.cast_signed());
-    (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime, changed)
+    (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime, changed(stat))
 }
 
 #[cfg(test)]
@@ -209,6 +235,7 @@ mod tests {
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     /// No process has this number.
     const NONE: u32 = u32::MAX;
+    const LATER: Timestamp = Timestamp::from_nanos(u64::MAX);
 
     fn written(path: &Path) -> ((u32, u32), u64) {
         std::io::Write::write_all(&mut File::create(path).unwrap(), b"abc").unwrap();
@@ -232,10 +259,29 @@ mod tests {
         let path = directory.path().join("program");
         let (device, inode) = written(&path);
         let mut hashes = begun();
-        assert_eq!(hashes.of(NONE, &path, device, inode).as_deref(), Some(ABC));
-        assert_eq!(hashes.of(NONE, &path, device, inode).as_deref(), Some(ABC));
-        assert_eq!(hashes.of(NONE, &path, device, inode + 1), None, "another file took its name");
-        assert_eq!(hashes.of(NONE, &directory.path().join("gone"), device, inode), None);
+        assert_eq!(hashes.of(NONE, &path, (device, inode), LATER).as_deref(), Some(ABC));
+        assert_eq!(hashes.of(NONE, &path, (device, inode), LATER).as_deref(), Some(ABC));
+        assert_eq!(hashes.of(NONE, &path, (device, inode + 1), LATER), None, "another file took its name");
+        assert_eq!(hashes.of(NONE, &directory.path().join("gone"), (device, inode), LATER), None);
+    }
+
+    /// A hash that is told is of what ran, or there is none.
+    #[test]
+    fn what_was_written_after_a_program_ran_has_no_hash() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        let (device, inode) = written(&path);
+        let before = Timestamp::from_nanos(SystemClock::new().wall().0 - 1_000_000_000);
+        let mut hashes = begun();
+        assert_eq!(hashes.of(NONE, &path, (device, inode), before), None);
+        assert_eq!(hashes.of(NONE, &path, (device, inode), LATER).as_deref(), Some(ABC));
+        assert_eq!(hashes.of(NONE, &path, (device, inode), before), None, "also when it is known");
+        // Nobody can write to what runs: it may have been written a moment before.
+        let runs = std::env::current_exe().unwrap();
+        let (device, inode) = place(&runs);
+        hashes.begin_batch();
+        let long_ago = Timestamp::from_nanos(1);
+        assert!(hashes.of(std::process::id(), &runs, (device, inode), long_ago).is_some());
     }
 
     #[test]
@@ -248,12 +294,16 @@ mod tests {
         let pipe = directory.path().join("pipe");
         mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         let mut hashes = begun();
-        assert_eq!(hashes.of(NONE, &link, device, inode), None, "a link isn't followed");
+        assert_eq!(hashes.of(NONE, &link, (device, inode), LATER), None, "a link isn't followed");
         // Whoever opened it to read would wait until somebody writes.
-        assert_eq!(hashes.of(NONE, &pipe, device, inode), None);
+        assert_eq!(hashes.of(NONE, &pipe, (device, inode), LATER), None);
         let (of_pipe, inode_of_pipe) = place(&pipe);
-        assert_eq!(hashes.of(NONE, &pipe, of_pipe, inode_of_pipe), None);
-        assert_eq!(hashes.of(NONE, &program, device, inode).as_deref(), Some(ABC), "nothing is late");
+        assert_eq!(hashes.of(NONE, &pipe, (of_pipe, inode_of_pipe), LATER), None);
+        assert_eq!(
+            hashes.of(NONE, &program, (device, inode), LATER).as_deref(),
+            Some(ABC),
+            "nothing is late"
+        );
     }
 
     #[test]
@@ -267,10 +317,10 @@ mod tests {
             hasher: Some(Hasher { ask, answers, late: false }),
             until: SystemClock::new().monotonic().saturating_add(Duration::from_millis(20)),
         };
-        assert_eq!(hashes.of(NONE, &path, device, inode), None, "it has no time left");
+        assert_eq!(hashes.of(NONE, &path, (device, inode), LATER), None, "it has no time left");
         // With time, while it stands still: it isn't even asked.
         hashes.begin_batch();
-        assert_eq!(hashes.of(NONE, &path, device, inode), None);
+        assert_eq!(hashes.of(NONE, &path, (device, inode), LATER), None);
         assert_eq!(asked.try_iter().count(), 1);
         // It goes on, and its late answer is nobody's.
         answer.send(Some("late".to_owned())).unwrap();
@@ -279,7 +329,7 @@ mod tests {
             answer.send(Files::default().of(&wanted)).unwrap();
         });
         hashes.begin_batch();
-        assert_eq!(hashes.of(NONE, &path, device, inode).as_deref(), Some(ABC));
+        assert_eq!(hashes.of(NONE, &path, (device, inode), LATER).as_deref(), Some(ABC));
         going_on.join().unwrap();
     }
 }

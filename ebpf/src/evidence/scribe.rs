@@ -8,7 +8,7 @@ use super::translate::{Known, Translation};
 use crate::host;
 use crate::sensor::{Connection, Record, RecordReader, Sensor, SensorError, TakenDown, let_go, record};
 use crate::sessions::Sessions;
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{Spool, SpoolError, is_full};
 use aws_lc_rs::signature::Ed25519KeyPair;
 use custody_core::clock::{Clock, SystemClock};
 use custody_core::event::canonical::CanonicalError;
@@ -16,7 +16,7 @@ use custody_core::event::producer::{self, Previous};
 use custody_core::event::{Actor, Draft, EventData, Outcome, ProducerRef, Target, Timestamp, node};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -150,7 +150,12 @@ pub struct Scribe {
     joined: node::Joined,
     /// Records that can't be told, by what is wrong with them.
     untold: BTreeMap<String, u64>,
+    /// Connections that were taken down, and when that was: thousands at once, where a network that becomes denied was popular.
+    taken: VecDeque<(Box<Connection>, Timestamp)>,
 }
+
+/// How many of them are told in one batch: what the log takes at once is limited.
+const TAKEN_MAX: usize = 256;
 
 /// What is wrong with a record that this version can't read.
 const UNDECODED: &str = "undecoded";
@@ -241,6 +246,7 @@ impl Scribe {
             closed: None,
             joined,
             untold: left.unreadable.then(|| (UNDECODED.to_owned(), 1)).into_iter().collect(),
+            taken: VecDeque::new(),
             shared,
         };
         let started = producer::Started {
@@ -262,29 +268,24 @@ impl Scribe {
     /// # Errors
     /// See [`ScribeError`]. The heartbeat ends with it.
     pub fn run(mut self, tellings: &Receiver<Telling>) -> Result<(), ScribeError> {
+        let mut is_to_stop = false;
         loop {
             let more = self.drain()?;
             let mut batch = self.numbering.batch();
             self.translate(&mut batch)?;
-            let mut stops = false;
             if self.shared.connected.swap(false, Ordering::Relaxed) {
                 batch.push(self.about_node(self.joined.clone()), self.now())?;
             }
             while let Ok(telling) = tellings.try_recv() {
-                let now = self.now();
                 match telling {
-                    Telling::TakenDown(connection) => {
-                        let sessions = self.shared.sessions();
-                        let told = translation(&self.shared, &sessions, &mut self.known, self.booted)
-                            .taken_down(&connection, now, &mut batch);
-                        drop(sessions);
-                        told.unwrap_or_else(|error| unwritable(&mut self.untold, &error));
-                    }
-                    Telling::Stop => {
-                        batch.push(self.about_node(producer::Stopped {}), now)?;
-                        stops = true;
-                    }
+                    Telling::TakenDown(connection) => self.taken.push_back((connection, self.now())),
+                    Telling::Stop => is_to_stop = true,
                 }
+            }
+            self.tell_taken(&mut batch);
+            let stops = is_to_stop && self.taken.is_empty();
+            if stops {
+                batch.push(self.about_node(producer::Stopped {}), self.now())?;
             }
             self.keep(batch)?;
             if stops {
@@ -292,7 +293,7 @@ impl Scribe {
                 return Ok(());
             }
             self.beat()?;
-            if !more {
+            if !more && self.taken.is_empty() {
                 let rested = self.clock.monotonic().saturating_sub(self.kept);
                 std::thread::sleep(PACE.saturating_sub(rested));
                 let mut ring = [PollFd::from_borrowed_fd(self.reader.as_fd(), PollFlags::IN)];
@@ -334,7 +335,7 @@ impl Scribe {
                 }
                 Some(Ok(None)) => {}
                 // It is still in the kernel's buffer, which refuses when it is full.
-                Some(Err(error)) if error.kind() == io::ErrorKind::StorageFull => {
+                Some(Err(error)) if is_full(&error) => {
                     self.before = before;
                     self.close(true, "its disk is full")?;
                     return Ok(false);
@@ -381,10 +382,7 @@ impl Scribe {
         for policy in called {
             for TakenDown { connection, ended } in take_down(&self.shared, policy) {
                 match ended {
-                    Ok(()) => {
-                        let told = translation.taken_down(&connection, now, batch);
-                        told.unwrap_or_else(|error| unwritable(&mut self.untold, &error));
-                    }
+                    Ok(()) => self.taken.push_back((Box::new(connection), now)),
                     Err(why) => tracing::error!(
                         "a connection that a denied network has made to a session goes on: {why}"
                     ),
@@ -392,6 +390,15 @@ impl Scribe {
             }
         }
         drop(sessions);
+    }
+
+    fn tell_taken(&mut self, batch: &mut Batch) {
+        let sessions = self.shared.sessions();
+        let translation = translation(&self.shared, &sessions, &mut self.known, self.booted);
+        for (connection, at) in self.taken.drain(..self.taken.len().min(TAKEN_MAX)) {
+            let told = translation.taken_down(&connection, at, batch);
+            told.unwrap_or_else(|error| unwritable(&mut self.untold, &error));
+        }
     }
 
     /// Uses up a number for each event that the kernel couldn't tell, and says how many of what.
@@ -419,7 +426,8 @@ impl Scribe {
         let counters = self.shared.sensor().counters()?;
         let Some(due) = self.dropped.due(&counters) else { return Ok(()) };
         batch.skip(due.total());
-        self.dropped.plan(&due, batch.next())?;
+        let next = batch.next();
+        self.patiently(|scribe| scribe.dropped.plan(&due, next))?;
         let reason = "there was no room in the kernel's buffer, or its programs were busy".to_owned();
         let data = producer::Dropped { counts: due.counts.clone(), reason };
         batch.push(self.about_node(data).outcome(Outcome::Failure), self.now())?;
@@ -464,10 +472,24 @@ impl Scribe {
 
     /// Nothing more is to be told of what is staged.
     fn let_go(&mut self) -> Result<(), ScribeError> {
-        self.staging.spooled(self.booted)?;
+        self.patiently(|scribe| scribe.staging.spooled(scribe.booted))?;
         self.pending.clear();
         self.pending_bytes = 0;
         Ok(())
+    }
+
+    /// Does something that takes room on the disk as soon as there is some: until then nothing runs in sessions.
+    fn patiently(&mut self, mut tried: impl FnMut(&mut Self) -> io::Result<()>) -> Result<(), ScribeError> {
+        loop {
+            match tried(self) {
+                Err(error) if is_full(&error) => {
+                    self.close(true, "its disk is full")?;
+                    self.beat()?;
+                    std::thread::sleep(FULL);
+                }
+                done => return Ok(done?),
+            }
+        }
     }
 
     /// Has the kernel refuse what sessions want to run and reach, or refuse it no longer.

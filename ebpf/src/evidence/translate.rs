@@ -62,10 +62,10 @@ impl Known {
         Self { groups: Groups::of_this_machine(), mounts: host::mounts(), ..Self::default() }
     }
 
-    fn program(&mut self, executed: &Executed) -> Program {
+    fn program(&mut self, executed: &Executed, ran: Timestamp) -> Program {
         let path = Path::new(OsStr::from_bytes(&executed.path));
         Program {
-            sha256: self.hashes.of(executed.who.pid, path, executed.device(), executed.inode),
+            sha256: self.hashes.of(executed.who.pid, path, (executed.device(), executed.inode), ran),
             group: self.groups.of(executed.who.pid, executed.cgroup).cloned(),
         }
     }
@@ -126,7 +126,9 @@ impl Translation<'_> {
     /// When it can't be written.
     pub fn tell(&mut self, record: &Record, batch: &mut Batch) -> Result<(), CanonicalError> {
         let program = match record {
-            Record::Executed(executed) if executed.denial.is_none() => self.known.program(executed),
+            Record::Executed(executed) if executed.denial.is_none() => {
+                self.known.program(executed, self.booted.at(executed.who.time))
+            }
             Record::Answered(of) => {
                 self.known.names.learn(of.who.session, &of.message, of.who.time);
                 return Ok(());

@@ -2,7 +2,7 @@
 
 use super::identity::{Identity, IdentityError};
 use crate::evidence::{Shared, Telling, spooled_event};
-use crate::sensor::TakenDown;
+use crate::sensor::{Found, PolicyRules, TakenDown};
 use crate::sessions::{Session, Sessions};
 use crate::spool::SpoolError;
 use base64::Engine as _;
@@ -14,7 +14,7 @@ use custody_core::ingest::frame::FRAME_BYTES_MAX;
 use custody_core::ingest::halves::{self, HalfError};
 use custody_core::ingest::message::{BATCH_EVENTS_MAX, Expected, MessageError, Said, Told, encode_events};
 use custody_core::policy::files;
-use custody_core::policy::networks::Reach;
+use custody_core::policy::networks::{self, Reach};
 use rustls::pki_types::ServerName;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use uuid::Uuid;
 
 /// Batches that were sent and aren't acknowledged yet.
 const BATCHES_IN_FLIGHT_MAX: usize = 8;
@@ -83,6 +84,10 @@ pub struct Link {
     pub tell: Sender<Telling>,
 }
 
+/// Why a connection ended over which the log has said nothing, as far as can be told here.
+const UNHEARD: &str = "the log has ended the connection without a word; where that goes on, this agent's certificate is over, the \
+    node was removed, or another agent has joined for it: custodyd node join with a new token";
+
 /// Connects, and connects again when that ends; as long as the program runs.
 pub async fn keep_connected(link: Link) {
     let link = Arc::new(link);
@@ -95,14 +100,18 @@ pub async fn keep_connected(link: Link) {
         }
         match connect(&link).await {
             Ok(stream) => {
-                tracing::info!("connected to the log");
-                let before = link.shared.spool().first();
-                let ended = converse(&link, stream).await;
-                tracing::warn!("the connection to the log ended: {ended}");
+                let (before, mut heard) = (link.shared.spool().first(), false);
+                let ended = converse(&link, stream, &mut heard).await;
+                if heard {
+                    tracing::warn!("the connection to the log ended: {ended}");
+                    said_why = None;
+                } else if said_why.as_deref() != Some(UNHEARD) {
+                    tracing::warn!("{UNHEARD}: {ended}");
+                    said_why = Some(UNHEARD.to_owned());
+                }
                 // Each connection is told of: one after the other that takes nothing would fill the spool.
                 let taken = link.shared.spool().first() != before;
                 pause = if taken { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
-                said_why = None;
             }
             Err(error) => {
                 let why = error.to_string();
@@ -154,7 +163,9 @@ struct Outgoing {
     read: VecDeque<(u64, Vec<u8>)>,
 }
 
-async fn converse(link: &Arc<Link>, stream: TlsStream<TcpStream>) -> LinkError {
+/// Until the connection ends. `heard`: the log has said something over it. Before that nobody knows whether it takes anything from this
+/// agent, since it looks at the certificate when our side of TLS is done (RFC 8446, section 4.4.4).
+async fn converse(link: &Arc<Link>, stream: TlsStream<TcpStream>, heard: &mut bool) -> LinkError {
     let (read, write) = tokio::io::split(stream);
     let (to_us, mut told) = mpsc::channel(WAITING_MAX);
     let (say, to_say) = mpsc::channel(WAITING_MAX);
@@ -164,8 +175,6 @@ async fn converse(link: &Arc<Link>, stream: TlsStream<TcpStream>) -> LinkError {
     tasks.spawn(async { halves::hear(read, to_us, Told::decode).await.into() });
     tasks.spawn(async { halves::speak(write, to_say).await.into() });
     tasks.spawn(obey(Arc::clone(link), orders, say.clone()));
-    // After the connection stands, so that a log that counted this agent as lost hears that it is back.
-    link.shared.connected.store(true, Ordering::Relaxed);
     let mut spooled = link.shared.spooled.subscribe();
     let mut unready = link.shared.unready.subscribe();
     unready.mark_changed();
@@ -194,16 +203,22 @@ async fn converse(link: &Arc<Link>, stream: TlsStream<TcpStream>) -> LinkError {
                     Ok(()) => continue,
                     Err(_) => return LinkError::Stopped,
                 },
-                Some(told) = told.recv() => match told {
-                    Told::Alive => continue,
-                    Told::Acknowledged { events } => {
-                        acknowledged(link, &mut in_flight, events);
-                        continue;
+                Some(told) = told.recv() => {
+                    if !std::mem::replace(heard, true) {
+                        tracing::info!("connected to the log");
+                        // So that a log that counted this agent as lost hears that it is back.
+                        link.shared.connected.store(true, Ordering::Relaxed);
                     }
-                    told => match order.send(told).await {
-                        Ok(()) => continue,
-                        Err(_) => return why(tasks.join_next().await),
-                    },
+                    match told {
+                        Told::Alive => {}
+                        Told::Acknowledged { events } => acknowledged(link, &mut in_flight, events),
+                        told => {
+                            if order.send(told).await.is_err() {
+                                return why(tasks.join_next().await);
+                            }
+                        }
+                    }
+                    continue;
                 },
                 _ = unready.changed() => match unready.borrow_and_update().clone() {
                     Some(reason) => Said::Unready { reason },
@@ -320,9 +335,10 @@ fn take_word(link: &Link, told: Told) -> Option<Said> {
         Told::Live { sessions } => only(shared, &sessions),
         Told::Over { session } => over(shared, session),
         Told::Reach { change, session, reach } => {
+            let able = able(&link.joined, &reach);
             let taken = set_reach(shared, session, reach);
             let told = taken.and_then(|taken| tell_taken(&link.tell, taken));
-            return Some(match told.and_then(|()| followed(shared, session)) {
+            return Some(match able.and(told).and_then(|()| followed(shared, session)) {
                 Ok(()) => Said::Held { change, session },
                 Err(reason) => {
                     tracing::error!(%session, "what the session may reach now isn't enforced: {reason}");
@@ -341,23 +357,29 @@ fn take_word(link: &Link, told: Told) -> Option<Said> {
 
 /// Whether the kernel can hold a session to that: the log asks only for what it can, as this agent has said of it.
 fn able(joined: &node::Joined, reach: &Reach) -> Result<(), String> {
-    if reach.files.deny_paths.is_empty() {
-        return Ok(());
+    if !reach.files.deny_paths.is_empty() {
+        files::keeps_paths(joined.tier, &joined.limits)
+            .map_err(|why| format!("it can't keep files from it: {why}"))?;
     }
-    files::keeps_paths(joined.tier, &joined.limits)
-        .map_err(|why| format!("it can't keep files from it: {why}"))
+    if reach.allow.is_some() || !reach.deny.is_empty() {
+        networks::keeps_networks(&joined.limits)
+            .map_err(|why| format!("it can't keep networks from it: {why}"))?;
+    }
+    Ok(())
 }
 
 /// Has the kernel wait for a session's connection.
 fn expect(shared: &Shared, expected: Expected) -> Result<(), String> {
     let id = expected.session;
+    let (rules, found) = looked_up(shared, &expected.reach)?;
     let mut sessions = shared.sessions();
-    let rules = sessions.rules(&expected.reach);
     let policy = sessions.next_policy();
     let mut sensor = shared.sensor();
     // Before it is remembered: each start would else try what can't be.
-    sensor.set_policy(policy, &rules).map_err(|error| error.to_string())?;
-    let forgotten = match sessions.expect(expected) {
+    sensor.set_policy_of(policy, &rules, &found).map_err(|error| error.to_string())?;
+    let running =
+        || sensor.tagged().map(|of| of.into_keys().map(|id| SessionId(Uuid::from_bytes(id))).collect());
+    let forgotten = match sessions.expect(expected, running) {
         Ok(forgotten) => forgotten,
         Err(error) => {
             let dropped = sensor.drop_policy(policy).err().map(|error| format!("; {error}"));
@@ -371,6 +393,13 @@ fn expect(shared: &Shared, expected: Expected) -> Result<(), String> {
         sessions.over(id);
     }
     watched.map_err(|error| error.to_string())
+}
+
+/// What the kernel is to hold a session to, and what the paths of that lead to: looked up while nobody waits for a lock.
+fn looked_up(shared: &Shared, reach: &Reach) -> Result<(PolicyRules, Found), String> {
+    let rules = shared.sessions().rules(reach);
+    let found = Found::of(&rules.files)?;
+    Ok((rules, found))
 }
 
 /// Those that the log doesn't name are over, as far as this agent didn't know that.
@@ -398,18 +427,20 @@ fn forget(shared: &Shared, sessions: &Sessions, id: SessionId) {
 /// Holds a session to what it may reach now, and takes down what it has open elsewhere. One that can't be held to it may do
 /// nothing any more.
 fn set_reach(shared: &Shared, id: SessionId, reach: Reach) -> Result<Vec<TakenDown>, String> {
+    let looked_up = looked_up(shared, &reach);
     let mut sessions = shared.sessions();
-    let rules = sessions.rules(&reach);
     let policy = sessions.get(id).map(|session| session.policy);
     let policy = policy.ok_or("the agent doesn't know the session")?;
     let mut sensor = shared.sensor();
-    let set = sensor.set_policy(policy, &rules);
+    let set = looked_up.and_then(|(rules, found)| {
+        sensor.set_policy_of(policy, &rules, &found).map_err(|error| error.to_string())
+    });
     if set.is_err() {
         sensor.drop_policy(policy).map_err(|error| error.to_string())?;
     }
     // In any case: at the next start, too, it is held to this, or may do nothing.
     sessions.reach(id, reach).map_err(|error| format!("it can't be remembered: {error}"))?;
-    set.and_then(|()| sensor.take_down(policy)).map_err(|error| error.to_string())
+    set.and_then(|()| sensor.take_down(policy).map_err(|error| error.to_string()))
 }
 
 /// Whether nothing of a session leads around what networks it may reach: a socket that it made before may.

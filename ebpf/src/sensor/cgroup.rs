@@ -1,22 +1,36 @@
 //! Where the root of cgroup2 is: on hybrid systems not at /sys/fs/cgroup.
 
 use super::error::SensorError;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// The directory where cgroup2 is mounted, its root if several are.
+/// The inode of cgroup2's own root, as the kernel numbers it (`kernfs_create_root`). That of a container is another one, though its
+/// namespace calls it `/`: what is attached there judges the container alone.
+const ROOT_INODE: u64 = 1;
+
+/// A directory where the root of cgroup2 is mounted.
 pub(crate) fn root() -> Result<PathBuf, SensorError> {
     let mounts =
         std::fs::read(MOUNTS).map_err(|error| SensorError::file(Path::new(MOUNTS), "reading it", error))?;
-    find(&String::from_utf8_lossy(&mounts)).ok_or_else(|| SensorError::Kernel {
-        what: "finding cgroup2".to_owned(),
-        why: "it isn't mounted: mount -t cgroup2 none DIRECTORY".to_owned(),
+    let mounted = find(&String::from_utf8_lossy(&mounts));
+    let is_root = |at: &PathBuf| std::fs::metadata(at).is_ok_and(|about| about.ino() == ROOT_INODE);
+    let why = if mounted.is_empty() {
+        "it isn't mounted: mount -t cgroup2 none DIRECTORY"
+    } else {
+        "only a part of it is mounted: in a container give the agent the machine's (--cgroupns host)"
+    };
+    mounted.into_iter().find(is_root).ok_or_else(|| SensorError::Kernel {
+        what: "finding the root of cgroup2".to_owned(),
+        why: why.to_owned(),
     })
 }
 
 /// `ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS … - TYPE SOURCE OPTIONS`
-fn find(mounts: &str) -> Option<PathBuf> {
+///
+/// Those that call themselves the root first.
+fn find(mounts: &str) -> Vec<PathBuf> {
     let mut found: Vec<(&str, &str)> = mounts
         .lines()
         .filter_map(|line| {
@@ -27,7 +41,7 @@ fn find(mounts: &str) -> Option<PathBuf> {
         })
         .collect();
     found.sort_by_key(|(root, _)| *root != "/");
-    found.first().map(|(_, at)| PathBuf::from(at))
+    found.into_iter().map(|(_, at)| PathBuf::from(at)).collect()
 }
 
 #[cfg(test)]
@@ -40,8 +54,8 @@ mod tests {
         let hybrid = "25 24 0:22 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
                       26 24 0:23 /x /mnt/part rw - cgroup2 cgroup2 rw\n\
                       27 24 0:23 / /sys/fs/cgroup/unified rw shared:3 - cgroup2 cgroup2 rw\n";
-        assert_eq!(find(hybrid).as_deref(), Some(Path::new("/sys/fs/cgroup/unified")));
-        assert_eq!(find("25 24 0:22 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"), None);
-        assert_eq!(find("garbage\n\n - \n"), None);
+        assert_eq!(find(hybrid), [Path::new("/sys/fs/cgroup/unified"), Path::new("/mnt/part")]);
+        assert!(find("25 24 0:22 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n").is_empty());
+        assert!(find("garbage\n\n - \n").is_empty());
     }
 }

@@ -41,7 +41,7 @@ fn advise(facts: &Facts) -> Vec<String> {
     }
     if !facts.cgroup2 {
         advice.push(
-            "cgroup2 isn't mounted, so connections can't be refused: mount -t cgroup2 none /sys/fs/cgroup"
+            "the root of cgroup2 isn't mounted, so connections can't be refused: mount -t cgroup2 none /sys/fs/cgroup; in a container give the agent the machine's (--cgroupns host)"
                 .to_owned(),
         );
     }

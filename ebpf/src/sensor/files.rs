@@ -15,9 +15,16 @@ use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 const MOUNTS: [&str; 2] = ["/proc/1/mountinfo", "/proc/self/mountinfo"];
 const ELF: [u8; 4] = *b"\x7fELF";
+/// How long it may take to find out where paths lead: less than the log waits for an answer.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+/// How many may be looking paths up that haven't been found yet.
+const LOOKING_MAX: usize = 4;
 
 /// What a policy says of programs and paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -108,6 +115,37 @@ impl Found {
     pub fn look<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Found {
         let devices = devices();
         Found(paths.into_iter().map(|path| (path.to_owned(), Place::look(path, &devices))).collect())
+    }
+
+    /// Looks up what rules speak of, for as long as that may take: a file system on the way may not answer, and whoever looks there
+    /// can't be ended. So those who look are limited in number too.
+    ///
+    /// # Errors
+    /// It took too long, in a line.
+    pub fn of(rules: &FileRules) -> Result<Found, String> {
+        static LOOKING: AtomicUsize = AtomicUsize::new(0);
+        let paths: Vec<PathBuf> = rules.paths().map(ToOwned::to_owned).collect();
+        if paths.is_empty() {
+            return Ok(Found::default());
+        }
+        let silent =
+            || "where its paths lead can't be found out: a file system on the way doesn't answer".to_owned();
+        if LOOKING.fetch_add(1, Ordering::Relaxed) >= LOOKING_MAX {
+            LOOKING.fetch_sub(1, Ordering::Relaxed);
+            return Err(silent());
+        }
+        let (tell, found) = sync_channel(1);
+        let look = move || {
+            let found = Found::look(paths.iter().map(PathBuf::as_path));
+            LOOKING.fetch_sub(1, Ordering::Relaxed);
+            // Whoever asked may wait no longer.
+            drop(tell.send(found));
+        };
+        std::thread::Builder::new().name("paths of a session".to_owned()).spawn(look).map_err(|error| {
+            LOOKING.fetch_sub(1, Ordering::Relaxed);
+            format!("where its paths lead can't be found out: {error}")
+        })?;
+        found.recv_timeout(LOOK_MAX).map_err(|_| silent())
     }
 
     pub(super) fn has(&self, path: &Path) -> bool {

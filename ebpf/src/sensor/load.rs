@@ -41,7 +41,7 @@ const SHARED: [&str; 16] = [
     "lost",
 ];
 /// Maps that are each generation's own.
-const OWN: [&str; 4] = ["records", "exec_scratch", "places", "users_before"];
+const OWN: [&str; 4] = ["records", "exec_scratch", "places", "identity_before"];
 /// `PLACES_EACH` of shared.h.
 pub(super) const PLACES_EACH: u32 = 8;
 /// Of the program that sees executions.
@@ -237,7 +237,7 @@ fn check_layout(own: &Generation) -> Result<(), SensorError> {
 fn damaged(path: &Path) -> SensorError {
     SensorError::Kernel {
         what: format!("taking up {}", path.display()),
-        why: "another version made it, with another layout: end the node's sessions, then take the node out of service and in again"
+        why: "another version made it, with another layout: once no session is open on this machine, remove that generation's directory, or restart the machine"
             .to_owned(),
     }
 }

@@ -279,10 +279,23 @@ impl Sensor {
     /// # Errors
     /// A rule that can't be; no room for more.
     pub fn set_policy(&mut self, policy: u32, rules: &PolicyRules) -> Result<(), SensorError> {
+        self.set_policy_of(policy, rules, &Found::look(rules.files.paths()))
+    }
+
+    /// [`Sensor::set_policy`], where the paths that the rules speak of were looked up already: nothing else may wait for that.
+    ///
+    /// # Errors
+    /// As [`Sensor::set_policy`].
+    pub fn set_policy_of(
+        &mut self,
+        policy: u32,
+        rules: &PolicyRules,
+        found: &Found,
+    ) -> Result<(), SensorError> {
         if policy >= layout::POLICY_RESERVED {
             return Err(SensorError::ReservedPolicy(policy));
         }
-        self.policies.set(policy, rules)
+        self.policies.set(policy, rules, found)
     }
 
     /// Whether a socket was made under a policy whose packets no rule can keep from a network: a raw one, or of a family that is neither IP

@@ -69,14 +69,15 @@ impl Policies {
         Ok(self.set_of(number)?.is_some())
     }
 
-    pub(super) fn set(&mut self, number: u32, rules: &PolicyRules) -> Result<(), SensorError> {
+    /// Sets a policy's rules; `found` is what their paths lead to.
+    pub(super) fn set(&mut self, number: u32, rules: &PolicyRules, found: &Found) -> Result<(), SensorError> {
         rules.files.check()?;
         let old = self.set_of(number)?;
         let same = self.sets.iter().find(|(_, set)| set.rules == *rules).map(|(set, _)| *set);
         let set = match same {
             Some(set) => set,
             None => {
-                let mut entries = Entries::compile(&rules.files, &Found::look(rules.files.paths()));
+                let mut entries = Entries::compile(&rules.files, found);
                 if let Some(old) = old {
                     entries.keep_denied(&self.held(old)?, &rules.files);
                 }

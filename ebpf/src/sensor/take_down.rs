@@ -13,8 +13,13 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 const UDP: u32 = 17;
+/// Of a socket that isn't in the network namespace where it was looked for.
+const NOT_FOUND: &str = "its socket isn't in its process's network namespace";
+/// How long a socket that has ended may still be known as one.
+const ENDING: Duration = Duration::from_millis(200);
 
 /// A connection that its policy denies now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +66,29 @@ pub(super) fn take_down(
             });
         }
     }
+    still_there(connections, &mut taken);
     Ok(taken)
+}
+
+/// Whoever wasn't found has ended by itself meanwhile, or is somewhere else: a process may leave the network namespace of its sockets.
+fn still_there(connections: &HashMap<MapData, u64, [u8; connection::SIZE]>, taken: &mut [TakenDown]) {
+    let mut last =
+        taken.iter().any(|one| one.ended.as_ref().is_err_and(|why| why == NOT_FOUND)).then(Instant::now);
+    while let Some(since) = last {
+        let mut remain = false;
+        for one in taken.iter_mut().filter(|one| one.ended.as_ref().is_err_and(|why| why == NOT_FOUND)) {
+            match connections.get(&one.connection.cookie, 0) {
+                Err(error) if super::is_absent(&error) => one.ended = Ok(()),
+                _ => remain = true,
+            }
+        }
+        // What ends is still known for a moment.
+        if !remain || since.elapsed() > ENDING {
+            last = None;
+        } else {
+            std::thread::sleep(ENDING / 10);
+        }
+    }
 }
 
 pub(super) fn denial(rules: &PolicyRules, connection: &Connection) -> Option<Denial> {
@@ -96,8 +123,7 @@ fn end(namespace: &PathBuf, group: Vec<Connection>) -> Vec<TakenDown> {
             .map_err(|error| format!("asking the kernel for its sockets: {error}"))?;
         let ended = |connection: Connection| {
             let outcome = outcomes.get(&connection.cookie).cloned();
-            // Whoever isn't found has ended by itself meanwhile.
-            TakenDown { connection, ended: outcome.unwrap_or(Ok(())) }
+            TakenDown { connection, ended: outcome.unwrap_or_else(|| Err(NOT_FOUND.to_owned())) }
         };
         Ok(spoken.into_iter().map(ended).collect())
     };

@@ -87,6 +87,6 @@ impl Disk for RealDisk {
 }
 
 /// Whether an error means that there is no room, which passes, and not that the disk is broken.
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

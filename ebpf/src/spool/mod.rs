@@ -14,6 +14,7 @@ mod acknowledged;
 mod disk;
 mod frame;
 mod recover;
+pub mod reserve;
 mod segment;
 
 use std::fs::File;
@@ -22,7 +23,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::acknowledged::Acknowledged;
-use self::disk::{Disk, RealDisk, is_full};
+pub(crate) use self::disk::is_full;
+use self::disk::{Disk, RealDisk};
 pub use self::frame::RECORD_BYTES_MAX;
 use self::frame::{Decoded, FRAME_BYTES, FRAMED_BYTES_MAX, Frame, decode};
 use self::segment::{HEADER_BYTES, Mark, file_name, header, mark};

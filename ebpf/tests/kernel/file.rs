@@ -170,11 +170,18 @@ fn a_session_cannot_take_the_programs_away() {
         "away",
         "what has a namespace of its own has copies"
     );
+    // Into another mount, which could be taken away with it: by the old call, and by the new one.
+    let moved = "import ctypes, os; libc = ctypes.CDLL(None, use_errno=True)\n\
+        os.mkdir('/tmp/elsewhere')\n\
+        print(libc.mount(b'/sys/fs/bpf', b'/tmp/elsewhere', None, 0x2000, None), ctypes.get_errno())\n\
+        print(libc.syscall(429, -100, b'/sys/fs/bpf', -100, b'/tmp/elsewhere', 0), ctypes.get_errno())\n\
+        os.rmdir('/tmp/elsewhere')";
+    assert_eq!(session.python(moved), "-1 1\n-1 1");
     node.wait_for("the refusal", |record| matches!(record, Record::FileDeleted(event) if event.refused));
     let refused = |records: &[Record]| {
         records.iter().filter(|record| matches!(record, Record::Mounted(event) if event.refused)).count()
     };
-    node.wait_until("all refusals", |records| (refused(records) == 4).then_some(()));
+    node.wait_until("all refusals", |records| (refused(records) == 6).then_some(()));
     node.wait_for("the refusal", |record| matches!(record, Record::Mounted(event) if event.refused));
     session.run("/bin/echo still");
     node.wait_for("echo", |record| matches!(record, Record::Executed(executed) if executed.args.last().is_some_and(|arg| arg == b"still")));

@@ -413,6 +413,50 @@ fn rules_change_while_a_session_runs() {
     told(&mut node, "denied", |connection| connection.denial == Some(Denial::NoPolicy));
 }
 
+/// The kernel sends to the first address of a source route (RFC 791, 3.1), whatever address it was given.
+#[test]
+fn a_source_route_leads_around_no_rule() {
+    let mut node = Node::start();
+    node.has_in_both("datagram bytes and names");
+    let mut session = session_under(&mut node, &deny(&[rule(5, v4(127, 0, 9, 0), 24)]));
+    let said = session.python(
+        "import socket\n\
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+         s.setsockopt(socket.SOL_IP, socket.IP_OPTIONS, bytes([1, 131, 7, 4, 127, 0, 9, 1]))\n\
+         try: print(s.sendto(b'x', ('127.0.1.1', 20100)), 'sent')\n\
+         except OSError as error: print(error.errno)",
+    );
+    assert_eq!(said, EPERM.to_string());
+    let denied = told(&mut node, "denied", |connection| connection.denial == Some(Denial::Protocol));
+    assert_eq!(
+        (denied.remote, denied.remote_port),
+        (Ipv4Addr::new(127, 0, 9, 1).to_ipv6_mapped().octets(), 20100)
+    );
+    assert_eq!(denied.who.session, session.id);
+}
+
+/// No hook asks about what it sends from then on; whatever network namespace its process has gone to.
+#[test]
+fn a_datagram_socket_sends_no_more_to_a_peer_that_becomes_denied() {
+    let mut node = Node::start();
+    node.has_in_both("datagram bytes and names");
+    let mut session = session_under(&mut node, &deny(&[rule(5, v4(127, 0, 9, 0), 24)]));
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().display();
+    session.run(&format!("mkfifo {at}/gate"));
+    session.start(&format!(
+        "/usr/bin/python3 -c 'import socket, sys; p = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); p.bind((\"127.0.8.1\", 0)); \
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(p.getsockname()); print(s.send(b\"x\"), flush=True); \
+         sys.stdin.read()\ntry: print(s.send(b\"x\"))\nexcept OSError as error: print(error.errno)' <{at}/gate >{at}/said &"
+    ));
+    session.run(&format!("exec 9>{at}/gate; until [ -s {at}/said ]; do sleep 0.1; done"));
+    node.sensor().set_policy(9, &deny(&[rule(7, v4(127, 0, 8, 0), 24)])).unwrap();
+    session.run("exec 9>&-; wait");
+    assert_eq!(std::fs::read_to_string(folder.path().join("said")).unwrap(), format!("1\n{EPERM}\n"));
+    let denied = told(&mut node, "denied", |connection| connection.denial == Some(Denial::Rule(7)));
+    assert_eq!(denied.remote, Ipv4Addr::new(127, 0, 8, 1).to_ipv6_mapped().octets());
+}
+
 #[test]
 fn datagrams_without_a_connect_are_folded_by_destination() {
     let mut node = Node::start();

@@ -124,19 +124,29 @@ async fn take(ingest: &Ingest, who: &Who, events: &[Vec<u8>]) -> Result<super::i
     }
 }
 
+/// The longest reason of an agent that is passed on, in characters: the node's root may be anybody, and what is too long for an event
+/// would keep a session's end out of the log.
+const REASON_CHARS_MAX: usize = 500;
+
+/// An agent's reason as it may stand in events, lines of the log and on a person's terminal.
+fn reason(said: &str) -> String {
+    said.chars().take(REASON_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 async fn take_word(ingest: &Ingest, who: &Who, linked: &Linked, said: Said) -> Option<Told> {
     match said {
         Said::Alive => {}
         Said::Expecting { session } => linked.expecting(session),
-        Said::Refused { session, reason } => linked.refused(session, reason),
+        Said::Refused { session, reason: said } => linked.refused(session, reason(&said)),
         Said::Held { change, session } => linked.held(session, change),
-        Said::Unheld { reason, session, .. } if linked.watches(session) => {
-            let detail = format!("{} can't hold it to what it may do now: {reason}", who.node);
+        Said::Unheld { reason: said, session, .. } if linked.watches(session) => {
+            let detail = format!("{} can't hold it to what it may do now: {}", who.node, reason(&said));
             tracing::warn!(%session, "the session ends: {detail}");
             ingest.live.end(session, EndCause { reason: EndReason::Locked, detail, cause: None });
         }
         Said::Unheld { .. } => {}
-        Said::Unready { reason } => {
+        Said::Unready { reason: said } => {
+            let reason = reason(&said);
             tracing::warn!("the agent of {} can't watch new sessions: {reason}", who.node);
             linked.ready(Some(reason));
         }
@@ -147,4 +157,18 @@ async fn take_word(ingest: &Ingest, who: &Who, linked: &Linked, said: Said) -> O
         },
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The end of a session and its recording's seal are one batch: what makes the one too long keeps both out of the log.
+    #[test]
+    fn what_an_agent_says_is_as_short_and_plain_as_it_may_stand_in_an_event() {
+        let said = format!("it can't\n\x1b[2J{}", "\u{fc}".repeat(70_000));
+        let told = reason(&said);
+        assert_eq!(told.chars().count(), REASON_CHARS_MAX);
+        assert!(told.starts_with("it can't  [2J\u{fc}"), "{told}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Limits, and a real disk that is full.
 
 use super::*;
-use crate::spool::LIMIT_BYTES_MIN;
+use crate::spool::{LIMIT_BYTES_MIN, reserve};
 use std::process::Command;
 
 /// Appends until one is refused for this reason; gives how many went well.
@@ -103,4 +103,29 @@ fn a_disk_that_fills_up_refuses_and_goes_on_when_there_is_room() {
         assert_eq!((recovery.cut_bytes, recovery.missing), (0, 0), "round {round}");
         assert_holds(&spool, 0..next, "there is room again");
     }
+}
+
+/// Else the disk would stay full for ever: what fills it can only be sent by an agent that starts.
+#[test]
+fn a_start_on_a_disk_that_the_spool_has_filled_uses_the_room_that_was_kept() {
+    const RESERVE: u64 = 100 << 10;
+    let mounted = Mounted::new(400);
+    let [directory, ballast, reserve] =
+        ["spool", "ballast", "reserve"].map(|name| mounted.0.path().join(name));
+    let open = || reserve::open(&directory, LIMIT_BYTES_MIN, &reserve, RESERVE);
+    let (mut spool, _) = open().unwrap();
+    assert_eq!(std::fs::metadata(&reserve).unwrap().len(), RESERVE);
+    let (_, refused) = append_until_it_is_full(&mut spool);
+    assert!(matches!(refused, SpoolError::DiskFull { .. }), "{refused}");
+    let next = spool.next();
+    drop(spool);
+    fill(&ballast);
+    let (mut spool, recovery) = open().unwrap();
+    assert!((recovery.cut_bytes, recovery.missing) == (0, 0) && !reserve.exists(), "it is in use");
+    assert_holds(&spool, 0..next, "all is there to be sent");
+    spool.acknowledge(next);
+    drop(spool);
+    std::fs::remove_file(&ballast).unwrap();
+    drop(open().unwrap());
+    assert!(reserve.exists(), "there is room again");
 }
