@@ -72,21 +72,16 @@ pub(super) fn take_down(
 
 /// Whoever wasn't found has ended by itself meanwhile, or is somewhere else: a process may leave the network namespace of its sockets.
 fn still_there(connections: &HashMap<MapData, u64, [u8; connection::SIZE]>, taken: &mut [TakenDown]) {
-    let mut last =
-        taken.iter().any(|one| one.ended.as_ref().is_err_and(|why| why == NOT_FOUND)).then(Instant::now);
-    while let Some(since) = last {
-        let mut remain = false;
-        for one in taken.iter_mut().filter(|one| one.ended.as_ref().is_err_and(|why| why == NOT_FOUND)) {
-            match connections.get(&one.connection.cookie, 0) {
-                Err(error) if super::is_absent(&error) => one.ended = Ok(()),
-                _ => remain = true,
-            }
-        }
-        // What ends is still known for a moment.
-        if !remain || since.elapsed() > ENDING {
-            last = None;
-        } else {
+    let since = Instant::now();
+    for one in taken.iter_mut().filter(|one| one.ended.as_ref().is_err_and(|why| why == NOT_FOUND)) {
+        let is_gone =
+            || connections.get(&one.connection.cookie, 0).is_err_and(|error| super::is_absent(&error));
+        // What ends is still known for a moment, which is one for all of them.
+        while !is_gone() && since.elapsed() < ENDING {
             std::thread::sleep(ENDING / 10);
+        }
+        if is_gone() {
+            one.ended = Ok(());
         }
     }
 }

@@ -5,11 +5,22 @@ use custody_core::delivery::Errand;
 
 /// A log of fifty events that the store has, but for number 20, which it refuses.
 async fn delivered() -> (Story, Arc<Store>, Run) {
+    delivered_but_for(|index| index == 20).await
+}
+
+async fn delivered_but_for(refuses: fn(u64) -> bool) -> (Story, Arc<Store>, Run) {
     let story = Story::with(50).await;
-    let store = Arc::new(Store { refuses: |index| index == 20, ..Store::new(1) });
+    let store = Arc::new(Store { refuses, ..Store::new(1) });
     let run = start(&story, &store);
     run.delivered(&story).await;
     (story, store, run)
+}
+
+/// Takes an event out of the store, and writes it into the file of dead letters.
+fn forge(story: &Story, store: &Store, index: u64) {
+    let mut letters = DeadLetters::open(&story.dir.path().join("sink/dead-letters.ndjson")).unwrap();
+    letters.add(vec![custody_core::delivery::DeadLetter::new(index, "log.sealed", "400")]).unwrap();
+    store.documents.lock().unwrap().retain(|document| document.index != index);
 }
 
 /// Longer than what counts as a stall.
@@ -101,10 +112,7 @@ async fn what_stands_in_an_events_place_makes_no_dead_letter_of_a_repair() {
 async fn a_dead_letter_that_somebody_else_wrote_hides_nothing() {
     let (story, store, run) = delivered().await;
     run.stop().await;
-    let path = story.dir.path().join("sink/dead-letters.ndjson");
-    let mut letters = DeadLetters::open(&path).unwrap();
-    letters.add(vec![custody_core::delivery::DeadLetter::new(30, "log.sealed", "400")]).unwrap();
-    store.documents.lock().unwrap().retain(|document| document.index != 30);
+    forge(&story, &store, 30);
     let run = start(&story, &store);
     let report = prove(&run.control, 50, |_| ()).await.unwrap();
     assert_eq!((report.missing.count, report.rejected), (1, 1), "{report:?}");
@@ -115,15 +123,9 @@ async fn a_dead_letter_that_somebody_else_wrote_hides_nothing() {
 /// Nor is what lies between two of which the log tells.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_between_two_that_were_refused_hides_nothing() {
-    let story = Story::with(50).await;
-    let store = Arc::new(Store { refuses: |index| index == 21 || index == 23, ..Store::new(1) });
-    let run = start(&story, &store);
-    run.delivered(&story).await;
+    let (story, store, run) = delivered_but_for(|index| index == 21 || index == 23).await;
     run.stop().await;
-    let path = story.dir.path().join("sink/dead-letters.ndjson");
-    let mut letters = DeadLetters::open(&path).unwrap();
-    letters.add(vec![custody_core::delivery::DeadLetter::new(22, "log.sealed", "400")]).unwrap();
-    store.documents.lock().unwrap().retain(|document| document.index != 22);
+    forge(&story, &store, 22);
     let run = start(&story, &store);
     let report = prove(&run.control, 50, |_| ()).await.unwrap();
     assert_eq!((report.missing.count, report.rejected), (1, 2), "{report:?}");
