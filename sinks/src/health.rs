@@ -1,6 +1,7 @@
 //! How a sink does, for people and for metrics: numbers that anybody may read at any time.
 
 use custody_core::delivery::Numbers;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +24,8 @@ pub struct Health {
     found: AtomicU64,
     replays: AtomicU64,
     rate: Mutex<Rate>,
-    trouble: Mutex<Option<Ailing>>,
+    /// What doesn't work of what is new. That others get through is no sign that one that is held up does.
+    troubles: Mutex<BTreeMap<At, Ailing>>,
     /// What doesn't work of an errand. It is told apart: what is new arrives all the same, and so the sink doesn't stall.
     errand_trouble: Mutex<Option<String>>,
     /// Since when an answer of any kind is awaited; nothing while nobody asks.
@@ -41,10 +43,12 @@ struct Rate {
 }
 
 /// What somebody is at when something works or doesn't.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum At {
-    /// The delivery of what is new.
-    New,
+    /// The delivery itself: its files, and the log.
+    Loop,
+    /// The batch of what is new that begins with that event.
+    Batch(u64),
     /// A replay or a redrive.
     Errand,
 }
@@ -87,11 +91,15 @@ impl Health {
     /// What doesn't work, and since when: what went wrong last, or that no answer came for long.
     #[must_use]
     pub fn ailing(&self) -> Option<Ailing> {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        trouble.or_else(|| {
+        let oldest = self.troubles().values().min_by_key(|ailing| ailing.since).cloned();
+        oldest.or_else(|| {
             let since = (*self.awaited()).filter(|since| since.elapsed() >= self.stall)?;
             Some(Ailing { since, reason: format!("no answer for {} s", since.elapsed().as_secs()) })
         })
+    }
+
+    fn troubles(&self) -> MutexGuard<'_, BTreeMap<At, Ailing>> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn errand_trouble(&self) -> MutexGuard<'_, Option<String>> {
@@ -127,7 +135,7 @@ impl Health {
 
     /// An answer of some kind came: the next one is awaited.
     pub(crate) fn heard(&self, at: At) {
-        if at == At::New
+        if at != At::Errand
             && let Some(since) = &mut *self.awaited()
         {
             *since = Instant::now();
@@ -146,9 +154,14 @@ impl Health {
             *self.errand_trouble() = Some(reason.to_owned());
             return;
         }
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = trouble.take().map_or_else(Instant::now, |ailing| ailing.since);
-        *trouble = Some(Ailing { since, reason: reason.to_owned() });
+        let mut troubles = self.troubles();
+        let mut since = troubles.get(&at).map_or_else(Instant::now, |ailing| ailing.since);
+        if at == At::Loop {
+            // No batch is under way any more, and what they waited for goes on.
+            since = troubles.values().map(|ailing| ailing.since).min().unwrap_or(since);
+            troubles.clear();
+        }
+        troubles.insert(at, Ailing { since, reason: reason.to_owned() });
     }
 
     /// Something was confirmed.
@@ -161,8 +174,12 @@ impl Health {
     /// Whatever didn't work works, or nobody is at it any more.
     pub(crate) fn well(&self, at: At) {
         match at {
-            At::New => *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None,
             At::Errand => *self.errand_trouble() = None,
+            at => {
+                let mut troubles = self.troubles();
+                troubles.remove(&at);
+                troubles.remove(&At::Loop);
+            }
         }
     }
 
@@ -203,12 +220,31 @@ mod tests {
         let (health, begun) = (Health::default(), Instant::now());
         let after = |seconds| begun + Duration::from_secs(seconds);
         health.measure(begun);
-        health.confirmed(At::New, 10_000, 0);
+        health.confirmed(At::Loop, 10_000, 0);
         health.measure(after(1));
         assert_eq!(health.numbers().per_second, 0, "too soon");
         health.measure(after(10));
         assert_eq!(health.numbers().per_second, 1_000);
         health.measure(after(20));
         assert_eq!(health.numbers().per_second, 0);
+    }
+
+    #[test]
+    fn a_batch_that_is_held_up_is_no_less_so_when_others_get_through() {
+        let health = Health::new(Duration::from_secs(10));
+        let ailing = || health.ailing().map(|ailing| ailing.reason);
+        health.failed(At::Batch(0), "held up");
+        let since = health.ailing().unwrap().since;
+        health.failed(At::Batch(10), "busy");
+        health.confirmed(At::Batch(10), 10, 0);
+        health.failed(At::Batch(0), "held up still");
+        assert_eq!(ailing().as_deref(), Some("held up still"));
+        assert_eq!(health.ailing().unwrap().since, since);
+        // The delivery begins anew, and with it every batch; since when nothing gets through stays.
+        health.failed(At::Loop, "a full disk");
+        assert_eq!((health.ailing().unwrap().since, ailing().as_deref()), (since, Some("a full disk")));
+        health.failed(At::Batch(0), "held up");
+        health.confirmed(At::Batch(0), 10, 0);
+        assert_eq!(ailing(), None);
     }
 }

@@ -12,6 +12,7 @@ mod kafka;
 mod loki;
 mod loki_limits;
 mod opensearch;
+mod opensearch_changed;
 mod pictures;
 mod restore;
 mod rsyslog;

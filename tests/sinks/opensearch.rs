@@ -17,7 +17,8 @@ static TWO: Shared<SearchNode> = Shared::new();
 /// The node that tests share which don't kill it.
 pub fn two() -> &'static SearchNode {
     TWO.get(|dir| {
-        let mut node = SearchNode::prepare(Product::OpenSearch2, dir, &["http.max_content_length=1mb"]);
+        let settings = ["http.max_content_length=1mb", "node.roles=cluster_manager,data,ingest"];
+        let mut node = SearchNode::prepare(Product::OpenSearch2, dir, &settings);
         node.start();
         node
     })

@@ -23,6 +23,8 @@ struct Splunk {
     acknowledges: bool,
     /// How many more collectors than one there are: each request comes to the next one.
     others: u64,
+    /// The balancer has who came to one of them come back to it, by a cookie.
+    sticks: bool,
     requests: u64,
     /// The first collector loses what it takes.
     loses: bool,
@@ -53,6 +55,22 @@ fn said(status: u16, code: u64, text: &str) -> Answer {
 impl Splunk {
     fn answer(&mut self, asked: &Asked) -> Answer {
         self.requests += 1;
+        let answer = self.answer_here(asked);
+        if self.sticks {
+            answer.with("set-cookie", &format!("collector={}; Path=/; HttpOnly", self.collector(asked)))
+        } else {
+            answer
+        }
+    }
+
+    /// To which collector a request comes.
+    fn collector(&self, asked: &Asked) -> u64 {
+        let cookie = asked.header("cookie").filter(|_| self.sticks);
+        let sticks_to = cookie.and_then(|cookie| cookie.strip_prefix("collector=")?.parse().ok());
+        sticks_to.unwrap_or(self.requests % (1 + self.others))
+    }
+
+    fn answer_here(&mut self, asked: &Asked) -> Answer {
         match asked.path.split('?').next().unwrap() {
             "/services/collector/event" => self.collect(asked),
             "/services/collector/ack" => self.acknowledge(asked),
@@ -84,7 +102,7 @@ impl Splunk {
             self.index(events);
             return said(200, 0, "Success");
         }
-        let place = (self.requests % (1 + self.others), channel.to_owned());
+        let place = (self.collector(asked), channel.to_owned());
         let next = self.next.entry(place.clone()).or_default();
         let id = *next;
         *next += 1;
@@ -112,7 +130,7 @@ impl Splunk {
         let question: Value = serde_json::from_slice(&asked.body).unwrap();
         let mut acks = serde_json::Map::new();
         for id in question["acks"].as_array().unwrap() {
-            let place = (self.requests % (1 + self.others), channel.clone());
+            let place = (self.collector(asked), channel.clone());
             let key = (place, id.as_u64().unwrap());
             let times = self.asked.entry(key.clone()).or_default();
             *times += 1;
@@ -250,6 +268,25 @@ fn another_batchs_acknowledgement_is_not_taken_for_ours_behind_a_balancer() {
     source.stop(run);
     let counts = counts(&source, &splunk.state());
     assert_eq!(counts.len() as u64, source.log.size(), "nothing is confirmed that was lost");
+}
+
+/// A balancer with cookies leads who asks back to the collector that knows of it.
+#[test]
+fn acknowledgements_are_asked_for_where_the_balancer_leads_back_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (splunk, source) = (splunk(true), Source::new());
+    source.grow(3_000);
+    {
+        let mut state = splunk.state();
+        (state.others, state.sticks) = (1, true);
+    }
+    let run = source.deliver(sink(settings(&splunk.url()), dir.path()));
+    source.delivered(&run);
+    source.stop(run);
+    let counts = counts(&source, &splunk.state());
+    assert!(counts.values().all(|times| *times == 1), "{counts:?}");
+    let taken: u64 = splunk.state().next.values().sum();
+    assert_eq!(taken, splunk.state().asked.keys().count() as u64, "each was asked for, and known");
 }
 
 #[test]

@@ -181,6 +181,35 @@ fn a_receiver_whose_gateway_gives_up_on_long_batches_gets_short_ones() {
     assert!(counts.values().all(|times| *times == 1), "{counts:?}");
 }
 
+/// Whose answer was lost before it says to the same again that it has it.
+#[test]
+fn a_receiver_that_refuses_repeats_has_each_batch_once() {
+    let dir = tempfile::tempdir().unwrap();
+    Secrets::new(dir.path()).put("key", &make().unwrap()).unwrap();
+    let source = Source::new();
+    let receiver = Scripted::start(Vec::new(), |taken: &mut Vec<Asked>, asked| {
+        let had = |one: &Asked| one.header("webhook-id") == asked.header("webhook-id");
+        if taken.iter().any(had) {
+            return Answer::new(409, "already processed");
+        }
+        taken.push(asked.clone());
+        Answer::new(200, "")
+    });
+    let proxy = Flaky::http(receiver.port);
+    let run = source.deliver(sink(&proxy.url(), dir.path(), &["key"]));
+    for _ in 0..3 {
+        source.delivered(&run);
+        proxy.next(1, Fault::Cut);
+        source.grow(50);
+    }
+    source.delivered(&run);
+    assert_eq!(run.control.health().numbers().dead_letters, 0);
+    source.stop(run);
+    let counts = counts(&source, &receiver.state());
+    assert_eq!(counts.len() as u64, source.log.size());
+    assert!(counts.values().all(|times| *times == 1), "{counts:?}");
+}
+
 #[test]
 fn a_receiver_that_is_gone_or_elsewhere_gets_nothing_until_somebody_looks() {
     let dir = tempfile::tempdir().unwrap();

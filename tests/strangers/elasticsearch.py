@@ -110,7 +110,7 @@ def bulk(stream, lines):
             errors = True
             continue
         newest[identity] = source
-        items.append({"create": {"_index": stream, "_id": identity, "status": 201, "result": "created"}})
+        items.append({"create": {"_index": f".ds-{stream}-{len(streams[stream]):06}", "_id": identity, "status": 201, "result": "created"}})
     return 200, {"took": 1, "errors": errors, "items": items}
 
 
@@ -147,7 +147,8 @@ def answer(method, path, query, body):
     if parts[0] == "_data_stream":
         name = parts[1]
         if method == "GET":
-            return (200, {"data_streams": [{"name": name}]}) if name in streams else refuse("index_not_found_exception", f"no such index [{name}]", 404)
+            indices = [{"index_name": f".ds-{name}-{n + 1:06}"} for n in range(len(streams.get(name, [])))]
+            return (200, {"data_streams": [{"name": name, "indices": indices}]}) if name in streams else refuse("index_not_found_exception", f"no such index [{name}]", 404)
         template = template_of(name)
         if template is None or "data_stream" not in templates[template]:
             return refuse("illegal_argument_exception", f"no matching index template found for data stream [{name}]")
@@ -166,6 +167,19 @@ def answer(method, path, query, body):
     if parts[-1] == "_flush" and VERSION.startswith("9"):
         # As the serverless ones do without it.
         return refuse("api_not_available_exception", "Request for uri [/_flush] with method [POST] exists but is not available", 410)
+    if len(parts) == 4 and parts[1:3] == ["_mapping", "field"]:
+        template = templates[template_of(parts[0])]
+        properties = {}
+        for component in template["composed_of"]:
+            properties.update(components[component]["template"].get("mappings", {}).get("properties", {}))
+        fields = {}
+        for name in parts[3].split(","):
+            found = {"properties": properties}
+            for part in name.split("."):
+                found = found.get("properties", {}).get(part, {})
+            if "type" in found:
+                fields[name] = {"full_name": name, "mapping": {name.split(".")[-1]: found}}
+        return 200, {f".ds-{parts[0]}-{n + 1:06}": {"mappings": fields} for n in range(len(streams[parts[0]]))}
     if parts[-1] in ("_flush", "_refresh"):
         return 200, {"_shards": {"total": 1, "successful": 1, "failed": 0}}
     if parts[-1] == "_search":

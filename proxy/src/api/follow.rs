@@ -9,8 +9,8 @@ use super::reading::{Asks as _, Telling};
 use super::subscriber::Subscriber;
 use super::{Api, blocking};
 use axum::body::{Body, Bytes};
-use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use custody_core::search::{Page, Progress};
 use futures_util::stream;
@@ -196,7 +196,9 @@ pub(super) async fn follow(
     });
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform")),
+        // nginx keeps small events in its buffer, signs of life as well, until they are 4 KiB.
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     Ok((headers, Body::from_stream(stream)).into_response())
 }

@@ -57,6 +57,9 @@ impl Rejection {
 
 /// How often what "exists already" is looked up and not found, before it is somebody else's.
 const EXISTED_MAX: u32 = 3;
+/// After how many refusals a shorter batch is tried: what is longer than a burst may be, some refuse in the words of one who is
+/// busy, for ever.
+const REFUSALS: u32 = 4;
 const TAKEN: &str = "another document stands in its place";
 
 /// Some letters, and whether the destination may have them already.
@@ -83,6 +86,7 @@ pub(super) async fn deliver<S: Sink>(
     let mut open = VecDeque::from([Chunk::new(letters, in_doubt)]);
     let mut rejected = Vec::new();
     let mut backoff = Backoff::default();
+    let mut refusals = 0;
     while let Some(mut chunk) = open.pop_front() {
         if let Err(trouble) = prepare(shared, at).await {
             wait(shared, at, &mut backoff, &trouble.to_string(), trouble.retry_after()).await;
@@ -125,6 +129,7 @@ pub(super) async fn deliver<S: Sink>(
                     open.push_front(chunk);
                 } else {
                     backoff.reset();
+                    refusals = 0;
                 }
             }
             Err(Trouble::TooLarge { reason }) => {
@@ -143,8 +148,12 @@ pub(super) async fn deliver<S: Sink>(
                 }
             }
             Err(trouble) => {
-                if matches!(trouble, Trouble::Late { .. }) {
-                    shared.pace.was_late(bytes);
+                refusals += 1;
+                if matches!(trouble, Trouble::Late { .. }) || refusals % REFUSALS == 0 {
+                    match chunk.letters.as_slice() {
+                        [_] => shared.pace.was_not_the_length(),
+                        _ => shared.pace.was_late(bytes),
+                    }
                 }
                 shared.unprepared.store(true, Release);
                 chunk.in_doubt = trouble.leaves_doubt();
@@ -153,6 +162,7 @@ pub(super) async fn deliver<S: Sink>(
             }
         }
     }
+    shared.health.well(at);
     shared.health.rejected(rejected.len());
     rejected
 }

@@ -40,6 +40,11 @@ impl Course {
         (self.read < self.to.unwrap_or(size).min(size)).then_some(self.read)
     }
 
+    /// How many were read from the first one on that isn't done.
+    pub fn ahead(&self) -> u64 {
+        self.read - self.next
+    }
+
     pub fn was_read(&mut self, to: u64) {
         self.read = to;
     }
@@ -80,10 +85,11 @@ mod tests {
         let mut course = Course::new(10, None, 15);
         assert_eq!((course.wanted(10), course.wanted(11)), (None, Some(10)));
         course.was_read(40);
+        assert_eq!(course.ahead(), 30);
         assert_eq!(course.is_done(20..30, END), None);
         assert_eq!(course.next(), 10);
         assert_eq!(course.is_done(10..20, ([1; 32], Nanos(1))), Some(END));
-        assert_eq!(course.next(), 30);
+        assert_eq!((course.next(), course.ahead()), (30, 10));
         assert!(course.is_in_doubt(14) && !course.is_in_doubt(15));
         assert!(!course.is_over());
     }

@@ -1,44 +1,86 @@
 //! How much is sent at once: no more than the destination takes, and no more than arrives in time. Over a slow line a batch that
 //! never does so as a whole would be begun anew for ever.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a destination is believed that it takes no more than it took: it, or somebody before it, may have been set up anew.
+const BELIEVED: Duration = Duration::from_secs(3_600);
 
 /// The longest batch that is tried, in bytes; one event is, whatever its length.
 #[derive(Debug)]
 pub(super) struct Pace {
-    bytes: AtomicUsize,
-    /// The longest that the destination is known to take.
-    most: AtomicUsize,
+    /// What no batch is longer than, in bytes.
+    limit: usize,
     /// How long an answer may take.
     timeout: Duration,
+    now: Mutex<Lengths>,
+}
+
+#[derive(Debug)]
+struct Lengths {
+    /// What arrives in time, in bytes.
+    bytes: usize,
+    /// The longest that the destination is known to take.
+    most: usize,
+    /// When that became shorter, or was last tried to be longer.
+    since: Instant,
 }
 
 impl Pace {
-    pub(super) fn new(most: usize, timeout: Duration) -> Self {
-        Self { bytes: AtomicUsize::new(most), most: AtomicUsize::new(most), timeout }
+    pub(super) fn new(limit: usize, timeout: Duration) -> Self {
+        let now = Lengths { bytes: limit, most: limit, since: Instant::now() };
+        Self { limit, timeout, now: Mutex::new(now) }
+    }
+
+    fn now(&self) -> MutexGuard<'_, Lengths> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.bytes.load(Relaxed).min(self.most.load(Relaxed))
+        let now = self.now();
+        now.bytes.min(now.most)
     }
 
-    /// The destination doesn't take so many bytes, and never will.
+    /// The destination doesn't take so many bytes.
     pub(super) fn was_too_large(&self, bytes: usize) {
-        self.most.fetch_min(bytes.saturating_sub(1), Relaxed);
+        let mut now = self.now();
+        now.most = now.most.min(bytes.saturating_sub(1));
+        now.since = Instant::now();
     }
 
     /// A batch of so many bytes didn't arrive in time. One of half its length is next.
     pub(super) fn was_late(&self, bytes: usize) {
-        self.bytes.fetch_min(bytes / 2, Relaxed);
+        let mut now = self.now();
+        now.bytes = now.bytes.min(bytes / 2);
+    }
+
+    /// One event didn't arrive either: it isn't the length.
+    pub(super) fn was_not_the_length(&self) {
+        self.now().bytes = self.limit;
     }
 
     /// A batch that was as long as it may be was answered for after so long. One of twice its length is next, if that is far from
-    /// being late: what a sink does within that time may have shorter times of its own.
+    /// being late: what a sink does within that time may have shorter times of its own. A little longer, if it is in good time: a
+    /// destination may need the same for any length.
     pub(super) fn arrived(&self, bytes: usize, took: Duration) {
-        if took <= self.timeout / 32 {
-            self.bytes.fetch_max(bytes.saturating_mul(2).min(self.most.load(Relaxed)), Relaxed);
+        self.arrived_at(bytes, took, Instant::now());
+    }
+
+    fn arrived_at(&self, bytes: usize, took: Duration, at: Instant) {
+        let longer = if took <= self.timeout / 32 {
+            bytes.saturating_mul(2)
+        } else if took <= self.timeout / 4 {
+            bytes.saturating_add(bytes / 8 + 1)
+        } else {
+            return;
+        };
+        let mut now = self.now();
+        if now.most < self.limit && at.saturating_duration_since(now.since) >= BELIEVED {
+            now.most = now.most.saturating_mul(2).min(self.limit);
+            now.since = at;
         }
+        now.bytes = now.bytes.max(longer.min(now.most));
     }
 }
 
@@ -83,5 +125,35 @@ mod tests {
         assert_eq!(pace.bytes(), 999);
         pace.was_late(999);
         assert_eq!(pace.bytes(), 499);
+    }
+
+    #[test]
+    fn a_limit_is_tried_anew_after_a_while() {
+        let pace = Pace::new(1 << 20, Duration::from_secs(30));
+        pace.was_too_large(1_000);
+        let later = Instant::now() + BELIEVED;
+        pace.arrived_at(999, Duration::ZERO, later);
+        assert_eq!(pace.bytes(), 1_998);
+        pace.arrived_at(1_998, Duration::ZERO, later);
+        assert_eq!(pace.bytes(), 1_998, "once in a while");
+        pace.was_too_large(1_998);
+        assert_eq!(pace.bytes(), 1_997);
+    }
+
+    #[test]
+    fn a_destination_that_needs_the_same_time_for_any_length_gets_long_batches_again() {
+        let (most, second) = (1 << 18, Duration::from_secs(1));
+        let pace = Pace::new(most, 30 * second);
+        for _ in 0..8 {
+            pace.was_late(pace.bytes());
+        }
+        for _ in 0..100 {
+            pace.arrived(pace.bytes(), 2 * second);
+        }
+        assert_eq!(pace.bytes(), most);
+        // Nothing arrived for a while, not even one event.
+        pace.was_late(1_000);
+        pace.was_not_the_length();
+        assert_eq!(pace.bytes(), most);
     }
 }

@@ -33,6 +33,8 @@ const SAVE: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(500);
 /// The part of a batch that needn't wait to become longer.
 const LONG: u64 = 3;
+/// How many batches may pass one that is held up: all of them are in doubt after a crash.
+const PASSING: u64 = 16;
 
 /// Which way through the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,7 +216,7 @@ impl<S: Sink> Loop<S> {
         let mut reason = error.to_string();
         loop {
             tracing::warn!("sink {}: {reason}; trying again", self.shared().name);
-            self.shared().health.failed(At::New, &reason);
+            self.shared().health.failed(At::Loop, &reason);
             self.tell_stall().await;
             if !rest(self.standing.backoff.next(None), inbox, stop).await {
                 return Ok(None);
@@ -225,7 +227,7 @@ impl<S: Sink> Loop<S> {
                     let shared = mended.shared();
                     if mended.main.wanted(shared.log.size()).is_none() {
                         // There is nothing by which it could show that it works again.
-                        shared.health.well(At::New);
+                        shared.health.well(At::Loop);
                     }
                     return Ok(Some(mended));
                 }
@@ -233,7 +235,7 @@ impl<S: Sink> Loop<S> {
                 Err(error) => {
                     let (next, reason, sink) =
                         (self.main.next(), error.to_string(), self.shared().name.clone());
-                    self.shared().health.failed(At::New, &reason);
+                    self.shared().health.failed(At::Loop, &reason);
                     if self.standing.stalled.is_none() {
                         let told = self.tell(Stalled { next, reason, sink }).await;
                         self.told_standing(told, None);
@@ -269,7 +271,8 @@ impl<S: Sink> Loop<S> {
             return;
         }
         // What is new comes first: a replay of a year must not hold up today.
-        let (way, from, to) = if let Some(from) = self.main.wanted(size) {
+        let is_held_up = self.main.ahead() >= PASSING * limits.batch_events as u64;
+        let (way, from, to) = if let Some(from) = self.main.wanted(size).filter(|_| !is_held_up) {
             (Way::Main, from, None)
         } else if let Some(errand) = &self.errand
             && let Some((from, to)) = errand.wanted(size)
@@ -390,7 +393,7 @@ impl<S: Sink> Loop<S> {
         let dead: Vec<u64> =
             dead.filter(|index| letters.binary_search_by_key(index, Letter::index).is_ok()).collect();
         let shared = Arc::clone(self.shared());
-        let at = if way == Way::Main { At::New } else { At::Errand };
+        let at = if way == Way::Main { At::Batch(indexes.start) } else { At::Errand };
         let sending = self.tasks.spawn(async move {
             rejected.extend(deliver(&shared, letters, in_doubt, at).await);
             Done::Delivered { way, indexes, end: last, dead, rejected }

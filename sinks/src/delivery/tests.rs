@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "what a test damages needn't last")]
 
 mod errands;
+mod held_up;
 mod telling;
 
 use super::*;
@@ -50,6 +51,8 @@ struct Store {
     /// Whether it says which one it refuses.
     says_which: bool,
     bytes_max: usize,
+    /// Says that it is busy to more bytes than that, however often.
+    burst: usize,
     reads_back: bool,
     /// So many documents of a window, or none.
     shows_max: usize,
@@ -75,6 +78,7 @@ impl Store {
             refuses: |_| false,
             says_which: true,
             bytes_max: usize::MAX,
+            burst: usize::MAX,
             reads_back: true,
             shows_max: usize::MAX,
             taken: Lock::default(),
@@ -157,6 +161,9 @@ impl Sink for Store {
         }
         if bytes > self.bytes_max {
             return Err(Trouble::TooLarge { reason: "413".into() });
+        }
+        if bytes > self.burst {
+            return Err(Trouble::Refused { reason: "429".into(), retry_after: None });
         }
         if !self.says_which && batch.iter().any(|document| (self.refuses)(document.index)) {
             // As Loki does it: the good ones are stored all the same.

@@ -18,7 +18,7 @@ use custody_core::log::durable::{create_directories, rename, sync_directory, wri
 use custody_core::mapping::Logged;
 use custody_core::mapping::ocsf::{self, Version};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -249,8 +249,10 @@ impl Lake {
             let folder = self.day_folder(class, &day);
             create_directories(&folder)?;
             let path = folder.join(format!("{first:012}-{last:012}-{hash}.parquet"));
-            // The hash is in its name: what has it is this file.
-            if !path.exists() {
+            // The hash is in its name: what has it is this file. Whether its name is on the disk isn't known of one that was there.
+            if path.exists() {
+                sync_directory(&folder)?;
+            } else {
                 write_file(&path, &file, MODE)?;
             }
         }
@@ -300,7 +302,12 @@ impl Lake {
 
     /// A file that can't be read hides what it may hold. Who asks by time alone restores a log, and has to get what the others
     /// hold all the same: whether that is everything, the log's own hashes say. Nothing where the turn is over before all is known.
-    pub fn read_back(&mut self, window: &Window, turn: Turn) -> io::Result<Option<Found>> {
+    pub fn read_back(
+        &mut self,
+        window: &Window,
+        sought: Sought,
+        mut turn: Turn,
+    ) -> io::Result<Option<Found>> {
         self.appender.mend()?;
         // Else an event may be in both, the lines and a file of some class.
         self.complete()?;
@@ -308,18 +315,22 @@ impl Lake {
         let mut found = Found::default();
         if spool.exists() {
             let read = |file: &mut File, part| held(&bytes(file, part)?, Format::Custody, origin);
-            match self.index.find(&spool, window, Nanos(0), false, turn, &read)? {
+            match self.index.find(&spool, window, Nanos(0), false, &mut turn, &read)? {
                 Some(held) => found.documents = held,
                 None => return Ok(None),
             }
         }
-        let mut files = Vec::new();
+        let mut files = BTreeSet::new();
         walk(&self.folder.join(EXTERNAL), &mut files)?;
+        self.index.keep(&files.iter().cloned().chain([spool]).collect());
         for path in files {
+            if sought == Sought::Sent && !may_hold(&path, window) {
+                continue;
+            }
             let since = day_of(&path).unwrap_or_default();
             let whole = &window.indexes;
             let read = |file: &mut File, _| columns::read(file, origin, whole).map_err(io::Error::other);
-            match self.index.find(&path, window, since, true, turn, &read) {
+            match self.index.find(&path, window, since, true, &mut turn, &read) {
                 Ok(Some(held)) => found.documents.extend(held),
                 Ok(None) => return Ok(None),
                 // What a damaged file may hold isn't known; what it may not hold is.
@@ -335,6 +346,15 @@ impl Lake {
         }
         Ok(Some(found))
     }
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// What was sent from here: it lies in files whose names say so.
+    Sent,
+    /// Whatever claims to be it.
+    Any,
 }
 
 /// What becomes of an entry, and its class.
@@ -363,7 +383,7 @@ struct Class {
 }
 
 /// The Parquet files below a folder.
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+fn walk(folder: &Path, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -373,10 +393,9 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
         if path.is_dir() {
             walk(&path, found)?;
         } else if path.extension().is_some_and(|extension| extension == "parquet") {
-            found.push(path);
+            found.insert(path);
         }
     }
-    found.sort();
     Ok(())
 }
 

@@ -65,13 +65,13 @@ impl Lines {
     }
 
     /// Nothing where the turn is over before all is known.
-    pub fn read_back(&mut self, window: &Window, turn: Turn) -> io::Result<Option<Found>> {
+    pub fn read_back(&mut self, window: &Window, mut turn: Turn) -> io::Result<Option<Found>> {
         self.appender.mend()?;
         let mut found = Vec::new();
         let (format, origin) = (self.format, &self.origin);
         for (since, path) in self.files()? {
             let read = |file: &mut File, part| held(&bytes(file, part)?, format, origin);
-            match self.index.find(&path, window, since, false, turn, &read)? {
+            match self.index.find(&path, window, since, false, &mut turn, &read)? {
                 Some(held) => found.extend(held),
                 None => return Ok(None),
             }
@@ -145,12 +145,14 @@ impl Appender {
     /// Appends and syncs. Gives the file's stamps before and after.
     pub fn append(&mut self, path: &Path, bytes: &[u8]) -> io::Result<(Stamp, Stamp)> {
         self.mend()?;
-        let is_new = !path.exists();
         let mut file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
-        if is_new && let Some(folder) = path.parent() {
+        let metadata = file.metadata()?;
+        // Its name may not be on the disk yet: it was made just now, or by somebody who couldn't say so any more.
+        if metadata.len() == 0
+            && let Some(folder) = path.parent()
+        {
             sync_directory(folder)?;
         }
-        let metadata = file.metadata()?;
         let before = Stamp::of(&metadata);
         self.torn = Some((path.to_owned(), metadata.len()));
         if let Err(error) = file.write_all(bytes).and_then(|()| file.sync_data()) {

@@ -15,7 +15,7 @@ mod tests;
 
 pub use self::lake::Settings as LakeSettings;
 
-use self::lake::Lake;
+use self::lake::{Lake, Sought};
 use self::lines::Lines;
 use self::read::Turn;
 use crate::fields::{of_ecs, of_ocsf};
@@ -142,6 +142,19 @@ impl Files {
         let store = Arc::new(tokio::sync::Mutex::new(Store { lock: None, kind }));
         let folder = Arc::new(Folder { path, store, watched: Mutex::new(false) });
         Self { origin: origin.to_owned(), form, batch_events, folder }
+    }
+
+    async fn read(&self, window: &Window, sought: Sought) -> Result<Found, Unproven> {
+        let window = window.clone();
+        let found = self.with(move |store, folder| {
+            store.lock(folder)?;
+            match &mut store.kind {
+                Kind::Lines(lines) => lines.read_back(&window, Turn::begin()),
+                Kind::Lake(lake) => lake.read_back(&window, sought, Turn::begin()),
+            }
+        });
+        let found = found.await.map_err(Unproven::Now)?;
+        found.ok_or_else(|| Unproven::Unfinished("its files are still being read".to_owned()))
     }
 
     /// Does something with the files, on a thread that may wait for a disk.
@@ -296,16 +309,11 @@ impl Sink for Files {
         }
     }
 
+    async fn look_up(&self, window: &Window) -> Result<Found, Unproven> {
+        self.read(window, Sought::Sent).await
+    }
+
     async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {
-        let window = window.clone();
-        let found = self.with(move |store, folder| {
-            store.lock(folder)?;
-            match &mut store.kind {
-                Kind::Lines(lines) => lines.read_back(&window, Turn::begin()),
-                Kind::Lake(lake) => lake.read_back(&window, Turn::begin()),
-            }
-        });
-        let found = found.await.map_err(Unproven::Now)?;
-        found.ok_or_else(|| Unproven::Unfinished("its files are still being read".to_owned()))
+        self.read(window, Sought::Any).await
     }
 }

@@ -6,7 +6,7 @@
 use super::stamp::Stamp;
 use crate::sink::{Held, Window};
 use custody_core::clock::Nanos;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
@@ -17,8 +17,6 @@ use std::time::{Duration, Instant};
 const BLOCK_BYTES: usize = 256 << 10;
 /// How long files are read for the first time before whoever wants to append gets a turn.
 const TURN: Duration = Duration::from_secs(5);
-/// Files that are remembered; then it begins anew.
-const FILES_MAX: usize = 10_000;
 
 /// A part of a file, and what it claims to hold.
 #[derive(Clone, Debug)]
@@ -38,23 +36,32 @@ struct Known {
     read: u64,
 }
 
-/// How long may be read at once.
-#[derive(Clone, Copy, Debug)]
-pub struct Turn(Instant);
+/// How long may be read for the first time at once.
+#[derive(Debug)]
+pub struct Turn {
+    length: Duration,
+    /// Since something was.
+    until: Option<Instant>,
+}
 
 impl Turn {
     pub fn begin() -> Self {
-        Self(Instant::now() + TURN)
+        Self { length: TURN, until: None }
     }
 
-    fn is_over(self) -> bool {
-        Instant::now() >= self.0
+    /// Something is read for the first time.
+    fn begins(&mut self) {
+        self.until.get_or_insert_with(|| Instant::now() + self.length);
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
     }
 
     /// One that is over once something was read.
     #[cfg(test)]
     pub fn short() -> Self {
-        Self(Instant::now())
+        Self { length: Duration::ZERO, until: None }
     }
 }
 
@@ -62,6 +69,14 @@ impl Turn {
 #[derive(Debug, Default)]
 pub struct Index {
     files: HashMap<PathBuf, Known>,
+}
+
+/// Opens a file, unless it is.
+fn open<'a>(path: &Path, opened: &'a mut Option<File>) -> io::Result<&'a mut File> {
+    match opened {
+        Some(file) => Ok(file),
+        None => Ok(opened.insert(File::open(path)?)),
+    }
 }
 
 /// Reads the documents of a part of a file.
@@ -77,6 +92,11 @@ impl Index {
         }
     }
 
+    /// Forgets files that aren't there any more.
+    pub fn keep(&mut self, there: &BTreeSet<PathBuf>) {
+        self.files.retain(|path, _| there.contains(path));
+    }
+
     /// What a file holds of a window: by the index that a document claims, or by its time; without one it counts as of
     /// `since`, the beginning of the file's day. `whole`: it is read as a whole or not at all. Nothing where the turn was over
     /// before all of it was known: what was read until then is remembered.
@@ -86,23 +106,23 @@ impl Index {
         window: &Window,
         since: Nanos,
         whole: bool,
-        turn: Turn,
+        turn: &mut Turn,
         read: Reader<'_>,
     ) -> io::Result<Option<Vec<Held>>> {
-        let mut file = File::open(path)?;
-        let metadata = file.metadata()?;
+        let metadata = std::fs::metadata(path)?;
         let (stamp, length) = (Stamp::of(&metadata), metadata.len());
-        if self.files.len() > FILES_MAX {
-            self.files.clear();
-        }
         if self.files.get(path).is_none_or(|known| known.stamp != stamp) {
             self.files.insert(path.to_owned(), Known { stamp, blocks: Vec::new(), read: 0 });
         }
         let Some(known) = self.files.get_mut(path) else { return Ok(Some(vec![])) };
+        // Most files hold nothing of a window: they aren't opened.
+        let mut opened = None;
         while known.read < length {
-            let bytes = if whole { 0..length } else { next_block(&mut file, known.read, length)? };
+            turn.begins();
+            let file = open(path, &mut opened)?;
+            let bytes = if whole { 0..length } else { next_block(file, known.read, length)? };
             // What can't be read is no more known the next time.
-            let held = read(&mut file, bytes.clone())?;
+            let held = read(file, bytes.clone())?;
             known.read = bytes.end;
             known.blocks.push(block(bytes, &held, since));
             if turn.is_over() {
@@ -114,7 +134,7 @@ impl Index {
             let by_index = indexes.as_ref().is_some_and(|indexes| meet(indexes, &window.indexes));
             let by_time = times.as_ref().is_some_and(|times| meet(times, &nanos(window)));
             if by_index || by_time {
-                let held = read(&mut file, bytes.clone())?;
+                let held = read(open(path, &mut opened)?, bytes.clone())?;
                 found.extend(held.into_iter().filter(|held| {
                     held.index.is_some_and(|index| window.indexes.contains(&index))
                         || window.appended.contains(&held.appended.unwrap_or(since))

@@ -639,3 +639,27 @@ fn files_are_read_in_turns() {
     };
     assert_eq!((found.documents.len(), turns), (100, 5));
 }
+
+/// What is in doubt lies in files that say so by their names: after a crash no lake of years is read for it.
+#[test]
+fn what_was_sent_is_looked_up_in_the_files_that_may_have_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ready(settings(dir.path(), true));
+    for from in (0..200).step_by(40) {
+        send(&files, (from..from + 40).map(hourly)).unwrap();
+    }
+    let mut store = files.folder.store.try_lock().unwrap();
+    let Kind::Lake(lake) = &mut store.kind else { panic!("it is a lake") };
+    let mut turns_of = |sought: Sought| {
+        let mut turns = 0;
+        while lake.read_back(&window(199..200), sought, Turn::short()).unwrap().is_none() {
+            turns += 1;
+            assert!(turns < 1_000, "it begins anew each time");
+        }
+        turns
+    };
+    let (sent, any) = (turns_of(Sought::Sent), turns_of(Sought::Any));
+    assert!(sent > 0 && any > 3 * sent, "{sent} of {any}");
+    let found = lake.read_back(&window(199..200), Sought::Sent, Turn::begin()).unwrap().unwrap();
+    assert_eq!(found.documents.iter().map(|held| held.index).collect::<Vec<_>>(), [Some(199)]);
+}

@@ -5,11 +5,13 @@
 //! are looked up by Splunk's search, where that is configured, or sent again.
 
 mod answer;
+mod channel;
 mod search;
 #[cfg(test)]
 mod tests;
 
 use self::answer::{Acknowledged, Outcome};
+use self::channel::Channel;
 use crate::format::{Format, logged};
 use crate::http::{Answered, Endpoint, Http};
 use crate::item::Item;
@@ -20,11 +22,11 @@ use base64::engine::general_purpose::STANDARD;
 use custody_core::clock::Nanos;
 use custody_core::event::hex::to_hex;
 use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, COOKIE};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use uuid::Uuid;
 
 /// How often is asked whether a batch is indexed, from the first time to the last.
 const ASK_FIRST: Duration = Duration::from_millis(100);
@@ -129,12 +131,11 @@ pub struct Hec {
     search: Option<Http>,
     settings: Settings,
     origin: String,
-    /// Channels whose last batch was acknowledged, or refused: acknowledgements belong to a channel, and their numbers begin
-    /// anew in each collector and each of its lives. Behind a balancer, one that was never fetched could be taken for a
-    /// later batch's; so a channel has one batch at a time, and isn't used again when the fate of one isn't known. A
+    /// Channels whose last batch was acknowledged, or refused. Behind a balancer, an acknowledgement that was never fetched could be
+    /// taken for a later batch's; so a channel has one batch at a time, and isn't used again when the fate of one isn't known. A
     /// channel for each batch would be simpler, but collectors keep them all unless they are told to forget them, and
     /// have room for a million.
-    channels: Mutex<Vec<Uuid>>,
+    channels: Mutex<Vec<Channel>>,
     /// When something was sent last of which nobody knows whether it arrived; the beginning of this life counts as such.
     unclear: Mutex<Instant>,
 }
@@ -154,35 +155,41 @@ impl Hec {
     }
 
     /// A channel that no batch is under way in.
-    fn channel(&self) -> Uuid {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_else(Uuid::new_v4)
+    fn channel(&self) -> Channel {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_else(Channel::new)
     }
 
     /// Nothing is open in it: it may be used again.
-    fn give_back(&self, channel: Uuid) {
+    fn give_back(&self, channel: Channel) {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
     }
 
-    async fn post(&self, channel: Uuid, body: Vec<u8>) -> Result<Outcome, Trouble> {
-        let request = self
+    /// Sends a request of a channel.
+    async fn send_in(&self, channel: &mut Channel, path: &str, body: Vec<u8>) -> Result<Answered, Trouble> {
+        let mut request = self
             .http
-            .request(Method::POST, "/services/collector/event")?
-            .header("content-type", "application/json")
-            .header("x-splunk-request-channel", channel.to_string())
+            .request(Method::POST, path)?
+            .header(CONTENT_TYPE, "application/json")
+            .header("x-splunk-request-channel", channel.id.to_string())
             .timeout(REQUEST)
             .body(body);
-        answer::outcome(&self.http.answer(request).await?)
+        if let Some(cookie) = channel.cookie() {
+            request = request.header(COOKIE, cookie);
+        }
+        let answered = self.http.answer(request).await?;
+        channel.heard(&answered.headers);
+        Ok(answered)
     }
 
     /// Asks what is acknowledged of these numbers.
-    async fn ask(&self, channel: Uuid, ids: &[u64]) -> Result<Answered, Trouble> {
-        let path = format!("/services/collector/ack?channel={channel}");
+    async fn ask(&self, channel: &mut Channel, ids: &[u64]) -> Result<Answered, Trouble> {
+        let path = format!("/services/collector/ack?channel={}", channel.id);
         let question = serde_json::json!({ "acks": ids }).to_string().into_bytes();
-        self.http.answer(self.http.request(Method::POST, &path)?.timeout(REQUEST).body(question)).await
+        self.send_in(channel, &path, question).await
     }
 
     /// Asks until an indexer has the batch.
-    async fn acknowledgement(&self, channel: Uuid, id: u64) -> Result<(), Trouble> {
+    async fn acknowledgement(&self, channel: &mut Channel, id: u64) -> Result<(), Trouble> {
         let limit = Duration::from_secs(self.settings.acknowledge_seconds);
         let (begun, mut wait) = (Instant::now(), ASK_FIRST);
         loop {
@@ -204,10 +211,11 @@ impl Hec {
 
     async fn deliver(&self, batch: &[&Vec<u8>]) -> Result<Vec<Answer>, Trouble> {
         let body = batch.iter().flat_map(|event| event.iter().copied()).collect();
-        let channel = self.channel();
-        let taken = self.post(channel, body).await;
+        let mut channel = self.channel();
+        let answered = self.send_in(&mut channel, "/services/collector/event", body).await;
+        let taken = answered.and_then(|answered| answer::outcome(&answered));
         if taken.as_ref().is_err_and(|trouble| !trouble.leaves_doubt()) {
-            self.give_back(channel);
+            self.give_back(channel.clone());
         }
         match taken? {
             Outcome::Taken(acknowledgement) => {
@@ -216,7 +224,7 @@ impl Hec {
                     let id = acknowledgement.ok_or_else(|| {
                         Trouble::unclear("the batch was taken without an acknowledgement to come")
                     })?;
-                    self.acknowledgement(channel, id).await?;
+                    self.acknowledgement(&mut channel, id).await?;
                 }
                 self.give_back(channel);
                 Ok(vec![Answer::Stored; batch.len()])
@@ -263,8 +271,8 @@ impl Sink for Hec {
             return Ok(());
         }
         // A token without acknowledgement takes events all the same: they would be sent again and again.
-        let channel = self.channel();
-        let answered = self.ask(channel, &[]).await?;
+        let mut channel = self.channel();
+        let answered = self.ask(&mut channel, &[]).await?;
         self.give_back(channel);
         answer::acknowledges(&answered)
     }

@@ -132,7 +132,7 @@ fn a_channel_is_used_again_only_when_nothing_is_open_in_it() {
     let hec = Hec::new(settings(), Secrets::new(std::path::Path::new("/nowhere")), ORIGIN);
     let (first, second) = (hec.channel(), hec.channel());
     assert_ne!(first, second, "one for each batch under way");
-    hec.give_back(first);
+    hec.give_back(first.clone());
     assert_eq!(hec.channel(), first);
     assert!(![first, second].contains(&hec.channel()), "what became of the second isn't known");
 }

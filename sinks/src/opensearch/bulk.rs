@@ -5,9 +5,10 @@ use super::product::Product;
 use crate::sink::Answer;
 use serde::Deserialize;
 use serde_json::json;
+use std::collections::BTreeSet;
 
 /// What of the answer is wanted.
-const FILTER: &str = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.failure_store";
+const FILTER: &str = "errors,items.*.status,items.*.result,items.*._index,items.*.error.type,items.*.error.reason,items.*.failure_store";
 
 /// Where it is sent. A stream is named there and nowhere else: many clusters refuse requests whose lines name one
 /// (`rest.action.multi.allow_explicit_index`), so that a path says who may write where.
@@ -32,8 +33,9 @@ pub fn request(batch: &[&Encoded], stream: &str, product: Product) -> Vec<u8> {
     body
 }
 
+/// What came of a request.
 #[derive(Deserialize)]
-struct Response {
+pub struct Response {
     items: Vec<Item>,
 }
 
@@ -45,6 +47,9 @@ struct Item {
 #[derive(Deserialize)]
 struct Outcome {
     status: u16,
+    result: Option<String>,
+    #[serde(rename = "_index")]
+    index: Option<String>,
     error: Option<Error>,
     failure_store: Option<String>,
 }
@@ -57,20 +62,34 @@ struct Error {
     reason: String,
 }
 
-/// One for each event.
-///
-/// # Errors
-/// When it isn't an answer to so many.
-pub fn answers(body: &[u8], events: usize) -> Result<Vec<Answer>, String> {
-    let response: Response =
-        serde_json::from_slice(body).map_err(|error| format!("its answer can't be read: {error}"))?;
-    if response.items.len() != events {
-        return Err(format!("{} answers came to {events} documents", response.items.len()));
+impl Response {
+    /// Reads one to so many documents.
+    ///
+    /// # Errors
+    /// When it isn't that.
+    pub fn read(body: &[u8], events: usize) -> Result<Self, String> {
+        let response: Self =
+            serde_json::from_slice(body).map_err(|error| format!("its answer can't be read: {error}"))?;
+        if response.items.len() != events {
+            return Err(format!("{} answers came to {events} documents", response.items.len()));
+        }
+        Ok(response)
     }
-    let outcomes: Vec<Outcome> = response.items.into_iter().map(|item| item.create).collect();
-    // What could be one document's fault, and is said of each of several: that is nobody's but the store's.
-    let of_all = outcomes.len() > 1 && outcomes.iter().all(|outcome| outcome.fault() == Some(Fault::Perhaps));
-    Ok(outcomes.into_iter().map(|outcome| answer(outcome, of_all)).collect())
+
+    /// The indices that it says it has put documents into.
+    pub fn indices(&self) -> BTreeSet<&str> {
+        let stored = self.items.iter().filter(|item| item.create.status == 201);
+        stored.filter_map(|item| item.create.index.as_deref()).collect()
+    }
+
+    /// One answer for each event. `elsewhere`: those of [`Self::indices`] that aren't ours.
+    pub fn answers(self, elsewhere: &BTreeSet<String>) -> Vec<Answer> {
+        let outcomes: Vec<Outcome> = self.items.into_iter().map(|item| item.create).collect();
+        // What could be one document's fault, and is said of each of several: that is nobody's but the store's.
+        let of_all =
+            outcomes.len() > 1 && outcomes.iter().all(|outcome| outcome.fault() == Some(Fault::Perhaps));
+        outcomes.into_iter().map(|outcome| answer(outcome, of_all, elsewhere)).collect()
+    }
 }
 
 /// Whose fault it is that a document wasn't taken.
@@ -112,9 +131,9 @@ impl Outcome {
     }
 }
 
-fn answer(outcome: Outcome, of_all: bool) -> Answer {
+fn answer(outcome: Outcome, of_all: bool, elsewhere: &BTreeSet<String>) -> Answer {
     let fault = outcome.fault();
-    let Outcome { status, error, failure_store } = outcome;
+    let Outcome { status, result, index, error, failure_store } = outcome;
     let reason = error
         .map_or_else(|| format!("status {status}"), |Error { kind, reason }| format!("{kind}: {reason}"));
     match status {
@@ -122,7 +141,16 @@ fn answer(outcome: Outcome, of_all: bool) -> Answer {
         201 if failure_store.as_deref() == Some("used") => {
             Answer::Rejected("it went to the failure store".to_owned())
         }
-        200 | 201 => Answer::Stored,
+        // A pipeline that drops documents, or puts them elsewhere, is no failure to the store.
+        200 | 201 if result.as_deref() == Some("noop") => {
+            Answer::Rejected("a pipeline of the store dropped it".to_owned())
+        }
+        200 | 201 => match index {
+            Some(index) if elsewhere.contains(&index) => {
+                Answer::Rejected(format!("a pipeline of the store put it into {index}"))
+            }
+            _ => Answer::Stored,
+        },
         // In memory at least: of a document whose own request failed since then, the disk may know nothing.
         409 => Answer::Exists,
         // Too busy, a block on a nearly full disk: nothing was done.

@@ -7,6 +7,7 @@
 mod bulk;
 mod product;
 mod search;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod under_way;
@@ -23,6 +24,7 @@ use custody_core::mapping::{Logged, ecs};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +70,8 @@ pub struct OpenSearch {
     names: Names,
     /// What it is, once it was asked.
     product: Mutex<Option<Product>>,
+    /// Indices that are known to be the stream's.
+    indices: Mutex<BTreeSet<String>>,
 }
 
 /// An event as a bulk request has it.
@@ -89,6 +93,7 @@ impl OpenSearch {
             stream: settings.stream,
             origin: origin.to_owned(),
             product: Mutex::new(None),
+            indices: Mutex::default(),
         }
     }
 
@@ -164,15 +169,44 @@ impl OpenSearch {
         Ok(there.status == StatusCode::OK && product::version(&there.body) >= ours)
     }
 
+    /// Whether events can be found there.
+    async fn finds(&self, product: Product) -> Result<(), Trouble> {
+        let path = stream::mapping_path(&self.everything(product));
+        let answered = self.ask(Method::GET, &path, None).await?;
+        match answered.status {
+            StatusCode::OK => stream::finds(&answered.body).map_err(|reason| Trouble::Denied { reason }),
+            // Of daily indices there may be none yet.
+            StatusCode::NOT_FOUND if !product.has_streams => Ok(()),
+            _ => Err(denied(&answered)),
+        }
+    }
+
+    /// Those of some indices that aren't the stream's, or days of it.
+    async fn elsewhere(&self, names: BTreeSet<&str>, product: Product) -> Result<BTreeSet<String>, Trouble> {
+        let known = |name: &str| self.indices.lock().unwrap_or_else(PoisonError::into_inner).contains(name);
+        let days = format!("{}-", self.stream);
+        let mut others = names;
+        others.retain(|name| if product.has_streams { !known(name) } else { !name.starts_with(&days) });
+        if !others.is_empty() && product.has_streams {
+            let answered = self.ask(Method::GET, &stream::indices_path(&self.stream), None).await?;
+            let indices = stream::indices(&answered.body)
+                .map_err(|reason| Trouble::unclear(format!("{reason}: {}", answered.reason())))?;
+            *self.indices.lock().unwrap_or_else(PoisonError::into_inner) = indices;
+            others.retain(|name| !known(name));
+        }
+        Ok(others.into_iter().map(str::to_owned).collect())
+    }
+
     /// What it holds of a window.
     async fn read(&self, window: &Window, shown: Shown) -> Result<Found, Unproven> {
         let now = |error: Trouble| Unproven::Now(error.to_string());
         let product = self.product().ok_or_else(|| Unproven::Now("it wasn't made ready".to_owned()))?;
         let everything = self.everything(product);
+        self.finds(product).await.map_err(now)?;
         // First onto its disk, then into what it shows: what a request that failed has left in memory would be gone with the
         // next failure, and so must not count.
         for operation in ["_flush", "_refresh"] {
-            let path = format!("/{everything}/{operation}");
+            let path = format!("/{everything}/{operation}?ignore_unavailable=true");
             let done = self.ask(Method::POST, &path, None).await.map_err(now)?;
             // Where the service itself sees to what is on its disk (Elastic's serverless), it has no such request.
             if operation == "_flush" && done.status == StatusCode::GONE {
@@ -183,8 +217,11 @@ impl OpenSearch {
             })?;
         }
         // A closed index can't be searched, and what it holds isn't missing. Nothing that is looked up lies in one: nobody writes there.
-        let closed = if shown == Shown::Whole { "&expand_wildcards=open,closed" } else { "" };
-        let path = format!("/{everything}/_search?allow_partial_search_results=false{closed}");
+        let closed = match shown {
+            Shown::Whole => "expand_wildcards=open,closed",
+            Shown::Event => "ignore_unavailable=true",
+        };
+        let path = format!("/{everything}/_search?allow_partial_search_results=false&{closed}");
         let body = search::question(window, &self.origin, shown, HITS_MAX).to_string().into_bytes();
         let answered = self.ask(Method::POST, &path, Some(body)).await.map_err(now)?;
         if answered.status != StatusCode::OK {
@@ -227,6 +264,7 @@ impl Sink for OpenSearch {
     async fn prepare(&self) -> Result<(), Trouble> {
         let product = self.detect().await?;
         let product = self.set_up(product).await?;
+        self.finds(product).await?;
         *self.product.lock().unwrap_or_else(PoisonError::into_inner) = Some(product);
         Ok(())
     }
@@ -266,7 +304,10 @@ impl Sink for OpenSearch {
         if !answered.status.is_success() {
             return Err(denied(&answered));
         }
-        bulk::answers(&answered.body, batch.len()).map_err(Trouble::unclear)
+        let response = bulk::Response::read(&answered.body, batch.len()).map_err(Trouble::unclear)?;
+        let elsewhere = self.elsewhere(response.indices(), product).await;
+        // It has taken them, wherever they are.
+        Ok(response.answers(&elsewhere.map_err(|trouble| Trouble::unclear(trouble.to_string()))?))
     }
 
     async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {

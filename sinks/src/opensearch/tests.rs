@@ -61,43 +61,59 @@ fn a_templates_version_is_read_wherever_it_stands() {
     }
 }
 
+fn answers(body: &[u8], events: usize) -> Result<Vec<Answer>, String> {
+    let elsewhere = std::collections::BTreeSet::from(["elsewhere".to_owned()]);
+    Ok(bulk::Response::read(body, events)?.answers(&elsewhere))
+}
+
+/// To a store it is no failure when a pipeline of its own drops a document or leads it elsewhere.
+#[test]
+fn what_a_pipeline_took_away_is_not_stored() {
+    let body = br#"{"errors":false,"items":[{"create":{"_index":"ours","status":201,"result":"created"}},
+        {"create":{"_index":"s","status":200,"result":"noop"}},{"create":{"_index":"elsewhere","status":201,"result":"created"}}]}"#;
+    let answers = answers(body, 3).unwrap();
+    assert_eq!(answers[0], Answer::Stored);
+    assert!(matches!(&answers[1], Answer::Rejected(reason) if reason.contains("dropped")));
+    assert!(matches!(&answers[2], Answer::Rejected(reason) if reason.contains("into elsewhere")));
+}
+
 #[test]
 fn each_item_has_its_own_answer() {
     let body = br#"{"errors":true,"items":[{"create":{"status":201}},{"create":{"status":409,"error":{"type":"v","reason":"r"}}},
         {"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"no"}}},{"create":{"status":429}},
         {"create":{"status":201,"failure_store":"used"}},{"create":{"status":403,"error":{"type":"cluster_block_exception","reason":"disk"}}},
         {"create":{"status":503,"error":{"type":"unavailable_shards_exception","reason":"moved"}}}]}"#;
-    let answers = bulk::answers(body, 7).unwrap();
-    assert_eq!(answers[..2], [Answer::Stored, Answer::Exists]);
-    assert_eq!(answers[2], Answer::Rejected("mapper_parsing_exception: no".into()));
-    assert!(matches!(&answers[3], Answer::Later(_)) && matches!(&answers[4], Answer::Rejected(_)));
-    assert!(matches!(&answers[5], Answer::Later(reason) if reason.contains("disk")));
-    assert!(matches!(&answers[6], Answer::Unclear(reason) if reason.contains("moved")));
-    assert!(bulk::answers(body, 6).is_err());
-    assert!(bulk::answers(b"{}", 0).is_err());
+    let each = answers(body, 7).unwrap();
+    assert_eq!(each[..2], [Answer::Stored, Answer::Exists]);
+    assert_eq!(each[2], Answer::Rejected("mapper_parsing_exception: no".into()));
+    assert!(matches!(&each[3], Answer::Later(_)) && matches!(&each[4], Answer::Rejected(_)));
+    assert!(matches!(&each[5], Answer::Later(reason) if reason.contains("disk")));
+    assert!(matches!(&each[6], Answer::Unclear(reason) if reason.contains("moved")));
+    assert!(answers(body, 6).is_err());
+    assert!(answers(b"{}", 0).is_err());
 }
 
 #[test]
 fn what_is_the_stores_fault_makes_no_dead_letters() {
     let item =
         |kind: &str| format!(r#"{{"create":{{"status":400,"error":{{"type":"{kind}","reason":"r"}}}}}}"#);
-    let answers = |kinds: &[&str]| {
+    let rejected = |kinds: &[&str]| {
         let items: Vec<String> = kinds.iter().map(|kind| item(kind)).collect();
         let body = format!(r#"{{"errors":true,"items":[{}]}}"#, items.join(","));
-        let answers = bulk::answers(body.as_bytes(), kinds.len()).unwrap();
+        let answers = answers(body.as_bytes(), kinds.len()).unwrap();
         answers.iter().map(|answer| matches!(answer, Answer::Rejected(_))).collect::<Vec<_>>()
     };
-    assert_eq!(answers(&["validation_exception", "mapper_parsing_exception"]), [false, true]);
-    assert_eq!(answers(&["index_closed_exception"]), [false]);
+    assert_eq!(rejected(&["validation_exception", "mapper_parsing_exception"]), [false, true]);
+    assert_eq!(rejected(&["index_closed_exception"]), [false]);
     // A pipeline that isn't there, and a value that isn't one: the same type.
-    assert_eq!(answers(&["illegal_argument_exception", "illegal_argument_exception"]), [false, false]);
-    assert_eq!(answers(&["illegal_argument_exception", "mapper_parsing_exception"]), [true, true]);
-    assert_eq!(answers(&["illegal_argument_exception"]), [true]);
+    assert_eq!(rejected(&["illegal_argument_exception", "illegal_argument_exception"]), [false, false]);
+    assert_eq!(rejected(&["illegal_argument_exception", "mapper_parsing_exception"]), [true, true]);
+    assert_eq!(rejected(&["illegal_argument_exception"]), [true]);
     let pipeline = br#"{"errors":true,"items":[{"create":{"status":400,"error":{"type":"illegal_argument_exception","reason":"pipeline with id [x] does not exist"}}}]}"#;
-    assert!(matches!(&bulk::answers(pipeline, 1).unwrap()[0], Answer::Later(_)), "also of one alone");
+    assert!(matches!(&answers(pipeline, 1).unwrap()[0], Answer::Later(_)), "also of one alone");
     let missing = br#"{"errors":true,"items":[{"create":{"status":404,"error":{"type":"index_not_found_exception","reason":"no such index"}}}]}"#;
     assert!(
-        matches!(&bulk::answers(missing, 1).unwrap()[0], Answer::Later(reason) if reason.contains("no such index"))
+        matches!(&answers(missing, 1).unwrap()[0], Answer::Later(reason) if reason.contains("no such index"))
     );
 }
 

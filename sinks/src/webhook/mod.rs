@@ -21,7 +21,8 @@ use custody_core::clock::Clock;
 use custody_core::event::Timestamp;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Keys that sign at once: the new one and the old one, of both kinds.
@@ -30,6 +31,8 @@ const KEYS_MAX: usize = 4;
 const EVENTS: usize = 100;
 const EVENTS_MAX: usize = 5_000;
 const BODY_BYTES: usize = 256 << 10;
+/// Bodies of which is remembered that they may have arrived: one of what is new, and one of an errand.
+const UNCLEAR_MAX: usize = 8;
 /// `type` of the body.
 const KIND: &str = "events.appended";
 
@@ -75,6 +78,8 @@ pub struct Webhook {
     events_max: usize,
     origin: String,
     clock: Arc<dyn Clock>,
+    /// The newest of those bodies, by `webhook-id`, of which nobody knows whether they arrived.
+    unclear: Mutex<VecDeque<String>>,
 }
 
 /// An event as it stands in a body.
@@ -94,7 +99,12 @@ impl Webhook {
             events_max: settings.events_max,
             origin: origin.to_owned(),
             clock,
+            unclear: Mutex::default(),
         }
+    }
+
+    fn unclear(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.unclear.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The body, which follows from the events alone.
@@ -176,16 +186,27 @@ impl Sink for Webhook {
         let body = Self::body(batch);
         let message = Message::new(&self.origin, self.clock.wall(), &body);
         let signature = message.signatures(&self.keys()?).map_err(|reason| Trouble::Denied { reason })?;
+        let (id, timestamp) = (message.id, message.timestamp.to_string());
         let request = self
             .http
             .request(Method::POST, "")?
             .header("content-type", "application/json")
-            .header("webhook-id", &message.id)
-            .header("webhook-timestamp", message.timestamp.to_string())
+            .header("webhook-id", &id)
+            .header("webhook-timestamp", timestamp)
             .header("webhook-signature", signature)
             .body(body);
-        settled(&self.http.answer(request).await?)?;
-        Ok(vec![Answer::Stored; batch.len()])
+        let settled = match self.http.answer(request).await {
+            // Of what it may have had: that it has it.
+            Ok(answered) if answered.status == StatusCode::CONFLICT && self.unclear().contains(&id) => Ok(()),
+            answered => answered.and_then(|answered| settled(&answered)),
+        };
+        let mut unclear = self.unclear();
+        unclear.retain(|other| *other != id);
+        if settled.as_ref().is_err_and(Trouble::leaves_doubt) {
+            unclear.truncate(UNCLEAR_MAX - 1);
+            unclear.push_front(id);
+        }
+        settled.map(|()| vec![Answer::Stored; batch.len()])
     }
 
     async fn read_back(&self, _: &Window) -> Result<Found, Unproven> {

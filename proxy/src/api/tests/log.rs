@@ -153,6 +153,8 @@ pub async fn subscribe(person: &Person, query: &str, last: Option<&str>) -> reqw
     let answer = request.send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    // Whatever stands between hands it on as it comes.
+    assert_eq!(answer.headers()["x-accel-buffering"], "no");
     answer
 }
 

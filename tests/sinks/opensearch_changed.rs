@@ -1,0 +1,98 @@
+//! OpenSearch as others change it under our hands: pipelines, templates, closed indices.
+
+use super::campaign::Source;
+use super::opensearch::{sink, two};
+use custody_tests::servers::flaky::{Fault, Flaky};
+use custody_tests::wait::{DEADLINE, until_true};
+use serde_json::json;
+
+/// To the store it is no failure when a pipeline drops a document, or puts it into another index.
+#[test]
+fn what_a_pipeline_takes_away_is_a_dead_letter() {
+    const STREAM: &str = "logs-custody.events-piped";
+    let node = two();
+    let put = |path: &str, body: &serde_json::Value| node.ask("PUT", path, &body.to_string()).unwrap().ok();
+    let source = Source::new();
+    let run = source.deliver(sink(&node.url(), STREAM));
+    source.delivered(&run);
+    let processors = json!({ "processors": [
+        { "drop": { "if": "ctx.custody.log.index % 10 == 3" } },
+        { "set": { "field": "_index", "value": "led-astray", "if": "ctx.custody.log.index % 10 == 5" } },
+    ] });
+    put("_ingest/pipeline/piped", &processors);
+    put(&format!("{STREAM}/_settings"), &json!({ "index.default_pipeline": "piped" }));
+    let before = source.log.size();
+    source.grow(60);
+    source.delivered(&run);
+    // What tells of them comes after, and is treated likewise.
+    let mut letters = source.runtime.block_on(run.control.dead_letters()).unwrap();
+    letters.retain(|letter| letter.index < before + 60);
+    let of = |what: &str| {
+        let such = letters.iter().filter(|letter| letter.reason.contains(what));
+        such.map(|letter| letter.index).collect::<Vec<_>>()
+    };
+    let all = |digit: u64| (before..before + 60).filter(|index| index % 10 == digit).collect::<Vec<_>>();
+    assert_eq!(of("a pipeline of the store dropped it"), all(3), "{letters:?}");
+    assert_eq!(of("a pipeline of the store put it into led-astray"), all(5), "{letters:?}");
+    assert_eq!(letters.len(), 12, "{letters:?}");
+    let report = source.prove(&run);
+    assert!(report.rejected >= 12 && report.missing.count == 0, "{report:?}");
+    source.stop(run);
+}
+
+/// Where another template makes the stream, or somebody else has made it, questions about the log's fields may find nothing, and don't fail.
+#[test]
+fn a_stream_in_which_nothing_is_found_gets_nothing() {
+    const STREAM: &str = "logs-custody.events-foreign";
+    let node = two();
+    let foreign = json!({ "index_patterns": [STREAM], "data_stream": {}, "priority": 900 });
+    node.ask("PUT", "_index_template/foreign", &foreign.to_string()).unwrap().ok();
+    node.ask("PUT", &format!("_data_stream/{STREAM}"), "").unwrap().ok();
+    // Whatever is a text to OpenSearch without being told otherwise.
+    let document = json!({ "@timestamp": 0, "custody": { "log": { "index": 0, "origin": "another.log" } } });
+    node.ask("POST", &format!("{STREAM}/_doc"), &document.to_string()).unwrap().ok();
+    let source = Source::new();
+    source.grow(10);
+    let run = source.deliver(sink(&node.url(), STREAM));
+    until_true("it says what is wrong", DEADLINE, || {
+        let trouble = run.control.health().numbers().trouble.unwrap_or_default();
+        trouble.contains("has custody.log.origin as text, by which no event is found")
+    });
+    assert_eq!(node.count(STREAM), 1);
+    let report = source.prove(&run);
+    assert!(!report.is_proven() && !report.unproven.is_empty() && report.missing.count == 0, "{report:?}");
+    for path in [format!("_data_stream/{STREAM}"), "_index_template/foreign".to_owned()] {
+        node.ask("DELETE", &path, "").unwrap().ok();
+    }
+    source.delivered(&run);
+    assert!(source.prove(&run).is_proven());
+    assert_eq!(node.count(STREAM), source.log.size());
+    source.stop(run);
+}
+
+/// What is over is closed by people and policies. It can't be asked for, and keeps nothing new from being looked up.
+#[test]
+fn an_index_that_is_closed_holds_up_nothing() {
+    const STREAM: &str = "logs-custody.events-closed";
+    let node = two();
+    let proxy = Flaky::http(node.service.port());
+    proxy.only("/_bulk");
+    let source = Source::new();
+    source.grow(40);
+    let run = source.deliver(sink(&proxy.url(), STREAM));
+    source.delivered(&run);
+    node.ask("POST", &format!("{STREAM}/_rollover"), "").unwrap().ok();
+    let stream = node.ask("GET", &format!("_data_stream/{STREAM}"), "").unwrap().ok().json();
+    let first = stream["data_streams"][0]["indices"][0]["index_name"].as_str().unwrap().to_owned();
+    node.ask("POST", &format!("{first}/_close"), "").unwrap().ok();
+    proxy.next(1, Fault::Cut);
+    source.grow(40);
+    source.delivered(&run);
+    assert!(run.control.health().numbers().looked_up > 0);
+    let report = source.prove(&run);
+    assert!(!report.is_proven() && report.missing.count == 0, "{report:?}");
+    node.ask("POST", &format!("{first}/_open"), "").unwrap().ok();
+    until_true("it is shown again", DEADLINE, || source.prove(&run).is_proven());
+    assert_eq!(node.count(STREAM), source.log.size());
+    source.stop(run);
+}
