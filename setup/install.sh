@@ -116,7 +116,7 @@ elif [[ ${1:-} != --programs ]]; then
   for program in mvn:maven kcat:kcat dockerd:docker.io debootstrap:debootstrap rsyslogd:rsyslog nginx:nginx-light \
     haproxy:haproxy git:git sshfs:sshfs plink:putty-tools puttygen:putty-tools dbclient:dropbear-bin mosh:mosh \
     nc.openbsd:netcat-openbsd qemu-system-x86_64:qemu-system-x86 busybox:busybox-static xz:xz-utils \
-    sudo:sudo tmux:tmux strip:binutils mkfs.btrfs:btrfs-progs auditd:auditd rclone:rclone ruby:ruby tinysshd:tinysshd; do
+    sudo:sudo tmux:tmux iptables:iptables strip:binutils mkfs.btrfs:btrfs-progs auditd:auditd rclone:rclone ruby:ruby tinysshd:tinysshd; do
     command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
   done
   for module in lmnsd_gtls:gnutls lmnsd_ossl:openssl omelasticsearch:elasticsearch omkafka:kafka; do

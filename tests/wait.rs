@@ -5,18 +5,24 @@ use std::time::{Duration, Instant};
 /// How long anything that happens on one machine may take before a test gives up, on a busy machine too.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Between one asking and the next. It becomes longer: what takes its time isn't there sooner for being asked for all the time.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LAST_PAUSE: Duration = Duration::from_millis(50);
+
 /// Asks `condition` until it gives a value.
 ///
 /// # Panics
 /// With `what` when it hasn't after `deadline`.
 pub fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
+    let mut pause = FIRST_PAUSE;
     loop {
         if let Some(value) = condition() {
             return value;
         }
         assert!(start.elapsed() < deadline, "waited {deadline:?} in vain until {what}");
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(pause);
+        pause = (pause * 5 / 4).min(LAST_PAUSE);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The daemon in a folder of its own, and what people hold to reach it.
 
+use super::reader::Reader;
 use super::sshd::path;
 use crate::process::{Running, Said, free_port, run};
 use crate::{program, wait};
@@ -251,6 +252,7 @@ pub struct Home {
     /// URL of the API.
     pub url: String,
     ca: PathBuf,
+    reader: Reader,
 }
 
 impl Home {
@@ -258,7 +260,13 @@ impl Home {
     #[must_use]
     pub fn new(custodyd: &Custodyd, dir: &Path, user: &str) -> Self {
         let ca = custodyd.data().join(layout::SERVER_CA);
-        Self { dir: dir.to_owned(), user: user.to_owned(), url: custodyd.url(), ca }
+        Self {
+            dir: dir.to_owned(),
+            user: user.to_owned(),
+            url: custodyd.url(),
+            ca,
+            reader: Reader::default(),
+        }
     }
 
     /// The client, with this home.
@@ -360,11 +368,12 @@ impl Home {
             if !cursor.is_empty() {
                 request = format!("{request}&cursor={cursor}");
             }
-            let ask = || self.request(&request, &["-H", "Accept: application/x-ndjson"]);
+            let url = format!("{}{request}", self.url);
+            let ask = || self.reader.entries(&self.dir, &self.ca, &url);
             // What searches go by may still catch up with a log that was there before.
             let is_there = |answer: &Answer| answer.status != 503 || !answer.text().contains("catches up");
             let answer = wait::until("searches are there", wait::DEADLINE, || Some(ask()).filter(is_there));
-            assert_eq!(answer.status, 200, "{request}: {}", answer.text());
+            assert_eq!(answer.status, 200, "{request}: {} {}", answer.text(), answer.failure);
             let page: Vec<Entry> = answer.text().lines().map(Entry::parse).collect();
             cursor = answer.header("custody-cursor").expect("each page names the next cursor");
             empty_pages = if page.is_empty() { empty_pages + 1 } else { 0 };

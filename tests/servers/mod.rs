@@ -14,6 +14,7 @@ pub mod loki;
 pub mod name_server;
 pub mod node;
 pub mod python;
+pub mod reader;
 pub mod regress;
 pub mod rsyslog;
 pub mod scripted;
