@@ -28,6 +28,8 @@ mod node;
 mod node_coverage;
 #[path = "node_endurance.rs"]
 mod node_endurance;
+#[path = "node_networks.rs"]
+mod node_networks;
 #[path = "node_programs.rs"]
 mod node_programs;
 #[path = "node_vm.rs"]

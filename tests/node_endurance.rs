@@ -260,6 +260,42 @@ fn an_agent_that_the_log_takes_nothing_from_says_why_and_fills_no_spool() {
     assert_eq!(agent.output().matches(why).count(), 1, "once as long as it lasts");
 }
 
+/// What it has kept is signed with another key than it has now. Its evidence doesn't arrive, however often it connects.
+#[test]
+fn an_agent_of_which_nothing_can_be_taken_is_told_and_counts_as_lost() {
+    let (world, relay, mut agent) = behind_a_relay("required", "");
+    let counter = Counter::start(&world, "sleep 0.02");
+    counter.goes_on(10);
+    relay.set(Fault::Hang);
+    counter.goes_on(20);
+    agent.kill_now();
+    relay.set(Fault::Pass);
+    let [key, aside] = ["agent.key", "before.key"].map(|name| agent.data().join(name));
+    let join = |agent: &Agent| {
+        let token = world.admin.custody(&["node", "token", "web-1"]).text();
+        agent.try_join(&world, token.trim()).ok();
+    };
+    std::fs::rename(&key, &aside).unwrap();
+    join(&agent);
+    agent.spawn(&mut Command::new(custody_tests::program("custodyd")));
+    let refused = world.event("type=producer.refused", "the refusal is told", |_| true);
+    assert!(refused.line.contains("another key"), "{}", refused.line);
+    let says = || agent.output().matches("the log takes nothing from this agent").count();
+    wait::until_true("the agent says so", DEADLINE, || says() > 0);
+    let said = world.ssh(&[], "true", b"");
+    assert!(said.code != 0 && said.err.contains("takes nothing from it"), "{}", said.err);
+    // It has tried a few times more by then.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!((world.entries("type=producer.refused").len(), says()), (1, 1), "once");
+    let executed = || world.entries("type=command.executed").len();
+    let before = executed();
+    agent.kill_now();
+    std::fs::rename(&aside, &key).unwrap();
+    join(&agent);
+    agent.spawn(&mut Command::new(custody_tests::program("custodyd")));
+    wait::until_true("what it had kept arrives", DEADLINE, || executed() >= before + 20);
+}
+
 /// More than the log takes at once.
 #[test]
 fn thousands_of_connections_that_become_denied_are_taken_down_and_told() {

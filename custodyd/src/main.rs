@@ -7,6 +7,7 @@ mod epoch;
 mod filled;
 mod gaps;
 mod host_keys;
+mod identity;
 mod init;
 mod keys;
 mod leaps;

@@ -4,13 +4,13 @@ use crate::config::{AtStart, Config};
 use crate::cosign::Cosigning;
 use crate::data::DataDir;
 use crate::gaps;
+use crate::identity::{Identity, Issuing};
 use crate::keys::{Certifier, Keyring};
 use crate::operate::LogOperations;
 use crate::sinks::Around;
 use crate::{filled, host_keys, leaps, newest, seal, stamp};
 use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock, SystemClock};
-use custody_core::event::certificate::{Authority, Issued};
 use custody_core::event::session::EndReason;
 use custody_core::event::{Actor, ByteString, Draft, Outcome, ProducerKind, Target, log, producer};
 use custody_core::log::embedded::{EmbeddedLog, Options, Recovery};
@@ -38,7 +38,6 @@ use custody_proxy::ssh::accept::{self, Entrance};
 use custody_proxy::ssh::admission::Admission;
 use custody_proxy::ssh::certificate::TrustedAuthorities;
 use custody_witness::client::Witness;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +47,8 @@ use tokio::sync::watch;
 
 /// What `producer.started` says of this program.
 pub const PROGRAM: &str = concat!("custodyd ", env!("CARGO_PKG_VERSION"));
-/// How long the certificates of this daemon's own listeners are good for, in seconds; made anew at each start.
+/// How long the certificates of this daemon's own listeners are good for, in seconds; made anew at each start, and when half of that is
+/// over.
 pub const SERVER_SECONDS: u64 = 397 * 24 * 3600;
 /// How long sessions may take to say their end after they were told to.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -156,7 +156,15 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
     let search = Arc::new(Search::open(&data.projections(), Arc::clone(&log))?);
 
     let ssh_server = host_keys::ssh_server(&config, &keys, &authorities, &log_producer, now).await?;
-    let (tls, agents_tls) = api_identity(&config, &authorities, &log_producer, now).await?;
+    let identity = Identity::begin(Issuing {
+        authority: authorities.x509_server.clone(),
+        names: config.api.names.clone(),
+        producer: Arc::clone(&log_producer),
+        clock: Arc::clone(&clock),
+    });
+    let identity = identity.await?;
+    let tls = api::tls::server_config(identity.shown(), authorities.x509_client.certificate())?;
+    let agents_tls = serve::server_config(identity.shown(), &authorities.x509_agent)?;
     let admission = Arc::new(Admission::default());
     let secrets = Arc::new(SecretStore::open(&data.secrets())?);
     let passwords = Arc::new(PasswordLogin::new(
@@ -229,6 +237,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         live: Arc::clone(&access.live),
         clock: Arc::clone(&clock),
     });
+    let own_authorities = Arc::clone(&authorities);
     let context = ApiContext {
         log: Arc::clone(&log),
         producer: Arc::clone(&log_producer),
@@ -260,9 +269,19 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         let _stopped = api_stop.wait_for(|stop| *stop).await;
     }));
     let balancers = config.ssh.balancers().map_err(anyhow::Error::msg)?;
+    let renewal = host_keys::Renewal {
+        config: config.clone(),
+        keys,
+        authorities: own_authorities,
+        producer: Arc::clone(&log_producer),
+        clock: Arc::clone(&clock),
+        entrance: Arc::clone(&entrance),
+    };
+    tokio::spawn(renewal.in_time(now));
     let ssh = tokio::spawn(accept::serve(ssh_listener, entrance, balancers, stopping));
     tokio::spawn(rights::watch(Arc::clone(&access)));
     tokio::spawn(ingest.watch());
+    tokio::spawn(identity.renew_in_time());
     tokio::spawn(seal::seal_each_second(Arc::clone(&log_producer)));
     if let Some(stamping) = config.timestamping.clone() {
         tokio::spawn(stamp::stamp(stamping, Arc::clone(&log_producer)));
@@ -391,24 +410,4 @@ fn orphan(id: custody_core::event::SessionId, session: &Session) -> Orphan {
         cause: session.opened.decision,
         last_evidence: session.last_evidence,
     }
-}
-
-/// The API's TLS for people and for nodes' agents; its certificate is in the log before it is shown.
-async fn api_identity(
-    config: &Config,
-    authorities: &Authorities,
-    producer: &Producer,
-    now: u64,
-) -> anyhow::Result<(Arc<rustls::ServerConfig>, Arc<rustls::ServerConfig>)> {
-    let (addresses, names): (Vec<_>, Vec<_>) =
-        config.api.names.iter().partition(|name| name.parse::<IpAddr>().is_ok());
-    let addresses: Vec<IpAddr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
-    let names: Vec<String> = names.into_iter().cloned().collect();
-    let server = authorities.x509_server.issue(now, &names, &addresses, SERVER_SECONDS)?;
-    let told = server.issued.told(Authority::ServerX509)?;
-    let x509 = Issued { principals: config.api.names.clone(), ..told };
-    let draft = Draft::new(Actor::system("custodyd"), x509).outcome(Outcome::Success);
-    let _durable = producer.append(draft).await?;
-    let agents = serve::server_config(&server, &authorities.x509_agent)?;
-    Ok((api::tls::server_config(server, authorities.x509_client.certificate())?, agents))
 }

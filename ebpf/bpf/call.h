@@ -84,6 +84,7 @@ static __always_inline enum call call_of(u32 number)
 	case 2: /* open */
 	case 85: /* creat */
 	case 257: /* openat */
+	case 304: /* open_by_handle_at */
 		return CALL_OPEN;
 	case 41:
 		return CALL_SOCKET;
@@ -135,6 +136,7 @@ static __always_inline enum call narrow_call_of(u32 number)
 {
 	switch (number) {
 	case 295: /* openat */
+	case 342: /* open_by_handle_at */
 		return CALL_OPEN;
 	case 101: /* ioperm */
 	case 110: /* iopl */
@@ -201,6 +203,7 @@ static __always_inline enum call call_of(u32 number)
 	case 40:
 		return CALL_MOUNT;
 	case 56: /* openat */
+	case 265: /* open_by_handle_at */
 		return CALL_OPEN;
 	case 104: /* kexec_load */
 	case 294: /* kexec_file_load */
@@ -243,6 +246,7 @@ static __always_inline enum call narrow_call_of(u32 number)
 {
 	switch (number) {
 	case 322: /* openat */
+	case 371: /* open_by_handle_at */
 		return CALL_OPEN;
 	case 262:
 		return CALL_CLOCK_SETTIME;

@@ -21,6 +21,7 @@ struct {
 struct packet {
 	u8 remote[16];
 	u16 port;
+	bool first; /* of a connection; each datagram is */
 	bool detours; /* has options that may lead it elsewhere */
 };
 
@@ -57,7 +58,7 @@ static __always_inline bool skip_network(struct __sk_buff *skb, u8 transport, u3
 	return skip_extensions(skb, transport, next, at);
 }
 
-/* Where a packet goes. Of TCP the first of a connection is enough. */
+/* Where a packet goes. */
 static __always_inline bool read_packet(struct __sk_buff *skb, u32 protocol, struct packet *packet)
 {
 	u8 flags, within;
@@ -82,9 +83,13 @@ static __always_inline bool read_packet(struct __sk_buff *skb, u32 protocol, str
 	if (bpf_skb_load_bytes(skb, at + 2, &port, sizeof(port)))
 		return false;
 	packet->port = bpf_ntohs(port);
+	packet->first = true;
 	if (protocol != IPPROTO_TCP)
 		return true;
-	return !bpf_skb_load_bytes(skb, at + 13, &flags, sizeof(flags)) && flags & TCP_FLAG_SYN;
+	if (bpf_skb_load_bytes(skb, at + 13, &flags, sizeof(flags)))
+		return false;
+	packet->first = flags & TCP_FLAG_SYN;
+	return true;
 }
 
 static __always_inline void tell_packet(struct __sk_buff *skb, struct bpf_sock *sk, struct socket_state *state, struct packet *packet,
@@ -115,7 +120,7 @@ static __always_inline void tell_packet(struct __sk_buff *skb, struct bpf_sock *
 	bpf_ringbuf_submit(record, 0);
 }
 
-/* Under a list of what is allowed, what a packet's address was translated to isn't asked for: that is how services are reached that have
+/* Of a connection the first packet is judged by the lists, and each one for options: they can be set when it stands. Under a list of what is allowed, what a packet's address was translated to isn't asked for: that is how services are reached that have
  * one address and several machines. */
 static __always_inline bool refuses_packet(struct __sk_buff *skb, struct bpf_sock *sk, struct socket_state *state)
 {
@@ -125,7 +130,8 @@ static __always_inline bool refuses_packet(struct __sk_buff *skb, struct bpf_soc
 
 	if (!policy || !(policy->flags & POLICY_RESTRICTS) || !read_packet(skb, sk->protocol, &packet))
 		return false;
-	if (!packet.detours && !on_list(&denied, policy->rules, packet.remote, packet.port, sk->protocol, &rule))
+	if (!packet.detours &&
+	    (!packet.first || !on_list(&denied, policy->rules, packet.remote, packet.port, sk->protocol, &rule)))
 		return false;
 	flags = policy->flags & POLICY_ENDS_SESSION ? CONNECTION_ENDS_SESSION : 0;
 	if (!quiet())

@@ -160,6 +160,16 @@ int BPF_PROG(touch_acl_gone_lsm, void *mapping, struct dentry *dentry, const cha
 	return touch_attribute(dentry, name);
 }
 
+static const char attribute_of_flags[] = "file_setattr";
+
+/* Flags as chattr(1) sets them, since 6.17, when they got a call that opens nothing: a file that may not be changed fails whoever has to
+ * change it. */
+SEC("lsm/inode_file_setattr")
+int BPF_PROG(touch_flags_lsm, struct dentry *dentry)
+{
+	return touch_attribute(dentry, attribute_of_flags);
+}
+
 /* Rules that allow don't speak of it: libraries are mapped so as well. */
 SEC("lsm/mmap_file")
 int BPF_PROG(touch_map_lsm, struct file *file, unsigned long asked, unsigned long protection)

@@ -8,6 +8,7 @@ use crate::sessions::Sessions;
 use crate::spool::SpoolError;
 use crate::spool::reserve::{self, RESERVE_BYTES};
 use custody_core::event::node;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -117,6 +118,7 @@ pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Resul
         node,
         sensor: Mutex::new(sensor),
         sessions: Mutex::new(sessions),
+        changing: Mutex::new(()),
         spool: Mutex::new(spool),
         spooled: watch::Sender::new(()),
         unready: watch::Sender::new(None),
@@ -176,6 +178,9 @@ fn take_up_policies(shared: &Shared) -> Result<(), SensorError> {
     let known = sessions.iter().map(|(id, session)| (id, session.policy, session.reach.clone()));
     let known: Vec<_> = known.collect();
     let mut sensor = shared.sensor();
+    // What an agent with other files has left running keeps its policies: no session of ours gets their numbers.
+    let needed: BTreeSet<u32> = known.iter().map(|(_, policy, _)| *policy).collect();
+    sessions.leave_alone(sensor.keep_policies(&needed)?);
     for (session, policy, reach) in known {
         let rules = sessions.rules(&reach);
         let found = Found::of(&rules.files);

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// How many sessions are remembered: beyond it the oldest that are over and have no process any more are forgotten.
 const SESSIONS_MAX: usize = 10_000;
+/// The numbers of policies end before this, and begin anew.
+const POLICIES_END: u32 = u32::MAX / 2;
 
 /// A session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,6 +66,28 @@ struct Kept {
 pub struct Sessions {
     path: PathBuf,
     kept: Kept,
+    /// Numbers under which the kernel had policies at the start, which may be those of sessions that aren't known here.
+    held: BTreeSet<u32>,
+}
+
+/// All of them, as they were at a moment: to be kept without a lock on them.
+#[derive(Debug)]
+#[must_use]
+pub struct Snapshot {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Snapshot {
+    /// Keeps it durably in the file, in the place of what was there.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn keep(&self) -> io::Result<()> {
+        let aside = self.path.with_extension("new");
+        durable::write_file(&aside, &self.bytes, 0o600)?;
+        durable::rename(&aside, &self.path)
+    }
 }
 
 impl Sessions {
@@ -77,7 +101,7 @@ impl Sessions {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Kept::default(),
             Err(error) => return Err(error),
         };
-        Ok(Self { path: path.to_owned(), kept })
+        Ok(Self { path: path.to_owned(), kept, held: BTreeSet::new() })
     }
 
     /// A session.
@@ -97,41 +121,55 @@ impl Sessions {
         self.kept.restrictions.get(usize::try_from(number.checked_sub(1)?).ok()?)
     }
 
-    /// The number by which the kernel will know what the next session may reach.
-    #[must_use]
-    pub fn next_policy(&self) -> u32 {
-        self.kept.next_policy
+    /// The kernel has policies of these numbers already: no session gets one of them.
+    pub fn leave_alone(&mut self, held: BTreeSet<u32>) {
+        self.held = held;
     }
 
-    /// A session is expected: remembered durably when this returns. Gives the numbers of policies that nobody needs any
-    /// more; `running` says which sessions still have processes, and is asked where some must be forgotten.
-    ///
-    /// # Errors
-    /// The system's: then the session can't be watched.
+    /// A number by which the kernel is to know what a session may reach: none has it, and none that comes gets it.
+    pub fn new_policy(&mut self) -> u32 {
+        let taken = |number: u32| {
+            self.held.contains(&number) || self.kept.sessions.values().any(|session| session.policy == number)
+        };
+        let policy = free(self.kept.next_policy, taken);
+        self.kept.next_policy = policy.saturating_add(1);
+        policy
+    }
+
+    /// A session is expected, under that policy: to be remembered ([`Sessions::snapshot`]) before the kernel waits for it. Gives the
+    /// numbers of policies that nobody needs any more; `running` says which sessions still have processes, and is asked where some
+    /// must be forgotten.
     pub fn expect(
         &mut self,
         expected: Expected,
+        policy: u32,
         running: impl FnOnce() -> Result<BTreeSet<SessionId>, SensorError>,
-    ) -> io::Result<Vec<u32>> {
+    ) -> Vec<u32> {
         let Expected { actor, from, login, reach, session, to } = expected;
-        let policy = self.kept.next_policy;
-        self.kept.next_policy = policy.checked_add(1).filter(|next| *next < u32::MAX / 2).unwrap_or(0);
         let entry = Session { actor, login, over: false, policy, reach, from, to };
         self.kept.sessions.insert(session, entry);
-        let forgotten = self.forget(running);
-        self.keep()?;
-        Ok(forgotten)
+        self.forget(running)
     }
 
-    /// What a session may reach has changed.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn reach(&mut self, id: SessionId, reach: Reach) -> io::Result<()> {
+    /// It can't be remembered, so it isn't expected.
+    pub fn unexpect(&mut self, id: SessionId) {
+        self.kept.sessions.remove(&id);
+    }
+
+    /// What a session may reach has changed: to be remembered ([`Sessions::snapshot`]).
+    pub fn reach(&mut self, id: SessionId, reach: Reach) {
         if let Some(session) = self.kept.sessions.get_mut(&id) {
             session.reach = reach;
         }
-        self.keep()
+    }
+
+    /// All of them as they are now. Whoever takes two keeps them in that order.
+    ///
+    /// # Errors
+    /// Never for what stands here; the writer could say so.
+    pub fn snapshot(&self) -> io::Result<Snapshot> {
+        let bytes = serde_json::to_vec(&self.kept).map_err(io::Error::other)?;
+        Ok(Snapshot { path: self.path.clone(), bytes })
     }
 
     /// A session's connection is over. It needn't be durable: what is over is merely forgotten sooner.
@@ -227,13 +265,11 @@ impl Sessions {
         }
         oldest.into_iter().map(|(_, policy)| policy).collect()
     }
+}
 
-    fn keep(&self) -> io::Result<()> {
-        let bytes = serde_json::to_vec(&self.kept).map_err(io::Error::other)?;
-        let aside = self.path.with_extension("new");
-        durable::write_file(&aside, &bytes, 0o600)?;
-        durable::rename(&aside, &self.path)
-    }
+/// The first number from `next` on that isn't taken; there are more numbers than policies.
+fn free(next: u32, taken: impl Fn(u32) -> bool) -> u32 {
+    (next..POLICIES_END).chain(0..next).find(|number| !taken(*number)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -265,17 +301,51 @@ mod tests {
         let mut sessions = Sessions::open(&path).unwrap();
         let first = expected(one, "a");
         let rules = sessions.rules(&first.reach);
-        assert!(sessions.expect(first, none).unwrap().is_empty());
+        let policy = sessions.new_policy();
+        assert!(sessions.expect(first, policy, none).is_empty());
+        sessions.snapshot().unwrap().keep().unwrap();
         drop(sessions);
         let mut sessions = Sessions::open(&path).unwrap();
         let second = expected(two, "b");
         let other = sessions.rules(&second.reach);
-        sessions.expect(second, none).unwrap();
+        let policy = sessions.new_policy();
+        sessions.expect(second, policy, none);
         assert_ne!(rules.denied[0].id, other.denied[0].id);
         assert_eq!(sessions.restriction(rules.denied[0].id).unwrap().name, "a");
         assert_eq!(sessions.restriction(other.denied[0].id).unwrap().name, "b");
         assert_ne!(sessions.get(one).unwrap().policy, sessions.get(two).unwrap().policy);
         assert_eq!(sessions.restriction(0), None);
+    }
+
+    /// Its files may be new, and the kernel's policies those of sessions that it doesn't know: what these left running would else be held to
+    /// what a new one may reach.
+    #[test]
+    fn a_number_that_the_kernel_has_is_given_to_no_session() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sessions = Sessions::open(&directory.path().join("sessions.json")).unwrap();
+        sessions.leave_alone(BTreeSet::from([0, 1, 3]));
+        let policy = sessions.new_policy();
+        assert_eq!(policy, 2);
+        sessions.expect(expected(SessionId::new(), "a"), policy, none);
+        assert_eq!(sessions.new_policy(), 4);
+        // Behind the last number there is the first, and what a session has stays its own.
+        sessions.kept.next_policy = POLICIES_END - 1;
+        assert_eq!(sessions.new_policy(), POLICIES_END - 1);
+        assert_eq!(sessions.new_policy(), 4);
+        assert_eq!(free(POLICIES_END, |number| number < 7), 7);
+    }
+
+    #[test]
+    fn what_cannot_be_remembered_is_not_expected() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sessions = Sessions::open(&directory.path().join("gone/sessions.json")).unwrap();
+        let id = SessionId::new();
+        let policy = sessions.new_policy();
+        sessions.expect(expected(id, "a"), policy, none);
+        assert!(sessions.snapshot().unwrap().keep().is_err());
+        sessions.unexpect(id);
+        assert_eq!(sessions.get(id), None);
+        assert_ne!(sessions.new_policy(), policy);
     }
 
     fn none() -> Result<BTreeSet<SessionId>, SensorError> {
@@ -294,7 +364,7 @@ mod tests {
         };
         sessions.kept.sessions = ids.iter().copied().zip((0..).map(session)).collect();
         let forgotten =
-            sessions.expect(expected(SessionId::new(), "a"), || Ok(BTreeSet::from([ids[0]]))).unwrap();
+            sessions.expect(expected(SessionId::new(), "a"), 20_000, || Ok(BTreeSet::from([ids[0]])));
         assert_eq!(forgotten, [1, 2]);
         assert!(sessions.get(ids[0]).is_some() && sessions.get(ids[1]).is_none());
     }
@@ -305,7 +375,8 @@ mod tests {
         let mut sessions = Sessions::open(&directory.path().join("sessions.json")).unwrap();
         let (one, two, three) = (SessionId::new(), SessionId::new(), SessionId::new());
         for id in [one, two, three] {
-            sessions.expect(expected(id, "a"), none).unwrap();
+            let policy = sessions.new_policy();
+            sessions.expect(expected(id, "a"), policy, none);
         }
         sessions.over(three);
         assert_eq!(sessions.only(&BTreeSet::from([one, SessionId::new()])), [two]);

@@ -10,8 +10,13 @@ use std::net::SocketAddr;
 /// How many events one batch may have.
 pub const BATCH_EVENTS_MAX: usize = 4_096;
 
+/// The longest reason of the other side that is passed on, in characters: a node's root may be anybody, and what is too long for
+/// an event would keep a session's end out of the log.
+pub const REASON_CHARS_MAX: usize = 500;
+
 const EVENTS: u8 = 1;
 const JSON: u8 = 2;
+const REFUSED: u8 = 3;
 
 /// What an agent says.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,6 +148,22 @@ pub enum MessageError {
     /// It isn't what it should be.
     #[error("a message can't be read: {0}")]
     Json(#[from] serde_json::Error),
+    /// The log's last word: it takes nothing more of this agent, and why.
+    #[error("the log takes nothing from this agent: {0}")]
+    Refused(String),
+}
+
+/// What the other side gives as a reason, as it may stand in events, lines of the log and on a person's terminal.
+#[must_use]
+pub fn one_line(said: &str) -> String {
+    said.chars().take(REASON_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The log's last word before it ends a connection, as the body of a frame: why it takes nothing more of the agent. No message can
+/// follow, so whoever reads it gets [`MessageError::Refused`].
+#[must_use]
+pub fn encode_refusal(reason: &str) -> Vec<u8> {
+    [&[REFUSED], reason.as_bytes()].concat()
 }
 
 /// A batch of events as the body of a frame.
@@ -189,6 +210,7 @@ impl Told {
     pub fn decode(body: &[u8]) -> Result<Self, MessageError> {
         match body {
             [JSON, json @ ..] => Ok(serde_json::from_slice(json)?),
+            [REFUSED, reason @ ..] => Err(MessageError::Refused(one_line(&String::from_utf8_lossy(reason)))),
             [kind, ..] => Err(MessageError::Kind(*kind)),
             [] => Err(MessageError::Cut),
         }
@@ -243,6 +265,18 @@ mod tests {
             }
             prop_assert!(Told::decode(&body).is_err() || body[0] == JSON);
         }
+    }
+
+    #[test]
+    fn an_agent_of_which_nothing_is_taken_hears_why() {
+        let told = Told::decode(&encode_refusal("a batch is signed by\nanother key")).unwrap_err();
+        assert_eq!(
+            told.to_string(),
+            "the log takes nothing from this agent: a batch is signed by another key"
+        );
+        let long = Told::decode(&encode_refusal(&"x".repeat(1 << 16))).unwrap_err();
+        assert!(matches!(long, MessageError::Refused(reason) if reason.len() == REASON_CHARS_MAX));
+        assert!(FromAgent::decode(&encode_refusal("")).is_err(), "it is the log's to say");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! One connection within mutual TLS, begun by the agent; frames both ways ([`frame`]), each a message ([`message`]). The
 //! agent sends its events in batches, in the order of their numbers, each batch signed with the node's key
 //! ([`signature`]); the log acknowledges what is durable. The other way come the sessions that are about to be opened to
-//! the node. What isn't acknowledged is sent again after the next connect: the log takes each number once.
+//! the node. What isn't acknowledged is sent again after the next connect: the log takes each number once. What it would never take
+//! ends the connection, and the agent hears why ([`message::encode_refusal`]).
 
 pub mod frame;
 pub mod halves;

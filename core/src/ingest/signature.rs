@@ -131,6 +131,13 @@ pub fn check<'a>(events: &'a [Vec<u8>], producer: &str, key: &[u8; 32]) -> Resul
     Ok(Checked { events: checked })
 }
 
+/// Who numbered a batch, as its first event says: nothing is proved by that.
+#[must_use]
+pub fn claimed(events: &[Vec<u8>]) -> Option<ProducerRef> {
+    let head: Head = serde_json::from_slice(events.first()?).ok()?;
+    Some(head.producer)
+}
+
 /// The 64 bytes that 128 digits write.
 fn signature_from_hex(text: &str) -> Option<[u8; 64]> {
     let mut bytes = [0; 64];
@@ -178,6 +185,9 @@ mod tests {
         assert_eq!(check(&whole, ID, &[9; 32]).unwrap_err(), BatchError::WrongKey);
         assert_eq!(check(&whole, "node/web-2", &key).unwrap_err(), BatchError::Stranger(0));
         assert_eq!(check(&[], ID, &key).unwrap_err(), BatchError::Empty);
+        let first = claimed(&whole).unwrap();
+        assert_eq!((first.id.as_str(), first.boot, first.seq), (ID, Uuid::nil(), 3));
+        assert!(claimed(&[]).is_none() && claimed(&[b"{}".to_vec()]).is_none());
         for at in 0..whole.len() {
             let mut less = whole.clone();
             less.remove(at);

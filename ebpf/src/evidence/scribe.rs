@@ -2,6 +2,7 @@
 
 use super::booted::Booted;
 use super::dropped::Dropped;
+use super::hash::Latest;
 use super::numbering::{Batch, Numbering};
 use super::staging::Staging;
 use super::translate::{Known, Translation};
@@ -36,11 +37,11 @@ const PACE: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a spool without room is left alone.
 const FULL: Duration = Duration::from_millis(50);
-/// Records that become one batch, and their bytes: what they become fits into one frame to the log.
+/// Records that become one batch, and their bytes. What they become fits into one frame to the log, but for what a session makes long.
 const RECORDS_MAX: usize = 256;
 const RECORDS_BYTES_MAX: usize = 256 << 10;
 /// What stands before an event in the spool: whether it ends its batch, and the epoch of the staging file.
-const PREFIX_BYTES: usize = 9;
+pub(super) const PREFIX_BYTES: usize = 9;
 
 /// What the scribe and the link share.
 pub struct Shared {
@@ -50,6 +51,9 @@ pub struct Shared {
     pub sensor: Mutex<Sensor>,
     /// The sessions that are known here.
     pub sessions: Mutex<Sessions>,
+    /// Whoever holds the lock is the only one who begins or changes sessions, and writes their file: that may take long, and neither of
+    /// the locks above is held meanwhile, for which evidence and heartbeat would wait.
+    pub changing: Mutex<()>,
     /// Events that the log hasn't got yet.
     pub spool: Mutex<Spool>,
     /// Told whenever the spool has grown.
@@ -93,6 +97,11 @@ impl Shared {
     /// The lock on the sessions.
     pub fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock on the changes of sessions; taken before any other.
+    pub fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The lock on the spool.
@@ -162,6 +171,15 @@ const UNDECODED: &str = "undecoded";
 /// What is wrong with a record whose event can't be written.
 const UNWRITABLE: &str = "unwritable";
 
+/// The events of a part of a batch as the spool has them.
+fn spooled(events: &[Vec<u8>], epoch: u64) -> Vec<Vec<u8>> {
+    let last = events.len().saturating_sub(1);
+    let record = |(at, event): (usize, &Vec<u8>)| {
+        [&[u8::from(at == last)][..], &epoch.to_le_bytes(), event.as_slice()].concat()
+    };
+    events.iter().enumerate().map(record).collect()
+}
+
 /// An event as the spool has it: its bytes, and whether it ends its batch.
 #[must_use]
 pub fn spooled_event(record: &[u8]) -> Option<(bool, &[u8])> {
@@ -194,6 +212,17 @@ fn take_down(shared: &Shared, policy: u32) -> Vec<TakenDown> {
 fn unwritable(untold: &mut BTreeMap<String, u64>, error: &CanonicalError) {
     tracing::error!("what the kernel told can't be written, and is told as dropped: {error}");
     *untold.entry(UNWRITABLE.to_owned()).or_default() += 1;
+}
+
+/// Whom to ask since when processes run what they run.
+fn latest(shared: &Shared) -> Option<Arc<dyn Latest>> {
+    match shared.sensor().executions() {
+        Ok(executions) => Some(Arc::new(executions)),
+        Err(error) => {
+            tracing::warn!("programs that are changed just before they run have no hash: {error}");
+            None
+        }
+    }
 }
 
 /// What is needed to make events of records.
@@ -237,7 +266,7 @@ impl Scribe {
             clock,
             staging,
             dropped,
-            known: Known::of_this_machine(),
+            known: Known::of_this_machine(latest(&shared)),
             pending_bytes: left.records.iter().map(Vec::len).sum(),
             pending: left.records,
             before: left.last,
@@ -441,14 +470,22 @@ impl Scribe {
             // Nothing may be told of records that are no evidence.
             return if self.pending.is_empty() { Ok(()) } else { self.let_go() };
         }
-        let (events, behind) = batch.sign(&self.key, self.now())?;
-        let epoch = self.staging.epoch().to_le_bytes();
-        let last = events.len().saturating_sub(1);
-        let records: Vec<Vec<u8>> = events
-            .iter()
-            .enumerate()
-            .map(|(at, event)| [&[u8::from(at == last)][..], &epoch, event].concat())
-            .collect();
+        let (parts, behind) = batch.sign(&self.key, self.now())?;
+        let epoch = self.staging.epoch();
+        let last = parts.len().saturating_sub(1);
+        for (at, events) in parts.iter().enumerate() {
+            // That all of what is staged is in the spool, only the last part says. An agent that dies before it tells all of it again:
+            // some of it twice, and nothing never.
+            self.spool(&spooled(events, if at == last { epoch } else { epoch.saturating_sub(1) }))?;
+        }
+        self.numbering = behind;
+        self.kept = self.clock.monotonic();
+        self.let_go()?;
+        self.close(false, "")
+    }
+
+    /// Puts records into the spool, and lets the link know: what is sent makes room.
+    fn spool(&mut self, records: &[Vec<u8>]) -> Result<(), ScribeError> {
         let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
         loop {
             let appended = self.shared.spool().append(&records);
@@ -462,10 +499,6 @@ impl Scribe {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.numbering = behind;
-        self.kept = self.clock.monotonic();
-        self.let_go()?;
-        self.close(false, "")?;
         self.shared.spooled.send_replace(());
         Ok(())
     }
@@ -534,5 +567,13 @@ mod tests {
         assert_eq!(beat.still(at(11)), None);
         beat.beats(Duration::MAX);
         assert_eq!(beat.still(at(99)), None, "it has ended in order");
+    }
+
+    #[test]
+    fn what_ends_a_part_and_which_epoch_it_names_stands_before_its_events() {
+        let records = spooled(&[b"one".to_vec(), b"two".to_vec()], 7);
+        let read: Vec<_> = records.iter().map(|record| spooled_event(record).unwrap()).collect();
+        assert_eq!(read, [(false, &b"one"[..]), (true, &b"two"[..])]);
+        assert!(records.iter().all(|record| spooled_epoch(record) == Some(7)));
     }
 }

@@ -55,7 +55,8 @@ impl Staging {
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let next = spooled.map_or(0, |epoch| epoch.saturating_add(1));
+        // From 1 on: what is only a part of what lies here names the epoch before.
+        let next = spooled.map_or(1, |epoch| epoch.saturating_add(1));
         let mut left = Left { records: Vec::new(), booted: None, last: None, unreadable: false };
         let mut epoch = next;
         if let Some(header) = bytes.get(..HEADER_BYTES) {
@@ -188,7 +189,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("staging");
         let (mut staging, left) = open(&path, None).unwrap();
-        assert_eq!((left.records.len(), staging.epoch()), (0, 0));
+        assert_eq!((left.records.len(), staging.epoch()), (0, 1));
         staging.add(b"one").unwrap();
         staging.add(b"two").unwrap();
         drop(staging);

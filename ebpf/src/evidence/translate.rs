@@ -3,7 +3,7 @@
 use super::booted::Booted;
 use super::credentials;
 use super::groups::{Group, Groups};
-use super::hash::Hashes;
+use super::hash::{Hashes, Latest, Ran};
 use super::names::Names;
 use super::numbering::Batch;
 use crate::host;
@@ -25,6 +25,7 @@ use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -39,6 +40,9 @@ const UNCHANGED: u32 = u32::MAX;
 
 /// Bytes of a text that comes with a file, at most.
 const TEXT_MAX: usize = 255;
+
+/// Bytes of a control group's path, at most: it is no part of the kernel's record, and a session may choose it.
+const GROUP_PATH_MAX: usize = 512;
 
 /// The number of the audit system's login user where there is none.
 const NO_LOGIN: u32 = u32::MAX;
@@ -57,12 +61,17 @@ pub struct Known {
 }
 
 impl Known {
-    /// Nothing yet.
-    pub fn of_this_machine() -> Self {
-        Self { groups: Groups::of_this_machine(), mounts: host::mounts(), ..Self::default() }
+    /// Nothing yet; of processes, `latest` is asked.
+    pub fn of_this_machine(latest: Option<Arc<dyn Latest>>) -> Self {
+        Self {
+            hashes: Hashes::asking(latest),
+            groups: Groups::of_this_machine(),
+            mounts: host::mounts(),
+            ..Self::default()
+        }
     }
 
-    fn program(&mut self, executed: &Executed, ran: Timestamp) -> Program {
+    fn program(&mut self, executed: &Executed, ran: Ran) -> Program {
         let path = Path::new(OsStr::from_bytes(&executed.path));
         Program {
             sha256: self.hashes.of(executed.who.pid, path, (executed.device(), executed.inode), ran),
@@ -127,7 +136,8 @@ impl Translation<'_> {
     pub fn tell(&mut self, record: &Record, batch: &mut Batch) -> Result<(), CanonicalError> {
         let program = match record {
             Record::Executed(executed) if executed.denial.is_none() => {
-                self.known.program(executed, self.booted.at(executed.who.time))
+                let since_boot = executed.who.time;
+                self.known.program(executed, Ran { at: self.booted.at(since_boot), since_boot })
             }
             Record::Answered(of) => {
                 self.known.names.learn(of.who.session, &of.message, of.who.time);
@@ -442,7 +452,8 @@ impl Translation<'_> {
         let (interpreter, _) = room.end_of(executed.interpreter.as_deref().unwrap_or_default());
         let (path, path_cut) = room.end_of(&executed.path);
         let group = program.group.as_ref();
-        let group_path = group.map(|group| room.end_of(&group.path)).filter(|(_, cut)| !cut);
+        let group_path = group.filter(|group| group.path.len() <= GROUP_PATH_MAX);
+        let group_path = group_path.map(|group| room.end_of(&group.path)).filter(|(_, cut)| !cut);
         let (major, minor) = executed.device();
         let data = command::Executed {
             arguments,

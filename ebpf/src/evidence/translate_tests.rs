@@ -4,6 +4,7 @@ use crate::sensor::{
     BpfUsed, ClockSet, IdsChanged, KernelReached, ModuleLoaded, Mounted, SocketMade, Traced, Tuple,
     UnixConnected,
 };
+use crate::spool::{BATCH_BYTES_MAX, LIMIT_BYTES_MIN, Spool};
 use custody_core::clock::{ManualClock, Nanos};
 use custody_core::event::{Event, Payload};
 
@@ -19,8 +20,8 @@ fn told(record: Record) -> Event {
     let mut batch = Numbering::begin("web-1").batch();
     translation.tell(&record, &mut batch).unwrap();
     let key = aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
-    let (events, _) = batch.sign(&key, Timestamp::from_seconds(1)).unwrap();
-    Event::parse(&events[0]).unwrap()
+    let (parts, _) = batch.sign(&key, Timestamp::from_seconds(1)).unwrap();
+    Event::parse(&parts[0][0]).unwrap()
 }
 
 #[test]
@@ -213,6 +214,61 @@ fn whatever_a_session_fills_a_record_with_becomes_an_event() {
             };
             assert!(cut, "{} of {byte:#x} doesn't say what it lacks: {who:?}", event.kind);
         }
+    }
+}
+
+/// Told as often as one batch has records, all of it would not fit into a frame to the log.
+#[test]
+fn a_path_of_a_control_group_is_told_up_to_a_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let sessions = Sessions::open(&directory.path().join("sessions.json")).unwrap();
+    let translation = Translation {
+        node: "web-1",
+        sessions: &sessions,
+        known: &mut Known::default(),
+        booted: Booted::now(&ManualClock::new(Nanos(1_000_000_000_000))),
+    };
+    let told = |bytes: usize| {
+        let group = Group { path: vec![1; bytes], container: None };
+        let program = Program { sha256: None, group: Some(group) };
+        let mut batch = Numbering::begin("web-1").batch();
+        translation.executed(&mut batch, &Executed::default(), &program, Room::WHOLE).unwrap();
+        let key = aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+        let (parts, _) = batch.sign(&key, Timestamp::from_seconds(1)).unwrap();
+        let event = Event::parse(&parts[0][0]).unwrap();
+        let Payload::CommandExecuted(data) = event.payload() else { unreachable!() };
+        (data.cgroup_path.as_ref().map(|path| path.as_bytes().len()), parts[0][0].len())
+    };
+    assert_eq!(told(GROUP_PATH_MAX).0, Some(GROUP_PATH_MAX));
+    let (path, event) = told(4_080);
+    assert!(path.is_none() && event < 4_096, "{event}");
+}
+
+/// The agent would end by what it can't keep, and again at each start.
+#[test]
+fn whatever_a_batch_is_made_of_each_of_its_parts_can_be_kept_by_the_smallest_spool() {
+    let directory = tempfile::tempdir().unwrap();
+    let sessions = Sessions::open(&directory.path().join("sessions.json")).unwrap();
+    let mut translation = Translation {
+        node: "web-1",
+        sessions: &sessions,
+        known: &mut Known::default(),
+        booted: Booted::now(&ManualClock::new(Nanos(1_000_000_000_000))),
+    };
+    let mut batch = Numbering::begin("web-1").batch();
+    for record in [1, 0xff].into_iter().flat_map(each_kind).cycle().take(600) {
+        translation.tell(&record, &mut batch).unwrap();
+    }
+    let key = aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+    let (parts, _) = batch.sign(&key, Timestamp::from_seconds(1)).unwrap();
+    let bytes = parts.iter().flatten().map(Vec::len).sum::<usize>();
+    assert!(bytes > BATCH_BYTES_MAX, "all of it would have been too much: {bytes}");
+    for (at, part) in parts.iter().enumerate() {
+        let (mut spool, _) = Spool::open(&directory.path().join(at.to_string()), LIMIT_BYTES_MIN).unwrap();
+        let records: Vec<Vec<u8>> =
+            part.iter().map(|event| [&[0_u8; 9][..], event.as_slice()].concat()).collect();
+        let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+        spool.append(&records).unwrap();
     }
 }
 

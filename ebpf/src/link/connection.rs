@@ -1,8 +1,9 @@
 //! One connection to the log after the other.
 
+use super::address::Address;
 use super::identity::{Identity, IdentityError};
 use crate::evidence::{Shared, Telling, spooled_event};
-use crate::sensor::{Found, PolicyRules, TakenDown};
+use crate::sensor::{Found, PolicyRules, SensorError, TakenDown, Tuple};
 use crate::sessions::{Session, Sessions};
 use crate::spool::SpoolError;
 use base64::Engine as _;
@@ -15,7 +16,6 @@ use custody_core::ingest::halves::{self, HalfError};
 use custody_core::ingest::message::{BATCH_EVENTS_MAX, Expected, MessageError, Said, Told, encode_events};
 use custody_core::policy::files;
 use custody_core::policy::networks::{self, Reach};
-use rustls::pki_types::ServerName;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,7 +44,9 @@ const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(3600);
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The server's address isn't one.
-    #[error("{0} is no address of a server: https://host:port")]
+    #[error(
+        "{0} is no address of a server: https://host:port, or of IPv6 https://[address]:port; let the agent join anew"
+    )]
     Address(String),
     /// The agent's identity.
     #[error(transparent)]
@@ -92,7 +94,7 @@ const UNHEARD: &str = "the log has ended the connection without a word; where th
 pub async fn keep_connected(link: Link) {
     let link = Arc::new(link);
     let mut pause = PAUSE_MIN;
-    let mut said_why = None;
+    let (mut said_why, mut refused) = (None, false);
     loop {
         // One that nobody writes evidence for is not there.
         while stands_still(&link).is_some() {
@@ -101,14 +103,15 @@ pub async fn keep_connected(link: Link) {
         match connect(&link).await {
             Ok(stream) => {
                 let (before, mut heard) = (link.shared.spool().first(), false);
-                let ended = converse(&link, stream, &mut heard).await;
-                if heard {
-                    tracing::warn!("the connection to the log ended: {ended}");
-                    said_why = None;
-                } else if said_why.as_deref() != Some(UNHEARD) {
-                    tracing::warn!("{UNHEARD}: {ended}");
-                    said_why = Some(UNHEARD.to_owned());
+                let ended = converse(&link, stream, refused, &mut heard).await;
+                refused = matches!(ended, LinkError::Half(HalfError::Message(MessageError::Refused(_))));
+                let what = if heard || refused { "the connection to the log ended" } else { UNHEARD };
+                // What is refused, and what nobody answers, comes again and again.
+                let again = if refused { ended.to_string() } else { what.to_owned() };
+                if heard || said_why.as_ref() != Some(&again) {
+                    tracing::warn!("{what}: {ended}");
                 }
+                said_why = (refused || !heard).then_some(again);
                 // Each connection is told of: one after the other that takes nothing would fill the spool.
                 let taken = link.shared.spool().first() != before;
                 pause = if taken { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
@@ -128,17 +131,12 @@ pub async fn keep_connected(link: Link) {
 
 async fn connect(link: &Link) -> Result<TlsStream<TcpStream>, LinkError> {
     let server = link.identity.membership()?.server;
-    let wrong = || LinkError::Address(server.clone());
-    let authority = server.strip_prefix("https://").ok_or_else(wrong)?.trim_end_matches('/');
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let name = ServerName::try_from(name).map_err(|_| wrong())?;
-    let address = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:443") };
+    let address = Address::parse(&server).ok_or(LinkError::Address(server))?;
     let tls = TlsConnector::from(link.identity.tls()?);
     let connecting = async {
-        let stream = TcpStream::connect(&address).await?;
+        let stream = address.connect().await?;
         stream.set_nodelay(true)?;
-        tls.connect(name, stream).await
+        tls.connect(address.name(), stream).await
     };
     match tokio::time::timeout(CONNECT_MAX, connecting).await {
         Ok(connected) => Ok(connected?),
@@ -163,9 +161,15 @@ struct Outgoing {
     read: VecDeque<(u64, Vec<u8>)>,
 }
 
-/// Until the connection ends. `heard`: the log has said something over it. Before that nobody knows whether it takes anything from this
+/// Until the connection ends. `refused`: over the one before, the log took nothing. `heard`: the log has said something over it, or where
+/// it had refused, that it has taken something. Before that nobody knows whether it takes anything from this
 /// agent, since it looks at the certificate when our side of TLS is done (RFC 8446, section 4.4.4).
-async fn converse(link: &Arc<Link>, stream: TlsStream<TcpStream>, heard: &mut bool) -> LinkError {
+async fn converse(
+    link: &Arc<Link>,
+    stream: TlsStream<TcpStream>,
+    refused: bool,
+    heard: &mut bool,
+) -> LinkError {
     let (read, write) = tokio::io::split(stream);
     let (to_us, mut told) = mpsc::channel(WAITING_MAX);
     let (say, to_say) = mpsc::channel(WAITING_MAX);
@@ -204,7 +208,8 @@ async fn converse(link: &Arc<Link>, stream: TlsStream<TcpStream>, heard: &mut bo
                     Err(_) => return LinkError::Stopped,
                 },
                 Some(told) = told.recv() => {
-                    if !std::mem::replace(heard, true) {
+                    let is_back = !refused || matches!(told, Told::Acknowledged { .. });
+                    if is_back && !std::mem::replace(heard, true) {
                         tracing::info!("connected to the log");
                         // So that a log that counted this agent as lost hears that it is back.
                         link.shared.connected.store(true, Ordering::Relaxed);
@@ -372,27 +377,48 @@ fn able(joined: &node::Joined, reach: &Reach) -> Result<(), String> {
 fn expect(shared: &Shared, expected: Expected) -> Result<(), String> {
     let id = expected.session;
     let (rules, found) = looked_up(shared, &expected.reach)?;
-    let mut sessions = shared.sessions();
-    let policy = sessions.next_policy();
-    let mut sensor = shared.sensor();
+    let _changing = shared.changing();
+    let policy = shared.sessions().new_policy();
     // Before it is remembered: each start would else try what can't be.
-    sensor.set_policy_of(policy, &rules, &found).map_err(|error| error.to_string())?;
-    let running =
-        || sensor.tagged().map(|of| of.into_keys().map(|id| SessionId(Uuid::from_bytes(id))).collect());
-    let forgotten = match sessions.expect(expected, running) {
-        Ok(forgotten) => forgotten,
-        Err(error) => {
-            let dropped = sensor.drop_policy(policy).err().map(|error| format!("; {error}"));
-            return Err(format!("it can't be remembered: {error}{}", dropped.unwrap_or_default()));
-        }
+    shared.sensor().set_policy_of(policy, &rules, &found).map_err(|error| error.to_string())?;
+    let running = || {
+        let tagged = shared.sensor().tagged();
+        tagged.map(|of| of.into_keys().map(|id| SessionId(Uuid::from_bytes(id))).collect())
     };
-    let tuple = sessions.get(id).map(Session::tuple).ok_or("it was forgotten")?;
-    let watched = sensor.expect(tuple, id.0.into_bytes(), policy);
-    let watched = watched.and_then(|()| forgotten.iter().try_for_each(|policy| sensor.drop_policy(*policy)));
+    let forgotten = shared.sessions().expect(expected, policy, running);
+    if let Err(error) = remember(shared) {
+        shared.sessions().unexpect(id);
+        let dropped = shared.sensor().drop_policy(policy).err().map(|error| format!("; {error}"));
+        return Err(format!("{error}{}", dropped.unwrap_or_default()));
+    }
+    let tuple = shared.sessions().get(id).map(Session::tuple);
+    let tuple = tuple.ok_or("it was forgotten")?;
+    let watched = await_connection(shared, id, tuple, policy, &forgotten);
     if watched.is_err() {
-        sessions.over(id);
+        shared.sessions().over(id);
     }
     watched.map_err(|error| error.to_string())
+}
+
+/// From here on the kernel waits for it, and no longer knows what nobody needs any more.
+fn await_connection(
+    shared: &Shared,
+    id: SessionId,
+    tuple: Tuple,
+    policy: u32,
+    forgotten: &[u32],
+) -> Result<(), SensorError> {
+    let mut sensor = shared.sensor();
+    sensor.expect(tuple, id.0.into_bytes(), policy)?;
+    forgotten.iter().try_for_each(|policy| sensor.drop_policy(*policy))
+}
+
+/// Writes the sessions as they are now to the disk, while nobody waits for the lock on them or on the sensor. They are changed, and so
+/// written, by one at a time ([`Shared::changing`]): no older state takes the place of a later one.
+fn remember(shared: &Shared) -> Result<(), String> {
+    let snapshot = shared.sessions().snapshot();
+    let kept = snapshot.and_then(|snapshot| snapshot.keep());
+    kept.map_err(|error| format!("it can't be remembered: {error}"))
 }
 
 /// What the kernel is to hold a session to, and what the paths of that lead to: looked up while nobody waits for a lock.
@@ -404,6 +430,7 @@ fn looked_up(shared: &Shared, reach: &Reach) -> Result<(PolicyRules, Found), Str
 
 /// Those that the log doesn't name are over, as far as this agent didn't know that.
 fn only(shared: &Shared, live: &BTreeSet<SessionId>) {
+    let _changing = shared.changing();
     let mut sessions = shared.sessions();
     for id in sessions.only(live) {
         forget(shared, &sessions, id);
@@ -411,6 +438,7 @@ fn only(shared: &Shared, live: &BTreeSet<SessionId>) {
 }
 
 fn over(shared: &Shared, id: SessionId) {
+    let _changing = shared.changing();
     let mut sessions = shared.sessions();
     sessions.over(id);
     forget(shared, &sessions, id);
@@ -428,19 +456,22 @@ fn forget(shared: &Shared, sessions: &Sessions, id: SessionId) {
 /// nothing any more.
 fn set_reach(shared: &Shared, id: SessionId, reach: Reach) -> Result<Vec<TakenDown>, String> {
     let looked_up = looked_up(shared, &reach);
-    let mut sessions = shared.sessions();
-    let policy = sessions.get(id).map(|session| session.policy);
+    let _changing = shared.changing();
+    let policy = shared.sessions().get(id).map(|session| session.policy);
     let policy = policy.ok_or("the agent doesn't know the session")?;
-    let mut sensor = shared.sensor();
     let set = looked_up.and_then(|(rules, found)| {
-        sensor.set_policy_of(policy, &rules, &found).map_err(|error| error.to_string())
+        let set = shared.sensor().set_policy_of(policy, &rules, &found);
+        set.map_err(|error| error.to_string())
     });
     if set.is_err() {
-        sensor.drop_policy(policy).map_err(|error| error.to_string())?;
+        shared.sensor().drop_policy(policy).map_err(|error| error.to_string())?;
     }
     // In any case: at the next start, too, it is held to this, or may do nothing.
-    sessions.reach(id, reach).map_err(|error| format!("it can't be remembered: {error}"))?;
-    set.and_then(|()| sensor.take_down(policy).map_err(|error| error.to_string()))
+    shared.sessions().reach(id, reach);
+    remember(shared)?;
+    set?;
+    let taken = shared.sensor().take_down(policy);
+    taken.map_err(|error| error.to_string())
 }
 
 /// Whether nothing of a session leads around what networks it may reach: a socket that it made before may.

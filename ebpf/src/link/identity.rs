@@ -32,7 +32,9 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// Others can read the key.
-    #[error("{0} can be read by others: set its mode to 600, and let the agent join anew")]
+    #[error(
+        "{0} can be read by others: set its mode to 600; whoever may have read it can sign as this node, so once the log has all that the agent has kept, stop it, remove that file and join anew, which makes another key"
+    )]
     Open(PathBuf),
     /// It isn't what it should be.
     #[error("{what} in {path} can't be used: let the agent join anew with `custodyd node join`")]
@@ -232,6 +234,12 @@ mod tests {
         assert!(!identity.signing_request().unwrap().is_empty());
         std::fs::set_permissions(identity.at(KEY), std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(identity.key(), Err(IdentityError::Open(_))));
+        assert!(matches!(identity.make_key(), Err(IdentityError::Open(_))), "joining alone doesn't help");
+        // As the message says.
+        std::fs::remove_file(identity.at(KEY)).unwrap();
+        identity.make_key().unwrap();
+        assert_ne!(std::fs::read(identity.at(KEY)).unwrap(), before);
+        identity.key().unwrap();
         assert!(identity.membership().is_err(), "it hasn't joined");
     }
 }

@@ -1,5 +1,6 @@
 //! Joining: a token that is good once becomes a certificate.
 
+use super::address::Address;
 use super::identity::{Identity, IdentityError, Membership};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -16,6 +17,9 @@ pub enum JoinError {
     /// Its own identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The server's address isn't one.
+    #[error("{0} is no address of a server: https://host:port, or of IPv6 https://[address]:port")]
+    Address(String),
     /// The server isn't there, or isn't the one.
     #[error("{server} can't be reached: {cause}")]
     Unreachable {
@@ -57,8 +61,11 @@ pub async fn join(
     server_ca: &[u8],
     token: &Zeroizing<String>,
 ) -> Result<Membership, JoinError> {
-    identity.make_key()?;
     let server = server.trim_end_matches('/');
+    if Address::parse(server).is_none() {
+        return Err(JoinError::Address(server.to_owned()));
+    }
+    identity.make_key()?;
     let unreachable = |error: reqwest::Error| {
         let mut root: &dyn std::error::Error = &error;
         while let Some(cause) = root.source() {
@@ -94,4 +101,21 @@ pub async fn join(
     let membership = Membership { node, origin, server: server.to_owned() };
     identity.joined(&membership, &certificate, server_ca)?;
     Ok(membership)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wrong_address_is_refused_before_anything_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let identity = Identity::new(directory.path());
+        let token = Zeroizing::new("token".to_owned());
+        for wrong in ["https://2001:db8::1", "http://log.example:3443", "https://log.example:port"] {
+            let said = join(&identity, wrong, b"", &token).await.unwrap_err();
+            assert!(matches!(&said, JoinError::Address(server) if server == wrong), "{said}");
+        }
+        assert!(!identity.key_file().exists());
+    }
 }

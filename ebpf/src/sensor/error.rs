@@ -50,6 +50,11 @@ pub enum SensorError {
     /// Sessions need a policy that the kernel knows.
     #[error("policy {0} hasn't been set: set it before sessions are opened under it")]
     NoPolicy(u32),
+    /// Another agent has these pins.
+    #[error(
+        "another agent runs by the pins in {0}: stop it first (in a container too), or give this one a directory of its own (`pins`)"
+    )]
+    InUse(PathBuf),
     /// The numbers at the end are the sensor's own.
     #[error("policy {0} is reserved: number policies from 0 up")]
     ReservedPolicy(u32),

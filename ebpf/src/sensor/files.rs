@@ -10,10 +10,11 @@ use super::record::{put, read_u32, read_u64};
 use crate::host;
 use rustix::fs::{AtFlags, StatxFlags, statx};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -102,6 +103,8 @@ struct Place {
     file: Option<FileId>,
     /// By which names: the path's own, and that of what it leads to where that is another.
     names: BTreeSet<(FileId, Vec<u8>)>,
+    /// The roots of what is mounted below it and nowhere else: below it by any other mount too.
+    below: BTreeSet<FileId>,
     /// It is a program of the machine's own code, so no script.
     is_elf: bool,
 }
@@ -113,8 +116,9 @@ pub struct Found(BTreeMap<PathBuf, Place>);
 impl Found {
     /// Looks them up; what isn't there has only its name.
     pub fn look<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Found {
-        let devices = devices();
-        Found(paths.into_iter().map(|path| (path.to_owned(), Place::look(path, &devices))).collect())
+        let (devices, mounts) = (devices(), mounts());
+        let places = paths.into_iter().map(|path| (path.to_owned(), Place::look(path, &devices, &mounts)));
+        Found(places.collect())
     }
 
     /// Looks up what rules speak of, for as long as that may take: a file system on the way may not answer, and whoever looks there
@@ -154,7 +158,7 @@ impl Found {
 }
 
 impl Place {
-    fn look(path: &Path, devices: &BTreeMap<u64, u32>) -> Place {
+    fn look(path: &Path, devices: &BTreeMap<u64, u32>, mounts: &[(PathBuf, u32)]) -> Place {
         let named = |path: &Path| {
             let directory = identify(&host::find(path.parent()?).ok()?, devices).ok()?;
             Some((directory, path.file_name()?.as_bytes().to_vec()))
@@ -162,7 +166,10 @@ impl Place {
         let found = host::find(path).ok();
         let real = found.as_ref().and_then(|found| std::fs::read_link(host::again(found)).ok());
         let names = named(path).into_iter().chain(real.as_deref().and_then(named));
+        let points = mounted_below(real.as_deref().unwrap_or(path), mounts);
+        let root = |point: &Path| identify(&host::find(point).ok()?, devices).ok();
         Place {
+            below: points.into_iter().filter_map(root).collect(),
             file: found.as_ref().and_then(|found| identify(found, devices).ok()),
             names: names.collect(),
             is_elf: found.as_ref().is_some_and(is_elf),
@@ -195,6 +202,43 @@ pub(super) fn devices() -> BTreeMap<u64, u32> {
         Some((id, major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?))
     };
     mounts.split(|byte| *byte == b'\n').filter_map(of).collect()
+}
+
+/// Where the machine has mounts, and of which devices.
+fn mounts() -> Vec<(PathBuf, u32)> {
+    let text = MOUNTS.iter().find_map(|mounts| std::fs::read(mounts).ok()).unwrap_or_default();
+    text.split(|byte| *byte == b'\n').filter_map(mount).collect()
+}
+
+/// `ID PARENT MAJOR:MINOR ROOT POINT …` (proc_pid_mountinfo(5)).
+fn mount(line: &[u8]) -> Option<(PathBuf, u32)> {
+    let mut fields = line.split(|byte| *byte == b' ').skip(2);
+    let (device, point) = (str::from_utf8(fields.next()?).ok()?, fields.nth(1)?);
+    let (major, minor) = device.split_once(':')?;
+    let device = major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?;
+    Some((PathBuf::from(OsString::from_vec(unescaped(point))), device))
+}
+
+/// Blanks and the like stand there as three octal digits.
+fn unescaped(mut text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    while let [first, rest @ ..] = text {
+        let octal = rest.get(..3).filter(|_| *first == b'\\');
+        let code = octal.and_then(|octal| u8::from_str_radix(str::from_utf8(octal).ok()?, 8).ok());
+        plain.push(code.unwrap_or(*first));
+        text = rest.get(if code.is_some() { 3 } else { 0 }..).unwrap_or_default();
+    }
+    plain
+}
+
+/// Where file systems are mounted below a directory that are mounted nowhere else. What is elsewhere too (a directory of programs
+/// that a chroot has as well) is let alone: a rule would hold there.
+fn mounted_below<'a>(directory: &Path, mounts: &'a [(PathBuf, u32)]) -> Vec<&'a Path> {
+    let is_below = |point: &Path| point != directory && point.starts_with(directory);
+    let (below, others): (Vec<_>, Vec<_>) = mounts.iter().partition(|(point, _)| is_below(point));
+    let is_elsewhere = |device: u32| others.iter().any(|(_, other)| *other == device);
+    let only = below.into_iter().filter(|(_, device)| !is_elsewhere(*device));
+    only.map(|(point, _)| point.as_path()).collect()
 }
 
 fn is_elf(found: &OwnedFd) -> bool {
@@ -231,9 +275,11 @@ impl Entries {
             let is_elf = found.0.get(&rule.path).is_some_and(|place| place.is_elf);
             entries.of_scripts |= !is_elf;
             entries.add(found, &rule.path, |said| first(&mut said.program, rule.id));
+            entries.add_below(found, &rule.path, |said| first(&mut said.program, rule.id));
         }
         for rule in &rules.denied_paths {
             entries.add(found, &rule.path, |said| first(&mut said.path, rule.id));
+            entries.add_below(found, &rule.path, |said| first(&mut said.path, rule.id));
         }
         for (index, list) in rules.allowed_programs.iter().enumerate() {
             for path in &list.paths {
@@ -251,6 +297,11 @@ impl Entries {
         for name in &place.names {
             say(self.names.entry(name.clone()).or_default());
         }
+    }
+
+    fn add_below(&mut self, found: &Found, path: &Path, say: impl Fn(&mut Said)) {
+        let roots = found.0.get(path).into_iter().flat_map(|place| &place.below);
+        roots.for_each(|root| say(self.files.entry(*root).or_default()));
     }
 
     /// What was denied by `before` stays denied under whatever name it has now, as long as its rule is there.

@@ -1,6 +1,6 @@
 //! Where paths lead, and what the kernel is told of it.
 
-use super::{AllowList, Entries, FileRules, Found, PathRule, Said};
+use super::{AllowList, Entries, FileRules, Found, PathRule, Said, mount, mounted_below};
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 
@@ -68,4 +68,25 @@ fn paths_are_absolute_and_lists_few() {
     );
     let lists = vec![AllowList { id: 1, paths: Vec::new() }; 17];
     assert!(FileRules { allowed_programs: lists, ..FileRules::default() }.check().is_err());
+}
+
+/// Else who mounts it once more in a namespace of his own is at what lies there.
+#[test]
+fn what_is_mounted_below_a_directory_alone_is_below_it_wherever_else() {
+    let lines = [
+        "22 1 8:1 / / rw - ext4 /dev/a rw",
+        "30 22 8:2 / /srv/secret/disk rw shared:1 - ext4 /dev/b rw",
+        "31 30 8:3 / /srv/secret/with\\040blank rw - xfs /dev/c rw",
+        "32 22 8:1 /usr /srv/secret/jail/usr ro - ext4 /dev/a rw",
+        "33 22 8:4 / /srv/secrets rw - ext4 /dev/d rw",
+        "34 22 8:5 / /srv/secret/twice rw - ext4 /dev/e rw",
+        "35 22 8:5 / /srv/twice rw - ext4 /dev/e rw",
+        "no mount",
+    ];
+    let mounts: Vec<_> = lines.iter().filter_map(|line| mount(line.as_bytes())).collect();
+    assert_eq!(mounts.len(), 7);
+    assert_eq!(mounts[1], ("/srv/secret/disk".into(), 8 << 20 | 2));
+    let below = mounted_below(Path::new("/srv/secret"), &mounts);
+    assert_eq!(below, [Path::new("/srv/secret/disk"), Path::new("/srv/secret/with blank")]);
+    assert!(mounted_below(Path::new("/srv/secret/disk"), &mounts).is_empty());
 }

@@ -2,6 +2,7 @@
 //! refuse it: while the agent lives nothing is detached by that, and the pins come back.
 
 use super::error::SensorError;
+use super::lock::Lock;
 use super::pins::{self, Generation};
 use aya::maps::MapData;
 use aya::programs::links::{FdLink, PinnedLink};
@@ -80,17 +81,18 @@ impl Held {
         Ok(Held { generation: generation.clone(), maps, links, programs })
     }
 
-    /// Pins again what is no longer pinned, below `pins`; gives how much that was.
+    /// Pins again what is no longer pinned, below `pins`, of which this process has the lock; gives how much that was.
     ///
     /// # Errors
-    /// It can't be pinned: whoever holds this must end, so that sessions end too.
-    pub(super) fn put_back(&mut self, pins: &Path) -> Result<usize, SensorError> {
+    /// It can't be pinned, or another agent has its pins there by now: whoever holds this must end, so that sessions end too.
+    pub(super) fn put_back(&mut self, pins: &Path, lock: &mut Lock) -> Result<usize, SensorError> {
         let held = self.maps.iter().map(|(pin, _)| pin).chain(self.links.iter().map(|(pin, _)| pin));
         let missing = held.filter(|pin| pin.is_gone()).count();
         if missing == 0 {
             return Ok(0);
         }
         pins::prepare(pins)?;
+        lock.follow(pins)?;
         self.generation.create()?;
         for (pin, map) in self.maps.iter_mut().filter(|(pin, _)| pin.is_gone()) {
             pin.clear()?;

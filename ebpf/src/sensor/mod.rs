@@ -8,11 +8,13 @@ mod cgroup;
 mod check;
 mod counters;
 mod error;
+mod executions;
 mod files;
 mod held;
 pub mod layout;
 mod let_go;
 mod load;
+mod lock;
 mod pins;
 mod policies;
 mod programs;
@@ -32,6 +34,7 @@ pub use act::{
 pub(crate) use cgroup::root as cgroup2;
 pub use counters::{Counters, Since};
 pub use error::SensorError;
+pub use executions::Executions;
 pub(crate) use files::is_at;
 pub use files::{AllowList, FileRules, Found, PathRule};
 pub use let_go::let_go;
@@ -48,9 +51,10 @@ use counters::Counts;
 use held::Held;
 use layout::{control, expected};
 use load::Loaded;
+use lock::Lock;
 use pins::Generation;
 use policies::Policies;
-use record::put;
+use record::{put, read_u32};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -113,6 +117,8 @@ pub struct Sensor {
     connections: HashMap<MapData, u64, [u8; layout::connection::SIZE]>,
     processes: HashMap<MapData, u32, [u8; layout::tag::SIZE]>,
     watched: Watched,
+    /// That no other agent has these pins.
+    lock: Lock,
 }
 
 /// What a kernel supports.
@@ -146,20 +152,26 @@ impl Sensor {
     /// Whether evidence is taken at all ([`Sensor::close`]) stays as the earlier run said.
     ///
     /// # Errors
-    /// The kernel can't, or what is pinned there has another layout.
+    /// The kernel can't, or what is pinned there has another layout, or another agent runs by it.
     pub fn start(options: SensorOptions) -> Result<Sensor, SensorError> {
         if !options.ring_bytes.is_power_of_two() || options.ring_bytes < RING_BYTES_MIN {
             return Err(SensorError::Ring(options.ring_bytes));
         }
         pins::prepare(&options.pins)?;
+        let mut lock = Lock::take(&options.pins)?;
         pins::sweep(&options.pins)?;
         let (tier, why_not) = match options.tier {
             Some(tier) => (tier, None),
             // Nobody is watched yet: what shows that it refuses can stay.
             None if pins::generations(&options.pins)?.is_empty() => {
                 match Sensor::start_in(&options, Tier::Lsm) {
-                    Ok(sensor) => return Ok(sensor),
-                    Err(error) => (Tier::Tracepoint, Some(why_not(error))),
+                    Ok(sensor) => return Ok(Sensor { lock, ..sensor }),
+                    Err(error) => {
+                        // With what it had made, the directory has gone.
+                        pins::prepare(&options.pins)?;
+                        lock.follow(&options.pins)?;
+                        (Tier::Tracepoint, Some(why_not(error)))
+                    }
                 }
             }
             None => choose(&options)?,
@@ -170,6 +182,7 @@ impl Sensor {
             }
             (error, _) => error,
         })?;
+        sensor.lock = lock;
         if let Some(why) = why_not {
             sensor.coverage.features.insert("LSM".to_owned(), Err(why));
         }
@@ -198,6 +211,8 @@ impl Sensor {
             connections: load::open_map(&generation, "connections")?,
             processes: load::open_map(&generation, "processes")?,
             watched: Watched::look(&options.watched, &options.own)?,
+            // Whoever tries it out has it.
+            lock: Lock::default(),
             generation,
         };
         sensor.watched.set(&sensor.generation)?;
@@ -342,6 +357,21 @@ impl Sensor {
         self.policies.remove(policy)
     }
 
+    /// Forgets the policies that are neither among these nor of any process: an agent with other files has left them. Gives the numbers of
+    /// those that are still there.
+    ///
+    /// # Errors
+    /// The kernel's maps can't be read or changed.
+    pub fn keep_policies(&mut self, needed: &BTreeSet<u32>) -> Result<BTreeSet<u32>, SensorError> {
+        let mut needed = needed.clone();
+        for process in self.processes.iter() {
+            let (_, tag) =
+                process.map_err(|error| SensorError::kernel("listing the sessions' processes", error))?;
+            needed.extend(read_u32(&tag, layout::tag::POLICY));
+        }
+        self.policies.keep(&needed)
+    }
+
     /// Ends the connections of sessions under a policy that its rules, as they are now, deny. Each is told as closed too.
     ///
     /// # Errors
@@ -374,7 +404,7 @@ impl Sensor {
     /// # Errors
     /// They can't be put back: the agent must end, and the node's sessions with it.
     pub fn keep_pinned(&mut self) -> Result<usize, SensorError> {
-        self.held.put_back(&self.pins)
+        self.held.put_back(&self.pins, &mut self.lock)
     }
 
     /// Whether the programs still run: to be asked every second or so.
@@ -417,6 +447,14 @@ impl Sensor {
     /// The kernel's maps can't be read.
     pub fn counters(&self) -> Result<Counters, SensorError> {
         self.counts.read(&self.held.programs)
+    }
+
+    /// Since when processes of sessions run what they run now.
+    ///
+    /// # Errors
+    /// The kernel's map can't be opened.
+    pub fn executions(&self) -> Result<Executions, SensorError> {
+        Executions::open(&self.generation)
     }
 
     /// The ring's reader; have one at a time. It also takes what earlier generations of the programs left.

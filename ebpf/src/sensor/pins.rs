@@ -4,7 +4,9 @@
 use super::error::SensorError;
 use rustix::fs::{FsWord, statfs};
 use rustix::mount::{MountFlags, mount};
+use std::fs::Permissions;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 const BPFFS: FsWord = 0xcafe_4a11_u32 as FsWord;
@@ -120,7 +122,7 @@ pub(super) fn sweep(pins: &Path) -> Result<(), SensorError> {
     Ok(())
 }
 
-/// Makes sure that `pins` is a directory of a bpffs; mounts one where none is.
+/// Makes sure that `pins` is a directory of a bpffs, where nobody else looks in; mounts one where none is.
 pub(super) fn prepare(pins: &Path) -> Result<(), SensorError> {
     if !on_bpffs(pins) {
         let at = if pins.starts_with(USUAL) { Path::new(USUAL) } else { pins };
@@ -130,7 +132,14 @@ pub(super) fn prepare(pins: &Path) -> Result<(), SensorError> {
             |error| SensorError::file(at, "mounting a bpffs (mount -t bpf bpf PATH)", error.into()),
         )?;
     }
-    std::fs::create_dir_all(pins).map_err(|error| SensorError::file(pins, "creating it", error))
+    std::fs::create_dir_all(pins).map_err(|error| SensorError::file(pins, "creating it", error))?;
+    // Whoever can open it can lock it, and so keep the agent from starting. Where all have theirs it isn't ours to close.
+    if pins != Path::new(USUAL)
+        && let Err(error) = std::fs::set_permissions(pins, Permissions::from_mode(0o700))
+    {
+        tracing::warn!("{}: others can look in there, and lock it: {error}", pins.display());
+    }
+    Ok(())
 }
 
 fn on_bpffs(path: &Path) -> bool {

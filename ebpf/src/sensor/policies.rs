@@ -61,8 +61,26 @@ impl Policies {
     fn sweep(&mut self) -> Result<(), SensorError> {
         let named = self.named()?;
         let orphans: BTreeSet<u32> = self.filled()?.difference(&named).copied().collect();
+        self.sets.retain(|set, _| named.contains(set));
         self.used = named;
         orphans.into_iter().try_for_each(|set| self.remove_rules(set))
+    }
+
+    /// Removes all policies but these; gives the numbers of those that are left.
+    pub(super) fn keep(&mut self, needed: &BTreeSet<u32>) -> Result<BTreeSet<u32>, SensorError> {
+        let held = self.policies.keys().collect::<Result<BTreeSet<u32>, _>>();
+        let held = held.map_err(|error| SensorError::kernel("listing the policies", error))?;
+        let (kept, unneeded): (BTreeSet<u32>, BTreeSet<u32>) =
+            held.into_iter().partition(|number| needed.contains(number));
+        for number in &unneeded {
+            self.known.remove(number);
+            gone(self.policies.remove(number))?;
+        }
+        // All at once: each by itself would have the kernel's whole lists gone through.
+        if !unneeded.is_empty() {
+            self.sweep()?;
+        }
+        Ok(kept)
     }
 
     pub(super) fn holds(&self, number: u32) -> Result<bool, SensorError> {

@@ -133,6 +133,9 @@ pub(super) const PARTS: &[Part] = &[
     Part::new("touch_acl_gone_lsm", Hook::Lsm("inode_remove_acl"), "file attributes")
         .only(Tier::Lsm)
         .where_there_is(),
+    Part::new("touch_flags_lsm", Hook::Lsm("inode_file_setattr"), "file attributes")
+        .only(Tier::Lsm)
+        .where_there_is(),
     Part::new("touch_map_lsm", Hook::Lsm("mmap_file"), "program map deny").only(Tier::Lsm),
     Part::new("act_module", Hook::Tracepoint("module_load"), "module load"),
     Part::new("act_setuid_lsm", Hook::Lsm("task_fix_setuid"), "privilege change").only(Tier::Lsm),

@@ -435,6 +435,27 @@ fn a_source_route_leads_around_no_rule() {
     assert_eq!(denied.who.session, session.id);
 }
 
+/// Options can be set when a connection stands; what is sent again and again is told once in a while.
+#[test]
+fn a_connection_gets_no_source_route_when_it_stands() {
+    let mut node = Node::start();
+    node.has_in_both("datagram bytes and names");
+    let mut session = session_under(&mut node, &deny(&[rule(5, v4(127, 0, 9, 0), 24)]));
+    let said = session.python(
+        "import socket\n\
+         server = socket.create_server(('127.0.1.1', 0)); peer = socket.create_connection(server.getsockname())\n\
+         end = server.accept()[0]; end.settimeout(1)\n\
+         peer.send(b'a'); print(end.recv(9))\n\
+         peer.setsockopt(socket.SOL_IP, socket.IP_OPTIONS, bytes([1, 131, 7, 4, 127, 0, 9, 1]))\n\
+         peer.setsockopt(socket.SOL_IP, socket.IP_TOS, 8); peer.send(b'b')\n\
+         try: print(end.recv(9))\n\
+         except TimeoutError: print('nothing')\n\
+         peer.setsockopt(socket.SOL_IP, socket.IP_OPTIONS, b''); end.settimeout(30); print(end.recv(9))",
+    );
+    assert_eq!(said, "b'a'\nnothing\nb'b'");
+    told(&mut node, "denied", |connection| connection.denial == Some(Denial::Protocol));
+}
+
 /// No hook asks about what it sends from then on; whatever network namespace its process has gone to.
 #[test]
 fn a_datagram_socket_sends_no_more_to_a_peer_that_becomes_denied() {

@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -211,6 +212,42 @@ fn what_no_list_holds_does_not_run() {
     both.denied_programs = vec![PathRule { id: 1, path: "/bin/echo".into() }];
     set(&mut node, policy, both);
     assert_refused(&mut node, &mut session, "/bin/echo", Denial::Rule(1));
+}
+
+/// A mount, until it is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(at: PathBuf) -> Mounted {
+        std::fs::create_dir_all(&at).unwrap();
+        assert!(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&at).status().unwrap().success());
+        Mounted(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+/// Whoever may have a namespace of mounts may mount it once more.
+#[test]
+fn what_is_mounted_below_a_denied_directory_does_not_run_from_elsewhere() {
+    let ground = Ground::new();
+    let disk = Mounted::new(ground.at("denied/disk"));
+    std::fs::copy("/bin/echo", disk.0.join("program")).unwrap();
+    let elsewhere = ground.at("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let mut node = Node::start();
+    let (mut session, policy) = session_under(&mut node, FileRules::default());
+    let (at, elsewhere) = (disk.0.display(), elsewhere.display());
+    let line = format!("unshare -m sh -c 'mount --bind {at} {elsewhere} && exec {elsewhere}/program said' x");
+    assert!(says(&mut session, &line));
+    set(&mut node, policy, denied_program(&ground.at("denied")));
+    assert_refused(&mut node, &mut session, &format!("{at}/program"), Denial::Rule(1));
+    assert_refused(&mut node, &mut session, &line, Denial::Rule(1));
+    assert!(says(&mut session, "/bin/echo"));
 }
 
 #[test]

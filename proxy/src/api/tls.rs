@@ -12,10 +12,11 @@ use custody_core::ingest::PROTOCOL;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::RootCertStore;
-use rustls::server::{Acceptor, WebPkiClientVerifier};
+use rustls::server::{Acceptor, ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -53,12 +54,54 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// A server that shows `server` and verifies client certificates of `client_ca` where they are shown.
+/// The certificate that a listener of ours shows, with its key: from one handshake to the next another may take its place, since no
+/// certificate lasts as long as a server may run.
+#[derive(Debug)]
+pub struct Shown(RwLock<Arc<CertifiedKey>>);
+
+impl Shown {
+    /// Begins with this one.
+    ///
+    /// # Errors
+    /// When the certificate or the key isn't what it should be.
+    pub fn new(server: ServerIdentity) -> Result<Self, TlsError> {
+        Ok(Self(RwLock::new(Arc::new(certified(server)?))))
+    }
+
+    /// Shows another one from now on; connections that stand are left alone.
+    ///
+    /// # Errors
+    /// As [`Shown::new`]: then the one before goes on being shown.
+    pub fn replace(&self, server: ServerIdentity) -> Result<(), TlsError> {
+        let next = Arc::new(certified(server)?);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
+    }
+
+    /// The one that is shown now.
+    #[must_use]
+    pub fn current(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+}
+
+fn certified(server: ServerIdentity) -> Result<CertifiedKey, TlsError> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    Ok(CertifiedKey::from_der(vec![server.issued.certificate], server.key, &provider)?)
+}
+
+/// A server that shows `shown` and verifies client certificates of `client_ca` where they are shown.
 ///
 /// # Errors
 /// See [`TlsError`].
 pub fn server_config(
-    server: ServerIdentity,
+    shown: &Arc<Shown>,
     client_ca: &CertificateDer<'static>,
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -70,7 +113,7 @@ pub fn server_config(
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![server.issued.certificate], server.key)?;
+        .with_cert_resolver(Arc::<Shown>::clone(shown));
     config.alpn_protocols = vec![b"http/1.1".to_vec(), SSH_PROTOCOL.to_vec()];
     Ok(Arc::new(config))
 }
@@ -287,4 +330,53 @@ pub(super) async fn closed(closing: &mut watch::Receiver<bool>) {
 /// answers that its window is closed.
 fn cut_when_unread(stream: &TcpStream) -> std::io::Result<()> {
     rustix::net::sockopt::set_tcp_user_timeout(stream, UNREAD_MILLISECONDS).map_err(std::io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::Authorities;
+    use crate::ca::store::FileKeyStore;
+    use custody_core::clock::{Clock as _, SystemClock};
+    use rustls_pki_types::ServerName;
+
+    /// What a client that trusts `ca` is shown.
+    async fn shown_to_a_client(
+        config: &Arc<rustls::ServerConfig>,
+        ca: &CertificateDer<'static>,
+    ) -> CertificateDer<'static> {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let name = ServerName::try_from("localhost").unwrap();
+        let accepting = tokio_rustls::TlsAcceptor::from(Arc::clone(config)).accept(ours);
+        let connecting = tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, theirs);
+        let (accepted, connected) = tokio::join!(accepting, connecting);
+        drop(accepted.unwrap());
+        let connected = connected.unwrap();
+        connected.get_ref().1.peer_certificates().unwrap()[0].clone()
+    }
+
+    #[tokio::test]
+    async fn the_next_handshake_shows_the_certificate_that_has_taken_the_place_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Arc::new(FileKeyStore::open(&dir.path().join("keys")).unwrap());
+        let now = SystemClock::new().wall().0 / 1_000_000_000;
+        let authorities = Authorities::open(keys, &dir.path().join("ca"), now).unwrap();
+        let issue = || authorities.x509_server.issue(now, &["localhost".to_owned()], &[], 3600).unwrap();
+        let (first, second) = (issue(), issue());
+        let certificates = [&first, &second].map(|server| server.issued.certificate.clone());
+        let ca = authorities.x509_server.certificate();
+        let shown = Arc::new(Shown::new(first).unwrap());
+        let config = server_config(&shown, authorities.x509_client.certificate()).unwrap();
+        assert_eq!(shown_to_a_client(&config, ca).await, certificates[0]);
+        shown.replace(second).unwrap();
+        assert_eq!(shown_to_a_client(&config, ca).await, certificates[1]);
+    }
 }

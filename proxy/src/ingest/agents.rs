@@ -4,7 +4,8 @@
 //! the node's agent waits for exactly that connection; only then is it opened. [`Expecting::seen`] gives [`Seen`] once the
 //! log holds the agent's word that the node's kernel has seen it come in; only then does the session log in.
 
-use custody_core::event::SessionId;
+use super::refusals::{Refusal, Refusals};
+use custody_core::event::{EventId, SessionId};
 use custody_core::ingest::message::{Expected, Told};
 use custody_core::policy::networks::Reach;
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,11 +107,37 @@ struct Inner {
     next: u64,
     links: BTreeMap<String, Link>,
     sessions: BTreeMap<SessionId, Waiting>,
-    /// Agents that are gone.
+    /// Agents that are gone: not connected, or the log takes nothing of what they send.
     gone: BTreeMap<String, Gone>,
+    /// What the log refuses of agents.
+    refusals: Refusals,
 }
 
-/// An agent that isn't there.
+impl Inner {
+    /// Nothing is opened to a node whose agent's evidence wouldn't arrive.
+    fn is_taken_from(&self, node: &str) -> Result<(), Unwatched> {
+        match self.refusals.standing(node) {
+            Some((refusal, _)) => Err(Unwatched::Refused {
+                node: node.to_owned(),
+                reason: format!("the log takes nothing from it: {refusal}"),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// A connection is over. Gives whether it was the one that counts. An agent that is gone already, since nothing of it was
+    /// taken, stays so since then.
+    fn ended(&mut self, node: &str, number: u64, now: Duration) -> bool {
+        let counts = self.links.get(node).is_some_and(|link| link.number == number);
+        if counts {
+            self.links.remove(node);
+            self.gone.entry(node.to_owned()).or_insert(Gone { since: now, told: false });
+        }
+        counts
+    }
+}
+
+/// An agent that isn't there, or as good as that.
 #[derive(Clone, Debug)]
 struct Gone {
     /// Since when, by the monotonic clock.
@@ -141,13 +168,16 @@ impl Agents {
     }
 
     /// An agent has connected, and hears first which sessions live, and what these may reach: it may have missed the end of
-    /// others, and changes. One that was connected before is let go.
+    /// others, and changes. One that was connected before is let go. One of which the log refuses what it sends isn't back by
+    /// this: it would come and go for ever, and its sessions go on without evidence.
     pub fn connected(self: &Arc<Self>, node: &str) -> Linked {
         let (to, told) = mpsc::channel(TOLD_WAITING_MAX);
         let number = self.with(|inner| {
             inner.next += 1;
             let number = inner.next;
-            inner.gone.remove(node);
+            if inner.refusals.standing(node).is_none() {
+                inner.gone.remove(node);
+            }
             let readiness = watch::Sender::new(Readiness::Coming);
             let here = inner.sessions.iter().filter(|(_, waiting)| waiting.node == node);
             // Nothing else waits yet.
@@ -206,10 +236,23 @@ impl Agents {
         });
     }
 
+    /// Why the log takes nothing of a node's agent, where that is so, and the event that tells of it.
+    pub(super) fn refusal(&self, node: &str) -> Option<(Refusal, Option<EventId>)> {
+        self.with(|inner| inner.refusals.standing(node).map(|(refusal, event)| (refusal.clone(), event)))
+    }
+
+    /// That event; without one it couldn't be told, and is to be the next time.
+    pub(super) fn told_refusal(&self, node: &str, refusal: &Refusal, event: Option<EventId>) {
+        self.with(|inner| inner.refusals.told(node, refusal, event));
+    }
+
     /// Waits until a node's agent can watch: one that has just come says so in a moment.
     async fn ready(&self, node: &str) -> Result<(), Unwatched> {
         let not_there = || Unwatched::NotThere(node.to_owned());
-        let readiness = self.with(|inner| inner.links.get(node).map(|link| link.readiness.subscribe()));
+        let readiness = self.with(|inner| {
+            inner.is_taken_from(node)?;
+            Ok::<_, Unwatched>(inner.links.get(node).map(|link| link.readiness.subscribe()))
+        })?;
         let mut readiness = readiness.ok_or_else(not_there)?;
         let said = readiness.wait_for(|readiness| *readiness != Readiness::Coming);
         match tokio::time::timeout(ANSWER_MAX, said).await {
@@ -235,6 +278,7 @@ impl Agents {
         let (progress, mut seen) = watch::channel(Progress::Asked);
         let reach = expected.reach.clone();
         let asked = self.with(|inner| {
+            inner.is_taken_from(node)?;
             let link = inner.links.get(node).ok_or_else(|| Unwatched::NotThere(node.to_owned()))?;
             let sent = link.to.try_send(Told::Expect(Box::new(expected)));
             sent.map_err(|_| Unwatched::Silent(node.to_owned()))?;
@@ -242,7 +286,7 @@ impl Agents {
             let node = node.to_owned();
             let waiting = Waiting { node, progress, reach, change: 0, since: Duration::ZERO, told, held: 0 };
             inner.sessions.insert(session, waiting);
-            Ok(())
+            Ok::<_, Unwatched>(())
         });
         asked?;
         // From here on dropping it takes it back.
@@ -365,14 +409,30 @@ impl Linked {
         });
     }
 
-    /// The connection is over, at `now` of the monotonic clock: the agent has a while to come back.
-    pub fn ended(self, now: Duration) {
+    /// Something that it sent is in the log: it is there, whatever was refused before.
+    pub(super) fn taken(&self) {
         self.agents.with(|inner| {
-            if inner.links.get(&self.node).is_some_and(|link| link.number == self.number) {
-                inner.links.remove(&self.node);
-                inner.gone.insert(self.node.clone(), Gone { since: now, told: false });
+            let counts = inner.links.get(&self.node).is_some_and(|link| link.number == self.number);
+            if counts && inner.refusals.over(&self.node) {
+                inner.gone.remove(&self.node);
             }
         });
+    }
+
+    /// The connection is over, at `now` of the monotonic clock: the agent has a while to come back.
+    pub fn ended(self, now: Duration) {
+        self.agents.with(|inner| inner.ended(&self.node, self.number, now));
+    }
+
+    /// It is over since the log refuses what came over it, and the agent has a while to send something that is taken: to come back
+    /// isn't enough. Gives whether that is to be told.
+    pub(super) fn ended_refused(self, now: Duration, refusal: &Refusal) -> bool {
+        self.agents.with(|inner| {
+            if inner.ended(&self.node, self.number, now) {
+                inner.refusals.stands(&self.node, refusal.clone());
+            }
+            inner.refusals.is_news(&self.node, refusal)
+        })
     }
 }
 
@@ -548,5 +608,46 @@ mod tests {
         assert!(agents.lost(Duration::from_secs(9)).is_empty());
         let _back = agents.connected("web-1");
         assert!(agents.lost(Duration::from_secs(9)).is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_agent_of_which_nothing_is_taken_is_lost_however_often_it_comes_until_something_is() {
+        let agents = Arc::new(Agents::default());
+        let refusal = Refusal { boot: None, reason: "a batch is signed by another key".into() };
+        let at = Duration::from_secs;
+        for (second, is_news) in [(1, true), (3, false), (5, false)] {
+            let linked = agents.connected("web-1");
+            linked.ready(None);
+            assert_eq!(linked.ended_refused(at(second), &refusal), is_news);
+        }
+        assert!(agents.lost(at(0)).is_empty());
+        let linked = agents.connected("web-1");
+        linked.ready(None);
+        assert_eq!(agents.lost(at(1)), ["web-1"], "since the first refusal, and though it is connected");
+        let session = SessionId::new();
+        let reason = format!("the log takes nothing from it: {refusal}");
+        let unwatched = agents.expect("web-1", expected(session)).await.err();
+        assert_eq!(unwatched, Some(Unwatched::Refused { node: "web-1".into(), reason }));
+        assert!(!agents.watches(session));
+        agents.told_lost("web-1");
+        assert!(!linked.ended_refused(at(20), &refusal));
+        assert!(agents.lost(at(20)).is_empty(), "that is told once");
+        let linked = agents.connected("web-1");
+        linked.taken();
+        assert_eq!(agents.refusal("web-1"), None);
+        linked.ended(at(30));
+        assert!(agents.lost(at(29)).is_empty());
+        assert_eq!(agents.lost(at(30)), ["web-1"], "from then on it is as any other");
+    }
+
+    #[test]
+    fn a_refusal_over_a_connection_that_another_has_replaced_stands_for_nothing() {
+        let agents = Arc::new(Agents::default());
+        let refusal = Refusal { boot: None, reason: "other bytes".into() };
+        let first = agents.connected("web-1");
+        let _second = agents.connected("web-1");
+        assert!(first.ended_refused(Duration::from_secs(1), &refusal), "it is told all the same");
+        assert_eq!(agents.refusal("web-1"), None);
+        assert!(agents.is_there("web-1"));
     }
 }

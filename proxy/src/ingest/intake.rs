@@ -1,11 +1,14 @@
 //! What an agent sends is looked at before it is appended: it is signed with the node's key, is what an agent may say,
 //! and speaks of this node and of sessions that were opened to it.
 
+use super::refusals::Refusal;
 use custody_core::event::hex::to_hex;
 use custody_core::event::who::may_say_type;
 use custody_core::event::{
-    Actor, Draft, Event, Family, Outcome, Payload, ProducerKind, SessionId, canonical, node, producer,
+    Actor, Draft, Event, Family, Outcome, Payload, ProducerKind, ProducerRef, SessionId, canonical, node,
+    producer,
 };
+use custody_core::ingest::message::one_line;
 use custody_core::ingest::signature::{self, BatchError};
 use custody_core::log::{
     AppendError, Log, Pending, Producer, ProducerError, ProducerKey, Record, SubmitError,
@@ -42,6 +45,32 @@ pub enum IntakeError {
     /// What was refused couldn't be told.
     #[error(transparent)]
     Refusal(#[from] ProducerError),
+}
+
+impl IntakeError {
+    /// What is refused, where it is the batch that can't be taken: the agent would send the same again for ever. `first` is who
+    /// numbered it, as it says itself. Everything else passes, or ends with the agent's key.
+    ///
+    /// Such a batch isn't acknowledged: the agent has the only copy of it, and where the log has other bytes under its numbers, no
+    /// gap would ever show that it is gone.
+    pub(super) fn refusal(&self, first: Option<&ProducerRef>) -> Option<Refusal> {
+        let (boot, reason) = match self {
+            Self::Append(
+                AppendError::Conflict { producer, .. } | AppendError::Backwards { producer, .. },
+            ) => (Some(producer.boot), self.to_string()),
+            Self::Batch(_) | Self::Log(SubmitError::Invalid { .. }) => match first {
+                Some(ProducerRef { boot, id, seq, .. }) => {
+                    (Some(*boot), format!("{self}; by its own word it begins with {id}/{boot}/{seq}"))
+                }
+                None => (None, self.to_string()),
+            },
+            Self::Log(SubmitError::Overloaded { .. } | SubmitError::Stopped(_))
+            | Self::Append(AppendError::DiskFull | AppendError::Stopped(_) | AppendError::Unknown(_))
+            | Self::Key(_)
+            | Self::Refusal(_) => return None,
+        };
+        Some(Refusal { boot, reason: one_line(&reason) })
+    }
 }
 
 /// A batch on its way into the log.
@@ -163,7 +192,7 @@ fn record(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use custody_core::event::{EventId, ProducerRef, Timestamp};
+    use custody_core::event::{EventId, Timestamp};
     use uuid::Uuid;
 
     /// What becomes of an event that a node's agent sends with these bytes.
@@ -171,6 +200,40 @@ mod tests {
         let event = Event::parse(text.as_bytes()).ok();
         let record = record(&State::new(), "web-1", event.as_ref(), text.as_bytes(), &mut Vec::new());
         record.map(drop).map_err(|(_, reason)| reason)
+    }
+
+    #[test]
+    fn what_the_log_never_takes_is_refused_and_what_it_cannot_take_now_is_not() {
+        let boot = Uuid::from_u128(5);
+        let key = || ProducerKey { id: "node/web-1".into(), boot, seq: 7 };
+        let first = ProducerRef { boot, id: "node/web-0".into(), kind: ProducerKind::Node, seq: 3 };
+        let refusal = |error: IntakeError| error.refusal(Some(&first));
+        for (error, says) in [
+            (BatchError::Stranger(0).into(), format!("node/web-0/{boot}/3")),
+            (BatchError::WrongKey.into(), format!("node/web-0/{boot}/3")),
+            (AppendError::Conflict { producer: key(), index: 9 }.into(), format!("node/web-1/{boot}/7")),
+            (AppendError::Backwards { producer: key(), last: 9 }.into(), format!("node/web-1/{boot}/7")),
+            (SubmitError::Invalid { position: 0, reason: "no" }.into(), format!("node/web-0/{boot}/3")),
+        ] {
+            let refused = refusal(error).unwrap();
+            assert_eq!(refused.boot, Some(boot));
+            assert!(refused.reason.contains(&says), "{}", refused.reason);
+        }
+        assert_eq!(
+            IntakeError::from(BatchError::Empty).refusal(None).map(|refused| refused.boot),
+            Some(None)
+        );
+        for passes in [
+            IntakeError::Key("web-1".into()),
+            SubmitError::Overloaded { queued_bytes: 1 }.into(),
+            SubmitError::Stopped("a test".into()).into(),
+            AppendError::DiskFull.into(),
+            AppendError::Stopped("a test".into()).into(),
+            AppendError::Unknown("a test".into()).into(),
+        ] {
+            let what = passes.to_string();
+            assert_eq!(refusal(passes), None, "{what}");
+        }
     }
 
     #[test]

@@ -5,4 +5,5 @@ pub mod agents;
 mod connection;
 pub mod intake;
 pub mod join;
+mod refusals;
 pub mod serve;

@@ -2,14 +2,17 @@
 //! when one doesn't come back.
 
 use super::agents::Agents;
-use super::connection::{self, Who};
+use super::connection::{self, Ended, Who};
 use super::intake::{Intake, is_agent};
 use super::join::Joining;
-use crate::ca::x509::{AgentAuthority, ServerIdentity, sole_common_name};
+use super::refusals::Refusal;
+use crate::api::tls::{Shown, TlsError};
+use crate::ca::x509::{AgentAuthority, sole_common_name};
 use crate::session::live::{EndCause, LiveSessions};
 use custody_core::clock::Clock;
+use custody_core::event::producer::{Refused, Signed};
 use custody_core::event::session::EndReason;
-use custody_core::event::{Actor, Draft, Outcome, Target, node};
+use custody_core::event::{Actor, Draft, EventData as _, EventId, Outcome, Target, node};
 use custody_core::ingest::{PROTOCOL, SILENCE_MILLISECONDS_MAX};
 use custody_core::state::State;
 use rustls::RootCertStore;
@@ -45,14 +48,14 @@ pub struct Ingest {
     pub clock: Arc<dyn Clock>,
 }
 
-/// TLS 1.3 as `server`, with certificates of `authority` and no others.
+/// TLS 1.3 with the certificate that is shown, and with agents' certificates of `authority` and no others.
 ///
 /// # Errors
-/// When the certificate, the key or the authority isn't what it should be.
+/// When the authority isn't what it should be.
 pub fn server_config(
-    server: &ServerIdentity,
+    shown: &Arc<Shown>,
     authority: &AgentAuthority,
-) -> Result<Arc<rustls::ServerConfig>, crate::api::tls::TlsError> {
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(authority.certificate().clone())?;
@@ -61,7 +64,7 @@ pub fn server_config(
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![server.issued.certificate.clone()], server.key.clone_key())?;
+        .with_cert_resolver(Arc::<Shown>::clone(shown));
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
     Ok(Arc::new(config))
 }
@@ -83,8 +86,33 @@ impl Ingest {
         let mut linked = self.agents.connected(&who.node);
         tracing::info!(%address, "the agent of {} is connected", who.node);
         let ended = connection::serve(self, &who, &mut linked, stream).await;
-        linked.ended(self.clock.monotonic());
+        let now = self.clock.monotonic();
         tracing::warn!(%address, "the agent of {} is no longer connected: {ended}", who.node);
+        let Ended::Refused(refusal) = ended else { return linked.ended(now) };
+        if linked.ended_refused(now, &refusal) {
+            self.tell_refused(&who.node, &refusal).await;
+        }
+    }
+
+    /// Nothing of an agent is taken, and it won't change by itself: somebody has to know.
+    async fn tell_refused(&self, name: &str, refusal: &Refusal) {
+        // A batch speaks by its signature.
+        let attempted = Signed::TYPE.to_owned();
+        let refused = Refused { attempted, producer: node::producer(name), reason: refusal.reason.clone() };
+        let draft = Draft::new(Actor::system("custodyd"), refused).outcome(Outcome::Denied);
+        let told = match self.intake.producer.append(draft).await {
+            Ok(told) => {
+                tracing::error!("nothing is taken of what the agent of {name} sends: {refusal}");
+                Some(told.id())
+            }
+            Err(error) => {
+                tracing::error!(
+                    "that nothing is taken of the agent of {name} could not be recorded: {error}"
+                );
+                None
+            }
+        };
+        self.agents.told_refusal(name, refusal, told);
     }
 
     /// Says which agents are lost, and ends the sessions that need them; as long as the program runs. Those that the
@@ -108,7 +136,22 @@ impl Ingest {
     }
 
     async fn lost(&self, name: &str) {
-        let reason = format!("nothing was heard of it for {} s", AWAY_MAX.as_secs());
+        let refusal = self.agents.refusal(name);
+        let (reason, why) = match &refusal {
+            Some((refusal, _)) => (
+                format!("nothing of it was taken for {} s: {refusal}", AWAY_MAX.as_secs()),
+                "sends nothing that the log takes",
+            ),
+            None => (format!("nothing was heard of it for {} s", AWAY_MAX.as_secs()), "is gone"),
+        };
+        let detail = format!("the agent of {name} {why}, so nobody would see what the session does");
+        // One that has just joined and of which nothing was ever taken can't be missed yet: what the log knows of it is the refusal.
+        if let Some((_, Some(told))) = refusal
+            && self.intake.replica.read(|state| never_heard(state, name))
+        {
+            self.agents.told_lost(name);
+            return self.end_sessions(name, &detail, told);
+        }
         let target = Target { kind: "node".to_owned(), name: name.to_owned(), ..Target::default() };
         let lost = node::Lost { name: name.to_owned(), reason: reason.clone() };
         let draft = Draft::new(Actor::system("custodyd"), lost).target(target).outcome(Outcome::Failure);
@@ -116,14 +159,14 @@ impl Ingest {
             Ok(told) => {
                 tracing::warn!("the agent of {name} is lost: {reason}");
                 self.agents.told_lost(name);
-                self.end_sessions(name, told.id());
+                self.end_sessions(name, &detail, told.id());
             }
             // Next time.
             Err(error) => tracing::error!("that the agent of {name} is lost could not be recorded: {error}"),
         }
     }
 
-    fn end_sessions(&self, name: &str, cause: custody_core::event::EventId) {
+    fn end_sessions(&self, name: &str, detail: &str, cause: EventId) {
         let restrained = self.agents.restrained(name);
         let live: Vec<_> = self.intake.replica.read(|state| {
             let required = state.nodes().get(name).is_some_and(|node| node.agent == node::Agent::Required);
@@ -131,10 +174,16 @@ impl Ingest {
             here.map(|(id, _)| id).filter(|id| required || restrained.contains(id)).collect()
         });
         for session in live {
-            let detail = format!("the agent of {name} is gone, so nobody would see what the session does");
-            self.live.end(session, EndCause { reason: EndReason::NodeLost, detail, cause: Some(cause) });
+            let cause =
+                EndCause { reason: EndReason::NodeLost, detail: detail.to_owned(), cause: Some(cause) };
+            self.live.end(session, cause);
         }
     }
+}
+
+/// Whether the state knows nothing that a node's agent, with the key that counts now, has said of itself.
+fn never_heard(state: &State, name: &str) -> bool {
+    state.nodes().get(name).is_none_or(|node| node.watched.is_none())
 }
 
 /// What a verified certificate says: the node's name and the agent's key.

@@ -28,7 +28,7 @@ use custody_core::event::{ByteString, Draft, Outcome, node};
 use custody_core::recording::{Level, Recorder};
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -38,7 +38,8 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where connections come in, whatever way they came.
 pub struct Entrance {
-    config: Arc<ServerConfig>,
+    /// What the next connection is shown.
+    config: RwLock<Arc<ServerConfig>>,
     access: Arc<Access>,
     connections: Arc<Semaphore>,
 }
@@ -47,7 +48,17 @@ impl Entrance {
     /// For at most `connections_max` connections at once.
     #[must_use]
     pub fn new(config: Arc<ServerConfig>, access: Arc<Access>, connections_max: usize) -> Self {
-        Self { config, access, connections: Arc::new(Semaphore::new(connections_max)) }
+        let connections = Arc::new(Semaphore::new(connections_max));
+        Self { config: RwLock::new(config), access, connections }
+    }
+
+    /// Shows this from the next connection on: host keys' certificates don't last as long as a proxy may run.
+    pub fn show(&self, config: Arc<ServerConfig>) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+
+    fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Lets a connection in, which is served from now on, to the node that its way has named, if it has. False: there
@@ -103,7 +114,8 @@ impl Entrance {
         mut place: Place,
     ) {
         let access = &self.access;
-        let welcome = Box::pin(client::welcome(stream, from, node, Arc::clone(&self.config), access));
+        let config = self.config();
+        let welcome = Box::pin(client::welcome(stream, from, node, Arc::clone(&config), access));
         let patience = if access.passwords.is_some() { TYPING_TIMEOUT } else { LOGIN_TIMEOUT };
         let welcomed = tokio::select! {
             welcomed = tokio::time::timeout(patience, welcome) => welcomed,
@@ -116,7 +128,7 @@ impl Entrance {
         drop(place);
         match welcomed {
             Ok(Ok(client)) if client.is_jump() => Box::pin(jumps(client, from, &self)).await,
-            Ok(Ok(client)) => proved(client, from, Arc::clone(&self.config), access).await,
+            Ok(Ok(client)) => proved(client, from, config, access).await,
             Ok(Err(error)) => {
                 access.admission.count(error.refused());
                 Box::pin(unproved(access, from, error)).await;

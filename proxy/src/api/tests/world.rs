@@ -118,7 +118,8 @@ impl World {
         let names = ["localhost".to_owned()];
         let server =
             authorities.x509_server.issue(now, &names, &["127.0.0.1".parse().unwrap()], 3600).unwrap();
-        let config = tls::server_config(server, authorities.x509_client.certificate()).unwrap();
+        let shown = Arc::new(tls::Shown::new(server).unwrap());
+        let config = tls::server_config(&shown, authorities.x509_client.certificate()).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let log_http = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
