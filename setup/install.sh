@@ -180,20 +180,20 @@ build_go_tools() {
   local tools
   need_go "$proof"
   mapfile -t tools < <(cd "$proof" && go list tool)
-  (cd "$proof" && CGO_ENABLED=0 go build -o "$1/" "${tools[@]}" ./...)
-  (cd "$verify" && CGO_ENABLED=0 go build -o "$1/" .)
+  build_go "$proof" -o "$1/" "${tools[@]}" ./...
+  build_go "$verify" -o "$1/" .
 }
 make_once "$go_tools" build_go_tools
 
 build_ssh_go() {
-  (cd "$ssh_go" && CGO_ENABLED=0 go build -trimpath -o "$1/ssh-go" .)
+  build_go "$ssh_go" -o "$1/ssh-go" .
 }
 make_once "$ssh_go_program" build_ssh_go
 
 build_readers() {
-  (cd "$readers" && CGO_ENABLED=0 go build -trimpath -o "$1/" ./...)
+  build_go "$readers" -o "$1/" ./...
   # Its package is called cmd.
-  (cd "$readers" && CGO_ENABLED=0 go build -trimpath -o "$1/compose" github.com/compose-spec/compose-go/v2/cmd)
+  build_go "$readers" -o "$1/compose" github.com/compose-spec/compose-go/v2/cmd
 }
 make_once "$reader_programs" build_readers
 

@@ -120,8 +120,9 @@ static __always_inline void tell_packet(struct __sk_buff *skb, struct bpf_sock *
 	bpf_ringbuf_submit(record, 0);
 }
 
-/* Of a connection the first packet is judged by the lists, and each one for options: they can be set when it stands. Under a list of what is allowed, what a packet's address was translated to isn't asked for: that is how services are reached that have
- * one address and several machines. */
+/* Of a connection the first packet is judged by the lists, and each one for options: they can be set when it stands. Under a list of what is
+ * allowed, what a packet's address was translated to isn't asked for: that is how services are reached that have one address and several
+ * machines. */
 static __always_inline bool refuses_packet(struct __sk_buff *skb, struct bpf_sock *sk, struct socket_state *state)
 {
 	struct policy *policy = bpf_map_lookup_elem(&policies, &state->who.policy);

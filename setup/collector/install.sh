@@ -19,5 +19,5 @@ if [[ ${1:-} == --print ]]; then
 fi
 
 need_go "$here"
-build() { (cd "$here" && CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o "$1/collector" .); }
+build() { build_go "$here" -o "$1/collector" .; }
 make_once "$folder" build

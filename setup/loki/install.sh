@@ -18,5 +18,5 @@ if [[ ${1:-} == --print ]]; then
 fi
 
 need_go "$here"
-build() { (cd "$here" && CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o "$1/" github.com/grafana/loki/v3/cmd/loki); }
+build() { build_go "$here" -o "$1/" github.com/grafana/loki/v3/cmd/loki; }
 make_once "$folder" build
