@@ -8,15 +8,16 @@ use crate::spool::{BATCH_BYTES_MAX, LIMIT_BYTES_MIN, Spool};
 use custody_core::clock::{ManualClock, Nanos};
 use custody_core::event::{Event, Payload};
 
+fn translation<'a>(sessions: &'a Sessions, known: &'a mut Known) -> Translation<'a> {
+    let booted = Booted::now(&ManualClock::new(Nanos(1_000_000_000_000)));
+    Translation { node: "web-1", sessions, known, booted }
+}
+
 fn told(record: Record) -> Event {
     let directory = tempfile::tempdir().unwrap();
     let sessions = Sessions::open(&directory.path().join("sessions.json")).unwrap();
-    let mut translation = Translation {
-        node: "web-1",
-        sessions: &sessions,
-        known: &mut Known::default(),
-        booted: Booted::now(&ManualClock::new(Nanos(1_000_000_000_000))),
-    };
+    let mut known = Known::default();
+    let mut translation = translation(&sessions, &mut known);
     let mut batch = Numbering::begin("web-1").batch();
     translation.tell(&record, &mut batch).unwrap();
     let key = aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
@@ -222,12 +223,8 @@ fn whatever_a_session_fills_a_record_with_becomes_an_event() {
 fn a_path_of_a_control_group_is_told_up_to_a_bound() {
     let directory = tempfile::tempdir().unwrap();
     let sessions = Sessions::open(&directory.path().join("sessions.json")).unwrap();
-    let translation = Translation {
-        node: "web-1",
-        sessions: &sessions,
-        known: &mut Known::default(),
-        booted: Booted::now(&ManualClock::new(Nanos(1_000_000_000_000))),
-    };
+    let mut known = Known::default();
+    let translation = translation(&sessions, &mut known);
     let told = |bytes: usize| {
         let group = Group { path: vec![1; bytes], container: None };
         let program = Program { sha256: None, group: Some(group) };
@@ -249,12 +246,8 @@ fn a_path_of_a_control_group_is_told_up_to_a_bound() {
 fn whatever_a_batch_is_made_of_each_of_its_parts_can_be_kept_by_the_smallest_spool() {
     let directory = tempfile::tempdir().unwrap();
     let sessions = Sessions::open(&directory.path().join("sessions.json")).unwrap();
-    let mut translation = Translation {
-        node: "web-1",
-        sessions: &sessions,
-        known: &mut Known::default(),
-        booted: Booted::now(&ManualClock::new(Nanos(1_000_000_000_000))),
-    };
+    let mut known = Known::default();
+    let mut translation = translation(&sessions, &mut known);
     let mut batch = Numbering::begin("web-1").batch();
     for record in [1, 0xff].into_iter().flat_map(each_kind).cycle().take(600) {
         translation.tell(&record, &mut batch).unwrap();
