@@ -115,17 +115,7 @@ impl Stage {
         let mut agent =
             Agent::join(&world, "web-1", &format!("watched = [{:?}]", watched.display().to_string()));
         agent.start(&world);
-        world.admin.custody(&[
-            "restrict",
-            "add",
-            "walls",
-            "--user",
-            "bob",
-            "--deny",
-            "127.0.9.0/24",
-            "--reason",
-            "a test",
-        ]);
+        world.restrict("walls", &["--deny", "127.0.9.0/24"]);
         let outside = Running::start("a process outside", Command::new("sleep").arg("1000"));
         let socket = folder.join("daemon");
         let mut daemon = Command::new("python3");

@@ -320,17 +320,7 @@ fn thousands_of_connections_that_become_denied_are_taken_down_and_told() {
     ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let _connected = Running::start("a session with many connections", &mut ssh);
     wait::until_true("all are there", CATCHING_UP, || made.exists());
-    world.admin.custody(&[
-        "restrict",
-        "add",
-        "shut",
-        "--user",
-        "bob",
-        "--deny",
-        "127.0.5.0/24",
-        "--reason",
-        "a test",
-    ]);
+    world.restrict("shut", &["--deny", "127.0.5.0/24"]);
     wait::until_true("each is told", CATCHING_UP, || {
         let denied = world.entries("type=connection.denied");
         denied.iter().filter(|entry| entry.event["data"]["reason"] == "taken-down").count() == CONNECTIONS

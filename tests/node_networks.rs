@@ -71,8 +71,7 @@ fn an_address_that_is_translated_to_a_denied_one_leads_nowhere() {
         said.ok().text()
     };
     assert_eq!(tried(), "connected\ncalled\n1\nb'x'\n");
-    let rest = ["--user", "bob", "--deny", "198.51.100.0/24", "--reason", "a test"];
-    world.admin.custody(&[&["restrict", "add", "walls"][..], &rest].concat());
+    world.restrict("walls", &["--deny", "198.51.100.0/24"]);
     assert_eq!(tried(), "TimeoutError\nTimeoutError\nPermissionError\nBlockingIOError\n");
     for protocol in ["tcp", "udp"] {
         let denied = world.event("type=connection.denied", "the denial is told", |e| {
@@ -97,9 +96,7 @@ fn a_connection_that_is_open_is_taken_down_when_its_network_becomes_denied() {
         e.event["data"]["ends"]["remote"]["port"] == port
     });
     let network = format!("127.0.0.1/32={port}");
-    world
-        .admin
-        .custody(&["restrict", "add", "cut", "--user", "bob", "--deny", &network, "--reason", "a test"]);
+    world.restrict("cut", &["--deny", &network]);
     let said = live.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&said.stdout), "over\n");
     let denied = world.event("type=connection.denied", "that it was taken down is told", |_| true);
@@ -113,9 +110,7 @@ fn a_connection_that_is_open_is_taken_down_when_its_network_becomes_denied() {
 #[test]
 fn whoever_calls_a_session_from_a_denied_network_is_cut_off() {
     let (world, _agent) = watched();
-    let restrict =
-        ["restrict", "add", "walls", "--user", "bob", "--deny", "127.0.9.0/24", "--reason", "a test"];
-    world.admin.custody(&restrict);
+    world.restrict("walls", &["--deny", "127.0.9.0/24"]);
     let port = world.dir().join("port");
     let serve = format!(
         "import os, socket\n\
@@ -155,8 +150,7 @@ fn whoever_calls_a_session_from_a_denied_network_is_cut_off() {
 #[test]
 fn a_denial_may_end_the_session_and_a_restriction_needs_an_agent() {
     let (world, agent) = watched();
-    let restrict = ["restrict", "add", "strict", "--user", "bob", "--allow", "192.0.2.0/24", "--end-session"];
-    world.admin.custody(&[&restrict[..], &["--reason", "a test"]].concat());
+    world.restrict("strict", &["--allow", "192.0.2.0/24", "--end-session"]);
     let said = world.ssh(&[], "exec 2>/dev/null; echo > /dev/udp/127.0.0.1/9; sleep 60", b"");
     assert_ne!(said.code, 0);
     let denied = world.event("type=connection.denied", "the denial is told", |_| true);
@@ -175,17 +169,7 @@ fn a_restricted_session_ends_without_the_agent_that_held_it_to_that() {
     world.demand_agent("optional");
     let mut agent = Agent::join(&world, "web-1", "");
     agent.start(&world);
-    world.admin.custody(&[
-        "restrict",
-        "add",
-        "strict",
-        "--user",
-        "bob",
-        "--deny",
-        "192.0.2.0/24",
-        "--reason",
-        "a test",
-    ]);
+    world.restrict("strict", &["--deny", "192.0.2.0/24"]);
     let mut live = world.proxied();
     live.args(["root@web-1.custody", "/bin/sleep", "600"]).stdin(Stdio::null()).stderr(Stdio::null());
     let mut live = live.spawn().unwrap();
@@ -206,8 +190,7 @@ fn a_session_whose_packets_no_rule_reaches_ends_when_networks_are_denied() {
     world.event("type=node.kernel-changed", "the socket is told", |e| {
         e.event["data"]["change"] == "socket-made"
     });
-    let rest = ["--user", "bob", "--deny", "192.0.2.0/24", "--reason", "a test"];
-    world.admin.custody(&[&["restrict", "add", "strict"][..], &rest].concat());
+    world.restrict("strict", &["--deny", "192.0.2.0/24"]);
     let ended = world.event("type=session.ended", "it ends", |e| e.event["data"]["reason"] == "locked");
     let detail = ended.event["data"]["detail"].as_str().unwrap();
     assert!(detail.contains("can't hold it to what it may do now"), "{detail}");
@@ -220,8 +203,7 @@ fn a_session_that_cannot_be_held_to_a_new_restriction_ends_and_no_agent_with_it(
     let restrict = |name: &str, from: u16| {
         let ports: Vec<_> = (0..9).map(|n| (from + 2 * n).to_string()).collect();
         let network = format!("192.0.2.0/24={}", ports.join(","));
-        let restrict = ["restrict", "add", name, "--user", "bob", "--deny", &network, "--reason", "a test"];
-        world.admin.custody(&restrict);
+        world.restrict(name, &["--deny", &network]);
     };
     restrict("one", 1000);
     let mut live = world.proxied();

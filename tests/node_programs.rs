@@ -17,15 +17,10 @@ fn watched() -> (World, Agent) {
     (world, agent)
 }
 
-fn restrict(world: &World, name: &str, rest: &[&str]) {
-    let start = ["restrict", "add", name, "--user", "bob", "--reason", "a test"];
-    world.admin.custody(&[&start[..], rest].concat());
-}
-
 #[test]
 fn a_denied_program_does_not_run_and_may_end_the_session() {
     let (world, _agent) = watched();
-    restrict(&world, "no-id", &["--deny-program", "/usr/bin/id,/usr/bin/whoami"]);
+    world.restrict("no-id", &["--deny-program", "/usr/bin/id,/usr/bin/whoami"]);
     let listed = world.admin.custody(&["restrict", "ls"]).text();
     assert!(listed.contains("/usr/bin/id") && listed.contains("no-id"), "{listed}");
     let said = world.ssh(&[], "cd /usr/bin; ./id; echo after; exec /proc/self/root/usr/bin/whoami", b"");
@@ -48,7 +43,7 @@ fn a_denied_program_does_not_run_and_may_end_the_session() {
     let mut shell = live.stdin.take().unwrap();
     shell.write_all(b"uname\n").unwrap();
     world.event("type=command.executed", "the shell runs", |e| e.event["data"]["arguments"][0] == "uname");
-    restrict(&world, "strict", &["--deny-program", "/usr/bin/id", "--end-session"]);
+    world.restrict("strict", &["--deny-program", "/usr/bin/id", "--end-session"]);
     shell.write_all(b"while :; do id; sleep 0.2; done\n").unwrap();
     let denied =
         world.event("type=command.denied", "it is told", |e| e.event["data"]["restriction"] == "strict");
@@ -65,7 +60,7 @@ fn a_node_that_cannot_keep_files_gets_no_session_that_must_be_kept_from_them() {
     live.arg("root@web-1.custody").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut live = live.spawn().unwrap();
     world.event("type=command.requested", "the shell runs", |e| e.event["data"]["kind"] == "shell");
-    restrict(&world, "no-shadow", &["--deny-path", "/etc/shadow"]);
+    world.restrict("no-shadow", &["--deny-path", "/etc/shadow"]);
     let ended = world.event("type=session.ended", "the live session ends", |_| true);
     let made = world.event("type=restriction.created", "the restriction", |_| true);
     assert_eq!(ended.event["cause"], made.event["id"], "{}", ended.line);

@@ -105,6 +105,15 @@ impl World {
         self.admin.custody(&["node", "add", "web-1", &self.web.address(), "--agent", agent]);
     }
 
+    /// Restricts bob's sessions: `rest` says from what.
+    ///
+    /// # Panics
+    /// When that is refused.
+    pub fn restrict(&self, name: &str, rest: &[&str]) {
+        let start = ["restrict", "add", name, "--user", "bob", "--reason", "a test"];
+        self.admin.custody(&[&start[..], rest].concat());
+    }
+
     /// Another target, enrolled as its documentation says.
     ///
     /// # Panics

@@ -166,13 +166,15 @@ pub struct Scribe {
 /// How many of them are told in one batch: what the log takes at once is limited.
 const TAKEN_MAX: usize = 256;
 
+/// Why no evidence is taken where the agent's files have no room.
+const DISK_FULL: &str = "its disk is full";
 /// What is wrong with a record that this version can't read.
 const UNDECODED: &str = "undecoded";
 /// What is wrong with a record whose event can't be written.
 const UNWRITABLE: &str = "unwritable";
 
 /// The events of a part of a batch as the spool has them.
-fn spooled(events: &[Vec<u8>], epoch: u64) -> Vec<Vec<u8>> {
+pub(super) fn spooled(events: &[Vec<u8>], epoch: u64) -> Vec<Vec<u8>> {
     let last = events.len().saturating_sub(1);
     let record = |(at, event): (usize, &Vec<u8>)| {
         [&[u8::from(at == last)][..], &epoch.to_le_bytes(), event.as_slice()].concat()
@@ -212,6 +214,17 @@ fn take_down(shared: &Shared, policy: u32) -> Vec<TakenDown> {
 fn unwritable(untold: &mut BTreeMap<String, u64>, error: &CanonicalError) {
     tracing::error!("what the kernel told can't be written, and is told as dropped: {error}");
     *untold.entry(UNWRITABLE.to_owned()).or_default() += 1;
+}
+
+/// What is full, where an error says so: there will be room again.
+fn no_room(error: &ScribeError) -> Option<String> {
+    match error {
+        ScribeError::Spool(error @ (SpoolError::Full { .. } | SpoolError::DiskFull { .. })) => {
+            Some(error.to_string())
+        }
+        ScribeError::Io(error) if is_full(error) => Some(DISK_FULL.to_owned()),
+        _ => None,
+    }
 }
 
 /// Whom to ask since when processes run what they run.
@@ -366,7 +379,7 @@ impl Scribe {
                 // It is still in the kernel's buffer, which refuses when it is full.
                 Some(Err(error)) if is_full(&error) => {
                     self.before = before;
-                    self.close(true, "its disk is full")?;
+                    self.close(true, DISK_FULL)?;
                     return Ok(false);
                 }
                 Some(Err(error)) => return Err(error.into()),
@@ -456,7 +469,7 @@ impl Scribe {
         let Some(due) = self.dropped.due(&counters) else { return Ok(()) };
         batch.skip(due.total());
         let next = batch.next();
-        self.patiently(|scribe| scribe.dropped.plan(&due, next))?;
+        self.patiently(|scribe| Ok(scribe.dropped.plan(&due, next)?))?;
         let reason = "there was no room in the kernel's buffer, or its programs were busy".to_owned();
         let data = producer::Dropped { counts: due.counts.clone(), reason };
         batch.push(self.about_node(data).outcome(Outcome::Failure), self.now())?;
@@ -487,41 +500,30 @@ impl Scribe {
     /// Puts records into the spool, and lets the link know: what is sent makes room.
     fn spool(&mut self, records: &[Vec<u8>]) -> Result<(), ScribeError> {
         let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
-        loop {
-            let appended = self.shared.spool().append(&records);
-            match appended {
-                Ok(()) => break,
-                Err(error @ (SpoolError::Full { .. } | SpoolError::DiskFull { .. })) => {
-                    self.close(true, &error.to_string())?;
-                    self.beat()?;
-                    std::thread::sleep(FULL);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        self.patiently(|scribe| Ok(scribe.shared.spool().append(&records)?))?;
         self.shared.spooled.send_replace(());
         Ok(())
     }
 
     /// Nothing more is to be told of what is staged.
     fn let_go(&mut self) -> Result<(), ScribeError> {
-        self.patiently(|scribe| scribe.staging.spooled(scribe.booted))?;
+        self.patiently(|scribe| Ok(scribe.staging.spooled(scribe.booted)?))?;
         self.pending.clear();
         self.pending_bytes = 0;
         Ok(())
     }
 
-    /// Does something that takes room on the disk as soon as there is some: until then nothing runs in sessions.
-    fn patiently(&mut self, mut tried: impl FnMut(&mut Self) -> io::Result<()>) -> Result<(), ScribeError> {
+    /// Does something that takes room in the spool or on the disk as soon as there is some: until then nothing runs in sessions.
+    fn patiently(
+        &mut self,
+        mut tried: impl FnMut(&mut Self) -> Result<(), ScribeError>,
+    ) -> Result<(), ScribeError> {
         loop {
-            match tried(self) {
-                Err(error) if is_full(&error) => {
-                    self.close(true, "its disk is full")?;
-                    self.beat()?;
-                    std::thread::sleep(FULL);
-                }
-                done => return Ok(done?),
-            }
+            let tried = tried(self);
+            let Some(why) = tried.as_ref().err().and_then(no_room) else { return tried };
+            self.close(true, &why)?;
+            self.beat()?;
+            std::thread::sleep(FULL);
         }
     }
 

@@ -1,4 +1,5 @@
-use super::super::numbering::Numbering;
+use super::super::numbering::{Numbering, SignedEvents};
+use super::super::scribe::spooled;
 use super::*;
 use crate::sensor::{
     BpfUsed, ClockSet, IdsChanged, KernelReached, ModuleLoaded, Mounted, SocketMade, Traced, Tuple,
@@ -13,6 +14,11 @@ fn translation<'a>(sessions: &'a Sessions, known: &'a mut Known) -> Translation<
     Translation { node: "web-1", sessions, known, booted }
 }
 
+fn signed(batch: Batch) -> Vec<SignedEvents> {
+    let key = aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+    batch.sign(&key, Timestamp::from_seconds(1)).unwrap().0
+}
+
 fn told(record: Record) -> Event {
     let directory = tempfile::tempdir().unwrap();
     let sessions = Sessions::open(&directory.path().join("sessions.json")).unwrap();
@@ -20,8 +26,7 @@ fn told(record: Record) -> Event {
     let mut translation = translation(&sessions, &mut known);
     let mut batch = Numbering::begin("web-1").batch();
     translation.tell(&record, &mut batch).unwrap();
-    let key = aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
-    let (parts, _) = batch.sign(&key, Timestamp::from_seconds(1)).unwrap();
+    let parts = signed(batch);
     Event::parse(&parts[0][0]).unwrap()
 }
 
@@ -230,8 +235,7 @@ fn a_path_of_a_control_group_is_told_up_to_a_bound() {
         let program = Program { sha256: None, group: Some(group) };
         let mut batch = Numbering::begin("web-1").batch();
         translation.executed(&mut batch, &Executed::default(), &program, Room::WHOLE).unwrap();
-        let key = aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
-        let (parts, _) = batch.sign(&key, Timestamp::from_seconds(1)).unwrap();
+        let parts = signed(batch);
         let event = Event::parse(&parts[0][0]).unwrap();
         let Payload::CommandExecuted(data) = event.payload() else { unreachable!() };
         (data.cgroup_path.as_ref().map(|path| path.as_bytes().len()), parts[0][0].len())
@@ -252,14 +256,12 @@ fn whatever_a_batch_is_made_of_each_of_its_parts_can_be_kept_by_the_smallest_spo
     for record in [1, 0xff].into_iter().flat_map(each_kind).cycle().take(600) {
         translation.tell(&record, &mut batch).unwrap();
     }
-    let key = aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
-    let (parts, _) = batch.sign(&key, Timestamp::from_seconds(1)).unwrap();
+    let parts = signed(batch);
     let bytes = parts.iter().flatten().map(Vec::len).sum::<usize>();
     assert!(bytes > BATCH_BYTES_MAX, "all of it would have been too much: {bytes}");
     for (at, part) in parts.iter().enumerate() {
         let (mut spool, _) = Spool::open(&directory.path().join(at.to_string()), LIMIT_BYTES_MIN).unwrap();
-        let records: Vec<Vec<u8>> =
-            part.iter().map(|event| [&[0_u8; 9][..], event.as_slice()].concat()).collect();
+        let records = spooled(part, 1);
         let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
         spool.append(&records).unwrap();
     }

@@ -116,8 +116,9 @@ pub struct Found(BTreeMap<PathBuf, Place>);
 impl Found {
     /// Looks them up; what isn't there has only its name.
     pub fn look<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Found {
-        let (devices, mounts) = (devices(), mounts());
-        let places = paths.into_iter().map(|path| (path.to_owned(), Place::look(path, &devices, &mounts)));
+        let mounts = mounts();
+        let (devices, machines) = (devices_of(&mounts), mounts.first().map_or(&[][..], Vec::as_slice));
+        let places = paths.into_iter().map(|path| (path.to_owned(), Place::look(path, &devices, machines)));
         Found(places.collect())
     }
 
@@ -158,7 +159,7 @@ impl Found {
 }
 
 impl Place {
-    fn look(path: &Path, devices: &BTreeMap<u64, u32>, mounts: &[(PathBuf, u32)]) -> Place {
+    fn look(path: &Path, devices: &BTreeMap<u64, u32>, mounts: &[Mount]) -> Place {
         let named = |path: &Path| {
             let directory = identify(&host::find(path.parent()?).ok()?, devices).ok()?;
             Some((directory, path.file_name()?.as_bytes().to_vec()))
@@ -190,33 +191,37 @@ pub(crate) fn is_at(found: &OwnedFd, (major, minor): (u32, u32), inode: u64) -> 
     identify(found, &devices()).is_ok_and(|id| id == wanted)
 }
 
-/// The devices of this machine's mounts, by their numbers: `ID PARENT MAJOR:MINOR …`. In a container, both its own and those of the
-/// machine's first process.
-pub(super) fn devices() -> BTreeMap<u64, u32> {
-    let mounts = MOUNTS.map(|mounts| std::fs::read(mounts).unwrap_or_default()).concat();
-    let of = |line: &[u8]| {
-        let line = String::from_utf8_lossy(line).into_owned();
-        let mut fields = line.split(' ');
-        let (id, _, device) = (fields.next()?.parse().ok()?, fields.next()?, fields.next()?);
-        let (major, minor) = device.split_once(':')?;
-        Some((id, major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?))
-    };
-    mounts.split(|byte| *byte == b'\n').filter_map(of).collect()
-}
-
-/// Where the machine has mounts, and of which devices.
-fn mounts() -> Vec<(PathBuf, u32)> {
-    let text = MOUNTS.iter().find_map(|mounts| std::fs::read(mounts).ok()).unwrap_or_default();
-    text.split(|byte| *byte == b'\n').filter_map(mount).collect()
+/// A mount.
+struct Mount {
+    id: u64,
+    /// The kernel's own number: major << 20 | minor.
+    device: u32,
+    point: PathBuf,
 }
 
 /// `ID PARENT MAJOR:MINOR ROOT POINT …` (proc_pid_mountinfo(5)).
-fn mount(line: &[u8]) -> Option<(PathBuf, u32)> {
-    let mut fields = line.split(|byte| *byte == b' ').skip(2);
-    let (device, point) = (str::from_utf8(fields.next()?).ok()?, fields.nth(1)?);
+fn mount(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let mut text = |at| str::from_utf8(fields.nth(at)?).ok();
+    let (id, device) = (text(0)?.parse().ok()?, text(1)?);
     let (major, minor) = device.split_once(':')?;
     let device = major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?;
-    Some((PathBuf::from(OsString::from_vec(unescaped(point))), device))
+    Some(Mount { id, device, point: PathBuf::from(OsString::from_vec(unescaped(fields.nth(1)?))) })
+}
+
+/// The mounts of each list that can be read: of this machine's first process, and our own.
+fn mounts() -> Vec<Vec<Mount>> {
+    let read = MOUNTS.iter().filter_map(|mounts| std::fs::read(mounts).ok());
+    read.map(|text| text.split(|byte| *byte == b'\n').filter_map(mount).collect()).collect()
+}
+
+fn devices_of(mounts: &[Vec<Mount>]) -> BTreeMap<u64, u32> {
+    mounts.iter().flatten().map(|mount| (mount.id, mount.device)).collect()
+}
+
+/// The devices of this machine's mounts, by their numbers. In a container, both its own and those of the machine's first process.
+pub(super) fn devices() -> BTreeMap<u64, u32> {
+    devices_of(&mounts())
 }
 
 /// Blanks and the like stand there as three octal digits.
@@ -233,12 +238,11 @@ fn unescaped(mut text: &[u8]) -> Vec<u8> {
 
 /// Where file systems are mounted below a directory that are mounted nowhere else. What is elsewhere too (a directory of programs
 /// that a chroot has as well) is let alone: a rule would hold there.
-fn mounted_below<'a>(directory: &Path, mounts: &'a [(PathBuf, u32)]) -> Vec<&'a Path> {
-    let is_below = |point: &Path| point != directory && point.starts_with(directory);
-    let (below, others): (Vec<_>, Vec<_>) = mounts.iter().partition(|(point, _)| is_below(point));
-    let is_elsewhere = |device: u32| others.iter().any(|(_, other)| *other == device);
-    let only = below.into_iter().filter(|(_, device)| !is_elsewhere(*device));
-    only.map(|(point, _)| point.as_path()).collect()
+fn mounted_below<'a>(directory: &Path, mounts: &'a [Mount]) -> Vec<&'a Path> {
+    let is_below = |mount: &&Mount| mount.point != directory && mount.point.starts_with(directory);
+    let (below, others): (Vec<_>, Vec<_>) = mounts.iter().partition(is_below);
+    let is_elsewhere = |mount: &&Mount| others.iter().any(|other| other.device == mount.device);
+    below.into_iter().filter(|mount| !is_elsewhere(mount)).map(|mount| mount.point.as_path()).collect()
 }
 
 fn is_elf(found: &OwnedFd) -> bool {

@@ -1,6 +1,6 @@
 //! Where paths lead, and what the kernel is told of it.
 
-use super::{AllowList, Entries, FileRules, Found, PathRule, Said, mount, mounted_below};
+use super::{AllowList, Entries, FileRules, Found, Mount, PathRule, Said, mount, mounted_below};
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 
@@ -85,7 +85,8 @@ fn what_is_mounted_below_a_directory_alone_is_below_it_wherever_else() {
     ];
     let mounts: Vec<_> = lines.iter().filter_map(|line| mount(line.as_bytes())).collect();
     assert_eq!(mounts.len(), 7);
-    assert_eq!(mounts[1], ("/srv/secret/disk".into(), 8 << 20 | 2));
+    let Mount { id, device, point } = &mounts[1];
+    assert_eq!((*id, *device, point.as_path()), (30, 8 << 20 | 2, Path::new("/srv/secret/disk")));
     let below = mounted_below(Path::new("/srv/secret"), &mounts);
     assert_eq!(below, [Path::new("/srv/secret/disk"), Path::new("/srv/secret/with blank")]);
     assert!(mounted_below(Path::new("/srv/secret/disk"), &mounts).is_empty());

@@ -322,7 +322,7 @@ impl Lake {
         }
         let mut files = BTreeSet::new();
         walk(&self.folder.join(EXTERNAL), &mut files)?;
-        self.index.keep(&files.iter().cloned().chain([spool]).collect());
+        self.index.keep(|path| path == spool || files.contains(path));
         for path in files {
             if sought == Sought::Sent && !may_hold(&path, window) {
                 continue;

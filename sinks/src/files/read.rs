@@ -6,7 +6,7 @@
 use super::stamp::Stamp;
 use crate::sink::{Held, Window};
 use custody_core::clock::Nanos;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
@@ -93,8 +93,8 @@ impl Index {
     }
 
     /// Forgets files that aren't there any more.
-    pub fn keep(&mut self, there: &BTreeSet<PathBuf>) {
-        self.files.retain(|path, _| there.contains(path));
+    pub fn keep(&mut self, is_there: impl Fn(&Path) -> bool) {
+        self.files.retain(|path, _| is_there(path));
     }
 
     /// What a file holds of a window: by the index that a document claims, or by its time; without one it counts as of
