@@ -39,6 +39,9 @@ fn delivers(upstream: u16, dir: &Path, authorization: &str, table: &str, auth: &
     let says = |words: &str| trouble(&world).is_some_and(|trouble| trouble.contains(words));
     let verified = || world.admin.try_custody(&["sinks", "verify", "store"], b"").code == 0;
     until_true("it isn't let in", DEADLINE, || says("HTTP 401"));
+    let unproven = world.admin.try_custody(&["sinks", "verify", "store"], b"");
+    let told = unproven.text() + &unproven.err;
+    assert!(told.contains("HTTP 401"), "a comparison says why there is none: {told}");
     put_secret(&world, "key", secret);
     until_true("it is let in, without a restart", DEADLINE, || trouble(&world).is_none() && verified());
 

@@ -57,7 +57,7 @@ impl Rejection {
 
 /// How often what "exists already" is looked up and not found, before it is somebody else's.
 const EXISTED_MAX: u32 = 3;
-/// After how many refusals a shorter batch is tried: what is longer than a burst may be, some refuse in the words of one who is
+/// After how many refusals one event alone is tried: what is longer than a burst may be, some refuse in the words of one who is
 /// busy, for ever.
 const REFUSALS: u32 = 4;
 const TAKEN: &str = "another document stands in its place";
@@ -149,11 +149,11 @@ pub(super) async fn deliver<S: Sink>(
             }
             Err(trouble) => {
                 refusals += 1;
-                if matches!(trouble, Trouble::Late { .. }) || refusals % REFUSALS == 0 {
-                    match chunk.letters.as_slice() {
-                        [_] => shared.pace.was_not_the_length(),
-                        _ => shared.pace.was_late(bytes),
-                    }
+                match (&trouble, chunk.letters.as_slice()) {
+                    (_, [_]) => shared.pace.was_not_the_length(),
+                    (Trouble::Late { .. }, _) => shared.pace.was_late(bytes),
+                    _ if refusals % REFUSALS == 0 => shared.pace.was_refused(bytes),
+                    _ => {}
                 }
                 shared.unprepared.store(true, Release);
                 chunk.in_doubt = trouble.leaves_doubt();

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 /// How long a destination is believed that it takes no more than it took: it, or somebody before it, may have been set up anew.
 const BELIEVED: Duration = Duration::from_secs(3_600);
+/// The same, of one who only said that it is busy: perhaps it was.
+const GUESSED: Duration = Duration::from_secs(60);
 
 /// The longest batch that is tried, in bytes; one event is, whatever its length.
 #[derive(Debug)]
@@ -21,16 +23,43 @@ pub(super) struct Pace {
 struct Lengths {
     /// What arrives in time, in bytes.
     bytes: usize,
-    /// The longest that the destination is known to take.
-    most: usize,
-    /// When that became shorter, or was last tried to be longer.
+    /// The longest that the destination takes, by its own words.
+    most: Bound,
+    /// The longest that it isn't too busy for.
+    burst: Bound,
+}
+
+/// A length in bytes that is believed for a while and then tried to be twice as much.
+#[derive(Debug)]
+struct Bound {
+    bytes: usize,
+    /// When it became shorter, or was last tried to be longer.
     since: Instant,
+    believed: Duration,
+}
+
+impl Bound {
+    fn new(bytes: usize, believed: Duration) -> Self {
+        Self { bytes, since: Instant::now(), believed }
+    }
+
+    fn lower(&mut self, bytes: usize) {
+        self.bytes = self.bytes.min(bytes);
+        self.since = Instant::now();
+    }
+
+    fn relax(&mut self, limit: usize, at: Instant) {
+        if self.bytes < limit && at.saturating_duration_since(self.since) >= self.believed {
+            self.bytes = self.bytes.saturating_mul(2).min(limit);
+            self.since = at;
+        }
+    }
 }
 
 impl Pace {
     pub(super) fn new(limit: usize, timeout: Duration) -> Self {
-        let now = Lengths { bytes: limit, most: limit, since: Instant::now() };
-        Self { limit, timeout, now: Mutex::new(now) }
+        let (most, burst) = (Bound::new(limit, BELIEVED), Bound::new(limit, GUESSED));
+        Self { limit, timeout, now: Mutex::new(Lengths { bytes: limit, most, burst }) }
     }
 
     fn now(&self) -> MutexGuard<'_, Lengths> {
@@ -39,14 +68,12 @@ impl Pace {
 
     pub(super) fn bytes(&self) -> usize {
         let now = self.now();
-        now.bytes.min(now.most)
+        now.bytes.min(now.most.bytes).min(now.burst.bytes)
     }
 
     /// The destination doesn't take so many bytes.
     pub(super) fn was_too_large(&self, bytes: usize) {
-        let mut now = self.now();
-        now.most = now.most.min(bytes.saturating_sub(1));
-        now.since = Instant::now();
+        self.now().most.lower(bytes.saturating_sub(1));
     }
 
     /// A batch of so many bytes didn't arrive in time. One of half its length is next.
@@ -55,9 +82,19 @@ impl Pace {
         now.bytes = now.bytes.min(bytes / 2);
     }
 
+    /// A batch of so many bytes was refused again and again, and not for its length. One event is next, and tells whether it was
+    /// the length all the same: if it arrives, batches grow again to half of what was refused.
+    pub(super) fn was_refused(&self, bytes: usize) {
+        let mut now = self.now();
+        now.bytes = 1;
+        now.burst.lower(bytes / 2);
+    }
+
     /// One event didn't arrive either: it isn't the length.
     pub(super) fn was_not_the_length(&self) {
-        self.now().bytes = self.limit;
+        let mut now = self.now();
+        now.bytes = self.limit;
+        now.burst.bytes = self.limit;
     }
 
     /// A batch that was as long as it may be was answered for after so long. One of twice its length is next, if that is far from
@@ -76,11 +113,10 @@ impl Pace {
             return;
         };
         let mut now = self.now();
-        if now.most < self.limit && at.saturating_duration_since(now.since) >= BELIEVED {
-            now.most = now.most.saturating_mul(2).min(self.limit);
-            now.since = at;
-        }
-        now.bytes = now.bytes.max(longer.min(now.most));
+        now.most.relax(self.limit, at);
+        now.burst.relax(self.limit, at);
+        let longest = now.most.bytes.min(now.burst.bytes);
+        now.bytes = now.bytes.max(longer.min(longest));
     }
 }
 
@@ -138,6 +174,35 @@ mod tests {
         assert_eq!(pace.bytes(), 1_998, "once in a while");
         pace.was_too_large(1_998);
         assert_eq!(pace.bytes(), 1_997);
+    }
+
+    /// A limiter that takes so much at once, and one who is busy for any length.
+    #[test]
+    fn what_refuses_for_the_length_without_saying_so_gets_what_it_takes() {
+        let limit = 1 << 20;
+        for burst in [1_000, 30_000, 600_000] {
+            let pace = Pace::new(limit, Duration::from_secs(30));
+            let mut refused = 0;
+            for _ in 0..200 {
+                let bytes = pace.bytes().max(200);
+                if bytes > burst {
+                    refused += 1;
+                    pace.was_refused(bytes);
+                } else {
+                    pace.arrived(bytes, Duration::ZERO);
+                }
+            }
+            assert!(refused <= 11, "{burst}: {refused} times");
+            assert!((burst / 2..=burst).contains(&pace.bytes()), "{burst}: {}", pace.bytes());
+            let later = Instant::now() + GUESSED;
+            pace.arrived_at(pace.bytes(), Duration::ZERO, later);
+            assert!(pace.bytes() > burst, "it is tried anew: {}", pace.bytes());
+        }
+        let pace = Pace::new(limit, Duration::from_secs(30));
+        pace.was_too_large(900_000);
+        pace.was_refused(pace.bytes());
+        pace.was_not_the_length();
+        assert_eq!(pace.bytes(), 899_999, "busy says nothing of the length");
     }
 
     #[test]

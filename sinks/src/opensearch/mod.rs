@@ -200,7 +200,11 @@ impl OpenSearch {
     /// What it holds of a window.
     async fn read(&self, window: &Window, shown: Shown) -> Result<Found, Unproven> {
         let now = |error: Trouble| Unproven::Now(error.to_string());
-        let product = self.product().ok_or_else(|| Unproven::Now("it wasn't made ready".to_owned()))?;
+        // Where nothing could be made ready, it is told what keeps it from that.
+        let product = match self.product() {
+            Some(product) => product,
+            None => self.detect().await.map_err(now)?,
+        };
         let everything = self.everything(product);
         self.finds(product).await.map_err(now)?;
         // First onto its disk, then into what it shows: what a request that failed has left in memory would be gone with the
