@@ -35,9 +35,13 @@ impl DeadLetters {
     /// # Errors
     /// What the system says, or that a line in the middle is no dead letter.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let (letters, length) = match File::open(path) {
-            Ok(file) => read(file)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (vec![], 0),
+        let mut indexes = BTreeSet::new();
+        let length = match File::open(path) {
+            // The reasons of millions would take more memory than there may be, and nobody asks for them yet.
+            Ok(file) => each(file, |letter| {
+                indexes.insert(letter.index);
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
         };
         let file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
@@ -48,7 +52,6 @@ impl DeadLetters {
         if let Some(parent) = path.parent() {
             sync_directory(parent)?;
         }
-        let indexes = letters.iter().map(|letter| letter.index).collect();
         Ok(Self { path: path.to_owned(), file, indexes, gone: 0 })
     }
 
@@ -63,10 +66,14 @@ impl DeadLetters {
     /// # Errors
     /// What the system says.
     pub fn read(&self) -> io::Result<Vec<DeadLetter>> {
-        // Of one that arrived and was refused once more, what was said last.
-        let letters = read(File::open(&self.path)?)?.0.into_iter().map(|letter| (letter.index, letter));
-        let letters: BTreeMap<u64, DeadLetter> = letters.collect();
-        Ok(letters.into_values().filter(|letter| self.indexes.contains(&letter.index)).collect())
+        let mut letters = BTreeMap::new();
+        each(File::open(&self.path)?, |letter| {
+            if self.indexes.contains(&letter.index) {
+                // Of one that arrived and was refused once more, what was said last.
+                letters.insert(letter.index, letter);
+            }
+        })?;
+        Ok(letters.into_values().collect())
     }
 
     /// Adds those that aren't there yet, durably; gives them.
@@ -167,22 +174,24 @@ fn lines(letters: &[DeadLetter]) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The letters, and the length of the file up to the end of the last whole one.
-fn read(file: File) -> io::Result<(Vec<DeadLetter>, u64)> {
-    let (mut letters, mut length) = (Vec::new(), 0);
+/// Takes the letters one after the other, of which no more than one is in memory. Gives the length of the file up to the end of the
+/// last whole one.
+fn each(file: File, mut take: impl FnMut(DeadLetter)) -> io::Result<u64> {
+    let (mut count, mut length) = (0_u64, 0);
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
     loop {
         line.clear();
         let read = reader.read_until(b'\n', &mut line)?;
         if read == 0 || line.last() != Some(&b'\n') {
-            return Ok((letters, length));
+            return Ok(length);
         }
+        count += 1;
         let letter = serde_json::from_slice(&line).map_err(|error| {
-            let reason = format!("line {} is no dead letter: {error}", letters.len() + 1);
+            let reason = format!("line {count} is no dead letter: {error}");
             io::Error::new(io::ErrorKind::InvalidData, reason)
         })?;
-        letters.push(letter);
+        take(letter);
         length += read as u64;
     }
 }
@@ -209,6 +218,38 @@ mod tests {
         letters.remove([3, 5, 7]).unwrap();
         letters.add(vec![letter(9)]).unwrap();
         assert_eq!(DeadLetters::open(&path).unwrap().read().unwrap(), [letter(6), letter(9)]);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(32))]
+
+        /// Who opens them keeps the indexes, who reads them all of it: whatever happened before, and wherever a crash has cut.
+        #[test]
+        fn who_opens_them_knows_those_that_are_read(
+            steps in proptest::collection::vec((0_u64..10, proptest::bool::ANY, "\\PC{0,20}"), 0..20),
+            cut in 0_u64..200,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("dead.ndjson");
+            let mut letters = DeadLetters::open(&path).unwrap();
+            for (index, is_refused, reason) in &steps {
+                if *is_refused {
+                    letters.add(vec![DeadLetter::new(*index, "login.failed", reason)]).unwrap();
+                } else {
+                    letters.remove([*index]).unwrap();
+                }
+            }
+            drop(letters);
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            let length = file.metadata().unwrap().len().saturating_sub(cut);
+            file.set_len(length).unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            let letters = DeadLetters::open(&path).unwrap();
+            let read: Vec<u64> = letters.read().unwrap().iter().map(|letter| letter.index).collect();
+            proptest::prop_assert_eq!(letters.indexes().iter().copied().collect::<Vec<_>>(), read);
+            let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            proptest::prop_assert_eq!(std::fs::read(&path).unwrap(), &bytes[..whole]);
+        }
     }
 
     proptest::proptest! {
@@ -258,5 +299,15 @@ mod tests {
         let path = dir.path().join("dead.ndjson");
         custody_core::log::durable::write_file(&path, b"{}\n", MODE).unwrap();
         assert!(DeadLetters::open(&path).unwrap_err().to_string().contains("line 1"));
+        // Its index isn't all there is to a dead letter.
+        let whole = "{\"index\":3,\"type\":\"login.failed\",\"reason\":\"400\"}\n";
+        let (more, other) = (whole.replace('}', ",\"more\":1}"), whole.replace('3', "\"3\""));
+        for wrong in ["{\"index\":4}\n", "\n", &more, &other] {
+            let lines = format!("{whole}{wrong}{whole}");
+            custody_core::log::durable::write_file(&path, lines.as_bytes(), MODE).unwrap();
+            let error = DeadLetters::open(&path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert!(error.to_string().contains("line 2 is no dead letter"), "{error}");
+        }
     }
 }

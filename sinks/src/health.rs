@@ -2,12 +2,15 @@
 
 use custody_core::delivery::Numbers;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Over how long a time it is measured how fast it goes, in milliseconds.
 const RATE_MILLIS: u64 = 5_000;
+/// How many events in a row are believed to be refused for what they are. Behind a wrong key, a clock that is off or another's mapping
+/// each event is, and a sink that made dead letters of all of them would seem well.
+const REFUSED_MAX: usize = 16;
 
 /// Counted since the program started, but for the position.
 #[derive(Debug, Default)]
@@ -18,6 +21,8 @@ pub struct Health {
     confirmed: AtomicU64,
     bytes: AtomicU64,
     rejected: AtomicU64,
+    /// Those of what is new since something was taken.
+    refused: AtomicUsize,
     dead_letters: AtomicU64,
     retries: AtomicU64,
     looked_up: AtomicU64,
@@ -49,6 +54,10 @@ pub(crate) enum At {
     Loop,
     /// The batch of what is new that begins with that event.
     Batch(u64),
+    /// Whatever is new: it is refused.
+    Everything,
+    /// What the destination makes of what it has taken.
+    Sink,
     /// A replay or a redrive.
     Errand,
 }
@@ -168,7 +177,37 @@ impl Health {
     pub(crate) fn confirmed(&self, at: At, events: usize, bytes: usize) {
         self.confirmed.fetch_add(events as u64, Relaxed);
         self.bytes.fetch_add(bytes as u64, Relaxed);
+        if events > 0 {
+            self.refused.store(0, Relaxed);
+            self.well(At::Everything);
+        }
         self.well(at);
+    }
+
+    /// What is wrong with what the destination makes of it, or that nothing is.
+    pub(crate) fn ails(&self, reason: Option<String>) {
+        let mut troubles = self.troubles();
+        match reason {
+            None => drop(troubles.remove(&At::Sink)),
+            Some(reason) => {
+                let since = troubles.get(&At::Sink).map_or_else(Instant::now, |ailing| ailing.since);
+                troubles.insert(At::Sink, Ailing { since, reason });
+            }
+        }
+    }
+
+    /// A batch has its end: so many of its events were taken and so many refused, the last of them for that reason. The position moves
+    /// over what is refused, or one who can make such events would keep all others from arriving; but it is told where nothing arrives.
+    pub(crate) fn ended(&self, at: At, taken: usize, refused: usize, reason: Option<&str>) {
+        self.well(at);
+        self.rejected.fetch_add(refused as u64, Relaxed);
+        let (At::Batch(_), 0, Some(reason)) = (at, taken, reason) else { return };
+        let before = self.refused.fetch_add(refused, Relaxed);
+        if before.saturating_add(refused) > REFUSED_MAX {
+            let since = Instant::now();
+            let ailing = Ailing { since, reason: format!("it refuses each event: {reason}") };
+            self.troubles().entry(At::Everything).or_insert(ailing);
+        }
     }
 
     /// Whatever didn't work works, or nobody is at it any more.
@@ -187,10 +226,6 @@ impl Health {
     pub(crate) fn replayed(&self) {
         self.replays.fetch_add(1, Relaxed);
         self.well(At::Errand);
-    }
-
-    pub(crate) fn rejected(&self, events: usize) {
-        self.rejected.fetch_add(events as u64, Relaxed);
     }
 
     pub(crate) fn looked_up(&self, events: usize, found: usize) {
@@ -227,6 +262,28 @@ mod tests {
         assert_eq!(health.numbers().per_second, 1_000);
         health.measure(after(20));
         assert_eq!(health.numbers().per_second, 0);
+    }
+
+    #[test]
+    fn a_destination_that_refuses_each_event_is_told() {
+        let health = Health::new(Duration::from_secs(10));
+        let trouble = || health.numbers().trouble;
+        for batch in 0..4 {
+            assert_eq!(trouble(), None);
+            health.ended(At::Batch(batch), 0, 5, Some("400"));
+        }
+        let since = health.ailing().unwrap().since;
+        health.ended(At::Batch(4), 0, 1_000, Some("400"));
+        assert_eq!(trouble().as_deref(), Some("it refuses each event: 400"));
+        assert_eq!(health.ailing().unwrap().since, since);
+        // What somebody sends once more may be all refused, and what is there already be found.
+        health.ended(At::Errand, 0, 1_000, Some("400"));
+        health.ended(At::Batch(5), 0, 0, None);
+        assert!(trouble().is_some());
+        health.confirmed(At::Batch(6), 1, 100);
+        health.ended(At::Batch(6), 1, 1_000, Some("400"));
+        assert_eq!(trouble(), None);
+        assert_eq!(health.numbers().rejected, 3_020);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::delivery::Control;
 use crate::item::Item;
 use crate::sink::{Fields, Found, Held, Sink, Unproven, Window};
 use custody_core::clock::Nanos;
-use custody_core::delivery::{DeadLetter, Report, Unshown};
+use custody_core::delivery::{Report, Unshown};
 use custody_core::event::Family;
 use custody_core::log::tree::leaf_hash;
 use custody_core::log::{Entry, Log, ReadError};
@@ -57,6 +57,8 @@ pub async fn prove_part<S: Sink>(
     let size = indexes.end;
     let Ok(_turn) = control.shared.proving.try_lock() else { return Err(ProofError::Busy) };
     let letters = control.dead_letters().await.map_err(ProofError::DeadLetters)?;
+    // What was said of them isn't kept in memory while the log is read.
+    let letters: BTreeSet<u64> = letters.into_iter().map(|letter| letter.index).collect();
     let shared = Arc::clone(&control.shared);
     let dead = blocking(move || known_to_be_refused(&*shared.log, &shared.name, letters)).await??;
     let log = Arc::clone(&control.shared.log);
@@ -95,12 +97,12 @@ pub async fn prove_part<S: Sink>(
 fn known_to_be_refused(
     log: &dyn Log,
     sink: &str,
-    letters: Vec<DeadLetter>,
+    letters: BTreeSet<u64>,
 ) -> Result<BTreeSet<u64>, ReadError> {
-    let Some(first) = letters.iter().map(|letter| letter.index).min() else { return Ok(BTreeSet::new()) };
-    let told = Told::read(log, sink, first)?;
+    let Some(first) = letters.first() else { return Ok(BTreeSet::new()) };
+    let told = Told::read(log, sink, *first)?;
     let mut known = BTreeSet::new();
-    for DeadLetter { index, .. } in letters {
+    for index in letters {
         if told.of(index) || tells_of_a_sink(log, index)? {
             known.insert(index);
         }

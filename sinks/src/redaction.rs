@@ -22,11 +22,26 @@ pub const DROPPED: &str = "[redacted]";
 /// What an envelope may lack, and which no text can stand for: dropped, they aren't there.
 const OPTIONAL: [&str; 5] = ["cause", "outcome", "session", "source", "target"];
 
+/// Where the same stands once more: policy is asked about a command before anything is told of it, and the decision holds the whole
+/// question. Texts only: by the same path another type may have what no text can stand for.
+const COPIES: [(&str, &[&str]); 9] = [
+    ("actor.user", &["data.principal"]),
+    ("data.command", &["data.asked.command", "data.context.command", "data.context.subsystem"]),
+    ("data.path", &["data.asked", "data.context.path"]),
+    ("data.place.host", &["data.context.address", "data.context.host"]),
+    ("data.place.path", &["data.context.path"]),
+    ("source.address", &["data.context.source"]),
+    ("source", &["data.context.source"]),
+    ("target.login", &["data.context.login"]),
+    ("target.name", &["data.resource"]),
+];
+
 /// One field of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Its path, e.g. `data.command` or `source.address`. Of a list it is each element, or that field in each.
+    /// Its path, e.g. `data.command` or `source.address`. Of a list it is each element, or that field in each. What decisions hold of
+    /// the same is meant as well.
     pub field: String,
     /// What stands there instead.
     #[serde(default)]
@@ -69,26 +84,34 @@ impl Rule {
 
     /// Whether something was taken out of `event`. `instead` says what stands in the place of a value.
     fn apply(&self, event: &mut Value, instead: &dyn Fn(&Value) -> Value) -> bool {
-        match event.as_object_mut() {
+        let copies = COPIES.iter().filter(|(field, _)| *field == self.field).flat_map(|(_, copies)| *copies);
+        let copied = copies.fold(false, |changed, path| {
+            replace(event, Some(path), &|value| value.is_string().then(|| instead(value))) | changed
+        });
+        let own = match event.as_object_mut() {
             Some(event) if self.with == With::Nothing && OPTIONAL.contains(&self.field.as_str()) => {
                 event.remove(&self.field).is_some()
             }
-            _ => replace(event, Some(&self.field), instead),
-        }
+            _ => replace(event, Some(&self.field), &|value| Some(instead(value))),
+        };
+        own | copied
     }
 }
 
-/// Replaces what lies at `path`, in each element of the lists on the way, and says whether there was something. Names in maps
-/// may have dots themselves.
-fn replace(value: &mut Value, path: Option<&str>, instead: &dyn Fn(&Value) -> Value) -> bool {
+/// Replaces what lies at `path`, in each element of the lists on the way, by what `instead` gives for it, and says whether there
+/// was something. Names in maps may have dots themselves.
+fn replace(value: &mut Value, path: Option<&str>, instead: &dyn Fn(&Value) -> Option<Value>) -> bool {
     match (value, path) {
         (Value::Array(elements), _) => {
             elements.iter_mut().fold(false, |changed, element| replace(element, path, instead) | changed)
         }
-        (value, None) => {
-            *value = instead(value);
-            true
-        }
+        (value, None) => match instead(value) {
+            Some(other) => {
+                *value = other;
+                true
+            }
+            None => false,
+        },
         (Value::Object(object), Some(path)) => object.iter_mut().fold(false, |changed, (name, value)| {
             let below = path.strip_prefix(name.as_str()).and_then(|rest| match rest.strip_prefix('.') {
                 Some(rest) => Some(Some(rest)),
@@ -214,6 +237,36 @@ mod tests {
         Item::new(Entry { index: 7, appended: Nanos(1), tag: 1, bytes: bytes.into() })
     }
 
+    /// What was taken out of a command must not be read in the decision on it, which is told first.
+    #[test]
+    fn what_decisions_hold_of_the_same_is_taken_out_too() {
+        let info = TYPES.iter().find(|info| info.name == "decision.made").unwrap();
+        let mut made: Value = serde_json::from_slice(&(info.example)().unwrap()).unwrap();
+        made["actor"]["user"] = "alice".into();
+        made["data"]["context"]["command"] = "mysql -pS3cret".into();
+        made["data"]["context"]["path"] = "/home/alice/S3cret".into();
+        let made = whole(canonical::to_bytes(&Json(made)).unwrap());
+        for (field, secrets) in [
+            ("data.command", &["-pS3cret"][..]),
+            ("data.path", &["alice/S3cret"]),
+            ("source.address", &["192.0.2.7"]),
+            ("source", &["192.0.2.7"]),
+            ("actor.user", &["\"alice\"", "::\\\"alice"]),
+            ("target.login", &["\"login\":\"root\""]),
+            ("target.name", &["web-1\\\""]),
+        ] {
+            let before = String::from_utf8(made.bytes.to_vec()).unwrap();
+            assert!(secrets.iter().all(|secret| before.contains(secret)), "{field}: {before}");
+            let left = Redaction::new(vec![rule(field, With::Nothing)], None).unwrap().apply(made.clone());
+            let text = String::from_utf8(left.bytes.to_vec()).unwrap();
+            assert!(left.redacted && !secrets.iter().any(|secret| text.contains(secret)), "{field}: {text}");
+            Event::parse(&left.bytes).unwrap();
+        }
+        // Of another type the same path has an object.
+        let requested = Redaction::new(vec![rule("data.path", With::Nothing)], None).unwrap();
+        assert!(!requested.apply(item("command.requested")).redacted);
+    }
+
     fn rule(field: &str, with: With) -> Rule {
         Rule { field: field.into(), with }
     }
@@ -248,7 +301,7 @@ mod tests {
     fn each_field_of_each_type_can_be_taken_out_or_is_refused() {
         const NEEDLE: &str = "needle-7f3a";
         let with_needle =
-            |event: &mut Value, path: &str| replace(event, Some(path), &|_| Value::from(NEEDLE));
+            |event: &mut Value, path: &str| replace(event, Some(path), &|_| Some(Value::from(NEEDLE)));
         let fields = Fields::new();
         let mut redacted = 0;
         for (field, with) in fields.iter().flat_map(|field| [(field, With::Nothing), (field, With::Hash)]) {

@@ -57,6 +57,11 @@ pub trait Sink: Send + Sync + 'static {
         self.read_back(window)
     }
 
+    /// What is wrong beside all that is sent: where a destination is made of what it has taken and that doesn't come about. It doesn't wait.
+    fn ails(&self) -> Option<String> {
+        None
+    }
+
     /// What a document's other fields are, beside the event's own bytes: those that people search by. Asked where the event is right.
     fn fields(&self, _item: &Item, _held: &Held) -> Fields {
         Fields::AsSent

@@ -11,6 +11,7 @@ use custody_tests::wait::{DEADLINE, until_true};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -126,13 +127,8 @@ fn each_event_is_in_the_lake_once_however_often_the_delivery_is_killed() {
 
 /// A row that was changed by somebody with the right tools, a file that is gone, one that is there twice.
 fn tampered(source: &Source, folder: &Path, run: &Run<Files>) {
-    let mut files: Vec<PathBuf> = vec![];
-    let mut open = vec![folder.join("ext/custody-3002")];
-    while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(folder).unwrap().flatten() {
-            if entry.path().is_dir() { open.push(entry.path()) } else { files.push(entry.path()) }
-        }
-    }
+    let mut files = below(&folder.join("ext/custody-3002"));
+    files.retain(|path| path.is_file());
     files.sort_by_key(|file| std::fs::metadata(file).unwrap().len());
     let [largest, second, third] = [1, 2, 3].map(|n| files[files.len() - n].clone());
     // The evidence in one row, and what people search by in another.
@@ -160,6 +156,16 @@ fn tampered(source: &Source, folder: &Path, run: &Run<Files>) {
     assert!(report.duplicated.first.iter().all(|twice| events(&third).contains(&twice.index.unwrap())));
 }
 
+/// A folder, and all that lies below it.
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let (mut found, mut open) = (vec![], vec![folder.to_owned()]);
+    while let Some(path) = open.pop() {
+        open.extend(std::fs::read_dir(&path).into_iter().flatten().map(|entry| entry.unwrap().path()));
+        found.push(path);
+    }
+    found
+}
+
 /// Something that is mounted, a small file system in memory for one; unmounted with this value.
 struct Small(PathBuf);
 
@@ -170,6 +176,17 @@ impl Small {
         command.args(["-t", "tmpfs", "-o", &format!("size={size}"), "custody-test"]).arg(at);
         process::run(&mut command, b"", DEADLINE).ok();
         Self(at.to_owned())
+    }
+
+    /// What is there, and may not be changed as long as this value lives.
+    fn read_only(at: &Path) -> Self {
+        let mount = |arguments: &[&str]| {
+            process::run(Command::new("mount").args(arguments).arg(at), b"", DEADLINE).ok();
+        };
+        mount(&["--bind", at.to_str().unwrap()]);
+        let mounted = Self(at.to_owned());
+        mount(&["-o", "remount,bind,ro"]);
+        mounted
     }
 }
 
@@ -198,6 +215,55 @@ fn a_full_disk_stalls_and_says_so_and_it_goes_on_when_there_is_room() {
         source.delivered(&run);
         proven(&source, &run);
         source.stop(run);
+    }
+}
+
+/// Where the Parquet lies nothing can be written any more, and the spool takes what comes.
+#[test]
+fn a_lake_that_may_not_be_written_any_more_says_so_and_has_everything_once_it_may() {
+    let (source, folder) = (Source::new(), tempfile::tempdir().unwrap());
+    let external = folder.path().join("ext");
+    std::fs::create_dir(&external).unwrap();
+    let read_only = Small::read_only(&external);
+    source.grow(10);
+    let run = source.deliver(lake(folder.path(), 100_000));
+    let [spool, rolling] =
+        ["current", "rolling"].map(|name| folder.path().join(format!("spool/{name}.ndjson")));
+    until_true("what has arrived is taken aside", DEADLINE, || rolling.exists());
+    source.grow(2);
+    let trouble = || run.control.health().numbers().trouble.unwrap_or_default();
+    until_true("it says so", DEADLINE, || trouble().contains("no Parquet is written: Read-only file system"));
+    assert!(run.control.health().numbers().next < source.log.size());
+    drop(read_only);
+    source.delivered(&run);
+    until_true("all of it is Parquet", DEADLINE, || !spool.exists() && !rolling.exists());
+    proven(&source, &run);
+    read_lake(&source, folder.path());
+    source.stop(run);
+}
+
+/// A forwarder in the owner's group gets to what it may read; nobody else gets anywhere.
+#[test]
+fn files_and_the_folders_above_them_are_readable_by_the_group() {
+    for is_lake in [false, true] {
+        let (source, dir) = (Source::new(), tempfile::tempdir().unwrap());
+        // Neither is there: both are made by the sink.
+        let above = dir.path().join("exported");
+        let folder = above.join("events");
+        source.grow(10);
+        let sink = if is_lake { lake(&folder, 5) } else { lines(&folder, Format::Custody) };
+        let run = source.deliver(sink);
+        source.delivered(&run);
+        source.stop(run);
+        let mut files = 0;
+        for path in below(&above) {
+            // What lies in the spool becomes Parquet meanwhile.
+            let Ok(metadata) = path.metadata() else { continue };
+            let wanted = if metadata.is_dir() { 0o750 } else { 0o640 };
+            assert_eq!(metadata.permissions().mode() & 0o777, wanted, "{}", path.display());
+            files += usize::from(metadata.is_file());
+        }
+        assert!(files > 1 && folder.join("ext").is_dir() == is_lake, "{files}");
     }
 }
 
@@ -240,12 +306,7 @@ fn a_day_that_may_not_be_changed_any_more_holds_nothing_up() {
     source.grow(50);
     let past = folder.path().join("custody-2020-01-01.ndjson");
     std::fs::write(&past, "{\"origin\":\"another/log\"}\n").unwrap();
-    let mount = |arguments: &[&str]| {
-        process::run(Command::new("mount").args(arguments).arg(&past), b"", DEADLINE).ok();
-    };
-    mount(&["--bind", past.to_str().unwrap()]);
-    let _unmounted_at_last = Small(past.clone());
-    mount(&["-o", "remount,bind,ro"]);
+    let _unmounted_at_last = Small::read_only(&past);
     assert!(std::fs::OpenOptions::new().write(true).open(&past).is_err());
     let run = source.deliver(lines(folder.path(), Format::Custody));
     source.delivered(&run);

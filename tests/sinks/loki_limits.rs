@@ -11,6 +11,7 @@ use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tempfile::TempDir;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -203,8 +204,24 @@ fn lines_that_are_there_twice_are_named_although_loki_shows_them_once() {
 /// To a question for what is older than it looks back, Loki answers that there is nothing.
 #[test]
 fn what_loki_does_not_look_back_to_is_not_taken_for_absent() {
+    is_not_taken_for_absent(&tempfile::tempdir().unwrap(), "max_query_lookback: 2h");
+}
+
+/// Of that its common configuration says nothing.
+#[test]
+fn what_loki_does_not_look_back_to_for_a_tenant_is_not_taken_for_absent() {
     let dir = tempfile::tempdir().unwrap();
-    let loki = started(dir.path(), &["max_query_lookback: 2h"]);
+    let file = dir.path().join("overrides.yaml");
+    let overrides = format!("overrides:\n  another: {{}}\n  {TENANT}:\n    max_query_lookback: 2h\n");
+    std::fs::write(&file, overrides).unwrap();
+    is_not_taken_for_absent(
+        &dir,
+        &format!("max_query_lookback: 0s\nruntime_config:\n  file: {}", file.display()),
+    );
+}
+
+fn is_not_taken_for_absent(dir: &TempDir, limit: &str) {
+    let loki = started(dir.path(), &[limit]);
     let clock = Arc::new(ManualClock::new(Nanos(now() - 5 * 3_600 * SECOND)));
     let source = Source::with(clock.clone());
     source.grow(100);

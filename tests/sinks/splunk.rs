@@ -7,7 +7,7 @@ use custody_sinks::http::{Auth, Endpoint};
 use custody_sinks::secret::Secrets;
 use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::servers::scripted::{Answer, Asked, Scripted};
-use custody_tests::wait::{DEADLINE, until_true};
+use custody_tests::wait::{DEADLINE, until, until_true};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -33,15 +33,17 @@ struct Splunk {
     /// The next number: from zero in each place.
     next: BTreeMap<Place, u64>,
     indexed: Vec<Value>,
-    /// When the last of them was.
-    last: Option<Instant>,
-    /// How long a search doesn't show what is indexed last.
+    /// When, by the index in the log.
+    when: BTreeMap<u64, Instant>,
+    /// How long a search doesn't show what is indexed.
     hides: Duration,
     /// How often an acknowledgement says no before it says yes.
     patience: u64,
     asked: BTreeMap<(Place, u64), u64>,
     /// What comes instead of taking the next requests.
     planned: VecDeque<Answer>,
+    /// What comes instead of an answer to the next questions for an acknowledgement.
+    unsaid: VecDeque<Answer>,
     /// An event with this index is invalid.
     invalid: Option<u64>,
     /// Warnings of the search.
@@ -113,10 +115,8 @@ impl Splunk {
     }
 
     fn index(&mut self, events: Vec<Value>) {
-        if !events.is_empty() {
-            self.last = Some(Instant::now());
-            self.indexed.extend(events);
-        }
+        self.when.extend(events.iter().map(|event| (index(event), Instant::now())));
+        self.indexed.extend(events);
     }
 
     fn acknowledge(&mut self, asked: &Asked) -> Answer {
@@ -128,8 +128,15 @@ impl Splunk {
         }
         let channel = asked.path.split_once("channel=").unwrap().1.to_owned();
         let question: Value = serde_json::from_slice(&asked.body).unwrap();
+        let ids = question["acks"].as_array().unwrap();
+        // One for nothing only asks whether the token has acknowledgement.
+        if !ids.is_empty()
+            && let Some(answer) = self.unsaid.pop_front()
+        {
+            return answer;
+        }
         let mut acks = serde_json::Map::new();
-        for id in question["acks"].as_array().unwrap() {
+        for id in ids {
             let place = (self.collector(asked), channel.clone());
             let key = (place, id.as_u64().unwrap());
             let times = self.asked.entry(key.clone()).or_default();
@@ -159,8 +166,12 @@ impl Splunk {
                 "{\"preview\":false,\"messages\":[{\"type\":\"WARN\",\"text\":\"a peer is down\"}]}\n",
             );
         }
-        let shows = self.last.is_none_or(|last| last.elapsed() >= self.hides);
-        for event in self.indexed.iter().filter(|_| shows) {
+        let hidden = |event: &Value| {
+            let index = event["fields"]["log_index"].as_str().and_then(|index| index.parse::<u64>().ok());
+            let when = index.and_then(|index| self.when.get(&index));
+            when.is_some_and(|when| when.elapsed() < self.hides)
+        };
+        for event in self.indexed.iter().filter(|event| !hidden(event)) {
             let time = event["time"].as_f64().unwrap();
             if time < bound("earliest_time") || time >= bound("latest_time") {
                 continue;
@@ -312,6 +323,71 @@ fn what_was_taken_before_an_invalid_event_is_waited_for_until_a_search_would_sho
     let counts = counts(&source, &splunk.state());
     assert!(counts.values().all(|times| *times == 1), "{counts:?}");
     assert!(counts.len() as u64 >= source.log.size() - 2, "{counts:?}");
+}
+
+/// A comparison reaches what was acknowledged last, which a search shows later.
+#[test]
+fn what_is_acknowledged_and_not_shown_yet_is_neither_missing_nor_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (splunk, source) = (splunk(true), Source::new());
+    let (url, shown) = (splunk.url(), Duration::from_secs(1));
+    splunk.state().hides = shown * 3 / 4;
+    let settings = Settings { shown_seconds: shown.as_secs(), ..searched(&url, &url) };
+    let run = source.deliver(sink(settings, dir.path()));
+    let begun = Instant::now();
+    source.delivered(&run);
+    // Before that everything counts as what may not be shown yet.
+    until_true("it has begun long ago", DEADLINE, || begun.elapsed() > shown);
+    // On a slow machine all is shown before it is asked for.
+    let report = until("a comparison comes before the search shows it", DEADLINE, || {
+        source.grow(40);
+        source.delivered(&run);
+        let report = source.prove(&run);
+        assert!(report.missing.count == 0 && report.to_repair.is_empty(), "{report:?}");
+        (!report.is_proven()).then_some(report)
+    });
+    assert!(report.unproven[0].reason.contains("may not show yet"), "{report:?}");
+    // A repair goes over all that lies between two events that are missing.
+    let size = source.log.size();
+    source.runtime.block_on(run.control.replay(0..size)).unwrap();
+    until_true("it is repaired", DEADLINE, || run.control.health().numbers().replays == 1);
+    let report = source.prove(&run);
+    assert!(report.is_proven() && report.proven == size, "{report:?}");
+    let counts = counts(&source, &splunk.state());
+    assert!(counts.len() as u64 == size && counts.values().all(|times| *times == 1), "{counts:?}");
+    // What is gone is missing as soon as a search would have shown it.
+    splunk.state().indexed.retain(|event| index(event) != 0);
+    let report = until("it is missed", DEADLINE, || {
+        let report = source.prove(&run);
+        (report.missing.count > 0).then_some(report)
+    });
+    assert!(report.missing.count == 1 && report.missing.first[0].index == Some(0), "{report:?}");
+    source.stop(run);
+}
+
+#[test]
+fn a_batch_is_not_sent_again_because_a_question_for_its_acknowledgement_was_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (splunk, source) = (splunk(true), Source::new());
+    source.grow(100);
+    splunk.state().unsaid.extend([
+        Answer::new(502, "<html>"),
+        said(429, 26, "Queue is full"),
+        said(503, 9, "Server is busy").with("retry-after", "1"),
+    ]);
+    let begun = Instant::now();
+    let settings = Settings { acknowledge_seconds: 60, ..settings(&splunk.url()) };
+    let run = source.deliver(sink(settings, dir.path()));
+    source.delivered(&run);
+    source.stop(run);
+    assert!(begun.elapsed() >= Duration::from_secs(1), "as long as it wants it is left alone");
+    let state = splunk.state();
+    assert!(state.unsaid.is_empty() && state.pending.is_empty(), "each batch that was taken is acknowledged");
+    let counts = counts(&source, &state);
+    assert!(
+        counts.len() as u64 == source.log.size() && counts.values().all(|times| *times == 1),
+        "{counts:?}"
+    );
 }
 
 #[test]

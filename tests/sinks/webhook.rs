@@ -7,7 +7,9 @@ use custody_core::clock::SystemClock;
 use custody_core::event::hex::to_hex;
 use custody_core::log::tree::leaf_hash;
 use custody_sinks::http::Endpoint;
+use custody_sinks::item::Item;
 use custody_sinks::secret::Secrets;
+use custody_sinks::sink::{Answer as Said, Sink as _};
 use custody_sinks::webhook::{Settings, Webhook, make, public};
 use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::servers::scripted::{Answer, Asked, Scripted};
@@ -18,6 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// What a receiver has got, and what it answers next; 200 when nothing is planned.
 #[derive(Default)]
@@ -181,33 +184,128 @@ fn a_receiver_whose_gateway_gives_up_on_long_batches_gets_short_ones() {
     assert!(counts.values().all(|times| *times == 1), "{counts:?}");
 }
 
-/// Whose answer was lost before it says to the same again that it has it.
-#[test]
-fn a_receiver_that_refuses_repeats_has_each_batch_once() {
-    let dir = tempfile::tempdir().unwrap();
-    Secrets::new(dir.path()).put("key", &make().unwrap()).unwrap();
-    let source = Source::new();
-    let receiver = Scripted::start(Vec::new(), |taken: &mut Vec<Asked>, asked| {
+/// A receiver that takes each webhook once, and what it has taken.
+fn refuses_repeats() -> Scripted<Vec<Asked>> {
+    Scripted::start(Vec::new(), |taken: &mut Vec<Asked>, asked| {
         let had = |one: &Asked| one.header("webhook-id") == asked.header("webhook-id");
         if taken.iter().any(had) {
             return Answer::new(409, "already processed");
         }
         taken.push(asked.clone());
         Answer::new(200, "")
-    });
+    })
+}
+
+/// Whose answer was lost before it says to the same again that it has it, whatever came in between.
+#[test]
+fn a_receiver_that_refuses_repeats_has_each_batch_once() {
+    let dir = tempfile::tempdir().unwrap();
+    Secrets::new(dir.path()).put("key", &make().unwrap()).unwrap();
+    let (receiver, source) = (refuses_repeats(), Source::new());
     let proxy = Flaky::http(receiver.port);
     let run = source.deliver(sink(&proxy.url(), dir.path(), &["key"]));
-    for _ in 0..3 {
-        source.delivered(&run);
-        proxy.next(1, Fault::Cut);
-        source.grow(50);
+    for faults in [
+        &[Fault::Cut][..],
+        &[Fault::Cut, Fault::Answer(429, Some(0))],
+        &[Fault::Swallow, Fault::Answer(502, None), Fault::Refuse],
+        &[Fault::Swallow, Fault::Answer(503, Some(0)), Fault::Answer(429, None)],
+    ] {
+        // One event alone can't be cut in another way: what is refused of it is a dead letter.
+        for events in [1, 50] {
+            source.delivered(&run);
+            faults.iter().for_each(|fault| proxy.next(1, *fault));
+            source.grow(events);
+        }
     }
     source.delivered(&run);
-    assert_eq!(run.control.health().numbers().dead_letters, 0);
+    assert_eq!((run.control.health().numbers().dead_letters, proxy.queued()), (0, 0));
     source.stop(run);
     let counts = counts(&source, &receiver.state());
     assert_eq!(counts.len() as u64, source.log.size());
     assert!(counts.values().all(|times| *times == 1), "{counts:?}");
+}
+
+/// Who waits for an answer gives up at last, and what the receiver has taken by then it has.
+#[test]
+fn what_a_slow_receiver_took_is_not_refused_when_it_comes_again() {
+    type Slow = (Vec<String>, Sender<()>, Receiver<()>);
+    let dir = tempfile::tempdir().unwrap();
+    Secrets::new(dir.path()).put("key", &make().unwrap()).unwrap();
+    let source = Source::new();
+    let (takes, taken) = channel();
+    let (given_up, waits) = channel();
+    let receiver = Scripted::start((vec![], takes, waits), |(ids, takes, waits): &mut Slow, asked| {
+        let id = asked.header("webhook-id").unwrap().to_owned();
+        if ids.contains(&id) {
+            return Answer::new(409, "already processed");
+        }
+        ids.push(id);
+        takes.send(()).unwrap();
+        waits.recv().unwrap_or_default();
+        Answer::new(200, "")
+    });
+    let webhook = Arc::new(sink(&receiver.url(), dir.path(), &["key"]));
+    // Of this life: no earlier one can have sent it.
+    source.grow(1);
+    let entry = source.log.read(source.log.size() - 1, 1, 0).unwrap().remove(0);
+    let encoded = Arc::new(webhook.encode(&Item::new(entry)).unwrap());
+    let send = || {
+        let (webhook, encoded) = (Arc::clone(&webhook), Arc::clone(&encoded));
+        source.runtime.spawn(async move { webhook.send(&[&*encoded]).await })
+    };
+    let first = send();
+    taken.recv_timeout(DEADLINE).unwrap();
+    // As the delivery does when the time is over.
+    first.abort();
+    assert!(source.runtime.block_on(first).unwrap_err().is_cancelled());
+    given_up.send(()).unwrap();
+    assert_eq!(source.runtime.block_on(send()).unwrap(), Ok(vec![Said::Stored]));
+}
+
+/// A run before the start may have sent it, and never have heard what became of it.
+#[test]
+fn what_an_earlier_run_sent_is_not_refused_after_a_restart() {
+    for events in [0, 50] {
+        let dir = tempfile::tempdir().unwrap();
+        Secrets::new(dir.path()).put("key", &make().unwrap()).unwrap();
+        let (receiver, source) = (refuses_repeats(), Source::new());
+        source.grow(events);
+        let proxy = Flaky::http(receiver.port);
+        proxy.set(Fault::Refuse);
+        proxy.next(1, Fault::Swallow);
+        let run = source.deliver(sink(&proxy.url(), dir.path(), &["key"]));
+        until_true("it has it", DEADLINE, || !receiver.state().is_empty());
+        source.kill(run);
+        proxy.set(Fault::Pass);
+        let run = source.deliver(sink(&proxy.url(), dir.path(), &["key"]));
+        source.delivered(&run);
+        assert_eq!(run.control.health().numbers().dead_letters, 0);
+        source.stop(run);
+        let counts = counts(&source, &receiver.state());
+        assert_eq!(counts.len() as u64, source.log.size());
+        assert!(counts.values().all(|times| *times == 1), "{counts:?}");
+    }
+}
+
+/// 409 says that the receiver has it only of what it may have had.
+#[test]
+fn what_a_receiver_never_had_and_calls_a_conflict_is_a_dead_letter() {
+    let dir = tempfile::tempdir().unwrap();
+    Secrets::new(dir.path()).put("key", &make().unwrap()).unwrap();
+    let (receiver, source) = (receiver(), Source::new());
+    let run = source.deliver(sink(&receiver.url(), dir.path(), &["key"]));
+    source.delivered(&run);
+    receiver.state().planned.push_back(Answer::new(409, "a conflict"));
+    source.grow(1);
+    until_true("it is refused", DEADLINE, || run.control.health().numbers().dead_letters == 1);
+    source.delivered(&run);
+    // Refused once is no reason to believe the second time that it has it.
+    receiver.state().planned.push_back(Answer::new(409, "a conflict"));
+    assert_eq!(source.runtime.block_on(run.control.redrive()), Ok(1));
+    assert_eq!(source.runtime.block_on(run.control.redrive()), Ok(0));
+    source.stop(run);
+    let counts = counts(&source, &receiver.state().taken);
+    assert_eq!(counts.len() as u64, source.log.size());
 }
 
 #[test]

@@ -115,7 +115,7 @@ pub enum Done {
         /// The event's index.
         index: u64,
         /// How many there were.
-        count: usize,
+        count: u64,
         /// How many are left.
         left: usize,
     },
@@ -249,8 +249,8 @@ async fn cancel(api: &Api, caller: &Caller, sink: &dyn Running) -> Result<Done, 
 
 async fn redrive(api: &Api, caller: &Caller, sink: &dyn Running) -> Result<Done, ApiError> {
     is_free(sink).await?;
-    let count = sink.dead_letters().await.map_err(ApiError::Unavailable)?.len();
-    let begun = RedriveBegun { count: count as u64, sink: sink.name().to_owned() };
+    let count = sink.numbers().dead_letters;
+    let begun = RedriveBegun { count, sink: sink.name().to_owned() };
     let done = append(api, caller, sink.name(), begun).await?;
     let left = sink.redrive().await.map_err(ApiError::Unavailable)?;
     Ok(Done::Redriven { index: done.index(), count, left })

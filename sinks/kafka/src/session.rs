@@ -129,6 +129,8 @@ fn produce(plan: &Plan) -> Result<BaseProducer<Context>, Trouble> {
         .set("transactional.id", plan.transactional_id.as_str())
         .set("transaction.timeout.ms", whole)
         .set("enable.idempotence", "true")
+        // One that is deleted is made anew as documented, and not by the brokers, with whatever their defaults are.
+        .set("allow.auto.create.topics", "false")
         .set("acks", "all")
         .set("max.in.flight.requests.per.connection", "5")
         .set("request.timeout.ms", timeout.as_str())

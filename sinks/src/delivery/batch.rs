@@ -83,8 +83,9 @@ pub(super) async fn deliver<S: Sink>(
     in_doubt: bool,
     at: At,
 ) -> Vec<Rejection> {
+    let events = letters.len();
     let mut open = VecDeque::from([Chunk::new(letters, in_doubt)]);
-    let mut rejected = Vec::new();
+    let mut rejected: Vec<Rejection> = Vec::new();
     let mut backoff = Backoff::default();
     let mut refusals = 0;
     while let Some(mut chunk) = open.pop_front() {
@@ -162,8 +163,8 @@ pub(super) async fn deliver<S: Sink>(
             }
         }
     }
-    shared.health.well(at);
-    shared.health.rejected(rejected.len());
+    let reason = rejected.last().map(|rejection| rejection.reason.as_str());
+    shared.health.ended(at, events - rejected.len(), rejected.len(), reason);
     rejected
 }
 

@@ -11,6 +11,7 @@ mod pace;
 mod run;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use control::{Control, Inbox, Stopped};
 use pace::Pace;

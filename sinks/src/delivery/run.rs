@@ -6,6 +6,7 @@ use self::errand::{Errand, Kind};
 use super::batch::{Batch, Letter, Rejection, deliver};
 use super::control::{Command, Inbox, Stopped};
 use super::course::{Course, End};
+use super::words::without_quotes;
 use super::{Delivery, OpenError, Shared, open_files};
 use crate::backoff::Backoff;
 use crate::dead_letters::{DeadLetters, Told};
@@ -237,6 +238,7 @@ impl<S: Sink> Loop<S> {
                         (self.main.next(), error.to_string(), self.shared().name.clone());
                     self.shared().health.failed(At::Loop, &reason);
                     if self.standing.stalled.is_none() {
+                        let reason = without_quotes(&reason);
                         let told = self.tell(Stalled { next, reason, sink }).await;
                         self.told_standing(told, None);
                     }
@@ -439,7 +441,7 @@ impl<S: Sink> Loop<S> {
                 first.index,
                 first.reason
             );
-            let reason = first.reason.clone();
+            let reason = without_quotes(&first.reason);
             self.tell(Rejected { count, first: first.index, last: last.index, reason, sink }).await?;
         }
         Ok(())
@@ -507,6 +509,7 @@ impl<S: Sink> Loop<S> {
     async fn look(&mut self) -> Result<(), Stopped> {
         self.save()?;
         self.shared().health.measure(Instant::now());
+        self.shared().health.ails(self.shared().sink.ails());
         self.tell_stall().await;
         Ok(())
     }
@@ -521,7 +524,8 @@ impl<S: Sink> Loop<S> {
         match (self.shared().health.ailing(), self.standing.stalled) {
             (Some(ailing), None) if ailing.since.elapsed() >= self.fixed.stall => {
                 tracing::warn!("sink {sink} stalls at event {next}: {}", ailing.reason);
-                let told = self.tell(Stalled { next, reason: ailing.reason, sink }).await;
+                let reason = without_quotes(&ailing.reason);
+                let told = self.tell(Stalled { next, reason, sink }).await;
                 self.told_standing(told, Some(ailing.since));
             }
             (None, Some(since)) => {

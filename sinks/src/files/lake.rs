@@ -8,13 +8,13 @@
 use super::columns;
 use super::lines::{Appender, Part, beginning, cut_torn_tail, held};
 use super::read::{Index, Turn, bytes};
-use super::{MODE, claims, day};
+use super::{FOLDER_MODE, MODE, claims, day};
 use crate::format::Format;
 use crate::sink::{Found, Held, Window};
 use aws_lc_rs::digest::{SHA256, digest};
 use custody_core::clock::Nanos;
 use custody_core::event::hex::to_hex;
-use custody_core::log::durable::{create_directories, rename, sync_directory, write_file};
+use custody_core::log::durable::{create_directories_with, rename, sync_directory, write_file};
 use custody_core::mapping::Logged;
 use custody_core::mapping::ocsf::{self, Version};
 use serde::Deserialize;
@@ -137,6 +137,9 @@ pub struct Lake {
     appender: Appender,
     index: Index,
     spooled: Spooled,
+    /// Whether Parquet is made at the next look, however little there is: the spool is full, or old, or of another day, or what
+    /// was due before couldn't be made.
+    is_due: bool,
 }
 
 impl Lake {
@@ -149,6 +152,7 @@ impl Lake {
             appender: Appender::default(),
             index: Index::default(),
             spooled: Spooled::default(),
+            is_due: false,
         }
     }
 
@@ -160,34 +164,39 @@ impl Lake {
         self.folder.join(ROLLING)
     }
 
-    /// Makes the folders what they should be after whatever happened.
+    /// Makes the folders what they should be after whatever happened. What was due and still can't be made Parquet is in the way.
     pub fn prepare(&mut self) -> io::Result<()> {
         self.appender.mend()?;
         if let Some(folder) = self.spool().parent() {
-            create_directories(folder)?;
+            create_directories_with(folder, FOLDER_MODE)?;
         }
-        self.complete()?;
-        self.spooled = Spooled::default();
-        let spool = self.spool();
-        if spool.exists() {
-            cut_torn_tail(&spool)?;
-            let lines = std::fs::read(&spool)?;
-            let held = held(&lines, Format::Custody, &self.origin)?;
-            if let Some(last) = held.last() {
-                let day = last.appended.map(day);
-                let (events, bytes) = (held.len() as u64, lines.len() as u64);
-                self.spooled = Spooled { events, bytes, day, since: Some(Instant::now()) };
-            }
-        }
-        Ok(())
+        self.spooled = self.counted()?;
+        self.roll_if_due()
     }
 
-    /// Appends durably to the spool, or not at all.
-    pub fn append(&mut self, part: &Part) -> io::Result<()> {
-        // A lake that can't be written doesn't fill the disk with its spool.
-        if self.is_full() || self.spooled.day.as_ref().is_some_and(|day| *day != part.day) {
-            self.roll()?;
+    /// What the spool holds; it is as old as was known of it.
+    fn counted(&self) -> io::Result<Spooled> {
+        let spool = self.spool();
+        if !spool.exists() {
+            return Ok(Spooled::default());
         }
+        cut_torn_tail(&spool)?;
+        let lines = std::fs::read(&spool)?;
+        let held = held(&lines, Format::Custody, &self.origin)?;
+        let Some(last) = held.last() else { return Ok(Spooled::default()) };
+        Ok(Spooled {
+            events: held.len() as u64,
+            bytes: lines.len() as u64,
+            day: last.appended.map(day),
+            since: self.spooled.since.or_else(|| Some(Instant::now())),
+        })
+    }
+
+    /// Appends durably to the spool, or not at all. A lake that can't be written takes nothing more: whoever delivers has to
+    /// learn of it, and its spool doesn't fill the disk.
+    pub fn append(&mut self, part: &Part) -> io::Result<()> {
+        self.is_due |= self.spooled.day.as_ref().is_some_and(|day| *day != part.day);
+        self.roll_if_due()?;
         let spool = self.spool();
         let (before, after) = self.appender.append(&spool, &part.bytes)?;
         self.index.appended(&spool, before, after);
@@ -195,11 +204,9 @@ impl Lake {
         self.spooled.bytes += part.bytes.len() as u64;
         self.spooled.day = Some(part.day.clone());
         self.spooled.since.get_or_insert_with(Instant::now);
-        if self.is_full()
-            && let Err(error) = self.roll()
-        {
-            // What is in the spool is safe; it is tried again before the next event.
-            tracing::warn!("{}: no Parquet is written: {error}", self.folder.display());
+        if self.is_full() {
+            // What is in the spool is safe; it is tried again before the next event, and at the next look, which says so.
+            self.roll_if_due().ok();
         }
         Ok(())
     }
@@ -209,13 +216,13 @@ impl Lake {
             || self.spooled.bytes >= self.settings.roll_megabytes << 20
     }
 
-    /// Makes Parquet of what is old enough, and of what couldn't be made Parquet before.
+    /// Makes Parquet of what is due, and of what couldn't be made Parquet before.
     pub fn roll_if_due(&mut self) -> io::Result<()> {
         let age = Duration::from_secs(self.settings.roll_seconds);
-        if self.spooled.since.is_some_and(|since| since.elapsed() >= age) {
-            return self.roll();
-        }
-        self.complete()
+        self.is_due |= self.is_full() || self.spooled.since.is_some_and(|since| since.elapsed() >= age);
+        let rolled = if self.is_due { self.roll() } else { self.complete() };
+        self.is_due = rolled.is_err();
+        rolled.map_err(|error| io::Error::new(error.kind(), format!("no Parquet is written: {error}")))
     }
 
     fn roll(&mut self) -> io::Result<()> {
@@ -247,7 +254,7 @@ impl Lake {
             let hash = to_hex(digest(&SHA256, &file).as_ref());
             let hash = hash.get(..16).unwrap_or(&hash);
             let folder = self.day_folder(class, &day);
-            create_directories(&folder)?;
+            create_directories_with(&folder, FOLDER_MODE)?;
             let path = folder.join(format!("{first:012}-{last:012}-{hash}.parquet"));
             // The hash is in its name: what has it is this file. Whether its name is on the disk isn't known of one that was there.
             if path.exists() {

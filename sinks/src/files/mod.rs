@@ -23,20 +23,23 @@ use crate::format::{Format, logged};
 use crate::item::Item;
 use crate::sink::{Answer, Fields, Found, Held, Limits, Sink, Trouble, Unproven, Window};
 use custody_core::clock::Nanos;
-use custody_core::log::durable::create_directories;
+use custody_core::log::durable::create_directories_with;
 use custody_core::mapping::ocsf::Version;
 use serde::Deserialize;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 /// Held by whoever writes into a folder: two writers would cut each other's lines.
 const LOCK: &str = ".custody-sink.lock";
 /// Permissions of files: a forwarder in the owner's group may read them.
 const MODE: u32 = 0o640;
+/// Permissions of the folders that are made here: whoever may read the files has to get to them.
+const FOLDER_MODE: u32 = 0o750;
 /// Events that are synced at once.
 const BATCH_EVENTS: usize = 5_000;
 /// How often is looked whether the spool is old enough for Parquet.
@@ -101,8 +104,10 @@ enum Form {
 struct Folder {
     path: PathBuf,
     store: Arc<tokio::sync::Mutex<Store>>,
-    /// Whether somebody looks after the spool's age.
-    watched: Mutex<bool>,
+    /// Whoever looks after the spool's age.
+    watcher: Mutex<Option<JoinHandle<()>>>,
+    /// What that one has met with last.
+    trouble: Mutex<Option<String>>,
 }
 
 struct Store {
@@ -140,7 +145,7 @@ impl Files {
             Some(lake) => Kind::Lake(Box::new(Lake::new(&path, lake, origin))),
         };
         let store = Arc::new(tokio::sync::Mutex::new(Store { lock: None, kind }));
-        let folder = Arc::new(Folder { path, store, watched: Mutex::new(false) });
+        let folder = Arc::new(Folder { path, store, watcher: Mutex::default(), trouble: Mutex::default() });
         Self { origin: origin.to_owned(), form, batch_events, folder }
     }
 
@@ -172,30 +177,42 @@ impl Files {
 }
 
 impl Folder {
-    /// Looks after the spool as long as the sink lives.
+    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has somebody look after the spool as long as the sink lives, unless somebody does.
     fn watch(self: &Arc<Self>) {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::replace(&mut *watched, true) {
-            return;
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if watcher.as_ref().is_none_or(JoinHandle::is_finished) {
+            *watcher = Some(tokio::spawn(look_after(Arc::downgrade(self))));
         }
-        let folder = Arc::downgrade(self);
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(LOOK).await;
-                let Some(folder) = Weak::upgrade(&folder) else { return };
-                let mut store = Arc::clone(&folder.store).lock_owned().await;
-                let looked = tokio::task::spawn_blocking(move || {
-                    if let Store { lock: Some(_), kind: Kind::Lake(lake) } = &mut *store
-                        && let Err(error) = lake.roll_if_due()
-                    {
-                        tracing::warn!("{}: no Parquet is written: {error}", folder.path.display());
-                    }
-                });
-                if looked.await.is_err() {
-                    return;
-                }
-            }
+    }
+}
+
+/// Makes Parquet of what is due, also where nothing new arrives, and goes on whatever came of it. What is wrong is said when it
+/// changes and not at each look.
+async fn look_after(folder: Weak<Folder>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(folder) = Weak::upgrade(&folder) else { return };
+        let mut store = Arc::clone(&folder.store).lock_owned().await;
+        let looked = tokio::task::spawn_blocking(move || match &mut *store {
+            Store { lock: Some(_), kind: Kind::Lake(lake) } => lake.roll_if_due(),
+            Store { .. } => Ok(()),
         });
+        let trouble = match looked.await {
+            Ok(rolled) => rolled.err().map(|error| error.to_string()),
+            Err(_) => Some("looking after the spool broke".to_owned()),
+        };
+        let mut said = folder.trouble();
+        if trouble != *said {
+            match &trouble {
+                Some(trouble) => tracing::warn!("{}: {trouble}; trying again", folder.path.display()),
+                None => tracing::info!("{}: Parquet is written again", folder.path.display()),
+            }
+            *said = trouble;
+        }
     }
 }
 
@@ -205,7 +222,7 @@ impl Store {
         if self.lock.is_some() {
             return Ok(());
         }
-        create_directories(folder)?;
+        create_directories_with(folder, FOLDER_MODE)?;
         let path = folder.join(LOCK);
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(MODE).open(path)?;
         match file.try_lock() {
@@ -251,6 +268,10 @@ impl Sink for Files {
             self.folder.watch();
         }
         Ok(())
+    }
+
+    fn ails(&self) -> Option<String> {
+        self.folder.trouble().clone()
     }
 
     fn encode(&self, item: &Item) -> Result<Encoded, String> {

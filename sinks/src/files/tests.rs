@@ -1,6 +1,8 @@
 //! Lines, columns, spool and what is found again: tests/sinks has deliveries that are killed and readers by others.
 #![allow(clippy::disallowed_methods, reason = "what a test damages needn't last")]
 
+mod overdue;
+
 use super::*;
 use crate::format::envelope;
 use crate::sink::{Fields, Held};

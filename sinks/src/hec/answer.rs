@@ -5,6 +5,7 @@ use crate::sink::Trouble;
 use reqwest::StatusCode;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What became of a request with events.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +27,13 @@ pub enum Acknowledged {
     Yes,
     /// Or never.
     NotYet,
+    /// Nobody who knows has heard the question: it can be asked again.
+    Unsaid {
+        /// What came instead.
+        reason: String,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
+    },
 }
 
 #[derive(Deserialize)]
@@ -70,14 +78,27 @@ pub fn outcome(answered: &Answered) -> Result<Outcome, Trouble> {
     }
 }
 
-/// Reads an answer to the question whether a batch is indexed.
+/// Reads what came of the question whether a batch is indexed. Whoever is too busy to say so, and a connection that never came
+/// about, have taken no answer away: to give up for that would be to send a batch again that is about to be acknowledged.
 ///
 /// # Errors
-/// [`Trouble`]: nobody knows then.
-pub fn acknowledged(answered: &Answered, id: u64) -> Result<Acknowledged, Trouble> {
+/// [`Trouble`] where an answer may have been lost, which isn't given twice, as a collector forgets what it has acknowledged; and
+/// where it knows nothing of the batch.
+pub fn acknowledged(asked: Result<Answered, Trouble>, id: u64) -> Result<Acknowledged, Trouble> {
     let unclear = Trouble::unclear;
+    let answered = match asked {
+        Ok(answered) => answered,
+        Err(trouble) if trouble.leaves_doubt() => {
+            return Err(unclear(format!("its acknowledgement can't be asked for: {trouble}")));
+        }
+        Err(trouble) => {
+            let (reason, retry_after) = (trouble.to_string(), trouble.retry_after());
+            return Ok(Acknowledged::Unsaid { reason, retry_after });
+        }
+    };
     if !answered.status.is_success() {
-        return Err(unclear(format!("its acknowledgement can't be asked for: {}", answered.reason())));
+        let (reason, retry_after) = (answered.reason(), answered.retry_after());
+        return Ok(Acknowledged::Unsaid { reason, retry_after });
     }
     let said: Acknowledgements = serde_json::from_slice(&answered.body)
         .map_err(|error| unclear(format!("its acknowledgement can't be read: {error}")))?;

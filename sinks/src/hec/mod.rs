@@ -7,11 +7,13 @@
 mod answer;
 mod channel;
 mod search;
+mod sent;
 #[cfg(test)]
 mod tests;
 
 use self::answer::{Acknowledged, Outcome};
 use self::channel::Channel;
+use self::sent::Sent;
 use crate::format::{Format, logged};
 use crate::http::{Answered, Endpoint, Http};
 use crate::item::Item;
@@ -123,6 +125,11 @@ impl Settings {
         }
         self.endpoint.check()
     }
+
+    /// How long a batch may take, from its request to its acknowledgement.
+    fn timeout(&self) -> Duration {
+        REQUEST * 2 + Duration::from_secs(self.acknowledge_seconds)
+    }
 }
 
 /// Delivers to a collector.
@@ -136,21 +143,30 @@ pub struct Hec {
     /// channel for each batch would be simpler, but collectors keep them all unless they are told to forget them, and
     /// have room for a million.
     channels: Mutex<Vec<Channel>>,
-    /// When something was sent last of which nobody knows whether it arrived; the beginning of this life counts as such.
-    unclear: Mutex<Instant>,
+    /// What a search may not show yet.
+    sent: Sent,
+}
+
+/// An event with its time and its fields, as JSON.
+pub struct Encoded {
+    index: u64,
+    event: Vec<u8>,
 }
 
 impl Hec {
     /// For the log with that origin.
     #[must_use]
     pub fn new(settings: Settings, secrets: Secrets, origin: &str) -> Self {
+        let shown = Duration::from_secs(settings.shown_seconds);
+        // A comparison waits for a search twice as long as a delivery.
+        let sent = Sent::new(shown, settings.timeout().saturating_mul(2), Instant::now());
         Self {
             http: Http::new(settings.endpoint.clone(), secrets.clone()),
             search: settings.search.clone().map(|endpoint| Http::new(endpoint, secrets)),
             settings,
             origin: origin.to_owned(),
             channels: Mutex::default(),
-            unclear: Mutex::new(Instant::now()),
+            sent,
         }
     }
 
@@ -191,26 +207,28 @@ impl Hec {
     /// Asks until an indexer has the batch.
     async fn acknowledgement(&self, channel: &mut Channel, id: u64) -> Result<(), Trouble> {
         let limit = Duration::from_secs(self.settings.acknowledge_seconds);
-        let (begun, mut wait) = (Instant::now(), ASK_FIRST);
+        let (begun, mut pause, mut wait) = (Instant::now(), ASK_FIRST, ASK_FIRST);
         loop {
             tokio::time::sleep(wait).await;
-            // An answer that got lost isn't given twice: a collector forgets what it has acknowledged.
-            let answered = self.ask(channel, &[id]).await.map_err(|error| {
-                Trouble::unclear(format!("its acknowledgement can't be asked for: {error}"))
-            })?;
-            match answer::acknowledged(&answered, id)? {
+            let (instead, retry_after) = match answer::acknowledged(self.ask(channel, &[id]).await, id)? {
                 Acknowledged::Yes => return Ok(()),
-                Acknowledged::NotYet if begun.elapsed() >= limit => {
-                    let seconds = limit.as_secs();
-                    return Err(Trouble::unclear(format!("no indexer has acknowledged it in {seconds} s")));
-                }
-                Acknowledged::NotYet => wait = (wait * 2).min(ASK_LAST),
+                Acknowledged::NotYet => (String::new(), None),
+                Acknowledged::Unsaid { reason, retry_after } => (format!(": {reason}"), retry_after),
+            };
+            let left = limit.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                let seconds = limit.as_secs();
+                return Err(Trouble::unclear(format!(
+                    "no indexer has acknowledged it in {seconds} s{instead}"
+                )));
             }
+            pause = (pause * 2).min(ASK_LAST);
+            wait = pause.max(retry_after.unwrap_or_default()).min(left);
         }
     }
 
-    async fn deliver(&self, batch: &[&Vec<u8>]) -> Result<Vec<Answer>, Trouble> {
-        let body = batch.iter().flat_map(|event| event.iter().copied()).collect();
+    async fn deliver(&self, batch: &[&Encoded]) -> Result<Vec<Answer>, Trouble> {
+        let body = batch.iter().flat_map(|encoded| encoded.event.iter().copied()).collect();
         let mut channel = self.channel();
         let answered = self.send_in(&mut channel, "/services/collector/event", body).await;
         let taken = answered.and_then(|answered| answer::outcome(&answered));
@@ -246,14 +264,21 @@ impl Hec {
     }
 }
 
+/// Whether nothing of a batch has arrived, for sure.
+fn nothing_arrived(answers: &Result<Vec<Answer>, Trouble>) -> bool {
+    match answers {
+        Ok(answers) => answers.iter().all(|answer| matches!(answer, Answer::Rejected(_))),
+        Err(trouble) => !trouble.leaves_doubt(),
+    }
+}
+
 /// Seconds since the epoch with nine digits behind the point: a number for JSON, without a float's loss.
 fn seconds(time: Nanos) -> String {
     format!("{}.{:09}", time.0 / 1_000_000_000, time.0 % 1_000_000_000)
 }
 
 impl Sink for Hec {
-    /// An event with its time and its fields, as JSON.
-    type Encoded = Vec<u8>;
+    type Encoded = Encoded;
 
     fn limits(&self) -> Limits {
         Limits {
@@ -262,7 +287,7 @@ impl Sink for Hec {
             batch_bytes: 800_000,
             in_flight: 4,
             linger: Duration::from_millis(200),
-            timeout: REQUEST * 2 + Duration::from_secs(self.settings.acknowledge_seconds),
+            timeout: self.settings.timeout(),
         }
     }
 
@@ -277,7 +302,7 @@ impl Sink for Hec {
         answer::acknowledges(&answered)
     }
 
-    fn encode(&self, item: &Item) -> Result<Vec<u8>, String> {
+    fn encode(&self, item: &Item) -> Result<Encoded, String> {
         let logged = logged(item, &self.origin);
         let mut fields = Map::new();
         let mut field = |name: &str, value: String| drop(fields.insert(name.to_owned(), value.into()));
@@ -318,19 +343,22 @@ impl Sink for Hec {
         let event = Value::Object(event).to_string();
         // The time goes in by hand: a float hasn't got so many digits.
         let rest = event.strip_prefix('{').unwrap_or_default();
-        Ok(format!("{{\"time\":{},{rest}\n", seconds(item.appended)).into_bytes())
+        let event = format!("{{\"time\":{},{rest}\n", seconds(item.appended)).into_bytes();
+        Ok(Encoded { index: item.index, event })
     }
 
-    fn bytes(encoded: &Vec<u8>) -> usize {
-        encoded.len()
+    fn bytes(encoded: &Encoded) -> usize {
+        encoded.event.len()
     }
 
-    async fn send(&self, batch: &[&Vec<u8>]) -> Result<Vec<Answer>, Trouble> {
-        let sent = self.deliver(batch).await;
-        if sent.as_ref().is_err_and(Trouble::leaves_doubt) {
-            *self.unclear.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    async fn send(&self, batch: &[&Encoded]) -> Result<Vec<Answer>, Trouble> {
+        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(Vec::new()) };
+        let under_way = self.sent.begin(first.index..last.index.saturating_add(1), Instant::now());
+        let answers = self.deliver(batch).await;
+        if nothing_arrived(&answers) {
+            under_way.forget();
         }
-        sent
+        answers
     }
 
     async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {
@@ -343,14 +371,16 @@ impl Sink for Hec {
             .map_err(|error| Unproven::Now(error.to_string()))?
             .header("content-type", "application/x-www-form-urlencoded")
             .body(form);
+        // By then it counts what is shown: what arrives while it is answered needn't be in the answer.
+        let asked = Instant::now();
         let answered = http.answer(request).await.map_err(|error| Unproven::Now(error.to_string()))?;
         if !answered.status.is_success() {
             return Err(Unproven::Now(answered.reason()));
         }
         let documents = search::documents(&answered.body, window, &self.origin).map_err(Unproven::Now)?;
-        let unclear = *self.unclear.lock().unwrap_or_else(PoisonError::into_inner);
-        let perhaps_more = (unclear.elapsed() < Duration::from_secs(self.settings.shown_seconds))
-            .then(|| "Splunk's search may not show yet what its indexers have".to_owned());
+        let hides = self.sent.hides(&window.indexes, asked);
+        let perhaps_more =
+            hides.then(|| "Splunk's search may not show yet what its indexers have".to_owned());
         Ok(Found { documents, perhaps_more })
     }
 }

@@ -28,7 +28,7 @@ fn encoded(index: u64, bytes: &[u8]) -> Value {
     let hec = Hec::new(settings(), Secrets::new(std::path::Path::new("/nowhere")), ORIGIN);
     let appended = Nanos(1_764_000_000_000_456_789 + index);
     let item = Item::new(Entry { index, appended, tag: 1, bytes: bytes.into() });
-    let encoded = hec.encode(&item).unwrap();
+    let encoded = hec.encode(&item).unwrap().event;
     assert!(
         encoded.ends_with(b"\n") && str::from_utf8(&encoded).unwrap().contains("\"time\":1764000000.00045")
     );
@@ -97,18 +97,35 @@ fn what_a_collector_says_means() {
 }
 
 #[test]
-fn an_acknowledgement_is_yes_or_not_yet_or_unknown() {
-    let of = |status, body: &str| answer::acknowledged(&answered(status, body), 5);
+fn an_acknowledgement_is_yes_or_not_yet_or_unsaid_or_unknown() {
+    let of = |status, body: &str| answer::acknowledged(Ok(answered(status, body)), 5);
     assert_eq!(of(200, r#"{"acks":{"5":true}}"#), Ok(Acknowledged::Yes));
     assert_eq!(of(200, r#"{"acks":{"5":false}}"#), Ok(Acknowledged::NotYet));
+    for (status, body) in [(200, r#"{"acks":{"4":true}}"#), (200, "{}"), (200, "<html>")] {
+        assert!(matches!(of(status, body), Err(Trouble::Unclear { .. })), "{status} {body}");
+    }
+    // It is asked again where no answer can have been lost.
     for (status, body) in [
-        (200, r#"{"acks":{"4":true}}"#),
-        (200, "{}"),
-        (503, ""),
-        (400, r#"{"text":"","code":11}"#),
+        (429, ""),
+        (502, "<html>"),
+        (503, r#"{"text":"Server is busy","code":9}"#),
+        (403, r#"{"text":"Invalid token","code":4}"#),
         (400, r#"{"text":"ACK is disabled","code":14}"#),
     ] {
-        assert!(matches!(of(status, body), Err(Trouble::Unclear { .. })), "{status} {body}");
+        assert!(matches!(of(status, body), Ok(Acknowledged::Unsaid { .. })), "{status} {body}");
+    }
+    let mut busy = answered(503, "busy");
+    busy.headers.insert("retry-after", "7".parse().unwrap());
+    let retry_after = Some(Duration::from_secs(7));
+    let reason = "HTTP 503: busy".to_owned();
+    assert_eq!(answer::acknowledged(Ok(busy), 5), Ok(Acknowledged::Unsaid { reason, retry_after }));
+    let reason = || "connection refused".to_owned();
+    let refused = Trouble::Refused { reason: reason(), retry_after: None };
+    let unsaid = Acknowledged::Unsaid { reason: reason(), retry_after: None };
+    assert_eq!(answer::acknowledged(Err(refused), 5), Ok(unsaid));
+    for lost in [Trouble::unclear("it broke"), Trouble::Late { reason: reason(), in_doubt: true }] {
+        let trouble = answer::acknowledged(Err(lost), 5).unwrap_err();
+        assert!(matches!(trouble, Trouble::Unclear { .. }), "{trouble}");
     }
 }
 
@@ -135,6 +152,28 @@ fn a_channel_is_used_again_only_when_nothing_is_open_in_it() {
     hec.give_back(first.clone());
     assert_eq!(hec.channel(), first);
     assert!(![first, second].contains(&hec.channel()), "what became of the second isn't known");
+}
+
+#[test]
+fn a_batch_whose_answer_nobody_waited_for_may_be_there_and_one_that_was_refused_is_not() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let of = |port: u16, patience: Duration| {
+        let endpoint = Endpoint { url: format!("http://127.0.0.1:{port}"), ca: None, auth: None };
+        let secrets = Secrets::new(std::path::Path::new("/nowhere"));
+        let hec = Hec::new(Settings { endpoint, ..settings() }, secrets, ORIGIN);
+        // Then nothing counts any more that a former life may have sent.
+        let later = Instant::now() + Duration::from_secs(settings().shown_seconds);
+        let encoded = Encoded { index: 7, event: b"{}".to_vec() };
+        let sent =
+            runtime.block_on(async { tokio::time::timeout(patience, hec.send(&[&encoded])).await.ok() });
+        (sent, hec.sent.hides(&(7..8), later), hec.sent.hides(&(8..9), later))
+    };
+    assert_eq!(of(silent.local_addr().unwrap().port(), Duration::ZERO), (None, true, false));
+    let (sent, hidden, _) = of(closed, Duration::from_secs(30));
+    assert!(matches!(sent, Some(Err(Trouble::Refused { .. }))), "{sent:?}");
+    assert!(!hidden, "it never got there");
 }
 
 #[test]

@@ -5,11 +5,13 @@
 //! hour behind its stream's newest line. So what is in doubt is looked up, a refused push is halved, and what is old
 //! goes into streams of its own, one for each hour of the past: there nothing is ever behind.
 
+mod configuration;
 mod push;
 mod read;
 #[cfg(test)]
 mod tests;
 
+use self::configuration::{shows_all, shows_for};
 use self::push::{encode_entry, encode_push};
 use self::read::{Page, parse, parse_counts};
 use crate::http::{Answered, Endpoint, Http};
@@ -149,6 +151,13 @@ impl Loki {
             Some(tenant) => request.header("x-scope-orgid", tenant),
             None => request,
         })
+    }
+
+    /// What it says of how it is set up. Where nobody may ask for that, it is as the default has it.
+    async fn told(&self, path: &str) -> Result<String, Trouble> {
+        let answered = self.http.answer(self.request(Method::GET, path)?).await?;
+        let is_told = answered.status == StatusCode::OK;
+        Ok(if is_told { String::from_utf8_lossy(&answered.body).into_owned() } else { String::new() })
     }
 
     /// The spans of a window, each short enough for one question.
@@ -386,14 +395,11 @@ impl Sink for Loki {
         let page = parse(&answered.body).map_err(Trouble::unclear)?;
         let newest = page.lines.iter().map(|line| line.time.0).max().unwrap_or(0);
         self.newest.fetch_max(newest, Relaxed);
-        // Where nobody may ask for its configuration, it is as the default has it.
-        let configuration = self.http.answer(self.request(Method::GET, "/config")?).await?;
-        let configuration = match configuration.status {
-            StatusCode::OK => String::from_utf8_lossy(&configuration.body).into_owned(),
-            _ => String::new(),
-        };
+        let (configuration, limits) =
+            (self.told("/config").await?, self.told("/config/tenant/v1/limits").await?);
         self.shows_all.store(shows_all(&configuration), Relaxed);
-        self.shows_for.store(shows_for(&configuration).map_or(u64::MAX, nanos), Relaxed);
+        let shows_for = shows_for(&configuration, &limits);
+        self.shows_for.store(shows_for.map_or(u64::MAX, nanos), Relaxed);
         Ok(())
     }
 
@@ -502,54 +508,6 @@ fn refusal(answered: &Answered) -> Trouble {
 
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Whether a Loki with this configuration (`/config`, which tells the values that count) looks for lines of any age in
-/// the memory of those who hold them: by `query_store_max_look_back_period` if that isn't zero, and else by
-/// `query_ingesters_within`, which is left out where it is zero.
-fn shows_all(configuration: &str) -> bool {
-    if !configuration.lines().any(|line| line == "querier:") {
-        return false;
-    }
-    match value(configuration, "query_store_max_look_back_period") {
-        "0s" => value(configuration, "query_ingesters_within") == "0s",
-        period => period.starts_with('-'),
-    }
-}
-
-/// How far back a Loki with this configuration looks at all (`max_query_lookback`): to a question for what is older, it
-/// answers that there is nothing.
-fn shows_for(configuration: &str) -> Option<Duration> {
-    duration(value(configuration, "max_query_lookback")).filter(|lookback| !lookback.is_zero())
-}
-
-/// A setting's value, wherever it stands; zero where it doesn't.
-fn value<'a>(configuration: &'a str, name: &str) -> &'a str {
-    let mut lines = configuration.lines().map(str::trim);
-    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("0s", str::trim)
-}
-
-/// A duration as Prometheus writes it: `4w2d`, `720h0m0s`.
-fn duration(text: &str) -> Option<Duration> {
-    let mut whole = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
-        let (unit, after) = after.split_at(after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len()));
-        let milliseconds = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            "w" => 7 * 86_400_000,
-            "y" => 365 * 86_400_000,
-            _ => return None,
-        };
-        whole += Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(milliseconds)?);
-        rest = after;
-    }
-    Some(whole)
 }
 
 fn says(answered: &Answered, text: &str) -> bool {

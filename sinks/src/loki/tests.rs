@@ -49,28 +49,6 @@ fn every_type_of_event_goes_into_one_of_few_streams() {
     assert!(loki.encode(&item(1, 99, stranger)).unwrap().labels.contains("family=\"other\""));
 }
 
-#[test]
-fn what_loki_shows_follows_from_its_configuration() {
-    let with = |period: &str, within: &str| format!("querier:\n{within}\ningester:\n{period}\n");
-    let period = |value: &str| format!("  query_store_max_look_back_period: {value}");
-    let within = "  query_ingesters_within: 3h0m0s";
-    assert!(!shows_all(&with(&period("2h41m0s"), within)), "the default of a single process");
-    assert!(!shows_all(&with(&period("2h41m0s"), "")));
-    assert!(!shows_all(&with(&period("0s"), within)), "the default of many");
-    assert!(shows_all(&with(&period("0s"), "")));
-    assert!(shows_all(&with(&period("-1ns"), within)));
-    assert!(!shows_all("not found"));
-}
-
-#[test]
-fn how_far_back_loki_looks_follows_from_its_configuration() {
-    let with = |period: &str| shows_for(&format!("limits_config:\n  max_query_lookback: {period}\n"));
-    assert_eq!((with("0s"), shows_for("")), (None, None));
-    assert_eq!(with("720h0m0s"), Some(Duration::from_secs(30 * 86_400)));
-    assert_eq!(with("4w2d"), Some(Duration::from_secs(30 * 86_400)));
-    assert_eq!((with("1500ms"), with("x"), with("1")), (Some(Duration::from_millis(1500)), None, None));
-}
-
 fn answered(status: u16, body: &str) -> Result<Answered, Trouble> {
     let status = StatusCode::from_u16(status).unwrap();
     Ok(Answered { status, headers: Default::default(), body: body.as_bytes().to_vec() })

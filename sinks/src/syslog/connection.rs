@@ -1,5 +1,6 @@
 //! One connection to a receiver, from its beginning to the end that confirms what it took.
 
+use super::addresses::Addresses;
 use super::tls::{Settings, Tls};
 use super::{Transport, host_of};
 use crate::secret::Secrets;
@@ -12,7 +13,6 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-const CONNECT: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Receivers say nothing; what they say all the same is passed over, up to so many bytes.
 const HEARD_BYTES_MAX: usize = 64 << 10;
@@ -23,13 +23,14 @@ const LOOK_LAST: Duration = Duration::from_millis(50);
 /// A receiver of syslog.
 pub(super) struct Receiver {
     server: String,
+    addresses: Addresses,
     transport: Transport,
     tls: Tls,
 }
 
 impl Receiver {
     pub(super) fn new(server: String, transport: Transport, tls: Settings, secrets: Secrets) -> Self {
-        Self { server, transport, tls: Tls::new(tls, secrets) }
+        Self { server, addresses: Addresses::default(), transport, tls: Tls::new(tls, secrets) }
     }
 
     /// Sends all of `bytes` over a connection of their own, and returns once the receiver has ended it in order: it has
@@ -88,10 +89,7 @@ impl Receiver {
             reason: format!("{}: {reason}", self.server),
             retry_after: None,
         };
-        let stream = match timeout(CONNECT, TcpStream::connect(&self.server)).await {
-            Ok(stream) => stream.map_err(|error| refused(error.to_string()))?,
-            Err(_) => return Err(refused("no connection came about in time".to_owned())),
-        };
+        let stream = self.addresses.connect(&self.server).await.map_err(refused)?;
         stream.set_nodelay(true).map_err(|error| refused(error.to_string()))?;
         Ok(stream)
     }

@@ -6,6 +6,7 @@
 //! 4.2.2.13). So each batch has a connection of its own, and is confirmed by its orderly end ([`connection`]). Whatever
 //! ends otherwise is sent again: at least once, since nothing can be read back.
 
+mod addresses;
 mod connection;
 mod message;
 #[cfg(test)]

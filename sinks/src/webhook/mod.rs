@@ -3,14 +3,16 @@
 //! A receiver knows by the signature that Custody sent a batch, by `webhook-id` that it had this very batch before, and
 //! by each event's index that it had the event before: a batch whose answer was lost is sent again, and perhaps cut in
 //! another way. So `webhook-id` follows from what is in the body; one that followed from the first index alone would make
-//! a receiver pass over events that it never had.
+//! a receiver pass over events that it never had. To what it has had it may say 409 ([`doubt`]).
 
+mod doubt;
 mod sign;
 #[cfg(test)]
 mod tests;
 
 pub use self::sign::{KeyError, make, public};
 
+use self::doubt::Doubt;
 use self::sign::{Key, Message};
 use crate::format::{envelope, logged};
 use crate::http::{Answered, Endpoint, Http};
@@ -21,7 +23,6 @@ use custody_core::clock::Clock;
 use custody_core::event::Timestamp;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,8 +32,6 @@ const KEYS_MAX: usize = 4;
 const EVENTS: usize = 100;
 const EVENTS_MAX: usize = 5_000;
 const BODY_BYTES: usize = 256 << 10;
-/// Bodies of which is remembered that they may have arrived: one of what is new, and one of an errand.
-const UNCLEAR_MAX: usize = 8;
 /// `type` of the body.
 const KIND: &str = "events.appended";
 
@@ -78,12 +77,13 @@ pub struct Webhook {
     events_max: usize,
     origin: String,
     clock: Arc<dyn Clock>,
-    /// The newest of those bodies, by `webhook-id`, of which nobody knows whether they arrived.
-    unclear: Mutex<VecDeque<String>>,
+    /// Which bodies may have arrived.
+    doubt: Mutex<Doubt>,
 }
 
 /// An event as it stands in a body.
 pub struct Encoded {
+    index: u64,
     appended: Timestamp,
     entry: Vec<u8>,
 }
@@ -98,13 +98,13 @@ impl Webhook {
             sign_with: settings.sign_with,
             events_max: settings.events_max,
             origin: origin.to_owned(),
+            doubt: Mutex::new(Doubt::new(clock.wall().into())),
             clock,
-            unclear: Mutex::default(),
         }
     }
 
-    fn unclear(&self) -> MutexGuard<'_, VecDeque<String>> {
-        self.unclear.lock().unwrap_or_else(PoisonError::into_inner)
+    fn doubt(&self) -> MutexGuard<'_, Doubt> {
+        self.doubt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The body, which follows from the events alone.
@@ -144,12 +144,8 @@ fn settled(answered: &Answered) -> Result<(), Trouble> {
         status if status.is_redirection() => {
             Err(Trouble::Denied { reason: format!("the receiver is elsewhere, set its url: {reason}") })
         }
-        // The standard has us slow down. Somebody in between gave up on the receiver: shorter batches may be in time.
-        StatusCode::GATEWAY_TIMEOUT => Err(answered.trouble()),
-        StatusCode::BAD_GATEWAY => Err(Trouble::Refused { reason, retry_after: answered.retry_after() }),
-        status if status.is_server_error() && answered.retry_after().is_some() => {
-            Err(Trouble::Refused { reason, retry_after: answered.retry_after() })
-        }
+        // The standard has us slow down at 429, 502 and 504. Somebody in between says 502 to 504 also of what the receiver took and
+        // didn't answer in order, with `Retry-After` or without, so no status from 500 on says that nothing arrived.
         _ => Err(answered.trouble()),
     }
 }
@@ -175,7 +171,8 @@ impl Sink for Webhook {
 
     fn encode(&self, item: &Item) -> Result<Encoded, String> {
         let logged = logged(item, &self.origin);
-        Ok(Encoded { appended: logged.appended, entry: envelope(&logged, item.redacted) })
+        let (index, appended) = (logged.index, logged.appended);
+        Ok(Encoded { index, appended, entry: envelope(&logged, item.redacted) })
     }
 
     fn bytes(encoded: &Encoded) -> usize {
@@ -195,18 +192,11 @@ impl Sink for Webhook {
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", signature)
             .body(body);
-        let settled = match self.http.answer(request).await {
-            // Of what it may have had: that it has it.
-            Ok(answered) if answered.status == StatusCode::CONFLICT && self.unclear().contains(&id) => Ok(()),
-            answered => answered.and_then(|answered| settled(&answered)),
-        };
-        let mut unclear = self.unclear();
-        unclear.retain(|other| *other != id);
-        if settled.as_ref().is_err_and(Trouble::leaves_doubt) {
-            unclear.truncate(UNCLEAR_MAX - 1);
-            unclear.push_front(id);
-        }
-        settled.map(|()| vec![Answer::Stored; batch.len()])
+        // What stands behind it isn't reached when the time for the answer is over.
+        let attempt = self.doubt().begin(id, batch);
+        let ended = self.http.answer(request).await;
+        self.doubt().ended(&attempt, ended)?;
+        Ok(vec![Answer::Stored; batch.len()])
     }
 
     async fn read_back(&self, _: &Window) -> Result<Found, Unproven> {

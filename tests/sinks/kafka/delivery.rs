@@ -1,6 +1,6 @@
 //! One broker that fails in every way, and a sink that does.
 
-use super::topic::{TOPIC, add, alter, check, make, settings, sink, stored};
+use super::topic::{Stored, TOPIC, add, alter, check, delete, make, settings, shape, sink, stored};
 use crate::campaign::{Source, events};
 use custody_core::delivery::Verdict;
 use custody_sinks_kafka::Compression;
@@ -244,6 +244,27 @@ fn a_compacted_topic_is_refused_and_says_why() {
     alter(&kafka, &source, "cleanup.policy", "delete");
     source.delivered(&run);
     check(&kafka, &source);
+    source.stop(run);
+}
+
+/// Brokers make a topic that somebody asks for by their own defaults: one partition, and gone after a week.
+#[test]
+fn a_topic_that_is_deleted_is_made_anew_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut kafka = Kafka::prepare(dir.path(), 1, &["auto.create.topics.enable=true"]);
+    kafka.start();
+    let source = Source::new();
+    source.grow(100);
+    let run = source.deliver(sink(settings(&kafka.bootstrap())));
+    source.delivered(&run);
+    let first = source.log.size();
+    delete(&kafka, &source);
+    source.grow(100);
+    source.delivered(&run);
+    assert_eq!(shape(&kafka, &source, "retention.ms"), (3, "-1".to_owned()));
+    let there: Vec<u64> = stored(&kafka).iter().map(Stored::index).collect();
+    let all = first..source.log.size();
+    assert!(all.clone().all(|index| there.contains(&index)) && there.len() as u64 == all.end - all.start);
     source.stop(run);
 }
 

@@ -146,3 +146,21 @@ pub fn alter(kafka: &Kafka, source: &Source, name: &str, value: &str) {
         source.runtime.block_on(admin(kafka).alter_configs([&change], &AdminOptions::new())).unwrap();
     assert!(altered[0].is_ok(), "{altered:?}");
 }
+
+/// Deletes it with all that it holds, and waits until the brokers know no such topic.
+pub fn delete(kafka: &Kafka, source: &Source) {
+    let admin = admin(kafka);
+    let deleted = source.runtime.block_on(admin.delete_topics(&[TOPIC], &AdminOptions::new())).unwrap();
+    assert!(deleted[0].is_ok(), "{deleted:?}");
+}
+
+/// How many partitions it has, and what one of its settings is.
+pub fn shape(kafka: &Kafka, source: &Source, name: &str) -> (usize, String) {
+    let admin = admin(kafka);
+    let metadata = admin.inner().fetch_metadata(Some(TOPIC), LONG).unwrap();
+    let partitions = metadata.topics()[0].partitions().len();
+    let wanted = [&ResourceSpecifier::Topic(TOPIC)];
+    let told = source.runtime.block_on(admin.describe_configs(wanted, &AdminOptions::new())).unwrap();
+    let value = told[0].as_ref().unwrap().get(name).and_then(|entry| entry.value.clone());
+    (partitions, value.unwrap_or_default())
+}

@@ -106,13 +106,22 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
 /// # Errors
 /// What the system says.
 pub fn create_directories(directory: &Path) -> io::Result<()> {
+    create_directories_with(directory, 0o700)
+}
+
+/// As [`create_directories`], where others may look into what is made: `mode` is its permission, for instance `0o750`. What is
+/// there already keeps its own.
+///
+/// # Errors
+/// What the system says.
+pub fn create_directories_with(directory: &Path, mode: u32) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
     if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        create_directories(parent)?;
+        create_directories_with(parent, mode)?;
     }
-    match fs::DirBuilder::new().mode(0o700).create(directory) {
+    match fs::DirBuilder::new().mode(mode).create(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         answer => answer?,
     }

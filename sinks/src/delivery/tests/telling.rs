@@ -41,3 +41,21 @@ async fn an_outage_that_the_log_does_not_take_is_told_later() {
     until("it is told that it stalls", || events(&story).iter().any(stalls)).await;
     run.stop().await;
 }
+
+/// As behind a wrong key: it goes on, so that nobody can hold up what others do by events that are refused, but not without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_refuses_each_event_is_told_and_passed_over() {
+    let story = Story::with(40).await;
+    let store = Arc::new(Store { refuses: |index| index < 100, says_which: false, ..Store::new(1) });
+    let run = start(&story, &store);
+    let stalls = |what: &Payload| matches!(what, Payload::SinkStalled(told) if told.reason == "it refuses each event: one of them");
+    until("the log tells of it", || events(&story).iter().any(stalls)).await;
+    story.tell(80).await;
+    until("the log tells that something was taken", || {
+        events(&story).iter().any(|what| matches!(what, Payload::SinkResumed(_)))
+    })
+    .await;
+    run.delivered(&story).await;
+    assert_eq!(run.control.health().numbers().dead_letters, 100);
+    run.stop().await;
+}
