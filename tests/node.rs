@@ -4,7 +4,7 @@ use custody_tests::clock::SetClock;
 use custody_tests::load::Counter;
 use custody_tests::process::run;
 use custody_tests::root;
-use custody_tests::servers::agent::nothing_is_missing;
+use custody_tests::servers::agent::{nothing_is_missing, unpin};
 use custody_tests::servers::custodyd::Entry;
 use custody_tests::servers::flaky::Flaky;
 use custody_tests::servers::{Agent, NameServer, World, python};
@@ -480,4 +480,41 @@ fn a_clock_that_somebody_sets_is_told_and_moves_no_evidence_in_its_order() {
     let number = |entry: &Entry| entry.event["producer"]["seq"].as_u64();
     assert!(number(echoes[0]) < number(&stepped) && number(&stepped) < number(echoes[1]));
     nothing_is_missing(&world);
+}
+
+/// Root of a session may do that where the kernel refuses neither: an agent that is started anew knows nothing of what runs.
+#[test]
+fn a_session_whose_marks_were_taken_from_the_kernel_ends_when_its_agent_is_started_anew() {
+    let world = World::start();
+    // So that it isn't missed meanwhile, however long its start takes here.
+    world.demand_agent("optional");
+    let mut agent = Agent::join(&world, "web-1", "tier = \"tracepoint\"");
+    agent.start(&world);
+    let mut live = world.proxied();
+    live.args(["root@web-1.custody", "exec sleep 1000"]);
+    live.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut live = live.spawn().unwrap();
+    world.event("type=command.executed", "it runs", |e| arguments(&e.event["data"]) == ["sleep", "1000"]);
+    // It would put them back.
+    custody_tests::process::send(agent.pid(), Signal::STOP);
+    unpin(agent.pins());
+    agent.kill_now();
+    agent.start(&world);
+    let ended = world.event("type=session.ended", "the session ends", |_| true);
+    assert!(ended.line.contains("no process of it is watched any more"), "{}", ended.line);
+    live.wait().unwrap();
+    // Others are watched as before, and outlive an agent that is started anew.
+    let mut live = world.proxied();
+    live.args(["root@web-1.custody", "exec sleep 2000"]);
+    live.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut live = live.spawn().unwrap();
+    world.event("type=command.executed", "it runs", |e| arguments(&e.event["data"]) == ["sleep", "2000"]);
+    agent.kill_now();
+    agent.start(&world);
+    assert_eq!(world.ssh(&[], "true", b"").code, 0);
+    wait::until_true("that one has ended", DEADLINE, || world.entries("type=session.ended").len() > 1);
+    assert!(live.try_wait().unwrap().is_none());
+    assert_eq!(world.entries("type=session.ended").len(), 2);
+    live.kill().unwrap();
+    live.wait().unwrap();
 }

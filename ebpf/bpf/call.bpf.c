@@ -243,12 +243,14 @@ static __always_inline u32 clock_set_by(struct call_made made, struct pt_regs *r
 	return adjusts(modes) ? CLOCK_ADJUSTED : 0;
 }
 
-/* Sockets of families that no cgroup hook sees. */
+/* Sockets of families that no cgroup hook sees. The kernel takes IP's with the type that packets on the wire once had for their family. */
 static __always_inline void judge_family(struct task_struct *task, struct tag *tag, u32 family, u32 type, u32 protocol)
 {
 	struct made made = {.family = family, .type = type, .protocol = protocol};
 
-	if (!judged_elsewhere(family) && judge_socket(task, tag, &made) == REFUSE)
+	if (family == AF_INET && (type & SOCK_TYPE_MASK) == SOCK_PACKET)
+		made.family = AF_PACKET;
+	if (!judged_elsewhere(made.family) && judge_socket(task, tag, &made) == REFUSE)
 		bpf_send_signal(SIGKILL);
 }
 

@@ -31,7 +31,7 @@ static __always_inline void fill_connection(struct connection *record, struct so
 	record->remote_port = state->remote_port;
 	record->net_namespace = state->net_namespace;
 	record->opened = state->opened;
-	if (state->role == ROLE_ACCEPTED)
+	if (state->role == ROLE_ACCEPTED || state->role == ROLE_LISTENS)
 		record->flags = CONNECTION_IN_PLACE;
 }
 
@@ -50,15 +50,6 @@ static __always_inline struct connection *reserve_connection(struct socket_state
 	record->protocol = protocol;
 	record->cookie = cookie;
 	return record;
-}
-
-/* No memory for what has to be known of a connection: neither its begin nor its end can be told. */
-static __always_inline void lose_connection(void)
-{
-	count(&seen, KIND_CONNECTION_OPENED);
-	count(&lost, KIND_CONNECTION_OPENED);
-	count(&seen, KIND_CONNECTION_CLOSED);
-	count(&lost, KIND_CONNECTION_CLOSED);
 }
 
 /* So that user space finds it when its peer becomes denied. */
@@ -93,16 +84,17 @@ static __always_inline void tell_attempt(struct socket_state *state, u64 cookie)
 }
 
 /* Where there is no way to the address the kernel changes no state and says so to the caller only. So each attempt is kept with the
- * socket until something is sent, and else told by the next attempt, or when the socket goes; what the error was is not known then. */
-static __always_inline void keep_attempt(struct bpf_sock_addr *ctx, struct task_struct *task, struct tag *tag, struct attempt *attempt)
+ * socket until something is sent, and else told by the next attempt, or when the socket goes; what the error was is not known then.
+ * False, here and where datagrams begin: nothing can be kept with the socket, so nothing could be told of it. */
+static __always_inline bool keep_attempt(struct bpf_sock_addr *ctx, struct task_struct *task, struct tag *tag, struct attempt *attempt)
 {
 	struct socket_state *state;
 
 	if (!ctx->sk)
-		return;
+		return false;
 	state = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!state)
-		return; /* if something is sent, that says that it couldn't be told */
+		return false;
 	tell_attempt(state, bpf_get_socket_cookie(ctx));
 	fill_subject(&state->who, 0, task, tag);
 	state->role = ROLE_ATTEMPTS;
@@ -112,4 +104,5 @@ static __always_inline void keep_attempt(struct bpf_sock_addr *ctx, struct task_
 	state->net_namespace = 0;
 	__builtin_memcpy(state->remote, attempt->remote, 16);
 	state->remote_port = attempt->port;
+	return true;
 }

@@ -106,8 +106,8 @@ static __always_inline int leave(struct __sk_buff *skb, struct bpf_sock *sk)
 	if (!datagram && sk->protocol != IPPROTO_TCP)
 		return PROCEED;
 	state = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (!state || (state->role != ROLE_DATAGRAM && state->role != ROLE_CONNECTS && state->role != ROLE_ATTEMPTS))
-		return PROCEED;
+	if (!state || !state->role || state->role == ROLE_PROMISED)
+		return PROCEED; /* no session's, or not in use by one yet */
 	if (refuses_packet(skb, sk, state))
 		return REFUSE;
 	if (datagram)

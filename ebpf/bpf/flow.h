@@ -27,19 +27,17 @@ static __always_inline void close_datagram(struct socket_state *state, u64 cooki
 }
 
 /* A datagram socket has got a peer: nothing more will be heard of it until it is closed, or gets another. */
-static __always_inline void open_datagram(struct bpf_sock_addr *ctx, struct task_struct *task, struct tag *tag, struct attempt *attempt)
+static __always_inline bool open_datagram(struct bpf_sock_addr *ctx, struct task_struct *task, struct tag *tag, struct attempt *attempt)
 {
 	u64 cookie = bpf_get_socket_cookie(ctx);
 	struct socket_state *state;
 	struct connection *record;
 
 	if (!ctx->sk)
-		return;
+		return false;
 	state = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!state) {
-		lose_connection();
-		return;
-	}
+	if (!state)
+		return false;
 	if (state->role == ROLE_DATAGRAM)
 		close_datagram(state, cookie);
 	fill_subject(&state->who, KIND_CONNECTION_OPENED, task, tag);
@@ -53,6 +51,7 @@ static __always_inline void open_datagram(struct bpf_sock_addr *ctx, struct task
 	record = reserve_connection(state, KIND_CONNECTION_OPENED, IPPROTO_UDP, cookie);
 	if (record)
 		bpf_ringbuf_submit(record, 0);
+	return true;
 }
 
 static __always_inline void tell_flow(struct socket_state *state, struct flow *flow, u16 kind, u64 cookie)
@@ -75,7 +74,7 @@ static __always_inline void tell_flow(struct socket_state *state, struct flow *f
 
 /* Datagrams of one socket to one destination are one connection: opened with the first, closed with their count when the socket goes,
  * or when its place is needed for another destination. */
-static __always_inline void fold_datagram(struct bpf_sock_addr *ctx, struct task_struct *task, struct tag *tag, struct attempt *attempt)
+static __always_inline bool fold_datagram(struct bpf_sock_addr *ctx, struct task_struct *task, struct tag *tag, struct attempt *attempt)
 {
 	struct socket_state *state;
 	struct flows *table;
@@ -84,19 +83,17 @@ static __always_inline void fold_datagram(struct bpf_sock_addr *ctx, struct task
 	u32 slot;
 
 	if (!ctx->sk)
-		return;
+		return false;
 	state = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	table = bpf_sk_storage_get(&flows, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!state || !table) {
-		lose_connection();
-		return;
-	}
+	if (!state || !table)
+		return false;
 #pragma unroll
 	for (u32 i = 0; i < FLOWS_MAX; i++) {
 		flow = &table->flow[i];
 		if (flow->used && flow->remote_port == attempt->port && same_16(flow->remote, attempt->remote)) {
 			__sync_fetch_and_add(&flow->datagrams, 1);
-			return;
+			return true;
 		}
 	}
 	if (state->role != ROLE_DATAGRAM) {
@@ -118,4 +115,5 @@ static __always_inline void fold_datagram(struct bpf_sock_addr *ctx, struct task
 	flow->sent = 0;
 	flow->received = 0;
 	tell_flow(state, flow, KIND_CONNECTION_OPENED, cookie);
+	return true;
 }

@@ -21,9 +21,11 @@ typedef __u64 u64;
 #define AF_INET 2
 #define AF_INET6 10
 #define AF_NETLINK 16
+#define AF_PACKET 17
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define SOCK_SEQPACKET 5
+#define SOCK_PACKET 10
 #define SOCK_TYPE_MASK 0xf
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
@@ -57,6 +59,7 @@ typedef __u64 u64;
 #define SB_NOUSER (1ul << 31) /* a file system that nobody mounts: memfds, pipes, sockets */
 #define PROT_EXEC 4
 #define S_IFMT 0170000
+#define S_IFSOCK 0140000
 #define S_IFLNK 0120000
 #define S_IFREG 0100000
 #define S_IFDIR 0040000
@@ -277,8 +280,10 @@ struct sock_common {
 	possible_net_t skc_net;
 	unsigned long skc_flags;
 } CORE;
+struct socket;
 struct sock {
 	struct sock_common __sk_common;
+	struct socket *sk_socket;
 	u16 sk_protocol;
 	u16 sk_type;
 	int sk_err;

@@ -2,7 +2,8 @@
  *
  * The cgroup hooks connect4/6 and sendmsg4/6 at the root of cgroup2 see each address after the kernel has copied it (so no other thread
  * swaps it), for TCP with and without Fast Open, MPTCP, UDP, io_uring; they answer EPERM. A kind of socket whose sends they don't see
- * (raw, SCTP, ping) is refused to sessions under rules. What becomes of what may be is told in socket.bpf.c, of datagrams in flow.h. */
+ * (raw, SCTP, ping; MPTCP, to which the kernel itself adds connections) is refused to sessions under rules. What becomes of what may be is
+ * told in socket.bpf.c, of datagrams in flow.h: by what is kept with the socket. Where nothing can be kept, nothing may be. */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -80,33 +81,51 @@ static __always_inline void tell_denied(struct bpf_sock_addr *ctx, struct task_s
 	bpf_ringbuf_submit(record, 0);
 }
 
+/* A socket that may not be made, or may not listen: it has no peer yet. */
+static __always_inline void tell_kept_back(struct task_struct *task, struct tag *tag, u32 protocol, u32 rule)
+{
+	struct connection *record;
+
+	count(&seen, KIND_CONNECTION_DENIED);
+	record = full() ? 0 : bpf_ringbuf_reserve(&records, sizeof(*record), 0);
+	if (!record) {
+		count(&lost, KIND_CONNECTION_DENIED);
+		return;
+	}
+	__builtin_memset(record, 0, sizeof(*record));
+	fill_subject(&record->who, KIND_CONNECTION_DENIED, task, tag);
+	record->protocol = protocol;
+	record->error = EPERM;
+	record->rule = rule;
+	bpf_ringbuf_submit(record, 0);
+}
+
 #define REFUSE 0
 #define PROCEED 1
+
+/* What may be is told from here on, if it can be. */
+static __always_inline bool begin_to_tell(struct bpf_sock_addr *ctx, struct task_struct *task, struct tag *tag, struct attempt *attempt)
+{
+	if (ctx->type == SOCK_DGRAM)
+		return attempt->datagram ? fold_datagram(ctx, task, tag, attempt) : open_datagram(ctx, task, tag, attempt);
+	return ctx->protocol != IPPROTO_TCP || keep_attempt(ctx, task, tag, attempt);
+}
 
 static __always_inline int judge(struct bpf_sock_addr *ctx, struct tag *tag, struct attempt *attempt)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	u32 rule = 0, flags = 0;
+	u32 rule = RULE_CLOSED, flags = 0;
 
-	if (closed(tag))
+	if (!closed(tag) &&
+	    !denies(tag, attempt->remote, attempt->port, ctx->protocol == IPPROTO_MPTCP ? IPPROTO_TCP : ctx->protocol, &rule, &flags)) {
+		if (quiet() || silent(tag) || begin_to_tell(ctx, task, tag, attempt))
+			return PROCEED;
 		rule = RULE_CLOSED;
-	else if (!denies(tag, attempt->remote, attempt->port, ctx->protocol == IPPROTO_MPTCP ? IPPROTO_TCP : ctx->protocol, &rule, &flags))
-		goto proceed;
+		flags = 0;
+	}
 	if (!quiet() && !silent(tag))
 		tell_denied(ctx, task, tag, attempt, rule, flags);
 	return REFUSE;
-proceed:
-	if (quiet() || silent(tag))
-		return PROCEED;
-	if (ctx->type == SOCK_DGRAM) {
-		if (attempt->datagram)
-			fold_datagram(ctx, task, tag, attempt);
-		else
-			open_datagram(ctx, task, tag, attempt);
-	} else if (ctx->protocol == IPPROTO_TCP) {
-		keep_attempt(ctx, task, tag, attempt);
-	}
-	return PROCEED;
 }
 
 /* Whoever names no address reaches this host: where the socket is bound, or by loopback, which is all that IPv6 knows. It is named in the
@@ -220,10 +239,10 @@ static __always_inline void tell_socket(struct task_struct *task, struct tag *ta
 	bpf_ringbuf_submit(record, 0);
 }
 
-/* Sockets whose destinations no hook sees. A session whose policy restricts nothing may have them, which is told. */
+/* Sockets whose destinations no hook sees. A session whose policy restricts nothing may have them, which is told; of MPTCP its first connection
+ * is. */
 static __always_inline int judge_socket(struct task_struct *task, struct tag *tag, struct made *made)
 {
-	struct connection *record;
 	struct policy *policy;
 
 	if (!tag || is_agent(task))
@@ -231,40 +250,49 @@ static __always_inline int judge_socket(struct task_struct *task, struct tag *ta
 	policy = bpf_map_lookup_elem(&policies, &tag->policy);
 	if (policy && !(policy->flags & POLICY_RESTRICTS) && !closed(tag)) {
 		__sync_fetch_and_or(&policy->flags, POLICY_UNFOLLOWED);
-		if (!quiet() && !silent(tag))
+		if (!quiet() && !silent(tag) && made->protocol != IPPROTO_MPTCP)
 			tell_socket(task, tag, made);
 		return PROCEED;
 	}
-	if (quiet() || silent(tag))
-		return REFUSE;
-	count(&seen, KIND_CONNECTION_DENIED);
-	record = full() ? 0 : bpf_ringbuf_reserve(&records, sizeof(*record), 0);
-	if (!record) {
-		count(&lost, KIND_CONNECTION_DENIED);
-		return REFUSE;
-	}
-	__builtin_memset(record, 0, sizeof(*record));
-	fill_subject(&record->who, KIND_CONNECTION_DENIED, task, tag);
-	record->protocol = made->protocol;
-	record->error = EPERM;
-	record->rule = RULE_PROTOCOL;
-	bpf_ringbuf_submit(record, 0);
+	if (!quiet() && !silent(tag))
+		tell_kept_back(task, tag, made->protocol, RULE_PROTOCOL);
 	return REFUSE;
 }
 
-/* Of streams, those of TCP alone: SCTP has them too, and connects without the hooks above. */
+/* Of streams, those of TCP alone: SCTP has them too, and connects without the hooks above, as do the further connections of MPTCP, which a
+ * worker of the kernel makes when the peer or a setting says so: nobody's process. */
 static __always_inline bool judged_later(struct bpf_sock *ctx)
 {
 	if (ctx->type == SOCK_STREAM)
-		return ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_MPTCP;
+		return ctx->protocol == IPPROTO_TCP;
 	return ctx->type == SOCK_DGRAM && ctx->protocol == IPPROTO_UDP;
+}
+
+/* Places with a new socket for what there will be to tell. They are charged to the memory that it may have for options (net.core.optmem_max),
+ * which whoever has the socket can use up from then on: by a filter of some thousand instructions. */
+static __always_inline bool make_places(struct bpf_sock *ctx, struct task_struct *task, struct tag *tag)
+{
+	struct socket_state *state = bpf_sk_storage_get(&sockets, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!state)
+		return false;
+	fill_subject(&state->who, 0, task, tag);
+	if (ctx->type != SOCK_DGRAM)
+		return true;
+	return bpf_sk_storage_get(&flows, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
 static __always_inline int judge_made(struct bpf_sock *ctx, struct tag *tag)
 {
 	struct made made = {.family = ctx->family, .type = ctx->type, .protocol = ctx->protocol};
+	struct task_struct *task = bpf_get_current_task_btf();
 
-	return judged_later(ctx) ? PROCEED : judge_socket(bpf_get_current_task_btf(), tag, &made);
+	if (!judged_later(ctx))
+		return judge_socket(task, tag, &made);
+	if (!is_judged(tag) || quiet() || silent(tag) || make_places(ctx, task, tag))
+		return PROCEED;
+	tell_kept_back(task, tag, made.protocol, RULE_CLOSED);
+	return REFUSE;
 }
 
 SEC("cgroup/sock_create")
@@ -295,4 +323,22 @@ int BPF_PROG(network_family_lsm, int family, int type, int protocol, int kernel)
 	if (kernel || judged_elsewhere(family))
 		return 0;
 	return deny_if(judge_socket(task, tag_of(task), &made) == REFUSE);
+}
+
+/* A listener that a session hasn't made itself may have no place for what there will be to tell, which it also gives to whom it accepts. By
+ * tracepoints whoever listens with such a one is killed (socket.bpf.c). */
+SEC("lsm/socket_listen")
+int BPF_PROG(network_listen_lsm, struct socket *socket)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct tag *tag = watched(task);
+	struct sock *sk = socket->sk;
+	bool refuse;
+
+	if (!tag || silent(tag) || !sk || sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	refuse = !bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (refuse)
+		tell_kept_back(task, tag, IPPROTO_TCP, RULE_CLOSED);
+	return deny_if(refuse);
 }

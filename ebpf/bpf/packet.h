@@ -113,7 +113,7 @@ static __always_inline void tell_packet(struct __sk_buff *skb, struct bpf_sock *
 	__builtin_memcpy(record->remote, packet->remote, 16);
 	record->remote_port = packet->port;
 	record->protocol = sk->protocol;
-	record->flags = flags;
+	record->flags |= flags;
 	record->error = EPERM;
 	record->rule = rule;
 	record->cookie = bpf_get_socket_cookie(skb);
@@ -122,19 +122,26 @@ static __always_inline void tell_packet(struct __sk_buff *skb, struct bpf_sock *
 
 /* Of a connection the first packet is judged by the lists, and each one for options: they can be set when it stands. Under a list of what is
  * allowed, what a packet's address was translated to isn't asked for: that is how services are reached that have one address and several
- * machines. */
+ * machines. What a peer has begun isn't judged by the lists here. Under a policy that nobody has set, or that was dropped, nothing leaves. */
 static __always_inline bool refuses_packet(struct __sk_buff *skb, struct bpf_sock *sk, struct socket_state *state)
 {
 	struct policy *policy = bpf_map_lookup_elem(&policies, &state->who.policy);
-	u32 rule = RULE_PROTOCOL, flags;
+	u32 rule = RULE_NO_POLICY, flags = 0;
 	struct packet packet = {};
+	bool readable;
 
-	if (!policy || !(policy->flags & POLICY_RESTRICTS) || !read_packet(skb, sk->protocol, &packet))
+	if (policy && (!(policy->flags & POLICY_RESTRICTS) || state->role == ROLE_ACCEPTED || state->role == ROLE_LISTENS))
 		return false;
-	if (!packet.detours &&
-	    (!packet.first || !on_list(&denied, policy->rules, packet.remote, packet.port, sk->protocol, &rule)))
-		return false;
-	flags = policy->flags & POLICY_ENDS_SESSION ? CONNECTION_ENDS_SESSION : 0;
+	readable = read_packet(skb, sk->protocol, &packet);
+	if (policy) {
+		rule = RULE_PROTOCOL;
+		if (!readable)
+			return false;
+		if (!packet.detours &&
+		    (!packet.first || !on_list(&denied, policy->rules, packet.remote, packet.port, sk->protocol, &rule)))
+			return false;
+		flags = policy->flags & POLICY_ENDS_SESSION ? CONNECTION_ENDS_SESSION : 0;
+	}
 	if (!quiet())
 		tell_packet(skb, sk, state, &packet, rule, flags);
 	return true;

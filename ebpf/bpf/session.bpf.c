@@ -1,11 +1,15 @@
 /* Which process belongs to which session.
  *
  * The agent puts the four-tuple of a connection that the proxy is about to open into `tuples`. Whoever first reads from the accepted
- * socket is the session's: in sshd that is the child that was forked for the connection, before it has read a byte of the client's.
+ * socket is the session's, and so are the processes above it that have that socket too, up to the listener (session.h). Which part of a
+ * server reads first is its own affair: of sshd it was the child that is forked for the connection, from 9.8 on the sshd-session that this runs,
+ * and from 10.3 on it is a child of that one, sshd-auth, which ends at the login; what the session runs descends from sshd-session.
  * The hook is sock_recv_length (since 6.3): it runs in the reader's context, with the socket, whatever the system call was. The side
  * that connected has the mirrored tuple and never matches, so both ends may be on one host.
  *
  * From then on the tag is inherited: sched_process_fork (as old as tracing) runs in the parent for each fork, clone and thread. */
+
+#include "session.h"
 
 static __always_inline void map_address(u8 *to, u32 v4)
 {
@@ -33,20 +37,6 @@ static __always_inline bool tuple_of(struct sock *sk, struct tuple *tuple)
 	return true;
 }
 
-static __always_inline bool tag_task(struct task_struct *task, struct expected *expected)
-{
-	struct tag *tag = bpf_task_storage_get(&tags, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-
-	if (!tag)
-		return false;
-	__builtin_memcpy(tag->session, expected->session, sizeof(tag->session));
-	tag->policy = expected->policy;
-	tag->exited = 0;
-	tag->executed = 0;
-	tag->untold = 0;
-	return true;
-}
-
 static __always_inline void control_set(u32 slot, u64 value)
 {
 	u64 *place = bpf_map_lookup_elem(&control, &slot);
@@ -56,79 +46,108 @@ static __always_inline void control_set(u32 slot, u64 value)
 }
 
 /* A thread of the agent becomes a session for a moment; what it starts inherits that. It shows which root directory and which mounts are
- * the host's. */
+ * the host's. An agent that was started in a session is of that one until it has been tried. */
 static __always_inline void accept_self_test(struct task_struct *task, struct expected *expected)
 {
+	struct tag *tag = bpf_task_storage_get(&tags, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
 	control_set(CONTROL_ROOT, (u64)BPF_CORE_READ(task, fs, root.dentry));
 	control_set(CONTROL_MOUNTS, (u64)BPF_CORE_READ(task, nsproxy, mnt_ns));
-	tag_task(task, expected);
+	if (tag)
+		begin_tag(tag, expected);
+}
+
+/* Somebody reads from a session's connection who isn't of it: he was given the socket. Who couldn't be tagged would be free: he is stopped,
+ * which the counter tells. */
+static __always_inline void take_in_later(struct task_struct *task, struct sock *sk, struct expected *session)
+{
+	struct expected expected = *session;
+
+	if (tag_of(task) || quiet())
+		return;
+	if (take_in(task, sk, &expected, true) != TAKEN_IN_PART)
+		return;
+	count(&seen, KIND_FORKED);
+	count(&lost, KIND_FORKED);
+	bpf_send_signal(SIGKILL);
+}
+
+/* One tuple is one accept: who removes it has it. */
+static __always_inline bool use_up(struct tuple *tuple, u64 *used)
+{
+	if (bpf_map_delete_elem(&tuples, tuple))
+		return false;
+	__sync_fetch_and_add(used, 1);
+	return true;
+}
+
+static __always_inline void lose_accept(void)
+{
+	count(&seen, KIND_ACCEPTED);
+	count(&lost, KIND_ACCEPTED);
 }
 
 static __always_inline void accept_by(struct sock *sk)
 {
-	u32 slot = CONTROL_ACCEPTED, pid;
-	struct task_struct *task;
-	struct socket_state *state;
-	struct accepted *record;
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct expected *found, expected;
-	struct tag tag = {};
+	u32 slot = CONTROL_ACCEPTED;
+	struct accepted *record;
 	struct tuple tuple = {};
+	struct tag *tag, told;
+	enum taken taken;
 	u64 *used;
 
-	/* Every read of every socket comes by here: nothing is awaited at most times. */
+	/* Every read of every socket comes by here: at most times it is no session's, and nothing is awaited. */
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return;
+	found = bpf_sk_storage_get(&sessions, sk, 0, 0);
+	if (found)
+		take_in_later(task, sk, found);
 	used = bpf_map_lookup_elem(&control, &slot);
 	if (!used || control_get(CONTROL_EXPECTED) == *(volatile u64 *)used)
 		return;
-	if (sk->sk_protocol != IPPROTO_TCP || !tuple_of(sk, &tuple))
+	if (!tuple_of(sk, &tuple))
 		return;
 	found = bpf_map_lookup_elem(&tuples, &tuple);
 	if (!found || quiet())
 		return;
-	task = bpf_get_current_task_btf();
 	expected = *found;
 	if (expected.policy >= POLICY_RESERVED) {
-		if (bpf_map_delete_elem(&tuples, &tuple))
-			return;
-		__sync_fetch_and_add(used, 1);
-		accept_self_test(task, &expected);
+		if (use_up(&tuple, used))
+			accept_self_test(task, &expected);
 		return;
 	}
 	/* A process of one session never becomes another's: it would act in the name of whoever connected, and under his policy. He is
 	 * refused, since nobody is told of an accept. */
-	if (tag_of(task))
+	tag = tag_of(task);
+	if (tag && !same_16(tag->session, expected.session))
 		return;
-	state = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (state && state->role == ROLE_PROMISED && state->who.pid == (u32)task->tgid)
-		return; /* the listener itself has read: what it forks next would be of this session too */
-
+	if (!tag) {
+		taken = take_in(task, sk, &expected, false);
+		if (taken == NOT_TAKEN)
+			return; /* a later read may show whose it is, or the proxy gives up */
+		if (taken == TAKEN_IN_PART) {
+			/* Nobody is told of an accept, and the proxy opens no session. */
+			if (use_up(&tuple, used))
+				lose_accept();
+			return;
+		}
+	}
 	record = bpf_ringbuf_reserve(&records, sizeof(*record), 0);
 	if (!record) {
-		/* Not tagged, the tuple stays: the next read tries again, or the proxy gives up. */
-		count(&seen, KIND_ACCEPTED);
-		count(&lost, KIND_ACCEPTED);
+		/* They are the session's from now on: it is told by a later read of theirs, or the proxy gives up. */
+		if (!tag)
+			lose_accept();
 		return;
 	}
-	/* One tuple is one accept: who removes it has it. */
-	if (bpf_map_delete_elem(&tuples, &tuple)) {
+	if (!use_up(&tuple, used)) {
 		bpf_ringbuf_discard(record, 0);
 		return;
 	}
-	__sync_fetch_and_add(used, 1);
 	count(&seen, KIND_ACCEPTED);
-	__builtin_memcpy(tag.session, expected.session, sizeof(tag.session));
-	tag.policy = expected.policy;
-	pid = task->tgid;
-	/* Without both nobody is told of an accept, and the proxy opens no session. */
-	if (bpf_map_update_elem(&processes, &pid, &tag, BPF_ANY) || !tag_task(task, &expected)) {
-		bpf_map_delete_elem(&processes, &pid);
-		count(&lost, KIND_ACCEPTED);
-		bpf_ringbuf_discard(record, 0);
-		return;
-	}
-	/* The process's leader answers for threads that have no tag. */
-	if (task->group_leader != task)
-		tag_task(task->group_leader, &expected);
-	fill_subject(&record->who, KIND_ACCEPTED, task, &tag);
+	begin_tag(&told, &expected);
+	fill_subject(&record->who, KIND_ACCEPTED, top_of(task, &expected), &told);
 	record->tuple = tuple;
 	record->reserved = 0;
 	bpf_ringbuf_submit(record, 0);
@@ -153,22 +172,20 @@ int BPF_PROG(session_accept_lsm, struct socket *sock)
 	return 0;
 }
 
-/* In the listener's process, at its accept: shows who the listener is, also if it listened before we came. */
+/* In the listener's process, at its accept: shows who the listener is, also if it listened before we came, or was given what listens. */
 SEC("lsm/sock_graft")
 int BPF_PROG(session_graft_lsm, struct sock *sk)
 {
-	struct socket_state *state;
+	struct expected *found;
 	struct tuple tuple = {};
 
 	if (control_get(CONTROL_EXPECTED) == control_get(CONTROL_ACCEPTED))
 		return 0;
-	if (!sk || sk->sk_protocol != IPPROTO_TCP || !tuple_of(sk, &tuple) || !bpf_map_lookup_elem(&tuples, &tuple))
+	if (!sk || sk->sk_protocol != IPPROTO_TCP || !tuple_of(sk, &tuple))
 		return 0;
-	state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!state)
-		return 0;
-	state->role = ROLE_PROMISED;
-	state->who.pid = bpf_get_current_pid_tgid() >> 32;
+	found = bpf_map_lookup_elem(&tuples, &tuple);
+	if (found)
+		found->acceptor = bpf_get_current_pid_tgid() >> 32;
 	return 0;
 }
 

@@ -73,7 +73,7 @@ struct tuple {
 struct expected {
 	unsigned char session[16];
 	unsigned int policy;
-	unsigned int reserved;
+	unsigned int acceptor; /* the process that has accepted it; 0: that wasn't seen */
 };
 
 /* In the storage of each task of a session. The session's own UUID, so that nothing depends on an agent's memory. */

@@ -50,6 +50,23 @@ static __always_inline void start_attempt(struct sock *sk, struct socket_state *
 	remember(cookie, state, IPPROTO_TCP);
 }
 
+/* A process listens; likewise. */
+static __always_inline void start_listening(struct socket_state *state, u32 role)
+{
+	state->role = role;
+	state->told = TCP_LISTEN;
+}
+
+/* Nothing can be kept with a socket that begins, and no hook could refuse it: by tracepoints there is none for whoever listens, and by LSM none
+ * for the socket that the kernel has made below one of MPTCP. Whoever does it is killed, which the first copy that comes by tells. */
+static __always_inline void stop_untold(struct task_struct *task, struct tag *tag)
+{
+	if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT)
+		return;
+	tell_kept_back(task, tag, IPPROTO_TCP, RULE_CLOSED);
+	bpf_send_signal(SIGKILL);
+}
+
 static __always_inline void start_socket(struct sock *sk, u32 role)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -63,17 +80,15 @@ static __always_inline void start_socket(struct sock *sk, u32 role)
 	state = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!state) {
 		if (tag)
-			lose_connection();
+			stop_untold(task, tag);
 		return;
 	}
 	fill_subject(&state->who, 0, task, tag ? tag : &nobody);
 	state->opened = 0;
-	if (role == ROLE_CONNECTS) {
+	if (role == ROLE_CONNECTS)
 		start_attempt(sk, state, bpf_get_socket_cookie(sk));
-	} else {
-		state->role = tag ? role : ROLE_PROMISED;
-		state->told = TCP_LISTEN;
-	}
+	else
+		start_listening(state, tag ? ROLE_LISTENS : ROLE_PROMISED);
 }
 
 /* The handshake is done. */
@@ -89,7 +104,7 @@ static __always_inline void change_state(struct sock *sk, struct socket_state *s
 {
 	u64 cookie;
 
-	if (state->told == new || state->role == ROLE_PROMISED)
+	if (!state->role || state->told == new || state->role == ROLE_PROMISED)
 		return;
 	state->told = new;
 	cookie = bpf_get_socket_cookie(asked);
@@ -124,7 +139,7 @@ static __always_inline int change(struct sock *sk, int old, int new)
 	if (state && state->told == (u32)new && state->role != ROLE_ATTEMPTS)
 		return 0;
 	if (state && state->role == ROLE_ATTEMPTS)
-		state->role = 0;
+		state->role = ROLE_CONNECTS;
 	if (new == TCP_SYN_SENT)
 		start_socket(sk, ROLE_CONNECTS);
 	else if (new == TCP_LISTEN)
@@ -166,6 +181,8 @@ int socket_follow(struct bpf_sock_ops *ctx)
 	tcp = bpf_skc_to_tcp_sock(socket);
 	if (tcp && ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB && state->role == ROLE_ATTEMPTS)
 		start_attempt((struct sock *)tcp, state, bpf_get_socket_cookie(ctx));
+	if (ctx->op == BPF_SOCK_OPS_TCP_LISTEN_CB && state->role != ROLE_LISTENS && state->role != ROLE_PROMISED)
+		start_listening(state, ROLE_LISTENS);
 	if (tcp && ctx->op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] != TCP_SYN_SENT && ctx->args[1] != TCP_LISTEN)
 		change_state((struct sock *)tcp, state, ctx, ctx->args[0], ctx->args[1]);
 	return PROCEED;

@@ -4,7 +4,7 @@ use crate::evidence::{Beat, Scribe, ScribeError, Shared, Telling};
 use crate::link::identity::{Identity, IdentityError};
 use crate::link::{Link, keep_connected};
 use crate::sensor::{Coverage, Found, Sensor, SensorError, SensorOptions, Tier, Watched};
-use crate::sessions::Sessions;
+use crate::sessions::{Sessions, running};
 use crate::spool::SpoolError;
 use crate::spool::reserve::{self, RESERVE_BYTES};
 use custody_core::event::node;
@@ -141,7 +141,7 @@ pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Resul
     std::thread::Builder::new()
         .name("watched".to_owned())
         .spawn(move || look_at_watched(&looking, &watched, &own))?;
-    let link = Link { shared: Arc::clone(&shared), identity, joined, tell: tell.clone() };
+    let link = Link::new(Arc::clone(&shared), identity, joined, tell.clone());
     let linking = tokio::spawn(keep_connected(link));
     tokio::pin!(scribe_ended, stop);
     tokio::select! {
@@ -172,16 +172,20 @@ pub async fn run(options: AgentOptions, stop: impl Future<Output = ()>) -> Resul
 }
 
 /// Lets the kernel know what sessions of earlier runs may reach: programs that were attached anew don't. One that can't be
-/// held to that may do nothing any more, and the others go on: the log hears of it when it asks for it again.
+/// held to that may do nothing any more, and the others go on: the log hears of it when it asks for it again. Those that are over and have
+/// left nothing running need none of it.
 fn take_up_policies(shared: &Shared) -> Result<(), SensorError> {
     let mut sessions = shared.sessions();
-    let known = sessions.iter().map(|(id, session)| (id, session.policy, session.reach.clone()));
-    let known: Vec<_> = known.collect();
     let mut sensor = shared.sensor();
-    // What an agent with other files has left running keeps its policies: no session of ours gets their numbers.
-    let needed: BTreeSet<u32> = known.iter().map(|(_, policy, _)| *policy).collect();
+    // Of those that live without any process the log hears when it has said which live.
+    sessions.look(&running(&sensor)?);
+    // What an agent with other files has left running keeps its policies: no session of ours gets their numbers. Nor do connections lose
+    // theirs that are still there of a session that has ended.
+    let needed: BTreeSet<u32> = sessions.iter().map(|(_, session)| session.policy).collect();
     sessions.leave_alone(sensor.keep_policies(&needed)?);
-    for (session, policy, reach) in known {
+    let held = sessions.iter().filter(|(_, session)| !session.has_ended());
+    let held: Vec<_> = held.map(|(id, session)| (id, session.policy, session.reach.clone())).collect();
+    for (session, policy, reach) in held {
         let rules = sessions.rules(&reach);
         let found = Found::of(&rules.files);
         let set = found.and_then(|found| {

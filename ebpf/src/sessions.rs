@@ -1,7 +1,9 @@
 //! The sessions that this node knows: whose they are, and what they may reach. They lie in a file too, so that an agent
 //! that is started again knows whose processes still run, and goes on refusing in the name of the same restrictions.
 
-use crate::sensor::{AllowList, FileRules, NetRule, PathRule, PolicyRules, Ports, SensorError, Tuple};
+use crate::sensor::{
+    AllowList, FileRules, NetRule, PathRule, PolicyRules, Ports, Sensor, SensorError, Tuple,
+};
 use custody_core::event::{Actor, SessionId};
 use custody_core::ingest::message::Expected;
 use custody_core::log::durable;
@@ -11,9 +13,14 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
-/// How many sessions are remembered: beyond it the oldest that are over and have no process any more are forgotten.
+/// How many sessions are remembered: beyond it the oldest that have ended are forgotten. What the kernel still tells of those, or holds
+/// to their policies, is what connections do that their processes have left behind.
 const SESSIONS_MAX: usize = 10_000;
+/// How many of those that have ended stand in the file, which is written for each session that begins: an agent that is started again finds
+/// the last of what they did in the kernel's buffer.
+const ENDED_KEPT_MAX: usize = 256;
 /// The numbers of policies end before this, and begin anew.
 const POLICIES_END: u32 = u32::MAX / 2;
 
@@ -34,9 +41,26 @@ pub struct Session {
     pub from: std::net::SocketAddr,
     /// This node's end.
     pub to: std::net::SocketAddr,
+    /// Whether its connection has come in. It has, or never will, where an earlier run waited for it: nobody does any more. So that stands in
+    /// no file, which somebody could change before he has the agent started anew.
+    #[serde(skip, default = "of_an_earlier_run")]
+    accepted: bool,
+    /// Whether it is over and has left nothing running, so that it never will run anything.
+    #[serde(skip)]
+    ended: bool,
+}
+
+const fn of_an_earlier_run() -> bool {
+    true
 }
 
 impl Session {
+    /// Whether it is over and has left nothing running.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Its connection as the kernel knows it.
     #[must_use]
     pub fn tuple(&self) -> Tuple {
@@ -59,6 +83,22 @@ struct Kept {
     /// Their numbers are their places, counted from 1.
     restrictions: Vec<Restriction>,
     sessions: BTreeMap<SessionId, Session>,
+}
+
+/// What is kept of them.
+#[derive(Serialize)]
+struct Keeping<'a> {
+    next_policy: u32,
+    restrictions: &'a [Restriction],
+    sessions: BTreeMap<SessionId, &'a Session>,
+}
+
+/// The sessions that have processes, as the kernel knows them.
+///
+/// # Errors
+/// Its map can't be read.
+pub fn running(sensor: &Sensor) -> Result<BTreeSet<SessionId>, SensorError> {
+    Ok(sensor.tagged()?.into_keys().map(|id| SessionId(Uuid::from_bytes(id))).collect())
 }
 
 /// All of them.
@@ -137,18 +177,20 @@ impl Sessions {
     }
 
     /// A session is expected, under that policy: to be remembered ([`Sessions::snapshot`]) before the kernel waits for it. Gives the
-    /// numbers of policies that nobody needs any more; `running` says which sessions still have processes, and is asked where some
-    /// must be forgotten.
-    pub fn expect(
-        &mut self,
-        expected: Expected,
-        policy: u32,
-        running: impl FnOnce() -> Result<BTreeSet<SessionId>, SensorError>,
-    ) -> Vec<u32> {
+    /// numbers of policies that nobody needs any more.
+    pub fn expect(&mut self, expected: Expected, policy: u32) -> Vec<u32> {
         let Expected { actor, from, login, reach, session, to } = expected;
-        let entry = Session { actor, login, over: false, policy, reach, from, to };
+        let (over, accepted, ended) = (false, false, false);
+        let entry = Session { actor, login, over, policy, reach, from, to, accepted, ended };
         self.kept.sessions.insert(session, entry);
-        self.forget(running)
+        self.forget()
+    }
+
+    /// A session's connection has come in: the kernel has told it, after it had marked its process.
+    pub fn accepted(&mut self, id: SessionId) {
+        if let Some(session) = self.kept.sessions.get_mut(&id) {
+            session.accepted = true;
+        }
     }
 
     /// It can't be remembered, so it isn't expected.
@@ -163,12 +205,23 @@ impl Sessions {
         }
     }
 
-    /// All of them as they are now. Whoever takes two keeps them in that order.
+    /// All of them as they are now, but for the oldest that have ended. Whoever takes two keeps them in that order.
     ///
     /// # Errors
     /// Never for what stands here; the writer could say so.
     pub fn snapshot(&self) -> io::Result<Snapshot> {
-        let bytes = serde_json::to_vec(&self.kept).map_err(io::Error::other)?;
+        let Kept { next_policy, restrictions, sessions } = &self.kept;
+        let mut left_out =
+            sessions.values().filter(|session| session.ended).count().saturating_sub(ENDED_KEPT_MAX);
+        let mut keeping = Keeping { next_policy: *next_policy, restrictions, sessions: BTreeMap::new() };
+        for (id, session) in sessions {
+            if session.ended && left_out > 0 {
+                left_out -= 1;
+            } else {
+                keeping.sessions.insert(*id, session);
+            }
+        }
+        let bytes = serde_json::to_vec(&keeping).map_err(io::Error::other)?;
         Ok(Snapshot { path: self.path.clone(), bytes })
     }
 
@@ -179,16 +232,40 @@ impl Sessions {
         }
     }
 
-    /// All but these are over; gives those of which that wasn't known.
+    /// These live, as far as they are known here, whatever was known of them, and all others are over; gives those of which that wasn't known.
     pub fn only(&mut self, live: &BTreeSet<SessionId>) -> Vec<SessionId> {
-        let known = self.kept.sessions.iter_mut();
-        let ended = known.filter(|(id, session)| !session.over && !live.contains(id));
-        ended
-            .map(|(id, session)| {
-                session.over = true;
-                *id
-            })
-            .collect()
+        let mut over = Vec::new();
+        for (id, session) in &mut self.kept.sessions {
+            let is_over = !live.contains(id);
+            if is_over && !session.over {
+                over.push(*id);
+            }
+            session.over = is_over;
+            session.ended &= is_over;
+        }
+        over
+    }
+
+    /// Whether all have ended, so that nobody needs to know which have processes.
+    #[must_use]
+    pub fn have_ended(&self) -> bool {
+        self.kept.sessions.values().all(|session| session.ended)
+    }
+
+    /// Looks at all of them by those that have processes. One that is over and has none has ended, and is held to nothing any more; gives those
+    /// that live, and have none though their connection has come in: what they run is watched by nobody.
+    pub fn look(&mut self, running: &BTreeSet<SessionId>) -> Vec<SessionId> {
+        let mut unwatched = Vec::new();
+        for (id, session) in self.kept.sessions.iter_mut().filter(|(id, _)| !running.contains(id)) {
+            if session.over {
+                session.ended = true;
+                // It may be long, and there may be thousands of them.
+                session.reach = Reach::default();
+            } else if session.accepted {
+                unwatched.push(*id);
+            }
+        }
+        unwatched
     }
 
     /// What the kernel is to hold a session to. Restrictions that have no number yet get one.
@@ -243,23 +320,11 @@ impl Sessions {
         }
     }
 
-    /// Forgets the oldest sessions that are over and have left nothing running, where there are too many.
-    fn forget(&mut self, running: impl FnOnce() -> Result<BTreeSet<SessionId>, SensorError>) -> Vec<u32> {
+    /// Forgets the oldest sessions that have ended, where there are too many; gives their policies.
+    fn forget(&mut self) -> Vec<u32> {
         let too_many = self.kept.sessions.len().saturating_sub(SESSIONS_MAX);
-        if too_many == 0 {
-            return Vec::new();
-        }
-        let running = match running() {
-            Ok(running) => running,
-            Err(error) => {
-                tracing::error!(
-                    "which sessions have left something running isn't known, so none is forgotten: {error}"
-                );
-                return Vec::new();
-            }
-        };
-        let over = self.kept.sessions.iter().filter(|(id, session)| session.over && !running.contains(id));
-        let oldest: Vec<_> = over.map(|(id, session)| (*id, session.policy)).take(too_many).collect();
+        let ended = self.kept.sessions.iter().filter(|(_, session)| session.ended);
+        let oldest: Vec<_> = ended.map(|(id, session)| (*id, session.policy)).take(too_many).collect();
         for (id, _) in &oldest {
             self.kept.sessions.remove(id);
         }
@@ -302,14 +367,14 @@ mod tests {
         let first = expected(one, "a");
         let rules = sessions.rules(&first.reach);
         let policy = sessions.new_policy();
-        assert!(sessions.expect(first, policy, none).is_empty());
+        assert!(sessions.expect(first, policy).is_empty());
         sessions.snapshot().unwrap().keep().unwrap();
         drop(sessions);
         let mut sessions = Sessions::open(&path).unwrap();
         let second = expected(two, "b");
         let other = sessions.rules(&second.reach);
         let policy = sessions.new_policy();
-        sessions.expect(second, policy, none);
+        sessions.expect(second, policy);
         assert_ne!(rules.denied[0].id, other.denied[0].id);
         assert_eq!(sessions.restriction(rules.denied[0].id).unwrap().name, "a");
         assert_eq!(sessions.restriction(other.denied[0].id).unwrap().name, "b");
@@ -326,7 +391,7 @@ mod tests {
         sessions.leave_alone(BTreeSet::from([0, 1, 3]));
         let policy = sessions.new_policy();
         assert_eq!(policy, 2);
-        sessions.expect(expected(SessionId::new(), "a"), policy, none);
+        sessions.expect(expected(SessionId::new(), "a"), policy);
         assert_eq!(sessions.new_policy(), 4);
         // Behind the last number there is the first, and what a session has stays its own.
         sessions.kept.next_policy = POLICIES_END - 1;
@@ -341,15 +406,21 @@ mod tests {
         let mut sessions = Sessions::open(&directory.path().join("gone/sessions.json")).unwrap();
         let id = SessionId::new();
         let policy = sessions.new_policy();
-        sessions.expect(expected(id, "a"), policy, none);
+        sessions.expect(expected(id, "a"), policy);
         assert!(sessions.snapshot().unwrap().keep().is_err());
         sessions.unexpect(id);
         assert_eq!(sessions.get(id), None);
         assert_ne!(sessions.new_policy(), policy);
     }
 
-    fn none() -> Result<BTreeSet<SessionId>, SensorError> {
-        Ok(BTreeSet::new())
+    /// So many sessions that are over.
+    fn over(sessions: &mut Sessions, count: usize) -> Vec<SessionId> {
+        let ids: Vec<SessionId> = (0..count).map(|_| SessionId::new()).collect();
+        for (id, policy) in ids.iter().zip(0..) {
+            sessions.expect(expected(*id, "a"), policy);
+            sessions.over(*id);
+        }
+        ids
     }
 
     /// Its policy would go with it, and what it left running could do nothing any more.
@@ -357,16 +428,62 @@ mod tests {
     fn what_has_left_something_running_is_not_forgotten() {
         let directory = tempfile::tempdir().unwrap();
         let mut sessions = Sessions::open(&directory.path().join("sessions.json")).unwrap();
-        let ids: Vec<SessionId> = (0..=SESSIONS_MAX).map(|_| SessionId::new()).collect();
-        let session = |policy| {
-            let Expected { actor, from, login, reach, to, .. } = expected(SessionId::new(), "a");
-            Session { actor, login, over: true, policy, reach, from, to }
-        };
-        sessions.kept.sessions = ids.iter().copied().zip((0..).map(session)).collect();
-        let forgotten =
-            sessions.expect(expected(SessionId::new(), "a"), 20_000, || Ok(BTreeSet::from([ids[0]])));
+        let ids = over(&mut sessions, SESSIONS_MAX + 1);
+        assert_eq!(sessions.iter().count(), SESSIONS_MAX + 1, "of none it is known that it has ended");
+        assert!(sessions.look(&BTreeSet::from([ids[0]])).is_empty());
+        let forgotten = sessions.expect(expected(SessionId::new(), "a"), 20_000);
         assert_eq!(forgotten, [1, 2]);
         assert!(sessions.get(ids[0]).is_some() && sessions.get(ids[1]).is_none());
+    }
+
+    /// It is written for each session that begins. Whoever left something running needs his restrictions after a start, too.
+    #[test]
+    fn the_file_has_what_lives_or_runs_and_few_of_those_that_have_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sessions.json");
+        let mut sessions = Sessions::open(&path).unwrap();
+        let ids = over(&mut sessions, ENDED_KEPT_MAX + 9);
+        let live = SessionId::new();
+        sessions.expect(expected(live, "a"), 20_000);
+        assert!(!sessions.have_ended());
+        sessions.look(&BTreeSet::from([ids[0], live]));
+        assert_eq!(sessions.iter().count(), ENDED_KEPT_MAX + 10, "what they did may still be told");
+        sessions.snapshot().unwrap().keep().unwrap();
+        let read = Sessions::open(&path).unwrap();
+        let kept: Vec<SessionId> = read.iter().map(|(id, _)| id).collect();
+        assert_eq!(kept, [&ids[..1], &ids[9..], &[live]].concat());
+        let held: Vec<SessionId> =
+            read.iter().filter(|(_, session)| session.reach != Reach::default()).map(|(id, _)| id).collect();
+        assert_eq!(held, [ids[0], live], "what has ended is held to nothing");
+    }
+
+    /// Whoever is root where the kernel refuses him nothing takes the programs away, with the marks of all processes, and has the agent started
+    /// anew. What is only expected has no process yet.
+    #[test]
+    fn what_lives_without_a_process_is_missed_once_its_connection_has_come_in() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sessions.json");
+        let mut sessions = Sessions::open(&path).unwrap();
+        let ids @ [expects, accepted, ended] = [(); 3].map(|()| SessionId::new());
+        for (id, policy) in ids.into_iter().zip(0..) {
+            sessions.expect(expected(id, "a"), policy);
+        }
+        let none = BTreeSet::new();
+        assert!(sessions.look(&none).is_empty());
+        sessions.accepted(accepted);
+        sessions.accepted(ended);
+        sessions.over(ended);
+        assert!(sessions.look(&BTreeSet::from([accepted, ended])).is_empty());
+        assert_eq!(sessions.look(&none), [accepted]);
+        assert!(sessions.get(ended).unwrap().has_ended());
+        sessions.snapshot().unwrap().keep().unwrap();
+        drop(sessions);
+        // Nobody waits any more for what an earlier run expected.
+        let mut sessions = Sessions::open(&path).unwrap();
+        assert_eq!(sessions.look(&BTreeSet::from([accepted])), [expects]);
+        // What the file says of it counts for nothing where the log says that it lives.
+        assert!(sessions.only(&BTreeSet::from(ids)).is_empty());
+        assert_eq!(sessions.look(&none), ids);
     }
 
     #[test]
@@ -376,7 +493,7 @@ mod tests {
         let (one, two, three) = (SessionId::new(), SessionId::new(), SessionId::new());
         for id in [one, two, three] {
             let policy = sessions.new_policy();
-            sessions.expect(expected(id, "a"), policy, none);
+            sessions.expect(expected(id, "a"), policy);
         }
         sessions.over(three);
         assert_eq!(sessions.only(&BTreeSet::from([one, SessionId::new()])), [two]);

@@ -152,7 +152,7 @@ pub const WAYS: &[Way] = &[
     connection("denied: connect", "python3 $WAYS/send.py $MARK connect $DENIED $PORT"),
     connection("denied: IPv4 mapped into IPv6", "python3 $WAYS/send.py $MARK connect ::ffff:$DENIED $PORT"),
     connection("denied: TCP Fast Open", "python3 $WAYS/send.py $MARK fast-open $DENIED $PORT"),
-    connection("denied: multipath TCP", "python3 $WAYS/send.py $MARK multipath $DENIED $PORT"),
+    socket("denied: multipath TCP", "python3 $WAYS/send.py $MARK multipath $DENIED $PORT"),
     connection("denied: datagrams", "python3 $WAYS/send.py $MARK datagram $DENIED 9"),
     connection(
         "denied: datagrams of a socket that was connected elsewhere",

@@ -14,6 +14,8 @@ try:
     elif how == "multipath":
         try:
             connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, MULTIPATH)
+        except PermissionError:
+            raise
         except OSError as error:
             sys.exit(f"unsupported: {error}")
         connection.connect(to)

@@ -108,7 +108,8 @@ impl Producers {
     }
 
     /// A boot begins and names the one before: what that one said and the log hasn't got is lost. A node that names none,
-    /// though the log knows one, has lost its spool, with whatever hadn't reached the log.
+    /// though the log knows one, has lost its spool, with whatever hadn't reached the log; or its machine was started again,
+    /// with whatever its kernel hadn't told.
     pub(super) fn started(&mut self, index: u64, who: &ProducerView<'_>, previous: Option<Previous>) {
         let Some(Previous { boot, seq }) = previous else {
             if who.kind == ProducerKind::Node {
@@ -121,7 +122,7 @@ impl Producers {
         self.missed(index, who, boot, expected, seq.saturating_add(1));
     }
 
-    /// Whoever ended its last boot in order had told everything.
+    /// Whoever ended its last boot in order had told everything: nothing was left that could come after it.
     fn forgot(&mut self, index: u64, who: &ProducerView<'_>) {
         let Some(known) = self.by_id.get(&*who.id) else { return };
         let others = known.boots.iter().filter(|(boot, _)| **boot != who.boot);

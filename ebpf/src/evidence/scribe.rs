@@ -37,6 +37,9 @@ const PACE: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a spool without room is left alone.
 const FULL: Duration = Duration::from_millis(50);
+/// How long at a stop the kernel's buffer is read, which sessions may go on filling. With what the link has after it, that is less than the
+/// ten seconds after which containers are killed.
+const STOP_MAX: Duration = Duration::from_secs(4);
 /// Records that become one batch, and their bytes. What they become fits into one frame to the log, but for what a session makes long.
 const RECORDS_MAX: usize = 256;
 const RECORDS_BYTES_MAX: usize = 256 << 10;
@@ -166,6 +169,17 @@ pub struct Scribe {
 /// How many of them are told in one batch: what the log takes at once is limited.
 const TAKEN_MAX: usize = 256;
 
+/// What the kernel's buffer holds once records were taken out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Nothing.
+    None,
+    /// There may be more.
+    More,
+    /// There is more, and no room for it here.
+    Held,
+}
+
 /// Why no evidence is taken where the agent's files have no room.
 const DISK_FULL: &str = "its disk is full";
 /// What is wrong with a record that this version can't read.
@@ -269,6 +283,12 @@ impl Scribe {
         let clock = SystemClock::new();
         let booted = Booted::now(&clock);
         let (staging, left) = Staging::open(&directory.join("staging"), epoch, host::boot()?, booted)?;
+        if left.lost {
+            tracing::warn!(
+                "the machine was started again, and what its kernel hadn't told by then is lost, if there was anything: the log \
+                 hears of a gap of unknown size"
+            );
+        }
         let dropped = Dropped::open(&directory.join("dropped.json"), previous)?;
         let reader = shared.sensor().reader()?;
         let mut scribe = Self {
@@ -292,7 +312,8 @@ impl Scribe {
             shared,
         };
         let started = producer::Started {
-            previous,
+            // A run that isn't named is a gap of unknown size to the log, unless it had ended in order.
+            previous: previous.filter(|_| !left.lost),
             program: concat!("custodyd ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let mut batch = scribe.numbering.batch();
@@ -305,14 +326,21 @@ impl Scribe {
         Ok(scribe)
     }
 
-    /// Runs until it is told to stop.
+    /// Runs until it is told to stop and the kernel's buffer is empty, or isn't for too long. Only where it is, and nothing is of a session
+    /// any more, that is told as a stop in order: else the buffer may still get what is lost when the machine is started again.
     ///
     /// # Errors
     /// See [`ScribeError`]. The heartbeat ends with it.
     pub fn run(mut self, tellings: &Receiver<Telling>) -> Result<(), ScribeError> {
-        let mut is_to_stop = false;
+        // Until when it may go on; and, from then on, whether nothing was of a session after the buffer was looked into.
+        let (mut stop_by, mut quiet): (Option<Duration>, Option<bool>) = (None, None);
         loop {
-            let more = self.drain()?;
+            let late = stop_by.is_some_and(|by| self.clock.monotonic() >= by);
+            let rest = if late { Rest::More } else { self.drain()? };
+            if quiet == Some(true) {
+                // What the kernel couldn't tell is known to nobody once the machine is started again.
+                self.looked = Duration::ZERO;
+            }
             let mut batch = self.numbering.batch();
             self.translate(&mut batch)?;
             if self.shared.connected.swap(false, Ordering::Relaxed) {
@@ -321,30 +349,62 @@ impl Scribe {
             while let Ok(telling) = tellings.try_recv() {
                 match telling {
                     Telling::TakenDown(connection) => self.taken.push_back((connection, self.now())),
-                    Telling::Stop => is_to_stop = true,
+                    Telling::Stop => {
+                        stop_by = stop_by.or(Some(self.clock.monotonic().saturating_add(STOP_MAX)));
+                    }
                 }
             }
             self.tell_taken(&mut batch);
-            let stops = is_to_stop && self.taken.is_empty();
-            if stops {
+            let told = self.taken.is_empty() && self.untold.is_empty();
+            let read = rest == Rest::None && quiet.is_some();
+            let stops = stop_by.is_some() && told && (read || late);
+            let in_order = stops && read && quiet == Some(true);
+            if in_order {
                 batch.push(self.about_node(producer::Stopped {}), self.now())?;
             }
             self.keep(batch)?;
             if stops {
-                self.shared.beat.beats(Duration::MAX);
+                self.end(in_order);
                 return Ok(());
             }
             self.beat()?;
-            if !more && self.taken.is_empty() {
-                let rested = self.clock.monotonic().saturating_sub(self.kept);
-                std::thread::sleep(PACE.saturating_sub(rested));
-                let mut ring = [PollFd::from_borrowed_fd(self.reader.as_fd(), PollFlags::IN)];
-                match poll(&mut ring, Some(&WAIT)) {
-                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                    Err(error) => return Err(io::Error::from(error).into()),
+            quiet = stop_by.map(|_| self.is_quiet()).transpose()?;
+            match rest {
+                Rest::None if self.taken.is_empty() => {
+                    let rested = self.clock.monotonic().saturating_sub(self.kept);
+                    std::thread::sleep(PACE.saturating_sub(rested));
+                    let mut ring = [PollFd::from_borrowed_fd(self.reader.as_fd(), PollFlags::IN)];
+                    match poll(&mut ring, Some(&WAIT)) {
+                        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                        Err(error) => return Err(io::Error::from(error).into()),
+                    }
                 }
+                Rest::Held => std::thread::sleep(FULL),
+                Rest::None | Rest::More => {}
             }
         }
+    }
+
+    /// Whether nothing is of a session, and none is awaited, so that nothing comes into the kernel's buffer any more. What has just ended
+    /// may be gone a moment before that is in the buffer: it is looked into once more after this.
+    fn is_quiet(&self) -> Result<bool, ScribeError> {
+        let awaited = self.shared.sessions().iter().any(|(_, session)| !session.over);
+        Ok(!awaited && self.shared.sensor().tagged()?.is_empty())
+    }
+
+    /// Everything that was to be told is in the spool.
+    fn end(&mut self, in_order: bool) {
+        if !in_order {
+            tracing::info!(
+                "sessions may still do something here: if the machine is started again before the agent is, the log hears of a \
+                 gap of unknown size"
+            );
+        } else if let Err(error) = self.staging.ended(self.booted) {
+            tracing::warn!(
+                "if the machine is started again the log hears of a gap that there isn't: {error}"
+            );
+        }
+        self.shared.beat.beats(Duration::MAX);
     }
 
     /// Lets the kernel and the link know that evidence is taken.
@@ -354,8 +414,8 @@ impl Scribe {
         Ok(())
     }
 
-    /// Takes records out of the kernel's buffer, and says whether there may be more.
-    fn drain(&mut self) -> Result<bool, ScribeError> {
+    /// Takes records out of the kernel's buffer.
+    fn drain(&mut self) -> Result<Rest, ScribeError> {
         while self.pending.len() < RECORDS_MAX && self.pending_bytes < RECORDS_BYTES_MAX {
             let before = self.before.take();
             let staging = &mut self.staging;
@@ -369,7 +429,7 @@ impl Scribe {
             match next {
                 None => {
                     self.before = before;
-                    return Ok(false);
+                    return Ok(Rest::None);
                 }
                 Some(Ok(Some(bytes))) => {
                     self.pending_bytes += bytes.len();
@@ -380,12 +440,12 @@ impl Scribe {
                 Some(Err(error)) if is_full(&error) => {
                     self.before = before;
                     self.close(true, DISK_FULL)?;
-                    return Ok(false);
+                    return Ok(Rest::Held);
                 }
                 Some(Err(error)) => return Err(error.into()),
             }
         }
-        Ok(true)
+        Ok(Rest::More)
     }
 
     /// Events of all that is staged, and of what was dropped.

@@ -1,10 +1,13 @@
 //! Where records lie between the kernel's buffer and the spool.
 //!
 //! A record is written here before it leaves the kernel's buffer, so that an agent that is killed at any moment loses
-//! none: what lies here and isn't in the spool is taken up at the next start. Nothing is synced: a kernel that dies takes
+//! none: what lies here and isn't in the spool is taken up at the next start. No record is synced: a kernel that dies takes
 //! its own buffer along. The file has an epoch, which goes up when its records are in the spool; the spool's last record
 //! says which epoch it holds, so that nothing is taken up twice, also where a machine that died left an older file. The
 //! times of records count from a start of the machine: when that was stands in the file too.
+//!
+//! And which start it was. Where the next one finds another there, nobody knows whether the kernel's buffer had been read to
+//! its end: that has to be told. An agent that has read it to its end, while nothing was of a session, names none when it stops.
 
 use super::booted::Booted;
 use crate::sensor::layout::LAYOUT_VERSION;
@@ -16,6 +19,11 @@ use uuid::Uuid;
 
 const MAGIC: [u8; 8] = *b"custody\x02";
 const HEADER_BYTES: usize = 48;
+
+/// In the place of a start of the machine: none of which anything could be missing.
+const NONE: Uuid = Uuid::nil();
+/// One of which nobody knows which it was.
+const UNKNOWN: Uuid = Uuid::max();
 
 /// The file.
 #[derive(Debug)]
@@ -40,6 +48,9 @@ pub struct Left {
     /// Records that can't be read, since they are of another version of the programs; a part of one at the end isn't
     /// counted, for it is still in the kernel's buffer.
     pub unreadable: bool,
+    /// The machine was started again since, and what its kernel's buffer may have held is lost: how much, and whether anything, isn't
+    /// known. True at each start until it was told, with what lies here ([`Staging::spooled`]).
+    pub lost: bool,
 }
 
 impl Staging {
@@ -57,7 +68,10 @@ impl Staging {
         file.read_to_end(&mut bytes)?;
         // From 1 on: what is only a part of what lies here names the epoch before.
         let next = spooled.map_or(1, |epoch| epoch.saturating_add(1));
-        let mut left = Left { records: Vec::new(), booted: None, last: None, unreadable: false };
+        // A process that is killed leaves a header, but for the first: without one a machine has died, or somebody removed the file.
+        let was = start_in(&bytes).or(spooled.map(|_| UNKNOWN)).unwrap_or(boot);
+        let lost = was != boot && was != NONE;
+        let mut left = Left { records: Vec::new(), booted: None, last: None, unreadable: false, lost };
         let mut epoch = next;
         if let Some(header) = bytes.get(..HEADER_BYTES) {
             let of = u64_at(header, 16);
@@ -65,7 +79,7 @@ impl Staging {
             let readable = header.starts_with(&MAGIC) && u64_at(header, 8) == LAYOUT_VERSION;
             let untold = spooled.is_none_or(|spooled| of > spooled);
             if readable {
-                let elsewhere = header.get(32..HEADER_BYTES) != Some(boot.as_bytes());
+                let elsewhere = was != boot;
                 // A kernel's buffer dies with it.
                 left.last = records.last().filter(|_| !elsewhere).cloned();
                 if untold {
@@ -80,7 +94,9 @@ impl Staging {
         let whole = left.records.iter().map(|record| 4 + record.len()).sum::<usize>() + HEADER_BYTES;
         let mut staging = Self { file, bytes: u64::try_from(whole).unwrap_or(u64::MAX), epoch, boot };
         if left.records.is_empty() {
-            staging.begin(next, booted)?;
+            staging.begin(next, booted, if lost { was } else { boot })?;
+            // No machine that dies may bring back what says that nothing can be missing.
+            staging.file.sync_data()?;
         } else {
             staging.cut()?;
         }
@@ -116,7 +132,17 @@ impl Staging {
     /// # Errors
     /// The system's.
     pub fn spooled(&mut self, booted: Booted) -> io::Result<()> {
-        self.begin(self.epoch.saturating_add(1), booted)
+        self.begin(self.epoch.saturating_add(1), booted, self.boot)
+    }
+
+    /// All that lay here is in the spool, the kernel's buffer is empty, and nothing is left that could fill it: whatever becomes of
+    /// the machine, nothing is missing. Durable when this returns.
+    ///
+    /// # Errors
+    /// The system's: the next start may then say that something is lost.
+    pub fn ended(&mut self, booted: Booted) -> io::Result<()> {
+        self.begin(self.epoch, booted, NONE)?;
+        self.file.sync_data()
     }
 
     /// Removes what stands behind the last whole record.
@@ -125,19 +151,27 @@ impl Staging {
         self.file.seek(SeekFrom::Start(self.bytes)).map(drop)
     }
 
-    fn begin(&mut self, epoch: u64, booted: Booted) -> io::Result<()> {
-        self.bytes = 0;
+    /// First the records go, then the header changes, in its place: whoever is killed in between leaves the one before, of an epoch that is
+    /// in the spool.
+    fn begin(&mut self, epoch: u64, booted: Booted, start: Uuid) -> io::Result<()> {
+        self.bytes = u64::try_from(HEADER_BYTES).unwrap_or(u64::MAX);
         self.cut()?;
+        self.file.rewind()?;
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&LAYOUT_VERSION.to_le_bytes());
         header.extend_from_slice(&epoch.to_le_bytes());
         header.extend_from_slice(&booted.nanos().to_le_bytes());
-        header.extend_from_slice(self.boot.as_bytes());
+        header.extend_from_slice(start.as_bytes());
         self.file.write_all(&header)?;
-        self.bytes = u64::try_from(header.len()).unwrap_or(u64::MAX);
         self.epoch = epoch;
         Ok(())
     }
+}
+
+/// Which start of the machine a file is of.
+fn start_in(file: &[u8]) -> Option<Uuid> {
+    let header = file.get(..HEADER_BYTES).filter(|header| header.starts_with(&MAGIC))?;
+    Uuid::from_slice(header.get(32..)?).ok()
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
@@ -205,10 +239,64 @@ mod tests {
         assert_eq!((left.records.len(), left.last.as_deref()), (0, Some(&b"three"[..])));
         assert_eq!(staging.epoch(), epoch + 1);
         drop(staging);
-        // Killed while the header was written.
-        std::fs::File::create(&path).unwrap();
-        let (staging, left) = open(&path, Some(epoch)).unwrap();
-        assert_eq!((left.records.len(), staging.epoch()), (0, epoch + 1));
+        // Killed after its records were removed, and before the header was changed.
+        let header = std::fs::read(&path).unwrap();
+        let (staging, left) = open(&path, Some(epoch + 1)).unwrap();
+        assert_eq!((header.len(), left.records.len(), left.lost), (HEADER_BYTES, 0, false));
+        assert_eq!(staging.epoch(), epoch + 2);
+        drop(staging);
+        // Killed while the first one was written.
+        for written in [0, 3, HEADER_BYTES] {
+            std::fs::File::create(&path).unwrap().write_all(&vec![0; written]).unwrap();
+            let (staging, left) = open(&path, None).unwrap();
+            assert_eq!(
+                (left.records.len(), left.lost, left.unreadable, staging.epoch()),
+                (0, false, false, 1)
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_machine_that_died_may_not_have_told_is_lost_until_that_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("staging");
+        let start = |of: u128, spooled| {
+            Staging::open(&path, spooled, Uuid::from_u128(of), Booted::from_nanos(7)).unwrap()
+        };
+        let lost = |of: u128, spooled| start(of, spooled).1.lost;
+        assert!(!lost(1, None), "its first start");
+        assert!(!lost(1, Some(1)), "the agent was started again, and has the same buffer");
+        assert!(lost(2, Some(1)));
+        // Killed, or without power once more, before the spool had that.
+        assert!(lost(2, Some(1)) && lost(3, Some(1)));
+        let (mut staging, _) = start(3, Some(1));
+        staging.add(b"one").unwrap();
+        drop(staging);
+        // With records of this start too: they are told together.
+        let (mut staging, left) = start(3, Some(1));
+        assert_eq!((left.records.len(), left.lost), (1, true));
+        staging.spooled(Booted::from_nanos(7)).unwrap();
+        drop(staging);
+        assert!(!lost(3, Some(2)), "it is told once");
+        // The machine died before any of it was on the disk but the spool.
+        assert!(lost(4, Some(9)));
+        let (mut staging, _) = start(4, Some(9));
+        staging.spooled(Booted::from_nanos(7)).unwrap();
+        staging.ended(Booted::from_nanos(7)).unwrap();
+        drop(staging);
+        // The agent had ended in order, and began again before the machine went.
+        assert!(!lost(4, Some(10)));
+        assert!(lost(5, Some(10)));
+        let (mut staging, _) = start(5, Some(10));
+        staging.spooled(Booted::from_nanos(7)).unwrap();
+        staging.ended(Booted::from_nanos(7)).unwrap();
+        drop(staging);
+        assert!(!lost(6, Some(11)), "nothing could be missing");
+        // Without a header, as a machine that died may leave it.
+        for written in [0, 3, HEADER_BYTES] {
+            std::fs::File::create(&path).unwrap().write_all(&vec![0; written]).unwrap();
+            assert!(lost(6, Some(12)));
+        }
     }
 
     #[test]

@@ -35,6 +35,9 @@ const O_ACCMODE: u32 = 3;
 /// The bits of stat(2)'s mode that say what it is.
 const S_IFMT: u32 = 0o170_000;
 
+/// `IPPROTO_MPTCP`.
+const MULTIPATH: u32 = 262;
+
 /// An owner that stays (chown(2)).
 const UNCHANGED: u32 = u32::MAX;
 
@@ -507,7 +510,10 @@ impl Translation<'_> {
         let ends_session = match restriction {
             Some(restriction) => restriction.ends_session,
             None => {
+                // Programs ask for it first and go on with TCP where they don't get it: that is no way around anything.
+                let is_preferred = of.protocol == MULTIPATH;
                 reason == socket::Denial::NotAllowed
+                    && !is_preferred
                     && session.is_some_and(|session| session.reach.ends_session)
             }
         };
@@ -529,7 +535,7 @@ impl Translation<'_> {
             local: known.then(|| endpoint(of.local, of.local_port)),
             name: self.known.names.of(of.who.session, of.remote, began).map(str::to_owned),
             protocol: match of.protocol {
-                6 => Protocol::Tcp,
+                6 | MULTIPATH => Protocol::Tcp,
                 17 => Protocol::Udp,
                 _ => Protocol::Other,
             },

@@ -2,31 +2,27 @@
 
 use super::address::Address;
 use super::identity::{Identity, IdentityError};
+use super::obey::obey;
 use crate::evidence::{Shared, Telling, spooled_event};
-use crate::sensor::{Found, PolicyRules, SensorError, TakenDown, Tuple};
-use crate::sessions::{Session, Sessions};
-use crate::spool::SpoolError;
+use crate::spool::{Spool, SpoolError};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use custody_core::clock::{Clock as _, SystemClock};
-use custody_core::event::{SessionId, node};
+use custody_core::event::{Head, SessionId, node};
 use custody_core::ingest::ALIVE_MILLISECONDS;
 use custody_core::ingest::frame::FRAME_BYTES_MAX;
 use custody_core::ingest::halves::{self, HalfError};
-use custody_core::ingest::message::{BATCH_EVENTS_MAX, Expected, MessageError, Said, Told, encode_events};
-use custody_core::policy::files;
-use custody_core::policy::networks::{self, Reach};
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use custody_core::ingest::message::{BATCH_EVENTS_MAX, MessageError, Said, Told, encode_events};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use uuid::Uuid;
 
 /// Batches that were sent and aren't acknowledged yet.
 const BATCHES_IN_FLIGHT_MAX: usize = 8;
@@ -84,6 +80,69 @@ pub struct Link {
     pub joined: node::Joined,
     /// To the scribe. Without a limit, since whoever waits here for the scribe also frees the room that the scribe may wait for.
     pub tell: Sender<Telling>,
+    /// Whose words count.
+    pub(super) newest: Newest,
+    /// Sessions whose connections have come in, by what was sent to the log, and which weren't noted as that yet.
+    accepted: Mutex<Vec<SessionId>>,
+}
+
+impl Link {
+    /// One that hasn't connected yet.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, identity: Identity, joined: node::Joined, tell: Sender<Telling>) -> Self {
+        Self { shared, identity, joined, tell, newest: Newest::default(), accepted: Mutex::default() }
+    }
+
+    /// To be noted before the log hears of it, which lets sessions begin by that. Without the lock on the sessions: these events are few, and
+    /// whoever has that may wait for a disk.
+    fn note_accepted(&self, events: &[Vec<u8>]) {
+        let accepted: Vec<SessionId> = events.iter().filter_map(|event| accepted(event)).collect();
+        if !accepted.is_empty() {
+            self.accepted().extend(accepted);
+        }
+    }
+
+    /// Those that were noted since the last time.
+    pub(super) fn take_accepted(&self) -> Vec<SessionId> {
+        std::mem::take(&mut *self.accepted())
+    }
+
+    fn accepted(&self) -> MutexGuard<'_, Vec<SessionId>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which connection's words count: the newest one's. What came over one before may still be on its way when that has ended, in a thread that
+/// waits for a disk; what it says may be old by then.
+#[derive(Debug, Default)]
+pub(super) struct Newest(AtomicU64);
+
+impl Newest {
+    /// Another connection begins; gives its number.
+    fn begin(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// Leave to change sessions by what came over that connection: the lock on changes ([`Shared::changing`]), for which what a later one says
+    /// has to wait then. None, where a later one has begun.
+    pub(super) fn leave<'a>(
+        &self,
+        connection: u64,
+        changing: MutexGuard<'a, ()>,
+    ) -> Option<MutexGuard<'a, ()>> {
+        (self.0.load(Ordering::Relaxed) == connection).then_some(changing)
+    }
+}
+
+/// How an event ends that says that a session's connection has come in: the fields of events are sorted by their names.
+const ACCEPTED: &[u8] = br#""type":"node.session-accepted","version":1}"#;
+
+/// The session whose connection has come in, where an event says that.
+fn accepted(event: &[u8]) -> Option<SessionId> {
+    if !event.ends_with(ACCEPTED) {
+        return None;
+    }
+    Head::parse(event).ok()?.session
 }
 
 /// Why a connection ended over which the log has said nothing, as far as can be told here.
@@ -149,8 +208,36 @@ async fn connect(link: &Link) -> Result<TlsStream<TcpStream>, LinkError> {
 struct InFlight {
     /// Events sent over this connection.
     events: u64,
-    /// For each batch: events sent up to its end, and the spool's position behind it.
+    /// For each batch: events sent up to its end, and the spool's position behind it and what is passed over after it.
     batches: VecDeque<(u64, u64)>,
+}
+
+impl InFlight {
+    /// A batch of so many events is sent, which ends before that position.
+    fn sent(&mut self, events: usize, behind: u64) {
+        let count = u64::try_from(events).unwrap_or(u64::MAX);
+        self.events = self.events.saturating_add(count);
+        self.batches.push_back((self.events, behind));
+    }
+
+    /// What stands up to that position is never sent. It goes with the batches before it, which the log hasn't got yet.
+    fn passed_over(&mut self, behind: u64, spool: &mut Spool) {
+        match self.batches.back_mut() {
+            Some((_, position)) => *position = behind,
+            None => spool.acknowledge(behind),
+        }
+    }
+
+    /// The log has so many events.
+    fn acknowledged(&mut self, events: u64, spool: &mut Spool) {
+        let mut behind = None;
+        while let Some((_, position)) = self.batches.pop_front_if(|(up_to, _)| *up_to <= events) {
+            behind = Some(position);
+        }
+        if let Some(position) = behind {
+            spool.acknowledge(position);
+        }
+    }
 }
 
 /// What is sent next.
@@ -174,11 +261,12 @@ async fn converse(
     let (to_us, mut told) = mpsc::channel(WAITING_MAX);
     let (say, to_say) = mpsc::channel(WAITING_MAX);
     let (order, orders) = mpsc::channel(WAITING_MAX);
+    let connection = link.newest.begin();
     // All of them end with this set, when this function returns.
     let mut tasks = JoinSet::new();
     tasks.spawn(async { halves::hear(read, to_us, Told::decode).await.into() });
     tasks.spawn(async { halves::speak(write, to_say).await.into() });
-    tasks.spawn(obey(Arc::clone(link), orders, say.clone()));
+    tasks.spawn(obey(Arc::clone(link), connection, orders, say.clone()));
     let mut spooled = link.shared.spooled.subscribe();
     let mut unready = link.shared.unready.subscribe();
     unready.mark_changed();
@@ -188,7 +276,8 @@ async fn converse(
     let mut in_flight = InFlight::default();
     loop {
         let batch = if in_flight.batches.len() < BATCHES_IN_FLIGHT_MAX {
-            match outgoing.batch(&link.shared) {
+            let batch = outgoing.batch(&mut link.shared.spool(), &mut in_flight);
+            match batch {
                 Ok(batch) => batch,
                 Err(error) => return error.into(),
             }
@@ -196,9 +285,7 @@ async fn converse(
             None
         };
         let body = if let Some(events) = batch {
-            let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
-            in_flight.events = in_flight.events.saturating_add(count);
-            in_flight.batches.push_back((in_flight.events, outgoing.next));
+            link.note_accepted(&events);
             Ok(encode_events(events.iter().map(Vec::as_slice)))
         } else {
             let said = tokio::select! {
@@ -216,7 +303,9 @@ async fn converse(
                     }
                     match told {
                         Told::Alive => {}
-                        Told::Acknowledged { events } => acknowledged(link, &mut in_flight, events),
+                        Told::Acknowledged { events } => {
+                            in_flight.acknowledged(events, &mut link.shared.spool());
+                        }
                         told => {
                             if order.send(told).await.is_err() {
                                 return why(tasks.join_next().await);
@@ -266,10 +355,13 @@ fn why(ended: Option<Result<LinkError, JoinError>>) -> LinkError {
 }
 
 impl Outgoing {
-    /// The events of the next batch, once there is one.
-    fn batch(&mut self, shared: &Shared) -> Result<Option<Vec<Vec<u8>>>, SpoolError> {
+    /// The events of the next batch, once there is one: in flight from here on.
+    fn batch(
+        &mut self,
+        spool: &mut Spool,
+        in_flight: &mut InFlight,
+    ) -> Result<Option<Vec<Vec<u8>>>, SpoolError> {
         let ends_batch = |(_, record): &(u64, Vec<u8>)| spooled_event(record).is_some_and(|(ends, _)| ends);
-        let mut spool = shared.spool();
         loop {
             let Some(last) = self.read.iter().position(ends_batch) else {
                 let from = self.read.back().map_or(self.next, |(position, _)| position.saturating_add(1));
@@ -285,217 +377,15 @@ impl Outgoing {
             self.next = batch.last().map_or(self.next, |(position, _)| position.saturating_add(1));
             if whole {
                 let events = batch.iter().filter_map(|(_, record)| spooled_event(record));
-                return Ok(Some(events.map(|(_, event)| event.to_vec()).collect()));
+                let events: Vec<_> = events.map(|(_, event)| event.to_vec()).collect();
+                in_flight.sent(events.len(), self.next);
+                return Ok(Some(events));
             }
             // A batch without all of its events is signed for nothing: the log sees the gap in the numbers.
             tracing::error!("the disk has lost a part of a batch of events: it can't be sent");
-            spool.acknowledge(self.next);
+            in_flight.passed_over(self.next, spool);
         }
     }
-}
-
-fn acknowledged(link: &Link, in_flight: &mut InFlight, events: u64) {
-    let mut behind = None;
-    while let Some((_, position)) = in_flight.batches.pop_front_if(|(up_to, _)| *up_to <= events) {
-        behind = Some(position);
-    }
-    if let Some(position) = behind {
-        link.shared.spool().acknowledge(position);
-    }
-}
-
-/// Does what the log says, one thing after the other: of two words about a session the later must hold.
-async fn obey(link: Arc<Link>, mut orders: mpsc::Receiver<Told>, say: mpsc::Sender<Vec<u8>>) -> LinkError {
-    while let Some(told) = orders.recv().await {
-        let link = Arc::clone(&link);
-        // Files are written and synced.
-        let said = match tokio::task::spawn_blocking(move || take_word(&link, told)).await {
-            Ok(Some(said)) => said,
-            Ok(None) => continue,
-            Err(_) => return LinkError::Stopped,
-        };
-        let body = match said.encode() {
-            Ok(body) => body,
-            Err(error) => return error.into(),
-        };
-        if say.send(body).await.is_err() {
-            return LinkError::Stopped;
-        }
-    }
-    LinkError::Stopped
-}
-
-/// Does one thing that the log says; there may be an answer.
-fn take_word(link: &Link, told: Told) -> Option<Said> {
-    let shared = &link.shared;
-    match told {
-        Told::Expect(expected) => {
-            let session = expected.session;
-            let expected = able(&link.joined, &expected.reach).and_then(|()| expect(shared, *expected));
-            return Some(match expected {
-                Ok(()) => Said::Expecting { session },
-                Err(reason) => Said::Refused { session, reason },
-            });
-        }
-        Told::Live { sessions } => only(shared, &sessions),
-        Told::Over { session } => over(shared, session),
-        Told::Reach { change, session, reach } => {
-            let able = able(&link.joined, &reach);
-            let taken = set_reach(shared, session, reach);
-            let told = taken.and_then(|taken| tell_taken(&link.tell, taken));
-            return Some(match able.and(told).and_then(|()| followed(shared, session)) {
-                Ok(()) => Said::Held { change, session },
-                Err(reason) => {
-                    tracing::error!(%session, "what the session may reach now isn't enforced: {reason}");
-                    Said::Unheld { change, reason, session }
-                }
-            });
-        }
-        Told::Certificate { certificate } => match link.identity.certified(&certificate) {
-            Ok(()) => tracing::info!("got a new certificate"),
-            Err(error) => tracing::error!("the new certificate can't be kept: {error}"),
-        },
-        Told::Alive | Told::Acknowledged { .. } => {}
-    }
-    None
-}
-
-/// Whether the kernel can hold a session to that: the log asks only for what it can, as this agent has said of it.
-fn able(joined: &node::Joined, reach: &Reach) -> Result<(), String> {
-    if !reach.files.deny_paths.is_empty() {
-        files::keeps_paths(joined.tier, &joined.limits)
-            .map_err(|why| format!("it can't keep files from it: {why}"))?;
-    }
-    if reach.allow.is_some() || !reach.deny.is_empty() {
-        networks::keeps_networks(&joined.limits)
-            .map_err(|why| format!("it can't keep networks from it: {why}"))?;
-    }
-    Ok(())
-}
-
-/// Has the kernel wait for a session's connection.
-fn expect(shared: &Shared, expected: Expected) -> Result<(), String> {
-    let id = expected.session;
-    let (rules, found) = looked_up(shared, &expected.reach)?;
-    let _changing = shared.changing();
-    let policy = shared.sessions().new_policy();
-    // Before it is remembered: each start would else try what can't be.
-    shared.sensor().set_policy_of(policy, &rules, &found).map_err(|error| error.to_string())?;
-    let running = || {
-        let tagged = shared.sensor().tagged();
-        tagged.map(|of| of.into_keys().map(|id| SessionId(Uuid::from_bytes(id))).collect())
-    };
-    let forgotten = shared.sessions().expect(expected, policy, running);
-    if let Err(error) = remember(shared) {
-        shared.sessions().unexpect(id);
-        let dropped = shared.sensor().drop_policy(policy).err().map(|error| format!("; {error}"));
-        return Err(format!("{error}{}", dropped.unwrap_or_default()));
-    }
-    let tuple = shared.sessions().get(id).map(Session::tuple);
-    let tuple = tuple.ok_or("it was forgotten")?;
-    let watched = await_connection(shared, id, tuple, policy, &forgotten);
-    if watched.is_err() {
-        shared.sessions().over(id);
-    }
-    watched.map_err(|error| error.to_string())
-}
-
-/// From here on the kernel waits for it, and no longer knows what nobody needs any more.
-fn await_connection(
-    shared: &Shared,
-    id: SessionId,
-    tuple: Tuple,
-    policy: u32,
-    forgotten: &[u32],
-) -> Result<(), SensorError> {
-    let mut sensor = shared.sensor();
-    sensor.expect(tuple, id.0.into_bytes(), policy)?;
-    forgotten.iter().try_for_each(|policy| sensor.drop_policy(*policy))
-}
-
-/// Writes the sessions as they are now to the disk, while nobody waits for the lock on them or on the sensor. They are changed, and so
-/// written, by one at a time ([`Shared::changing`]): no older state takes the place of a later one.
-fn remember(shared: &Shared) -> Result<(), String> {
-    let snapshot = shared.sessions().snapshot();
-    let kept = snapshot.and_then(|snapshot| snapshot.keep());
-    kept.map_err(|error| format!("it can't be remembered: {error}"))
-}
-
-/// What the kernel is to hold a session to, and what the paths of that lead to: looked up while nobody waits for a lock.
-fn looked_up(shared: &Shared, reach: &Reach) -> Result<(PolicyRules, Found), String> {
-    let rules = shared.sessions().rules(reach);
-    let found = Found::of(&rules.files)?;
-    Ok((rules, found))
-}
-
-/// Those that the log doesn't name are over, as far as this agent didn't know that.
-fn only(shared: &Shared, live: &BTreeSet<SessionId>) {
-    let _changing = shared.changing();
-    let mut sessions = shared.sessions();
-    for id in sessions.only(live) {
-        forget(shared, &sessions, id);
-    }
-}
-
-fn over(shared: &Shared, id: SessionId) {
-    let _changing = shared.changing();
-    let mut sessions = shared.sessions();
-    sessions.over(id);
-    forget(shared, &sessions, id);
-}
-
-/// Has the kernel no longer wait for a session's connection.
-fn forget(shared: &Shared, sessions: &Sessions, id: SessionId) {
-    let Some(session) = sessions.get(id) else { return };
-    if let Err(error) = shared.sensor().forget(&session.tuple()) {
-        tracing::error!(session = %id, "the session's connection is still waited for: {error}");
-    }
-}
-
-/// Holds a session to what it may reach now, and takes down what it has open elsewhere. One that can't be held to it may do
-/// nothing any more.
-fn set_reach(shared: &Shared, id: SessionId, reach: Reach) -> Result<Vec<TakenDown>, String> {
-    let looked_up = looked_up(shared, &reach);
-    let _changing = shared.changing();
-    let policy = shared.sessions().get(id).map(|session| session.policy);
-    let policy = policy.ok_or("the agent doesn't know the session")?;
-    let set = looked_up.and_then(|(rules, found)| {
-        let set = shared.sensor().set_policy_of(policy, &rules, &found);
-        set.map_err(|error| error.to_string())
-    });
-    if set.is_err() {
-        shared.sensor().drop_policy(policy).map_err(|error| error.to_string())?;
-    }
-    // In any case: at the next start, too, it is held to this, or may do nothing.
-    shared.sessions().reach(id, reach);
-    remember(shared)?;
-    set?;
-    let taken = shared.sensor().take_down(policy);
-    taken.map_err(|error| error.to_string())
-}
-
-/// Whether nothing of a session leads around what networks it may reach: a socket that it made before may.
-fn followed(shared: &Shared, id: SessionId) -> Result<(), String> {
-    let sessions = shared.sessions();
-    let restricted = sessions.get(id).filter(|of| of.reach.allow.is_some() || !of.reach.deny.is_empty());
-    let Some(session) = restricted else { return Ok(()) };
-    if shared.sensor().unfollowed(session.policy).map_err(|error| error.to_string())? {
-        return Err("it has made sockets before whose packets can't be kept from a network".to_owned());
-    }
-    Ok(())
-}
-
-/// Tells what was taken down; what couldn't be goes on, which the log must hear.
-fn tell_taken(tell: &Sender<Telling>, taken: Vec<TakenDown>) -> Result<(), String> {
-    let mut outcome = Ok(());
-    for TakenDown { connection, ended } in taken {
-        if let Err(why) = ended {
-            outcome = Err(format!("a connection to a network that is denied now goes on: {why}"));
-        } else if tell.send(Telling::TakenDown(Box::new(connection))).is_err() {
-            tracing::error!("a connection was taken down, and nobody is there to tell it");
-        }
-    }
-    outcome
 }
 
 /// A question for another certificate, when half of this one's time is over.
@@ -506,4 +396,91 @@ fn renewal(link: &Link) -> Result<Option<Said>, IdentityError> {
         return Ok(None);
     }
     Ok(Some(Said::Renew { signing_request: BASE64_STANDARD.encode(link.identity.signing_request()?) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::LIMIT_BYTES_MIN;
+    use custody_core::event::{Actor, Draft, EventData, ProducerKind, ProducerRef, Timestamp, canonical};
+    use uuid::Uuid;
+
+    /// A thread that still does what came over a connection that has ended.
+    #[test]
+    fn what_came_over_an_earlier_connection_changes_nothing_when_a_later_one_has_begun() {
+        let (newest, lock) = (Newest::default(), Mutex::new(()));
+        let changing = || lock.lock().unwrap();
+        let earlier = newest.begin();
+        assert!(newest.leave(earlier, changing()).is_some());
+        let later = newest.begin();
+        assert!(newest.leave(earlier, changing()).is_none());
+        assert!(newest.leave(later, changing()).is_some());
+    }
+
+    /// A record as the spool has it.
+    fn record(ends_batch: bool) -> Vec<u8> {
+        [&[u8::from(ends_batch)][..], &[0; 8], b"event"].concat()
+    }
+
+    /// Batches of one event, but for one of three records, the second of which is lost; and the spool that has them.
+    fn damaged(directory: &std::path::Path) -> (Spool, Outgoing) {
+        let (mut spool, _) = Spool::open(directory, LIMIT_BYTES_MIN).unwrap();
+        let records = [record(true), record(false), record(false), record(true), record(true)];
+        spool.append(&records.each_ref().map(Vec::as_slice)).unwrap();
+        let read = (0..).zip(records).filter(|(position, _)| *position != 2).collect();
+        (spool, Outgoing { next: 0, read })
+    }
+
+    /// If the connection breaks then, they are sent once more.
+    #[test]
+    fn what_is_in_flight_before_a_damaged_batch_stays_until_the_log_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut spool, mut outgoing) = damaged(directory.path());
+        let mut in_flight = InFlight::default();
+        for _ in 0..2 {
+            let batch = outgoing.batch(&mut spool, &mut in_flight).unwrap();
+            assert_eq!(batch, Some(vec![b"event".to_vec()]));
+            assert_eq!(spool.first(), 0);
+        }
+        assert_eq!(outgoing.batch(&mut spool, &mut in_flight).unwrap(), None);
+        in_flight.acknowledged(1, &mut spool);
+        assert_eq!(spool.first(), 4, "what is damaged goes with what came before it");
+        in_flight.acknowledged(2, &mut spool);
+        assert_eq!(spool.first(), 5);
+    }
+
+    #[test]
+    fn a_damaged_batch_goes_at_once_where_nothing_is_in_flight() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut spool, mut outgoing) = damaged(directory.path());
+        let mut in_flight = InFlight::default();
+        outgoing.batch(&mut spool, &mut in_flight).unwrap();
+        in_flight.acknowledged(1, &mut spool);
+        assert_eq!(spool.first(), 1);
+        outgoing.batch(&mut spool, &mut in_flight).unwrap();
+        assert_eq!(spool.first(), 4);
+    }
+
+    #[test]
+    fn that_a_connection_has_come_in_is_known_by_the_event_that_says_so() {
+        fn event<D: EventData>(session: SessionId, data: D) -> Vec<u8> {
+            let producer = ProducerRef {
+                boot: Uuid::from_u128(1),
+                id: node::producer("web-1"),
+                kind: ProducerKind::Node,
+                seq: 0,
+            };
+            let draft = Draft::new(Actor::system("test"), data).session(session);
+            canonical::event_bytes(&draft.numbered(producer, Timestamp::from_seconds(1))).unwrap()
+        }
+        let session = SessionId::new();
+        assert_eq!(accepted(&event(session, node::SessionAccepted { pid: 1 })), Some(session));
+        let joined = node::Joined {
+            kernel: r#"","type":"node.session-accepted","version":1}"#.to_owned(),
+            limits: std::collections::BTreeMap::new(),
+            program: String::new(),
+            tier: node::Tier::Lsm,
+        };
+        assert_eq!(accepted(&event(session, joined)), None);
+    }
 }

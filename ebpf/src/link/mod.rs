@@ -5,5 +5,6 @@ mod address;
 mod connection;
 pub mod identity;
 pub mod join;
+mod obey;
 
 pub use connection::{Link, LinkError, keep_connected};

@@ -24,11 +24,11 @@ layouts! {
         LOCAL_PORT: 32, 2;
         REMOTE_PORT: 34, 2;
     }
-    /// Value of `tuples`.
+    /// Value of `tuples`, and of a session's connection.
     expected 24 {
         SESSION: 0, 16;
         POLICY: 16, 4;
-        RESERVED: 20, 4;
+        ACCEPTOR: 20, 4;
     }
     /// Whose a task is.
     tag 48 {

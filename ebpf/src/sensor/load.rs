@@ -22,13 +22,14 @@ use std::path::Path;
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/node.bpf.o"));
 
 /// Maps whose contents outlive a change of the programs, as long as their layout stays.
-const SHARED: [&str; 16] = [
+const SHARED: [&str; 17] = [
     "control",
     "tuples",
     "tags",
     "processes",
     "opened",
     "watched_files",
+    "sessions",
     "sockets",
     "flows",
     "connections",

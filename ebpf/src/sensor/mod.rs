@@ -313,8 +313,8 @@ impl Sensor {
         self.policies.set(policy, rules, found)
     }
 
-    /// Whether a socket was made under a policy whose packets no rule can keep from a network: a raw one, or of a family that is neither IP
-    /// nor Unix.
+    /// Whether a socket was made under a policy whose packets no rule can keep from a network: a raw one, one of multipath TCP, or of a family
+    /// that is neither IP nor Unix.
     ///
     /// # Errors
     /// The kernel's map can't be read.
@@ -349,7 +349,8 @@ impl Sensor {
         self.policies.found(found)
     }
 
-    /// Forgets a policy: sessions that still run under it may connect nowhere, and run and open nothing.
+    /// Forgets a policy: sessions that still run under it may connect nowhere, and run and open nothing, and nothing more leaves the
+    /// connections that they have.
     ///
     /// # Errors
     /// The kernel's maps can't be changed.
@@ -372,19 +373,31 @@ impl Sensor {
         self.policies.keep(&needed)
     }
 
-    /// Ends the connections of sessions under a policy that its rules, as they are now, deny. Each is told as closed too.
+    /// Ends the connections of sessions under a policy that its rules, as they are now, deny; of one that is there no longer all of them.
+    /// Each is told as closed too.
     ///
     /// # Errors
-    /// The policy hasn't been set in this run; or the kernel's map can't be read. What couldn't be ended stands with its connection.
+    /// The policy was set in an earlier run and not in this one; or the kernel's map can't be read. What couldn't be ended stands with its
+    /// connection.
     pub fn take_down(&mut self, policy: u32) -> Result<Vec<TakenDown>, SensorError> {
-        let rules = self.policies.known(policy).ok_or(SensorError::NoPolicy(policy))?;
-        take_down::take_down(&self.connections, policy, rules)
+        take_down::take_down(&self.connections, policy, self.rules_of(policy)?)
     }
 
-    /// Whether a policy's rules, as they are now, deny a connection that is there: its peer has called.
+    /// Whether a policy's rules, as they are now, deny a connection that is there: its peer has called. One that is there no longer denies
+    /// all; what one of an earlier run says isn't known.
     pub fn denies(&self, connection: &Connection) -> bool {
-        let rules = self.policies.known(connection.who.policy);
-        rules.is_some_and(|rules| take_down::denial(rules, connection).is_some())
+        match self.rules_of(connection.who.policy) {
+            Ok(rules) => take_down::denial(rules, connection).is_some(),
+            Err(error) => !matches!(error, SensorError::NoPolicy(_)),
+        }
+    }
+
+    /// The rules that this run has set; `None`: there is no such policy.
+    fn rules_of(&self, policy: u32) -> Result<Option<&PolicyRules>, SensorError> {
+        match self.policies.known(policy) {
+            None if self.policies.holds(policy)? => Err(SensorError::NoPolicy(policy)),
+            rules => Ok(rules),
+        }
     }
 
     /// The agent lives: to be called several times within the limit.

@@ -157,6 +157,7 @@ pub(super) const PARTS: &[Part] = &[
         .serving(&["clock set", "mount", "privilege change", "reach into the kernel", "unix connect"])
         .only(Tier::Tracepoint),
     Part::new("session_graft_lsm", Hook::Lsm("sock_graft"), "listeners").only(Tier::Lsm),
+    Part::new("network_listen_lsm", Hook::Lsm("socket_listen"), "listeners").only(Tier::Lsm),
     Part::new("session_accept_lsm", Hook::Lsm("socket_recvmsg"), "accept").only(Tier::Lsm).essential(),
     Part::new("session_accept", Hook::Tracepoint("sock_recv_length"), "accept")
         .only(Tier::Tracepoint)

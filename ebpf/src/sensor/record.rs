@@ -31,10 +31,10 @@ pub struct Subject {
     pub comm: Vec<u8>,
 }
 
-/// A session's process has its connection: from now on it and what it forks are watched.
+/// Processes have a session's connection: from now on they and what they fork are watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// Who accepted it.
+    /// From whom the others descend.
     pub who: Subject,
     /// The connection, as it was expected.
     pub tuple: Tuple,

@@ -33,7 +33,7 @@ pub struct TakenDown {
 pub(super) fn take_down(
     connections: &HashMap<MapData, u64, [u8; connection::SIZE]>,
     policy: u32,
-    rules: &PolicyRules,
+    rules: Option<&PolicyRules>,
 ) -> Result<Vec<TakenDown>, SensorError> {
     // A socket is found in its own network namespace alone. Datagram sockets don't say which it is: they are looked for in that of
     // their process, under 0.
@@ -86,7 +86,9 @@ fn still_there(connections: &HashMap<MapData, u64, [u8; connection::SIZE]>, take
     }
 }
 
-pub(super) fn denial(rules: &PolicyRules, connection: &Connection) -> Option<Denial> {
+/// No rules: nobody says what may be reached, so nothing may.
+pub(super) fn denial(rules: Option<&PolicyRules>, connection: &Connection) -> Option<Denial> {
+    let Some(rules) = rules else { return Some(Denial::NoPolicy) };
     let protocol = if connection.protocol == UDP { Protocol::Udp } else { Protocol::Tcp };
     rules.denial(IpAddr::V6(Ipv6Addr::from(connection.remote)), connection.remote_port, protocol)
 }

@@ -297,11 +297,53 @@ fn packets_on_the_wire_are_refused_under_rules() {
     let rules = PolicyRules { denied: vec![rule], ..PolicyRules::default() };
     node.sensor().set_policy(9, &rules).unwrap();
     let mut denied = node.session_at(loopback, loopback, 9);
-    let program = "tell(libc.socket(17, 3, 0))";
-    assert_eq!(denied.tries(program), refused(&mut node));
     let id = denied.id;
+    // By its family, and by IP's with the type that once stood for it, with a flag too.
+    for (number, program) in
+        ["libc.socket(17, 3, 0)", "libc.socket(2, 10, 0x300)", "libc.socket(2, 0x8000a, 0x300)"]
+            .into_iter()
+            .enumerate()
+    {
+        assert_eq!(denied.tries(&format!("tell({program})")), refused(&mut node), "{program}");
+        let is = |record: &&Record| matches!(record, Record::ConnectionDenied(of) if of.who.session == id);
+        node.wait_until(program, |records| (records.iter().filter(is).count() > number).then_some(()));
+    }
+    assert_eq!(free.tries("tell(libc.socket(2, 10, 0x300) > 0)"), "True");
     node.wait_for(
-        "the refusal",
-        |record| matches!(record, Record::ConnectionDenied(of) if of.who.session == id),
+        "an old name",
+        |record| matches!(record, Record::SocketMade(made) if (made.family, made.kind) == (17, 10)),
     );
+}
+
+/// By the call that 32-bit programs have for all that concerns sockets.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn packets_on_the_wire_are_refused_to_32_bit_programs() {
+    let mut node = Node::start();
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let rule = NetRule { id: 1, address: loopback, prefix: 32, ports: Vec::new() };
+    let rules = PolicyRules { denied: vec![rule], ..PolicyRules::default() };
+    node.sensor().set_policy(9, &rules).unwrap();
+    let mut session = node.session_at(loopback, loopback, 9);
+    for arguments in ["17, 3, 0", "2, 10, 0x300"] {
+        // push rbx; mov eax, 102 (socketcall); mov ebx, 1 (socket); mov ecx, ARGUMENTS; int 0x80; pop rbx; ret
+        let program = format!(
+            "page = mmap.mmap(-1, 4096, flags=0x62, prot=7)\n\
+             at = ctypes.addressof(ctypes.c_char.from_buffer(page))\n\
+             page[64:76] = struct.pack('=3I', {arguments})\n\
+             page[:20] = b'\\x53\\xb8\\x66\\0\\0\\0\\xbb\\1\\0\\0\\0\\xb9' + struct.pack('<I', at + 64) + b'\\xcd\\x80\\x5b\\xc3'\n\
+             print(-ctypes.CFUNCTYPE(ctypes.c_int)(at)())"
+        );
+        let said = session.tries(&program);
+        if said.contains("Segmentation") {
+            println!("this kernel runs no 32-bit programs, so there is nothing to see");
+            return;
+        }
+        assert_eq!(said, refused(&mut node), "{arguments}");
+    }
+    let id = session.id;
+    node.wait_until("the refusals", |records| {
+        let is = |record: &&Record| matches!(record, Record::ConnectionDenied(of) if of.who.session == id);
+        (records.iter().filter(is).count() == 2).then_some(())
+    });
 }

@@ -13,5 +13,7 @@ mod node;
 mod process;
 mod programs;
 mod restart;
+mod server;
 mod session;
+mod socket;
 mod sshd;

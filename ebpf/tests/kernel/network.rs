@@ -23,12 +23,12 @@ fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
 }
 
 /// A session under rules of its own.
-fn session_under(node: &mut Node, rules: &PolicyRules) -> Session {
+pub fn session_under(node: &mut Node, rules: &PolicyRules) -> Session {
     node.sensor().set_policy(9, rules).unwrap();
     node.session_at(LOOPBACK, LOOPBACK, 9)
 }
 
-fn deny(rules: &[NetRule]) -> PolicyRules {
+pub fn deny(rules: &[NetRule]) -> PolicyRules {
     PolicyRules { denied: rules.to_vec(), ..PolicyRules::default() }
 }
 
@@ -59,7 +59,7 @@ pub fn told(node: &mut Node, kind: &str, is: impl Fn(&Connection) -> bool) -> Co
 }
 
 /// Which kinds of records there are of the connections that match, in order.
-fn kinds(node: &mut Node, is: impl Fn(&Connection) -> bool) -> Vec<&'static str> {
+pub fn kinds(node: &mut Node, is: impl Fn(&Connection) -> bool) -> Vec<&'static str> {
     node.drain();
     node.records
         .iter()
@@ -286,10 +286,14 @@ fn every_way_to_a_denied_network_is_refused() {
             continue; // the virtual machines' kernels have it
         }
         assert_eq!(printed, EPERM.to_string(), "{name}");
-        if sctp || *name == "raw" {
-            let of = if sctp { 132 } else { 1 };
-            let by_kind = |connection: &Connection| connection.denial == Some(Denial::Protocol);
-            told(&mut node, "denied", |connection| by_kind(connection) && connection.protocol == of);
+        let by_kind = match *name {
+            "raw" => Some(1),
+            "multipath" => Some(262),
+            _ => sctp.then_some(132),
+        };
+        if let Some(of) = by_kind {
+            let is = |connection: &Connection| connection.denial == Some(Denial::Protocol);
+            told(&mut node, "denied", |connection| is(connection) && connection.protocol == of);
             continue;
         }
         let denied = told(&mut node, "denied", port(to));

@@ -97,7 +97,7 @@ const LISTENER: &str = "import os, socket\n\
      print(l.getsockname()[1], flush=True)\n\
      s, _ = l.accept()\n\
      s.recv(1); print('read by the listener', flush=True)\n\
-     if os.fork() == 0: s.recv(1); print('read by the child', flush=True); os._exit(0)\n\
+     if os.fork() == 0: l.close(); s.recv(1); print('read by the child', flush=True); os._exit(0)\n\
      os.wait(); os.system('/bin/echo of the listener >/dev/null')";
 
 #[test]

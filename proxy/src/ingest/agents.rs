@@ -41,6 +41,11 @@ pub enum Unwatched {
     /// It didn't answer.
     #[error("the agent of {0} didn't answer in time")]
     Silent(String),
+    /// It is connected, and nothing of it has arrived.
+    #[error(
+        "the agent of {0} is connected, and nothing that it sees reaches the log, so nobody would see what the session does: tell your administrator"
+    )]
+    Untaken(String),
     /// Its kernel saw no such connection.
     #[error(
         "the agent of {0} hasn't seen the session's connection come in: is there address translation on the way to it, or was its sshd started within a session?"
@@ -89,13 +94,26 @@ struct Link {
     /// Which connection it is: of two by one agent, the later counts.
     number: u64,
     to: mpsc::Sender<Told>,
+    /// What it has said of whether it can watch.
+    said: Readiness,
+    /// The same, as sessions may go by it.
     readiness: watch::Sender<Readiness>,
+}
+
+impl Link {
+    /// Lets sessions go by what it has said. That it can watch counts once something of it was taken: what it sees may never arrive.
+    fn publish(&self, is_taken: bool) {
+        self.readiness.send_replace(match &self.said {
+            Readiness::Ready if !is_taken => Readiness::Coming,
+            said => said.clone(),
+        });
+    }
 }
 
 /// Whether an agent can watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Readiness {
-    /// It has just come, and will say.
+    /// It has just come: it will say, and send something.
     Coming,
     Ready,
     /// Not for now, and why.
@@ -107,15 +125,16 @@ struct Inner {
     next: u64,
     links: BTreeMap<String, Link>,
     sessions: BTreeMap<SessionId, Waiting>,
-    /// Agents that are gone: not connected, or the log takes nothing of what they send.
+    /// Agents that are gone: not connected, or nothing of them was taken since. To connect brings none back: its connections could come and
+    /// go for ever without any evidence by them, where long packets get lost or its disk can't be read.
     gone: BTreeMap<String, Gone>,
     /// What the log refuses of agents.
     refusals: Refusals,
 }
 
 impl Inner {
-    /// Nothing is opened to a node whose agent's evidence wouldn't arrive.
-    fn is_taken_from(&self, node: &str) -> Result<(), Unwatched> {
+    /// Why the log takes nothing of a node's agent, where that is so: waiting is of no use.
+    fn is_refused(&self, node: &str) -> Result<(), Unwatched> {
         match self.refusals.standing(node) {
             Some((refusal, _)) => Err(Unwatched::Refused {
                 node: node.to_owned(),
@@ -125,13 +144,27 @@ impl Inner {
         }
     }
 
-    /// A connection is over. Gives whether it was the one that counts. An agent that is gone already, since nothing of it was
-    /// taken, stays so since then.
+    /// Nothing is opened to a node whose agent's evidence wouldn't arrive.
+    fn is_taken_from(&self, node: &str) -> Result<(), Unwatched> {
+        self.is_refused(node)?;
+        // Of one that isn't connected, there is another word for it.
+        if self.gone.contains_key(node) && self.links.contains_key(node) {
+            return Err(Unwatched::Untaken(node.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// An agent counts as gone from `now` on; one that does already, since then.
+    fn goes(&mut self, node: &str, now: Duration) {
+        self.gone.entry(node.to_owned()).or_insert(Gone { since: now, told: false });
+    }
+
+    /// A connection is over. Gives whether it was the one that counts.
     fn ended(&mut self, node: &str, number: u64, now: Duration) -> bool {
         let counts = self.links.get(node).is_some_and(|link| link.number == number);
         if counts {
             self.links.remove(node);
-            self.gone.entry(node.to_owned()).or_insert(Gone { since: now, told: false });
+            self.goes(node, now);
         }
         counts
     }
@@ -168,21 +201,19 @@ impl Agents {
     }
 
     /// An agent has connected, and hears first which sessions live, and what these may reach: it may have missed the end of
-    /// others, and changes. One that was connected before is let go. One of which the log refuses what it sends isn't back by
-    /// this: it would come and go for ever, and its sessions go on without evidence.
-    pub fn connected(self: &Arc<Self>, node: &str) -> Linked {
+    /// others, and changes. One that was connected before is let go. At `now` of the monotonic clock: from then on it has a while until
+    /// something of it is taken, unless that while has begun already.
+    pub fn connected(self: &Arc<Self>, node: &str, now: Duration) -> Linked {
         let (to, told) = mpsc::channel(TOLD_WAITING_MAX);
         let number = self.with(|inner| {
             inner.next += 1;
             let number = inner.next;
-            if inner.refusals.standing(node).is_none() {
-                inner.gone.remove(node);
-            }
+            inner.goes(node, now);
             let readiness = watch::Sender::new(Readiness::Coming);
             let here = inner.sessions.iter().filter(|(_, waiting)| waiting.node == node);
             // Nothing else waits yet.
             let _told = to.try_send(Told::Live { sessions: here.map(|(session, _)| *session).collect() });
-            let link = Link { number, to, readiness };
+            let link = Link { number, to, said: Readiness::Coming, readiness };
             let here = inner.sessions.iter_mut().filter(|(_, waiting)| waiting.node == node);
             here.for_each(|(session, waiting)| waiting.tell(*session, &link));
             inner.links.insert(node.to_owned(), link);
@@ -196,7 +227,7 @@ impl Agents {
         self.with(|inner| {
             for node in nodes {
                 if !inner.links.contains_key(&node) {
-                    inner.gone.entry(node).or_insert(Gone { since: now, told: false });
+                    inner.goes(&node, now);
                 }
             }
         });
@@ -246,11 +277,11 @@ impl Agents {
         self.with(|inner| inner.refusals.told(node, refusal, event));
     }
 
-    /// Waits until a node's agent can watch: one that has just come says so in a moment.
+    /// Waits until a node's agent can watch: one that has just come says so in a moment, and something of it is taken.
     async fn ready(&self, node: &str) -> Result<(), Unwatched> {
         let not_there = || Unwatched::NotThere(node.to_owned());
         let readiness = self.with(|inner| {
-            inner.is_taken_from(node)?;
+            inner.is_refused(node)?;
             Ok::<_, Unwatched>(inner.links.get(node).map(|link| link.readiness.subscribe()))
         })?;
         let mut readiness = readiness.ok_or_else(not_there)?;
@@ -264,7 +295,10 @@ impl Agents {
             },
             // It was let go, with its connection.
             Ok(Err(_)) => Err(not_there()),
-            Err(_) => Err(Unwatched::Silent(node.to_owned())),
+            Err(_) => {
+                let untaken = self.with(|inner| inner.is_taken_from(node)).err();
+                Err(untaken.unwrap_or_else(|| Unwatched::Silent(node.to_owned())))
+            }
         }
     }
 
@@ -309,10 +343,13 @@ impl Agents {
         .map(|()| expecting)
     }
 
-    /// Whether a session is watched, or is about to be.
+    /// Whether a session is watched, or is about to be; not by an agent that counts as lost.
     #[must_use]
     pub fn watches(&self, session: SessionId) -> bool {
-        self.with(|inner| inner.sessions.contains_key(&session))
+        self.with(|inner| {
+            let is_lost = |node: &String| inner.gone.get(node).is_some_and(|gone| gone.told);
+            inner.sessions.get(&session).is_some_and(|waiting| !is_lost(&waiting.node))
+        })
     }
 
     /// Tells the agents of live sessions what these may reach at `now` of the monotonic clock, where that has changed. Gives
@@ -388,11 +425,22 @@ impl Linked {
         });
     }
 
-    /// Whether it is the one that watches a session.
-    #[must_use]
-    pub fn watches(&self, session: SessionId) -> bool {
-        self.agents
-            .with(|inner| inner.sessions.get(&session).is_some_and(|waiting| waiting.node == self.node))
+    /// It can't hold a session to what it may do, and why. Gives whether the session must end for that: one whose connection wasn't seen yet
+    /// isn't watched, and begins so or not at all.
+    pub fn unheld(&self, session: SessionId, reason: &str) -> bool {
+        self.agents.with(|inner| {
+            let waiting = inner.sessions.get(&session).filter(|waiting| waiting.node == self.node);
+            waiting.is_some_and(|waiting| {
+                waiting.progress.send_if_modified(|progress| {
+                    let is_awaited = matches!(progress, Progress::Asked | Progress::Expecting);
+                    if is_awaited {
+                        *progress = Progress::Refused(reason.to_owned());
+                    }
+                    is_awaited
+                });
+                *waiting.progress.borrow() == Progress::Seen
+            })
+        })
     }
 
     /// The log holds the agent's word that the node's kernel has seen a session's connection.
@@ -403,23 +451,28 @@ impl Linked {
     /// Whether it can watch, or why not.
     pub fn ready(&self, unready: Option<String>) {
         self.agents.with(|inner| {
-            if let Some(link) = inner.links.get(&self.node).filter(|link| link.number == self.number) {
-                link.readiness.send_replace(unready.map_or(Readiness::Ready, Readiness::Unready));
+            let is_taken = !inner.gone.contains_key(&self.node);
+            let link = inner.links.get_mut(&self.node).filter(|link| link.number == self.number);
+            if let Some(link) = link {
+                link.said = unready.map_or(Readiness::Ready, Readiness::Unready);
+                link.publish(is_taken);
             }
         });
     }
 
     /// Something that it sent is in the log: it is there, whatever was refused before.
-    pub(super) fn taken(&self) {
+    pub fn taken(&self) {
         self.agents.with(|inner| {
-            let counts = inner.links.get(&self.node).is_some_and(|link| link.number == self.number);
-            if counts && inner.refusals.over(&self.node) {
-                inner.gone.remove(&self.node);
+            let link = inner.links.get(&self.node).filter(|link| link.number == self.number);
+            let Some(link) = link else { return };
+            inner.refusals.over(&self.node);
+            if inner.gone.remove(&self.node).is_some() {
+                link.publish(true);
             }
         });
     }
 
-    /// The connection is over, at `now` of the monotonic clock: the agent has a while to come back.
+    /// The connection is over, at `now` of the monotonic clock: the agent has a while to come back, and to have something taken.
     pub fn ended(self, now: Duration) {
         self.agents.with(|inner| inner.ended(&self.node, self.number, now));
     }
@@ -468,10 +521,17 @@ impl Expecting {
     /// # Errors
     /// When it doesn't in time: the connection must be closed.
     pub async fn seen(mut self) -> Result<Seen, Unwatched> {
-        let came = self.seen.wait_for(|progress| *progress == Progress::Seen);
-        match tokio::time::timeout(ANSWER_MAX, came).await {
-            Ok(Ok(_)) => Ok(Seen { _guard: self.guard }),
-            Ok(Err(_)) | Err(_) => Err(Unwatched::NotSeen(self.guard.node.clone())),
+        let told = |progress: &Progress| matches!(progress, Progress::Seen | Progress::Refused(_));
+        let refused = match tokio::time::timeout(ANSWER_MAX, self.seen.wait_for(told)).await {
+            Ok(Ok(progress)) => match &*progress {
+                Progress::Refused(reason) => Some(reason.clone()),
+                Progress::Asked | Progress::Expecting | Progress::Seen => None,
+            },
+            Ok(Err(_)) | Err(_) => return Err(Unwatched::NotSeen(self.guard.node.clone())),
+        };
+        match refused {
+            None => Ok(Seen { _guard: self.guard }),
+            Some(reason) => Err(Unwatched::Refused { node: self.guard.node.clone(), reason }),
         }
     }
 }
@@ -483,171 +543,5 @@ pub struct Seen {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use custody_core::event::Actor;
-
-    fn expected(session: SessionId) -> Expected {
-        Expected {
-            actor: Actor::system("test"),
-            from: "192.0.2.1:40000".parse().unwrap(),
-            login: "root".into(),
-            reach: Reach::default(),
-            session,
-            to: "192.0.2.2:22".parse().unwrap(),
-        }
-    }
-
-    #[tokio::test]
-    async fn nothing_is_opened_before_the_agent_waits_nor_used_before_it_has_seen() {
-        let agents = Arc::new(Agents::default());
-        let session = SessionId::new();
-        let none = agents.expect("web-1", expected(session)).await;
-        assert_eq!(none.err(), Some(Unwatched::NotThere("web-1".into())));
-        let mut linked = agents.connected("web-1");
-        assert_eq!(linked.told.try_recv(), Ok(Told::Live { sessions: [].into() }));
-        let other = agents.connected("web-2");
-        let asking = tokio::spawn({
-            let agents = Arc::clone(&agents);
-            async move { agents.expect("web-1", expected(session)).await }
-        });
-        tokio::task::yield_now().await;
-        assert!(linked.told.try_recv().is_err(), "one that has just come isn't asked before it can watch");
-        linked.ready(None);
-        assert!(matches!(linked.told.recv().await, Some(Told::Expect(_))));
-        other.expecting(session);
-        assert!(!asking.is_finished(), "another node's word counts for nothing");
-        linked.expecting(session);
-        let expecting = asking.await.unwrap().unwrap();
-        let seeing = tokio::spawn(expecting.seen());
-        other.seen(session);
-        tokio::task::yield_now().await;
-        assert!(!seeing.is_finished());
-        linked.seen(session);
-        let seen = seeing.await.unwrap().unwrap();
-        drop(seen);
-        assert_eq!(linked.told.recv().await, Some(Told::Over { session }));
-    }
-
-    #[tokio::test]
-    async fn an_agent_that_refuses_or_cannot_is_no_agent() {
-        let agents = Arc::new(Agents::default());
-        let mut linked = agents.connected("web-1");
-        linked.told.recv().await.unwrap();
-        linked.ready(None);
-        let session = SessionId::new();
-        let asking = tokio::spawn({
-            let agents = Arc::clone(&agents);
-            async move { agents.expect("web-1", expected(session)).await }
-        });
-        assert!(matches!(linked.told.recv().await, Some(Told::Expect(_))));
-        linked.refused(session, "no room".into());
-        let refused = asking.await.unwrap().err();
-        assert_eq!(refused, Some(Unwatched::Refused { node: "web-1".into(), reason: "no room".into() }));
-        linked.ready(Some("the spool is full".into()));
-        assert!(agents.expect("web-1", expected(session)).await.is_err());
-    }
-
-    /// What an agent is told of what a session may reach.
-    fn told_reach(linked: &mut Linked) -> Option<(u64, Reach)> {
-        match linked.told.try_recv() {
-            Ok(Told::Reach { change, reach, .. }) => Some((change, reach)),
-            Ok(Told::Live { .. }) => told_reach(linked),
-            _ => None,
-        }
-    }
-
-    #[tokio::test]
-    async fn what_a_session_may_reach_is_told_until_its_agent_holds_it_to_that() {
-        let agents = Arc::new(Agents::default());
-        let mut linked = agents.connected("web-1");
-        linked.told.recv().await.unwrap();
-        linked.ready(None);
-        let session = SessionId::new();
-        let asking = tokio::spawn({
-            let agents = Arc::clone(&agents);
-            async move { agents.expect("web-1", expected(session)).await }
-        });
-        assert!(matches!(linked.told.recv().await, Some(Told::Expect(_))));
-        linked.expecting(session);
-        let _expecting = asking.await.unwrap().unwrap();
-        let other = || Reach { ends_session: true, ..Reach::default() };
-        let at = Duration::from_secs;
-        let look = |now, reach: Reach| agents.reach_changed(now, |_| Some(reach.clone()));
-        assert!(look(at(100), Reach::default()).is_empty());
-        assert_eq!(told_reach(&mut linked), None, "it is as the agent heard it with the session");
-        assert!(look(at(101), other()).is_empty());
-        assert_eq!(told_reach(&mut linked), Some((1, other())));
-        // The connection ends before the agent has said that it holds: the next one hears it again, once.
-        linked.ended(at(102));
-        let mut linked = agents.connected("web-1");
-        assert_eq!(linked.told.try_recv(), Ok(Told::Live { sessions: [session].into() }));
-        assert!(look(at(103), other()).is_empty());
-        assert_eq!((told_reach(&mut linked), told_reach(&mut linked)), (Some((1, other())), None));
-        linked.held(session, 0);
-        agents.connected("web-2").held(session, 1);
-        assert_eq!(look(at(112), other()), [(session, "web-1".to_owned())], "nobody has said that it holds");
-        linked.held(session, 1);
-        assert!(look(at(113), other()).is_empty());
-        assert!(look(at(200), Reach::default()).is_empty(), "a new change has its own time");
-        assert_eq!(look(at(211), Reach::default()), [(session, "web-1".to_owned())]);
-    }
-
-    #[test]
-    fn an_agent_that_is_gone_is_lost_after_a_while_unless_it_comes_back() {
-        let agents = Arc::new(Agents::default());
-        let first = agents.connected("web-1");
-        let second = agents.connected("web-1");
-        first.ended(Duration::from_secs(1));
-        assert!(agents.is_there("web-1"), "the later connection counts");
-        second.ended(Duration::from_secs(2));
-        assert!(!agents.is_there("web-1"));
-        assert!(agents.lost(Duration::from_secs(1)).is_empty());
-        assert_eq!(agents.lost(Duration::from_secs(2)), ["web-1"]);
-        agents.told_lost("web-1");
-        assert!(agents.lost(Duration::from_secs(9)).is_empty());
-        let _back = agents.connected("web-1");
-        assert!(agents.lost(Duration::from_secs(9)).is_empty());
-    }
-
-    #[tokio::test]
-    async fn an_agent_of_which_nothing_is_taken_is_lost_however_often_it_comes_until_something_is() {
-        let agents = Arc::new(Agents::default());
-        let refusal = Refusal { boot: None, reason: "a batch is signed by another key".into() };
-        let at = Duration::from_secs;
-        for (second, is_news) in [(1, true), (3, false), (5, false)] {
-            let linked = agents.connected("web-1");
-            linked.ready(None);
-            assert_eq!(linked.ended_refused(at(second), &refusal), is_news);
-        }
-        assert!(agents.lost(at(0)).is_empty());
-        let linked = agents.connected("web-1");
-        linked.ready(None);
-        assert_eq!(agents.lost(at(1)), ["web-1"], "since the first refusal, and though it is connected");
-        let session = SessionId::new();
-        let reason = format!("the log takes nothing from it: {refusal}");
-        let unwatched = agents.expect("web-1", expected(session)).await.err();
-        assert_eq!(unwatched, Some(Unwatched::Refused { node: "web-1".into(), reason }));
-        assert!(!agents.watches(session));
-        agents.told_lost("web-1");
-        assert!(!linked.ended_refused(at(20), &refusal));
-        assert!(agents.lost(at(20)).is_empty(), "that is told once");
-        let linked = agents.connected("web-1");
-        linked.taken();
-        assert_eq!(agents.refusal("web-1"), None);
-        linked.ended(at(30));
-        assert!(agents.lost(at(29)).is_empty());
-        assert_eq!(agents.lost(at(30)), ["web-1"], "from then on it is as any other");
-    }
-
-    #[test]
-    fn a_refusal_over_a_connection_that_another_has_replaced_stands_for_nothing() {
-        let agents = Arc::new(Agents::default());
-        let refusal = Refusal { boot: None, reason: "other bytes".into() };
-        let first = agents.connected("web-1");
-        let _second = agents.connected("web-1");
-        assert!(first.ended_refused(Duration::from_secs(1), &refusal), "it is told all the same");
-        assert_eq!(agents.refusal("web-1"), None);
-        assert!(agents.is_there("web-1"));
-    }
-}
+#[path = "agents_tests.rs"]
+mod tests;

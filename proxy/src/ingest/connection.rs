@@ -199,12 +199,14 @@ async fn take_word(ingest: &Ingest, who: &Who, linked: &Linked, said: Said) -> O
         Said::Expecting { session } => linked.expecting(session),
         Said::Refused { session, reason } => linked.refused(session, one_line(&reason)),
         Said::Held { change, session } => linked.held(session, change),
-        Said::Unheld { reason, session, .. } if linked.watches(session) => {
-            let detail = format!("{} can't hold it to what it may do now: {}", who.node, one_line(&reason));
-            tracing::warn!(%session, "the session ends: {detail}");
-            ingest.live.end(session, EndCause { reason: EndReason::Locked, detail, cause: None });
+        Said::Unheld { reason, session, .. } => {
+            let reason = one_line(&reason);
+            if linked.unheld(session, &reason) {
+                let detail = format!("{} can't hold it to what it may do now: {reason}", who.node);
+                tracing::warn!(%session, "the session ends: {detail}");
+                ingest.live.end(session, EndCause { reason: EndReason::Locked, detail, cause: None });
+            }
         }
-        Said::Unheld { .. } => {}
         Said::Unready { reason } => {
             let reason = one_line(&reason);
             tracing::warn!("the agent of {} can't watch new sessions: {reason}", who.node);
@@ -362,7 +364,7 @@ mod tests {
         let ingest = ingest(dir.path(), &key).await;
         let before = ingest.intake.log.size();
         let who = Who { node: NODE.into(), key };
-        let mut linked = ingest.agents.connected(NODE);
+        let mut linked = ingest.agents.connected(NODE, ingest.clock.monotonic());
         let (ours, mut theirs) = tokio::io::duplex(1 << 20);
         let agent = async {
             for body in bodies {

@@ -25,7 +25,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// How long an agent may be away before it counts as lost.
+/// How long an agent may be away, or there without anything of it being taken, before it counts as lost.
 const AWAY_MAX: Duration = Duration::from_millis(SILENCE_MILLISECONDS_MAX);
 /// The same after a start of the log: agents look for it with growing patience.
 const AWAY_AT_START_MAX: Duration = Duration::from_secs(15);
@@ -83,7 +83,7 @@ impl Ingest {
                 who.node
             );
         }
-        let mut linked = self.agents.connected(&who.node);
+        let mut linked = self.agents.connected(&who.node, self.clock.monotonic());
         tracing::info!(%address, "the agent of {} is connected", who.node);
         let ended = connection::serve(self, &who, &mut linked, stream).await;
         let now = self.clock.monotonic();
@@ -137,20 +137,24 @@ impl Ingest {
 
     async fn lost(&self, name: &str) {
         let refusal = self.agents.refusal(name);
+        let away = AWAY_MAX.as_secs();
         let (reason, why) = match &refusal {
             Some((refusal, _)) => (
-                format!("nothing of it was taken for {} s: {refusal}", AWAY_MAX.as_secs()),
+                format!("nothing of it was taken for {away} s: {refusal}"),
                 "sends nothing that the log takes",
             ),
-            None => (format!("nothing was heard of it for {} s", AWAY_MAX.as_secs()), "is gone"),
+            None if self.agents.is_there(name) => (
+                format!("nothing of it has arrived for {away} s, though it is connected"),
+                "is connected, and nothing that it sees reaches the log",
+            ),
+            None => (format!("nothing was heard of it for {away} s"), "is gone"),
         };
         let detail = format!("the agent of {name} {why}, so nobody would see what the session does");
-        // One that has just joined and of which nothing was ever taken can't be missed yet: what the log knows of it is the refusal.
-        if let Some((_, Some(told))) = refusal
-            && self.intake.replica.read(|state| never_heard(state, name))
-        {
-            self.agents.told_lost(name);
-            return self.end_sessions(name, &detail, told);
+        // One that has just joined and of which nothing was ever taken can't be missed yet: what the log knows of it is the refusal, if that.
+        if self.intake.replica.read(|state| never_heard(state, name)) {
+            tracing::warn!("the agent of {name} is lost, of which nothing was ever taken: {reason}");
+            self.end_sessions(name, &detail, refusal.and_then(|(_, told)| told));
+            return self.agents.told_lost(name);
         }
         let target = Target { kind: "node".to_owned(), name: name.to_owned(), ..Target::default() };
         let lost = node::Lost { name: name.to_owned(), reason: reason.clone() };
@@ -158,15 +162,16 @@ impl Ingest {
         match self.intake.producer.append(draft).await {
             Ok(told) => {
                 tracing::warn!("the agent of {name} is lost: {reason}");
+                // First, since what nobody watches any more ends for that too, and this is why.
+                self.end_sessions(name, &detail, Some(told.id()));
                 self.agents.told_lost(name);
-                self.end_sessions(name, &detail, told.id());
             }
             // Next time.
             Err(error) => tracing::error!("that the agent of {name} is lost could not be recorded: {error}"),
         }
     }
 
-    fn end_sessions(&self, name: &str, detail: &str, cause: EventId) {
+    fn end_sessions(&self, name: &str, detail: &str, cause: Option<EventId>) {
         let restrained = self.agents.restrained(name);
         let live: Vec<_> = self.intake.replica.read(|state| {
             let required = state.nodes().get(name).is_some_and(|node| node.agent == node::Agent::Required);
@@ -174,8 +179,7 @@ impl Ingest {
             here.map(|(id, _)| id).filter(|id| required || restrained.contains(id)).collect()
         });
         for session in live {
-            let cause =
-                EndCause { reason: EndReason::NodeLost, detail: detail.to_owned(), cause: Some(cause) };
+            let cause = EndCause { reason: EndReason::NodeLost, detail: detail.to_owned(), cause };
             self.live.end(session, cause);
         }
     }

@@ -5,6 +5,7 @@ use super::Access;
 use super::live::EndCause;
 use super::open::no_paths;
 use crate::ingest::agents::Agents;
+use custody_core::event::node::Agent;
 use custody_core::event::session::EndReason;
 use custody_core::event::{EventId, SessionId, Timestamp};
 use custody_core::policy::networks::{self, Reach};
@@ -58,12 +59,17 @@ fn unkept(state: &State, id: SessionId) -> Option<(String, Option<EventId>)> {
 fn unrestrained(agents: &Agents, state: &State, id: SessionId) -> Option<String> {
     let session = state.sessions().get(id)?;
     // One that hasn't started yet is refused where it is to be watched.
-    let unwatched = matches!(session.phase, Phase::Started { .. }) && !agents.watches(id);
-    if !unwatched || reach_now(state, id)? == Reach::default() {
+    if !matches!(session.phase, Phase::Started { .. }) || agents.watches(id) {
         return None;
     }
     let node = &session.opened.node;
-    Some(format!("it is restricted in what it may do, and no agent of {node} is there to hold it to that"))
+    if state.nodes().get(node).is_some_and(|node| node.agent == Agent::Required) {
+        return Some(format!("sessions at {node} have to be watched by its agent now, and this one isn't"));
+    }
+    let is_restricted = reach_now(state, id)? != Reach::default();
+    is_restricted.then(|| {
+        format!("it is restricted in what it may do, and no agent of {node} is there to hold it to that")
+    })
 }
 
 /// What a live session may reach now.
@@ -123,5 +129,130 @@ pub async fn watch(access: Arc<Access>) {
         tokio::time::sleep(AT_MOST_EVERY).await;
         // A time-out is the other reason to look again.
         let _quiet = tokio::time::timeout(EVERY, changes.changed()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use custody_core::event::canonical::{self, Json};
+    use custody_core::event::{
+        Actor, Draft, EventData, Person, ProducerKind, ProducerRef, Target, decision, log, node, session,
+    };
+    use custody_core::ingest::message::{Expected, Told};
+    use custody_core::policy::defaults::genesis;
+    use std::collections::BTreeMap;
+    use uuid::Uuid;
+
+    /// A log that somebody else writes, and its state.
+    struct Story {
+        state: State,
+        /// The decision that a log begins with: it allows what comes first.
+        begun: EventId,
+    }
+
+    impl Story {
+        fn begin() -> Self {
+            let created = log::Created { origin: "test".into(), verifier_key: "key".into() };
+            let first = genesis(created, "root", 1);
+            let mut story = Self { state: State::new(), begun: first.decision.id };
+            story.tell(ProducerKind::Log, first.created);
+            story.tell(ProducerKind::Log, first.decision);
+            story
+        }
+
+        fn tell<D: EventData>(&mut self, kind: ProducerKind, draft: Draft<D>) {
+            let index = self.state.size();
+            let producer =
+                ProducerRef { boot: Uuid::from_u128(9), id: format!("{kind:?}"), kind, seq: index };
+            let at = Timestamp::from_seconds(1_764_028_800 + index);
+            let bytes = canonical::event_bytes(&draft.numbered(producer, at)).unwrap();
+            self.state.apply_bytes(index, at, D::FAMILY.tag(), &bytes).unwrap();
+            assert!(self.state.refused().at(index).is_none(), "{:?}", self.state.refused());
+        }
+
+        /// The node is there, and demands that of its agent.
+        fn node(&mut self, agent: Agent) {
+            let added = node::Added {
+                address: "192.0.2.2:22".into(),
+                agent,
+                host_key: None,
+                labels: BTreeMap::new(),
+                name: "web-1".into(),
+            };
+            self.tell(ProducerKind::Log, Draft::new(Actor::system("test"), added).cause(self.begun));
+        }
+
+        /// A session of bob's that has started.
+        fn session(&mut self) -> SessionId {
+            let id = SessionId::new();
+            let bob = Actor::Person(Person {
+                certificate: None,
+                identity_provider: "local".into(),
+                mfa: false,
+                roles: Vec::new(),
+                user: "bob".into(),
+            });
+            let target = Target {
+                address: None,
+                kind: "node".into(),
+                login: Some("root".into()),
+                name: "web-1".into(),
+            };
+            let made = decision::Made {
+                action: "ssh:connect".into(),
+                allowed: true,
+                context: Json(serde_json::json!({})),
+                errors: Vec::new(),
+                policies: Vec::new(),
+                principal: r#"User::"bob""#.into(),
+                reason: "a test".into(),
+                resource: r#"Node::"web-1""#.into(),
+                state: self.state.size(),
+            };
+            let made = Draft::new(bob.clone(), made).session(id).target(target.clone());
+            let requested = session::Requested { protocol: "ssh".into(), recording: "none".into() };
+            let requested = Draft::new(bob.clone(), requested).cause(made.id).session(id).target(target);
+            self.tell(ProducerKind::Proxy, made);
+            self.tell(ProducerKind::Proxy, requested);
+            let started = <session::Started as EventData>::example();
+            self.tell(ProducerKind::Proxy, Draft::new(bob, started).session(id));
+            id
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_becomes_required_keeps_no_session_that_goes_unwatched() {
+        let mut story = Story::begin();
+        story.node(Agent::Optional);
+        let [watched, unwatched] = [story.session(), story.session()];
+        let agents = Arc::new(Agents::default());
+        let mut linked = agents.connected("web-1", Duration::ZERO);
+        linked.ready(None);
+        linked.taken();
+        let expected = Expected {
+            actor: Actor::system("test"),
+            from: "192.0.2.1:40000".parse().unwrap(),
+            login: "root".into(),
+            reach: Reach::default(),
+            session: watched,
+            to: "192.0.2.2:22".parse().unwrap(),
+        };
+        let waiting = async {
+            while !matches!(linked.told.recv().await.unwrap(), Told::Expect(_)) {}
+            linked.expecting(watched);
+        };
+        let (expecting, ()) = tokio::join!(agents.expect("web-1", expected), waiting);
+        let _expecting = expecting.unwrap();
+        let why = |story: &Story, id| unrestrained(&agents, &story.state, id);
+        assert_eq!((why(&story, watched), why(&story, unwatched)), (None, None));
+        story.node(Agent::Required);
+        assert_eq!(why(&story, watched), None);
+        assert!(why(&story, unwatched).unwrap().contains("have to be watched"));
+        // As good as unwatched is one whose agent is lost.
+        linked.ended(Duration::ZERO);
+        assert_eq!(why(&story, watched), None, "it has a while to come back");
+        agents.told_lost("web-1");
+        assert!(why(&story, watched).is_some());
     }
 }
