@@ -20,19 +20,19 @@ fn a_terminal_behaves_as_it_does_directly() {
     };
     let direct = play(&world.web.direct(), "root@127.0.0.1");
     let proxied = play(&world.proxied(), "root@web-1.custody");
-    assert_eq!(proxied, direct);
+    let requested = world.event("type=command.requested", "the shell is in the log", |_| true);
+    let completed = world.event("type=command.completed", "its end is in the log", |_| true);
+    let session = requested.session().unwrap();
+    let cast = world.admin.custody(&["sessions", "export", session, "--format", "asciicast"]).text();
+    assert_eq!(proxied, direct, "{cast}");
     assert_eq!(proxied, "size 24 80\nresized 40 120\ninterrupted 130\nwide ä€𝄞\nended 5\n");
 
-    let requested = world.event("type=command.requested", "the shell is in the log", |_| true);
     assert_eq!(
         (&requested.event["data"]["kind"], &requested.event["data"]["terminal"]),
         (&"shell".into(), &true.into())
     );
-    let completed = world.event("type=command.completed", "its end is in the log", |_| true);
     assert_eq!(completed.event["data"]["exit_status"], 5);
     assert_eq!(completed.event["cause"], requested.event["id"]);
-    let session = requested.session().unwrap();
-    let cast = world.admin.custody(&["sessions", "export", session, "--format", "asciicast"]).text();
     assert!(cast.contains("24 80") && cast.contains("started"), "{cast}");
     assert!(
         cast.lines().any(|l| l.contains("\"r\"") && l.contains("120x40")),

@@ -7,6 +7,7 @@ use crate::profile::Home;
 use crate::table;
 use anyhow::Context as _;
 use clap::Subcommand;
+use custody_core::recording::text::harmless;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -251,7 +252,11 @@ pub async fn policy(command_line: Policy) -> anyhow::Result<()> {
                 println!("{documents}");
             } else {
                 for (name, document) in documents.as_object().into_iter().flatten() {
-                    println!("// {}\n{}", table::printable(name), table::field(document, "/text").trim_end());
+                    println!(
+                        "// {}\n{}",
+                        table::printable(name),
+                        harmless(table::field(document, "/text").trim_end())
+                    );
                 }
             }
             Ok(())

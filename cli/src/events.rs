@@ -193,7 +193,7 @@ fn print_entry(line: &str, json: bool) -> anyhow::Result<()> {
         entry.appended.get(..19).unwrap_or(&entry.appended),
         table::printable(&field(&event, "/type")),
         table::printable(&who),
-        field(&event, "/outcome"),
+        table::printable(&field(&event, "/outcome")),
         table::printable(&target),
         table::printable(&summary(&event)),
     )?;

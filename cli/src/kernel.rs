@@ -6,7 +6,7 @@ use crate::events;
 use crate::table::{field, printable};
 use custody_core::event::Timestamp;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The longest command line in one line, in characters.
 const LINE_CHARS_MAX: usize = 200;
@@ -40,11 +40,13 @@ pub async fn seen(client: &Client, session: &str) -> anyhow::Result<Vec<Value>> 
     }
     entries.sort_by_key(index);
     if let (Some(first), Some(last)) = (entries.first().cloned(), entries.last().cloned()) {
+        let goes_on = goes_on(&entries);
         for kind in MISSING {
             let query = [("type", kind.to_owned()), ("from", index(&first).to_string())];
             events::pages(client, &query, usize::MAX, |line| {
                 let entry: Value = serde_json::from_str(line)?;
-                if is_missing_between(&entry, &first, &last) {
+                let is_lost = goes_on && is_end_lost(&entry, &last);
+                if is_lost || is_missing_between(&entry, &first, &last) {
                     entries.push(entry);
                 }
                 Ok(())
@@ -59,6 +61,27 @@ pub async fn seen(client: &Client, session: &str) -> anyhow::Result<Vec<Value>> 
 /// Its place in the log.
 fn index(entry: &Value) -> u64 {
     entry["index"].as_u64().unwrap_or_default()
+}
+
+/// Whether something of the session still ran, as far as was told.
+fn goes_on(entries: &[Value]) -> bool {
+    let (mut all, mut ended) = (BTreeSet::new(), BTreeSet::new());
+    for entry in entries {
+        let event = &entry["event"];
+        let Some(id) = id(event) else { continue };
+        all.insert(id);
+        if field(event, "/type") == "command.exited" {
+            ended.insert(id);
+        }
+    }
+    all != ended
+}
+
+/// Whether an entry says that the end of what the agent's run had to tell, which told this one, is lost: it says so when it starts
+/// again, which is after all that it has told of the session.
+fn is_end_lost(entry: &Value, last: &Value) -> bool {
+    let (gap, told_by) = (&entry["event"]["data"], &last["event"]["producer"]);
+    gap["unknown"] == true && gap["producer"] == told_by["id"] && gap["boot"] == told_by["boot"]
 }
 
 /// Whether an entry says that something of the producer of these two isn't told, which may have come between them.
@@ -78,7 +101,7 @@ fn missing(event: &Value) -> Option<String> {
     let data = &event["data"];
     let what = match field(event, "/type").as_str() {
         "producer.gap" => match field(data, "/count").as_str() {
-            "0" => "the agent has lost what it knew of what it had told before".to_owned(),
+            "0" => "what this node hadn't told when its agent or its machine ended is lost".to_owned(),
             count => format!("{count} events of this node never reached the log"),
         },
         "producer.dropped" => {
@@ -96,11 +119,13 @@ pub fn time(event: &Value) -> Timestamp {
     field(event, "/time").parse().unwrap_or_default()
 }
 
-/// One event in one line.
+/// One event in one line. Whoever was in the session chose much of what stands in it, the names of its processes too.
 pub fn line(event: &Value) -> String {
-    if let Some(missing) = missing(event) {
-        return missing;
-    }
+    missing(event).unwrap_or_else(|| printable(&told(event)))
+}
+
+/// What a kernel saw, in a line that isn't fit for a terminal.
+fn told(event: &Value) -> String {
     let data = &event["data"];
     let process = format!("{} [{}]", field(data, "/process/name"), field(data, "/process/pid"));
     let what = field(event, "/type");
@@ -156,7 +181,7 @@ pub fn line(event: &Value) -> String {
         "node.session-accepted" => return format!("the session came in at process {}", field(data, "/pid")),
         other => other.to_owned(),
     };
-    format!("{process} {}", printable(&said))
+    format!("{process} {said}")
 }
 
 /// The restriction that a denial comes from, or its reason.
@@ -226,15 +251,22 @@ fn remote(data: &Value) -> String {
 
 fn ending(data: &Value) -> String {
     let (status, signal) = (field(data, "/exit_status"), field(data, "/signal"));
-    match (status.as_str(), signal.as_str()) {
+    let ending = match (status.as_str(), signal.as_str()) {
         ("0", _) => String::new(),
         ("", signal) => format!(" by signal {signal}"),
         (status, _) => format!(" with status {status}"),
-    }
+    };
+    printable(&ending)
 }
 
 /// A process: the number it has, and when it began, which name it for good.
 type Id = (u64, u64);
+
+/// Which process an event is of.
+fn id(event: &Value) -> Option<Id> {
+    let process = &event["data"]["process"];
+    process["pid"].as_u64().zip(process["started_us"].as_u64())
+}
 
 /// A process of the tree.
 #[derive(Default)]
@@ -264,9 +296,7 @@ impl Tree {
         let mut nodes: BTreeMap<Id, Node> = BTreeMap::new();
         for event in seen {
             let process = &event["data"]["process"];
-            let (Some(pid), Some(began)) = (process["pid"].as_u64(), process["started_us"].as_u64()) else {
-                continue;
-            };
+            let Some((pid, began)) = id(event) else { continue };
             let node = nodes.entry((pid, began)).or_default();
             node.parent = node.parent.or_else(|| process["parent"].as_u64());
             match field(event, "/type").as_str() {
@@ -276,7 +306,7 @@ impl Tree {
                     node.ended = Some(if ending.is_empty() { " ended".to_owned() } else { ending });
                 }
                 _ => {
-                    let name = format!("{} [{pid}] ", field(process, "/name"));
+                    let name = printable(&format!("{} [{pid}] ", field(process, "/name")));
                     let line = line(event);
                     node.did.push(line.strip_prefix(&name).unwrap_or(&line).to_owned());
                 }
@@ -388,6 +418,68 @@ mod tests {
         assert_eq!(text, wanted);
     }
 
+    /// A process gives itself any name (prctl(2)), programs and files may have any, and so may what the session asks a name server for.
+    #[test]
+    fn nothing_that_a_session_chose_moves_a_terminal_s_cursor() {
+        let evil = "\u{1b}[1A\u{1b}[2K\r\n\u{9b}2J";
+        let process = json!({"pid": 10, "parent": 1, "started_us": 5, "name": evil, "uid": 0});
+        let ends = json!({"name": evil, "protocol": evil, "remote": {"address": evil, "port": evil}});
+        let mut all =
+            json!({"process": process, "ends": ends, "arguments": ["sh", evil], "counts": {evil: 3}});
+        all["container"] = json!({"id": evil});
+        all["executable"] = json!({"path": evil});
+        all["file"] = json!({"path": evil});
+        let texts = "access attribute bytes_in bytes_out change count direction errno exit_status gid given interpreter kind leads_to \
+            mode on path pid reason restriction signal to tried uid";
+        for name in texts.split_whitespace() {
+            all[name] = json!(evil);
+        }
+        let kinds = [
+            "command.executed",
+            "command.exited",
+            "command.denied",
+            "connection.opened",
+            "connection.accepted",
+            "connection.unreached",
+            "connection.closed",
+            "connection.denied",
+            "connection.daemon-reached",
+            "file.denied",
+            "file.opened",
+            "file.created",
+            "file.truncated",
+            "file.renamed",
+            "file.linked",
+            "file.deleted",
+            "file.permission-changed",
+            "file.owner-changed",
+            "file.attribute-changed",
+            "node.kernel-changed",
+            "node.session-accepted",
+            "producer.dropped",
+            "producer.gap",
+            evil,
+        ];
+        let seen = kinds.map(|kind| {
+            let mut event = json!({"type": kind, "time": "2026-01-02T03:04:05Z", "data": all});
+            if MISSING.contains(&kind) {
+                event["data"]["process"] = Value::Null;
+            }
+            event
+        });
+        for event in &seen {
+            let line = line(event);
+            assert!(!line.is_empty() && !line.contains(char::is_control), "{line:?}");
+        }
+        let tree = Tree::of(&seen);
+        let text = tree.text();
+        assert!(!text.replace('\n', "").contains(char::is_control), "{text:?}");
+        // A line for what it ran and how that ended, one for each other thing, and one for each that is missing.
+        assert_eq!(text.lines().count(), 1 + (kinds.len() - 4) + 2, "{text}");
+        assert!(!text.contains("[10] "), "its name isn't said again: {text}");
+        assert!(!tree.json().to_string().contains(char::is_control));
+    }
+
     #[test]
     fn a_program_is_called_by_what_it_is() {
         let shown = |path: &str, arguments: Value, marks: Value| {
@@ -460,5 +552,29 @@ mod tests {
         assert!(!is_missing_between(&at(13, &late), &first, &last));
         late["producer"]["id"] = json!("node/b");
         assert!(!is_missing_between(&at(7, &late), &first, &last));
+    }
+
+    #[test]
+    fn that_an_agent_s_last_words_are_lost_is_said_of_what_still_ran() {
+        let at = |index: u64, event: Value| json!({"index": index, "event": event});
+        let mut ran = event("command.executed", (10, 1, 5), json!({"arguments": ["sh"]}));
+        ran["producer"] = json!({"id": "node/a", "kind": "node", "boot": "one", "seq": 5});
+        let mut exited = ran.clone();
+        exited["type"] = json!("command.exited");
+        // Its sockets are closed once it has ended.
+        let mut closed = ran.clone();
+        closed["type"] = json!("connection.closed");
+        let entries = [at(5, ran), at(6, exited), at(7, closed)];
+        assert!(goes_on(&entries[..1]) && !goes_on(&entries));
+        let gap = |producer: &str, boot: &str, unknown: bool| {
+            let data = json!({"boot": boot, "count": 0, "first": 6, "index": 90, "producer": producer, "unknown": unknown});
+            at(91, json!({"type": "producer.gap", "data": data}))
+        };
+        let told = gap("node/a", "one", true);
+        assert!(is_end_lost(&told, &entries[0]) && !is_missing_between(&told, &entries[0], &entries[2]));
+        for other in [gap("node/b", "one", true), gap("node/a", "two", true), gap("node/a", "one", false)] {
+            assert!(!is_end_lost(&other, &entries[0]), "{other}");
+        }
+        assert!(line(&told["event"]).ends_with("ended is lost"));
     }
 }

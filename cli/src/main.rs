@@ -143,7 +143,7 @@ fn main() -> ExitCode {
 /// One line: what happened, then why.
 fn fail(error: &anyhow::Error) -> ExitCode {
     // If standard error is gone there is nobody to tell.
-    let _written = writeln!(std::io::stderr(), "custody: {error:#}");
+    let _written = writeln!(std::io::stderr(), "custody: {}", table::printable(&format!("{error:#}")));
     if error.is::<sinks::Incomplete>() { sinks::Incomplete::EXIT.into() } else { ExitCode::FAILURE }
 }
 

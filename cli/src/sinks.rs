@@ -6,10 +6,11 @@ use crate::progress;
 use crate::table;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use custody_core::delivery::{Comparing, DeadLetter, Findings, Report, Standing, Verdict};
+use custody_core::delivery::{Comparing, DeadLetter, Findings, Numbers, Report, Standing, Verdict};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::ops::Range;
 use std::time::Duration;
 
 /// Findings of each kind that are printed.
@@ -139,17 +140,7 @@ async fn list(client: &Client, as_json: bool) -> anyhow::Result<()> {
     }
     let sinks: Vec<Standing> = serde_json::from_value(answer)?;
     let rows = sinks.into_iter().map(|sink| {
-        let state = match (&sink.paused, &sink.numbers.trouble, &sink.replaying) {
-            (Some(reason), ..) if reason.is_empty() => "held".to_owned(),
-            (Some(reason), ..) => format!("held: {reason}"),
-            (None, Some(trouble), _) => format!("TROUBLE: {trouble}"),
-            (None, None, Some(left)) => {
-                let trouble = sink.numbers.replay_trouble.as_ref();
-                let trouble = trouble.map(|trouble| format!(", TROUBLE: {trouble}")).unwrap_or_default();
-                format!("replays {} to {}{trouble}", left.start, left.end)
-            }
-            (None, None, None) => "delivers".to_owned(),
-        };
+        let state = state(&sink);
         vec![
             sink.name,
             sink.numbers.next.to_string(),
@@ -164,6 +155,23 @@ async fn list(client: &Client, as_json: bool) -> anyhow::Result<()> {
     let header = ["sink", "next", "behind", "oldest", "events/s", "refused", "dead letters", "state"];
     table::print(&header, rows.collect(), "No sink is configured.");
     Ok(())
+}
+
+/// What it is at, and what is wrong with that, in a few words.
+fn state(sink: &Standing) -> String {
+    let Numbers { trouble, replay_trouble, .. } = &sink.numbers;
+    match (&sink.paused, trouble, &sink.replaying, replay_trouble) {
+        (Some(reason), ..) if reason.is_empty() => "held".to_owned(),
+        (Some(reason), ..) => format!("held: {reason}"),
+        (None, Some(trouble), ..) => format!("TROUBLE: {trouble}"),
+        (None, None, Some(left), None) => format!("replays {} to {}", left.start, left.end),
+        (None, None, Some(left), Some(trouble)) => {
+            format!("replays {} to {}, TROUBLE: {trouble}", left.start, left.end)
+        }
+        // A redrive is the only other one that has trouble of its own.
+        (None, None, None, Some(trouble)) => format!("redrives, TROUBLE: {trouble}"),
+        (None, None, None, None) => "delivers".to_owned(),
+    }
 }
 
 /// An index as a number, and a time as the API has it.
@@ -197,7 +205,7 @@ async fn verify(
                 }
                 Comparing::Report(found) => report = Some(found),
                 Comparing::Repairing(ranges) => repairing = ranges,
-                Comparing::Error(reason) => bail!("{reason}"),
+                Comparing::Error(reason) => bail!("{}", table::printable(&reason)),
             }
         }
     }
@@ -317,7 +325,7 @@ async fn replay(
 ) -> anyhow::Result<()> {
     let to = to.as_deref().map(place).transpose()?;
     let body = json!({ "from": place(from)?, "to": to });
-    let replays = standing(client, name).await?.numbers.replays;
+    let before = standing(client, name).await?.numbers;
     let begun: Replaying = post(client, name, "replay", &body).await?;
     println!(
         "(event {}) Events {} to {} are delivered to {name} once more.",
@@ -328,11 +336,11 @@ async fn replay(
     }
     let bar = progress::events("delivering")?;
     bar.set_length(begun.to - begun.from);
-    loop {
+    let after = loop {
         let sink = standing(client, name).await?;
         let Some(left) = sink.replaying else {
-            if sink.numbers.replays > replays {
-                break;
+            if sink.numbers.replays > before.replays {
+                break sink.numbers;
             }
             let trouble = sink.numbers.trouble.as_deref().unwrap_or("it was ended before its end");
             bail!(
@@ -345,10 +353,45 @@ async fn replay(
             bar.println(format!("{name}: {}", table::printable(&trouble)));
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
-    }
+    };
     bar.finish_and_clear();
-    println!("All of it is there.");
+    let letters =
+        letters(client, name).await.context("it is sent, and what was refused of it isn't known")?;
+    for said in replayed(name, begun.from..begun.to, (&before, &after), &letters) {
+        println!("{said}");
+    }
     Ok(())
+}
+
+/// What a replay of these events came to, each in a line: by the numbers before and after it, and by the dead letters that there are now.
+fn replayed(
+    name: &str,
+    events: Range<u64>,
+    (before, after): (&Numbers, &Numbers),
+    letters: &[DeadLetter],
+) -> Vec<String> {
+    let among = |of: Range<u64>| letters.iter().filter(|letter| of.contains(&letter.index)).count() as u64;
+    // One that arrived this time is no dead letter any more.
+    let refused = among(events);
+    // What was new meanwhile may have been refused as well. Of a replay, what another document stands in the place of is counted as refused,
+    // and becomes no dead letter.
+    let rejected = after.rejected.saturating_sub(before.rejected);
+    let taken = rejected.saturating_sub(refused).saturating_sub(among(before.next..u64::MAX));
+    let mut said = Vec::new();
+    if refused > 0 {
+        said.push(format!("{refused} of it were refused: custody sinks dead-letters {name}"));
+    }
+    if taken > 0 {
+        said.push(format!(
+            "In the place of {taken} of it other documents stand: custody sinks verify {name}"
+        ));
+    }
+    if said.is_empty() {
+        // Whoever can be read back is asked for what it has before anything is sent to it; of others nobody knows what they kept.
+        let is_shown = after.looked_up > before.looked_up;
+        said.push(if is_shown { "All of it is there." } else { "It is sent." }.to_owned());
+    }
+    said
 }
 
 async fn standing(client: &Client, name: &str) -> anyhow::Result<Standing> {
@@ -356,8 +399,12 @@ async fn standing(client: &Client, name: &str) -> anyhow::Result<Standing> {
     sinks.into_iter().find(|sink| sink.name == name).with_context(|| format!("there is no sink {name}"))
 }
 
+async fn letters(client: &Client, name: &str) -> anyhow::Result<Vec<DeadLetter>> {
+    client.get_json(&format!("/v1/sinks/{name}/dead-letters"), &[]).await
+}
+
 async fn dead_letters(client: &Client, name: &str, as_json: bool) -> anyhow::Result<()> {
-    let letters: Vec<DeadLetter> = client.get_json(&format!("/v1/sinks/{name}/dead-letters"), &[]).await?;
+    let letters = letters(client, name).await?;
     if as_json {
         println!("{}", serde_json::to_string(&letters)?);
         return Ok(());
@@ -387,6 +434,58 @@ mod tests {
         let mut lines = Lines::default();
         assert!(lines.feed(b"{\"a\"").is_empty());
         assert_eq!(lines.feed(b":1}\n{}\n{"), [b"{\"a\":1}\n".to_vec(), b"{}\n".to_vec()]);
+    }
+
+    #[test]
+    fn a_replay_is_said_to_be_there_only_where_it_is() {
+        let before = Numbers { looked_up: 7, next: 30, rejected: 4, ..Numbers::default() };
+        let after = |looked_up, rejected| Numbers { looked_up, rejected, ..before.clone() };
+        let letters = |indexes: &[u64]| -> Vec<DeadLetter> {
+            indexes.iter().map(|index| DeadLetter::new(*index, "login.failed", "400")).collect()
+        };
+        let said = |after: Numbers, dead: &[u64]| {
+            replayed("loki", 10..20, (&before, &after), &letters(dead)).join("; ")
+        };
+        let refused = "2 of it were refused: custody sinks dead-letters loki";
+        let taken = "In the place of 3 of it other documents stand: custody sinks verify loki";
+        assert_eq!(said(after(17, 4), &[]), "All of it is there.");
+        // Nobody can ask a webhook what it has.
+        assert_eq!(said(after(7, 4), &[]), "It is sent.");
+        assert_eq!(said(after(17, 6), &[10, 19]), refused);
+        assert_eq!(said(after(7, 4), &[10, 19]), refused, "they couldn't even be written");
+        assert_eq!(said(after(17, 7), &[]), taken);
+        assert_eq!(said(after(17, 9), &[10, 19]), format!("{refused}; {taken}"));
+        // Of another part of the log, and of what was new meanwhile.
+        assert_eq!(said(after(17, 6), &[9, 20, 30, 31]), "All of it is there.");
+        // Its program was started again.
+        assert_eq!(said(after(3, 0), &[]), "It is sent.");
+    }
+
+    #[test]
+    fn what_holds_a_sink_up_is_shown_whatever_it_is_at() {
+        let standing = |paused: Option<&str>, trouble: Option<&str>, errand: Option<&str>, left| Standing {
+            lag_events: 0,
+            lag_seconds: 0,
+            name: "loki".into(),
+            numbers: Numbers {
+                trouble: trouble.map(str::to_owned),
+                replay_trouble: errand.map(str::to_owned),
+                ..Numbers::default()
+            },
+            paused: paused.map(str::to_owned),
+            replaying: left,
+        };
+        for (shown, sink) in [
+            ("delivers", standing(None, None, None, None)),
+            ("held", standing(Some(""), Some("429"), None, None)),
+            ("held: a rebuild", standing(Some("a rebuild"), None, None, Some(3..9))),
+            ("TROUBLE: 429", standing(None, Some("429"), Some("503"), Some(3..9))),
+            ("replays 3 to 9", standing(None, None, None, Some(3..9))),
+            ("replays 3 to 9, TROUBLE: 503", standing(None, None, Some("503"), Some(3..9))),
+            ("redrives, TROUBLE: 503", standing(None, None, Some("503"), None)),
+        ] {
+            assert_eq!(state(&sink), shown);
+        }
     }
 
     #[test]

@@ -20,7 +20,13 @@ pub fn print(header: &[&str], rows: Vec<Vec<String>>, none: &str) {
 /// Text of others without what would move a terminal's cursor or change its colours.
 pub fn printable(text: &str) -> String {
     text.chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .flat_map(|c| match c {
+            // What turns the direction of writing shows another order than there is.
+            c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+                c.escape_default().collect::<Vec<_>>()
+            }
+            c => vec![c],
+        })
         .collect()
 }
 

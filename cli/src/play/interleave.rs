@@ -1,6 +1,7 @@
 //! What a session showed and what its node's kernel saw, line by line in the order in which it happened.
 
 use super::{say_ending, sound};
+use crate::table::printable;
 use anyhow::Context as _;
 use custody_core::recording::text::{Utf8Decoder, harmless};
 use custody_core::recording::{Direction, Kind, Reader};
@@ -57,16 +58,18 @@ impl<W: Write> Page<W> {
         Ok(())
     }
 
+    /// A line of its own, which no text in it can end.
     fn note(&mut self, at: u64, line: &str) -> anyhow::Result<()> {
         let (seconds, millis) = (at / 1_000_000_000, at / 1_000_000 % 1_000);
         let before = if self.at_line_start { "" } else { "\n" };
         self.at_line_start = true;
         writeln!(
             self.out,
-            "{before}┆ {:02}:{:02}:{:02}.{millis:03} {line}",
+            "{before}┆ {:02}:{:02}:{:02}.{millis:03} {}",
             seconds / 3600,
             seconds / 60 % 60,
-            seconds % 60
+            seconds % 60,
+            printable(line)
         )
         .context("standard output can't be written")
     }
@@ -81,8 +84,10 @@ mod tests {
         let mut page = Page { out: Vec::new(), at_line_start: true };
         page.note(1_500_000_000, "ran sh [1]").unwrap();
         page.show("$ ls\r\n$ \u{1b}[1m").unwrap();
+        page.note(3_661_000_000_000, "\u{1b}[1A\u{1b}[2K\n [2] ended").unwrap();
         page.note(3_661_000_000_000, "ran ls [2]").unwrap();
         let text = String::from_utf8(page.out).unwrap();
+        assert_eq!(text.lines().nth(3), Some("┆ 01:01:01.000 \\u{1b}[1A\\u{1b}[2K\\n [2] ended"));
         assert_eq!(text.lines().next(), Some("┆ 00:00:01.500 ran sh [1]"));
         assert_eq!(text.lines().last(), Some("┆ 01:01:01.000 ran ls [2]"));
         assert!(!text.contains('\u{1b}'));

@@ -22,6 +22,7 @@ use custody_core::recording::text::{Utf8Decoder, harmless};
 use custody_core::recording::{Direction, Ending, Frame, Kind, ReadError, Reader};
 use rustix::termios::{self, OptionalActions, SpecialCodeIndex, Termios};
 
+use crate::table::printable;
 use draw::Painter;
 use feed::Feed;
 use player::{Action, Player};
@@ -160,7 +161,7 @@ fn each<R: Read + Seek>(
             }
             Kind::Exit(status) if status != 0 => remarks.push(format!("it ended with status {status}")),
             Kind::ExitSignal(signal) => {
-                let signal = harmless(&String::from_utf8_lossy(&signal));
+                let signal = printable(&harmless(&String::from_utf8_lossy(&signal)));
                 remarks.push(format!("it was ended by the signal {signal}"));
             }
             _ => {}

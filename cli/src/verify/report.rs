@@ -1,5 +1,6 @@
 //! What was checked, for people and for programs.
 
+use crate::table::printable;
 use custody_core::log::bundle::BundleError;
 use custody_core::log::served::ServedError;
 use custody_core::log::verify::VerifyError;
@@ -32,7 +33,7 @@ impl Report {
     pub fn print(mut self, outcome: &anyhow::Result<()>, json: bool) {
         if !json {
             for line in self.lines {
-                println!("{line}");
+                println!("{}", printable(&line));
             }
             return;
         }
