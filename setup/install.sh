@@ -206,5 +206,6 @@ make_once "$npm_packages" install_npm_packages
 "$here/java/install.sh"
 "$here/docker/install.sh"
 "$here/openssh/install.sh"
+"$here/openssh/later.sh"
 "$here/loki/install.sh"
 "$here/vm/install.sh"

@@ -120,6 +120,24 @@ fn what_a_session_runs_is_seen_by_the_kernel_whatever_hid_it() {
     assert_eq!(executions(&world.entries("type=command.executed"), "/bin/echo").len(), 3);
 }
 
+/// There a child of the process that runs the session reads first, and is gone by then.
+#[test]
+fn what_a_session_runs_is_seen_and_restricted_behind_a_later_openssh() {
+    let (mut world, _agent) = watched();
+    world.web.become_a_later_one();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    world.restrict("no-loopback", &["--deny", &format!("127.0.0.1/32={port}")]);
+    let script =
+        format!("/bin/echo first; (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null || /bin/echo denied");
+    let said = world.ssh(&[], &format!("bash -c '{script}'"), b"");
+    assert_eq!((said.code, said.text().as_str()), (0, "first\ndenied\n"), "{}", said.err);
+    let entries = seen(&world);
+    let echoes = executions(&entries, "/bin/echo");
+    assert_eq!(echoes.iter().map(|data| arguments(data)[1]).collect::<Vec<_>>(), ["first", "denied"]);
+    assert_eq!(of_kind(&entries, "connection.denied").len(), 1);
+}
+
 #[test]
 fn without_its_agent_there_is_no_session_and_a_live_one_ends() {
     let (world, mut agent) = watched();

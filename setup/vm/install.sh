@@ -11,6 +11,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=setup/cache.sh
 source "$here/../cache.sh"
+# shellcheck source=setup/backports.sh
+source "$here/../backports.sh"
 
 kernels=kernels series=(6.1 6.12)
 if [[ ${1:-} == --later ]]; then
@@ -32,17 +34,8 @@ for program in busybox:busybox-static xz:xz-utils qemu-system-x86_64:qemu-system
   command -v "${program%:*}" >/dev/null || fail "${program%:*} is not there: install Debian's package ${program#*:}"
 done
 
-# Debian 13's backports beside this machine's own lists, from the same mirror.
+# Debian 13's backports, where later ones are wanted.
 apt=()
-backports() {
-  local lists=$1 mirror key=/usr/share/keyrings/debian-archive-keyring.gpg
-  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | head -n 1)
-  [[ -n $mirror ]] || fail "apt has no list of Debian's: apt-get update"
-  mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial"
-  printf 'deb [signed-by=%s] %s trixie-backports main\n' "$key" "$mirror" >"$lists/sources.list"
-  apt=(-o "Dir::Etc::SourceList=$lists/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$lists/lists" -o "Dir::Cache=$lists/cache")
-  apt-get "${apt[@]}" update >/dev/null 2>"$lists/log" || fail "$(cat "$lists/log")"
-}
 
 # newest SERIES: the name of the newest package of it, signed or not: it is the same kernel.
 newest() {
@@ -77,7 +70,10 @@ fetch() {
 
 fetch_all() {
   local one
-  if [[ $kernels == kernels-later ]]; then backports "$1/apt"; fi
+  if [[ $kernels == kernels-later ]]; then
+    backports "$1/apt"
+    apt=("${REPLY[@]}")
+  fi
   for one in "${series[@]}"; do fetch "$one" "$1"; done
   rm -rf "$1/apt"
 }

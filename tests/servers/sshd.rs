@@ -1,5 +1,6 @@
 //! A stock OpenSSH server on a free port of loopback.
 
+use super::setup;
 use crate::process::{Running, descendants, free_port, send};
 use rustix::process::Signal;
 use std::fmt::Write as _;
@@ -22,6 +23,7 @@ pub struct Sshd {
     pub dir: PathBuf,
     /// Its port on 127.0.0.1.
     pub port: u16,
+    program: PathBuf,
     process: Option<Running>,
 }
 
@@ -38,7 +40,7 @@ impl Sshd {
             keygen(&["-q", "-t", "ed25519", "-N", "", "-C", name, "-f", path(&dir.join(name))]);
         }
         std::fs::copy(dir.join("direct.pub"), dir.join("authorized_keys")).expect("authorized_keys");
-        Self { dir: dir.to_owned(), port: free_port(), process: None }
+        Self { dir: dir.to_owned(), port: free_port(), program: sshd_program(), process: None }
     }
 
     /// Starts it and waits until it listens.
@@ -67,7 +69,21 @@ impl Sshd {
             config = format!("{line}\n{config}");
         }
         std::fs::write(self.dir.join("sshd_config"), config).expect("sshd_config");
-        let mut command = Command::new(sshd_program());
+        self.run();
+    }
+
+    /// Starts in its place, with the same configuration, one that is later than the machine's (`setup/openssh/later.sh`).
+    ///
+    /// # Panics
+    /// When it doesn't start.
+    pub fn become_a_later_one(&mut self) {
+        self.stop();
+        self.program = setup::folder("openssh/later.sh", &["--print"]).join("sshd");
+        self.run();
+    }
+
+    fn run(&mut self) {
+        let mut command = Command::new(&self.program);
         command.args(["-D", "-f"]).arg(self.dir.join("sshd_config")).arg("-E").arg(self.log_path());
         // A shell of the tests must not hand its own variables to sessions.
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
