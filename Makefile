@@ -24,6 +24,10 @@ demo: ## a session from login to replay; Ctrl-C ends it (DETACH=1 leaves it runn
 demo-stop: ## ends a detached demo
 	@demo/stop.sh
 
+# How many tests run at once depends on the program that they are in.
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+test: export CARGO_TARGET_$(HOST)_RUNNER = $(CURDIR)/tests/threads.sh
+
 # The first time, servers of others take as long to build as our own programs: side by side. What was said of something that is
 # built is said again, so that no warning is passed over.
 test: ## everything that CI checks
