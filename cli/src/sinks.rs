@@ -357,19 +357,24 @@ async fn replay(
     bar.finish_and_clear();
     let letters =
         letters(client, name).await.context("it is sent, and what was refused of it isn't known")?;
-    for said in replayed(name, begun.from..begun.to, (&before, &after), &letters) {
+    let (said, refused) = replayed(name, begun.from..begun.to, (&before, &after), &letters);
+    if let Some(said) = said {
         println!("{said}");
     }
-    Ok(())
+    match refused {
+        0 => Ok(()),
+        events => Err(Incomplete { sink: name.to_owned(), events }.into()),
+    }
 }
 
-/// What a replay of these events came to, each in a line: by the numbers before and after it, and by the dead letters that there are now.
+/// What a replay of these events came to, and how many of them were refused: by the numbers before and after it, and by the dead letters that
+/// there are now.
 fn replayed(
     name: &str,
     events: Range<u64>,
     (before, after): (&Numbers, &Numbers),
     letters: &[DeadLetter],
-) -> Vec<String> {
+) -> (Option<String>, u64) {
     let among = |of: Range<u64>| letters.iter().filter(|letter| of.contains(&letter.index)).count() as u64;
     // One that arrived this time is no dead letter any more.
     let refused = among(events);
@@ -377,21 +382,16 @@ fn replayed(
     // and becomes no dead letter.
     let rejected = after.rejected.saturating_sub(before.rejected);
     let taken = rejected.saturating_sub(refused).saturating_sub(among(before.next..u64::MAX));
-    let mut said = Vec::new();
-    if refused > 0 {
-        said.push(format!("{refused} of it were refused: custody sinks dead-letters {name}"));
-    }
-    if taken > 0 {
-        said.push(format!(
-            "In the place of {taken} of it other documents stand: custody sinks verify {name}"
-        ));
-    }
-    if said.is_empty() {
+    let said = match (taken, refused) {
         // Whoever can be read back is asked for what it has before anything is sent to it; of others nobody knows what they kept.
-        let is_shown = after.looked_up > before.looked_up;
-        said.push(if is_shown { "All of it is there." } else { "It is sent." }.to_owned());
-    }
-    said
+        (0, 0) if after.looked_up > before.looked_up => Some("All of it is there.".to_owned()),
+        (0, 0) => Some("It is sent.".to_owned()),
+        (0, _) => None,
+        _ => {
+            Some(format!("In the place of {taken} of it other documents stand: custody sinks verify {name}"))
+        }
+    };
+    (said, refused)
 }
 
 async fn standing(client: &Client, name: &str) -> anyhow::Result<Standing> {
@@ -444,21 +444,21 @@ mod tests {
             indexes.iter().map(|index| DeadLetter::new(*index, "login.failed", "400")).collect()
         };
         let said = |after: Numbers, dead: &[u64]| {
-            replayed("loki", 10..20, (&before, &after), &letters(dead)).join("; ")
+            let (said, refused) = replayed("loki", 10..20, (&before, &after), &letters(dead));
+            (said.unwrap_or_default(), refused)
         };
-        let refused = "2 of it were refused: custody sinks dead-letters loki";
+        let is = |said: &str, refused| (said.to_owned(), refused);
         let taken = "In the place of 3 of it other documents stand: custody sinks verify loki";
-        assert_eq!(said(after(17, 4), &[]), "All of it is there.");
+        assert_eq!(said(after(17, 4), &[]), is("All of it is there.", 0));
         // Nobody can ask a webhook what it has.
-        assert_eq!(said(after(7, 4), &[]), "It is sent.");
-        assert_eq!(said(after(17, 6), &[10, 19]), refused);
-        assert_eq!(said(after(7, 4), &[10, 19]), refused, "they couldn't even be written");
-        assert_eq!(said(after(17, 7), &[]), taken);
-        assert_eq!(said(after(17, 9), &[10, 19]), format!("{refused}; {taken}"));
+        assert_eq!(said(after(7, 4), &[]), is("It is sent.", 0));
+        assert_eq!(said(after(17, 6), &[10, 19]), is("", 2));
+        assert_eq!(said(after(17, 7), &[]), is(taken, 0));
+        assert_eq!(said(after(17, 9), &[10, 19]), is(taken, 2));
         // Of another part of the log, and of what was new meanwhile.
-        assert_eq!(said(after(17, 6), &[9, 20, 30, 31]), "All of it is there.");
+        assert_eq!(said(after(17, 6), &[9, 20, 30, 31]), is("All of it is there.", 0));
         // Its program was started again.
-        assert_eq!(said(after(3, 0), &[]), "It is sent.");
+        assert_eq!(said(after(3, 0), &[]), is("It is sent.", 0));
     }
 
     #[test]

@@ -244,18 +244,20 @@ static __always_inline void tell_socket(struct task_struct *task, struct tag *ta
 static __always_inline int judge_socket(struct task_struct *task, struct tag *tag, struct made *made)
 {
 	struct policy *policy;
+	bool shut;
 
 	if (!tag || is_agent(task))
 		return PROCEED;
 	policy = bpf_map_lookup_elem(&policies, &tag->policy);
-	if (policy && !(policy->flags & POLICY_RESTRICTS) && !closed(tag)) {
+	shut = closed(tag);
+	if (policy && !(policy->flags & POLICY_RESTRICTS) && !shut) {
 		__sync_fetch_and_or(&policy->flags, POLICY_UNFOLLOWED);
 		if (!quiet() && !silent(tag) && made->protocol != IPPROTO_MPTCP)
 			tell_socket(task, tag, made);
 		return PROCEED;
 	}
 	if (!quiet() && !silent(tag))
-		tell_kept_back(task, tag, made->protocol, RULE_PROTOCOL);
+		tell_kept_back(task, tag, made->protocol, shut ? RULE_CLOSED : policy ? RULE_PROTOCOL : RULE_NO_POLICY);
 	return REFUSE;
 }
 

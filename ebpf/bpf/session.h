@@ -69,13 +69,6 @@ __noinline u32 descriptors_of(u64 task, u64 socket)
 	return descriptors.found;
 }
 
-/* What a process that has a connection is to it. */
-enum party {
-	OF_SESSION,
-	SERVER,	 /* it accepts others too */
-	UNCLEAR, /* it may be either */
-};
-
 /* The process that accepted the connection, which only the LSM hook shows; else the one that had the listener listen, if that was seen: it
  * may be gone, or have given the listener to another. 0: not known. */
 static __always_inline u32 listener_of(struct sock *sk, struct expected *expected)
@@ -88,14 +81,12 @@ static __always_inline u32 listener_of(struct sock *sk, struct expected *expecte
 	return state && state->role == ROLE_PROMISED ? state->who.pid : 0;
 }
 
-/* A listener that has stopped to listen may serve this connection alone: it isn't taken for a session's, since it may listen again, nor for
- * one that runs none. Where it wasn't seen who accepted, a process with a listener may be the one that did, or have been forked with
- * it in hand. Servers close what they have handed down, so that most of this is clear a moment later. */
-static __always_inline enum party party_of(u32 pid, u32 has, u32 listener, struct expected *expected)
+/* Whether a process that has the connection is surely the session's. The listener isn't, as long as it has it: it may go on with it, and would run
+ * what nobody sees. Where it wasn't seen who accepted, a process with a listener may be the one that did, or have been forked with
+ * it in hand. Servers close what they have handed down, so that all of this is clear a moment later. */
+static __always_inline bool is_of_session(u32 pid, u32 has, u32 listener, struct expected *expected)
 {
-	if (pid == listener)
-		return has & LISTENS ? SERVER : UNCLEAR;
-	return has & LISTENS && !expected->acceptor ? UNCLEAR : OF_SESSION;
+	return pid != listener && (!(has & LISTENS) || expected->acceptor);
 }
 
 /* Finds the processes above a task that have the connection too, up to the listener: each by its thread that forked the one below. False:
@@ -105,7 +96,6 @@ static __always_inline bool find_above(struct task_struct *task, u64 socket, u32
 				       struct task_struct **above)
 {
 	struct task_struct *leader = task->group_leader, *thread;
-	enum party party;
 	struct tag *tag;
 	u32 has, pid;
 
@@ -122,9 +112,8 @@ static __always_inline bool find_above(struct task_struct *task, u64 socket, u32
 		tag = tag_of(thread);
 		if (tag)
 			return same_16(tag->session, expected->session);
-		party = party_of(pid, has, listener, expected);
-		if (party != OF_SESSION)
-			return party == SERVER;
+		if (!is_of_session(pid, has, listener, expected))
+			return false;
 		above[i] = thread;
 	}
 	return false;
@@ -173,7 +162,7 @@ static __noinline enum taken take_in(struct task_struct *task, struct sock *sk, 
 	/* The listener itself has read: what it forks next would be of this session too. */
 	if (pid <= 1 || pid == listener)
 		return NOT_TAKEN;
-	if (party_of(pid, descriptors_of(number_of(task), socket), listener, expected) != OF_SESSION)
+	if (!is_of_session(pid, descriptors_of(number_of(task), socket), listener, expected))
 		return NOT_TAKEN;
 	if (!find_above(task, socket, listener, expected, above) && !later)
 		return NOT_TAKEN;

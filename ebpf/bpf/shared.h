@@ -288,7 +288,7 @@ struct answer {
 
 /* In the storage of each socket of a session. */
 struct socket_state {
-	struct subject who; /* who connected or listens */
+	struct subject who; /* who made it, connected or listens */
 	unsigned long long opened; /* 0: not yet established */
 	unsigned int role;
 	unsigned int told; /* the state of TCP that was seen last */
@@ -302,6 +302,7 @@ struct socket_state {
 	unsigned int answer_at; /* of a stream from a name server: where the next length or message begins */
 	unsigned int answer_length; /* of that message; 0: its length is next */
 };
+#define ROLE_NONE 0u /* made, and not in use yet */
 #define ROLE_CONNECTS 1u
 #define ROLE_LISTENS 2u
 #define ROLE_ACCEPTED 3u

@@ -173,11 +173,11 @@ impl Health {
         troubles.insert(at, Ailing { since, reason: reason.to_owned() });
     }
 
-    /// Something was confirmed.
+    /// Something was confirmed: that it was there already, where nothing was sent.
     pub(crate) fn confirmed(&self, at: At, events: usize, bytes: usize) {
         self.confirmed.fetch_add(events as u64, Relaxed);
         self.bytes.fetch_add(bytes as u64, Relaxed);
-        if events > 0 {
+        if bytes > 0 {
             self.refused.store(0, Relaxed);
             self.well(At::Everything);
         }
@@ -194,6 +194,11 @@ impl Health {
                 troubles.insert(At::Sink, Ailing { since, reason });
             }
         }
+    }
+
+    /// So many events can't even be written as the destination takes them.
+    pub(crate) fn unsent(&self, events: usize) {
+        self.rejected.fetch_add(events as u64, Relaxed);
     }
 
     /// A batch has its end: so many of its events were taken and so many refused, the last of them for that reason. The position moves
@@ -278,6 +283,7 @@ mod tests {
         assert_eq!(health.ailing().unwrap().since, since);
         // What somebody sends once more may be all refused, and what is there already be found.
         health.ended(At::Errand, 0, 1_000, Some("400"));
+        health.confirmed(At::Errand, 1_000, 0);
         health.ended(At::Batch(5), 0, 0, None);
         assert!(trouble().is_some());
         health.confirmed(At::Batch(6), 1, 100);

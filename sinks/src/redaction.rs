@@ -23,15 +23,18 @@ pub const DROPPED: &str = "[redacted]";
 const OPTIONAL: [&str; 5] = ["cause", "outcome", "session", "source", "target"];
 
 /// Where the same stands once more: policy is asked about a command before anything is told of it, and the decision holds the whole
-/// question. Texts only: by the same path another type may have what no text can stand for.
-const COPIES: [(&str, &[&str]); 9] = [
+/// question. Not objects: by the same path another type may have what no text can stand for.
+const COPIES: [(&str, &[&str]); 12] = [
     ("actor.user", &["data.principal"]),
     ("data.command", &["data.asked.command", "data.context.command", "data.context.subsystem"]),
     ("data.path", &["data.asked", "data.context.path"]),
+    ("data.place", &["data.context.address", "data.context.host", "data.context.path", "data.context.port"]),
     ("data.place.host", &["data.context.address", "data.context.host"]),
     ("data.place.path", &["data.context.path"]),
+    ("data.place.port", &["data.context.port"]),
     ("source.address", &["data.context.source"]),
     ("source", &["data.context.source"]),
+    ("target", &["data.context.login", "data.resource"]),
     ("target.login", &["data.context.login"]),
     ("target.name", &["data.resource"]),
 ];
@@ -86,7 +89,7 @@ impl Rule {
     fn apply(&self, event: &mut Value, instead: &dyn Fn(&Value) -> Value) -> bool {
         let copies = COPIES.iter().filter(|(field, _)| *field == self.field).flat_map(|(_, copies)| *copies);
         let copied = copies.fold(false, |changed, path| {
-            replace(event, Some(path), &|value| value.is_string().then(|| instead(value))) | changed
+            replace(event, Some(path), &|value| (!value.is_object()).then(|| instead(value))) | changed
         });
         let own = match event.as_object_mut() {
             Some(event) if self.with == With::Nothing && OPTIONAL.contains(&self.field.as_str()) => {
@@ -245,6 +248,8 @@ mod tests {
         made["actor"]["user"] = "alice".into();
         made["data"]["context"]["command"] = "mysql -pS3cret".into();
         made["data"]["context"]["path"] = "/home/alice/S3cret".into();
+        made["data"]["context"]["host"] = "db.example".into();
+        made["data"]["context"]["port"] = 54_321.into();
         let made = whole(canonical::to_bytes(&Json(made)).unwrap());
         for (field, secrets) in [
             ("data.command", &["-pS3cret"][..]),
@@ -252,6 +257,10 @@ mod tests {
             ("source.address", &["192.0.2.7"]),
             ("source", &["192.0.2.7"]),
             ("actor.user", &["\"alice\"", "::\\\"alice"]),
+            ("data.place", &["db.example", "54321", "alice/S3cret"]),
+            ("data.place.host", &["db.example"]),
+            ("data.place.port", &["54321"]),
+            ("target", &["\"login\":\"root\"", "web-1\\\""]),
             ("target.login", &["\"login\":\"root\""]),
             ("target.name", &["web-1\\\""]),
         ] {

@@ -389,7 +389,7 @@ impl Scribe {
     /// may be gone a moment before that is in the buffer: it is looked into once more after this.
     fn is_quiet(&self) -> Result<bool, ScribeError> {
         let awaited = self.shared.sessions().iter().any(|(_, session)| !session.over);
-        Ok(!awaited && self.shared.sensor().tagged()?.is_empty())
+        Ok(!awaited && self.shared.sensor().is_quiet()?)
     }
 
     /// Everything that was to be told is in the spool.

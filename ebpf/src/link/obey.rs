@@ -32,6 +32,7 @@ pub(super) async fn obey(
     // The first look is at what the log says to live, which is its first word.
     let mut due = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut missed = BTreeSet::new();
     loop {
         let told = tokio::select! {
             told = orders.recv() => match told {
@@ -43,10 +44,15 @@ pub(super) async fn obey(
         let link = Arc::clone(&link);
         // Files are written and synced.
         let done = tokio::task::spawn_blocking(move || match told {
-            Some(told) => take_word(&link, connection, told),
-            None => look(&link, connection),
+            Some(told) => (take_word(&link, connection, told), BTreeSet::new()),
+            None => {
+                // A session that ends is live to the log for a moment after its last process.
+                let unwatched = unwatched(&link, connection);
+                (missing(unwatched.intersection(&missed).copied()), unwatched)
+            }
         });
-        let Ok(said) = done.await else { return LinkError::Stopped };
+        let Ok((said, now)) = done.await else { return LinkError::Stopped };
+        missed = now;
         for said in said {
             let body = match said.encode() {
                 Ok(body) => body,
@@ -74,7 +80,7 @@ fn take_word(link: &Link, connection: u64, told: Told) -> Vec<Said> {
         }
         Told::Live { sessions } => {
             only(link, connection, &sessions);
-            return look(link, connection);
+            return missing(unwatched(link, connection));
         }
         Told::Over { session } => over(link, connection, session),
         Told::Reach { change, session, reach } => {
@@ -192,19 +198,19 @@ fn forget(shared: &Shared, sessions: &Sessions, id: SessionId) {
     }
 }
 
-/// Notes which sessions have ended, and gives word of those that live and of which no process is known though their connections have come
+/// Notes which sessions have ended, and gives those that live and of which no process is known though their connections have come
 /// in. Where the kernel refuses root nothing, he takes the programs from it with all that they knew, and has the agent started anew: then
 /// his session is held to nothing, and only its connection can be ended.
-fn look(link: &Link, connection: u64) -> Vec<Said> {
+fn unwatched(link: &Link, connection: u64) -> BTreeSet<SessionId> {
     let shared = &link.shared;
-    let Some(_changing) = link.newest.leave(connection, shared.changing()) else { return Vec::new() };
+    let Some(_changing) = link.newest.leave(connection, shared.changing()) else { return BTreeSet::new() };
     {
         // Before the kernel is asked, which had marked their processes before it told of them.
         let accepted = link.take_accepted();
         let mut sessions = shared.sessions();
         accepted.into_iter().for_each(|id| sessions.accepted(id));
         if sessions.have_ended() {
-            return Vec::new();
+            return BTreeSet::new();
         }
     }
     let look = || -> Result<Vec<SessionId>, SensorError> {
@@ -217,11 +223,16 @@ fn look(link: &Link, connection: u64) -> Vec<Said> {
         tracing::error!("which sessions have processes isn't known, so none is missed: {error}");
         Vec::new()
     });
+    unwatched.into_iter().collect()
+}
+
+/// The word about those.
+fn missing(sessions: impl IntoIterator<Item = SessionId>) -> Vec<Said> {
     let word = |session: SessionId| {
         tracing::error!(%session, "{UNWATCHED}");
         Said::Unheld { change: 0, reason: UNWATCHED.to_owned(), session }
     };
-    unwatched.into_iter().map(word).collect()
+    sessions.into_iter().map(word).collect()
 }
 
 /// Holds a session to what it may reach now, and takes down what it has open elsewhere. One that can't be held to it may do nothing any

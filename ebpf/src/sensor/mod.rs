@@ -358,8 +358,8 @@ impl Sensor {
         self.policies.remove(policy)
     }
 
-    /// Forgets the policies that are neither among these nor of any process: an agent with other files has left them. Gives the numbers of
-    /// those that are still there.
+    /// Forgets the policies that are neither among these nor of any process or connection: an agent with other files has left them. Gives the
+    /// numbers of those that are still there.
     ///
     /// # Errors
     /// The kernel's maps can't be read or changed.
@@ -370,6 +370,8 @@ impl Sensor {
                 process.map_err(|error| SensorError::kernel("listing the sessions' processes", error))?;
             needed.extend(read_u32(&tag, layout::tag::POLICY));
         }
+        // The kernel may go on with one that its process has left to it, e.g. a disk on the network.
+        needed.extend(take_down::policies(&self.connections)?);
         self.policies.keep(&needed)
     }
 
@@ -452,6 +454,14 @@ impl Sensor {
             *sessions.entry(session).or_default() += 1;
         }
         Ok(sessions)
+    }
+
+    /// Whether no session has a process or a connection any more: what ends of it later is told, too.
+    ///
+    /// # Errors
+    /// The kernel's maps can't be read.
+    pub fn is_quiet(&self) -> Result<bool, SensorError> {
+        Ok(self.tagged()?.is_empty() && take_down::policies(&self.connections)?.is_empty())
     }
 
     /// What was seen and lost, exactly.

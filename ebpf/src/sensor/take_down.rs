@@ -7,7 +7,7 @@ use super::rules::{PolicyRules, Protocol};
 use super::sock_diag;
 use aya::maps::{HashMap, MapData};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd;
@@ -28,6 +28,19 @@ pub struct TakenDown {
     pub connection: Connection,
     /// Whether it was ended; why not.
     pub ended: Result<(), String>,
+}
+
+/// Under which policies there are connections.
+pub(super) fn policies(
+    connections: &HashMap<MapData, u64, [u8; connection::SIZE]>,
+) -> Result<BTreeSet<u32>, SensorError> {
+    let mut policies = BTreeSet::new();
+    for entry in connections.iter() {
+        let (_, bytes) =
+            entry.map_err(|error| SensorError::kernel("listing the sessions' connections", error))?;
+        policies.extend(decode_connection(&bytes, false).map(|connection| connection.who.policy));
+    }
+    Ok(policies)
 }
 
 pub(super) fn take_down(

@@ -97,8 +97,9 @@ const LISTENER: &str = "import os, socket\n\
      print(l.getsockname()[1], flush=True)\n\
      s, _ = l.accept()\n\
      s.recv(1); print('read by the listener', flush=True)\n\
-     if os.fork() == 0: l.close(); s.recv(1); print('read by the child', flush=True); os._exit(0)\n\
-     os.wait(); os.system('/bin/echo of the listener >/dev/null')";
+     r, w = os.pipe()\n\
+     if os.fork() == 0: l.close(); os.read(r, 1); s.recv(1); print('read by the child', flush=True); os._exit(0)\n\
+     s.close(); os.write(w, b'x'); os.wait(); os.system('/bin/echo of the listener >/dev/null')";
 
 #[test]
 fn an_agent_within_a_session_tells_nothing_of_itself() {

@@ -48,7 +48,7 @@ pub enum Unwatched {
     Untaken(String),
     /// Its kernel saw no such connection.
     #[error(
-        "the agent of {0} hasn't seen the session's connection come in: is there address translation on the way to it, or was its sshd started within a session?"
+        "the agent of {0} hasn't seen the session's connection come in: is there address translation on the way to it, was its sshd started within a session, or does the process that listens there serve connections itself?"
     )]
     NotSeen(String),
 }
@@ -258,12 +258,15 @@ impl Agents {
         })
     }
 
-    /// An event says that an agent is gone.
+    /// An event says that an agent is gone. One that came back while that was written is let go: it connects anew, and the log hears
+    /// that it is there after it has heard that it is lost.
     pub fn told_lost(&self, node: &str) {
-        self.with(|inner| {
-            if let Some(gone) = inner.gone.get_mut(node) {
-                gone.told = true;
+        self.with(|inner| match inner.gone.get_mut(node) {
+            Some(gone) => gone.told = true,
+            None if inner.links.remove(node).is_some() => {
+                inner.gone.insert(node.to_owned(), Gone { since: Duration::ZERO, told: true });
             }
+            None => {}
         });
     }
 

@@ -189,6 +189,23 @@ fn an_agent_that_is_gone_is_lost_after_a_while_unless_something_of_it_is_taken()
     assert_eq!(agents.lost(AT(30)), ["web-1"]);
 }
 
+/// What it said of its coming stands before the word of its loss in the log.
+#[tokio::test]
+async fn an_agent_that_came_back_while_its_loss_was_written_has_to_come_anew() {
+    let agents = Arc::new(Agents::default());
+    let mut linked = there(&agents, "web-1").await;
+    assert!(agents.is_there("web-1"));
+    agents.told_lost("web-1");
+    assert!(!agents.is_there("web-1"));
+    assert_eq!(linked.told.recv().await, None, "its connection is let go");
+    linked.ended(AT(9));
+    assert!(agents.lost(AT(99)).is_empty(), "that is told already");
+    let back = agents.connected("web-1", AT(100));
+    back.taken();
+    back.ended(AT(200));
+    assert_eq!(agents.lost(AT(200)), ["web-1"]);
+}
+
 /// A network that loses long packets lets through what connecting takes.
 #[tokio::test]
 async fn an_agent_that_comes_again_and_again_and_of_which_nothing_arrives_is_lost() {

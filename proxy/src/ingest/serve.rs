@@ -130,7 +130,10 @@ impl Ingest {
             tokio::time::sleep(EVERY).await;
             let before = self.clock.monotonic().saturating_sub(AWAY_MAX);
             for node in self.agents.lost(before) {
-                self.lost(&node).await;
+                // Telling of another takes its time.
+                if self.agents.lost(before).contains(&node) {
+                    self.lost(&node).await;
+                }
             }
         }
     }

@@ -249,8 +249,9 @@ async fn proved(client: Client, from: SocketAddr, config: Arc<ServerConfig>, acc
         }
     }
     let moved = Moved { bytes_in: course.bytes_in, bytes_out: course.bytes_out };
-    Box::pin(end(access, &session, &course.end, moved, Some(recorder))).await;
+    // Its connection is closed: nobody has to see its processes any more, which are on their way out.
     drop(seen);
+    Box::pin(end(access, &session, &course.end, moved, Some(recorder))).await;
 }
 
 /// Decides, connects, and tells the client that it is in; `None` if that comes to nothing, which it was told then.

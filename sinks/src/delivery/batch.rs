@@ -116,9 +116,7 @@ pub(super) async fn deliver<S: Sink>(
         let begun = Instant::now();
         match send(shared, at, &chunk.letters).await {
             Ok(answers) => {
-                if is_cut {
-                    shared.pace.arrived(bytes, begun.elapsed());
-                }
+                shared.pace.arrived(bytes, begun.elapsed(), is_cut);
                 let sent = chunk.letters.len();
                 let left = settle(shared, at, chunk, answers, &mut rejected);
                 if let Some((chunk, reason)) = left {
@@ -151,8 +149,9 @@ pub(super) async fn deliver<S: Sink>(
             Err(trouble) => {
                 refusals += 1;
                 match (&trouble, chunk.letters.as_slice()) {
-                    (_, [_]) => shared.pace.was_not_the_length(),
+                    (Trouble::Late { .. }, [_]) => shared.pace.one_was_late(),
                     (Trouble::Late { .. }, _) => shared.pace.was_late(bytes),
+                    (_, [_]) => shared.pace.one_was_refused(),
                     _ if refusals % REFUSALS == 0 => shared.pace.was_refused(bytes),
                     _ => {}
                 }

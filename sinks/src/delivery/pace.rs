@@ -27,6 +27,17 @@ struct Lengths {
     most: Bound,
     /// The longest that it isn't too busy for.
     burst: Bound,
+    doubt: Doubt,
+}
+
+/// Whether a destination that says that it is busy means the length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    Nothing,
+    /// One event is tried alone.
+    Asking,
+    /// That one arrived, at that moment: perhaps it was the length, or it isn't busy any more.
+    Suspected(Instant),
 }
 
 /// A length in bytes that is believed for a while and then tried to be twice as much.
@@ -59,7 +70,8 @@ impl Bound {
 impl Pace {
     pub(super) fn new(limit: usize, timeout: Duration) -> Self {
         let (most, burst) = (Bound::new(limit, BELIEVED), Bound::new(limit, GUESSED));
-        Self { limit, timeout, now: Mutex::new(Lengths { bytes: limit, most, burst }) }
+        let now = Lengths { bytes: limit, most, burst, doubt: Doubt::Nothing };
+        Self { limit, timeout, now: Mutex::new(now) }
     }
 
     fn now(&self) -> MutexGuard<'_, Lengths> {
@@ -68,7 +80,10 @@ impl Pace {
 
     pub(super) fn bytes(&self) -> usize {
         let now = self.now();
-        now.bytes.min(now.most.bytes).min(now.burst.bytes)
+        match now.doubt {
+            Doubt::Asking => 1,
+            _ => now.bytes.min(now.most.bytes).min(now.burst.bytes),
+        }
     }
 
     /// The destination doesn't take so many bytes.
@@ -82,37 +97,52 @@ impl Pace {
         now.bytes = now.bytes.min(bytes / 2);
     }
 
-    /// A batch of so many bytes was refused again and again, and not for its length. One event is next, and tells whether it was
-    /// the length all the same: if it arrives, batches grow again to half of what was refused.
+    /// A batch of so many bytes was refused again and again, and not for its length. One event is next. Where that arrives and the next
+    /// long one is refused again and again, it is the length all the same.
     pub(super) fn was_refused(&self, bytes: usize) {
         let mut now = self.now();
-        now.bytes = 1;
-        now.burst.lower(bytes / 2);
+        if let Doubt::Suspected(since) = now.doubt
+            && since.elapsed() < GUESSED
+        {
+            now.burst.lower(bytes / 2);
+        }
+        now.doubt = Doubt::Asking;
     }
 
-    /// One event didn't arrive either: it isn't the length.
-    pub(super) fn was_not_the_length(&self) {
+    /// One event alone is refused as well: it isn't the length.
+    pub(super) fn one_was_refused(&self) {
         let mut now = self.now();
-        now.bytes = self.limit;
-        now.burst.bytes = self.limit;
+        if now.doubt == Doubt::Asking {
+            now.doubt = Doubt::Nothing;
+        }
     }
 
-    /// A batch that was as long as it may be was answered for after so long. One of twice its length is next, if that is far from
+    /// One event didn't arrive in time either: it isn't the length.
+    pub(super) fn one_was_late(&self) {
+        self.now().bytes = self.limit;
+    }
+
+    /// A batch was answered for after so long. If it `was_cut` to what may be: one of twice its length is next, if that is far from
     /// being late: what a sink does within that time may have shorter times of its own. A little longer, if it is in good time: a
     /// destination may need the same for any length.
-    pub(super) fn arrived(&self, bytes: usize, took: Duration) {
-        self.arrived_at(bytes, took, Instant::now());
+    pub(super) fn arrived(&self, bytes: usize, took: Duration, was_cut: bool) {
+        self.arrived_at(bytes, took, was_cut, Instant::now());
     }
 
-    fn arrived_at(&self, bytes: usize, took: Duration, at: Instant) {
+    fn arrived_at(&self, bytes: usize, took: Duration, was_cut: bool, at: Instant) {
+        let mut now = self.now();
+        if now.doubt == Doubt::Asking {
+            now.doubt = Doubt::Suspected(at);
+            return;
+        }
         let longer = if took <= self.timeout / 32 {
             bytes.saturating_mul(2)
-        } else if took <= self.timeout / 4 {
-            bytes.saturating_add(bytes / 8 + 1)
         } else {
-            return;
+            bytes.saturating_add(bytes / 8 + 1)
         };
-        let mut now = self.now();
+        if !was_cut || took > self.timeout / 4 {
+            return;
+        }
         now.most.relax(self.limit, at);
         now.burst.relax(self.limit, at);
         let longest = now.most.bytes.min(now.burst.bytes);
@@ -138,7 +168,7 @@ mod tests {
                     late += 1;
                     pace.was_late(bytes);
                 } else {
-                    pace.arrived(bytes, took);
+                    pace.arrived(bytes, took, true);
                 }
             }
             assert!(late <= 10, "{rate}: {late} were too long");
@@ -146,7 +176,7 @@ mod tests {
             assert_eq!(whole, rate > 400_000, "{rate}: {} bytes", pace.bytes());
             // It becomes fast again.
             for _ in 0..20 {
-                pace.arrived(pace.bytes(), second / 10);
+                pace.arrived(pace.bytes(), second / 10, true);
             }
             assert_eq!(pace.bytes(), most);
         }
@@ -157,7 +187,7 @@ mod tests {
         let pace = Pace::new(1 << 20, Duration::from_secs(30));
         pace.was_too_large(1_000);
         assert_eq!(pace.bytes(), 999);
-        pace.arrived(999, Duration::ZERO);
+        pace.arrived(999, Duration::ZERO, true);
         assert_eq!(pace.bytes(), 999);
         pace.was_late(999);
         assert_eq!(pace.bytes(), 499);
@@ -168,15 +198,15 @@ mod tests {
         let pace = Pace::new(1 << 20, Duration::from_secs(30));
         pace.was_too_large(1_000);
         let later = Instant::now() + BELIEVED;
-        pace.arrived_at(999, Duration::ZERO, later);
+        pace.arrived_at(999, Duration::ZERO, true, later);
         assert_eq!(pace.bytes(), 1_998);
-        pace.arrived_at(1_998, Duration::ZERO, later);
+        pace.arrived_at(1_998, Duration::ZERO, true, later);
         assert_eq!(pace.bytes(), 1_998, "once in a while");
         pace.was_too_large(1_998);
         assert_eq!(pace.bytes(), 1_997);
     }
 
-    /// A limiter that takes so much at once, and one who is busy for any length.
+    /// A limiter that takes so much at once.
     #[test]
     fn what_refuses_for_the_length_without_saying_so_gets_what_it_takes() {
         let limit = 1 << 20;
@@ -189,20 +219,33 @@ mod tests {
                     refused += 1;
                     pace.was_refused(bytes);
                 } else {
-                    pace.arrived(bytes, Duration::ZERO);
+                    pace.arrived(bytes, Duration::ZERO, true);
                 }
             }
-            assert!(refused <= 11, "{burst}: {refused} times");
+            assert!(refused <= 12, "{burst}: {refused} times");
             assert!((burst / 2..=burst).contains(&pace.bytes()), "{burst}: {}", pace.bytes());
             let later = Instant::now() + GUESSED;
-            pace.arrived_at(pace.bytes(), Duration::ZERO, later);
+            pace.arrived_at(pace.bytes(), Duration::ZERO, true, later);
             assert!(pace.bytes() > burst, "it is tried anew: {}", pace.bytes());
         }
-        let pace = Pace::new(limit, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn an_outage_says_nothing_of_the_length() {
+        let pace = Pace::new(1 << 20, Duration::from_secs(30));
         pace.was_too_large(900_000);
-        pace.was_refused(pace.bytes());
-        pace.was_not_the_length();
-        assert_eq!(pace.bytes(), 899_999, "busy says nothing of the length");
+        // Several batches are refused, and one event; or it is over when that is tried.
+        for one_is_refused in [true, false] {
+            pace.was_refused(300);
+            pace.was_refused(899_999);
+            assert_eq!(pace.bytes(), 1);
+            if one_is_refused {
+                pace.one_was_refused();
+            } else {
+                pace.arrived(200, Duration::from_secs(20), true);
+            }
+            assert_eq!(pace.bytes(), 899_999);
+        }
     }
 
     #[test]
@@ -213,12 +256,12 @@ mod tests {
             pace.was_late(pace.bytes());
         }
         for _ in 0..100 {
-            pace.arrived(pace.bytes(), 2 * second);
+            pace.arrived(pace.bytes(), 2 * second, true);
         }
         assert_eq!(pace.bytes(), most);
         // Nothing arrived for a while, not even one event.
         pace.was_late(1_000);
-        pace.was_not_the_length();
+        pace.one_was_late();
         assert_eq!(pace.bytes(), most);
     }
 }

@@ -395,6 +395,7 @@ impl<S: Sink> Loop<S> {
         let dead: Vec<u64> =
             dead.filter(|index| letters.binary_search_by_key(index, Letter::index).is_ok()).collect();
         let shared = Arc::clone(self.shared());
+        shared.health.unsent(rejected.len());
         let at = if way == Way::Main { At::Batch(indexes.start) } else { At::Errand };
         let sending = self.tasks.spawn(async move {
             rejected.extend(deliver(&shared, letters, in_doubt, at).await);
@@ -436,12 +437,8 @@ impl<S: Sink> Loop<S> {
         for run in told.chunk_by(|one, next| one.index + 1 == next.index) {
             let ([first, .., last] | [first @ last]) = run else { continue };
             let (count, sink) = (run.len() as u64, self.shared().name.clone());
-            tracing::warn!(
-                "sink {sink}: {count} events from {} on are refused: {}",
-                first.index,
-                first.reason
-            );
             let reason = without_quotes(&first.reason);
+            tracing::warn!("sink {sink}: {count} events from {} on are refused: {reason}", first.index);
             self.tell(Rejected { count, first: first.index, last: last.index, reason, sink }).await?;
         }
         Ok(())

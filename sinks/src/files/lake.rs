@@ -231,7 +231,11 @@ impl Lake {
         if self.spooled.events == 0 {
             return Ok(());
         }
-        rename(&self.spool(), &self.rolling())?;
+        if let Err(error) = rename(&self.spool(), &self.rolling()) {
+            // It may be named otherwise already, and its name not be on the disk yet.
+            self.spooled = self.counted()?;
+            return Err(error);
+        }
         self.spooled = Spooled::default();
         self.complete()
     }

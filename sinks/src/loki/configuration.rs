@@ -15,11 +15,11 @@ pub(super) fn shows_all(configuration: &str) -> bool {
     }
 }
 
-/// How far back a Loki with this configuration looks at all (`max_query_lookback`): to a question for what is older, it
-/// answers that there is nothing. The tenant's own limits count before those that all have.
-pub(super) fn shows_for(configuration: &str, limits: &str) -> Option<Duration> {
-    let of = |text| value(str::lines(text), "max_query_lookback");
-    duration(of(limits).or(of(configuration))?).filter(|lookback| !lookback.is_zero())
+/// How far back a Loki looks at all by these limits (`max_query_lookback`), if they say: to a question for what is older, it answers
+/// that there is nothing. `Some(None)`: any distance.
+pub(super) fn limit_of(limits: &str) -> Option<Option<Duration>> {
+    let lookback = duration(value(limits.lines(), "max_query_lookback")?)?;
+    Some((!lookback.is_zero()).then_some(lookback))
 }
 
 /// A setting's value, wherever it stands.
@@ -70,19 +70,14 @@ mod tests {
     }
 
     #[test]
-    fn how_far_back_loki_looks_follows_from_its_configuration() {
-        let with = |period: &str| format!("limits_config:\n  max_query_lookback: {period}\n");
-        let of = |period: &str| shows_for(&with(period), "");
-        assert_eq!((of("0s"), shows_for("", "")), (None, None));
-        assert_eq!(of("720h0m0s"), Some(30 * DAY));
-        assert_eq!(of("4w2d"), Some(30 * DAY));
-        assert_eq!((of("1500ms"), of("x"), of("1")), (Some(Duration::from_millis(1500)), None, None));
-        for (limits, shown) in [
-            ("max_query_lookback: 1d", Some(DAY)),
-            ("max_query_lookback: 0s", None),
-            ("max_line_size: 0", Some(30 * DAY)),
-        ] {
-            assert_eq!(shows_for(&with("30d"), limits), shown, "{limits}");
-        }
+    fn how_far_back_loki_looks_follows_from_its_limits() {
+        let with = |period: &str| limit_of(&format!("limits_config:\n  max_query_lookback: {period}\n"));
+        assert_eq!((with("0s"), limit_of(""), limit_of("max_line_size: 1")), (Some(None), None, None));
+        assert_eq!(with("720h0m0s"), Some(Some(30 * DAY)));
+        assert_eq!(with("4w2d"), Some(Some(30 * DAY)));
+        assert_eq!(
+            (with("1500ms"), with("x"), with("1")),
+            (Some(Some(Duration::from_millis(1500))), None, None)
+        );
     }
 }

@@ -11,7 +11,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use self::configuration::{shows_all, shows_for};
+use self::configuration::{limit_of, shows_all};
 use self::push::{encode_entry, encode_push};
 use self::read::{Page, parse, parse_counts};
 use crate::http::{Answered, Endpoint, Http};
@@ -28,8 +28,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::iter;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A line may lie half of `max_chunk_age` (two hours) behind its stream's newest: less, so that clocks may differ.
@@ -116,8 +116,8 @@ pub struct Loki {
     newest: AtomicU64,
     /// Whether it shows all that it holds, however old.
     shows_all: AtomicBool,
-    /// How far back it looks at all, in nanoseconds.
-    shows_for: AtomicU64,
+    /// How far back it looks at all for those who have no limits of their own.
+    shows_for: Mutex<Option<Duration>>,
     sends_old_again: bool,
 }
 
@@ -140,7 +140,7 @@ impl Loki {
             clock,
             newest: AtomicU64::new(0),
             shows_all: AtomicBool::new(false),
-            shows_for: AtomicU64::new(u64::MAX),
+            shows_for: Mutex::default(),
             sends_old_again: settings.sends_old_again,
         }
     }
@@ -156,8 +156,14 @@ impl Loki {
     /// What it says of how it is set up. Where nobody may ask for that, it is as the default has it.
     async fn told(&self, path: &str) -> Result<String, Trouble> {
         let answered = self.http.answer(self.request(Method::GET, path)?).await?;
-        let is_told = answered.status == StatusCode::OK;
-        Ok(if is_told { String::from_utf8_lossy(&answered.body).into_owned() } else { String::new() })
+        match answered.status {
+            StatusCode::OK => Ok(String::from_utf8_lossy(&answered.body).into_owned()),
+            StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED => Ok(String::new()),
+            _ => Err(answered.trouble()),
+        }
     }
 
     /// The spans of a window, each short enough for one question.
@@ -186,14 +192,22 @@ impl Loki {
         }
     }
 
-    /// Why it may have more of a window than it shows.
-    fn hides(&self, window: &Window) -> Option<String> {
+    /// Why it may have more of a window than it shows. The tenant's limits change while it runs; the rest of its configuration only with
+    /// a restart.
+    async fn hides(&self, window: &Window) -> Result<Option<String>, Unproven> {
+        let now = |error: Trouble| Unproven::Now(error.to_string());
+        let limits = self.told("/config/tenant/v1/limits").await.map_err(now)?;
+        let shows_for = limit_of(&limits).unwrap_or(*self.shows_for());
         let age = self.clock.wall().0.saturating_sub(self.first(window, window.appended.end).0);
-        if age > self.shows_for.load(Relaxed) {
-            return Some(SHOWS_NOTHING_OLD.to_owned());
+        if shows_for.is_some_and(|shows_for| age > nanos(shows_for)) {
+            return Ok(Some(SHOWS_NOTHING_OLD.to_owned()));
         }
         // What is older than `query_ingesters_within` isn't looked for in the memory of those who hold it.
-        (!self.shows_all.load(Relaxed) && age > nanos(SHOWN)).then(|| HIDES.to_owned())
+        Ok((!self.shows_all.load(Relaxed) && age > nanos(SHOWN)).then(|| HIDES.to_owned()))
+    }
+
+    fn shows_for(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.shows_for.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The streams' common selector.
@@ -395,11 +409,9 @@ impl Sink for Loki {
         let page = parse(&answered.body).map_err(Trouble::unclear)?;
         let newest = page.lines.iter().map(|line| line.time.0).max().unwrap_or(0);
         self.newest.fetch_max(newest, Relaxed);
-        let (configuration, limits) =
-            (self.told("/config").await?, self.told("/config/tenant/v1/limits").await?);
+        let configuration = self.told("/config").await?;
         self.shows_all.store(shows_all(&configuration), Relaxed);
-        let shows_for = shows_for(&configuration, &limits);
-        self.shows_for.store(shows_for.map_or(u64::MAX, nanos), Relaxed);
+        *self.shows_for() = limit_of(&configuration).flatten();
         Ok(())
     }
 
@@ -439,7 +451,7 @@ impl Sink for Loki {
             documents.extend(shown);
             documents.extend(repeats);
         }
-        Ok(Found { documents, perhaps_more: self.hides(window) })
+        Ok(Found { documents, perhaps_more: self.hides(window).await? })
     }
 
     /// How often it is there doesn't matter for that.
@@ -448,7 +460,8 @@ impl Sink for Loki {
         for span in self.spans(window) {
             self.lines(&query, span, &mut documents).await.map_err(Unproven::Now)?;
         }
-        Ok(Found { documents, perhaps_more: self.hides(window).filter(|_| !self.sends_old_again) })
+        let hides = self.hides(window).await?;
+        Ok(Found { documents, perhaps_more: hides.filter(|_| !self.sends_old_again) })
     }
 }
 

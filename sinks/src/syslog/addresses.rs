@@ -12,11 +12,58 @@ use tokio::time::timeout;
 const LOOK_UP: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Finds one that answers.
+/// Finds one that serves.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
-    /// The one that did last. It is tried first, so that one that is dead costs its time once.
-    answered: Mutex<Option<SocketAddr>>,
+    known: Mutex<Known>,
+}
+
+/// What came of those that were connected to.
+#[derive(Debug, Default)]
+struct Known {
+    /// The one that served last. It is tried first, so that one that is dead costs its time once.
+    served: Option<SocketAddr>,
+    /// Those that took a connection and didn't serve since then, the latest last: behind a balancer there may be nobody.
+    failed: Vec<SocketAddr>,
+}
+
+impl Known {
+    /// How they are tried: else in the order in which the system gives them.
+    fn in_order(&self, mut found: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        found.sort_by_key(|address| {
+            let failed = self.failed.iter().position(|failed| failed == address);
+            (failed, self.served != Some(*address))
+        });
+        found
+    }
+
+    fn settled(&mut self, address: SocketAddr, served: bool) {
+        if served {
+            *self = Self { served: Some(address), failed: Vec::new() };
+        } else {
+            self.failed.retain(|failed| *failed != address);
+            self.failed.push(address);
+        }
+    }
+}
+
+/// A connection to one of them that hasn't served yet: dropped, it has failed.
+pub(super) struct Trial<'a> {
+    addresses: &'a Addresses,
+    address: SocketAddr,
+    served: bool,
+}
+
+impl Trial<'_> {
+    pub(super) fn served(mut self) {
+        self.served = true;
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        self.addresses.known().settled(self.address, self.served);
+    }
 }
 
 impl Addresses {
@@ -24,7 +71,7 @@ impl Addresses {
     ///
     /// # Errors
     /// What happened with each of its addresses, in one line.
-    pub(super) async fn connect(&self, server: &str) -> Result<TcpStream, String> {
+    pub(super) async fn connect(&self, server: &str) -> Result<(TcpStream, Trial<'_>), String> {
         let found = match timeout(LOOK_UP, lookup_host(server)).await {
             Ok(found) => found.map_err(|error| error.to_string())?.collect(),
             Err(_) => return Err("its name wasn't found in time".to_owned()),
@@ -32,22 +79,19 @@ impl Addresses {
         self.connect_to(found, CONNECT).await
     }
 
-    async fn connect_to(&self, found: Vec<SocketAddr>, within: Duration) -> Result<TcpStream, String> {
-        let last = *self.answered();
-        let (address, stream) = first(in_order(found, last), within, TcpStream::connect).await?;
-        *self.answered() = Some(address);
-        Ok(stream)
+    async fn connect_to(
+        &self,
+        found: Vec<SocketAddr>,
+        within: Duration,
+    ) -> Result<(TcpStream, Trial<'_>), String> {
+        let found = self.known().in_order(found);
+        let (address, stream) = first(found, within, TcpStream::connect).await?;
+        Ok((stream, Trial { addresses: self, address, served: false }))
     }
 
-    fn answered(&self) -> MutexGuard<'_, Option<SocketAddr>> {
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The one that answered last, if it is still among them, and the others in the order in which the system gives them.
-fn in_order(mut found: Vec<SocketAddr>, last: Option<SocketAddr>) -> Vec<SocketAddr> {
-    found.sort_by_key(|address| Some(*address) != last);
-    found
 }
 
 /// What the first of so many addresses may take of the time that is left.
@@ -98,12 +142,21 @@ mod tests {
     }
 
     #[test]
-    fn the_one_that_answered_last_comes_first_and_the_others_stay_in_order() {
+    fn the_one_that_served_last_comes_first_and_those_that_failed_since_come_last() {
         let all = || vec![at(1), at(2), at(3)];
-        assert_eq!(in_order(all(), Some(at(2))), [at(2), at(1), at(3)]);
-        for unknown in [None, Some(at(4))] {
-            assert_eq!(in_order(all(), unknown), all());
+        let mut known = Known::default();
+        assert_eq!(known.in_order(all()), all());
+        known.settled(at(2), true);
+        assert_eq!(known.in_order(all()), [at(2), at(1), at(3)]);
+        known.settled(at(4), true);
+        assert_eq!(known.in_order(all()), all());
+        // Each has its turn, and again when all of them have failed.
+        for next in [1, 2, 3, 1, 2, 3] {
+            assert_eq!(known.in_order(all())[0], at(next));
+            known.settled(at(next), false);
         }
+        known.settled(at(2), true);
+        assert_eq!(known.in_order(all()), [at(2), at(1), at(3)]);
     }
 
     #[test]
@@ -146,12 +199,13 @@ mod tests {
         let answers = open.local_addr().unwrap();
         let (addresses, found) = (Addresses::default(), || vec![silent, answers]);
         let begun = Instant::now();
-        let stream = addresses.connect_to(found(), WITHIN).await.unwrap();
+        let (stream, trial) = addresses.connect_to(found(), WITHIN).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), answers);
         assert!(begun.elapsed() >= WITHIN / 2);
+        trial.served();
         drop((stream, open));
         // By the order in which they are named.
-        let said = addresses.connect_to(found(), WITHIN).await.unwrap_err();
+        let said = addresses.connect_to(found(), WITHIN).await.map(|_| ()).unwrap_err();
         let (first, second) = said.split_once("; ").unwrap();
         assert!(first.starts_with(&format!("{answers}: Connection refused")), "{said}");
         assert_eq!(second, format!("{silent}: no connection came about in time"));
@@ -163,7 +217,7 @@ mod tests {
         let port = open.local_addr().unwrap().port();
         let addresses = Addresses::default();
         for server in [format!("127.0.0.1:{port}"), format!("localhost:{port}")] {
-            assert_eq!(addresses.connect(&server).await.unwrap().peer_addr().unwrap().port(), port);
+            assert_eq!(addresses.connect(&server).await.unwrap().0.peer_addr().unwrap().port(), port);
         }
     }
 }

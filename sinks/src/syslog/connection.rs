@@ -1,6 +1,6 @@
 //! One connection to a receiver, from its beginning to the end that confirms what it took.
 
-use super::addresses::Addresses;
+use super::addresses::{Addresses, Trial};
 use super::tls::{Settings, Tls};
 use super::{Transport, host_of};
 use crate::secret::Secrets;
@@ -40,7 +40,13 @@ impl Receiver {
     /// [`Trouble::Refused`] before the first byte is sent, [`Trouble::Unclear`] after it; [`Trouble::Denied`] for
     /// certificates that aren't accepted.
     pub(super) async fn take(&self, bytes: &[u8]) -> Result<(), Trouble> {
-        let stream = self.connect().await?;
+        let (stream, trial) = self.connect().await?;
+        self.take_over(stream, bytes).await?;
+        trial.served();
+        Ok(())
+    }
+
+    async fn take_over(&self, stream: TcpStream, bytes: &[u8]) -> Result<(), Trouble> {
         match self.transport {
             Transport::Tcp => {
                 let mut stream = stream;
@@ -84,14 +90,14 @@ impl Receiver {
         }
     }
 
-    async fn connect(&self) -> Result<TcpStream, Trouble> {
+    async fn connect(&self) -> Result<(TcpStream, Trial<'_>), Trouble> {
         let refused = |reason: String| Trouble::Refused {
             reason: format!("{}: {reason}", self.server),
             retry_after: None,
         };
-        let stream = self.addresses.connect(&self.server).await.map_err(refused)?;
+        let (stream, trial) = self.addresses.connect(&self.server).await.map_err(refused)?;
         stream.set_nodelay(true).map_err(|error| refused(error.to_string()))?;
-        Ok(stream)
+        Ok((stream, trial))
     }
 
     async fn handshake(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, Trouble> {
