@@ -29,8 +29,8 @@ def read(connection):
     os.write(1, b'read\\n')
 
 def login(connection):
-    read(connection)
-    read(connection)
+    for _ in range(3 if kind == 'kept' else 2):
+        read(connection)
 
 def shell(connection):
     for fd in 0, 1, 2:
@@ -282,6 +282,8 @@ fn a_session_is_confirmed_once_its_listener_has_let_go_of_it() {
     assert!(!node.sensor().tagged().unwrap().contains_key(&connection.id));
     server.order();
     assert_eq!(server.says(), connection.pid.to_string());
+    // By LSM a read is looked at when it begins, which the second has by now.
+    server.read(&mut connection);
     server.read(&mut connection);
     connection.echo("let-go");
     connection.assert_told(&mut node, "let-go");
