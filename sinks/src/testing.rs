@@ -1,12 +1,13 @@
-//! What this crate's tests share: a log with something in it.
+//! What this crate's tests share: a log with something in it, and waiting for what comes of it.
 
 use custody_core::clock::{Clock, ManualClock, Nanos};
-use custody_core::event::{Actor, Draft, ProducerKind, log, producer};
+use custody_core::event::{Actor, Draft, Event, Payload, ProducerKind, log, producer};
 use custody_core::log::embedded::{EmbeddedLog, Options};
 use custody_core::log::note::Ed25519Signer;
 use custody_core::log::tree::leaf_hash;
 use custody_core::log::{Log, Numbering, Producer};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A log in a folder of its own.
@@ -57,4 +58,22 @@ impl Story {
 /// The leaf hash of an entry.
 pub fn leaf(story: &Story, index: u64) -> [u8; 32] {
     leaf_hash(&story.log.read(index, 1, 0).unwrap()[0].bytes).0
+}
+
+/// All that a story's log tells.
+pub fn events(story: &Story) -> Vec<Payload> {
+    let entries = story.log.read(0, usize::MAX, usize::MAX).unwrap();
+    entries.iter().map(|entry| Event::parse(&entry.bytes).unwrap().payload()).collect()
+}
+
+/// Waits for a condition.
+///
+/// # Panics
+/// When it doesn't come about.
+pub async fn until(what: &str, mut met: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !met() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -8,16 +8,15 @@ mod telling;
 use super::*;
 use crate::proof::prove;
 use crate::sink::{Answer, Found, Held, Limits, Trouble, Unproven, Window};
-use crate::testing::Story;
+use crate::testing::{Story, events, until};
 use custody_core::clock::Nanos;
-use custody_core::event::{Event, Payload};
+use custody_core::event::Payload;
 use custody_core::log::Hash;
 use custody_core::log::tree::leaf_hash;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Mutex as Lock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
 
 /// SplitMix64.
 struct Random(u64);
@@ -275,19 +274,6 @@ impl Run {
     async fn delivered(&self, story: &Story) {
         until("everything is delivered", || self.control.health().numbers().next == story.log.size()).await;
     }
-}
-
-async fn until(what: &str, mut met: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !met() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-fn events(story: &Story) -> Vec<Payload> {
-    let entries = story.log.read(0, usize::MAX, usize::MAX).unwrap();
-    entries.iter().map(|entry| Event::parse(&entry.bytes).unwrap().payload()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

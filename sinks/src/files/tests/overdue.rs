@@ -5,8 +5,8 @@ use crate::delivery::{Delivery, Parts};
 use crate::filter::Filter;
 use crate::proof::prove;
 use crate::redaction::Redaction;
-use crate::testing::Story;
-use custody_core::event::{Event, Payload};
+use crate::testing::{Story, events, until};
+use custody_core::event::Payload;
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -29,17 +29,8 @@ fn rolling(folder: &Path) -> PathBuf {
     folder.join("spool/rolling.ndjson")
 }
 
-async fn until(what: &str, mut met: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !met() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 fn is_told(story: &Story, what: impl Fn(&Payload) -> bool) -> bool {
-    let entries = story.log.read(0, usize::MAX, usize::MAX).unwrap();
-    entries.iter().any(|entry| what(&Event::parse(&entry.bytes).unwrap().payload()))
+    events(story).iter().any(what)
 }
 
 #[tokio::test(flavor = "multi_thread")]
