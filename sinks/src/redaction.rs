@@ -24,17 +24,14 @@ const OPTIONAL: [&str; 5] = ["cause", "outcome", "session", "source", "target"];
 
 /// Where the same stands once more: policy is asked about a command before anything is told of it, and the decision holds the whole
 /// question. Not objects: by the same path another type may have what no text can stand for.
-const COPIES: [(&str, &[&str]); 12] = [
+const COPIES: [(&str, &[&str]); 9] = [
     ("actor.user", &["data.principal"]),
     ("data.command", &["data.asked.command", "data.context.command", "data.context.subsystem"]),
     ("data.path", &["data.asked", "data.context.path"]),
-    ("data.place", &["data.context.address", "data.context.host", "data.context.path", "data.context.port"]),
     ("data.place.host", &["data.context.address", "data.context.host"]),
     ("data.place.path", &["data.context.path"]),
     ("data.place.port", &["data.context.port"]),
     ("source.address", &["data.context.source"]),
-    ("source", &["data.context.source"]),
-    ("target", &["data.context.login", "data.resource"]),
     ("target.login", &["data.context.login"]),
     ("target.name", &["data.resource"]),
 ];
@@ -87,7 +84,11 @@ impl Rule {
 
     /// Whether something was taken out of `event`. `instead` says what stands in the place of a value.
     fn apply(&self, event: &mut Value, instead: &dyn Fn(&Value) -> Value) -> bool {
-        let copies = COPIES.iter().filter(|(field, _)| *field == self.field).flat_map(|(_, copies)| *copies);
+        // Whoever takes out a whole takes out what lies in it.
+        let is_within = |field: &str| {
+            field.strip_prefix(&self.field).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let copies = COPIES.iter().filter(|(field, _)| is_within(field)).flat_map(|(_, copies)| *copies);
         let copied = copies.fold(false, |changed, path| {
             replace(event, Some(path), &|value| (!value.is_object()).then(|| instead(value))) | changed
         });
