@@ -19,6 +19,9 @@ pub type Asker = BaseConsumer<Context>;
 /// Made with a group's name, since librdkafka hands over records only then; it is never joined, and nothing is committed.
 const GROUP: &str = "custody";
 
+/// What librdkafka writes before why a transaction failed. It says it nowhere else where that is no record's fault.
+const TRANSACTION_FAILED: &str = "TXNERR";
+
 /// How many clients there are. OpenSSL cleans up when the process ends, under the hands of whoever still uses it.
 static LIVING: Mutex<usize> = Mutex::new(0);
 static FEWER: Condvar = Condvar::new();
@@ -83,8 +86,20 @@ struct Heard {
     fetched: BTreeMap<i32, i64>,
     /// Records that were given to librdkafka and not answered yet.
     open: usize,
+    /// Records of the transaction that are acknowledged.
+    stored: usize,
     /// What was answered to those that aren't stored: the place in the batch, and why.
     failed: Vec<(usize, Code)>,
+}
+
+impl Heard {
+    fn failed_with(&mut self, reason: &str, is_denied: bool) {
+        let reason = one_line(reason);
+        if is_denied {
+            self.denied = Some(reason.clone());
+        }
+        self.last = Some(reason);
+    }
 }
 
 impl Context {
@@ -118,15 +133,19 @@ impl Context {
         self.heard().fetched.clone()
     }
 
+    /// A transaction begins: of it nothing is stored yet.
+    pub fn begins(&self) {
+        self.heard().stored = 0;
+    }
+
+    /// How many records of the transaction are acknowledged.
+    pub fn stored(&self) -> usize {
+        self.heard().stored
+    }
+
     /// One more record was given to librdkafka.
     pub fn was_sent(&self) {
         self.heard().open += 1;
-    }
-
-    /// It wasn't taken after all.
-    pub fn was_not_sent(&self) {
-        let mut heard = self.heard();
-        heard.open = heard.open.saturating_sub(1);
     }
 
     /// How many have no answer yet.
@@ -175,6 +194,9 @@ struct Partition {
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
         use RDKafkaLogLevel as L;
+        if fac == TRANSACTION_FAILED {
+            self.heard().failed_with(message, message.contains("AUTHORIZATION_FAILED"));
+        }
         match level {
             L::Emerg | L::Alert | L::Critical => tracing::error!("librdkafka: {fac}: {message}"),
             // A broker that is away is told of again and again; what it means for the delivery, that says itself.
@@ -195,12 +217,7 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!("librdkafka: {reason}");
-        let mut heard = self.heard();
-        let reason = one_line(reason);
-        if error.rdkafka_error_code().is_some_and(keeps_out) {
-            heard.denied = Some(reason.clone());
-        }
-        heard.last = Some(reason);
+        self.heard().failed_with(reason, error.rdkafka_error_code().is_some_and(keeps_out));
     }
 }
 
@@ -216,7 +233,11 @@ impl ProducerContext<NoCustomPartitioner> for Context {
         match result {
             // The newest counts, and not the highest: in a topic that was made again they begin anew.
             Ok(record) => {
-                self.acknowledged.offsets().insert(record.partition(), record.offset());
+                heard.stored += 1;
+                // None where the broker had it already.
+                if record.offset() >= 0 {
+                    self.acknowledged.offsets().insert(record.partition(), record.offset());
+                }
             }
             Err((error, record)) => {
                 let code = code(error);

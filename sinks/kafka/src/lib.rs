@@ -36,7 +36,6 @@ pub use settings::{Compression, Mechanism, Sasl, Settings, Tls};
 use crate::aside::{Waiting, aside};
 use crate::client::{Acknowledged, asker};
 use crate::reader::{Deleted, Known, Reader};
-use crate::record::Record;
 use crate::session::{Plan, Session};
 use crate::topic::{Making, Told};
 use custody_sinks::item::Item;
@@ -67,8 +66,8 @@ pub struct Kafka {
     told: Arc<Told>,
 }
 
-/// An event as Kafka takes it.
-pub struct Encoded(Arc<Record>);
+/// An event on its way to Kafka. It becomes a record only when it is handed over, while the brokers work on those before it.
+pub struct Encoded(Item);
 
 impl Kafka {
     /// For the log with that origin; `name` is the sink's.
@@ -120,6 +119,7 @@ impl Kafka {
 struct Preparing {
     settings: Settings,
     secrets: Secrets,
+    origin: String,
     transactional_id: String,
     acknowledged: Arc<Acknowledged>,
     told: Arc<Told>,
@@ -142,6 +142,7 @@ impl Preparing {
         let topic = making.ensure()?;
         self.acknowledged.forget();
         let plan = Plan {
+            origin: self.origin.clone(),
             topic: settings.topic.clone(),
             partitions: topic.partitions,
             acknowledged: Arc::clone(&self.acknowledged),
@@ -160,8 +161,9 @@ impl Sink for Kafka {
 
     fn limits(&self) -> Limits {
         Limits {
-            batch_events: 10_000,
-            batch_bytes: 12 << 20,
+            // Where the brokers haven't written yet how one ended, the next is tried again after 20 ms: few, and long ones.
+            batch_events: 40_000,
+            batch_bytes: 24 << 20,
             // More than one would overtake each other.
             in_flight: 1,
             linger: Duration::from_millis(50),
@@ -178,6 +180,7 @@ impl Sink for Kafka {
         let making = Preparing {
             settings: self.settings.clone(),
             secrets: self.secrets.clone(),
+            origin: self.origin.clone(),
             transactional_id: self.transactional_id.clone(),
             acknowledged: Arc::clone(&self.acknowledged),
             told: Arc::clone(&self.told),
@@ -191,11 +194,11 @@ impl Sink for Kafka {
     }
 
     fn encode(&self, item: &Item) -> Result<Encoded, String> {
-        Ok(Encoded(Arc::new(Record::new(item, &self.origin))))
+        Ok(Encoded(item.clone()))
     }
 
     fn bytes(encoded: &Encoded) -> usize {
-        encoded.0.bytes()
+        encoded.0.bytes.len()
     }
 
     async fn send(&self, batch: &[&Encoded]) -> Result<Vec<Answer>, Trouble> {
@@ -204,8 +207,8 @@ impl Sink for Kafka {
         let Some(living) = session.take() else {
             return Err(Trouble::Refused { reason: "it wasn't made ready".to_owned(), retry_after: None });
         };
-        let records = batch.iter().map(|encoded| Arc::clone(&encoded.0)).collect();
-        let done = living.send(records).await;
+        let items = batch.iter().map(|encoded| encoded.0.clone()).collect();
+        let done = living.send(items).await;
         *session = done.lives.then_some(living);
         done.result
     }

@@ -28,7 +28,7 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Bytes of one partition that are fetched at once: all of it is wanted, or a few records.
 const SCAN_BYTES: usize = 1 << 20;
 const PAGE_BYTES: usize = 256 << 10;
-/// How much of what lies in one window is taken, in bytes; a window of the log has 12 MiB, and others may add to it.
+/// How much of what lies in one window is taken, in bytes; a window of the log has 24 MiB, and others may add to it.
 const FOUND_BYTES_MAX: usize = 256 << 20;
 /// What a document costs beside its bytes.
 const DOCUMENT_BYTES: usize = 128;

@@ -24,19 +24,16 @@ const APPENDED: &str = "custody-appended";
 const FRAME_BYTES: usize = 128;
 const HEADER_BYTES: usize = 8;
 const MILLISECOND: u64 = 1_000_000;
-/// Room for most keys with their headers.
-const TEXT_BYTES: usize = 512;
-const HEADERS: usize = 12;
 
-/// An event as Kafka takes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An event as Kafka takes it. One after the other is written into the same memory: tens of thousands are made for a transaction, and
+/// memory for each of them was a good part of what that took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// The canonical bytes, less what was taken out.
     pub value: Arc<[u8]>,
     /// When it was appended, in milliseconds since the epoch.
     pub timestamp: i64,
-    /// The key, and behind it the headers' values, one after the other: thousands of records are made for a transaction, and memory
-    /// for each of these by itself was a good part of what that took.
+    /// The key, and behind it the headers' values, one after the other.
     text: String,
     /// Where the key ends.
     key: usize,
@@ -47,45 +44,47 @@ pub struct Record {
 impl Record {
     /// A pure function of the entry.
     pub fn new(item: &Item, origin: &str) -> Self {
-        let timestamp = i64::try_from(item.appended.0 / MILLISECOND).unwrap_or(i64::MAX);
-        let mut record = Self {
-            value: Arc::clone(&item.bytes),
-            timestamp,
-            text: String::with_capacity(TEXT_BYTES),
-            key: 0,
-            headers: Vec::with_capacity(HEADERS),
-        };
+        let mut record = Self::default();
+        record.become_of(item, origin);
+        record
+    }
+
+    /// Becomes the one of another entry.
+    pub fn become_of(&mut self, item: &Item, origin: &str) {
+        self.value = Arc::clone(&item.bytes);
+        self.timestamp = i64::try_from(item.appended.0 / MILLISECOND).unwrap_or(i64::MAX);
+        self.text.clear();
+        self.headers.clear();
         let head = item.head();
         match &head {
-            Some(Head { session: Some(session), .. }) => record.push(session),
-            Some(head) => record.push(&*head.producer.id),
+            Some(Head { session: Some(session), .. }) => self.push(session),
+            Some(head) => self.push(&*head.producer.id),
             // What is no event belongs to no session and no producer: it goes with the log.
-            None => record.push(origin),
+            None => self.push(origin),
         }
-        record.key = record.text.len();
+        self.key = self.text.len();
         match &head {
             Some(head) => {
-                record.header("custody-type", &*head.kind);
-                record.header("custody-version", head.version);
+                self.header("custody-type", &*head.kind);
+                self.header("custody-version", head.version);
             }
             None => {
-                record.header("custody-type", "");
-                record.header("custody-version", "");
+                self.header("custody-type", "");
+                self.header("custody-version", "");
             }
         }
-        record.header(ORIGIN, origin);
-        record.header(INDEX, item.index);
-        record.header(LEAF, hex::to_hex(&item.leaf.0));
-        record.header(APPENDED, item.appended.0);
-        record.header("content-type", "application/json");
+        self.header(ORIGIN, origin);
+        self.header(INDEX, item.index);
+        self.header(LEAF, hex::to_hex(&item.leaf.0));
+        self.header(APPENDED, item.appended.0);
+        self.header("content-type", "application/json");
         if let Some(head) = head {
-            record.header("ce_specversion", "1.0");
-            record.header("ce_id", head.id);
-            record.header("ce_source", origin);
-            record.header("ce_type", &*head.kind);
-            record.header("ce_time", head.time);
+            self.header("ce_specversion", "1.0");
+            self.header("ce_id", head.id);
+            self.header("ce_source", origin);
+            self.header("ce_type", &*head.kind);
+            self.header("ce_time", head.time);
         }
-        record
     }
 
     fn push(&mut self, value: impl Display) {

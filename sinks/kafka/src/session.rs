@@ -11,6 +11,7 @@
 use crate::aside::{Waiting, let_go};
 use crate::client::{Acknowledged, Context, broken_settings, code, one_line, refused, words};
 use crate::record::Record;
+use custody_sinks::item::Item;
 use custody_sinks::sink::{Answer, Trouble};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -21,14 +22,20 @@ use tokio::sync::{mpsc, oneshot};
 
 /// The longest record that librdkafka takes, in bytes: an event has at most 65,535, and its headers a little more.
 const RECORD_BYTES_MAX: usize = 1_000_000;
-/// Records of one partition are sent together up to so many bytes, before they are packed.
-const SET_BYTES: usize = 512 << 10;
-/// What librdkafka holds at once, in records and KiB: one batch, which is much less.
-const QUEUE_RECORDS: usize = 100_000;
-const QUEUE_KIB: usize = 64 << 10;
+/// Records of one partition are sent together up to so many bytes, before they are packed: less than brokers take, packed, where nobody has
+/// said otherwise (1,048,588). And where it isn't known what the topic takes.
+const SET_BYTES: usize = 1_000_000;
+const SET_BYTES_UNKNOWN: usize = 512 << 10;
+/// What librdkafka holds at once, in records and KiB of values. The rest of a batch waits until some are answered.
+const QUEUE_RECORDS: usize = 20_000;
+const QUEUE_KIB: usize = 16 << 10;
+/// After how many records that were handed over answers are heard: what was answered frees its memory for those to come.
+const HEAR_EVERY: usize = 20;
 /// How often is looked for what has happened, where nothing has. Not by way of the crate's own wait: that goes on until its end whatever
 /// comes, and what is left of it below a millisecond it spends asking again and again, which is a third of a short one.
 const LOOK: Duration = Duration::from_millis(1);
+/// How much longer than the brokers may take is waited for librdkafka to say that they did.
+const GRACE: Duration = Duration::from_secs(5);
 /// How long a step may block before is looked whether anybody still waits.
 const STEP: Duration = Duration::from_millis(500);
 /// How long taking back may block before is heard what that has done.
@@ -47,6 +54,8 @@ const MARK: &str = "custody-mark";
 pub struct Plan {
     /// What all clients have in common.
     pub client: ClientConfig,
+    /// The log's origin.
+    pub origin: String,
     /// Where to.
     pub topic: String,
     /// The topic's partitions.
@@ -69,7 +78,7 @@ pub struct Session {
 }
 
 struct Job {
-    records: Vec<Arc<Record>>,
+    items: Vec<Item>,
     answer: oneshot::Sender<Done>,
 }
 
@@ -107,10 +116,10 @@ impl Session {
     }
 
     /// Sends a batch as one transaction.
-    pub async fn send(&self, records: Vec<Arc<Record>>) -> Done {
+    pub async fn send(&self, items: Vec<Item>) -> Done {
         let (answer, answered) = oneshot::channel();
         let gone = |reason: &str| Done { result: Err(Trouble::unclear(reason)), lives: false };
-        if self.jobs.send(Job { records, answer }).await.is_err() {
+        if self.jobs.send(Job { items, answer }).await.is_err() {
             return gone("the producer has ended");
         }
         answered.await.unwrap_or_else(|_| gone("the producer ended before it answered"))
@@ -123,7 +132,7 @@ fn produce(plan: &Plan) -> Result<BaseProducer<Context>, Trouble> {
     let whole = (plan.timeout * 2 + Duration::from_secs(10)).as_millis().to_string();
     // Then what is refused as too long is one record alone, and no neighbour of it.
     let set_bytes =
-        plan.set_bytes_max.map_or(SET_BYTES, |most| most.saturating_sub(1_024).clamp(1, SET_BYTES));
+        plan.set_bytes_max.map_or(SET_BYTES_UNKNOWN, |most| most.saturating_sub(1_024).clamp(1, SET_BYTES));
     let mut config = plan.client.clone();
     config
         .set("transactional.id", plan.transactional_id.as_str())
@@ -177,9 +186,9 @@ fn fence(producer: &BaseProducer<Context>, plan: &Plan, waiting: &Waiting) -> Re
 /// The thread: one batch after the other, until nobody sends one or one can't be told.
 fn serve(producer: BaseProducer<Context>, plan: &Plan, mut inbox: mpsc::Receiver<Job>) {
     let mut proven = false;
-    while let Some(Job { records, answer }) = inbox.blocking_recv() {
+    while let Some(Job { items, answer }) = inbox.blocking_recv() {
         let done =
-            Transaction { producer: &producer, plan, proven, waits: || !answer.is_closed() }.run(&records);
+            Transaction { producer: &producer, plan, proven, waits: || !answer.is_closed() }.run(&items);
         proven |= done.result.is_ok();
         let lives = done.lives;
         let heard = answer.send(done).is_ok();
@@ -209,133 +218,196 @@ enum Outcome {
     Stored,
     /// None of them is: some are too long by themselves.
     TooLong(String),
+    /// None of them is, and librdkafka gives no reason of any of them.
+    Unexplained,
     /// Why they aren't, or why nobody knows; and whether the session goes on.
     Not(Trouble, bool),
 }
 
 impl<W: Fn() -> bool> Transaction<'_, W> {
-    fn run(&self, records: &[Arc<Record>]) -> Done {
-        match self.attempt(records) {
-            Outcome::Stored => Done { result: Ok(vec![Answer::Stored; records.len()]), lives: true },
+    fn run(&self, items: &[Item]) -> Done {
+        match self.attempt(items) {
+            Outcome::Stored => Done { result: Ok(vec![Answer::Stored; items.len()]), lives: true },
+            Outcome::Unexplained => Done { result: Err(self.unexplained()), lives: false },
             Outcome::Not(trouble, lives) => Done { result: Err(trouble), lives },
-            Outcome::TooLong(reason) => match records {
+            Outcome::TooLong(reason) => match items {
                 [_] => Done { result: Ok(vec![Answer::Rejected(reason)]), lives: true },
-                records => self.in_pieces(records),
+                items => self.in_pieces(items),
             },
         }
     }
 
     /// In the same order, but each that may be too long has a transaction of its own.
-    fn in_pieces(&self, records: &[Arc<Record>]) -> Done {
+    fn in_pieces(&self, items: &[Item]) -> Done {
         let begun = Instant::now();
-        let mut answers = Vec::with_capacity(records.len());
+        let mut answers = Vec::with_capacity(items.len());
         let mut reason = "events of its batch are refused one by one, which takes long".to_owned();
         let mut lives = true;
-        for piece in records.chunk_by(|one, other| !self.is_long(one) && !self.is_long(other)) {
+        for piece in items.chunk_by(|one, other| !self.is_long(one) && !self.is_long(other)) {
             if begun.elapsed() > self.plan.timeout {
                 break;
             }
-            match (self.attempt(piece), piece) {
-                (Outcome::Stored, _) => answers.extend(piece.iter().map(|_| Answer::Stored)),
-                (Outcome::TooLong(reason), [_]) => answers.push(Answer::Rejected(reason)),
-                (Outcome::Not(trouble, lives), _) if answers.is_empty() || trouble.leaves_doubt() => {
-                    return Done { result: Err(trouble), lives };
+            let (trouble, goes_on) = match (self.attempt(piece), piece) {
+                (Outcome::Stored, _) => {
+                    answers.extend(piece.iter().map(|_| Answer::Stored));
+                    continue;
                 }
-                (Outcome::Not(trouble, goes_on), _) => {
-                    (reason, lives) = (trouble.to_string(), goes_on);
-                    break;
+                (Outcome::TooLong(reason), [_]) => {
+                    answers.push(Answer::Rejected(reason));
+                    continue;
                 }
                 (Outcome::TooLong(why), _) => {
                     reason = why;
                     break;
                 }
+                (Outcome::Not(trouble, goes_on), _) => (trouble, goes_on),
+                (Outcome::Unexplained, _) => (self.unexplained(), false),
+            };
+            if answers.is_empty() || trouble.leaves_doubt() {
+                return Done { result: Err(trouble), lives: goes_on };
             }
+            (reason, lives) = (trouble.to_string(), goes_on);
+            break;
         }
-        answers.resize(records.len(), Answer::Later(reason));
+        answers.resize(items.len(), Answer::Later(reason));
         Done { result: Ok(answers), lives }
     }
 
     /// Whether a record may be too long for the topic: packed, it may be not.
-    fn is_long(&self, record: &Record) -> bool {
-        self.plan.set_bytes_max.is_some_and(|most| record.bytes() > most)
+    fn is_long(&self, item: &Item) -> bool {
+        self.plan.set_bytes_max.is_some_and(|most| Record::new(item, &self.plan.origin).bytes() > most)
     }
 
-    /// One transaction.
-    fn attempt(&self, records: &[Arc<Record>]) -> Outcome {
-        if let Err(error) = self.producer.begin_transaction() {
-            return Outcome::Not(refused(code(&error)), false);
+    /// One transaction. What was refused before leaves a gap in the numbers of its partition, which the broker finds in the next one. When
+    /// that is taken back, librdkafka begins the numbers anew: another one goes through.
+    fn attempt(&self, items: &[Item]) -> Outcome {
+        match self.once(items) {
+            Outcome::Unexplained => self.once(items),
+            outcome => outcome,
         }
-        if self.hand_over(records) {
+    }
+
+    fn once(&self, items: &[Item]) -> Outcome {
+        if let Err(code) = self.begin() {
+            return Outcome::Not(refused(code), false);
+        }
+        if self.hand_over(items) {
             return self.commit();
         }
         match self.abort() {
-            Ok(failed) => self.told(records, &failed),
-            Err(reason) => Outcome::Not(Trouble::unclear(reason), false),
+            Ok(failed) => self.told(items, &failed),
+            Err(reason) => Outcome::Not(self.not_taken_back(reason), false),
         }
+    }
+
+    /// What can't be taken back may be there.
+    fn not_taken_back(&self, reason: String) -> Trouble {
+        let was_late = |(_, code): &(usize, Code)| *code == Code::MessageTimedOut;
+        if self.producer.context().take_failed().iter().any(was_late) {
+            return Trouble::Late { reason, in_doubt: true };
+        }
+        Trouble::unclear(reason)
+    }
+
+    /// Why the transaction came to nothing, where no record says it.
+    fn unexplained(&self) -> Trouble {
+        let context = self.producer.context();
+        let what =
+            if (self.waits)() { "the brokers end the transaction" } else { "nobody waited for the answer" };
+        let refused = || Trouble::Refused { reason: context.reason(what), retry_after: None };
+        context.denied().unwrap_or_else(refused)
+    }
+
+    fn begin(&self) -> Result<(), Code> {
+        self.producer.context().begins();
+        self.producer.begin_transaction().map_err(|error| code(&error))
     }
 
     /// Puts a mark into each partition, and takes all of them back.
     fn mark(&self) -> Result<(), Trouble> {
         let (producer, context) = (self.producer, self.producer.context());
-        producer.begin_transaction().map_err(|error| refused(code(&error)))?;
+        self.begin().map_err(refused)?;
         for (place, partition) in self.plan.partitions.iter().enumerate() {
             let mark = BaseRecord::<str, str, usize>::with_opaque_to(&self.plan.topic, place);
-            context.was_sent();
-            if let Err((error, _)) = producer.send(mark.partition(*partition).key(MARK).payload("")) {
-                context.was_not_sent();
-                context.was_refused(place, code(&error));
+            match producer.send(mark.partition(*partition).key(MARK).payload("")) {
+                Ok(()) => context.was_sent(),
+                Err((error, _)) => context.was_refused(place, code(&error)),
             }
         }
-        let all_stored = self.are_stored();
-        let refused_for = |reason| Trouble::Refused { reason, retry_after: None };
-        let failed = self.abort().map_err(refused_for)?;
-        match failed.first() {
+        let all_stored = self.are_stored(self.plan.partitions.len(), self.deadline());
+        let failed = self
+            .abort()
+            .map_err(|reason| context.denied().unwrap_or(Trouble::Refused { reason, retry_after: None }))?;
+        match failed.iter().find(|(_, code)| !follows(*code)) {
             Some((_, code)) => Err(refused(*code)),
             None if all_stored => Ok(()),
-            None => Err(refused_for(context.reason("the brokers don't take a mark"))),
+            None => Err(self.unexplained()),
         }
     }
 
     /// Gives all of them to librdkafka and waits for the answers. Whether all are stored.
-    fn hand_over(&self, records: &[Arc<Record>]) -> bool {
+    fn hand_over(&self, items: &[Item]) -> bool {
         let (producer, context) = (self.producer, self.producer.context());
-        let deadline = Instant::now() + self.plan.timeout;
-        for (place, record) in records.iter().enumerate() {
-            loop {
-                let message = BaseRecord::with_opaque_to(&self.plan.topic, place)
-                    .key(record.key())
-                    .payload(&*record.value)
-                    .headers(record.native_headers())
-                    .timestamp(record.timestamp);
-                // Its answer may come before this thread goes on.
-                context.was_sent();
-                let Err((error, _)) = producer.send(message) else { break };
-                context.was_not_sent();
-                match code(&error) {
-                    Code::QueueFull if Instant::now() < deadline => self.listen(),
-                    code => {
-                        context.was_refused(place, code);
-                        break;
-                    }
+        let deadline = self.deadline();
+        let mut record = Record::default();
+        for (place, item) in items.iter().enumerate() {
+            record.become_of(item, &self.plan.origin);
+            while let Err(code) = self.put(place, &record) {
+                if code != Code::QueueFull {
+                    context.was_refused(place, code);
+                } else if Instant::now() > deadline {
+                    context.was_refused(place, Code::MessageTimedOut);
                 }
+                // What fails meanwhile keeps the others in the queue.
+                if !self.goes_on() {
+                    return false;
+                }
+                self.listen();
+            }
+            if place % HEAR_EVERY == 0 {
+                producer.poll(Duration::ZERO);
             }
             if context.has_failed() {
                 return false;
             }
         }
-        self.are_stored()
+        self.are_stored(items.len(), deadline)
     }
 
-    /// Waits until all are stored, or one isn't: then the others needn't be waited for, and some of them can't be, since
+    /// Gives one to librdkafka.
+    fn put(&self, place: usize, record: &Record) -> Result<(), Code> {
+        let message = BaseRecord::with_opaque_to(&self.plan.topic, place)
+            .key(record.key())
+            .payload(&*record.value)
+            .headers(record.native_headers())
+            .timestamp(record.timestamp);
+        self.producer.send(message).map_err(|(error, _)| code(&error))?;
+        // Its answer is heard by this thread, and only when it asks.
+        self.producer.context().was_sent();
+        Ok(())
+    }
+
+    /// Until when the answers for what is begun now are waited for.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.plan.timeout + GRACE
+    }
+
+    /// Whether nothing has failed and somebody waits.
+    fn goes_on(&self) -> bool {
+        !self.producer.context().has_failed() && (self.waits)()
+    }
+
+    /// Waits until so many are stored, or one isn't: then the others needn't be waited for, and some of them can't be, since
     /// librdkafka holds them back until all is taken back.
-    fn are_stored(&self) -> bool {
+    fn are_stored(&self, records: usize, deadline: Instant) -> bool {
         let context = self.producer.context();
-        // librdkafka answers for each record when its time is over; this is for the case that it doesn't.
-        let deadline = Instant::now() + self.plan.timeout + Duration::from_secs(5);
-        while context.open() > 0 && !context.has_failed() && (self.waits)() && Instant::now() < deadline {
+        while context.stored() < records && self.goes_on() {
+            if Instant::now() > deadline {
+                context.was_refused(0, Code::MessageTimedOut);
+            }
             self.listen();
         }
-        context.open() == 0 && !context.has_failed() && (self.waits)()
+        context.stored() == records && self.goes_on()
     }
 
     /// Hears what has come, or waits a moment.
@@ -380,31 +452,29 @@ impl<W: Fn() -> bool> Transaction<'_, W> {
         }
     }
 
+    /// Why this producer is done with.
+    fn fatal(&self) -> Option<Trouble> {
+        let (_, reason) = self.producer.client().fatal_error()?;
+        Some(Trouble::Refused { reason: one_line(&reason), retry_after: None })
+    }
+
     /// What to say of records none of which is stored.
-    fn told(&self, records: &[Arc<Record>], failed: &[(usize, Code)]) -> Outcome {
-        // What failed only because something else did.
-        let follows = |code: Code| {
-            matches!(
-                code,
-                Code::PurgeQueue | Code::PurgeInflight | Code::InvalidDifferentRecord | Code::State
-            )
-        };
+    fn told(&self, items: &[Item], failed: &[(usize, Code)]) -> Outcome {
         let causes = || failed.iter().copied().filter(|(_, code)| !follows(*code));
         let Some((_, cause)) = causes().next() else {
-            let reason = self.producer.context().reason("nobody waited for the answer");
-            return Outcome::Not(Trouble::Refused { reason, retry_after: None }, false);
+            return match self.fatal() {
+                Some(trouble) => Outcome::Not(trouble, false),
+                None if self.producer.context().denied().is_none() && (self.waits)() => Outcome::Unexplained,
+                None => Outcome::Not(self.unexplained(), false),
+            };
         };
         if !is_its_own_fault(cause) {
-            let trouble = match self.producer.client().fatal_error() {
-                Some((_, reason)) => Trouble::Refused { reason: one_line(&reason), retry_after: None },
-                None => refused(cause),
-            };
-            return Outcome::Not(trouble, false);
+            return Outcome::Not(self.fatal().unwrap_or_else(|| refused(cause)), false);
         }
         let reason = words(cause);
         // One that is too long by itself is known; what failed beside one in its set is not at fault.
-        let is_long = |place: usize| records.get(place).is_some_and(|record| self.is_long(record));
-        if records.len() == 1 || causes().any(|(place, _)| is_long(place)) {
+        let is_long = |place: usize| items.get(place).is_some_and(|item| self.is_long(item));
+        if items.len() == 1 || causes().any(|(place, _)| is_long(place)) {
             return Outcome::TooLong(reason);
         }
         // What the topic takes may have been changed since this began: it is asked again. If that was it, they all go.
@@ -414,6 +484,11 @@ impl<W: Fn() -> bool> Transaction<'_, W> {
             Outcome::Not(Trouble::Poisoned { reason }, true)
         }
     }
+}
+
+/// Whether a record failed only because something else did.
+fn follows(code: Code) -> bool {
+    matches!(code, Code::PurgeQueue | Code::PurgeInflight | Code::InvalidDifferentRecord | Code::State)
 }
 
 /// Whether a record was refused for what it is.
@@ -446,6 +521,7 @@ mod tests {
         client.set("bootstrap.servers", format!("127.0.0.1:{port}"));
         let plan = Plan {
             client,
+            origin: "custody.test/log".to_owned(),
             topic: "t".to_owned(),
             partitions: vec![0],
             acknowledged: Arc::default(),

@@ -94,6 +94,12 @@ pub(super) async fn deliver<S: Sink>(
             open.push_front(chunk);
             continue;
         }
+        // What doesn't arrive in time as a whole doesn't come back in time either.
+        let rest = cut(&mut chunk.letters, shared.pace.bytes());
+        let is_cut = rest.is_some();
+        if let Some(letters) = rest {
+            open.push_front(Chunk { letters, in_doubt: chunk.in_doubt, existed: chunk.existed });
+        }
         if chunk.in_doubt {
             match look_up(shared, at, &mut chunk.letters).await {
                 Ok(()) => chunk.in_doubt = false,
@@ -107,12 +113,7 @@ pub(super) async fn deliver<S: Sink>(
         if chunk.letters.is_empty() {
             continue;
         }
-        let rest = cut(&mut chunk.letters, shared.pace.bytes());
-        let is_cut = rest.is_some();
-        if let Some(rest) = rest {
-            open.push_front(Chunk { letters: rest, in_doubt: false, existed: chunk.existed });
-        }
-        let bytes: usize = chunk.letters.iter().map(|letter| letter.bytes).sum();
+        let bytes = length(&chunk.letters);
         let begun = Instant::now();
         match send(shared, at, &chunk.letters).await {
             Ok(answers) => {
@@ -180,7 +181,13 @@ async fn look_up<S: Sink>(shared: &Shared<S>, at: At, letters: &mut Vec<Letter<S
         // What can't be looked up is sent again: at least once is all that such a destination gives.
         Some(Err(Unproven::Never(_))) => return Ok(()),
         Some(Err(Unproven::Now(reason) | Unproven::Unfinished(reason))) => return Err(reason),
-        None => return Err("no answer came to what it holds".to_owned()),
+        None => {
+            match letters.as_slice() {
+                [_] => shared.pace.one_was_late(),
+                letters => shared.pace.was_late(length(letters)),
+            }
+            return Err("no answer came to what it holds".to_owned());
+        }
     };
     let mut documents: HashMap<u64, Vec<Held>> = HashMap::new();
     for held in found.documents {
@@ -290,6 +297,10 @@ async fn wait<S: Sink>(
     tracing::debug!("sink {}: {reason}; trying again in {} ms", shared.name, wait.as_millis());
     shared.health.failed(at, reason);
     tokio::time::sleep(wait).await;
+}
+
+fn length<S: Sink>(letters: &[Letter<S>]) -> usize {
+    letters.iter().map(|letter| letter.bytes).sum()
 }
 
 /// Cuts behind the letters that fit into so many bytes; the first always does.

@@ -2,7 +2,11 @@
 
 use super::topic::{Stored, TOPIC, add, alter, check, delete, make, settings, shape, sink, stored};
 use crate::campaign::{Source, events};
+use custody_core::clock::{Clock as _, SystemClock};
 use custody_core::delivery::Verdict;
+use custody_core::log::Entry;
+use custody_sinks::item::Item;
+use custody_sinks::sink::{Answer, Sink as _};
 use custody_sinks_kafka::Compression;
 use custody_tests::servers::Kafka;
 use custody_tests::servers::flaky::{Fault, Flaky};
@@ -225,6 +229,37 @@ fn an_event_that_kafka_refuses_is_a_dead_letter_and_the_others_arrive() {
     assert!(report.verdict() == Verdict::Incomplete, "{report:?}");
     assert_eq!(report.proven + report.rejected, report.size);
     source.stop(run);
+}
+
+/// What was refused leaves a gap in the numbers of its partition: the broker finds it in the next transaction, which goes through all the
+/// same, without a new producer.
+#[test]
+fn what_comes_after_an_event_that_kafka_refused_is_taken_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut kafka = Kafka::prepare(dir.path(), 1, &[]);
+    kafka.start();
+    let source = Source::new();
+    make(&kafka, &source, &[("max.message.bytes", "1400")]);
+    let mut settings = settings(&kafka.bootstrap());
+    settings.compression = Compression::None;
+    let sink = sink(settings);
+    // Of no session and no producer: all have one key, and one partition.
+    let event = |index, length: usize| {
+        let bytes = "x".repeat(length).into_bytes().into();
+        sink.encode(&Item::new(Entry { index, appended: SystemClock::new().wall(), tag: 1, bytes })).unwrap()
+    };
+    source.runtime.block_on(async {
+        sink.prepare().await.unwrap();
+        for first in [0, 4, 8] {
+            let long = sink.send(&[&event(first, 4_000)]).await.unwrap();
+            assert!(matches!(long.as_slice(), [Answer::Rejected(_)]), "{long:?}");
+            assert_eq!(sink.send(&[&event(first + 1, 10)]).await, Ok(vec![Answer::Stored]));
+            let (short, long) = (event(first + 2, 10), event(first + 3, 4_000));
+            let both = sink.send(&[&short, &long]).await.unwrap();
+            assert!(matches!(both.as_slice(), [Answer::Stored, Answer::Rejected(_)]), "{both:?}");
+        }
+    });
+    assert_eq!(stored(&kafka).len(), 6);
 }
 
 /// A topic that would lose events isn't delivered to until somebody has changed it.
