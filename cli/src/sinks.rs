@@ -168,8 +168,8 @@ fn state(sink: &Standing) -> String {
         (None, None, Some(left), Some(trouble)) => {
             format!("replays {} to {}, TROUBLE: {trouble}", left.start, left.end)
         }
-        // A redrive is the only other one that has trouble of its own.
-        (None, None, None, Some(trouble)) => format!("redrives, TROUBLE: {trouble}"),
+        // Of a redrive, or of a replay that couldn't go on.
+        (None, None, None, Some(trouble)) => format!("delivers, TROUBLE beside it: {trouble}"),
         (None, None, None, None) => "delivers".to_owned(),
     }
 }
@@ -193,7 +193,7 @@ async fn verify(
     let body = json!({ "from": place(from)?, "to": place(to)?, "repair": repair });
     let response = client.send(&format!("/v1/sinks/{name}/verify"), &body).await?;
     let bar = progress::events("comparing")?;
-    let (mut report, mut repairing) = (None, Vec::new());
+    let mut heard = Heard::default();
     let mut lines = Lines::default();
     let mut pieces = response.bytes_stream();
     while let Some(piece) = pieces.next().await {
@@ -203,29 +203,51 @@ async fn verify(
                     bar.set_length(of);
                     bar.set_position(events);
                 }
-                Comparing::Report(found) => report = Some(found),
-                Comparing::Repairing(ranges) => repairing = ranges,
-                Comparing::Error(reason) => bail!("{}", table::printable(&reason)),
+                Comparing::Report(found) => heard.report = Some(found),
+                Comparing::Repairing(ranges) => heard.repairing = ranges,
+                Comparing::Error(reason) => heard.failed = Some(reason),
             }
         }
     }
     bar.finish_and_clear();
-    let report = report.context("the answer broke off before the report")?;
-    if as_json {
-        println!("{}", serde_json::to_string(&Judged { verdict: report.verdict(), report: &report })?);
-    } else {
-        print!("{}", text(name, &report));
-    }
-    if !repairing.is_empty() {
-        eprintln!(
-            "Delivering {} missing events again; verify once more when `custody sinks ls` shows no replay.",
-            report.missing.count
-        );
-    }
-    match report.verdict() {
-        Verdict::Proven => Ok(()),
-        Verdict::Incomplete => Err(Incomplete { sink: name.to_owned(), events: report.rejected }.into()),
-        Verdict::NotProven => bail!("{name} isn't proven"),
+    heard.end(name, as_json, |text| print!("{text}"))
+}
+
+/// What a comparison has said.
+#[derive(Default)]
+struct Heard {
+    report: Option<Box<Report>>,
+    repairing: Vec<Range<u64>>,
+    failed: Option<String>,
+}
+
+impl Heard {
+    /// Prints the report, and says what all of it comes to. What was found counts also where the repair couldn't begin.
+    fn end(self, name: &str, as_json: bool, print: impl FnOnce(&str)) -> anyhow::Result<()> {
+        let Self { report, repairing, failed } = self;
+        if let Some(report) = &report {
+            let shown = if as_json {
+                serde_json::to_string(&Judged { verdict: report.verdict(), report })? + "\n"
+            } else {
+                text(name, report)
+            };
+            print(&shown);
+        }
+        if let Some(reason) = failed {
+            bail!("{}", table::printable(&reason));
+        }
+        let report = report.context("the answer broke off before the report")?;
+        if !repairing.is_empty() {
+            eprintln!(
+                "Delivering {} missing events again; verify once more when `custody sinks ls` shows no replay.",
+                report.missing.count
+            );
+        }
+        match report.verdict() {
+            Verdict::Proven => Ok(()),
+            Verdict::Incomplete => Err(Incomplete { sink: name.to_owned(), events: report.rejected }.into()),
+            Verdict::NotProven => bail!("{name} isn't proven"),
+        }
     }
 }
 
@@ -335,20 +357,22 @@ async fn replay(
         return Ok(());
     }
     let bar = progress::events("delivering")?;
-    bar.set_length(begun.to - begun.from);
+    bar.set_length(begun.to.saturating_sub(begun.from));
     let after = loop {
         let sink = standing(client, name).await?;
         let Some(left) = sink.replaying else {
             if sink.numbers.replays > before.replays {
                 break sink.numbers;
             }
-            let trouble = sink.numbers.trouble.as_deref().unwrap_or("it was ended before its end");
+            let Numbers { replay_trouble, trouble, .. } = sink.numbers;
+            let trouble = replay_trouble.or(trouble);
+            let trouble = trouble.as_deref().unwrap_or("it was ended before its end");
             bail!(
                 "how far it came isn't known, {}: see `custody sinks verify {name}`",
                 table::printable(trouble)
             );
         };
-        bar.set_position(left.start - begun.from);
+        bar.set_position(sent_of(&begun, &left));
         if let Some(trouble) = sink.numbers.replay_trouble.or(sink.numbers.trouble) {
             bar.println(format!("{name}: {}", table::printable(&trouble)));
         }
@@ -365,6 +389,11 @@ async fn replay(
         0 => Ok(()),
         events => Err(Incomplete { sink: name.to_owned(), events }.into()),
     }
+}
+
+/// How much of a replay is sent. What is left may be of another one that somebody has begun since, and begin before it.
+fn sent_of(begun: &Replaying, left: &Range<u64>) -> u64 {
+    left.start.saturating_sub(begun.from)
 }
 
 /// What a replay of these events came to, and how many of them were refused: by the numbers before and after it, and by the dead letters that
@@ -482,7 +511,7 @@ mod tests {
             ("TROUBLE: 429", standing(None, Some("429"), Some("503"), Some(3..9))),
             ("replays 3 to 9", standing(None, None, None, Some(3..9))),
             ("replays 3 to 9, TROUBLE: 503", standing(None, None, Some("503"), Some(3..9))),
-            ("redrives, TROUBLE: 503", standing(None, None, Some("503"), None)),
+            ("delivers, TROUBLE beside it: 503", standing(None, None, Some("503"), None)),
         ] {
             assert_eq!(state(&sink), shown);
         }
@@ -499,6 +528,32 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("EXTRA") && !text.contains("ALTERED"), "{text}");
+    }
+
+    #[test]
+    fn a_report_is_printed_also_where_its_repair_cannot_begin() {
+        let heard = |report: Option<Report>| Heard {
+            report: report.map(Box::new),
+            failed: Some("a replay is under way".to_owned()),
+            ..Heard::default()
+        };
+        let mut report = Report { size: 40, expected: 40, proven: 39, ..Report::default() };
+        report.lacks(11, "login.failed isn't there");
+        for as_json in [false, true] {
+            let mut printed = String::new();
+            let ended =
+                heard(Some(report.clone())).end("loki", as_json, |text| printed.push_str(text)).unwrap_err();
+            assert!(printed.contains("login.failed isn't there") && printed.ends_with('\n'), "{printed}");
+            assert_eq!(ended.to_string(), "a replay is under way");
+        }
+        let ended = heard(None).end("loki", true, |text| panic!("{text}")).unwrap_err();
+        assert_eq!(ended.to_string(), "a replay is under way");
+    }
+
+    #[test]
+    fn a_replay_of_somebody_else_is_no_progress_of_this_one() {
+        let begun = Replaying { index: 90, from: 20, to: 40 };
+        assert_eq!((sent_of(&begun, &(30..40)), sent_of(&begun, &(3..9))), (10, 0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::data::DataDir;
+use crate::restore::exchange::no_log;
 use anyhow::Context as _;
 use custody_sinks::secret::Secrets;
 use custody_sinks::webhook;
@@ -21,7 +22,9 @@ pub fn put(config: &Config, name: &str) -> anyhow::Result<()> {
         anyhow::bail!("a secret has 1 to {BYTES_MAX} bytes: `custodyd secret put {name} < file`");
     }
     store(config)?.put(name, &secret).with_context(|| format!("the secret {name}"))?;
-    println!("The secret {name} counts from now on.");
+    // A sink keeps it as long as it runs: what it hashes is the same for the same value.
+    let hashes = config.sinks.iter().any(|sink| sink.redaction_secret.as_deref() == Some(name));
+    println!("The secret {name} counts from {}.", if hashes { "custodyd's next start on" } else { "now on" });
     Ok(())
 }
 
@@ -40,7 +43,7 @@ pub fn webhook_key(config: &Config, name: &str, make: bool) -> anyhow::Result<()
 fn store(config: &Config) -> anyhow::Result<Secrets> {
     let data = DataDir::new(&config.data);
     if !data.is_begun() {
-        anyhow::bail!("{} holds no log yet: begin one with `custodyd init`", data.path().display());
+        return Err(no_log(&data));
     }
     Ok(Secrets::new(&data.sink_secrets()))
 }

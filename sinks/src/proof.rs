@@ -52,6 +52,15 @@ pub async fn prove<S: Sink>(
 pub async fn prove_part<S: Sink>(
     control: &Control<S>,
     indexes: Range<u64>,
+    told: impl FnMut(u64) + Send,
+) -> Result<Report, ProofError> {
+    prove_where(control, indexes, control.shared.sink.hides_copies(), told).await
+}
+
+async fn prove_where<S: Sink>(
+    control: &Control<S>,
+    indexes: Range<u64>,
+    hides_copies: bool,
     mut told: impl FnMut(u64) + Send,
 ) -> Result<Report, ProofError> {
     let size = indexes.end;
@@ -71,7 +80,18 @@ pub async fn prove_part<S: Sink>(
         let to = next + entries.len() as u64;
         let window = Window { indexes: next..to, appended: since..until };
         match shown(control, &window).await {
-            Ok(found) => compare(control, entries, found, &dead, &mut strangers, &mut report),
+            Ok(found) => {
+                let hidden = compare(control, entries, found, &dead, &mut strangers, &mut report);
+                match hidden {
+                    Some(Hidden { unseen: 0, reason }) if hides_copies => {
+                        unshown(&mut report, next..to, may_not_show(&reason));
+                    }
+                    None | Some(Hidden { unseen: 0, .. }) => {}
+                    Some(Hidden { unseen, reason }) => {
+                        unshown(&mut report, next..to, format!("{unseen} events don't show: {reason}"));
+                    }
+                }
+            }
             Err(Unproven::Never(reason)) => {
                 report.unproven.push(Unshown { from, to: size, reason: reason.to_owned() });
                 return Ok(report);
@@ -87,7 +107,7 @@ pub async fn prove_part<S: Sink>(
         (next, since) = (to, until);
         told(next);
     }
-    let mut later = Later { control, size, strangers, report };
+    let mut later = Later { control, size, hides_copies, strangers, report };
     let (next, since) = later.read(since, &mut told).await?;
     later.beyond(next, since).await;
     Ok(later.report)
@@ -249,6 +269,24 @@ struct Expected {
     by_original: bool,
 }
 
+/// That a destination may hold more of a window than it shows, and how many of its events don't show.
+struct Hidden {
+    unseen: u64,
+    reason: String,
+}
+
+fn may_not_show(reason: &str) -> String {
+    format!("copies or strangers may not show: {reason}")
+}
+
+/// Notes that a part isn't shown in full; as one with the part before it where that is for the same reason.
+fn unshown(report: &mut Report, indexes: Range<u64>, reason: String) {
+    match report.unproven.last_mut() {
+        Some(last) if last.to == indexes.start && last.reason == reason => last.to = indexes.end,
+        _ => report.unproven.push(Unshown { from: indexes.start, to: indexes.end, reason }),
+    }
+}
+
 fn compare<S: Sink>(
     control: &Control<S>,
     entries: Vec<Entry>,
@@ -256,10 +294,9 @@ fn compare<S: Sink>(
     dead: &BTreeSet<u64>,
     strangers: &mut Strangers,
     report: &mut Report,
-) {
+) -> Option<Hidden> {
     let mut seen = strangers.begin();
     let shared = &control.shared;
-    let ends = (entries.first().map(|entry| entry.index), entries.last().map(|entry| entry.index));
     let mut unseen = 0_u64;
     let mut expected: BTreeMap<u64, Expected> = BTreeMap::new();
     let mut held_back: BTreeSet<u64> = BTreeSet::new();
@@ -319,13 +356,7 @@ fn compare<S: Sink>(
             (times, None) => report.duplicated.add(Some(index), format!("it is there {times} times")),
         }
     }
-    if let (Some(reason), (Some(from), Some(last)), 1..) = (found.perhaps_more, ends, unseen) {
-        report.unproven.push(Unshown {
-            from,
-            to: last + 1,
-            reason: format!("{unseen} events don't show: {reason}"),
-        });
-    }
+    found.perhaps_more.map(|reason| Hidden { unseen, reason })
 }
 
 /// What is wrong with a document, if anything is.
@@ -350,6 +381,7 @@ pub(crate) fn difference(item: &Item, document: &Held) -> Option<&'static str> {
 struct Later<'a, S> {
     control: &'a Control<S>,
     size: u64,
+    hides_copies: bool,
     strangers: Strangers,
     report: Report,
 }
@@ -389,7 +421,7 @@ impl<S: Sink> Later<'_, S> {
     async fn look_through(&mut self, window: &Window) {
         let report = &mut self.report;
         match shown(self.control, window).await {
-            Ok(Found { documents, .. }) => {
+            Ok(Found { documents, perhaps_more }) => {
                 // Read after the destination was: what it had then, the log has now.
                 let now = self.control.shared.log.size();
                 let mut seen = self.strangers.begin();
@@ -403,6 +435,9 @@ impl<S: Sink> Later<'_, S> {
                     if seen.is_new(&document) {
                         report.extra.add(document.index, what);
                     }
+                }
+                if let Some(reason) = perhaps_more.filter(|_| self.hides_copies) {
+                    unshown(report, window.indexes.clone(), may_not_show(&reason));
                 }
             }
             Err(Unproven::Never(_)) => {}

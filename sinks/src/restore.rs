@@ -31,9 +31,10 @@ const DOCUMENT_BYTES: usize = 200;
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A destination that is read from and never written to: any [`Sink`].
+/// A destination that is read from: any [`Sink`]. No event is written to it. Files aren't changed at all, and neither is Loki;
+/// others are made ready as for delivery, which may put a template in order or end what an earlier producer had begun.
 pub trait Archive: Send + Sync {
-    /// As [`Sink::prepare`].
+    /// As [`Sink::prepare_to_read`].
     fn prepare(&self) -> Answer<'_, Result<(), Trouble>>;
     /// As [`Sink::read_back`].
     fn read_back<'a>(&'a self, window: &'a Window) -> Answer<'a, Result<Found, Unproven>>;
@@ -41,7 +42,7 @@ pub trait Archive: Send + Sync {
 
 impl<S: Sink> Archive for S {
     fn prepare(&self) -> Answer<'_, Result<(), Trouble>> {
-        Box::pin(Sink::prepare(self))
+        Box::pin(Sink::prepare_to_read(self))
     }
 
     fn read_back<'a>(&'a self, window: &'a Window) -> Answer<'a, Result<Found, Unproven>> {
@@ -204,6 +205,7 @@ impl<'a> Walk<'a> {
         let mut attempts = 0;
         while self.left.start < self.left.end {
             let until = self.left.start.saturating_add(self.step).min(self.left.end);
+            let length = until.saturating_since(self.left.start);
             match self.shown(self.left.start..until).await {
                 Ok(documents) => {
                     self.left.start = until;
@@ -211,7 +213,7 @@ impl<'a> Walk<'a> {
                     return Ok(Some(documents));
                 }
                 // Too many at once for it, or trouble that passes.
-                Err(_) if self.step > STEP_MIN => self.step = (self.step / 2).max(STEP_MIN),
+                Err(_) if self.step > STEP_MIN => self.step = (self.step.min(length) / 2).max(STEP_MIN),
                 Err(reason) => {
                     attempts += 1;
                     if attempts >= ATTEMPTS {

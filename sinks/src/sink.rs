@@ -25,6 +25,15 @@ pub trait Sink: Send + Sync + 'static {
     /// See [`Trouble`]; it is tried again.
     fn prepare(&self) -> impl Future<Output = Result<(), Trouble>> + Send;
 
+    /// As [`Sink::prepare`], where it is only read from afterwards ([`Sink::read_back`]). A destination that can't be read without
+    /// being made ready is made so.
+    ///
+    /// # Errors
+    /// As [`Sink::prepare`].
+    fn prepare_to_read(&self) -> impl Future<Output = Result<(), Trouble>> + Send {
+        self.prepare()
+    }
+
     /// The event as the destination takes it: a pure function of the entry, so that it is the same however often and
     /// from whatever copy of the log it is sent.
     ///
@@ -32,7 +41,7 @@ pub trait Sink: Send + Sync + 'static {
     /// Why it can never be sent, in one line: it becomes a dead letter.
     fn encode(&self, item: &Item) -> Result<Self::Encoded, String>;
 
-    /// How long it is on the wire, in bytes.
+    /// How long it is on the wire, in bytes, about: by it a batch is cut.
     fn bytes(encoded: &Self::Encoded) -> usize;
 
     /// Sends a batch, in the log's order. One [`Answer`] for each event.
@@ -55,6 +64,12 @@ pub trait Sink: Send + Sync + 'static {
     /// As [`Sink::read_back`].
     fn look_up(&self, window: &Window) -> impl Future<Output = Result<Found, Unproven>> + Send {
         self.read_back(window)
+    }
+
+    /// Whether what it may have and doesn't show ([`Found::perhaps_more`]) may be copies and strangers too, and not only what isn't known to be
+    /// missing.
+    fn hides_copies(&self) -> bool {
+        false
     }
 
     /// What is wrong beside all that is sent: where a destination is made of what it has taken and that doesn't come about. It doesn't wait.

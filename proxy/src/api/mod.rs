@@ -111,6 +111,7 @@ pub struct Api {
     context: ApiContext,
     /// Whoever holds this is the only one who changes state: check, decide, append and apply are one step.
     changing: tokio::sync::Mutex<()>,
+    turns: sinks::Turns,
     replaying: Arc<Semaphore>,
     rendering: Arc<Semaphore>,
     places: Arc<Places>,
@@ -157,6 +158,7 @@ pub async fn serve(
     let api = Arc::new(Api {
         context,
         changing: tokio::sync::Mutex::new(()),
+        turns: sinks::Turns::default(),
         replaying: Arc::new(Semaphore::new(REPLAYS_AT_ONCE)),
         rendering: Arc::new(Semaphore::new(log::RENDERS_AT_ONCE)),
         places: Arc::new(Places::default()),

@@ -18,11 +18,12 @@ use custody_core::policy::What;
 use custody_core::policy::request::Action;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedMutexGuard, mpsc};
 
 /// The longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1024;
@@ -30,6 +31,21 @@ const REASON_BYTES_MAX: usize = 1024;
 const CATCHING_UP: Duration = Duration::from_secs(10);
 /// How often a sink that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Whose turn it is, of each sink. Whoever holds it is the only one who begins or ends an errand of that sink: what is checked still holds
+/// when it is in the log, and when it begins. One that can't answer holds up no other sink, and nothing that changes state.
+#[derive(Debug, Default)]
+pub struct Turns(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    async fn of(&self, sink: &str) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(sink.to_owned()).or_default())
+        };
+        turn.lock_owned().await
+    }
+}
 
 /// `GET /v1/sinks`
 pub async fn list(Shared(api): Shared<Arc<Api>>, caller: Caller) -> Result<Json<Vec<Standing>>, ApiError> {
@@ -218,6 +234,7 @@ async fn begin_replay(
             sink.numbers().next
         )));
     }
+    let _turn = api.turns.of(sink.name()).await;
     is_free(sink).await?;
     let (from, to) = (indexes.start, indexes.end);
     let done =
@@ -235,6 +252,7 @@ async fn is_free(sink: &dyn Running) -> Result<(), ApiError> {
 }
 
 async fn cancel(api: &Api, caller: &Caller, sink: &dyn Running) -> Result<Done, ApiError> {
+    let _turn = api.turns.of(sink.name()).await;
     let Some(errand) = sink.errand().await.map_err(ApiError::Unavailable)? else {
         return Err(ApiError::Conflict(format!(
             "neither a replay nor a redrive is under way to {}",
@@ -248,12 +266,29 @@ async fn cancel(api: &Api, caller: &Caller, sink: &dyn Running) -> Result<Done, 
 }
 
 async fn redrive(api: &Api, caller: &Caller, sink: &dyn Running) -> Result<Done, ApiError> {
+    let held = api.turns.of(sink.name()).await;
     is_free(sink).await?;
     let count = sink.numbers().dead_letters;
     let begun = RedriveBegun { count, sink: sink.name().to_owned() };
     let done = append(api, caller, sink.name(), begun).await?;
-    let left = sink.redrive().await.map_err(ApiError::Unavailable)?;
+    let left = send_again(sink, held).await.map_err(ApiError::Unavailable)?;
     Ok(Done::Redriven { index: done.index(), count, left })
+}
+
+/// Sends dead letters again. The turn is over once it has begun: its end may be far, and somebody may want to cancel it.
+async fn send_again(sink: &dyn Running, held: OwnedMutexGuard<()>) -> Result<usize, String> {
+    let mut redriven = sink.redrive();
+    let ended = tokio::select! {
+        biased;
+        ended = &mut redriven => Some(ended),
+        // Asked after it, and so answered after it has begun.
+        _ = sink.errand() => None,
+    };
+    drop(held);
+    match ended {
+        Some(ended) => ended,
+        None => redriven.await,
+    }
 }
 
 /// Reads the destination back. The answer is NDJSON: how far it is, and at the end the report.
@@ -295,9 +330,13 @@ async fn verify(
             // Somebody who reads slowly sees fewer of them.
             drop(events.try_send(line(&Comparing::Compared { events: events_done, of: size })));
         });
-        let last = match sink.verify(from..size, progress).await {
-            Ok(report) => conclude(&api, &caller, &*sink, report, asked.repair).await,
-            Err(reason) => vec![Comparing::Error(reason)],
+        let compared = sink.verify(from..size, progress);
+        let repair = asked.repair.then_some(&sender);
+        let last = match while_wanted(&sender, compared).await {
+            // Nothing is known that could be told, and others may have it compared now.
+            None => return,
+            Some(Ok(report)) => conclude(&api, &caller, &*sink, report, repair).await,
+            Some(Err(reason)) => vec![Comparing::Error(reason)],
         };
         for told in last {
             // Whoever asked may have gone.
@@ -310,16 +349,26 @@ async fn verify(
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
-/// Tells what was found, and has delivered again what is missing.
+/// What comes of it, unless whoever asked goes away before.
+async fn while_wanted<T>(sender: &mpsc::Sender<Bytes>, done: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = sender.closed() => None,
+        done = done => Some(done),
+    }
+}
+
+/// Tells what was found, and has delivered again what is missing: for somebody who is still there, if it is wanted at all.
 async fn conclude(
     api: &Api,
     caller: &Caller,
     sink: &dyn Running,
     report: Report,
-    repair: bool,
+    repair: Option<&mpsc::Sender<Bytes>>,
 ) -> Vec<Comparing> {
     let verified = Verified {
         altered: report.altered.count,
+        by_original: report.by_original,
         duplicated: report.duplicated.count,
         expected: report.expected,
         extra: report.extra.count,
@@ -342,6 +391,7 @@ async fn conclude(
     }
     let ranges = report.to_repair.clone();
     let mut told = Vec::new();
+    let repair = repair.is_some_and(|asked| !asked.is_closed());
     if repair && let (Some(first), Some(last)) = (ranges.first(), ranges.last()) {
         // What stands there already isn't sent, so one range over all of them will do.
         match begin_replay(api, caller, sink, first.start..last.end).await {
@@ -358,4 +408,99 @@ fn line(told: &Comparing) -> Bytes {
     let mut line = serde_json::to_vec(told).unwrap_or_default();
     line.push(b'\n');
     line.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use custody_core::delivery::Asked as Answer;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    #[tokio::test]
+    async fn a_comparison_ends_when_nobody_waits_for_it() {
+        let (sender, receiver) = mpsc::channel(1);
+        assert_eq!(while_wanted(&sender, async { 7 }).await, Some(7));
+        let compared = while_wanted(&sender, std::future::pending::<()>());
+        let gone = async { drop(receiver) };
+        let (compared, ()) = tokio::join!(compared, gone);
+        assert_eq!(compared, None);
+        assert_eq!(while_wanted(&sender, async { 7 }).await, None, "nor is it concluded");
+    }
+
+    #[tokio::test]
+    async fn each_sink_has_one_turn_at_a_time() {
+        let (turns, wait) = (Turns::default(), Duration::from_millis(50));
+        let held = turns.of("a sink").await;
+        assert!(tokio::time::timeout(wait, turns.of("a sink")).await.is_err());
+        assert!(tokio::time::timeout(wait, turns.of("another sink")).await.is_ok());
+        drop(held);
+        assert!(tokio::time::timeout(wait, turns.of("a sink")).await.is_ok());
+    }
+
+    /// A sink whose redrive never ends.
+    #[derive(Default)]
+    struct Slow {
+        begun: AtomicBool,
+    }
+
+    impl Running for Slow {
+        fn name(&self) -> &str {
+            "slow"
+        }
+
+        fn numbers(&self) -> Numbers {
+            Numbers::default()
+        }
+
+        fn pause(&self, _: bool) {}
+
+        fn replay(&self, _: Range<u64>) -> Answer<'_, ()> {
+            Box::pin(async move { Ok(()) })
+        }
+
+        fn replaying(&self) -> Answer<'_, Option<Range<u64>>> {
+            Box::pin(async move { Ok(None) })
+        }
+
+        fn redrive(&self) -> Answer<'_, usize> {
+            Box::pin(async move {
+                self.begun.store(true, Relaxed);
+                std::future::pending::<Result<usize, String>>().await
+            })
+        }
+
+        fn cancel(&self) -> Answer<'_, ()> {
+            Box::pin(async move { Ok(()) })
+        }
+
+        fn errand(&self) -> Answer<'_, Option<Errand>> {
+            Box::pin(async move { Ok(self.begun.load(Relaxed).then_some(Errand::Redrive)) })
+        }
+
+        fn dead_letters(&self) -> Answer<'_, Vec<DeadLetter>> {
+            Box::pin(async move { Ok(vec![]) })
+        }
+
+        fn verify<'a>(&'a self, _: Range<u64>, _: Box<dyn FnMut(u64) + Send + 'a>) -> Answer<'a, Report> {
+            Box::pin(async move { Ok(Report::default()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_redrive_has_the_turn_until_it_has_begun() {
+        let (sink, turns) = (Slow::default(), Turns::default());
+        let held = turns.of("slow").await;
+        let next = async {
+            drop(turns.of("slow").await);
+            assert_eq!(sink.errand().await, Ok(Some(Errand::Redrive)));
+        };
+        let wait = Duration::from_secs(10);
+        let redriven = tokio::time::timeout(wait, async {
+            tokio::select! {
+                _ = send_again(&sink, held) => false,
+                () = next => true,
+            }
+        });
+        assert_eq!(redriven.await, Ok(true));
+    }
 }

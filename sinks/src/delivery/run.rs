@@ -59,6 +59,7 @@ enum Done<S: Sink> {
     /// Of the redrive with that number.
     Redriven {
         number: u64,
+        /// Those of the dead letters that were sent: the others the filter holds back by now.
         tried: Vec<u64>,
         rejected: Result<Vec<Rejection>, String>,
     },
@@ -331,7 +332,12 @@ impl<S: Sink> Loop<S> {
         match done {
             Done::Read(way, batch) => {
                 self.reading = false;
-                let batch = batch?;
+                let batch = match (way, batch) {
+                    (_, Ok(batch)) => batch,
+                    (Way::Main, Err(error)) => return Err(error.into()),
+                    // What is new can be read all the same, and goes on.
+                    (Way::Replay(number), Err(error)) => return self.break_off(number, &error),
+                };
                 if let Some(course) = self.course(way) {
                     course.was_read(batch.indexes.end);
                     self.ready = Some((way, batch));

@@ -4,6 +4,7 @@
 mod errands;
 mod held_up;
 mod telling;
+mod unreadable;
 
 use super::*;
 use crate::proof::prove;
@@ -233,12 +234,16 @@ impl Sink for Store {
 }
 
 fn delivery(story: &Story, store: &Arc<Store>) -> Delivery<Store> {
+    filtered(story, store, Filter::default())
+}
+
+fn filtered(story: &Story, store: &Arc<Store>, filter: Filter) -> Delivery<Store> {
     let parts = Parts {
         name: "store".to_owned(),
         sink: Arc::clone(store),
         log: Arc::clone(&story.log),
         producer: Arc::clone(&story.producer),
-        filter: Filter::default(),
+        filter,
         redaction: Redaction::default(),
         directory: story.dir.path().join("sink"),
         stall: Duration::from_millis(700),
@@ -253,7 +258,10 @@ struct Run {
 }
 
 fn start(story: &Story, store: &Arc<Store>) -> Run {
-    let delivery = delivery(story, store);
+    begin(delivery(story, store))
+}
+
+fn begin(delivery: Delivery<Store>) -> Run {
     let (control, inbox) = delivery.control(false);
     let (stop, stopping) = watch::channel(false);
     Run { control, task: tokio::spawn(delivery.run(inbox, stopping)), stop }

@@ -3,11 +3,14 @@
 
 /// How stores call what they repeat.
 const PREVIEW: &str = "Preview of ";
+/// How a refusal begins of which nothing but the number is known: whatever else it says may repeat what was sent.
+const STATUS: &str = "HTTP ";
 const LEFT_OUT: char = '…';
 
 /// Up to where something is quoted. Where that ends nobody knows: there may be quotes in it, and what a destination said was cut.
 pub(super) fn without_quotes(words: &str) -> String {
-    let end = [words.find(PREVIEW), first_quote(words)].into_iter().flatten().min();
+    let ends = [words.find(PREVIEW), first_quote(words), first_bracket(words), after_status(words)];
+    let end = ends.into_iter().flatten().min();
     match end.and_then(|end| words.get(..end)) {
         Some(before) => format!("{before}{LEFT_OUT}"),
         None => words.to_owned(),
@@ -26,6 +29,25 @@ fn first_quote(words: &str) -> Option<usize> {
     })
 }
 
+/// Where a bracket begins that isn't around the name of a field or a type: search stores quote values so, too.
+fn first_bracket(words: &str) -> Option<usize> {
+    words.match_indices('[').map(|(at, _)| at).find(|at| {
+        let (before, after) = words.split_at(*at);
+        let inside = after.get(1..).and_then(|inside| inside.split_once(']')).map(|(inside, _)| inside);
+        let is_name =
+            |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '@'));
+        let names = before.ends_with("field ") || before.ends_with("type ");
+        !(names && inside.is_some_and(is_name))
+    })
+}
+
+/// Where the words end that say by what number it was refused, if something follows.
+fn after_status(words: &str) -> Option<usize> {
+    let at = words.find(STATUS)? + STATUS.len();
+    let digits = words.get(at..)?.bytes().take_while(u8::is_ascii_digit).count();
+    (digits == 3 && at + digits < words.len()).then_some(at + digits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,8 +61,17 @@ mod tests {
                 "mapper_parsing_exception: failed to parse field [process.command_line] of type [long]. Preview of field's value: 'mysql -pS3cret'",
                 "mapper_parsing_exception: failed to parse field [process.command_line] of type [long]. …",
             ),
-            (r#"HTTP 400: {"error": "bad", "value": "mysql -pS3cret"}"#, "HTTP 400: {…"),
-            (r#"HTTP 422: {"input":"mysql -pS3cret --host"#, "HTTP 422: {…"),
+            (r#"HTTP 400: {"error": "bad", "value": "mysql -pS3cret"}"#, "HTTP 400…"),
+            (r#"HTTP 422: {"input":"mysql -pS3cret --host"#, "HTTP 422…"),
+            ("it answered HTTP 422: no mysql -pS3cret here", "it answered HTTP 422…"),
+            ("HTTP 503", "HTTP 503"),
+            (
+                "Grok expressions do not match field value: [mysql -pS3cret]",
+                "Grok expressions do not match field value: …",
+            ),
+            ("unable to convert [mysql -pS3cret] to integer", "unable to convert …"),
+            ("failed to parse field [mysql -pS3cret] of type", "failed to parse field …"),
+            ("no field [", "no field …"),
             ("for 'a' b' -pS3cret' there is no field", "for …"),
             ("invalid bytes b'mysql -pS3cret'", "invalid bytes b…"),
             ("'", "…"),

@@ -137,6 +137,8 @@ pub struct Lake {
     appender: Appender,
     index: Index,
     spooled: Spooled,
+    /// Nothing is changed: what was taken aside is read as it is, and nothing is made of it.
+    pub is_read_only: bool,
     /// Whether Parquet is made at the next look, however little there is: the spool is full, or old, or of another day, or what
     /// was due before couldn't be made.
     is_due: bool,
@@ -152,6 +154,7 @@ impl Lake {
             appender: Appender::default(),
             index: Index::default(),
             spooled: Spooled::default(),
+            is_read_only: false,
             is_due: false,
         }
     }
@@ -319,21 +322,26 @@ impl Lake {
         sought: Sought,
         mut turn: Turn,
     ) -> io::Result<Option<Found>> {
-        self.appender.mend()?;
-        // Else an event may be in both, the lines and a file of some class.
-        self.complete()?;
-        let (spool, origin) = (self.spool(), &self.origin);
+        let mut lines = vec![self.spool()];
+        if self.is_read_only {
+            // An event may be in both then, the lines and a file of some class: for who restores it is one.
+            lines.push(self.rolling());
+        } else {
+            self.appender.mend()?;
+            self.complete()?;
+        }
+        let origin = &self.origin;
         let mut found = Found::default();
-        if spool.exists() {
+        for path in lines.iter().filter(|path| path.exists()) {
             let read = |file: &mut File, part| held(&bytes(file, part)?, Format::Custody, origin);
-            match self.index.find(&spool, window, Nanos(0), false, &mut turn, &read)? {
-                Some(held) => found.documents = held,
+            match self.index.find(path, window, Nanos(0), false, &mut turn, &read)? {
+                Some(held) => found.documents.extend(held),
                 None => return Ok(None),
             }
         }
         let mut files = BTreeSet::new();
         walk(&self.folder.join(EXTERNAL), &mut files)?;
-        self.index.keep(|path| path == spool || files.contains(path));
+        self.index.keep(|path| lines.iter().any(|line| line == path) || files.contains(path));
         for path in files {
             if sought == Sought::Sent && !may_hold(&path, window) {
                 continue;
@@ -344,6 +352,7 @@ impl Lake {
             match self.index.find(&path, window, since, true, &mut turn, &read) {
                 Ok(Some(held)) => found.documents.extend(held),
                 Ok(None) => return Ok(None),
+                Err(error) if turn.found_too_much() => return Err(error),
                 // What a damaged file may hold isn't known; what it may not hold is.
                 Err(error) if may_hold(&path, window) => {
                     let reason = format!("{}: {error}", path.display());

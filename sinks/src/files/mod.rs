@@ -113,6 +113,8 @@ struct Folder {
 struct Store {
     /// The lock, once it is ours.
     lock: Option<File>,
+    /// Whether nothing may be changed: then the lock is shared with others who only read.
+    is_read_only: bool,
     kind: Kind,
 }
 
@@ -144,7 +146,7 @@ impl Files {
             None => Kind::Lines(Lines::new(&path, settings.format, origin)),
             Some(lake) => Kind::Lake(Box::new(Lake::new(&path, lake, origin))),
         };
-        let store = Arc::new(tokio::sync::Mutex::new(Store { lock: None, kind }));
+        let store = Arc::new(tokio::sync::Mutex::new(Store { lock: None, is_read_only: false, kind }));
         let folder = Arc::new(Folder { path, store, watcher: Mutex::default(), trouble: Mutex::default() });
         Self { origin: origin.to_owned(), form, batch_events, folder }
     }
@@ -152,10 +154,16 @@ impl Files {
     async fn read(&self, window: &Window, sought: Sought) -> Result<Found, Unproven> {
         let window = window.clone();
         let found = self.with(move |store, folder| {
-            store.lock(folder)?;
+            let is_read_only = store.is_read_only;
+            if !is_read_only {
+                store.lock(folder)?;
+            }
             match &mut store.kind {
                 Kind::Lines(lines) => lines.read_back(&window, Turn::begin()),
-                Kind::Lake(lake) => lake.read_back(&window, sought, Turn::begin()),
+                Kind::Lake(lake) => {
+                    lake.is_read_only = is_read_only;
+                    lake.read_back(&window, sought, Turn::begin())
+                }
             }
         });
         let found = found.await.map_err(Unproven::Now)?;
@@ -198,7 +206,7 @@ async fn look_after(folder: Weak<Folder>) {
         let Some(folder) = Weak::upgrade(&folder) else { return };
         let mut store = Arc::clone(&folder.store).lock_owned().await;
         let looked = tokio::task::spawn_blocking(move || match &mut *store {
-            Store { lock: Some(_), kind: Kind::Lake(lake) } => lake.roll_if_due(),
+            Store { lock: Some(_), is_read_only: false, kind: Kind::Lake(lake) } => lake.roll_if_due(),
             Store { .. } => Ok(()),
         });
         let trouble = match looked.await {
@@ -219,6 +227,9 @@ async fn look_after(folder: Weak<Folder>) {
 impl Store {
     /// Makes the folder ours.
     fn lock(&mut self, folder: &Path) -> io::Result<()> {
+        if self.is_read_only {
+            (self.lock, self.is_read_only) = (None, false);
+        }
         if self.lock.is_some() {
             return Ok(());
         }
@@ -231,6 +242,28 @@ impl Store {
                 Ok(())
             }
             Err(TryLockError::WouldBlock) => Err(io::Error::other("another sink or program writes there")),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Looks into the folder and changes nothing in it: it may be one that can't be written, such as a copy mounted read-only.
+    fn share(&mut self, folder: &Path) -> io::Result<()> {
+        (self.lock, self.is_read_only) = (None, true);
+        let file = match File::open(folder.join(LOCK)) {
+            // A copy may have none; a folder there must be.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return std::fs::read_dir(folder).map(drop);
+            }
+            file => file?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => {
+                self.lock = Some(file);
+                Ok(())
+            }
+            Err(TryLockError::WouldBlock) => Err(io::Error::other("another sink or program writes there")),
+            // Where there are no locks nobody has one.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
@@ -268,6 +301,11 @@ impl Sink for Files {
             self.folder.watch();
         }
         Ok(())
+    }
+
+    async fn prepare_to_read(&self) -> Result<(), Trouble> {
+        let shared = self.with(|store, folder| store.share(folder));
+        shared.await.map_err(|reason| Trouble::Refused { reason, retry_after: None })
     }
 
     fn ails(&self) -> Option<String> {

@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 
 /// How long a block of lines is, in bytes.
 const BLOCK_BYTES: usize = 256 << 10;
+/// How much of a window that is asked for by its time alone is put into memory at once, in bytes.
+const FOUND_BYTES_MAX: usize = 256 << 20;
+/// What a document takes beside its bytes.
+const DOCUMENT_BYTES: usize = 200;
 /// How long files are read for the first time before whoever wants to append gets a turn.
 const TURN: Duration = Duration::from_secs(5);
 
@@ -36,17 +40,19 @@ struct Known {
     read: u64,
 }
 
-/// How long may be read for the first time at once.
+/// How long may be read for the first time at once, and how much may be found.
 #[derive(Debug)]
 pub struct Turn {
     length: Duration,
     /// Since something was.
     until: Option<Instant>,
+    /// How many bytes may still be found; nothing where there was more.
+    room: Option<usize>,
 }
 
 impl Turn {
     pub fn begin() -> Self {
-        Self { length: TURN, until: None }
+        Self { length: TURN, until: None, room: Some(FOUND_BYTES_MAX) }
     }
 
     /// Something is read for the first time.
@@ -58,10 +64,37 @@ impl Turn {
         self.until.is_some_and(|until| Instant::now() >= until)
     }
 
+    /// These were found. Who asks by time alone restores a log, and doesn't know how much lies in a window: of one with too much
+    /// there is no answer, and a shorter one is asked for.
+    fn found(&mut self, held: &[Held]) -> io::Result<()> {
+        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let bytes: usize =
+            held.iter().map(|held| DOCUMENT_BYTES + length(&held.original) + length(&held.document)).sum();
+        self.room = self.room.and_then(|room| room.checked_sub(bytes));
+        match self.room {
+            Some(_) => Ok(()),
+            None => Err(io::Error::other(format!(
+                "more than {} MiB lie in one part of the log: not all of it can be looked at",
+                FOUND_BYTES_MAX >> 20
+            ))),
+        }
+    }
+
+    /// Whether more was found than may be.
+    pub fn found_too_much(&self) -> bool {
+        self.room.is_none()
+    }
+
     /// One that is over once something was read.
     #[cfg(test)]
     pub fn short() -> Self {
-        Self { length: Duration::ZERO, until: None }
+        Self { length: Duration::ZERO, ..Self::begin() }
+    }
+
+    /// One in which no more than these bytes may be found.
+    #[cfg(test)]
+    pub fn narrow(bytes: usize) -> Self {
+        Self { room: Some(bytes), ..Self::begin() }
     }
 }
 
@@ -135,10 +168,14 @@ impl Index {
             let by_time = times.as_ref().is_some_and(|times| meet(times, &nanos(window)));
             if by_index || by_time {
                 let held = read(open(path, &mut opened)?, bytes.clone())?;
+                let before = found.len();
                 found.extend(held.into_iter().filter(|held| {
                     held.index.is_some_and(|index| window.indexes.contains(&index))
                         || window.appended.contains(&held.appended.unwrap_or(since))
                 }));
+                if window.indexes.is_empty() {
+                    turn.found(found.get(before..).unwrap_or_default())?;
+                }
             }
         }
         Ok(Some(found))

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "what a test damages needn't last")]
 
 mod overdue;
+mod reading;
 
 use super::*;
 use crate::format::envelope;

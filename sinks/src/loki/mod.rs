@@ -28,7 +28,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::iter;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ const VALUE_BYTES_MAX: usize = 1_024;
 const PAIRS_MAX: usize = 15;
 /// Lines that are asked for at once; Loki's own limit is 5,000.
 const PAGE_LINES: usize = 1_000;
+/// How much of what lies in one window is taken, in bytes.
+const FOUND_BYTES_MAX: usize = 256 << 20;
 /// The longest span of one question: Loki's own limit is thirty days.
 const SPAN: Duration = Duration::from_secs(7 * 86_400);
 /// How far before a log's first event and after this moment is looked for what shouldn't be there.
@@ -114,11 +116,18 @@ pub struct Loki {
     clock: Arc<dyn Clock>,
     /// When the newest line that Loki has of this job was appended; nanoseconds.
     newest: AtomicU64,
-    /// Whether it shows all that it holds, however old.
-    shows_all: AtomicBool,
-    /// How far back it looks at all for those who have no limits of their own.
-    shows_for: Mutex<Option<Duration>>,
+    /// What its configuration said when it was last asked; only a restart changes it.
+    shows: Mutex<Option<Shows>>,
     sends_old_again: bool,
+}
+
+/// What Loki shows of what it holds.
+#[derive(Clone, Copy, Debug)]
+struct Shows {
+    /// All of it, however old.
+    all: bool,
+    /// How far back it looks at all for those who have no limits of their own.
+    period: Option<Duration>,
 }
 
 /// An event as Loki takes it.
@@ -139,8 +148,7 @@ impl Loki {
             origin: origin.to_owned(),
             clock,
             newest: AtomicU64::new(0),
-            shows_all: AtomicBool::new(false),
-            shows_for: Mutex::default(),
+            shows: Mutex::default(),
             sends_old_again: settings.sends_old_again,
         }
     }
@@ -192,22 +200,46 @@ impl Loki {
         }
     }
 
-    /// Why it may have more of a window than it shows. The tenant's limits change while it runs; the rest of its configuration only with
-    /// a restart.
-    async fn hides(&self, window: &Window) -> Result<Option<String>, Unproven> {
+    /// From when on there are events in a window. The first window begins before the log does; the log's first event says when that
+    /// is, where it shows. Strangers that are older than the log may be hidden then (docs/sinks.md).
+    fn since(&self, window: &Window, shown: &[Held]) -> Nanos {
+        let first = self.first(window, window.appended.end);
+        if window.appended.start > Nanos(0) {
+            return first;
+        }
+        let begins = shown.iter().filter(|held| held.index == Some(window.indexes.start));
+        begins.filter_map(|held| held.appended).min().unwrap_or(first)
+    }
+
+    /// Why it may have more of what was appended from then on than it shows. The tenant's limits change while it runs; the rest of its
+    /// configuration only with a restart.
+    async fn hides(&self, since: Nanos) -> Result<Option<String>, Unproven> {
         let now = |error: Trouble| Unproven::Now(error.to_string());
         let limits = self.told("/config/tenant/v1/limits").await.map_err(now)?;
-        let shows_for = limit_of(&limits).unwrap_or(*self.shows_for());
-        let age = self.clock.wall().0.saturating_sub(self.first(window, window.appended.end).0);
+        // A sink that has had nothing to send since its start hasn't asked yet.
+        let known = *self.shows();
+        let shows = match known {
+            Some(shows) => shows,
+            None => self.ask_what_it_shows().await.map_err(now)?,
+        };
+        let shows_for = limit_of(&limits).unwrap_or(shows.period);
+        let age = self.clock.wall().0.saturating_sub(since.0);
         if shows_for.is_some_and(|shows_for| age > nanos(shows_for)) {
             return Ok(Some(SHOWS_NOTHING_OLD.to_owned()));
         }
         // What is older than `query_ingesters_within` isn't looked for in the memory of those who hold it.
-        Ok((!self.shows_all.load(Relaxed) && age > nanos(SHOWN)).then(|| HIDES.to_owned()))
+        Ok((!shows.all && age > nanos(SHOWN)).then(|| HIDES.to_owned()))
     }
 
-    fn shows_for(&self) -> MutexGuard<'_, Option<Duration>> {
-        self.shows_for.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn ask_what_it_shows(&self) -> Result<Shows, Trouble> {
+        let configuration = self.told("/config").await?;
+        let shows = Shows { all: shows_all(&configuration), period: limit_of(&configuration).flatten() };
+        *self.shows() = Some(shows);
+        Ok(shows)
+    }
+
+    fn shows(&self) -> MutexGuard<'_, Option<Shows>> {
+        self.shows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The streams' common selector.
@@ -361,6 +393,10 @@ impl Loki {
     async fn lines(&self, query: &str, span: Range<Nanos>, held: &mut Vec<Held>) -> Result<(), String> {
         let mut start = span.start;
         while start < span.end {
+            let bytes: usize = held.iter().map(|held| held.original.as_ref().map_or(0, Vec::len)).sum();
+            if bytes > FOUND_BYTES_MAX {
+                return Err("there is too much in so long a time to be looked at at once".to_owned());
+            }
             let mut page = self.page(query, &(start..span.end), PAGE_LINES).await?;
             page.lines.sort_by_key(|line| line.time);
             let full = page.lines.len() >= PAGE_LINES;
@@ -390,6 +426,11 @@ impl Sink for Loki {
         Limits { batch_events: 2_000, ..Limits::default() }
     }
 
+    /// What it has had for hours, whoever has sent it.
+    fn hides_copies(&self) -> bool {
+        true
+    }
+
     /// Asks what the newest line is: what is much older goes into streams for what is old.
     async fn prepare(&self) -> Result<(), Trouble> {
         let now = self.clock.wall();
@@ -409,9 +450,7 @@ impl Sink for Loki {
         let page = parse(&answered.body).map_err(Trouble::unclear)?;
         let newest = page.lines.iter().map(|line| line.time.0).max().unwrap_or(0);
         self.newest.fetch_max(newest, Relaxed);
-        let configuration = self.told("/config").await?;
-        self.shows_all.store(shows_all(&configuration), Relaxed);
-        *self.shows_for() = limit_of(&configuration).flatten();
+        self.ask_what_it_shows().await?;
         Ok(())
     }
 
@@ -451,7 +490,8 @@ impl Sink for Loki {
             documents.extend(shown);
             documents.extend(repeats);
         }
-        Ok(Found { documents, perhaps_more: self.hides(window).await? })
+        let since = self.since(window, &documents);
+        Ok(Found { documents, perhaps_more: self.hides(since).await? })
     }
 
     /// How often it is there doesn't matter for that.
@@ -460,7 +500,7 @@ impl Sink for Loki {
         for span in self.spans(window) {
             self.lines(&query, span, &mut documents).await.map_err(Unproven::Now)?;
         }
-        let hides = self.hides(window).await?;
+        let hides = self.hides(self.first(window, window.appended.end)).await?;
         Ok(Found { documents, perhaps_more: hides.filter(|_| !self.sends_old_again) })
     }
 }

@@ -119,6 +119,21 @@ fn what_is_old_has_a_stream_for_each_hour() {
 }
 
 #[test]
+fn a_young_log_is_not_taken_for_one_that_is_as_old_as_what_is_looked_through_before_it() {
+    let loki = loki();
+    let held = |index, appended| Held { index, appended: Some(appended), ..Held::default() };
+    let (begun, day) = (Nanos(1_764_000_000_000_000_000), 86_400_000_000_000);
+    let end = begun.saturating_add(Duration::from_secs(60));
+    let first = Window { indexes: 0..60, appended: Nanos(0)..end };
+    let others = [held(Some(1), end), held(None, Nanos(end.0 - day))];
+    assert_eq!(loki.since(&first, &others), Nanos(end.0 - 30 * day), "its first event doesn't show");
+    let all = [held(Some(0), begun), others[0].clone(), others[1].clone()];
+    assert_eq!(loki.since(&first, &all), begun);
+    let second = Window { indexes: 60..90, appended: end..Nanos(u64::MAX) };
+    assert_eq!(loki.since(&second, &all), end);
+}
+
+#[test]
 fn long_values_are_cut_at_a_character_and_empty_ones_left_out() {
     let bytes = (TYPES[0].example)().unwrap();
     let (first, origin) = (item(0, 1, &bytes), format!("a{}", "é".repeat(2_000)));

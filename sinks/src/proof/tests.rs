@@ -24,6 +24,8 @@ struct Shelf {
     longest: AtomicUsize,
     /// So often it says that it is still reading.
     turns: AtomicUsize,
+    /// Why it may hold more than it shows.
+    hides: Mutex<Option<String>>,
 }
 
 impl Sink for Shelf {
@@ -70,7 +72,7 @@ impl Sink for Shelf {
         if found.len() > SHOWN_MAX {
             return Err(Unproven::Now(format!("it shows {SHOWN_MAX} of {} documents", found.len())));
         }
-        Ok(found.into())
+        Ok(Found { documents: found, perhaps_more: self.hides.lock().unwrap().clone() })
     }
 }
 
@@ -218,4 +220,27 @@ async fn a_part_of_the_log_is_proven_where_what_is_older_is_gone() {
     all.shelf.documents.lock().unwrap().retain(|held| held.index != Some(2_000));
     let report = part(1_700).await;
     assert_eq!((report.missing.count, report.to_repair), (1, vec![Range { start: 2_000, end: 2_001 }]));
+}
+
+/// Where all that is wanted shows once, a second copy may be what doesn't show.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_proven_to_be_there_once_where_copies_may_not_show() {
+    let all = delivered(4_000).await;
+    let size = all.story.log.size();
+    *all.shelf.hides.lock().unwrap() = Some("it is looking".to_owned());
+    let report = prove_where(&all.control, 0..size, true, |_| ()).await.unwrap();
+    assert!(!report.is_proven() && report.proven == size, "{report:?}");
+    let reason = "copies or strangers may not show: it is looking".to_owned();
+    let all_of_it = Unshown { from: 0, to: u64::MAX, reason };
+    assert_eq!(report.unproven, [all_of_it], "one row, with what comes behind");
+    // Behind the part that was asked for.
+    let report = prove_where(&all.control, 0..10, true, |_| ()).await.unwrap();
+    assert!(!report.is_proven() && report.unproven[0].to == u64::MAX, "{report:?}");
+    // What isn't visible yet is missed, or isn't.
+    let report = prove_where(&all.control, 0..size, false, |_| ()).await.unwrap();
+    assert!(report.is_proven(), "{report:?}");
+    all.shelf.documents.lock().unwrap().retain(|held| held.index != Some(7));
+    let report = prove_where(&all.control, 0..size, false, |_| ()).await.unwrap();
+    assert!(!report.is_proven() && report.missing.count == 0, "{report:?}");
+    assert_eq!(report.unproven[0].reason, "1 events don't show: it is looking");
 }

@@ -2,7 +2,7 @@
 //! two would find the same event absent and both send it. Neither holds up what is new, however long it takes, and both
 //! can be cancelled.
 
-use super::super::batch::{Rejection, deliver};
+use super::super::batch::{Letter, Rejection, deliver};
 use super::super::control::Stopped;
 use super::super::course::Course;
 use super::{Done, Loop, Way};
@@ -92,7 +92,22 @@ impl<S: Sink> Loop<S> {
         Ok(Ok(()))
     }
 
+    /// Ends a replay that can't be read: it would find the same each time, also after a restart. Why is told until there is another
+    /// errand.
+    pub(super) fn break_off(&mut self, number: u64, error: &ReadError) -> Result<(), Stopped> {
+        if self.errand_numbered(number).is_none() {
+            return Ok(());
+        }
+        self.errand = None;
+        let reason = format!("the replay was ended: {error}");
+        tracing::warn!("sink {}: {reason}", self.shared().name);
+        self.shared().health.failed(At::Errand, &reason);
+        self.position.set_replay(None)?;
+        Ok(())
+    }
+
     fn begin(&mut self, kind: Kind) {
+        self.shared().health.well(At::Errand);
         self.errand = Some(Errand::new(self.errands, kind));
         self.errands += 1;
     }
@@ -154,19 +169,19 @@ impl<S: Sink> Loop<S> {
         let shared = Arc::clone(self.shared());
         let sending = self.tasks.spawn(async move {
             let reader = Arc::clone(&shared);
-            let asked = tried.clone();
             let read = tokio::task::spawn_blocking(move || {
                 let entries: Result<Vec<_>, ReadError> =
-                    asked.iter().map(|index| reader.log.read(*index, 1, 0)).collect();
+                    tried.iter().map(|index| reader.log.read(*index, 1, 0)).collect();
                 entries.map(|entries| reader.letters(entries.into_iter().flatten().collect()))
             });
-            let rejected = match read.await {
+            let (tried, rejected) = match read.await {
                 Ok(Ok((letters, mut rejected))) => {
+                    let tried: Vec<u64> = letters.iter().map(Letter::index).collect();
                     rejected.extend(deliver(&shared, letters, true, At::Errand).await);
-                    Ok(rejected)
+                    (tried, Ok(rejected))
                 }
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("reading the log broke".to_owned()),
+                Ok(Err(error)) => (vec![], Err(error.to_string())),
+                Err(_) => (vec![], Err("reading the log broke".to_owned())),
             };
             Done::Redriven { number, tried, rejected }
         });

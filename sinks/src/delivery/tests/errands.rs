@@ -162,3 +162,22 @@ async fn what_is_new_after_a_restart_is_not_looked_up() {
     assert_eq!(run.control.health().numbers().looked_up, 0);
     run.stop().await;
 }
+
+/// It isn't sent, and so it hasn't arrived.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_the_filter_holds_back_by_now_stays_one() {
+    let (story, refusing, run) = delivered().await;
+    run.stop().await;
+    let documents = refusing.documents.lock().unwrap().clone();
+    let store = Arc::new(Store { documents: Lock::new(documents), ..Store::new(1) });
+    let filter = Filter { exclude: vec!["log.sealed".into()], ..Filter::default() };
+    let run = begin(filtered(&story, &store, filter));
+    assert_eq!(run.control.redrive().await, Ok(1));
+    assert_eq!(run.control.dead_letters().await.unwrap().len(), 1);
+    assert!(!store.times().contains_key(&20));
+    run.stop().await;
+    let run = start(&story, &store);
+    assert_eq!(run.control.redrive().await, Ok(0));
+    assert!(store.times().contains_key(&20));
+    run.stop().await;
+}

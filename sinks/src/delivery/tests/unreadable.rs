@@ -1,0 +1,103 @@
+//! A log of which an old entry can't be read any more: whoever asks for that one hears of it, and what is new arrives.
+
+use super::*;
+use custody_core::log::{Checkpoint, Pending, ReadError, Record, Statistics, SubmitError, VerifierKey};
+
+/// A log with one damaged entry.
+struct Damaged {
+    log: Arc<dyn Log>,
+    /// Which; none has that number where there is none.
+    index: AtomicU64,
+}
+
+impl Log for Damaged {
+    fn submit(&self, batch: Vec<Record>) -> Result<Pending, SubmitError> {
+        self.log.submit(batch)
+    }
+
+    fn size(&self) -> u64 {
+        self.log.size()
+    }
+
+    fn follow(&self) -> watch::Receiver<u64> {
+        self.log.follow()
+    }
+
+    fn read(&self, from: u64, max_entries: usize, max_bytes: usize) -> Result<Vec<Entry>, ReadError> {
+        let (mut entries, index) = (self.log.read(from, max_entries, max_bytes)?, self.index.load(Relaxed));
+        if from == index && !entries.is_empty() {
+            let path = PathBuf::from("segment");
+            return Err(ReadError::Damaged { index, path, position: 0, reason: "its sum is another" });
+        }
+        entries.retain(|entry| from > index || entry.index < index);
+        Ok(entries)
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        self.log.checkpoint()
+    }
+
+    fn checkpoints(&self) -> watch::Receiver<Checkpoint> {
+        self.log.checkpoints()
+    }
+
+    fn sign_now(&self) -> Pending<Checkpoint> {
+        self.log.sign_now()
+    }
+
+    fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Hash>, ReadError> {
+        self.log.inclusion_proof(index, size)
+    }
+
+    fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash>, ReadError> {
+        self.log.consistency_proof(old, new)
+    }
+
+    fn nodes(&self, height: u32, range: Range<u64>) -> Result<Vec<Hash>, ReadError> {
+        self.log.nodes(height, range)
+    }
+
+    fn root(&self, size: u64) -> Result<Hash, ReadError> {
+        self.log.root(size)
+    }
+
+    fn verifier_key(&self) -> &VerifierKey {
+        self.log.verifier_key()
+    }
+
+    fn statistics(&self) -> Statistics {
+        self.log.statistics()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_cannot_be_read_ends_and_what_is_new_arrives() {
+    let mut story = Story::with(50).await;
+    let damaged = Arc::new(Damaged { log: Arc::clone(&story.log), index: AtomicU64::new(u64::MAX) });
+    story.log = Arc::clone(&damaged) as Arc<dyn Log>;
+    let store = Arc::new(Store::new(1));
+    let run = start(&story, &store);
+    run.delivered(&story).await;
+    damaged.index.store(20, Relaxed);
+    run.control.replay(0..50).await.unwrap();
+    until("it is told why the replay was ended", || {
+        run.control.health().numbers().replay_trouble.is_some_and(|why| why.contains("entry 20 is damaged"))
+    })
+    .await;
+    assert_eq!(run.control.replaying().await, Ok(None));
+    let numbers = run.control.health().numbers();
+    assert_eq!((numbers.trouble, numbers.replays), (None, 0));
+    story.tell(30).await;
+    run.delivered(&story).await;
+    run.stop().await;
+
+    let run = start(&story, &store);
+    assert_eq!(run.control.replaying().await, Ok(None), "it doesn't begin again");
+    damaged.index.store(u64::MAX, Relaxed);
+    run.control.replay(0..50).await.unwrap();
+    run.replayed().await;
+    let numbers = run.control.health().numbers();
+    assert_eq!((numbers.replay_trouble, numbers.replays), (None, 1));
+    assert!(store.times().values().all(|times| *times == 1), "{:?}", store.times());
+    run.stop().await;
+}
