@@ -4,6 +4,7 @@
 use crate::config::{Config, check_origin};
 use crate::data::DataDir;
 use crate::keys::Keyring;
+use crate::restore::exchange::{Successor, no_log};
 use crate::run::PROGRAM;
 use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock, SystemClock};
@@ -11,7 +12,7 @@ use custody_core::event::log::EpochBegun;
 use custody_core::event::{Actor, Draft, Event, Outcome, ProducerKind, producer};
 use custody_core::log::embedded::import::Import;
 use custody_core::log::embedded::{EmbeddedLog, Options};
-use custody_core::log::{Checkpoint, Log, Numbering, Producer, Signer as _, VerifierKey, durable};
+use custody_core::log::{Checkpoint, Log, Numbering, Producer, Signer as _, VerifierKey};
 use custody_proxy::ca::store::{FileKeyStore, KeyStore};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,9 +26,13 @@ const NOTE_BYTES_MAX: u64 = custody_core::log::note::NOTE_BYTES_MAX as u64;
 /// what is lost.
 ///
 /// The new log is written beside the old one and takes its place with two renames; a crash before them changes nothing,
-/// and one between them leaves `log.<old>` and `log.new`, which is said at the next try.
+/// and one between them leaves `log.<old>` and `log.new`, which is said at the next start and finished by the next try.
 pub async fn begin(config: &Config, origin: &str, reason: &str, lost: Option<&Path>) -> anyhow::Result<()> {
     check_origin(origin).map_err(anyhow::Error::msg)?;
+    let data = DataDir::new(&config.data);
+    if let Some(begun) = Successor::Epoch.waiting(&data)? {
+        return finish(&data, origin, &begun);
+    }
     if origin == config.origin {
         bail!(
             "the log is {origin} already: a new epoch needs a new name, so that nobody takes one for the other"
@@ -36,10 +41,9 @@ pub async fn begin(config: &Config, origin: &str, reason: &str, lost: Option<&Pa
     if reason.trim().is_empty() {
         bail!("say why with --reason: the log will hold it for ever");
     }
-    let data = DataDir::new(&config.data);
-    let (old, new) = (data.log(), data.path().join("log.new"));
+    let (old, new) = (data.log(), Successor::Epoch.path(&data));
     if !data.is_begun() {
-        bail!("{} holds no log", data.path().display());
+        return Err(no_log(&data));
     }
     let aside = aside(&data, &config.origin)?;
     let lost = lost.map(read_note).transpose()?;
@@ -61,10 +65,8 @@ pub async fn begin(config: &Config, origin: &str, reason: &str, lost: Option<&Pa
         }
     })?;
     let lost = lost.or_else(|| log.lost().map(ToString::to_string));
-    if new.exists() {
-        // Of a try that was cut off: nothing points at it.
-        std::fs::remove_dir_all(&new).with_context(|| format!("{} can't be removed", new.display()))?;
-    }
+    // Of a try that was cut off while the old log had its place: it may have grown since.
+    Successor::Epoch.remove(&data)?;
     let mut import = Import::begin(&new, &after.verifier_key(), &mut |_, _, _| {})?;
     while import.size() < log.size() {
         for entry in log.read(import.size(), READ_ENTRIES, READ_BYTES)? {
@@ -104,18 +106,38 @@ pub async fn begin(config: &Config, origin: &str, reason: &str, lost: Option<&Pa
     renamed.close();
     drop((producer, renamed, log));
 
-    durable::rename(&old, &aside)?;
-    durable::rename(&new, &old)?;
+    Successor::Epoch.mark_whole(&data, origin)?;
+    Successor::Epoch.take_place(&data, &aside)?;
     println!(
         "The log goes on as {origin} with its {size} entries; {} is as it was, in {}.",
         config.origin,
         aside.display()
     );
+    told(origin, &key);
+    Ok(())
+}
+
+/// Gives the new log the place that a try which was cut off has left empty.
+fn finish(data: &DataDir, origin: &str, begun: &str) -> anyhow::Result<()> {
+    if origin != begun {
+        bail!(
+            "a change to the origin {begun} was cut off before its last step: finish it first, with --origin {begun}"
+        );
+    }
+    Successor::Epoch.get_name(data)?;
+    println!("The change of epoch that was cut off is finished: the log goes on as {origin}.");
+    let store: Arc<dyn KeyStore> = Arc::new(FileKeyStore::open(&data.keys())?);
+    let keyring = Keyring::open(store, origin, data.checkpoint()?.as_ref())?;
+    told(origin, &keyring.verifier_key());
+    Ok(())
+}
+
+/// What comes next.
+fn told(origin: &str, key: &VerifierKey) {
     println!("Its key, for whoever is to verify it from here on:\n  {key}");
     println!(
         "Next: set  origin = \"{origin}\"  in the configuration, give its witnesses the new key, and `custodyd run`."
     );
-    Ok(())
 }
 
 /// Where the old log is kept; refused if an earlier try left something there.

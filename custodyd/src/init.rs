@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::data::DataDir;
 use crate::keys::Keyring;
+use crate::restore::exchange::left_over;
 use crate::run::PROGRAM;
 use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock, SystemClock};
@@ -29,6 +30,10 @@ pub async fn init(config: &Config, admin: &str) -> anyhow::Result<()> {
     let data = DataDir::new(&config.data);
     if data.is_begun() {
         bail!("{} holds a log already: a log is begun once", data.path().display());
+    }
+    // Before any key: a second log under the same name and key as one that only lacks its place would be a fork.
+    if let Some(line) = left_over(&data)? {
+        bail!("{line}");
     }
     data.create().with_context(|| format!("{} can't be made", data.path().display()))?;
     let mut password = zeroize::Zeroizing::new(String::new());

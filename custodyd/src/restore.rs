@@ -1,11 +1,15 @@
 //! `custodyd restore --from SINK`: a log that has lost entries gets them back from the destinations that it was delivered
 //! to, offline. What is put together is the log if the signed checkpoint says so; until then nothing is changed.
 //!
-//! The log is put together beside the old one and takes its place with two renames; a crash before them changes nothing,
-//! and one between them leaves `log.damaged` and `log.restored`, which is said at the next start.
+//! The log is put together beside the old one and takes its place with two renames ([`exchange`]); a crash before them
+//! changes nothing, and one between them leaves `log.damaged` and `log.restored`, which is said at the next start and
+//! finished by the next `custodyd restore`. What was once put together whole is never thrown away.
 
+pub mod exchange;
+
+use self::exchange::Successor;
 use crate::config::Config;
-use crate::data::{DataDir, RESTORED};
+use crate::data::DataDir;
 use crate::keys::Keyring;
 use crate::sinks;
 use anyhow::{Context as _, bail};
@@ -57,6 +61,11 @@ pub struct Restore {
 pub async fn restore(args: Restore) -> anyhow::Result<()> {
     let config = Config::read(&args.config)?;
     let data = DataDir::new(&config.data);
+    if let Some(from) = Successor::Restored.waiting(&data)? {
+        Successor::Restored.get_name(&data)?;
+        finished(&data, &from);
+        return Ok(());
+    }
     data.create().with_context(|| format!("{} can't be made", data.path().display()))?;
     let key = key(&config, &data, args.key.as_deref())?;
     let (checkpoint, older) = checkpoints(&data, &key, args.checkpoint.as_deref())?;
@@ -79,14 +88,27 @@ pub async fn restore(args: Restore) -> anyhow::Result<()> {
         println!("Nothing is missing, and all of it is what was signed: nothing was changed.");
         return Ok(());
     }
+    if let Some(from) = Successor::Restored.whole(&data)? {
+        // Cut off just before the first rename.
+        let beyond = salvage.beyond(checkpoint.size());
+        if !is_that(&data, &key, &checkpoint, &older, beyond)? {
+            bail!(
+                "{} was put together for another state of this log than the one that was signed last: move it away, and \
+                 restore again",
+                Successor::Restored.path(&data).display()
+            );
+        }
+        drop(salvage);
+        Successor::Restored.take_place(&data, &free(&data, "log.damaged")?)?;
+        finished(&data, &from);
+        return Ok(());
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let (archives, is_redacted) = archives(&config, &data, &args.from, &clock).await?;
     let aside = free(&data, "log.damaged")?;
-    let fresh = data.path().join("log.restored");
-    if fresh.exists() {
-        // Of a try that was cut off: nothing points at it.
-        std::fs::remove_dir_all(&fresh).with_context(|| format!("{} can't be removed", fresh.display()))?;
-    }
+    let fresh = Successor::Restored.path(&data);
+    // Of a try that was cut off before it was whole.
+    Successor::Restored.remove(&data)?;
     let import = Import::begin(&fresh, &key, &mut |_, _, _| {})?;
     let bar = progress(checkpoint.size())?;
     let mut rebuilding = Rebuilding {
@@ -109,20 +131,18 @@ pub async fn restore(args: Restore) -> anyhow::Result<()> {
             let lines = rebuilding.told(&from, is_redacted);
             drop(rebuilding);
             // What isn't the log must not lie about as one.
-            std::fs::remove_dir_all(&fresh)
-                .with_context(|| format!("{} can't be removed", fresh.display()))?;
+            Successor::Restored.remove(&data)?;
             return Err(error.context(lines));
         }
     };
     let Rebuilding { import, replaced, .. } = rebuilding;
-    durable::write_file(&fresh.join(RESTORED), format!("sink {from}\n").as_bytes(), 0o600)
-        .context("the note for custodyd can't be left")?;
     if let Ok(cosigned) = std::fs::read(log.join("cosigned")) {
         durable::write_file(&fresh.join("cosigned"), &cosigned, 0o644)?;
     }
     drop((import, salvage));
-    durable::rename(&log, &aside)?;
-    durable::rename(&fresh, &log)?;
+    // Also for the next start, which tells where the log came back from.
+    Successor::Restored.mark_whole(&data, &format!("sink {from}"))?;
+    Successor::Restored.take_place(&data, &aside)?;
     println!(
         "The log {} is whole again in {}: {} entries, {missing} of them from {from}.",
         key.name(),
@@ -142,6 +162,46 @@ pub async fn restore(args: Restore) -> anyhow::Result<()> {
     }
     println!("Next: `custodyd run`, which says in the log where they came from.");
     Ok(())
+}
+
+/// Whether what an earlier try has put together is what is to be restored now: all that was signed, and what is good here
+/// behind that.
+fn is_that(
+    data: &DataDir,
+    key: &VerifierKey,
+    checkpoint: &Checkpoint,
+    older: &[Checkpoint],
+    beyond: u64,
+) -> anyhow::Result<bool> {
+    let path = Successor::Restored.path(data);
+    let import = Import::begin(&path, key, &mut |_, _, _| {}).with_context(|| {
+        format!(
+            "what an earlier try put together can't be taken: move {} away, and restore again",
+            path.display()
+        )
+    })?;
+    let is_sealed = import
+        .checkpoint()
+        .is_some_and(|sealed| sealed.size() == checkpoint.size() && sealed.root() == checkpoint.root());
+    if !is_sealed || import.size() < checkpoint.size() + beyond {
+        return Ok(false);
+    }
+    for known in older {
+        if import.root_at(known.size())? != known.root() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Says that what was cut off is done.
+fn finished(data: &DataDir, from: &str) {
+    println!(
+        "The restoring that was cut off is finished: what it had put together, with entries from {from}, is the log in {}.",
+        data.log().display()
+    );
+    println!("  as it was    beside it, as log.damaged: evidence of what happened");
+    println!("Next: `custodyd run`, which says in the log where they came from.");
 }
 
 /// The key that is pinned, or else the one in the key store.
@@ -171,7 +231,12 @@ fn checkpoints(
 ) -> anyhow::Result<(Checkpoint, Vec<Checkpoint>)> {
     let mut known = Vec::new();
     let mut why = None;
-    for path in [data.log().join("checkpoint"), data.log().join("cosigned")] {
+    let mut paths = vec![data.log().join("checkpoint"), data.log().join("cosigned")];
+    if Successor::Restored.whole(data)?.is_some() {
+        // What was given to a try that was cut off counts.
+        paths.push(Successor::Restored.path(data).join("checkpoint"));
+    }
+    for path in paths {
         // What is damaged here is what this is for.
         if let Ok(note) = std::fs::read_to_string(&path) {
             match Checkpoint::verify(&note, key) {

@@ -7,6 +7,7 @@ use crate::gaps;
 use crate::identity::{Identity, Issuing};
 use crate::keys::{Certifier, Keyring};
 use crate::operate::LogOperations;
+use crate::restore::exchange::no_log;
 use crate::sinks::Around;
 use crate::{filled, host_keys, leaps, newest, seal, stamp};
 use anyhow::{Context as _, bail};
@@ -57,7 +58,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
     let data = DataDir::new(&config.data);
     if !data.is_begun() {
-        bail!("{} holds no log yet: begin one with `custodyd init`", data.path().display());
+        return Err(no_log(&data));
     }
     // Two sockets and a recording for each session, and the log and the API besides.
     let needed = 3 * config.ssh.connections_max as u64 + 256;

@@ -7,7 +7,7 @@ use custody_core::event::{Actor, Draft, ProducerKind, login, producer};
 use custody_core::log::embedded::{EmbeddedLog, Options};
 use custody_core::log::verify::directory;
 use custody_core::log::{Entry, Log, Numbering, Producer, Signer as _, VerifierKey};
-use custody_tests::process::Said;
+use custody_tests::process::{Said, run};
 use custody_tests::program;
 use custody_tests::servers::custodyd::layout;
 use custody_tests::servers::{Kafka, Loki, World};
@@ -393,6 +393,129 @@ fn find(folder: &Path, extension: &str) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// `custodyd` with these arguments and the world's configuration, behind `before` where there is something.
+fn custodyd(world: &World, before: &[&str], arguments: &[&str]) -> Said {
+    let (daemon, config) = (program("custodyd"), world.custodyd.config());
+    let mut all = before.to_vec();
+    all.push(text(&daemon));
+    all.extend(arguments);
+    all.extend(["--config", text(&config)]);
+    run(Command::new(all[0]).args(&all[1..]), b"a long enough password\n", DEADLINE)
+}
+
+/// Makes the data directory's log, and all that lies beside it under a name like that, what was kept.
+fn put_back(data: &Path, kept: &Path) {
+    for entry in std::fs::read_dir(data).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name == "log" || name.starts_with("log.") {
+            std::fs::remove_dir_all(&path).unwrap();
+        }
+    }
+    copy(kept, &data.join("log"));
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+/// Nothing begins another log while this one only lacks its place, and each says what to do.
+fn nothing_else_begins(world: &mut World, says: &str) {
+    let log = world.custodyd.data().join("log");
+    assert!(!log.exists());
+    let said = refusal(world);
+    assert!(said.contains("was cut off before its last step") && said.contains(says), "{said}");
+    for arguments in [&["init", "--admin", "mallory"][..], &["secret", "put", "token"][..]] {
+        let said = custodyd(world, &[], arguments);
+        assert!(said.code != 0 && said.err.contains(says), "{arguments:?}: {}", said.err);
+    }
+    assert!(!log.exists());
+}
+
+/// At each name that it gives: whatever is there then, there is no second log, and the same command finishes it.
+#[test]
+fn a_restoring_that_is_killed_goes_on_and_nobody_begins_another_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (lines, hidden, kept) =
+        (dir.path().join("lines"), dir.path().join("hidden"), dir.path().join("kept"));
+    let mut world = world(&format!("name = \"lines\"\n[sink.files]\nfolder = \"{}\"\n", text(&lines)));
+    grow(&world, 400);
+    world.custodyd.start();
+    proven(&world, "lines");
+    world.custodyd.stop();
+    let (before, data) = (entries(&world), world.custodyd.data());
+    std::fs::remove_file(&segments(&world)[1]).unwrap();
+    copy(&data.join("log"), &kept);
+
+    let renames = "?rename,?renameat,?renameat2";
+    let (mut whole_aside, mut between, mut number) = (0, 0, 0);
+    loop {
+        number += 1;
+        assert!(number < 50, "it is killed again and again");
+        put_back(&data, &kept);
+        let (trace, inject) =
+            (format!("trace={renames}"), format!("inject={renames}:signal=SIGKILL:when={number}"));
+        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+        if custodyd(&world, &strace, &["restore", "--from", "lines"]).code == 0 {
+            break;
+        }
+        if !data.join("log").exists() {
+            between += 1;
+            nothing_else_begins(&mut world, "custody log restore --config CONFIG --from lines");
+        }
+        // What is whole is taken as it is: the sink isn't asked again.
+        let is_whole_aside = data.join("log.restored/restored").exists();
+        if is_whole_aside {
+            whole_aside += 1;
+            std::fs::rename(&lines, &hidden).unwrap();
+        }
+        restore(&world, &["--from", "lines"]).ok();
+        if is_whole_aside {
+            std::fs::rename(&hidden, &lines).unwrap();
+        }
+        is_whole(&world, &before);
+        assert!(data.join("log.damaged").is_dir() && !data.join("log.restored").exists());
+    }
+    assert!(whole_aside >= 2 && between >= 1, "{whole_aside}, {between} of {number}");
+    is_whole(&world, &before);
+
+    // What was put together for another state of the log isn't taken, and isn't thrown away either.
+    copy(&data.join("log"), &data.join("log.restored"));
+    world.custodyd.start();
+    proven(&world, "lines");
+    world.custodyd.stop();
+    damage(&segments(&world)[0]);
+    let said = restore(&world, &["--from", "lines"]);
+    assert!(said.code != 0 && said.err.contains("for another state of this log"), "{}", said.err);
+    assert!(data.join("log.restored/restored").exists());
+    std::fs::rename(data.join("log.restored"), dir.path().join("away")).unwrap();
+    assert!(restore(&world, &["--from", "lines"]).ok().text().contains("is whole again"));
+    is_whole(&world, &before);
+}
+
+#[test]
+fn a_change_of_epoch_that_was_cut_off_is_finished_and_nobody_begins_another_log() {
+    const NEXT: &str = "custody.test/log-2";
+    let mut world = World::start();
+    world.custodyd.stop();
+    let epoch = |world: &World, origin: &str| {
+        custodyd(world, &[], &["new-epoch", "--origin", origin, "--reason", "the disk burnt"])
+    };
+    epoch(&world, NEXT).ok();
+    let data = world.custodyd.data();
+    let kept = std::fs::read(data.join("log/checkpoint")).unwrap();
+    // As a crash between the two renames leaves it.
+    std::fs::rename(data.join("log"), data.join("log.new")).unwrap();
+    std::fs::write(data.join("log.new/epoch"), format!("{NEXT}\n")).unwrap();
+    nothing_else_begins(&mut world, &format!("custodyd new-epoch --config CONFIG --origin {NEXT}"));
+    let said = epoch(&world, "custody.test/log-3");
+    assert!(said.code != 0 && said.err.contains(NEXT), "{}", said.err);
+    let said = epoch(&world, NEXT).ok().text();
+    assert!(said.contains("is finished") && said.contains(&format!("{NEXT}+")), "{said}");
+    assert_eq!(std::fs::read(data.join("log/checkpoint")).unwrap(), kept);
+    assert!(!data.join("log.new").exists());
 }
 
 /// It claims to be the last of what is missing, at the time of the first.
