@@ -21,6 +21,10 @@ pub(super) enum Kind {
     List,
     /// The items of a list in one line.
     Line,
+    /// The items of a list in one line, with spaces between them.
+    Words,
+    /// The last component of a path.
+    Basename,
     /// Hexadecimal digits.
     Hex,
     /// Text that is found by its words.
@@ -56,6 +60,8 @@ impl Kind {
             "keyword" => Self::Keyword,
             "list" => Self::List,
             "line" => Self::Line,
+            "words" => Self::Words,
+            "basename" => Self::Basename,
             "hex" => Self::Hex,
             "text" => Self::Text,
             "long" => Self::Long,
@@ -79,6 +85,8 @@ impl Kind {
             Self::Keyword | Self::Text => value.scalar().map(Value::from),
             Self::List => items(value).map(Value::from),
             Self::Line => items(value).map(|items| Value::from(items.join(", "))),
+            Self::Words => items(value).map(|items| Value::from(items.join(" "))),
+            Self::Basename => Some(Value::from(basename(value.as_str()?))),
             Self::Hex => Some(value.as_str()?).filter(|text| is_hex(text)).map(Value::from),
             Self::Long => value.as_i64().map(Value::from),
             Self::Int => value.as_i64().and_then(|n| i32::try_from(n).ok()).map(Value::from),
@@ -102,6 +110,12 @@ pub(super) fn items<'v>(value: &'v Value<'_>) -> Option<Vec<Cow<'v, str>>> {
         one => one.scalar().into_iter().collect(),
     };
     (!items.is_empty()).then_some(items)
+}
+
+/// What stands behind the last slash that isn't at the end; the path itself if it has nothing but slashes.
+fn basename(path: &str) -> &str {
+    let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    if name.is_empty() { path } else { name }
 }
 
 fn is_hex(text: &str) -> bool {
@@ -148,6 +162,14 @@ mod tests {
             (Kind::List, json!([[]]), json!(null)),
             (Kind::Line, json!(["a", 1]), json!("a, 1")),
             (Kind::Line, json!("a"), json!("a")),
+            (Kind::Words, json!(["curl", "-s", 1]), json!("curl -s 1")),
+            (Kind::Words, json!([]), json!(null)),
+            (Kind::Basename, json!("/usr/bin/curl"), json!("curl")),
+            (Kind::Basename, json!("/srv/www//"), json!("www")),
+            (Kind::Basename, json!("curl"), json!("curl")),
+            (Kind::Basename, json!("//"), json!("//")),
+            (Kind::Basename, json!(""), json!("")),
+            (Kind::Basename, json!(7), json!(null)),
             (Kind::Hex, json!("09aF"), json!("09aF")),
             (Kind::Hex, json!("09ag"), json!(null)),
             (Kind::Hex, json!(""), json!(null)),

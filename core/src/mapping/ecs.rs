@@ -62,7 +62,8 @@ struct Event {
     #[serde(default)]
     kind: Option<String>,
     category: Vec<String>,
-    #[serde(rename = "type")]
+    /// None where they depend on the event: a rule for `event.type` gives them.
+    #[serde(rename = "type", default)]
     kinds: Vec<String>,
     /// Where the event itself has none.
     #[serde(default)]
@@ -124,7 +125,9 @@ impl<'v> Document<'v> {
         let names = |names: &'static [String]| names.iter().map(String::as_str).collect::<Vec<_>>();
         if let Some(event) = event {
             self.tree.set("event.category", names(&event.category));
-            self.tree.set("event.type", names(&event.kinds));
+            if !event.kinds.is_empty() {
+                self.tree.set("event.type", names(&event.kinds));
+            }
         }
         let has_outcome =
             self.tree.get("event").and_then(Value::as_object).is_some_and(|e| e.contains_key("outcome"));

@@ -88,6 +88,50 @@ fn denied_is_a_failure_of_a_kind_that_says_denied() {
     assert_eq!(of(&event)["event"]["type"], json!(["access", "allowed"]));
 }
 
+/// Whoever looks for what was changed, made or deleted finds what came by SFTP too.
+#[test]
+fn what_is_done_to_a_file_is_told_by_its_kind() {
+    let kind = |name: &str, key: &str, what: Value| {
+        let got = of(&json!({"type": name, "data": {key: what}}));
+        assert_eq!(got["event"]["category"], json!(["file"]));
+        got["event"]["type"].clone()
+    };
+    for (operation, wanted) in [
+        ("read", json!(["access"])),
+        ("list", json!(["access"])),
+        ("write", json!(["change"])),
+        ("read-write", json!(["access", "change"])),
+        ("rename", json!(["change"])),
+        ("set-attributes", json!(["change"])),
+        ("mkdir", json!(["creation"])),
+        ("symlink", json!(["creation"])),
+        ("hardlink", json!(["creation"])),
+        ("copy", json!(["creation"])),
+        ("remove", json!(["deletion"])),
+        ("rmdir", json!(["deletion"])),
+        ("what a later program knows", json!(["access"])),
+    ] {
+        assert_eq!(kind("file.completed", "operation", json!(operation)), wanted, "{operation}");
+        assert_eq!(kind("file.failed", "operation", json!(operation)), wanted, "{operation}");
+        // It is opened to be written; what is written, the target hasn't heard of.
+        let opens = operation.ends_with("write");
+        let wanted = if opens { json!(["access"]) } else { wanted };
+        assert_eq!(kind("file.requested", "operation", json!(operation)), wanted, "{operation}");
+    }
+    assert_eq!(kind("file.denied", "tried", json!("delete")), json!(["deletion"]));
+    assert_eq!(kind("file.denied", "tried", json!("connect")), json!(["access"]));
+    assert_eq!(kind("file.completed", "operation", json!([1])), json!(["access"]));
+}
+
+/// Who logged in to Custody and in whose name a process runs are two.
+#[test]
+fn the_user_of_a_process_is_not_the_person() {
+    let got = document_of_example("command.executed");
+    assert_eq!((&got["user"]["name"], &got["user"]["id"]), (&json!("alice"), &Value::Null));
+    assert_eq!(got["process"]["real_user"], json!({"id": "1000"}));
+    assert_eq!(got["process"]["user"], json!({"id": "1000"}));
+}
+
 /// An attacker can't hide a command by making it long: its beginning is found, and the cut is told.
 #[test]
 fn long_text_is_found_by_its_beginning() {

@@ -138,6 +138,52 @@ fn the_source_of_a_connection_is_who_called() {
     assert_eq!(seen("connection.closed", None), (json!(0), here, nameless, json!(2)));
 }
 
+/// The source of a session is its client: what comes from there goes out to the destination.
+#[test]
+fn what_the_client_sent_went_out() {
+    for kind in ["session.ended", "connection.completed"] {
+        let data = json!({"bytes_in": 1, "bytes_out": 2});
+        let source = json!({"address": "192.0.2.7"});
+        let got = of(&json!({"type": kind, "data": data, "source": source, "producer": {"id": "proxy-1"}}));
+        assert_eq!(got["src_endpoint"], json!({"ip": "192.0.2.7"}));
+        assert_eq!(got["traffic"], json!({"bytes_in": 2, "bytes_out": 1}));
+    }
+}
+
+#[test]
+fn what_one_process_does_is_of_one_process() {
+    let process = |kind: &str, node: &str, pid: Value, started: Value| {
+        let data = json!({"arguments": ["sh", "-c", "id"], "executable": {"path": "/usr/bin/dash"},
+                          "process": {"name": "sh", "pid": pid, "started_us": started}});
+        let got = of(&json!({"type": kind, "data": data, "id": kind, "producer": {"id": node}}));
+        assert_eq!(got["class_uid"], 1007, "{got}");
+        got["process"].clone()
+    };
+    let executed = process("command.executed", "web-1", json!(7), json!(9));
+    assert_eq!(executed["uid"], "web-1/7/9");
+    assert_eq!(executed["cmd_line"], "sh -c id");
+    let file = json!({"name": "dash", "path": "/usr/bin/dash", "type_id": 1});
+    assert_eq!(executed["file"], file);
+    assert_eq!(process("command.exited", "web-1", json!(7), json!(9))["uid"], executed["uid"]);
+    for (node, pid, started) in [("web-2", 7, 9), ("web-1", 8, 9), ("web-1", 7, 10)] {
+        assert_ne!(
+            process("command.exited", node, json!(pid), json!(started))["uid"],
+            executed["uid"],
+            "{node} {pid} {started}"
+        );
+    }
+    // With less it is still a process, though others may be called the same.
+    let nameless = process("command.exited", "web-1", json!(7), Value::Null);
+    assert_eq!((&nameless["pid"], &nameless["uid"]), (&json!(7), &Value::Null));
+}
+
+#[test]
+fn a_file_is_named_by_the_end_of_its_path() {
+    let data = json!({"operation": "write", "path": "/srv/www/index.html"});
+    let got = of(&json!({"type": "file.completed", "data": data, "producer": {"id": "proxy-1"}}));
+    assert_eq!(got["file"], json!({"name": "index.html", "path": "/srv/www/index.html", "type_id": 1}));
+}
+
 #[test]
 fn types_that_nobody_knows_and_bytes_that_are_no_event_become_base_events() {
     let got =

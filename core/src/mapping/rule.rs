@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `"data.reason"` | what stands at that path of the event |
 //! | `"target.address as ip"` | the same as another [`Kind`] |
+//! | `"{producer.id}/{data.process.pid}"` | this text with what stands at those paths, if something stands at each |
 //! | `["data.claimed_user", "actor.user"]` | of these rules the first that gives something |
 //! | `{"is": "ssh"}` | always that |
 //! | `{"of": "outcome", "values": {"denied": "failure"}, "otherwise": "unknown"}` | by the text at a path |
@@ -38,11 +39,60 @@ pub(super) struct Take {
 impl TryFrom<String> for Take {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
+        if text.contains(BRACES) {
+            return Err(unmatched(&text));
+        }
         let (path, kind) = match text.split_once(" as ") {
             None => (text.as_str(), Kind::default()),
             Some((path, name)) => (path, Kind::named(name).ok_or_else(|| format!("{text}: no such kind"))?),
         };
         Ok(Self { path: path.to_owned().into(), kind })
+    }
+}
+
+const BRACES: [char; 2] = ['{', '}'];
+
+fn unmatched(text: &str) -> String {
+    format!("{text}: its braces don't match")
+}
+
+/// Text with paths in braces.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Template {
+    /// Paths, each with the text before it.
+    values: Vec<(String, Path)>,
+    end: String,
+}
+
+impl TryFrom<String> for Template {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let (mut rest, mut values) = (text.as_str(), Vec::new());
+        while let Some((before, after)) = rest.split_once('{') {
+            let (path, after) = after.split_once('}').ok_or_else(|| unmatched(&text))?;
+            if before.contains(BRACES) || path.contains(BRACES) {
+                return Err(unmatched(&text));
+            }
+            values.push((before.to_owned(), Path::from(path.to_owned())));
+            rest = after;
+        }
+        if values.is_empty() || rest.contains(BRACES) {
+            return Err(unmatched(&text));
+        }
+        Ok(Self { values, end: rest.to_owned() })
+    }
+}
+
+impl Template {
+    fn filled(&self, view: &View<'_>) -> Option<String> {
+        let mut text = String::new();
+        for (before, path) in &self.values {
+            text.push_str(before);
+            text.push_str(&view.at(&path.0)?.scalar()?);
+        }
+        text.push_str(&self.end);
+        Some(text)
     }
 }
 
@@ -61,6 +111,7 @@ impl From<serde_json::Value> for Constant {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 pub(super) enum Rule {
+    Template(Template),
     Take(Take),
     First(Vec<Rule>),
     Is { is: Constant },
@@ -76,6 +127,7 @@ impl Rule {
         taken: &mut Vec<&'r Path>,
     ) -> Option<Value<'v>> {
         match self {
+            Self::Template(template) => template.filled(view).map(Value::from),
             Self::Take(Take { path, kind }) => {
                 let value = kind.convert(view.at(&path.0)?)?;
                 taken.push(path);
@@ -235,6 +287,9 @@ mod tests {
         assert_eq!(value(json!("data.n.deeper")), json!(null));
         assert_eq!(value(json!("log.id")), "o#3");
         assert_eq!(value(json!("log.appended")), "1970-01-01T00:00:01.000000000Z");
+        assert_eq!(value(json!("{actor.user}/{data.n} of {log.id}.")), "alice/7 of o#3.");
+        assert_eq!(value(json!("{actor.user}/{data.none}")), json!(null));
+        assert_eq!(value(json!(["{data.none}", "{actor}", "{data.n}"])), "7");
         assert_eq!(value(json!(["data.none", "actor.user"])), "alice");
         assert_eq!(value(json!({"is": ["a"]})), json!(["a"]));
         let table = json!({"of": "outcome", "values": {"denied": "failure"}, "otherwise": "unknown"});
@@ -254,7 +309,9 @@ mod tests {
 
     #[test]
     fn a_rule_that_is_written_wrongly_is_refused() {
-        for rule in [json!("a as unicorn"), json!({"of": "a"}), json!({"is": 1, "are": 2}), json!(7)] {
+        let braces = ["{a", "a}", "{a}}", "{{a}", "}{a}", "{a}{b"].map(|text| json!(text));
+        let others = [json!("a as unicorn"), json!({"of": "a"}), json!({"is": 1, "are": 2}), json!(7)];
+        for rule in braces.iter().chain(&others) {
             assert!(serde_json::from_value::<Rule>(rule.clone()).is_err(), "{rule}");
         }
     }
@@ -285,8 +342,8 @@ mod tests {
 
     #[test]
     fn what_is_taken_over_is_told() {
-        let rule: Rule =
-            serde_json::from_value(json!(["data.none", "data.n as long", "actor.user"])).unwrap();
+        let rules = ["data.none", "{outcome}{data.none}", "data.n as long", "actor.user"];
+        let rule: Rule = serde_json::from_value(json!(rules)).unwrap();
         let (view, mut taken) = (view(), Vec::new());
         rule.value(&view, &mut taken);
         assert_eq!(taken, [&Path::from("data.n".to_owned())]);
