@@ -109,7 +109,8 @@ fn a_collector_that_follows_links_has_each_event_once_though_both_are_killed() {
     for round in 0..3 {
         let mut collector = spawn(&world, usize::MAX >> 1);
         for n in 0..3 {
-            world.ssh(&[], &format!("echo round {round} number {n}"), b"").ok();
+            // Line ends of Unicode, which JSON doesn't escape, and letters that aren't ISO-8859-1.
+            world.ssh(&[], &format!("echo круг {round}\u{2028}number\u{85}{n}"), b"").ok();
         }
         std::thread::sleep(Duration::from_millis(random.below(400)));
         world.custodyd.kill_now();
@@ -146,7 +147,7 @@ fn a_stream_that_is_cut_off_goes_on_where_it_was() {
     for round in 0..4 {
         let before = seen();
         for n in 0..3 {
-            world.ssh(&[], &format!("echo {round} {n}"), b"").ok();
+            world.ssh(&[], &format!("echo круг {round}\u{2028}number\u{85}{n}"), b"").ok();
         }
         wait::until_true("some of it came", DEADLINE, || seen() > before);
         world.custodyd.kill_now();
@@ -167,6 +168,51 @@ fn a_stream_that_is_cut_off_goes_on_where_it_was() {
     });
     // Once for each life of the daemon, which doesn't remember what it told.
     assert!((1..=5).contains(&told.count()));
+}
+
+/// The whole data directory comes from a backup, and the log grows past where a reader was: what it didn't read is others'
+/// entries, and those before its place it would never see.
+#[test]
+fn a_cursor_does_not_outlive_the_history_that_it_was_made_in() {
+    let (mut world, token) = world();
+    let (data, backup) = (world.custodyd.data(), world.dir().join("backup"));
+    let copy = |from: &Path, to: &Path| {
+        let mut command = Command::new("cp");
+        run(command.arg("-a").arg(from).arg(to), b"", DEADLINE).ok();
+    };
+    world.custodyd.stop();
+    copy(&data, &backup);
+    world.custodyd.start();
+    world.ssh(&[], "echo what the backup lacks", b"").ok();
+    let ask = |world: &World, query: &str| -> Value {
+        let said = curl(world, &token, &[], &format!("/v1/events?envelope=page&limit=1000&{query}"));
+        serde_json::from_slice(&said.out).unwrap_or_else(|e| panic!("{e}: {}", said.text()))
+    };
+    let mut places: Vec<(&str, String)> = Vec::new();
+    for filter in ["", "type=command&"] {
+        places.push((filter, ask(&world, filter)["next_cursor"].as_str().unwrap().to_owned()));
+    }
+    for (filter, cursor) in &places {
+        assert!(ask(&world, &format!("{filter}cursor={cursor}"))["entries"].is_array());
+    }
+    let size = world.entries("").len();
+
+    world.custodyd.stop();
+    std::fs::remove_dir_all(&data).unwrap();
+    copy(&backup, &data);
+    world.custodyd.start();
+    while world.entries("").len() <= size {
+        world.ssh(&[], "echo another history", b"").ok();
+    }
+    for (filter, cursor) in &places {
+        let answer = ask(&world, &format!("{filter}cursor={cursor}"));
+        assert_eq!(answer["code"], "cursor-of-another-history", "{answer}");
+    }
+    let header = format!("Last-Event-ID: {}", places[0].1);
+    let arguments = ["-H", "Accept: text/event-stream", "-H", header.as_str()];
+    let answer = curl(&world, &token, &arguments, "/v1/events").text();
+    assert!(answer.contains("cursor-of-another-history"), "{answer}");
+    assert!(ask(&world, "from=0")["entries"].is_array());
 }
 
 #[test]

@@ -32,8 +32,10 @@ while time.monotonic() < deadline:
         continue
     if answer.status_code != 200:
         sys.exit(f"{answer.status_code}: {answer.text}")
-    for line in answer.text.splitlines():
-        saved["events"].append(json.loads(line))
+    # Events hold U+2028 and U+0085 as they are, which splitlines() takes for line ends.
+    for line in answer.content.split(b"\n"):
+        if line:
+            saved["events"].append(json.loads(line))
     saved["next"] = answer.links["next"]["url"]
     # Events and place in one step: whoever keeps the one without the other loses or repeats.
     fresh = state.with_suffix(".new")

@@ -10,6 +10,16 @@ import time
 
 import requests
 
+
+def lines(answer):
+    """A stream's lines as they come. Events hold U+2028 and U+0085 as they are, which iter_lines() takes for line ends."""
+    rest = b""
+    for chunk in answer.iter_content(chunk_size=None):
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line.decode()
+
+
 url, ca, token_file, out, count = sys.argv[1:6]
 headers = {
     "Authorization": "Bearer " + pathlib.Path(token_file).read_text().strip(),
@@ -32,7 +42,7 @@ with open(out, "a", encoding="utf-8") as sink:
                 if answer.status_code != 200:
                     sys.exit(f"{answer.status_code}: {answer.text}")
                 name, data, identity = "message", [], None
-                for line in answer.iter_lines(chunk_size=1, decode_unicode=True):
+                for line in lines(answer):
                     if line == "":
                         # Only a whole event counts, with the blank line behind it.
                         if data and name == "message":

@@ -3,7 +3,7 @@
 //!
 //! A line is a pointer to the evidence, not a copy: it is short, and names the log, the index and the leaf hash.
 //! Limits of the standard's dictionary are kept in bytes, and what was cut to them is named, so that nobody hides a command by
-//! making it long. A line has no line end and no other control character in it,
+//! making it long. A line has no line end of any standard and no other control character in it,
 //! so that it can't be taken for two.
 
 use super::Logged;
@@ -94,7 +94,7 @@ fn push(line: &mut String, between: &mut &str, key: &str, value: &str) {
     for c in value.chars() {
         match c {
             '\\' | '=' => line.extend(['\\', c]),
-            '\n' => line.push_str("\\n"),
+            c if ends_line(c) => line.push_str("\\n"),
             '\r' => line.push_str("\\r"),
             c if c.is_control() => {
                 // As events write a byte that is no text. Writing to a string can't fail.
@@ -105,13 +105,18 @@ fn push(line: &mut String, between: &mut &str, key: &str, value: &str) {
     }
 }
 
+/// What ends a line for some reader: Unicode has three more beside that of Unix.
+const fn ends_line(c: char) -> bool {
+    matches!(c, '\n' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
 /// Text in the header, where there is no way to write a control character.
 fn header(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '\\' | '|' => out.extend(['\\', c]),
-            c if c.is_control() => out.push(' '),
+            c if c.is_control() || ends_line(c) => out.push(' '),
             c => out.push(c),
         }
     }
@@ -213,6 +218,16 @@ mod tests {
     }
 
     #[test]
+    fn line_ends_of_unicode_end_no_line() {
+        let event = json!({"data": {"command": "a\u{2028}b\u{2029}c\u{85}d"}, "type": "command.requested"});
+        let told = line(&entry(&serde_json::to_vec(&event).unwrap()));
+        assert!(told.contains(r"cs3=a\nb\nc\nd "), "{told}");
+        let event = json!({"type": "of\u{2028}another\u{2029}galaxy\u{85}"});
+        let (header, _) = read(&line(&entry(&serde_json::to_vec(&event).unwrap())));
+        assert_eq!(header[4], "of another galaxy ");
+    }
+
+    #[test]
     fn what_was_cut_is_named() {
         let line_of = |command: &str| {
             let event = json!({"data": {"command": command}, "type": "command.requested"});
@@ -240,7 +255,7 @@ mod tests {
         #[test]
         fn whatever_an_entry_holds_it_becomes_one_line_that_can_be_read(bytes in any_entry()) {
             let line = line(&entry(&bytes));
-            prop_assert!(!line.chars().any(char::is_control));
+            prop_assert!(!line.chars().any(ends_line), "{line:?}");
             let (header, fields) = read(&line);
             prop_assert_eq!(&header[0], "CEF:0");
             for (key, value) in &fields {

@@ -21,6 +21,8 @@ pub(super) fn any_text() -> impl Strategy<Value = String> {
             "\u{0}",
             "\u{1b}[2J",
             "\u{2028}",
+            "a\u{2029}b",
+            "a\u{85}b",
             "\u{202e}gpj",
             "10.0.0.1:443",
             "[fe80::1%eth0]:22",

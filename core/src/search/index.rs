@@ -129,13 +129,24 @@ impl Search {
         });
         let mut progress = self.progress.clone();
         let there = progress.wait_for(|progress| progress.next >= size || progress.stopped.is_some());
-        let now = match tokio::time::timeout(patience, there).await {
-            Ok(Ok(progress)) => progress.clone(),
-            Ok(Err(_)) | Err(_) => self.progress.borrow().clone(),
-        };
+        // Whichever it is, and that it is neither, is seen below.
+        drop(tokio::time::timeout(patience, there).await);
+        self.reached(size)
+    }
+
+    /// Whether all entries below `size` are indexed now, as [`Search::at_least`] without waiting.
+    ///
+    /// # Errors
+    /// [`SearchError::Behind`] when they aren't yet, [`SearchError::Stopped`] when nobody is about to.
+    pub fn reached(&self, size: u64) -> Result<(), SearchError> {
+        let now = self.progress.borrow().clone();
+        let has_ended = self.progress.has_changed().is_err();
         match now.stopped {
             _ if now.next >= size => Ok(()),
             Some(reason) => Err(SearchError::Stopped { at: now.next, reason }),
+            None if has_ended => {
+                Err(SearchError::Stopped { at: now.next, reason: "its thread has ended".to_owned() })
+            }
             None => Err(SearchError::Behind { at: now.next, wanted: size }),
         }
     }

@@ -8,7 +8,7 @@ mod query;
 mod row;
 
 pub use index::{DATABASE_NAME, Progress, Search};
-pub use query::{LIMIT_MAX, Order, PAGE_BYTES_MAX, Page, Query};
+pub use query::{LIMIT_MAX, Order, PAGE_BYTES_MAX, Page, Query, QueryError};
 
 use crate::log::ReadError;
 

@@ -17,8 +17,10 @@ pub const LIMIT_MAX: usize = 1000;
 pub const PAGE_BYTES_MAX: usize = 4 << 20;
 /// How long one search may take.
 pub(super) const SEARCH_SECONDS_MAX: u64 = 10;
-/// Words of one question that count: more of them don't find less.
+/// Words of one question, at most.
 const WORDS_MAX: usize = 32;
+/// How an event can have come out, as it stands in events.
+const OUTCOMES: [&str; 3] = ["success", "failure", "denied"];
 
 /// In which order pages come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +71,54 @@ impl Query {
             && text.is_none()
             && until.is_none()
     }
+
+    /// Whether its filters can match anything at all. One that can't would look like a log in which nothing happens.
+    ///
+    /// # Errors
+    /// The first filter that can't.
+    pub fn check(&self) -> Result<(), QueryError> {
+        if self.kind.as_deref().is_some_and(|kind| !is_type(kind)) {
+            return Err(QueryError::Type);
+        }
+        if self.outcome.as_deref().is_some_and(|outcome| !OUTCOMES.contains(&outcome)) {
+            return Err(QueryError::Outcome);
+        }
+        match self.text.as_deref().map(|text| words(text).take(WORDS_MAX + 1).count()) {
+            Some(0) => Err(QueryError::Wordless),
+            Some(count) if count > WORDS_MAX => Err(QueryError::Wordy),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Which filter can't match anything. `Display` says what is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// The type.
+    #[error(
+        "type is one family (login) or one type (login.failed), in lower-case letters, digits and hyphens"
+    )]
+    Type,
+    /// The outcome.
+    #[error("outcome is success, failure or denied")]
+    Outcome,
+    /// The text has no words.
+    #[error("text is words: at least one letter or digit")]
+    Wordless,
+    /// The text has more words than are looked for.
+    #[error("text is at most {} words", WORDS_MAX)]
+    Wordy,
+}
+
+/// Whether it has the form of a type or of a family: types that this program doesn't know are in logs as well.
+fn is_type(kind: &str) -> bool {
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    match kind.split_once('.') {
+        Some((family, rest)) => is_name(family) && is_name(rest),
+        None => is_name(kind),
+    }
 }
 
 /// One page of an answer.
@@ -87,11 +137,12 @@ impl Search {
     /// # Errors
     /// See [`SearchError`].
     pub async fn find(&self, query: Query) -> Result<Page, SearchError> {
-        let Ok(_turn) = self.at_once.acquire().await else { return Err(stopped("it is being closed")) };
         let log = self.log.clone();
         if query.is_unfiltered() {
             return blocking(move || everything(&*log, &query)).await;
         }
+        // What only reads the log waits for no search.
+        let Ok(_turn) = self.at_once.acquire().await else { return Err(stopped("it is being closed")) };
         let reader = self.reader()?;
         let mut interrupt = Interrupt(Some(reader.connection.get_interrupt_handle()));
         let search = blocking(move || {

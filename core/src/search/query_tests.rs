@@ -352,6 +352,60 @@ fn whoever_waits_is_told_how_far_it_is() {
     let search = world.search();
     let behind = world.runtime.block_on(search.at_least(5, Duration::from_millis(50))).unwrap_err();
     assert!(matches!(behind, SearchError::Behind { at: 0, wanted: 5 }), "{behind}");
+    let now = search.reached(5).unwrap_err();
+    assert!(matches!(now, SearchError::Behind { at: 0, wanted: 5 }), "{now}");
+    search.reached(0).unwrap();
+}
+
+#[test]
+fn a_filter_that_can_match_nothing_is_refused() {
+    let types = |kind: &str| Query { kind: Some(kind.into()), ..query(1) }.check();
+    for info in crate::event::TYPES {
+        let family = info.name.split('.').next().unwrap();
+        assert_eq!((types(info.name), types(family)), (Ok(()), Ok(())), "{}", info.name);
+    }
+    assert_eq!(types("of-tomorrow.made2"), Ok(()));
+    for wrong in
+        ["", "Login", "login.", ".failed", "login.failed.", "a.b.c", "login*", "login,lock", " login"]
+    {
+        assert_eq!(types(wrong), Err(QueryError::Type), "{wrong}");
+    }
+    let outcomes = |outcome: &str| Query { outcome: Some(outcome.into()), ..query(1) }.check();
+    for outcome in [Outcome::Success, Outcome::Failure, Outcome::Denied] {
+        let name = serde_json::to_value(outcome).unwrap();
+        assert_eq!(outcomes(name.as_str().unwrap()), Ok(()), "{name}");
+    }
+    for wrong in ["", "Denied", "deny", "success,failure"] {
+        assert_eq!(outcomes(wrong), Err(QueryError::Outcome), "{wrong}");
+    }
+    let texts = |text: &str| Query { text: Some(text.into()), ..query(1) }.check();
+    for (text, wanted) in [
+        ("rm -rf", Ok(())),
+        ("ж", Ok(())),
+        ("", Err(QueryError::Wordless)),
+        ("\"* -", Err(QueryError::Wordless)),
+        ("a ".repeat(WORDS_MAX).as_str(), Ok(())),
+        ("a ".repeat(WORDS_MAX + 1).as_str(), Err(QueryError::Wordy)),
+    ] {
+        assert_eq!(texts(text), wanted, "{text}");
+    }
+    assert_eq!(query(1).check(), Ok(()));
+}
+
+#[test]
+fn what_only_reads_the_log_waits_for_no_search() {
+    let world = World::new();
+    world.some(0);
+    let search = world.search();
+    world.runtime.block_on(async {
+        let all = u32::try_from(search.at_once.available_permits()).unwrap();
+        let _busy = search.at_once.acquire_many(all).await.unwrap();
+        let soon = Duration::from_millis(100);
+        let page = tokio::time::timeout(PATIENCE, search.find(query(1))).await.unwrap().unwrap();
+        assert_eq!(page.entries.len(), 1);
+        let filtered = Query { kind: Some("login".into()), ..query(1) };
+        assert!(tokio::time::timeout(soon, search.find(filtered)).await.is_err(), "it took no turn");
+    });
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 //! A page names the next one in each answer, also an empty one, so that whoever polls never has to think where to go
 //! on; and it is cut by bytes too, but never to nothing while there is more.
 
-use super::cursor::CursorError;
+use super::cursor::{Before, CursorError};
 use super::error::ApiError;
 use super::follow;
 use super::format::Format;
@@ -104,7 +104,13 @@ fn invalid<T>(what: String) -> Result<T, ApiError> {
 
 impl Asked {
     /// With the place where it begins: at the cursor, or else at `from`, or else at the beginning.
-    async fn into_question(self, api: &Api, last_event_id: Option<&str>) -> Result<Question, ApiError> {
+    async fn into_question(
+        self,
+        api: &Api,
+        form: Form,
+        last_event_id: Option<&str>,
+    ) -> Result<Question, ApiError> {
+        self.fits(form)?;
         let texts = [&self.kind, &self.user, &self.text, &self.target, &self.outcome];
         if texts.into_iter().flatten().any(|text| text.len() > FILTER_BYTES_MAX) {
             return invalid(format!("a filter has at most {FILTER_BYTES_MAX} bytes"));
@@ -140,14 +146,36 @@ impl Asked {
             cursor: None,
             limit,
         };
+        search.check().map_err(|wrong| ApiError::Invalid(wrong.to_string()))?;
         let size = api.context.log.size();
         search.cursor = match (last_event_id.or(self.cursor.as_deref()), self.from.as_deref()) {
-            (Some(cursor), _) => Some(api.cursors.read(cursor, &search, size)?),
+            (Some(cursor), _) => Some(go_on_at(api, cursor, &search, size).await?),
             (None, Some(from)) => Some(begin_at(api, from, size).await?),
             (None, None) => None,
         };
         Ok(Question { search, format: self.format.unwrap_or_default(), envelope, proof, wait })
     }
+
+    /// What has no meaning in the form that is wanted isn't passed over: whoever asked for it counts on it.
+    fn fits(&self, form: Form) -> Result<(), ApiError> {
+        let in_an_envelope =
+            self.envelope == Some(Envelope::Page) || self.proof.as_deref().is_some_and(|proof| proof != "0");
+        if form != Form::Json && in_an_envelope {
+            return invalid("envelope=page and proof=1 go with Accept: application/json".to_owned());
+        }
+        if form == Form::Stream && self.wait.is_some() {
+            return invalid("wait goes with pages: a subscription waits for what comes anyway".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Where a cursor stands, if the log's history is still the one that it was made in.
+async fn go_on_at(api: &Api, cursor: &str, search: &Search, size: u64) -> Result<u64, ApiError> {
+    let standing = api.cursors.read(cursor, search, size)?;
+    let log = Arc::clone(&api.context.log);
+    let before = blocking("read the log", move || Before::at(&*log, standing.place())).await??;
+    Ok(standing.index_behind(before)?)
 }
 
 async fn begin_at(api: &Api, from: &str, size: u64) -> Result<u64, ApiError> {
@@ -210,7 +238,7 @@ pub(super) async fn events(
         _ => None,
     };
     let is_resumed = last_event_id.is_some();
-    let mut question = asked.into_question(&api, last_event_id).await?;
+    let mut question = asked.into_question(&api, form, last_event_id).await?;
     if form == Form::Stream {
         if question.search.order == Order::Descending {
             return invalid("a subscription has order=asc: it goes on to what comes".to_owned());
@@ -232,11 +260,17 @@ pub(super) async fn events(
 }
 
 /// A page that holds all that is durable now.
-async fn find(api: &Api, search: Search) -> Result<Page, ApiError> {
+pub(super) async fn find(api: &Api, search: Search) -> Result<Page, ApiError> {
+    indexed(api, &search).await?;
+    Ok(api.context.search.find(search).await?)
+}
+
+/// Waits until the search projection, where it is asked at all, has all that is durable now.
+pub(super) async fn indexed(api: &Api, search: &Search) -> Result<(), ApiError> {
     if !search.is_unfiltered() {
         api.context.search.at_least(api.context.log.size(), PATIENCE).await?;
     }
-    Ok(api.context.search.find(search).await?)
+    Ok(())
 }
 
 /// A checkpoint that covers the page; none is needed for an empty one.
@@ -300,7 +334,8 @@ impl Answer {
     ) -> Result<Self, ApiError> {
         let origin = api.context.log.origin();
         let Cut { pieces, indexes, next } = Cut::new(origin, question, form, page);
-        let cursor = api.cursors.write(&question.search, next);
+        let before = Before::at(&*api.context.log, next)?;
+        let cursor = api.cursors.write(&question.search, next, before);
         let mut link = next_of.to_vec();
         link.extend_from_slice(cursor.as_bytes());
         let more = match question.search.order {

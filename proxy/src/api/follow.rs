@@ -3,8 +3,10 @@
 //! A subscription holds a cursor and no queue: entries are read from the log when the reader has room for them. So a
 //! slow reader falls behind in the log, not in our memory, and one that takes nothing is dropped.
 
+use super::cursor::Before;
 use super::error::ApiError;
-use super::events::Question;
+use super::events::{self, Question};
+use super::place::appended;
 use super::reading::{Asks as _, Telling};
 use super::subscriber::Subscriber;
 use super::{Api, blocking};
@@ -12,7 +14,7 @@ use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use custody_core::search::{Page, Progress};
+use custody_core::search::{Page, Progress, Query, SearchError};
 use futures_util::stream;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -118,6 +120,20 @@ impl Watching {
     }
 }
 
+/// Whether silence says that nothing matched below `size`: the projection, where it is asked at all, has come so far.
+fn looked_at(api: &Api, search: &Query, size: u64) -> Result<(), SearchError> {
+    if search.is_unfiltered() { Ok(()) } else { api.context.search.reached(size) }
+}
+
+/// Whether silence says that nothing matched so far or is about to be: the projection is usually a moment behind, but
+/// it mustn't have stopped short of the log.
+fn at_work(api: &Api, search: &Query) -> Result<(), SearchError> {
+    match looked_at(api, search, api.context.log.size()) {
+        Err(stopped @ SearchError::Stopped { .. }) => Err(stopped),
+        _ => Ok(()),
+    }
+}
+
 /// A page with something on it, or the empty one when `wait` is over, the server closes, or the reader may no longer.
 pub(super) async fn long_poll(
     api: &Arc<Api>,
@@ -139,9 +155,19 @@ pub(super) async fn long_poll(
         if !page.entries.is_empty() {
             break;
         }
+        at_work(api, &question.search)?;
         match tokio::time::timeout_at(until, watching.news(question.search.is_unfiltered())).await {
             Ok(News::Perhaps) => {}
-            Ok(News::Stopped | News::Closing) | Err(_) => return Ok(page),
+            Ok(News::Closing) => return Ok(page),
+            // An empty page says as much as one for which nobody waited: nothing that is durable matches.
+            Ok(News::Stopped) | Err(_) => {
+                question.search.cursor = Some(page.next);
+                page = events::find(api, question.search.clone()).await?;
+                if page.entries.is_empty() {
+                    return Ok(page);
+                }
+                break;
+            }
         }
     }
     // It is handed out on the word of a decision that may be a minute old.
@@ -161,7 +187,8 @@ struct Follower {
     _place: Place,
 }
 
-/// Answers with a stream of events that doesn't end by itself. `resumed` is one that was cut off and goes on.
+/// Answers with a stream of events that doesn't end by itself before `until` is passed. `resumed` is one that was cut off
+/// and goes on.
 pub(super) async fn follow(
     api: Arc<Api>,
     subscriber: Subscriber,
@@ -176,6 +203,7 @@ pub(super) async fn follow(
         _ => Telling::Aggregated,
     };
     api.read(&subscriber, subscriber.what(), "follow", query, telling).await?;
+    events::indexed(&api, &question.search).await?;
     question.search.cursor.get_or_insert(0);
     let follower = Follower {
         api,
@@ -195,7 +223,7 @@ pub(super) async fn follow(
         Some((Ok::<_, Infallible>(chunk), follower))
     });
     let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform")),
         // nginx keeps small events in its buffer, signs of life as well, until they are 4 KiB.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
@@ -212,7 +240,7 @@ impl Follower {
         if self.handed.elapsed() > SLOW {
             return self.end("too-slow", "you read slower than the log grows: go on from the last id");
         }
-        let quiet_since = Instant::now();
+        let (quiet_since, size) = (Instant::now(), self.api.context.log.size());
         loop {
             // Roles, policies, locks and tokens may have changed since.
             if let Err(reason) = self.subscriber.may_go_on(&self.api) {
@@ -224,7 +252,19 @@ impl Follower {
             }
             match self.api.context.search.find(self.question.search.clone()).await {
                 Err(error) => return self.end("failed", &error.to_string()),
-                Ok(page) if page.entries.is_empty() => self.question.search.cursor = Some(page.next),
+                Ok(page) if page.entries.is_empty() => {
+                    self.question.search.cursor = Some(page.next);
+                    if let Err(error) = at_work(&self.api, &self.question.search) {
+                        return self.end("behind", &error.to_string());
+                    }
+                    match self.is_over(page.next).await {
+                        Ok(false) => {}
+                        Ok(true) => {
+                            return self.end("until-passed", "until is passed: nothing more will match");
+                        }
+                        Err(error) => return self.end("failed", &error.to_string()),
+                    }
+                }
                 Ok(page) => match self.chunk(page).await {
                     Ok(chunk) => return chunk,
                     Err(error) => return self.end("failed", &error.to_string()),
@@ -233,14 +273,38 @@ impl Follower {
             let unfiltered = self.question.search.is_unfiltered();
             match tokio::time::timeout_at(quiet_since + KEEP_ALIVE, watching.news(unfiltered)).await {
                 Ok(News::Perhaps) => {}
-                Ok(News::Stopped) => {
-                    return self
-                        .end("stopped", "the log has stopped: nothing more will come until it is restarted");
+                // What told of news is the projection where there is a filter: the log may well go on.
+                Ok(News::Stopped) if self.api.log_is_alive() => {
+                    return self.end("behind", "the search projection has ended: tell your administrator");
                 }
+                Ok(News::Stopped) => return self.stopped(),
                 Ok(News::Closing) => return self.closing(),
-                Err(_) => return Bytes::from_static(b": alive\n\n"),
+                Err(_) => return self.sign_of_life(size),
             }
         }
+    }
+
+    /// Says that nothing came, if that is so: what was durable at `size`, a while ago, has been looked at, and the log
+    /// goes on.
+    fn sign_of_life(&mut self, size: u64) -> Bytes {
+        if let Err(error) = looked_at(&self.api, &self.question.search, size) {
+            return self.end("behind", &error.to_string());
+        }
+        if !self.api.log_is_alive() {
+            return self.stopped();
+        }
+        Bytes::from_static(b": alive\n\n")
+    }
+
+    /// Whether nothing can match any more: the entry right before `next` was appended after `until`, and times never
+    /// decrease with the index.
+    async fn is_over(&self, next: u64) -> Result<bool, ApiError> {
+        let (Some(until), Some(last)) = (self.question.search.until, next.checked_sub(1)) else {
+            return Ok(false);
+        };
+        let log = Arc::clone(&self.api.context.log);
+        let last = blocking("read the log", move || appended(&*log, last)).await??;
+        Ok(last.is_some_and(|appended| appended > until))
     }
 
     /// The events of a page, each with the cursor behind it.
@@ -250,11 +314,11 @@ impl Follower {
             let (mut out, mut next) = (Vec::new(), page.next);
             for entry in page.entries {
                 let after = entry.index.saturating_add(1);
-                let id = api.cursors.write(&question.search, after);
+                let id = api.cursors.write(&question.search, after, Before::after(&entry.bytes));
                 out.extend_from_slice(format!("id: {id}\ndata: ").as_bytes());
                 out.extend_from_slice(&question.format.line(api.context.log.origin(), &entry));
                 out.extend_from_slice(b"\n\n");
-                if out.len() >= super::events::ANSWER_BYTES_MAX {
+                if out.len() >= events::ANSWER_BYTES_MAX {
                     next = after;
                     break;
                 }
@@ -264,6 +328,10 @@ impl Follower {
         .await?;
         self.question.search.cursor = Some(next);
         Ok(Bytes::from(chunk))
+    }
+
+    fn stopped(&mut self) -> Bytes {
+        self.end("stopped", "the log has stopped: nothing more will come until it is restarted")
     }
 
     fn closing(&mut self) -> Bytes {

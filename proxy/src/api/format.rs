@@ -28,7 +28,8 @@ impl Format {
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Cef => "text/plain; charset=utf-8",
-            _ => "application/x-ndjson",
+            // JSON is UTF-8 anyway; but some programs take text that doesn't say so for ISO-8859-1.
+            _ => "application/x-ndjson; charset=utf-8",
         }
     }
 

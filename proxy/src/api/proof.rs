@@ -8,6 +8,7 @@ use super::{Api, Caller, blocking};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Shared};
+use axum::http::Uri;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use custody_core::log::proof::ProofFile;
@@ -21,7 +22,9 @@ pub(super) async fn event(
     Shared(api): Shared<Arc<Api>>,
     subscriber: Subscriber,
     Path(index): Path<String>,
+    uri: Uri,
 ) -> Result<impl IntoResponse, ApiError> {
+    no_parameters(&uri)?;
     let index = number(&index)?;
     api.read(&subscriber, subscriber.what(), "event", &format!("index={index}"), Telling::Aggregated).await?;
     let entry = entry(&api, index).await?;
@@ -33,7 +36,9 @@ pub(super) async fn proof(
     Shared(api): Shared<Arc<Api>>,
     subscriber: Subscriber,
     Path(index): Path<String>,
+    uri: Uri,
 ) -> Result<impl IntoResponse, ApiError> {
+    no_parameters(&uri)?;
     let index = number(&index)?;
     api.read(&subscriber, subscriber.what(), "proof", &format!("index={index}"), Telling::Aggregated).await?;
     let log = Arc::clone(&api.context.log);
@@ -98,4 +103,14 @@ async fn entry(api: &Api, index: u64) -> Result<Entry, ApiError> {
 
 fn number(text: &str) -> Result<u64, ApiError> {
     text.parse().map_err(|_| ApiError::Invalid("an event's index is a whole number: 0, 1, 2 …".to_owned()))
+}
+
+/// One event is told in one way; whoever asks for another must not take this one for it.
+fn no_parameters(uri: &Uri) -> Result<(), ApiError> {
+    match uri.query() {
+        None | Some("") => Ok(()),
+        Some(_) => Err(ApiError::Invalid(
+            "one event and its proof take no parameters: format and filters go with /v1/events".to_owned(),
+        )),
+    }
 }

@@ -7,32 +7,33 @@ use custody_core::event::{Actor, Draft, EventData, Outcome, Source, Target, Time
 use custody_core::policy::{Decision, Request, What, decide};
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
+use std::time::Duration;
 
-/// How long one event speaks for the same reader and purpose, in seconds.
-const TOLD_FOR_SECONDS: u64 = 60;
+/// How long one event speaks for the same reader and purpose.
+const TOLD_FOR: Duration = Duration::from_secs(60);
 /// Readers and purposes that are remembered; beyond it all are told again.
 const REMEMBERED_MAX: usize = 10_000;
 /// How much of a question stands in its event, in characters.
 const QUERY_CHARS_MAX: usize = 512;
 
-/// When a read was last told.
+/// When a read was last told, by the monotonic clock: one that somebody sets back must not keep reads untold.
 #[derive(Debug, Default)]
 pub(super) struct ReadLedger {
-    told: BTreeMap<(String, &'static str, bool), u64>,
+    told: BTreeMap<(String, &'static str, bool), Duration>,
 }
 
 impl ReadLedger {
     /// Whether this read is to be told at `now`.
-    fn is_due(&self, key: &(String, &'static str, bool), now: Timestamp) -> bool {
-        self.told.get(key).is_none_or(|then| now.seconds().saturating_sub(*then) >= TOLD_FOR_SECONDS)
+    fn is_due(&self, key: &(String, &'static str, bool), now: Duration) -> bool {
+        self.told.get(key).is_none_or(|then| now.saturating_sub(*then) >= TOLD_FOR)
     }
 
     /// It was told at `now`: to be called once that is durable.
-    fn told(&mut self, key: (String, &'static str, bool), now: Timestamp) {
+    fn told(&mut self, key: (String, &'static str, bool), now: Duration) {
         if self.told.len() >= REMEMBERED_MAX {
             self.told.clear();
         }
-        self.told.insert(key, now.seconds());
+        self.told.insert(key, now);
     }
 }
 
@@ -92,8 +93,9 @@ impl Api {
         let request = caller.request(what, now);
         let Decision { made, .. } = self.context.replica.read(|state| decide(state, &request));
         let key = (caller.name(), purpose, made.allowed);
+        let passed = self.context.clock.monotonic();
         let is_due = telling == Telling::Always
-            || self.reads.lock().unwrap_or_else(PoisonError::into_inner).is_due(&key, now);
+            || self.reads.lock().unwrap_or_else(PoisonError::into_inner).is_due(&key, passed);
         let (allowed, reason) = (made.allowed, made.reason.clone());
         if is_due {
             let decided = decided(caller, made, target.clone());
@@ -105,7 +107,7 @@ impl Api {
             } else {
                 let _durable = self.context.producer.append(decided).await?;
             }
-            self.reads.lock().unwrap_or_else(PoisonError::into_inner).told(key, now);
+            self.reads.lock().unwrap_or_else(PoisonError::into_inner).told(key, passed);
         }
         if allowed { Ok(()) } else { Err(ApiError::Denied(reason)) }
     }
@@ -113,13 +115,13 @@ impl Api {
     /// Makes sure that the reading of a reader from outside has been told. The configuration allowed it, so there is
     /// nothing to decide. A person's name has no colon.
     pub(super) async fn read_as_reader(&self, name: &str, purpose: &'static str) -> Result<(), ApiError> {
-        let now = self.now();
+        let passed = self.context.clock.monotonic();
         let actor = format!("reader:{name}");
         let key = (actor.clone(), purpose, true);
-        if self.reads.lock().unwrap_or_else(PoisonError::into_inner).is_due(&key, now) {
+        if self.reads.lock().unwrap_or_else(PoisonError::into_inner).is_due(&key, passed) {
             let read = log::Read { purpose: purpose.to_owned(), query: String::new() };
             let _durable = self.context.producer.append(Draft::new(Actor::system(&actor), read)).await?;
-            self.reads.lock().unwrap_or_else(PoisonError::into_inner).told(key, now);
+            self.reads.lock().unwrap_or_else(PoisonError::into_inner).told(key, passed);
         }
         Ok(())
     }
@@ -146,11 +148,22 @@ pub(super) fn about<D: EventData>(caller: &impl Asks, data: D, target: Target) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use custody_core::clock::{Clock as _, ManualClock, Nanos};
+
+    #[test]
+    fn a_clock_that_is_set_back_keeps_no_read_untold() {
+        let clock = ManualClock::new(Nanos(1_764_028_800_000_000_000));
+        let (mut ledger, key) = (ReadLedger::default(), ("ana".to_owned(), "search", true));
+        ledger.told(key.clone(), clock.monotonic());
+        clock.set_wall(Nanos(0));
+        clock.advance(TOLD_FOR);
+        assert!(ledger.is_due(&key, clock.monotonic()));
+    }
 
     #[test]
     fn told_once_a_minute_for_each_reader_purpose_and_answer() {
         let mut ledger = ReadLedger::default();
-        let at = Timestamp::from_seconds;
+        let at = Duration::from_secs;
         let key = |user: &str, allowed| (user.to_owned(), "search", allowed);
         assert!(ledger.is_due(&key("ana", true), at(100)));
         ledger.told(key("ana", true), at(100));

@@ -55,6 +55,15 @@ async fn queries_that_are_wrong_are_refused() {
         "session=mine",
         "unknown=1",
         &format!("text={}", "x".repeat(513)),
+        &format!("text={}", "x+".repeat(33)),
+        "text=",
+        "text=%22*%22",
+        "type=",
+        "type=Login",
+        "type=login.",
+        "type=login.failed,lock",
+        "outcome=",
+        "outcome=deny",
     ] {
         let (status, body) = admin.get(&format!("/v1/events?{query}")).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{query}: {body}");
@@ -64,9 +73,22 @@ async fn queries_that_are_wrong_are_refused() {
         let (status, body) = admin.get(&format!("/v1/events?text={text}")).await;
         assert!(status == StatusCode::OK || status == StatusCode::UNPROCESSABLE_ENTITY, "{text}: {body}");
     }
-    let answer =
-        admin.request("/v1/events?order=desc").header("accept", "text/event-stream").send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    for (accept, query) in [
+        ("text/event-stream", "order=desc"),
+        ("text/event-stream", "wait=5s"),
+        ("text/event-stream", "envelope=page"),
+        ("application/x-ndjson", "envelope=page"),
+        ("application/x-ndjson", "envelope=page&proof=1"),
+        ("text/plain", "proof=1"),
+    ] {
+        let asked = admin.request(&format!("/v1/events?{query}")).header("accept", accept);
+        let answer = asked.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "{accept}: {query}");
+    }
+    for path in ["/v1/events/0?format=ecs", "/v1/events/0/proof?limit=1"] {
+        assert_eq!(admin.get(path).await.0, StatusCode::UNPROCESSABLE_ENTITY, "{path}");
+    }
+    assert_eq!(admin.get("/v1/events/0").await.0, StatusCode::OK);
     let answer = admin.request_post("/v1/events").send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
 }

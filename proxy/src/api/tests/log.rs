@@ -23,7 +23,7 @@ async fn pages_hold_the_canonical_bytes_and_always_a_cursor() {
             .send()
             .await
             .unwrap();
-        assert_eq!(answer.headers()["content-type"], "application/x-ndjson");
+        assert_eq!(answer.headers()["content-type"], "application/x-ndjson; charset=utf-8");
         place = format!("cursor={}", answer.headers()["custody-cursor"].to_str().unwrap());
         let body = answer.text().await.unwrap();
         for line in body.lines() {
@@ -152,7 +152,7 @@ pub async fn subscribe(person: &Person, query: &str, last: Option<&str>) -> reqw
     }
     let answer = request.send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
-    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    assert_eq!(answer.headers()["content-type"], "text/event-stream; charset=utf-8");
     // Whatever stands between hands it on as it comes.
     assert_eq!(answer.headers()["x-accel-buffering"], "no");
     answer
@@ -202,6 +202,24 @@ async fn a_subscription_ends_with_the_right_to_read_and_with_the_server() {
     drop((hers, his, admin, ana));
     let served = tokio::time::timeout(Duration::from_secs(15), &mut world.served).await;
     served.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_ends_once_until_is_passed() {
+    let world = World::new().await;
+    let admin = world.admin().await;
+    for n in 0..3 {
+        admin.done("create-role", json!({ "name": format!("r{n}") })).await;
+    }
+    let (roles, _) = admin.page("type=role").await;
+    let until = roles[1]["appended"].as_str().unwrap();
+    let mut stream = subscribe(&admin, &format!("type=role&from=0&until={until}"), None).await;
+    let mut told = pieces(&mut stream, &mut String::new(), 3).await;
+    let last = told.pop().unwrap();
+    assert_eq!(last.0, "until-passed");
+    let told: Vec<Value> = told.into_iter().map(|(_, entry)| entry).collect();
+    assert_eq!(told, roles[..2]);
+    assert_eq!(stream.chunk().await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

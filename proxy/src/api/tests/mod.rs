@@ -7,6 +7,7 @@ mod log;
 mod operate;
 mod services;
 mod sessions;
+mod stalled;
 mod subscribe;
 mod tiles;
 mod world;

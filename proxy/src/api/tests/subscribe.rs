@@ -44,6 +44,35 @@ async fn follow_link(person: &Person, address: &str) -> (Vec<Value>, HeaderMap) 
     (body.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), headers)
 }
 
+/// Line ends of Unicode, which aren't escaped in JSON, and letters that aren't ISO-8859-1.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_letters_an_event_holds_it_is_one_line_and_says_how_it_is_written() {
+    let world = World::new().await;
+    let admin = world.admin().await;
+    let reason = "раз\u{2028}два\u{85}три\u{2029}";
+    failed_logins(&world, [reason.to_owned()]).await;
+    for (format, kind) in [
+        ("custody", "application/x-ndjson; charset=utf-8"),
+        ("ecs", "application/x-ndjson; charset=utf-8"),
+        ("ocsf", "application/x-ndjson; charset=utf-8"),
+        ("cef", "text/plain; charset=utf-8"),
+    ] {
+        let asked = admin.request(&format!("/v1/events?type=login.failed&format={format}"));
+        let answer = asked.header(NDJSON.0, NDJSON.1).send().await.unwrap();
+        assert_eq!(answer.headers()["content-type"], kind);
+        let body = String::from_utf8(answer.bytes().await.unwrap().to_vec()).unwrap();
+        let line = body.strip_suffix('\n').unwrap();
+        assert!(!line.contains('\n') && line.contains("раз"), "{line}");
+        if format == "custody" {
+            let entry: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(entry["event"]["data"]["reason"], reason);
+        }
+    }
+    let mut stream = subscribe(&admin, "type=login.failed&from=0", None).await;
+    let told = super::log::pieces(&mut stream, &mut String::new(), 1).await;
+    assert_eq!(told[0].1["event"]["data"]["reason"], reason);
+}
+
 fn indices(entries: &[Value]) -> Vec<u64> {
     entries.iter().map(|entry| entry["index"].as_u64().unwrap()).collect()
 }
@@ -241,7 +270,7 @@ async fn a_long_poll_comes_back_with_what_is_new_or_empty_when_its_time_is_over(
 }
 
 /// Waits until so many subscriptions and long polls are open.
-async fn subscriptions(person: &Person, count: usize) {
+pub async fn subscriptions(person: &Person, count: usize) {
     let wanted = format!("\ncustody_subscriptions {count}\n");
     let begun = Instant::now();
     while !person.get("/metrics").await.1.contains(&wanted) {

@@ -82,6 +82,11 @@ impl World {
     }
 
     pub async fn with_limits(limits: LoginLimits) -> Self {
+        Self::with(limits, |log| log).await
+    }
+
+    /// With a search projection that follows what `seen` makes of the log.
+    pub async fn with(limits: LoginLimits, seen: impl FnOnce(Arc<dyn Log>) -> Arc<dyn Log>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -111,7 +116,7 @@ impl World {
         let replica = Arc::new(Replica::new());
         let (follower, followed) = (replica.clone(), shared.clone());
         std::thread::spawn(move || follower.follow(&*followed));
-        let search = Arc::new(Search::open(&at("projections"), shared.clone()).unwrap());
+        let search = Arc::new(Search::open(&at("projections"), seen(shared.clone())).unwrap());
         let keys = Arc::new(FileKeyStore::open(&at("keys")).unwrap());
         let now = clock.wall().0 / 1_000_000_000;
         let authorities = Arc::new(Authorities::open(keys, &at("ca"), now).unwrap());
