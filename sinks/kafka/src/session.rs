@@ -27,7 +27,7 @@ const RECORD_BYTES_MAX: usize = 1_000_000;
 const SET_BYTES: usize = 1_000_000;
 const SET_BYTES_UNKNOWN: usize = 512 << 10;
 /// What librdkafka holds at once, in records and KiB of values. The rest of a batch waits until some are answered.
-const QUEUE_RECORDS: usize = 20_000;
+const QUEUE_RECORDS: usize = 10_000;
 const QUEUE_KIB: usize = 16 << 10;
 /// After how many records that were handed over answers are heard: what was answered frees its memory for those to come.
 const HEAR_EVERY: usize = 20;
