@@ -4,7 +4,7 @@
 //! walked through by time, in windows that tile it; what they show of an index is believed as far as its own leaf hash
 //! goes, and whether all of it together is the log is for the signed checkpoint to say.
 
-use crate::sink::{Found, Held, Sink, Trouble, Unproven, Window};
+use crate::sink::{DOCUMENT_BYTES, Found, Held, Sink, Trouble, Unproven, Window};
 use custody_core::clock::Nanos;
 use custody_core::log::tree::leaf_hash;
 use std::collections::BTreeMap;
@@ -26,8 +26,6 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// How much waits for its turn, in bytes, before what comes first counts as absent: so much isn't a document that strayed.
 const ASIDE_BYTES_MAX: usize = 64 << 20;
-/// What a document takes beside its bytes.
-const DOCUMENT_BYTES: usize = 200;
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 

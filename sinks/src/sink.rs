@@ -238,6 +238,53 @@ pub struct Held {
     pub document: Option<Vec<u8>>,
 }
 
+/// What a document takes beside its bytes.
+pub(crate) const DOCUMENT_BYTES: usize = 200;
+/// How much of what lies in one window is put into memory at once, in bytes.
+const FOUND_BYTES_MAX: usize = 256 << 20;
+
+/// How much more of a window may be found. Of one with more there is no answer; whoever restores a log asks for a shorter one then.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// In bytes; nothing where there was more.
+    left: Option<usize>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self::of(FOUND_BYTES_MAX)
+    }
+}
+
+impl Room {
+    /// For so many bytes.
+    #[must_use]
+    pub const fn of(bytes: usize) -> Self {
+        Self { left: Some(bytes) }
+    }
+
+    /// One more was found.
+    ///
+    /// # Errors
+    /// That it is too much, in one line.
+    pub fn take(&mut self, held: &Held) -> Result<(), String> {
+        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let bytes = DOCUMENT_BYTES + length(&held.original) + length(&held.document);
+        self.left = self.left.and_then(|left| left.checked_sub(bytes));
+        let too_much = || {
+            let most = FOUND_BYTES_MAX >> 20;
+            format!("more than {most} MiB lie in one part of the log: not all of it can be looked at")
+        };
+        self.left.map(drop).ok_or_else(too_much)
+    }
+
+    /// Whether more was found than may be.
+    #[must_use]
+    pub const fn is_exceeded(&self) -> bool {
+        self.left.is_none()
+    }
+}
+
 /// A document's fields beside the event's own bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fields {

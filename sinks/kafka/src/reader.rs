@@ -13,7 +13,7 @@ use crate::settings::Settings;
 use crate::topic::partitions;
 use custody_core::clock::Nanos;
 use custody_sinks::secret::Secrets;
-use custody_sinks::sink::{Found, Held, Trouble, Unproven, Window};
+use custody_sinks::sink::{Found, Held, Room, Trouble, Unproven, Window};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -28,10 +28,6 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Bytes of one partition that are fetched at once: all of it is wanted, or a few records.
 const SCAN_BYTES: usize = 1 << 20;
 const PAGE_BYTES: usize = 256 << 10;
-/// How much of what lies in one window is taken, in bytes; a window of the log has 24 MiB, and others may add to it.
-const FOUND_BYTES_MAX: usize = 256 << 20;
-/// What a document costs beside its bytes.
-const DOCUMENT_BYTES: usize = 128;
 const MILLISECOND: u64 = 1_000_000;
 
 /// What is done with records that are deleted.
@@ -337,7 +333,7 @@ impl Reader {
                 wanted.insert(*id, stretches);
             }
         }
-        let mut page = Page { origin: &self.origin, window, found: Vec::new(), bytes: 0 };
+        let mut page = Page { origin: &self.origin, window, found: Vec::new(), room: Room::default() };
         while !wanted.is_empty() {
             let now: BTreeMap<i32, Stretch> =
                 wanted.iter_mut().filter_map(|(id, left)| Some((*id, left.pop_front()?))).collect();
@@ -411,7 +407,7 @@ struct Page<'a> {
     origin: &'a str,
     window: &'a Window,
     found: Vec<Held>,
-    bytes: usize,
+    room: Room,
 }
 
 impl Page<'_> {
@@ -425,13 +421,7 @@ impl Page<'_> {
             // Behind the log's end is only looked at what records claim, and there may be millions.
             held.original = None;
         }
-        self.bytes += DOCUMENT_BYTES + held.original.as_ref().map_or(0, Vec::len);
-        if self.bytes > FOUND_BYTES_MAX {
-            return Err(Failure::Now(format!(
-                "more than {} MiB lie in one part of the log: not all of it can be looked at",
-                FOUND_BYTES_MAX >> 20
-            )));
-        }
+        self.room.take(&held).map_err(Failure::Now)?;
         self.found.push(held);
         Ok(())
     }

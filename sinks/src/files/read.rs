@@ -4,7 +4,7 @@
 //! asked for. A file that was changed by anybody else is another file.
 
 use super::stamp::Stamp;
-use crate::sink::{Held, Window};
+use crate::sink::{Held, Room, Window};
 use custody_core::clock::Nanos;
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,10 +15,6 @@ use std::time::{Duration, Instant};
 
 /// How long a block of lines is, in bytes.
 const BLOCK_BYTES: usize = 256 << 10;
-/// How much of a window that is asked for by its time alone is put into memory at once, in bytes.
-const FOUND_BYTES_MAX: usize = 256 << 20;
-/// What a document takes beside its bytes.
-const DOCUMENT_BYTES: usize = 200;
 /// How long files are read for the first time before whoever wants to append gets a turn.
 const TURN: Duration = Duration::from_secs(5);
 
@@ -46,13 +42,12 @@ pub struct Turn {
     length: Duration,
     /// Since something was.
     until: Option<Instant>,
-    /// How many bytes may still be found; nothing where there was more.
-    room: Option<usize>,
+    room: Room,
 }
 
 impl Turn {
     pub fn begin() -> Self {
-        Self { length: TURN, until: None, room: Some(FOUND_BYTES_MAX) }
+        Self { length: TURN, until: None, room: Room::default() }
     }
 
     /// Something is read for the first time.
@@ -64,25 +59,14 @@ impl Turn {
         self.until.is_some_and(|until| Instant::now() >= until)
     }
 
-    /// These were found. Who asks by time alone restores a log, and doesn't know how much lies in a window: of one with too much
-    /// there is no answer, and a shorter one is asked for.
+    /// These were found. Who asks by time alone restores a log, and doesn't know how much lies in a window.
     fn found(&mut self, held: &[Held]) -> io::Result<()> {
-        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-        let bytes: usize =
-            held.iter().map(|held| DOCUMENT_BYTES + length(&held.original) + length(&held.document)).sum();
-        self.room = self.room.and_then(|room| room.checked_sub(bytes));
-        match self.room {
-            Some(_) => Ok(()),
-            None => Err(io::Error::other(format!(
-                "more than {} MiB lie in one part of the log: not all of it can be looked at",
-                FOUND_BYTES_MAX >> 20
-            ))),
-        }
+        held.iter().try_for_each(|held| self.room.take(held)).map_err(io::Error::other)
     }
 
     /// Whether more was found than may be.
     pub fn found_too_much(&self) -> bool {
-        self.room.is_none()
+        self.room.is_exceeded()
     }
 
     /// One that is over once something was read.
@@ -94,7 +78,7 @@ impl Turn {
     /// One in which no more than these bytes may be found.
     #[cfg(test)]
     pub fn narrow(bytes: usize) -> Self {
-        Self { room: Some(bytes), ..Self::begin() }
+        Self { room: Room::of(bytes), ..Self::begin() }
     }
 }
 

@@ -17,7 +17,7 @@ use self::read::{Page, parse, parse_counts};
 use crate::http::{Answered, Endpoint, Http};
 use crate::item::Item;
 use crate::secret::Secrets;
-use crate::sink::{Answer, Found, Held, Limits, Sink, Trouble, Unproven, Window};
+use crate::sink::{Answer, Found, Held, Limits, Room, Sink, Trouble, Unproven, Window};
 use custody_core::clock::{Clock, Nanos};
 use custody_core::event::{Family, Head, Outcome, ProducerKind, hex};
 use futures_util::StreamExt as _;
@@ -40,8 +40,6 @@ const VALUE_BYTES_MAX: usize = 1_024;
 const PAIRS_MAX: usize = 15;
 /// Lines that are asked for at once; Loki's own limit is 5,000.
 const PAGE_LINES: usize = 1_000;
-/// How much of what lies in one window is taken, in bytes.
-const FOUND_BYTES_MAX: usize = 256 << 20;
 /// The longest span of one question: Loki's own limit is thirty days.
 const SPAN: Duration = Duration::from_secs(7 * 86_400);
 /// How far before a log's first event and after this moment is looked for what shouldn't be there.
@@ -390,13 +388,15 @@ impl Loki {
     }
 
     /// All lines of a span. Where more lines have one and the same time than a page holds, they can't all be seen.
-    async fn lines(&self, query: &str, span: Range<Nanos>, held: &mut Vec<Held>) -> Result<(), String> {
+    async fn lines(
+        &self,
+        query: &str,
+        span: Range<Nanos>,
+        room: &mut Room,
+        held: &mut Vec<Held>,
+    ) -> Result<(), String> {
         let mut start = span.start;
         while start < span.end {
-            let bytes: usize = held.iter().map(|held| held.original.as_ref().map_or(0, Vec::len)).sum();
-            if bytes > FOUND_BYTES_MAX {
-                return Err("there is too much in so long a time to be looked at at once".to_owned());
-            }
             let mut page = self.page(query, &(start..span.end), PAGE_LINES).await?;
             page.lines.sort_by_key(|line| line.time);
             let full = page.lines.len() >= PAGE_LINES;
@@ -412,7 +412,10 @@ impl Loki {
                 ));
             }
             let before = page.lines.into_iter().filter(|line| line.time < last);
-            held.extend(before.filter_map(|line| line.held(&self.origin)));
+            for line in before.filter_map(|line| line.held(&self.origin)) {
+                room.take(&line)?;
+                held.push(line);
+            }
             start = last;
         }
         Ok(())
@@ -482,10 +485,10 @@ impl Sink for Loki {
     }
 
     async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {
-        let (mut documents, query) = (Vec::new(), self.ours(true));
+        let (mut documents, mut room, query) = (Vec::new(), Room::default(), self.ours(true));
         for span in self.spans(window) {
             let mut shown = Vec::new();
-            self.lines(&query, span.clone(), &mut shown).await.map_err(Unproven::Now)?;
+            self.lines(&query, span.clone(), &mut room, &mut shown).await.map_err(Unproven::Now)?;
             let repeats = self.repeats(&span, &shown).await.map_err(Unproven::Now)?;
             documents.extend(shown);
             documents.extend(repeats);
@@ -496,9 +499,9 @@ impl Sink for Loki {
 
     /// How often it is there doesn't matter for that.
     async fn look_up(&self, window: &Window) -> Result<Found, Unproven> {
-        let (mut documents, query) = (Vec::new(), self.ours(false));
+        let (mut documents, mut room, query) = (Vec::new(), Room::default(), self.ours(false));
         for span in self.spans(window) {
-            self.lines(&query, span, &mut documents).await.map_err(Unproven::Now)?;
+            self.lines(&query, span, &mut room, &mut documents).await.map_err(Unproven::Now)?;
         }
         let hides = self.hides(self.first(window, window.appended.end)).await?;
         Ok(Found { documents, perhaps_more: hides.filter(|_| !self.sends_old_again) })
