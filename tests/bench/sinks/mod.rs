@@ -24,7 +24,7 @@ use custody_tests::servers::{Kafka, Loki};
 use custody_tests::story::Story;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::{Message as _, OwnedMessage};
+use rdkafka::message::{Headers as _, Message as _, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader};
@@ -450,8 +450,14 @@ fn into_kafka() -> Vec<Row> {
     ]
 }
 
+fn place_in_the_log(record: &OwnedMessage) -> u64 {
+    let mut headers = record.headers().expect("headers").iter();
+    let index = headers.find(|header| header.key == "custody-index").and_then(|header| header.value);
+    std::str::from_utf8(index.expect("an index")).expect("a number").parse().expect("a number")
+}
+
 impl KafkaStore {
-    /// All events that are there.
+    /// All events that are there, in the log's order.
     fn records(&self) -> Vec<OwnedMessage> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.kafka.bootstrap()).set("group.id", "bench");
@@ -464,6 +470,8 @@ impl KafkaStore {
                 records.push(record.expect("a record").detach());
             }
         }
+        // Partition by partition they would be in fuller sets than any log's.
+        records.sort_by_key(place_in_the_log);
         records
     }
 
