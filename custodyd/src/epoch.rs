@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock, SystemClock};
 use custody_core::event::log::EpochBegun;
 use custody_core::event::{Actor, Draft, Event, Outcome, ProducerKind, producer};
-use custody_core::log::embedded::import::Import;
+use custody_core::log::embedded::import::{Import, finished};
 use custody_core::log::embedded::{EmbeddedLog, Options};
 use custody_core::log::{Checkpoint, Log, Numbering, Producer, Signer as _, VerifierKey};
 use custody_proxy::ca::store::{FileKeyStore, KeyStore};
@@ -55,6 +55,8 @@ pub async fn begin(config: &Config, origin: &str, reason: &str, lost: Option<&Pa
     let after = Arc::new(Keyring::open(store, origin, None)?);
     after.sign_with(&[key.to_string()])?;
 
+    // What was being brought and nothing vouches for mustn't go on under any name.
+    finished(&old)?;
     // What a crash left is put in order, and nobody else writes meanwhile. Its end may be lost.
     let mut previous = None;
     let log = Import::begin(&old, &before.verifier_key(), &mut |_, _, bytes| {

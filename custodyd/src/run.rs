@@ -288,7 +288,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         tokio::spawn(stamp::stamp(stamping, Arc::clone(&log_producer)));
     }
     tokio::spawn(gaps::tell(Arc::clone(&log_producer), Arc::clone(&replica)));
-    tokio::spawn(filled::tell(Arc::clone(&log_producer), embedded.filled()));
+    tokio::spawn(filled::tell(Arc::clone(&log_producer), Arc::clone(&embedded)));
     tokio::spawn(leaps::tell(Arc::clone(&log_producer), embedded.clock_ahead()));
     let cosigning = Cosigning {
         log: Arc::clone(&log),

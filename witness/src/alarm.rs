@@ -1,7 +1,8 @@
 //! Alarms: raised once, told everywhere, and standing until somebody has looked.
 //!
 //! A standing alarm is a file, `alarms/<kind>.json`, beside what proves it in `evidence/`. So it survives a restart; and
-//! whoever has looked into it moves the file away.
+//! whoever has looked into it moves the file away. The file also says whether the webhook has taken it: one that wasn't
+//! taken is told again after a restart.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -77,6 +78,26 @@ pub struct Alarm {
     pub witness: String,
 }
 
+/// An alarm as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    alarm: Alarm,
+    /// Whether a webhook has taken it. A file that doesn't say so may be of one that never did: twice is better than not
+    /// at all.
+    #[serde(default)]
+    told: bool,
+}
+
+impl Kept {
+    fn write(&self, path: &Path) -> std::io::Result<()> {
+        let bytes = serde_json::to_vec(self).map_err(std::io::Error::other)?;
+        durable::write_file(path, &bytes, MODE)
+    }
+}
+
+type Standing = BTreeMap<Kind, Kept>;
+
 /// Who is told.
 #[derive(Clone)]
 pub struct Webhook {
@@ -92,14 +113,15 @@ pub struct Alarms {
     log: String,
     witness: String,
     webhook: Option<Webhook>,
-    standing: Mutex<BTreeMap<Kind, Alarm>>,
+    standing: Arc<Mutex<Standing>>,
     raised: AtomicU64,
     /// Webhooks that aren't delivered yet.
     untold: Arc<AtomicU64>,
 }
 
 impl Alarms {
-    /// With those that stand in `directory` since an earlier run.
+    /// With those that stand in `directory` since an earlier run; the webhook is told of those that it hasn't taken, which
+    /// needs a runtime.
     ///
     /// # Errors
     /// When the directory can't be made or read.
@@ -112,25 +134,30 @@ impl Alarms {
         for part in ["alarms", "evidence"] {
             durable::create_directories(&directory.join(part))?;
         }
-        let mut standing = BTreeMap::new();
+        let mut standing = Standing::new();
         for item in std::fs::read_dir(directory.join("alarms"))? {
             let path = item?.path();
             if path.extension().is_some_and(|extension| extension == "json")
-                && let Ok(alarm) = serde_json::from_slice::<Alarm>(&std::fs::read(&path)?)
+                && let Ok(kept) = serde_json::from_slice::<Kept>(&std::fs::read(&path)?)
             {
-                tracing::error!(log, kind = %alarm.alarm, at = %alarm.at, "an alarm still stands: {}", alarm.message);
-                standing.insert(alarm.alarm, alarm);
+                let Alarm { alarm, at, message, .. } = &kept.alarm;
+                tracing::error!(log, kind = %alarm, %at, "an alarm still stands: {message}");
+                standing.insert(kept.alarm.alarm, kept);
             }
         }
-        Ok(Alarms {
+        let untold: Vec<Alarm> =
+            standing.values().filter(|kept| !kept.told).map(|kept| kept.alarm.clone()).collect();
+        let alarms = Alarms {
             directory: directory.to_owned(),
             log: log.to_owned(),
             witness: witness.to_owned(),
             webhook,
-            standing: Mutex::new(standing),
+            standing: Arc::new(Mutex::new(standing)),
             raised: AtomicU64::new(0),
             untold: Arc::default(),
-        })
+        };
+        untold.into_iter().for_each(|alarm| alarms.tell(alarm));
+        Ok(alarms)
     }
 
     /// Raises an alarm, unless one of its kind stands. `evidence` are texts that prove it, by what they are.
@@ -164,22 +191,27 @@ impl Alarms {
             witness: self.witness.clone(),
         };
         tracing::error!(log = self.log, %kind, index, evidence = ?alarm.evidence, "ALARM: {}", alarm.message);
-        let kept = serde_json::to_vec(&alarm)
-            .map_err(std::io::Error::other)
-            .and_then(|bytes| durable::write_file(&self.path(kind), &bytes, MODE));
-        if let Err(error) = kept {
+        let kept = Kept { alarm: alarm.clone(), told: false };
+        if let Err(error) = kept.write(&self.path(kind)) {
             tracing::error!(log = self.log, "the alarm can't be kept: {error}");
         }
-        standing.insert(kind, alarm.clone());
+        standing.insert(kind, kept);
         self.raised.fetch_add(1, Relaxed);
-        if let Some(webhook) = self.webhook.clone() {
-            self.untold.fetch_add(1, Relaxed);
-            let untold = self.untold.clone();
-            tokio::spawn(async move {
-                tell(&webhook, &alarm).await;
-                untold.fetch_sub(1, Relaxed);
-            });
-        }
+        self.tell(alarm);
+    }
+
+    /// Tells the webhook, if there is one, in a task of its own.
+    fn tell(&self, alarm: Alarm) {
+        let Some(webhook) = self.webhook.clone() else { return };
+        self.untold.fetch_add(1, Relaxed);
+        let (untold, standing, path) =
+            (Arc::clone(&self.untold), Arc::clone(&self.standing), self.path(alarm.alarm));
+        tokio::spawn(async move {
+            if tell(&webhook, &alarm).await {
+                taken(&standing, &alarm, &path);
+            }
+            untold.fetch_sub(1, Relaxed);
+        });
     }
 
     /// What was wrong isn't any more, for the kinds that can end by themselves.
@@ -208,10 +240,10 @@ impl Alarms {
     /// Those that stand.
     #[must_use]
     pub fn standing(&self) -> Vec<Alarm> {
-        self.lock().values().cloned().collect()
+        self.lock().values().map(|kept| kept.alarm.clone()).collect()
     }
 
-    /// How many were raised since the start, and how many of them the webhook hasn't taken yet.
+    /// How many were raised since the start, and how many the webhook hasn't taken yet: of these, and of those before.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         (self.raised.load(Relaxed), self.untold.load(Relaxed))
@@ -222,16 +254,29 @@ impl Alarms {
     }
 
     /// Held while an alarm is raised or put away, so that each is told once.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Kind, Alarm>> {
+    fn lock(&self) -> MutexGuard<'_, Standing> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn tell(webhook: &Webhook, alarm: &Alarm) {
+/// The webhook has taken the alarm: it isn't told again after a restart. One that was put away meanwhile stays away.
+fn taken(standing: &Mutex<Standing>, alarm: &Alarm, path: &Path) {
+    let mut standing = standing.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(kept) = standing.get_mut(&alarm.alarm).filter(|kept| kept.alarm == *alarm) else { return };
+    kept.told = true;
+    if path.exists()
+        && let Err(error) = kept.write(path)
+    {
+        tracing::error!(kind = %alarm.alarm, "that the webhook has taken the alarm can't be kept: {error}");
+    }
+}
+
+/// Whether the webhook took it in the end.
+async fn tell(webhook: &Webhook, alarm: &Alarm) -> bool {
     let mut pause = RETRY.0;
     for _ in 0..TRIES_MAX {
         let failure = match webhook.http.post(&webhook.url).json(alarm).send().await {
-            Ok(answer) if answer.status().is_success() => return,
+            Ok(answer) if answer.status().is_success() => return true,
             Ok(answer) => format!("answered with {}", answer.status()),
             Err(error) => in_one_line(&error),
         };
@@ -240,11 +285,84 @@ async fn tell(webhook: &Webhook, alarm: &Alarm) {
         pause = (pause * 2).min(RETRY.1);
     }
     tracing::error!(kind = %alarm.alarm, "the webhook never took the alarm");
+    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::http_client;
+    use axum::Router;
+    use axum::extract::State;
+    use axum::routing::post;
+
+    /// Takes what is POSTed; gives how it is reached.
+    async fn webhook(heard: Arc<Mutex<Vec<String>>>) -> Webhook {
+        let hear = |State(heard): State<Arc<Mutex<Vec<String>>>>, body: String| async move {
+            heard.lock().unwrap().push(body);
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let routes = Router::new().route("/", post(hear)).with_state(heard);
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        Webhook { http: http_client(None).unwrap(), url }
+    }
+
+    async fn until_told(alarms: &Alarms) {
+        let told = async {
+            while alarms.counts().1 > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), told).await.expect("the webhook takes it");
+    }
+
+    #[tokio::test]
+    async fn what_the_webhook_has_not_taken_is_told_after_a_restart_and_what_it_has_is_not() {
+        let scratch = tempfile::TempDir::new().unwrap();
+        let open = |webhook| {
+            Alarms::open(scratch.path(), "custody.example/log", "w.example", Some(webhook)).unwrap()
+        };
+        let nobody = Webhook { http: http_client(None).unwrap(), url: "http://127.0.0.1:9/".to_owned() };
+        let before = open(nobody.clone());
+        raise(&before, 5);
+        assert_eq!(before.counts(), (1, 1));
+        drop(before);
+
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hook = webhook(Arc::clone(&heard)).await;
+        let again = open(hook.clone());
+        until_told(&again).await;
+        let told: Alarm = serde_json::from_str(&heard.lock().unwrap()[0]).unwrap();
+        assert_eq!(again.standing(), [told]);
+        assert_eq!(again.counts(), (0, 0));
+        drop(again);
+        assert_eq!(open(nobody).counts(), (0, 0), "it was taken");
+
+        // As witnesses wrote it that didn't keep that.
+        let path = scratch.path().join("alarms/fork.json");
+        let kept = std::fs::read_to_string(&path).unwrap();
+        let old = kept.replace(",\"told\":true", "");
+        assert_ne!(old, kept);
+        durable::write_file(&path, old.as_bytes(), MODE).unwrap();
+        let last = open(hook);
+        until_told(&last).await;
+        assert_eq!(heard.lock().unwrap().len(), 2);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
+    }
+
+    #[tokio::test]
+    async fn what_was_put_away_while_it_was_told_stays_away() {
+        let scratch = tempfile::TempDir::new().unwrap();
+        let hook = webhook(Arc::default()).await;
+        let alarms = Alarms::open(scratch.path(), "custody.example/log", "w.example", Some(hook)).unwrap();
+        raise(&alarms, 5);
+        // The webhook's task runs only when this one waits.
+        let path = scratch.path().join("alarms/fork.json");
+        std::fs::remove_file(&path).unwrap();
+        until_told(&alarms).await;
+        assert!(!path.exists());
+    }
 
     fn raise(alarms: &Alarms, at: u64) {
         let at = Timestamp::from_seconds(at);

@@ -25,12 +25,15 @@ use custody_core::log::tile::{self, Tile};
 use custody_core::log::{CosignerKey, Log, ReadError, times};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::add_checkpoint::{AddCheckpoint, BODY_BYTES_MAX};
 use crate::origin_hash;
 use crate::watched::{Answer, Watched};
 
+/// Tiles that are made at once, for whoever asks: each may read 256 entries of 64 KiB.
+const RENDERS_AT_ONCE: usize = 4;
 /// How long a body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -47,6 +50,7 @@ pub struct Witness {
     logs: BTreeMap<String, Arc<Watched>>,
     /// SHA-256 of the token with which entries are read; without one nobody reads them.
     reader: Option<[u8; 32]>,
+    rendering: Arc<Semaphore>,
 }
 
 impl Witness {
@@ -54,7 +58,8 @@ impl Witness {
     #[must_use]
     pub fn new(key: CosignerKey, logs: Vec<Arc<Watched>>, reader: Option<&str>) -> Witness {
         let logs = logs.into_iter().map(|log| (origin_hash(log.origin()), log)).collect();
-        Witness { key, logs, reader: reader.and_then(hash_from_hex) }
+        let rendering = Arc::new(Semaphore::new(RENDERS_AT_ONCE));
+        Witness { key, logs, reader: reader.and_then(hash_from_hex), rendering }
     }
 
     /// The logs.
@@ -182,7 +187,13 @@ async fn rendered(witness: &Witness, log: &str, tile: Tile, how: Render) -> Resp
         return line(StatusCode::NOT_FOUND, "no copy of such a log is kept here");
     };
     let cache = if tile.level.is_some() { FOREVER } else { FOREVER_FOR_ONE };
-    match spawn_blocking(move || how(&copy, tile, copy.size())).await {
+    let place = Arc::clone(&witness.rendering).acquire_owned().await;
+    let made = spawn_blocking(move || {
+        // Held as long as it takes, also when whoever asked is gone.
+        let _place = place;
+        how(&copy, tile, copy.size())
+    });
+    match made.await {
         Ok(Ok(Some(bytes))) => ([(CONTENT_TYPE, BYTES), (CACHE_CONTROL, cache)], bytes).into_response(),
         Ok(Ok(None) | Err(ReadError::OutOfRange { .. })) => {
             line(StatusCode::NOT_FOUND, "not yet: the copy is shorter")
@@ -271,4 +282,60 @@ fn refused() -> Response {
 #[must_use]
 pub fn token_hash(token: &str) -> String {
     to_hex(&Sha256::digest(token.trim().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{Source, http_client};
+    use crate::watched::Watch;
+    use custody_core::clock::SystemClock;
+    use custody_core::event::log::Created;
+    use custody_core::event::{Actor, Draft, EventData, ProducerKind, ProducerRef, Timestamp, canonical};
+    use custody_core::log::embedded::import::Import;
+    use custody_core::log::note::Ed25519Signer;
+    use custody_core::log::{Checkpoint, Cosigner, Nanos, Signer as _};
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    static NOW: AtomicUsize = AtomicUsize::new(0);
+    static MOST: AtomicUsize = AtomicUsize::new(0);
+
+    fn counted(log: &dyn Log, tile: Tile, size: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        MOST.fetch_max(NOW.fetch_add(1, SeqCst) + 1, SeqCst);
+        // Long enough for others to be there as well, if they may.
+        std::thread::sleep(Duration::from_millis(20));
+        NOW.fetch_sub(1, SeqCst);
+        tile::render(log, tile, size)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whoever_asks_for_tiles_has_a_few_made_at_a_time() {
+        let scratch = tempfile::TempDir::new().unwrap();
+        let signer = Ed25519Signer::from_seed("custody.test/log", &[7; 32]).unwrap();
+        let cosigner = Cosigner::new(Arc::new(Ed25519Signer::from_seed("w.test", &[9; 32]).unwrap()));
+        let producer =
+            ProducerRef { boot: uuid::Uuid::nil(), id: "p".into(), kind: ProducerKind::Log, seq: 0 };
+        let created = Draft::new(Actor::system("test"), Created::example());
+        let event = canonical::event_bytes(&created.numbered(producer, Timestamp::from_seconds(1))).unwrap();
+        let key = signer.verifier_key();
+        let mut import = Import::begin(&scratch.path().join("log"), &key, &mut |_, _, _| {}).unwrap();
+        import.push(Nanos(1), &event).unwrap();
+        import.seal(&Checkpoint::sign(1, import.root(), &signer).unwrap()).unwrap();
+        drop(import);
+        let watch = Watch {
+            key,
+            source: Some(Source::new(http_client(None).unwrap(), "http://127.0.0.1:9", None).unwrap()),
+            copy: true,
+            accepted: Vec::new(),
+            silence: Duration::from_secs(60),
+        };
+        let watched =
+            Watched::open(scratch.path(), watch, cosigner.clone(), Arc::new(SystemClock::new()), None);
+        let witness = Witness::new(cosigner.key().clone(), vec![Arc::new(watched.unwrap())], None);
+        let (log, tile) = (origin_hash("custody.test/log"), Tile { level: Some(0), number: 0, width: 1 });
+        let asked = (0..40).map(|_| rendered(&witness, &log, tile, counted));
+        let answers = futures_util::future::join_all(asked).await;
+        assert!(answers.iter().all(|answer| answer.status() == StatusCode::OK));
+        assert!((1..=RENDERS_AT_ONCE).contains(&MOST.load(SeqCst)), "{MOST:?} at once");
+    }
 }

@@ -43,7 +43,8 @@ pub struct Backup {
 
 /// Runs `custody log backup`.
 pub fn backup(args: &Backup) -> anyhow::Result<()> {
-    let copied = copy(&args.data, &args.output, &key(args.key.as_deref())?, args.with_keys)?;
+    let key = key(args.key.as_deref())?;
+    let copied = copy("custody log backup", &args.data, &args.output, &key, args.with_keys)?;
     println!("{} is a copy of the log {}.", args.output.display(), copied.origin);
     println!("  events       {} ({} of them new)", copied.size, copied.new);
     println!("  recordings   {} files copied", copied.files);
@@ -56,7 +57,7 @@ pub fn backup(args: &Backup) -> anyhow::Result<()> {
 /// Puts the backup in the folder `backup` back into the data directory `data`.
 pub fn put_back(backup: &Path, data: &Path, pinned: Option<&str>) -> anyhow::Result<()> {
     let has_keys = backup.join(SECRET[0]).is_dir();
-    let copied = copy(backup, data, &key(pinned)?, has_keys)?;
+    let copied = copy("custody log restore", backup, data, &key(pinned)?, has_keys)?;
     let told = data.join("log").join(RESTORED);
     durable::write_file(&told, b"backup\n", 0o600)
         .with_context(|| format!("{} can't be written", told.display()))?;
@@ -83,7 +84,18 @@ struct Copied {
     files: u64,
 }
 
-fn copy(from: &Path, to: &Path, key: &VerifierKey, with_keys: bool) -> anyhow::Result<Copied> {
+/// Copies as the command `what`. Whatever fails, what isn't sealed is taken back, that of an earlier try as well.
+fn copy(what: &str, from: &Path, to: &Path, key: &VerifierKey, with_keys: bool) -> anyhow::Result<Copied> {
+    let error = match copy_as(what, from, to, key, with_keys) {
+        Ok(copied) => return Ok(copied),
+        Err(error) => error,
+    };
+    super::take_back(&to.join("log"), key)
+        .with_context(|| format!("{error:#}; and what was copied can't be taken back"))?;
+    Err(error)
+}
+
+fn copy_as(what: &str, from: &Path, to: &Path, key: &VerifierKey, with_keys: bool) -> anyhow::Result<Copied> {
     let (log, copy) = (from.join("log"), to.join("log"));
     if fs::canonicalize(from).ok().is_some_and(|from| fs::canonicalize(to).is_ok_and(|to| to == from)) {
         bail!("{} can't be copied to itself", from.display());
@@ -104,7 +116,12 @@ fn copy(from: &Path, to: &Path, key: &VerifierKey, with_keys: bool) -> anyhow::R
     let known = read(&copy.join("checkpoint"))?;
     let sealed_by = known.as_deref().and_then(signed_by).map_or(newest, |(_, key)| key);
     let mut import = Import::begin(&copy, sealed_by, &mut |_, _, _| ())
-        .with_context(|| format!("{} can't be gone on with", copy.display()))?;
+        .with_context(|| format!("{} can't be gone on with", copy.display()))?
+        .named(what);
+    if import.is_unfinished() {
+        // Nothing vouches for what an earlier try has copied, and copying it again costs little.
+        import.rewind_to(import.own(), &mut |_, _, _| ())?;
+    }
     let had = import.size();
     if had > checkpoint.size() {
         bail!(
@@ -146,8 +163,8 @@ fn copy(from: &Path, to: &Path, key: &VerifierKey, with_keys: bool) -> anyhow::R
             import.seal(&checkpoint).with_context(|| format!("{} is another log", copy.display()))
         });
     if let Err(error) = done {
-        // What was written and isn't sealed must not be taken for the log.
-        import.rewind(&mut |_, _, _| ())?;
+        // What was written and isn't sealed must not be taken for the log; what was here before stays.
+        import.rewind_to(had, &mut |_, _, _| ())?;
         return Err(error);
     }
     if let Some(cosigned) = cosigned {
@@ -174,7 +191,12 @@ fn trusted_keys(log: &Path, pinned: &VerifierKey, note: &str) -> anyhow::Result<
     if Checkpoint::verify(note, pinned).is_ok() {
         return Ok(vec![pinned.clone()]);
     }
-    Ok(log_verify::key_chain(log, pinned)?.trusted().to_vec())
+    let chain = log_verify::key_chain(log, pinned, note)?;
+    // By the entries that it covers, and by no others.
+    let _newest = chain.verify(note).with_context(|| {
+        format!("{} isn't signed by a key that is trusted", log.join("checkpoint").display())
+    })?;
+    Ok(chain.trusted().to_vec())
 }
 
 /// A small text; `None` if there is no such file.

@@ -11,6 +11,8 @@ use crate::profile::Home;
 use anyhow::Context as _;
 use clap::Subcommand;
 use custody_core::log::VerifierKey;
+use custody_core::log::embedded::import::{Import, finished};
+use std::path::Path;
 
 /// `custody log …`
 #[derive(Subcommand)]
@@ -77,4 +79,14 @@ fn key(given: Option<&str>) -> anyhow::Result<VerifierKey> {
         }
     };
     Ok(VerifierKey::parse(&key)?)
+}
+
+/// Takes back what was brought into the log in the directory `log` and that nothing vouches for, after it was cut off or has
+/// failed.
+fn take_back(log: &Path, key: &VerifierKey) -> anyhow::Result<()> {
+    if finished(log).is_ok() {
+        return Ok(());
+    }
+    let mut import = Import::begin(log, key, &mut |_, _, _| {})?;
+    Ok(import.rewind_to(import.own(), &mut |_, _, _| {})?)
 }

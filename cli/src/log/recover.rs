@@ -4,13 +4,15 @@
 use crate::progress;
 use anyhow::{Context as _, bail};
 use clap::Args;
+use custody_core::clock::{Clock, SystemClock};
 use custody_core::log::embedded::import::Import;
 use custody_core::log::tree::verify_consistency;
 use custody_core::log::{Checkpoint, CosignerKey, Log as _, VerifierKey, durable};
 use custody_witness::copy::first_difference;
+use custody_witness::inspect::AHEAD_MAX;
 use custody_witness::origin_hash;
 use custody_witness::source::{Source, http_client};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The note for the next `custodyd run`: what the log came back from.
 const RESTORED: &str = "restored";
@@ -40,10 +42,19 @@ pub struct Recover {
 
 /// Runs `custody log recover`.
 ///
-/// What is here must be the beginning of what the witness has. Nothing is changed before that is known; entries that
-/// were fetched stay when this is cut off, and it goes on with them the next time.
+/// What is here must be the beginning of what the witness has. Nothing is changed before that is known. Until what was
+/// fetched is held against what the witness has cosigned, a note beside it keeps the log from being opened: killed, this
+/// goes on with it the next time, and whatever fails, it is taken back.
 pub async fn recover(args: Recover) -> anyhow::Result<()> {
     let key = VerifierKey::parse(&args.key)?;
+    let log = args.data.join("log");
+    let Err(error) = bring_back(&args, &key, &log, &SystemClock::new()).await else { return Ok(()) };
+    super::take_back(&log, &key)
+        .with_context(|| format!("{error:#}; and what was brought can't be taken back"))?;
+    Err(error)
+}
+
+async fn bring_back(args: &Recover, key: &VerifierKey, log: &Path, clock: &dyn Clock) -> anyhow::Result<()> {
     let witness = CosignerKey::parse(&args.witness)?;
     let token = match &args.token_file {
         Some(path) => Some(
@@ -56,12 +67,14 @@ pub async fn recover(args: Recover) -> anyhow::Result<()> {
     let source = Source::new(http_client(args.ca.as_deref())?, &url, token.as_deref())?;
 
     let note = source.checkpoint().await?;
-    let checkpoint = Checkpoint::verify(&note, &key).context("what the witness has isn't this log")?;
+    let checkpoint = Checkpoint::verify(&note, key).context("what the witness has isn't this log")?;
     let cosigned = witness.verify(checkpoint.note()).context("what the witness has isn't cosigned by it")?;
-    let log = args.data.join("log");
-    let mut import = Import::begin(&log, &key, &mut |_, _, _| {})?;
-    let (ours, theirs) = (import.size(), checkpoint.size());
+    let mut import = Import::begin(log, key, &mut |_, _, _| {})?.named("custody log recover --from-witness");
+    let (ours, theirs) = (import.own(), checkpoint.size());
     if ours >= theirs {
+        if import.is_unfinished() {
+            import.rewind_to(ours, &mut |_, _, _| {})?;
+        }
         if import.root_at(theirs)? != checkpoint.root() {
             bail!("{}", other_history(&import, &source, theirs).await);
         }
@@ -74,23 +87,17 @@ pub async fn recover(args: Recover) -> anyhow::Result<()> {
         );
         return Ok(());
     }
-    let proof = source.consistency(ours, theirs).await?;
-    if !verify_consistency(ours, &import.root(), theirs, &checkpoint.root(), &proof) {
+    // What was fetched before this was cut off is gone on with, if it is what the witness has.
+    if import.size() > ours
+        && (import.size() > theirs || !is_beginning(&import, &source, &checkpoint).await?)
+    {
+        import.rewind_to(ours, &mut |_, _, _| {})?;
+    }
+    if !is_beginning(&import, &source, &checkpoint).await? {
         bail!("{}", other_history(&import, &source, theirs).await);
     }
-
-    let bar = progress::events("bringing back")?;
-    bar.set_length(theirs);
-    bar.set_position(ours);
-    while import.size() < theirs {
-        for entry in source.next(import.size(), theirs).await? {
-            import.push(entry.appended, &entry.bytes)?;
-        }
-        bar.set_position(import.size());
-    }
-    bar.finish_and_clear();
+    fetch(&mut import, &source, theirs, clock).await.context("nothing was brought back")?;
     if import.root() != checkpoint.root() {
-        import.rewind_to(ours, &mut |_, _, _| {})?;
         bail!("what the witness serves isn't what it has cosigned: nothing of it was kept");
     }
     if let Some(lost) = import.lost().filter(|lost| lost.size() > theirs) {
@@ -106,6 +113,37 @@ pub async fn recover(args: Recover) -> anyhow::Result<()> {
     println!("  cosigned by  {} at {}", witness.name(), cosigned.at());
     println!("  root         {}", checkpoint.root());
     println!("Next: `custodyd run`, which says in the log that they came from a witness.");
+    Ok(())
+}
+
+/// Whether what is here is a beginning of what the witness has cosigned.
+async fn is_beginning(import: &Import, source: &Source, checkpoint: &Checkpoint) -> anyhow::Result<bool> {
+    let (here, theirs) = (import.size(), checkpoint.size());
+    let proof = source.consistency(here, theirs).await?;
+    Ok(verify_consistency(here, &import.root(), theirs, &checkpoint.root(), &proof))
+}
+
+/// Fetches what is missing of the first `size` entries. Nothing vouches for it yet.
+async fn fetch(import: &mut Import, source: &Source, size: u64, clock: &dyn Clock) -> anyhow::Result<()> {
+    let bar = progress::events("bringing back")?;
+    bar.set_length(size);
+    bar.set_position(import.size());
+    while import.size() < size {
+        for entry in source.next(import.size(), size).await? {
+            // Times aren't under the signature, and what comes after is never earlier.
+            let ahead = entry.appended.saturating_since(clock.wall());
+            if ahead > AHEAD_MAX {
+                bail!(
+                    "the witness says that entry {} was appended {} s in the future: is the clock of this machine right?",
+                    import.size(),
+                    ahead.as_secs()
+                );
+            }
+            import.push(entry.appended, &entry.bytes)?;
+        }
+        bar.set_position(import.size());
+    }
+    bar.finish_and_clear();
     Ok(())
 }
 
@@ -127,4 +165,188 @@ async fn other_history(import: &Import, source: &Source, size: u64) -> String {
         line = format!("{line}: entry {index} is the first that differs (of {} here)", copy.size());
     }
     format!("{line}. Nothing was changed: keep this directory as evidence, and recover into an empty one")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::stub::{self, Answer};
+    use custody_core::clock::Nanos;
+    use custody_core::event::log::Read;
+    use custody_core::event::{Actor, Draft, Family, ProducerKind, ProducerRef, Timestamp, canonical};
+    use custody_core::log::embedded::{EmbeddedLog, OpenError, Options};
+    use custody_core::log::note::Ed25519Signer;
+    use custody_core::log::tile::{self, Tile};
+    use custody_core::log::{Cosigner, Entry, ProducerKey, Record, Signer, times};
+    use std::sync::Arc;
+    use tempfile::TempDir;
+    use uuid::Uuid;
+
+    const ORIGIN: &str = "custody.test/log";
+    /// The log's own, before the witness is asked.
+    const OWN: u64 = 10;
+    /// More than the bundles that are fetched at once, and they are more than what is written at once.
+    const ALL: u64 = 1_100;
+
+    fn signer() -> Arc<dyn Signer> {
+        Arc::new(Ed25519Signer::from_seed(ORIGIN, &[7; 32]).unwrap())
+    }
+
+    fn witness() -> Cosigner {
+        Cosigner::new(Arc::new(Ed25519Signer::from_seed("witness.test", &[9; 32]).unwrap()))
+    }
+
+    fn event(seq: u64, query: &str) -> Vec<u8> {
+        let producer =
+            ProducerRef { boot: Uuid::from_u128(1), id: "custody".into(), kind: ProducerKind::Log, seq };
+        let draft =
+            Draft::new(Actor::system("test"), Read { purpose: "search".into(), query: query.repeat(5_000) });
+        canonical::event_bytes(&draft.numbered(producer, Timestamp::from_seconds(1))).unwrap()
+    }
+
+    fn open(directory: &Path) -> Result<EmbeddedLog, OpenError> {
+        EmbeddedLog::open(directory, Options::new(signer(), Arc::new(SystemClock::new())))
+    }
+
+    /// What the witness has, and a data directory that has the beginning of it.
+    struct Place {
+        scratch: TempDir,
+        entries: Vec<Entry>,
+        theirs: Arc<EmbeddedLog>,
+    }
+
+    impl Place {
+        fn new() -> Place {
+            let scratch = TempDir::new().unwrap();
+            let theirs = open(&scratch.path().join("witness")).unwrap();
+            for seq in 0..ALL {
+                let producer = ProducerKey { id: "custody".into(), boot: Uuid::from_u128(1), seq };
+                let record = Record { producer, tag: Family::Log.tag(), bytes: event(seq, "x").into() };
+                drop(theirs.submit(vec![record]).unwrap());
+            }
+            theirs.close();
+            let entries = theirs.read(0, usize::MAX, usize::MAX).unwrap();
+            let place = Place { scratch, entries, theirs: Arc::new(theirs) };
+            let mut import = place.begin();
+            place.entries[..OWN as usize].iter().for_each(|entry| {
+                import.push(entry.appended, &entry.bytes).unwrap();
+            });
+            import.seal(&Checkpoint::sign(OWN, import.root(), &*signer()).unwrap()).unwrap();
+            place
+        }
+
+        fn log(&self) -> PathBuf {
+            self.scratch.path().join("data/log")
+        }
+
+        fn begin(&self) -> Import {
+            Import::begin(&self.log(), &signer().verifier_key(), &mut |_, _, _| {}).unwrap()
+        }
+
+        /// Of a witness that gives of each path what `meddle` makes of it, or closes the connection.
+        async fn recover(
+            &self,
+            meddle: impl Fn(&str, Vec<u8>) -> Option<Vec<u8>> + Send + 'static,
+        ) -> anyhow::Result<()> {
+            let mut checkpoint = self.theirs.checkpoint();
+            let cosigned = witness().cosign(checkpoint.note(), Timestamp::from_seconds(1)).unwrap();
+            checkpoint.put_line(cosigned.line().clone());
+            let (log, prefix) = (Arc::clone(&self.theirs), format!("/{}/", origin_hash(ORIGIN)));
+            let url = stub::serve(move |path| {
+                let path = path.strip_prefix(&prefix).unwrap();
+                let bytes = match (path, times::parse_path(path)) {
+                    ("checkpoint", _) => checkpoint.to_string().into_bytes(),
+                    (_, Some(bundle)) => times::render(&*log, bundle, ALL).unwrap().unwrap(),
+                    _ => tile::render(&*log, Tile::parse(path).unwrap(), ALL).unwrap().unwrap(),
+                };
+                meddle(path, bytes).map_or(Answer::Nothing, Answer::Body)
+            });
+            let args = Recover {
+                from_witness: url,
+                key: signer().verifier_key().to_string(),
+                witness: witness().key().to_string(),
+                data: self.scratch.path().join("data"),
+                token_file: None,
+                ca: None,
+            };
+            recover(args).await
+        }
+
+        /// The log is as it was before anything was tried.
+        fn assert_untouched(&self) {
+            let log = open(&self.log()).unwrap();
+            assert_eq!((log.size(), log.checkpoint().size()), (OWN, OWN));
+            assert_eq!(log.read(0, usize::MAX, usize::MAX).unwrap(), self.entries[..OWN as usize]);
+        }
+
+        fn assert_whole(&self) {
+            let log = open(&self.log()).unwrap();
+            assert_eq!((log.size(), log.root(ALL).unwrap()), (ALL, self.theirs.root(ALL).unwrap()));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_brought_back() {
+        let place = Place::new();
+        place.recover(|_, bytes| Some(bytes)).await.unwrap();
+        place.assert_whole();
+    }
+
+    #[tokio::test]
+    async fn a_witness_that_breaks_off_in_the_middle_leaves_the_log_as_it_was() {
+        let place = Place::new();
+        // The fifth bundle is asked for when the first four have been written.
+        let breaks_off =
+            |path: &str, bytes: Vec<u8>| if path.contains("/004.p/") { None } else { Some(bytes) };
+        let error = place.recover(breaks_off).await.unwrap_err();
+        assert!(format!("{error:#}").starts_with("nothing was brought back: "), "{error:#}");
+        place.assert_untouched();
+    }
+
+    #[tokio::test]
+    async fn entries_that_the_witness_has_not_cosigned_are_taken_back() {
+        let place = Place::new();
+        let lies = |path: &str, mut bytes: Vec<u8>| {
+            if path.starts_with("tile/entries/") {
+                let at = bytes.len() - 1_000;
+                bytes[at] = b'y';
+            }
+            Some(bytes)
+        };
+        let error = place.recover(lies).await.unwrap_err();
+        assert!(error.to_string().contains("isn't what it has cosigned"), "{error:#}");
+        place.assert_untouched();
+    }
+
+    #[tokio::test]
+    async fn a_time_of_appending_in_the_future_is_not_taken() {
+        let place = Place::new();
+        let ahead = |path: &str, bytes: Vec<u8>| {
+            let Some(bundle) = times::parse_path(path) else { return Some(bytes) };
+            let times = times::parse(&bytes, bundle.width).unwrap();
+            let later = times.iter().map(|Nanos(time)| time + 3_600_000_000_000);
+            Some(later.flat_map(u64::to_be_bytes).collect())
+        };
+        let error = place.recover(ahead).await.unwrap_err();
+        assert!(format!("{error:#}").contains("in the future"), "{error:#}");
+        place.assert_untouched();
+    }
+
+    /// Killed in the middle: the log isn't opened with what lies there, and the next try finishes it, whatever that is.
+    #[tokio::test]
+    async fn a_try_that_was_cut_off_is_finished_by_the_next() {
+        for genuine in [true, false] {
+            let place = Place::new();
+            let mut import = place.begin();
+            for entry in &place.entries[OWN as usize..] {
+                let other = event(entry.index, "z");
+                let bytes = if genuine { &entry.bytes[..] } else { &other[..] };
+                import.push(entry.appended, bytes).unwrap();
+            }
+            drop(import);
+            assert!(matches!(open(&place.log()), Err(OpenError::Unfinished { own: OWN, .. })));
+            place.recover(|_, bytes| Some(bytes)).await.unwrap();
+            place.assert_whole();
+        }
+    }
 }

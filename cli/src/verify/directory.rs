@@ -11,7 +11,7 @@ use custody_core::recording::check::Point;
 use custody_core::recording::{self, recording_path};
 use custody_core::state::State;
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A data directory, or the log directory in it. Gives the state that the log holds.
 pub fn verify(
@@ -20,7 +20,7 @@ pub fn verify(
     known: &[Checkpoint],
     report: &mut Report,
 ) -> anyhow::Result<State> {
-    let log = if path.join("segments").is_dir() { path.to_owned() } else { path.join("log") };
+    let log = log(path);
     report.value("kind", json!("directory"));
     let bar = progress::events("verifying")?;
     let mut state = State::new();
@@ -78,9 +78,14 @@ pub fn verify(
     Ok(state)
 }
 
+/// The log directory that is meant: `path`, or the one in it.
+pub fn log(path: &Path) -> PathBuf {
+    if path.join("segments").is_dir() { path.to_owned() } else { path.join("log") }
+}
+
 /// The newest checkpoint with cosignatures that the directory holds, if it does: to be verified with the rest.
 pub fn cosigned(path: &Path, key: &VerifierKey) -> anyhow::Result<Option<Checkpoint>> {
-    let log = if path.join("segments").is_dir() { path.to_owned() } else { path.join("log") };
+    let log = log(path);
     let kept = CosignedCheckpoints::open(&log, key)
         .with_context(|| format!("the cosigned checkpoint in {} can't be read", log.display()))?;
     Ok(kept.newest())

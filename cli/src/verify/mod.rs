@@ -5,6 +5,8 @@ mod bundle;
 pub mod directory;
 pub mod report;
 mod served;
+#[cfg(test)]
+pub mod stub;
 
 use crate::profile::Home;
 pub use directory::check_recordings;

@@ -100,7 +100,8 @@ fn open(args: &Verify) -> anyhow::Result<ServedLog> {
     ServedLog::open(&args.target, ca.as_deref(), token)
 }
 
-/// The keys that the log has had since `pinned` signed it, by all its entries. What they are worth stands with the roots of
+/// The keys that the log has had since `pinned` signed it, by all its entries. What they are worth stands with
+/// [`KeyChain::verify`], since the server could show others when it is asked again, and with the roots of
 /// [`KeyChain::handed_over`].
 async fn key_chain(
     log: &ServedLog,
@@ -115,7 +116,6 @@ async fn key_chain(
     let mut bundles = stream::iter(Tile::all(None, size))
         .map(async |tile: Tile| (tile, log.tile(tile).await))
         .buffered(FETCHES);
-    let mut index = 0;
     while let Some((tile, fetched)) = bundles.next().await {
         let bytes = match fetched? {
             Fetched::Bytes(bytes) => bytes,
@@ -125,10 +125,9 @@ async fn key_chain(
             ),
         };
         for entry in parse_bundle(&bytes, tile.width).with_context(|| tile.to_string())? {
-            chain.see_event(index, entry);
-            index += 1;
+            chain.see_event(entry);
         }
-        bar.set_position(index);
+        bar.set_position(chain.size());
     }
     bar.finish_and_clear();
     Ok(chain)
@@ -163,5 +162,116 @@ async fn bundle(log: &ServedLog, leaves: Tile) -> anyhow::Result<Vec<u8>> {
     match log.tile(place).await? {
         Fetched::Bytes(bytes) => Ok(bytes),
         Fetched::Refused(why) => bail!("{place}: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::stub::{self, Answer};
+    use custody_core::event::log::{KeyAdded, KeyRetired};
+    use custody_core::event::{Actor, Draft, EventData, ProducerKind, ProducerRef, Timestamp, canonical};
+    use custody_core::log::note::Ed25519Signer;
+    use custody_core::log::tree::{Tree, leaf_hash};
+    use custody_core::log::{Hash, Signer as _};
+    use std::collections::HashMap;
+
+    const ORIGIN: &str = "custody.test/log";
+
+    fn signer(seed: u8) -> Ed25519Signer {
+        Ed25519Signer::from_seed(ORIGIN, &[seed; 32]).unwrap()
+    }
+
+    fn event<D: EventData>(data: D, seq: u64) -> Vec<u8> {
+        let producer =
+            ProducerRef { boot: uuid::Uuid::nil(), id: "log".into(), kind: ProducerKind::Log, seq };
+        let draft = Draft::new(Actor::system("test"), data).numbered(producer, Timestamp::from_seconds(1));
+        canonical::event_bytes(&draft).unwrap()
+    }
+
+    fn added(key: &Ed25519Signer, seq: u64) -> Vec<u8> {
+        event(KeyAdded { reason: "test".into(), verifier_key: key.verifier_key().to_string() }, seq)
+    }
+
+    fn retired(key: &Ed25519Signer, checkpoint: &Checkpoint, seq: u64) -> Vec<u8> {
+        let (checkpoint, verifier_key) = (checkpoint.to_string(), key.verifier_key().to_string());
+        event(KeyRetired { checkpoint, reason: "test".into(), verifier_key }, seq)
+    }
+
+    fn root(entries: &[Vec<u8>]) -> Hash {
+        let mut tree = Tree::new();
+        entries.iter().for_each(|entry| tree.push(leaf_hash(entry)));
+        tree.root()
+    }
+
+    fn bundle(entries: &[Vec<u8>]) -> Vec<u8> {
+        let with_length = |entry: &Vec<u8>| {
+            let length = u16::try_from(entry.len()).unwrap();
+            [&length.to_be_bytes()[..], entry.as_slice()].concat()
+        };
+        entries.iter().flat_map(with_length).collect()
+    }
+
+    /// Serves the log of `entries` (fewer than a full tile) whose newest checkpoint is `note`; but whoever asks for the
+    /// bundle for the first time gets `first`. Gives its URL.
+    fn serve(note: String, first: &[Vec<u8>], entries: &[Vec<u8>]) -> String {
+        let count = entries.len();
+        let bundle_path = format!("/tile/entries/000.p/{count}");
+        let hashes = entries.iter().flat_map(|entry| leaf_hash(entry).0).collect();
+        let mut answers: HashMap<String, Vec<u8>> = HashMap::from([
+            ("/checkpoint".to_owned(), note.into_bytes()),
+            (format!("/tile/0/000.p/{count}"), hashes),
+            (bundle_path.clone(), bundle(first)),
+        ]);
+        let genuine = bundle(entries);
+        stub::serve(move |path| {
+            let answer = answers.get(path).cloned();
+            if path == bundle_path {
+                answers.insert(bundle_path.clone(), genuine.clone());
+            }
+            answer.map_or(Answer::Missing, Answer::Body)
+        })
+    }
+
+    async fn verified(url: String, pinned: &Ed25519Signer) -> anyhow::Result<Checkpoint> {
+        let dir = tempfile::tempdir().unwrap();
+        let token = dir.path().join("token");
+        custody_core::log::durable::write_file(&token, b"a reader's", 0o600).unwrap();
+        let args = Verify {
+            target: url,
+            key: None,
+            known: Vec::new(),
+            witness: Vec::new(),
+            event: None,
+            ca: None,
+            token_file: Some(token),
+            json: false,
+        };
+        verify(&args, &pinned.verifier_key(), &[], &mut Report::default()).await
+    }
+
+    #[tokio::test]
+    async fn a_key_that_took_over_is_followed() {
+        let (old, new) = (signer(1), signer(2));
+        let mut entries = vec![b"{}".to_vec(), added(&new, 1)];
+        let covers = Checkpoint::sign(2, root(&entries), &old).unwrap();
+        entries.push(retired(&old, &covers, 2));
+        let newest = Checkpoint::sign(3, root(&entries), &new).unwrap();
+        let url = serve(newest.to_string(), &entries, &entries);
+        assert_eq!(verified(url, &old).await.unwrap(), newest);
+    }
+
+    /// A server that shows one log to whoever asks which keys to trust, and another one to whoever checks it.
+    #[tokio::test]
+    async fn a_key_that_only_the_first_answers_speak_of_is_not_believed() {
+        let (old, forger) = (signer(1), signer(9));
+        let genuine = [b"{\"n\":0}".to_vec(), b"{\"n\":1}".to_vec()];
+        let signed = Checkpoint::sign(2, root(&genuine), &old).unwrap();
+        let forged = [added(&forger, 0), genuine[1].clone(), retired(&old, &signed, 2)];
+        let shown = [&genuine[..], &[b"{\"anything\":1}".to_vec()]].concat();
+        let newest = Checkpoint::sign(3, root(&shown), &forger).unwrap();
+        let url = serve(newest.to_string(), &forged, &shown);
+        let error = verified(url, &old).await.unwrap_err();
+        assert!(format!("{error:#}").contains("something else was shown"), "{error:#}");
     }
 }

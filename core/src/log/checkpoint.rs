@@ -22,6 +22,17 @@ pub enum CheckpointError {
         /// The origin that the checkpoint has.
         got: String,
     },
+    /// The entries that were read to learn whose signature counts aren't those that were signed.
+    #[error(
+        "the {read} entries that were read to learn which key signs aren't the {signed} that are signed: something else was \
+         shown, or an entry was replaced"
+    )]
+    OtherEntries {
+        /// How many entries were read.
+        read: u64,
+        /// How many are signed.
+        signed: u64,
+    },
 }
 
 /// A checkpoint whose signature was made or checked here: there is no other way to get one.

@@ -5,6 +5,7 @@
 //! is believed that an older trusted one hasn't signed for.
 
 use super::checkpoint::CheckpointError;
+use super::tree::{Tree, leaf_hash};
 use super::{Checkpoint, VerifierKey};
 use crate::event::{Event, Family, Payload};
 
@@ -15,24 +16,39 @@ pub struct KeyChain {
     /// Keys that were told and that no trusted key has signed for yet, with their events' indices.
     told: Vec<(u64, VerifierKey)>,
     handed_over: Vec<Checkpoint>,
+    /// Over all that was read: whoever reads a log twice could be shown two.
+    tree: Tree,
 }
 
 impl KeyChain {
     /// Believes `pinned` and nothing else.
     #[must_use]
     pub fn new(pinned: VerifierKey) -> KeyChain {
-        KeyChain { trusted: vec![pinned], told: Vec::new(), handed_over: Vec::new() }
+        KeyChain { trusted: vec![pinned], told: Vec::new(), handed_over: Vec::new(), tree: Tree::new() }
     }
 
     /// Reads the next entry. Whatever it holds, nothing is believed but what a trusted key has signed.
-    pub fn see(&mut self, index: u64, tag: u8, bytes: &[u8]) {
+    pub fn see(&mut self, tag: u8, bytes: &[u8]) {
         if tag == Family::Log.tag() {
-            self.see_event(index, bytes);
+            self.learn(bytes);
         }
+        self.tree.push(leaf_hash(bytes));
     }
 
     /// The same of an entry that came without its record's tag.
-    pub fn see_event(&mut self, index: u64, bytes: &[u8]) {
+    pub fn see_event(&mut self, bytes: &[u8]) {
+        self.learn(bytes);
+        self.tree.push(leaf_hash(bytes));
+    }
+
+    /// How many entries were read.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.tree.size()
+    }
+
+    fn learn(&mut self, bytes: &[u8]) {
+        let index = self.tree.size();
         let Ok(event) = Event::parse(bytes) else { return };
         match event.payload() {
             Payload::LogKeyAdded(added) => {
@@ -59,7 +75,8 @@ impl KeyChain {
         }
     }
 
-    /// The keys that are believed, provided that the tree has the roots of [`KeyChain::handed_over`].
+    /// The keys that are believed, provided that a checkpoint holds by [`KeyChain::verify`] and that its tree has the roots
+    /// of [`KeyChain::handed_over`].
     #[must_use]
     pub fn trusted(&self) -> &[VerifierKey] {
         &self.trusted
@@ -71,15 +88,22 @@ impl KeyChain {
         &self.handed_over
     }
 
-    /// Reads a signed checkpoint that one of the trusted keys has signed; gives that key as well.
+    /// Reads a signed checkpoint that one of the trusted keys has signed, over just the entries that were read here; gives
+    /// that key as well. So what gave the trust is what the checkpoint covers, and nothing that was shown only for that.
     ///
     /// # Errors
-    /// What is wrong by the newest of them.
+    /// [`CheckpointError::OtherEntries`], or what is wrong by the newest of the keys.
     pub fn verify(&self, note: &str) -> Result<(Checkpoint, &VerifierKey), CheckpointError> {
         let mut wrong = CheckpointError::Malformed("no key is trusted");
         for key in &self.trusted {
             match Checkpoint::verify(note, key) {
-                Ok(checkpoint) => return Ok((checkpoint, key)),
+                Ok(checkpoint) => {
+                    let (read, signed) = (self.tree.size(), checkpoint.size());
+                    if signed != read || checkpoint.root() != self.tree.root() {
+                        return Err(CheckpointError::OtherEntries { read, signed });
+                    }
+                    return Ok((checkpoint, key));
+                }
                 Err(error) => wrong = error,
             }
         }
@@ -93,7 +117,6 @@ mod tests {
     use crate::event::log::{KeyAdded, KeyRetired};
     use crate::event::{Actor, Draft, EventData, ProducerKind, ProducerRef, Timestamp, canonical};
     use crate::log::note::Ed25519Signer;
-    use crate::log::tree::{Tree, leaf_hash};
     use crate::log::{Hash, Signer as _};
 
     const ORIGIN: &str = "custody.example/log";
@@ -123,9 +146,7 @@ mod tests {
 
     fn chain(entries: &[Vec<u8>]) -> KeyChain {
         let mut chain = KeyChain::new(signer(1).verifier_key());
-        for (index, entry) in (0..).zip(entries) {
-            chain.see(index, Family::Log.tag(), entry);
-        }
+        entries.iter().for_each(|entry| chain.see(Family::Log.tag(), entry));
         chain
     }
 
@@ -151,6 +172,27 @@ mod tests {
         assert_eq!(chain.verify(&newest.to_string()).unwrap(), (newest, &three.verifier_key()));
     }
 
+    /// Who is asked twice may tell two stories: the first to be believed, the second to be checked.
+    #[test]
+    fn entries_that_a_checkpoint_does_not_cover_give_its_key_no_trust() {
+        let (one, forger) = (signer(1), signer(9));
+        let genuine = [b"x".to_vec(), b"y".to_vec()];
+        let by_one = Checkpoint::sign(2, root(&genuine), &one).unwrap();
+        let shown = [added(&forger), b"y".to_vec(), retired(&one, &by_one)];
+        let signed = [b"x".to_vec(), b"y".to_vec(), b"whatever".to_vec()];
+        let chain = chain(&shown);
+        assert_eq!(chain.trusted().len(), 2, "by what it has seen, the first key signed for it");
+        for (size, entries) in [(3, &signed[..]), (2, &genuine[..]), (4, &shown[..])] {
+            let newest = Checkpoint::sign(size, root(entries), &forger).unwrap();
+            let refused = chain.verify(&newest.to_string());
+            assert_eq!(refused, Err(CheckpointError::OtherEntries { read: 3, signed: size }));
+        }
+        // Over what it has seen there is nothing wrong with it, but the root that was handed over.
+        let newest = Checkpoint::sign(3, root(&shown), &forger).unwrap();
+        assert!(chain.verify(&newest.to_string()).is_ok());
+        assert_ne!(chain.handed_over()[0].root(), root(&shown[..2]));
+    }
+
     #[test]
     fn a_key_that_no_trusted_key_signed_for_is_not_believed() {
         let (one, two) = (signer(1), signer(2));
@@ -174,10 +216,10 @@ mod tests {
     fn what_is_no_event_of_keys_changes_nothing() {
         let mut chain = KeyChain::new(signer(1).verifier_key());
         for (tag, bytes) in [(Family::Log.tag(), b"{".to_vec()), (Family::User.tag(), added(&signer(2)))] {
-            chain.see(0, tag, &bytes);
+            chain.see(tag, &bytes);
         }
         assert!(chain.told.is_empty());
-        chain.see_event(0, &added(&signer(2)));
-        assert_eq!(chain.told.len(), 1);
+        chain.see_event(&added(&signer(2)));
+        assert_eq!((chain.told.len(), chain.size()), (1, 3));
     }
 }

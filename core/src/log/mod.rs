@@ -6,6 +6,7 @@
 
 pub mod bundle;
 pub mod checkpoint;
+pub mod claim;
 pub mod cosignature;
 pub mod cosigned;
 pub mod embedded;
@@ -33,6 +34,7 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 pub use self::checkpoint::Checkpoint;
+pub use self::claim::{Claim, Counter};
 pub use self::cosignature::{Cosigner, CosignerKey};
 pub use self::cosigned::CosignedCheckpoints;
 pub use self::embedded::{Distribution, SYNC_BOUNDS_NS, Statistics, WRITE_BOUNDS_EVENTS, durable};
@@ -116,6 +118,9 @@ pub enum SubmitError {
         /// How much waits.
         queued_bytes: usize,
     },
+    /// The disk (or a quota) is full. While that is so, one batch at a time is taken, to see whether there is room again.
+    #[error("the log's disk is full: nothing was appended; free space on it")]
+    DiskFull,
     /// A record breaks a limit, or the batch does.
     #[error("record {position} of the batch can't be appended: {reason}")]
     Invalid {
@@ -282,6 +287,23 @@ pub trait Log: Send + Sync + 'static {
     /// As [`Log::submit`].
     fn submit_from_reserve(&self, batch: Vec<Record>) -> Result<Pending, SubmitError> {
         self.submit(batch)
+    }
+
+    /// As [`Log::submit`], or as [`Log::submit_from_reserve`], of a batch that was numbered by a counter of this process:
+    /// its numbers are used up in the same step. A log that has to refuse the batch later, for lack of room, gives them back
+    /// before it takes another one of theirs.
+    ///
+    /// # Errors
+    /// As [`Log::submit`]; [`SubmitError::DiskFull`] also when numbers before these were given back meanwhile.
+    fn submit_claimed(
+        &self,
+        batch: Vec<Record>,
+        claim: Claim,
+        from_reserve: bool,
+    ) -> Result<Pending, SubmitError> {
+        let pending = if from_reserve { self.submit_from_reserve(batch)? } else { self.submit(batch)? };
+        claim.take();
+        Ok(pending)
     }
 
     /// How many entries are durable.

@@ -1,7 +1,7 @@
 //! How an event gets into the log: a producer numbers it, the log makes it durable, and only then is there a
 //! [`Durable`] that other code can ask for as proof.
 
-use super::{AppendError, Log, Pending, ProducerKey, Receipt, Record, SubmitError};
+use super::{AppendError, Claim, Counter, Log, Pending, ProducerKey, Receipt, Record, SubmitError};
 use crate::clock::Clock;
 use crate::event::canonical::{self, CanonicalError};
 use crate::event::{
@@ -116,9 +116,11 @@ pub struct Producer {
     id: String,
     kind: ProducerKind,
     boot: Uuid,
-    /// The next number. Whoever holds the lock is the only one who numbers, encodes and enqueues: so numbers reach
-    /// the log in their order, and a batch that is refused uses none up.
-    next: Mutex<u64>,
+    /// Shared with the log, which takes a batch's numbers when it takes the batch.
+    counter: Arc<Counter>,
+    /// Whoever holds the lock is the only one who numbers, encodes and enqueues: so numbers reach the log in their order,
+    /// and a batch that is refused uses none up.
+    order: Mutex<()>,
 }
 
 impl Producer {
@@ -129,7 +131,8 @@ impl Producer {
     /// See [`ProducerError`]; without this first event there is no producer.
     pub async fn start<B: Batch>(numbering: Numbering, first: B) -> Result<Self, ProducerError> {
         let Numbering { log, clock, id, kind, previous, program } = numbering;
-        let this = Self { log, clock, id, kind, boot: Uuid::now_v7(), next: Mutex::new(0) };
+        let (counter, order) = (Arc::default(), Mutex::default());
+        let this = Self { log, clock, id, kind, boot: Uuid::now_v7(), counter, order };
         let started = Draft::new(Actor::system(&this.id), producer::Started { previous, program });
         let _durable = this.append((first, started)).await?;
         Ok(this)
@@ -140,7 +143,7 @@ impl Producer {
     /// # Errors
     /// When the batch was refused: nothing was numbered, and nothing of it will be in the log.
     pub fn submit<B: Batch>(&self, batch: B) -> Result<Submitted<B>, ProducerError> {
-        let submitted = self.number_and_submit(batch, Log::submit);
+        let submitted = self.number_and_submit(batch, false);
         if let Err(ProducerError::MayNotSay { event, .. }) = &submitted {
             // Somebody tried to say what is not for this part to say: that is evidence too. If the log can't take even
             // that, the caller still gets the refusal.
@@ -150,18 +153,22 @@ impl Producer {
                 reason: format!("a {:?} producer may not say it", self.kind),
             };
             let draft = Draft::new(Actor::system(&self.id), attempted).outcome(Outcome::Denied);
-            let _told = self.number_and_submit(draft, Log::submit);
+            let _told = self.number_and_submit(draft, false);
         }
         submitted
     }
 
-    fn number_and_submit<B: Batch>(&self, batch: B, submit: Submit) -> Result<Submitted<B>, ProducerError> {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut numbering = Numbers { producer: self, seq: *next, records: Vec::new() };
+    fn number_and_submit<B: Batch>(
+        &self,
+        batch: B,
+        from_reserve: bool,
+    ) -> Result<Submitted<B>, ProducerError> {
+        let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = self.counter.next_number();
+        let mut numbering = Numbers { producer: self, seq: first, records: Vec::new() };
         let numbered = batch.number(&mut numbering)?;
-        let seq = numbering.seq;
-        let pending = submit(&*self.log, numbering.records)?;
-        *next = seq;
+        let claim = Claim::new(&self.counter, first, numbering.seq);
+        let pending = self.log.submit_claimed(numbering.records, claim, from_reserve)?;
         Ok(Submitted { pending, numbered })
     }
 
@@ -178,7 +185,7 @@ impl Producer {
     /// # Errors
     /// See [`ProducerError`].
     pub async fn append_from_reserve<B: Batch>(&self, batch: B) -> Result<B::Durable, ProducerError> {
-        self.number_and_submit(batch, Log::submit_from_reserve)?.durable().await
+        self.number_and_submit(batch, true)?.durable().await
     }
 
     /// The log that it speaks to.
@@ -187,9 +194,6 @@ impl Producer {
         &self.log
     }
 }
-
-/// Which of the log's two doors.
-type Submit = fn(&dyn Log, Vec<Record>) -> Result<Pending, SubmitError>;
 
 /// A batch that the log has taken and may not have synced yet.
 #[must_use = "until `durable` says so this is no evidence"]

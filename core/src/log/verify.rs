@@ -95,15 +95,20 @@ impl VerifyError {
     }
 }
 
-/// The keys that the log in `directory` has had since `pinned` signed it. What they are worth stands with the roots of
+/// The keys that the log in `directory` has had since `pinned` signed it, by the entries that the checkpoint `note` covers by
+/// its own word. What they are worth stands with [`KeyChain::verify`] of that note, and with the roots of
 /// [`KeyChain::handed_over`]: [`directory`] compares them.
 ///
 /// # Errors
 /// See [`VerifyError`].
-pub fn key_chain(directory: &Path, pinned: &VerifierKey) -> Result<KeyChain, VerifyError> {
+pub fn key_chain(directory: &Path, pinned: &VerifierKey, note: &str) -> Result<KeyChain, VerifyError> {
     let mut chain = KeyChain::new(pinned.clone());
+    // A running log has more by now.
+    let size = Checkpoint::claimed_size(note).unwrap_or(0);
     scan(&RealDisk, &directory.join("segments"), pinned.name(), &[], &mut |seen| {
-        chain.see(seen.index, seen.tag, seen.event);
+        if chain.size() < size {
+            chain.see(seen.tag, seen.event);
+        }
     })?;
     Ok(chain)
 }
@@ -140,8 +145,16 @@ pub fn directory(
         Ok(newest) => newest,
         // Its keys may have been rotated since this one was pinned: the log says so itself, if it is so.
         Err(CheckpointError::Note(NoteError::NotSigned(_))) => {
-            let chain = key_chain(directory, key)?;
-            let (newest, _) = chain.verify(&note).map_err(believed)?;
+            let chain = key_chain(directory, key, &note)?;
+            let (newest, _) = chain.verify(&note).map_err(|source| match source {
+                CheckpointError::OtherEntries { read, signed } if read < signed => {
+                    VerifyError::Entries(ScanError::Short { have: read, signed })
+                }
+                CheckpointError::OtherEntries { signed, .. } => {
+                    VerifyError::Entries(ScanError::Root { size: signed, agreed: 0 })
+                }
+                source => believed(source),
+            })?;
             handed_over.extend_from_slice(chain.handed_over());
             newest
         }

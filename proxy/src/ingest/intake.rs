@@ -17,6 +17,10 @@ use custody_core::state::State;
 use custody_core::state::follow::Replica;
 use std::sync::Arc;
 
+/// So deep what an agent sends may be nested: half of what readers of JSON go, since many of them get it within something
+/// else.
+const LEVELS_MAX: usize = 64;
+
 /// Where agents' events go.
 pub struct Intake {
     /// The log.
@@ -64,7 +68,7 @@ impl IntakeError {
                 }
                 None => (None, self.to_string()),
             },
-            Self::Log(SubmitError::Overloaded { .. } | SubmitError::Stopped(_))
+            Self::Log(SubmitError::Overloaded { .. } | SubmitError::DiskFull | SubmitError::Stopped(_))
             | Self::Append(AppendError::DiskFull | AppendError::Stopped(_) | AppendError::Unknown(_))
             | Self::Key(_)
             | Self::Refusal(_) => return None,
@@ -153,8 +157,9 @@ fn record(
 ) -> Result<Record, (String, &'static str)> {
     let event = event.ok_or((String::new(), "it is no event"))?;
     let refused = |reason| (event.kind.chars().take(64).collect::<String>(), reason);
-    // The envelope has its fields and no others; of the data, whatever a later version adds is kept as it is.
-    let canonical = canonical::is_canonical(event.data.get().as_bytes())
+    // The envelope has its fields and no others; of the data, whatever a later version adds is kept as it is. All of it is
+    // looked at together, as a witness does, who cosigns no log that holds what it doesn't take.
+    let canonical = canonical::is_canonical_within(bytes, LEVELS_MAX)
         && canonical::event_bytes(event).is_ok_and(|written| written == bytes);
     if !canonical {
         return Err(refused("its bytes aren't the canonical ones"));
@@ -226,6 +231,7 @@ mod tests {
         for passes in [
             IntakeError::Key("web-1".into()),
             SubmitError::Overloaded { queued_bytes: 1 }.into(),
+            SubmitError::DiskFull.into(),
             SubmitError::Stopped("a test".into()).into(),
             AppendError::DiskFull.into(),
             AppendError::Stopped("a test".into()).into(),
@@ -252,14 +258,56 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_reads_differently_by_two_readers_is_refused_wherever_it_stands() {
+    /// An event of the node's whose data are these.
+    fn accepted(data: &str) -> String {
         let mut draft = Draft::new(Actor::system("node/web-1"), node::SessionAccepted { pid: 1 });
         draft.id = EventId(Uuid::from_u128(1));
         let producer =
             ProducerRef { boot: Uuid::nil(), id: "node/web-1".into(), kind: ProducerKind::Node, seq: 0 };
         let bytes = canonical::event_bytes(&draft.numbered(producer, Timestamp::from_seconds(1))).unwrap();
         let text = String::from_utf8(bytes).unwrap();
+        assert!(text.contains("{\"pid\":1}"), "{text}");
+        text.replace("{\"pid\":1}", data)
+    }
+
+    /// A witness looks at all of an event: data that are just not too deep by themselves would keep it from cosigning.
+    #[test]
+    fn what_is_nested_too_deep_with_all_around_it_is_refused() {
+        let nested = |levels: usize| {
+            accepted(&format!("{{\"note\":{}{},\"pid\":1}}", "[".repeat(levels), "]".repeat(levels)))
+        };
+        let inside = LEVELS_MAX - 2;
+        assert_eq!(taken(&nested(inside)), Ok(()));
+        for levels in [inside + 1, 124, 125, 126, 127] {
+            assert_eq!(taken(&nested(levels)), Err("its bytes aren't the canonical ones"), "{levels}");
+        }
+        assert!(canonical::is_canonical(format!("{}{}", "[".repeat(127), "]".repeat(127)).as_bytes()));
+    }
+
+    proptest::proptest! {
+        /// What a witness asks of the bytes, and what any reader does with them.
+        #[test]
+        fn whatever_is_taken_is_canonical_as_a_whole_and_can_be_read(
+            levels in 0_usize..140, objects: u128, odd in proptest::option::of("[\"\\\\a-c0\u{e4} {}\\[\\]:,]{0,6}"),
+        ) {
+            let is_object = |level: usize| (objects >> (level % 128)) & 1 == 1;
+            let opens = |level| if is_object(level) { "{\"a\":" } else { "[" };
+            let closes = |level| if is_object(level) { "}" } else { "]" };
+            let open: String = (0..levels).map(opens).collect();
+            let close: String = (0..levels).rev().map(closes).collect();
+            let inner = odd.unwrap_or_else(|| "1".to_owned());
+            let text = accepted(&format!("{{\"note\":{open}{inner}{close},\"pid\":1}}"));
+            if taken(&text).is_ok() {
+                proptest::prop_assert!(canonical::is_canonical(text.as_bytes()));
+                let read = serde_json::from_slice::<serde_json::Value>(text.as_bytes());
+                proptest::prop_assert!(read.is_ok(), "{:?}", read);
+            }
+        }
+    }
+
+    #[test]
+    fn what_reads_differently_by_two_readers_is_refused_wherever_it_stands() {
+        let text = accepted("{\"pid\":1}");
         assert_eq!(taken(&text), Ok(()));
         for (part, other) in [
             ("{\"pid\":1}", "{\"pid\":1 }"),

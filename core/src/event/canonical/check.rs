@@ -1,9 +1,6 @@
 //! Whether bytes are canonical already, without making anything of what they say.
 
-use super::{INTEGER_MAX, plain_bytes};
-
-/// Values may be nested so deep: what `serde_json` reads.
-const DEPTH_MAX: usize = 127;
+use super::{DEPTH_MAX, INTEGER_MAX, plain_bytes};
 
 /// Whether the bytes are what [`super::to_bytes`] would write of the value that they are: RFC 8785, and no number but
 /// integers of at most 53 bits.
@@ -12,9 +9,16 @@ const DEPTH_MAX: usize = 127;
 /// keys some take the first and some the last.
 #[must_use]
 pub fn is_canonical(bytes: &[u8]) -> bool {
+    is_canonical_within(bytes, DEPTH_MAX)
+}
+
+/// The same of values that are nested at most `levels` deep. A part says nothing of how deep the whole is: who asks of an
+/// event asks of all its bytes.
+#[must_use]
+pub fn is_canonical_within(bytes: &[u8], levels: usize) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let mut rest = Rest(text);
-    rest.value(0).is_some() && rest.0.is_empty()
+    rest.value(levels.min(DEPTH_MAX)).is_some() && rest.0.is_empty()
 }
 
 /// What wasn't looked at yet. Each step takes what it names, or there is nothing more to say: `None`.
@@ -26,10 +30,11 @@ impl<'a> Rest<'a> {
         Some(())
     }
 
-    fn value(&mut self, depth: usize) -> Option<()> {
+    /// A value of at most so many levels.
+    fn value(&mut self, levels: usize) -> Option<()> {
         match self.0.as_bytes().first()? {
-            b'{' if depth < DEPTH_MAX => self.object(depth + 1),
-            b'[' if depth < DEPTH_MAX => self.array(depth + 1),
+            b'{' => self.object(levels.checked_sub(1)?),
+            b'[' => self.array(levels.checked_sub(1)?),
             b'"' => self.string().map(drop),
             b't' => self.take("true"),
             b'f' => self.take("false"),
@@ -39,7 +44,7 @@ impl<'a> Rest<'a> {
         }
     }
 
-    fn object(&mut self, depth: usize) -> Option<()> {
+    fn object(&mut self, below: usize) -> Option<()> {
         self.take("{")?;
         if self.take("}").is_some() {
             return Some(());
@@ -52,7 +57,7 @@ impl<'a> Rest<'a> {
             }
             before = Some(key);
             self.take(":")?;
-            self.value(depth)?;
+            self.value(below)?;
             if self.take("}").is_some() {
                 return Some(());
             }
@@ -60,13 +65,13 @@ impl<'a> Rest<'a> {
         }
     }
 
-    fn array(&mut self, depth: usize) -> Option<()> {
+    fn array(&mut self, below: usize) -> Option<()> {
         self.take("[")?;
         if self.take("]").is_some() {
             return Some(());
         }
         loop {
-            self.value(depth)?;
+            self.value(below)?;
             if self.take("]").is_some() {
                 return Some(());
             }
@@ -216,6 +221,24 @@ mod tests {
             assert_alike(text.as_bytes());
         }
         assert!(!is_canonical(b"\"\xff\""));
+    }
+
+    #[test]
+    fn each_level_counts_whatever_it_is() {
+        for (text, levels) in [
+            ("1", 0),
+            ("[]", 1),
+            ("{}", 1),
+            ("[1,[],2]", 2),
+            (r#"[["[[[["]]"#, 2),
+            (r#"{"a":{"b":[{}]}}"#, 4),
+        ] {
+            assert!(is_canonical_within(text.as_bytes(), levels), "{text}");
+            assert!(levels == 0 || !is_canonical_within(text.as_bytes(), levels - 1), "{text}");
+        }
+        let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(is_canonical_within(deep(127).as_bytes(), 1_000));
+        assert!(!is_canonical_within(deep(128).as_bytes(), 1_000), "no more than others read");
     }
 
     proptest! {

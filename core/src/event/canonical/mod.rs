@@ -8,7 +8,7 @@
 mod check;
 mod plain;
 
-pub use check::is_canonical;
+pub use check::{is_canonical, is_canonical_within};
 pub(crate) use plain::plain_bytes;
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
@@ -19,6 +19,9 @@ pub use crate::log::EVENT_BYTES_MAX;
 
 /// The largest integer that every JSON reader keeps exactly: 2^53 − 1 (RFC 8785, appendix D).
 pub const INTEGER_MAX: u64 = (1 << 53) - 1;
+
+/// Values may be nested so deep: what `serde_json` reads.
+const DEPTH_MAX: usize = 127;
 
 /// Why an event can't be written.
 #[derive(Debug, thiserror::Error)]
@@ -39,10 +42,11 @@ pub enum CanonicalError {
 /// Writes `value` as canonical JSON.
 ///
 /// # Errors
-/// [`CanonicalError::Unrepresentable`] for floats and for integers beyond ±(2^53 − 1).
+/// [`CanonicalError::Unrepresentable`] for floats, for integers beyond ±(2^53 − 1), and for what is nested deeper than
+/// readers go.
 pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CanonicalError> {
     let mut out = Vec::with_capacity(768);
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Exact))?;
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Exact { depth: 0 }))?;
     Ok(out)
 }
 
@@ -58,14 +62,46 @@ pub fn event_bytes<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Canonica
     Ok(bytes)
 }
 
-/// Refuses the numbers that JSON readers don't agree about.
-struct Exact;
+/// Refuses the numbers that JSON readers don't agree about, and what is nested so deep that some read it and others don't.
+/// What is JSON already ([`serde_json::value::RawValue`]) isn't looked into: see [`is_canonical`].
+struct Exact {
+    /// How many arrays and objects are open.
+    depth: usize,
+}
+
+impl Exact {
+    fn open<W: ?Sized + io::Write>(&mut self, writer: &mut W, with: &[u8]) -> io::Result<()> {
+        if self.depth == DEPTH_MAX {
+            let what = format!("it is nested deeper than {DEPTH_MAX} levels");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        self.depth += 1;
+        writer.write_all(with)
+    }
+
+    fn close<W: ?Sized + io::Write>(&mut self, writer: &mut W, with: &[u8]) -> io::Result<()> {
+        self.depth = self.depth.saturating_sub(1);
+        writer.write_all(with)
+    }
+}
 
 fn inexact<T>(what: impl std::fmt::Display) -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::InvalidData, format!("{what} is not an integer of at most 53 bits")))
 }
 
 impl serde_json::ser::Formatter for Exact {
+    fn begin_array<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.open(writer, b"[")
+    }
+    fn end_array<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.close(writer, b"]")
+    }
+    fn begin_object<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.open(writer, b"{")
+    }
+    fn end_object<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.close(writer, b"}")
+    }
     fn write_u64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: u64) -> io::Result<()> {
         if value > INTEGER_MAX {
             return inexact(value);
@@ -160,6 +196,15 @@ mod tests {
         ] {
             assert!(matches!(to_bytes(&Json(bad)), Err(CanonicalError::Unrepresentable(_))));
         }
+        let deep = |levels: usize| {
+            (0..levels).fold(serde_json::json!(1), |inner, level| match level % 2 {
+                0 => serde_json::json!([inner, 2]),
+                _ => serde_json::json!({"a": inner, "b": 3}),
+            })
+        };
+        assert!(is_canonical(&to_bytes(&Json(deep(DEPTH_MAX))).unwrap()));
+        let error = to_bytes(&Json(deep(DEPTH_MAX + 1))).unwrap_err();
+        assert!(error.to_string().contains("deeper than 127 levels"), "{error}");
         let long = "x".repeat(EVENT_BYTES_MAX);
         assert!(matches!(event_bytes(&long), Err(CanonicalError::TooLong { got: 65_537 })));
     }

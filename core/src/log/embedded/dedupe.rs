@@ -1,7 +1,8 @@
 //! Which numbers of which producers the log has: each is taken once.
 //!
 //! For each boot of a producer the last number is kept, and where the most recent ones stand; whether a repeat
-//! has the same bytes is looked up in the log itself.
+//! has the same bytes is looked up in the log itself. A batch is contiguous in both, so a run of numbers that stand one
+//! behind the other takes no more memory than one of them.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,10 +10,12 @@ use uuid::Uuid;
 
 use crate::log::{FIRST_SEQ, ProducerKey};
 
-/// Numbers of one boot whose places are remembered: more than any producer has under way.
-const RECENT_MAX: usize = 4_096;
-/// Places that are remembered in all, whatever the number of boots; 16 bytes each.
-const RECENT_TOTAL_MAX: usize = 1 << 20;
+/// Runs of one boot that are remembered: more than any producer has under way.
+const RUNS_MAX: usize = 4_096;
+/// Runs of one boot that are remembered however many boots there are: who was cut off sends again what it sent last.
+const RUNS_KEPT: usize = 4;
+/// Runs that are remembered in all, if that isn't less than twice [`RUNS_KEPT`] for each boot; 24 bytes each.
+const RUNS_TOTAL_MAX: usize = 1 << 19;
 
 /// What a number means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +28,71 @@ pub(super) enum Number {
     Backwards { last: u64 },
 }
 
+/// Numbers that stand one behind the other.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    /// The first of them.
+    seq: u64,
+    /// Where it stands.
+    index: u64,
+    /// How many there are; never zero.
+    length: u64,
+}
+
+impl Run {
+    /// Where `seq` stands, if it is one of them.
+    fn index_of(&self, seq: u64) -> Option<u64> {
+        let offset = seq.checked_sub(self.seq).filter(|offset| *offset < self.length)?;
+        self.index.checked_add(offset)
+    }
+
+    /// Whether this number at this index comes right behind them.
+    fn is_followed_by(&self, seq: u64, index: u64) -> bool {
+        self.seq.checked_add(self.length) == Some(seq) && self.index.checked_add(self.length) == Some(index)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Stream {
     last: Option<u64>,
-    /// Number and index, both ascending.
-    recent: VecDeque<(u64, u64)>,
-    /// The newest index: which stream to forget first.
-    newest: u64,
+    /// The newest at the end; numbers and indexes ascend.
+    runs: VecDeque<Run>,
+}
+
+impl Stream {
+    /// Adds the largest number so far; gives how many runs there are more.
+    fn push(&mut self, seq: u64, index: u64) -> usize {
+        self.last = Some(seq);
+        match self.runs.back_mut() {
+            Some(run) if run.is_followed_by(seq, index) => {
+                run.length += 1;
+                0
+            }
+            _ => {
+                self.runs.push_back(Run { seq, index, length: 1 });
+                1
+            }
+        }
+    }
+
+    /// Takes back the largest number, before which `before` was; gives how many runs there are fewer.
+    fn pop(&mut self, before: Option<u64>) -> usize {
+        self.last = before;
+        match self.runs.back_mut() {
+            Some(run) if run.length > 1 => {
+                run.length -= 1;
+                0
+            }
+            _ => usize::from(self.runs.pop_back().is_some()),
+        }
+    }
+
+    /// Forgets all but the newest `kept` runs; gives how many there are fewer.
+    fn keep(&mut self, kept: usize) -> usize {
+        let excess = self.runs.len().saturating_sub(kept);
+        self.runs.drain(..excess);
+        excess
+    }
 }
 
 /// All numbers that were taken.
@@ -40,6 +101,7 @@ pub(super) struct Dedupe {
     /// By boot, which is random: more than one name under it is somebody's mistake, or malice.
     places: HashMap<Uuid, Vec<(Box<str>, usize)>>,
     streams: Vec<Stream>,
+    /// Runs in all of them.
     remembered: usize,
     /// What was taken since the last [`Dedupe::settle`], to be undone if it doesn't become durable: the stream and its
     /// last number before.
@@ -60,12 +122,11 @@ impl Dedupe {
         if key.seq > last {
             return Number::New { gap: key.seq - last - 1 };
         }
-        match stream.recent.binary_search_by_key(&key.seq, |(seq, _)| *seq) {
-            Ok(at) => stream
-                .recent
-                .get(at)
-                .map_or(Number::Backwards { last }, |&(_, index)| Number::Known { index }),
-            Err(_) => Number::Backwards { last },
+        let behind = stream.runs.partition_point(|run| run.seq <= key.seq);
+        let run = behind.checked_sub(1).and_then(|at| stream.runs.get(at));
+        match run.and_then(|run| run.index_of(key.seq)) {
+            Some(index) => Number::Known { index },
+            None => Number::Backwards { last },
         }
     }
 
@@ -91,11 +152,8 @@ impl Dedupe {
     pub fn undo(&mut self, mark: usize) {
         while self.unsettled.len() > mark {
             let Some((place, before)) = self.unsettled.pop() else { return };
-            if let Some(stream) = self.streams.get_mut(place) {
-                stream.last = before;
-                if stream.recent.pop_back().is_some() {
-                    self.remembered -= 1;
-                }
+            if let Some(stream) = self.streams.get_mut(place).filter(|stream| stream.last != before) {
+                self.remembered -= stream.pop(before);
             }
         }
     }
@@ -121,39 +179,39 @@ impl Dedupe {
         });
         let Some(stream) = self.streams.get_mut(place) else { return (place, None) };
         let before = stream.last;
-        stream.last = Some(before.map_or(seq, |last| last.max(seq)));
-        stream.recent.push_back((seq, index));
-        stream.newest = index;
-        self.remembered += 1;
+        // A log that others wrote may hold a number twice: the first counts.
+        if before.is_none_or(|last| seq > last) {
+            self.remembered += stream.push(seq, index);
+        }
         (place, before)
     }
 
     /// Forgets the oldest of a stream that has many. Nothing of it is unsettled.
     fn trim(&mut self, place: usize) {
-        let Some(stream) = self.streams.get_mut(place) else { return };
-        while stream.recent.len() > RECENT_MAX {
-            stream.recent.pop_front();
-            self.remembered -= 1;
+        if let Some(stream) = self.streams.get_mut(place) {
+            self.remembered -= stream.keep(RUNS_MAX);
         }
     }
 
-    /// Keeps memory bounded where there are many streams. Only called when nothing is unsettled.
+    /// Keeps memory bounded where there are many streams: each keeps its newest. Only called when nothing is unsettled.
     fn forget(&mut self) {
-        if self.remembered <= RECENT_TOTAL_MAX {
+        let kept_max = RUNS_KEPT.saturating_mul(self.streams.len());
+        if self.remembered <= RUNS_TOTAL_MAX.max(2 * kept_max) {
             return;
         }
-        // Rare, and it makes room for a quarter: those go first that were silent longest.
-        let mut streams: Vec<&mut Stream> = self.streams.iter_mut().collect();
-        streams.sort_by_key(|stream| stream.newest);
-        let mut remembered = 0;
-        for stream in streams.iter_mut().rev() {
-            let room = (RECENT_TOTAL_MAX - RECENT_TOTAL_MAX / 4 - remembered).min(RECENT_MAX);
-            let excess = stream.recent.len().saturating_sub(room);
-            stream.recent.drain(..excess);
-            stream.recent.shrink_to_fit();
-            remembered += stream.recent.len();
+        // Rare, and it makes room for a quarter at least, or for as many as each keeps.
+        let mut kept = RUNS_MAX;
+        loop {
+            let left: usize = self.streams.iter().map(|stream| stream.runs.len().min(kept)).sum();
+            if kept <= RUNS_KEPT || left <= RUNS_TOTAL_MAX - RUNS_TOTAL_MAX / 4 {
+                break;
+            }
+            kept /= 2;
         }
-        self.remembered = remembered;
+        for stream in &mut self.streams {
+            self.remembered -= stream.keep(kept);
+            stream.runs.shrink_to_fit();
+        }
     }
 }
 
@@ -166,40 +224,93 @@ mod tests {
     }
 
     #[test]
-    fn one_boot_takes_little_memory_and_what_is_forgotten_is_refused_not_taken_twice() {
+    fn a_boot_that_is_alone_is_remembered_whole_by_one_run() {
         let mut dedupe = Dedupe::new();
-        let count = 3 * RECENT_MAX as u64;
-        for seq in 0..count {
-            if seq < count / 2 {
-                dedupe.recover("p", Uuid::from_u128(1), seq, seq);
+        for seq in 0..100_000 {
+            if seq % 2 == 0 {
+                dedupe.recover("p", Uuid::from_u128(1), seq, seq + 7);
             } else {
-                dedupe.take(&key(seq), seq);
+                dedupe.take(&key(seq), seq + 7);
             }
         }
         dedupe.settle();
-        assert_eq!(dedupe.remembered, RECENT_MAX);
-        let oldest = count - RECENT_MAX as u64;
-        assert_eq!(dedupe.judge(&key(oldest - 1)), Number::Backwards { last: count - 1 });
-        assert_eq!(dedupe.judge(&key(oldest)), Number::Known { index: oldest });
-        assert_eq!(dedupe.judge(&key(count)), Number::New { gap: 0 });
+        assert_eq!(dedupe.remembered, 1);
+        for seq in [0, 1, 4_711, 99_999] {
+            assert_eq!(dedupe.judge(&key(seq)), Number::Known { index: seq + 7 });
+        }
+        assert_eq!(dedupe.judge(&key(100_000)), Number::New { gap: 0 });
     }
 
     #[test]
-    fn many_boots_take_bounded_memory_and_those_that_speak_are_remembered() {
+    fn one_boot_takes_little_memory_and_what_is_forgotten_is_refused_not_taken_twice() {
         let mut dedupe = Dedupe::new();
-        let boots = (RECENT_TOTAL_MAX / RECENT_MAX) as u128 + 2;
-        let mut index = 0;
-        for boot in 1..=boots {
-            for seq in 0..RECENT_MAX as u64 {
-                dedupe.recover("p", Uuid::from_u128(boot), seq, index);
-                index += 1;
+        let count = 3 * RUNS_MAX as u64;
+        for seq in 0..count {
+            // Something of others stands between any two of them.
+            if seq < count / 2 {
+                dedupe.recover("p", Uuid::from_u128(1), seq, 2 * seq);
+            } else {
+                dedupe.take(&key(seq), 2 * seq);
             }
         }
-        assert!(dedupe.remembered <= RECENT_TOTAL_MAX);
-        let last = RECENT_MAX as u64 - 1;
-        assert_eq!(dedupe.judge(&key(last)), Number::Backwards { last }, "silent longest");
-        let newest = ProducerKey { boot: Uuid::from_u128(boots), ..key(0) };
-        assert_eq!(dedupe.judge(&newest), Number::Known { index: index - RECENT_MAX as u64 });
+        dedupe.settle();
+        assert_eq!(dedupe.remembered, RUNS_MAX);
+        let oldest = count - RUNS_MAX as u64;
+        assert_eq!(dedupe.judge(&key(oldest - 1)), Number::Backwards { last: count - 1 });
+        assert_eq!(dedupe.judge(&key(oldest)), Number::Known { index: 2 * oldest });
+        assert_eq!(dedupe.judge(&key(count)), Number::New { gap: 0 });
+    }
+
+    /// As agents write that are all under way: none stands right behind its own.
+    #[test]
+    fn many_boots_take_bounded_memory_and_each_is_remembered() {
+        let mut dedupe = Dedupe::new();
+        let (boots, each) = (300_u64, 4_096_u64);
+        for seq in 0..each {
+            for boot in 0..boots {
+                dedupe.recover("p", Uuid::from_u128(u128::from(boot)), seq, seq * boots + boot);
+            }
+        }
+        assert!(dedupe.remembered <= RUNS_TOTAL_MAX, "{}", dedupe.remembered);
+        for boot in 0..boots {
+            let key = |seq| ProducerKey { boot: Uuid::from_u128(u128::from(boot)), ..key(seq) };
+            for seq in each - 100..each {
+                assert_eq!(dedupe.judge(&key(seq)), Number::Known { index: seq * boots + boot });
+            }
+            assert_eq!(dedupe.judge(&key(0)), Number::Backwards { last: each - 1 });
+            assert_eq!(dedupe.judge(&key(each)), Number::New { gap: 0 });
+        }
+    }
+
+    /// A boot that has ended long ago may still be sent again: its agent was away.
+    #[test]
+    fn a_boot_that_is_silent_is_remembered_by_its_end_however_many_come_after_it() {
+        let mut dedupe = Dedupe::new();
+        let (boots, each) = ((RUNS_TOTAL_MAX / RUNS_KEPT / 2) as u64, 4 * RUNS_KEPT as u64);
+        let index_of = |boot: u64, seq: u64| 2 * (boot * each + seq);
+        for boot in 0..boots {
+            for seq in 0..each {
+                dedupe.recover("p", Uuid::from_u128(u128::from(boot)), seq, index_of(boot, seq));
+            }
+        }
+        assert!(dedupe.remembered <= RUNS_TOTAL_MAX, "{}", dedupe.remembered);
+        for boot in [0, 1, boots / 2, boots - 1] {
+            for seq in each - RUNS_KEPT as u64..each {
+                let key = ProducerKey { boot: Uuid::from_u128(u128::from(boot)), ..key(seq) };
+                assert_eq!(dedupe.judge(&key), Number::Known { index: index_of(boot, seq) });
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_number_that_stands_twice_the_first_counts() {
+        let mut dedupe = Dedupe::new();
+        for (seq, index) in [(0, 0), (5, 1), (2, 2), (5, 3), (6, 4)] {
+            dedupe.recover("p", Uuid::from_u128(1), seq, index);
+        }
+        assert_eq!(dedupe.judge(&key(5)), Number::Known { index: 1 });
+        assert_eq!(dedupe.judge(&key(2)), Number::Backwards { last: 6 });
+        assert_eq!(dedupe.judge(&key(6)), Number::Known { index: 4 });
     }
 
     #[test]
@@ -213,6 +324,14 @@ mod tests {
         dedupe.undo(mark);
         assert_eq!(dedupe.judge(&key(1)), Number::New { gap: 0 });
         assert_eq!(dedupe.judge(&key(0)), Number::Known { index: 0 });
+        assert_eq!(dedupe.remembered, 1);
+        // Of two that follow one another only the second.
+        dedupe.take(&key(1), 1);
+        let mark = dedupe.mark();
+        dedupe.take(&key(2), 2);
+        dedupe.undo(mark);
+        assert_eq!(dedupe.judge(&key(2)), Number::New { gap: 0 });
+        assert_eq!(dedupe.judge(&key(1)), Number::Known { index: 1 });
         assert_eq!(dedupe.remembered, 1);
     }
 }

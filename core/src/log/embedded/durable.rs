@@ -79,7 +79,7 @@ impl Disk for RealDisk {
 ///
 /// # Errors
 /// What the system says. The old file is still whole; if the last step, syncing the directory, failed, either
-/// of the two may be there after a crash.
+/// of the two may be there after a crash, and the error is never one of a full disk.
 pub fn write_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     write_file_on(&RealDisk, path, bytes, mode).map(drop)
 }
@@ -154,8 +154,12 @@ pub(crate) fn replace_file_on(
         disk.remove(&unfinished).ok();
         return Err(error);
     }
-    // A crash here leaves either; both are whole.
-    disk.sync_directory(parent(path)?)?;
+    // A crash here leaves either; both are whole. If the sync fails, the new one has the name and perhaps not for long: that
+    // isn't undone, so it must not count as a disk that was merely full, before which nothing has happened.
+    disk.sync_directory(parent(path)?).map_err(|error| match is_full(&error) {
+        true => io::Error::other(format!("its directory couldn't be synced: {error}")),
+        false => error,
+    })?;
     Ok(file)
 }
 

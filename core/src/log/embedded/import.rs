@@ -3,8 +3,9 @@
 //! like this.
 //!
 //! The copy is a log directory like any other. What isn't sealed by a checkpoint of the log is nobody's evidence yet:
-//! [`EmbeddedLog::open`](super::EmbeddedLog::open) refuses a directory that was never sealed, and a copy that turns out
-//! to be wrong is taken back to its last seal ([`Import::rewind`]).
+//! [`EmbeddedLog::open`](super::EmbeddedLog::open) refuses a directory that was never sealed, and one in which more lies
+//! than is sealed ([`finished`]); and a copy that turns out to be wrong is taken back to its last seal
+//! ([`Import::rewind`]), or to what was there before ([`Import::own`]).
 
 use std::fs::File;
 use std::io;
@@ -18,6 +19,7 @@ use super::durable::{self, Disk, RealDisk};
 use super::recover::{self, OpenError, OpenSegment};
 use super::scan::{ScanError, scan};
 use super::segment::{HEADER_BYTES, SegmentId, Stored};
+use super::unfinished::{self, Note};
 use super::view::{Published, Shown, View};
 use crate::event::{Event, Family};
 use crate::log::tree::{TILE_LEAVES, Tree, leaf_hash};
@@ -32,6 +34,8 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 const WRITE_BYTES: usize = 4 << 20;
 /// The tag of a family that this program doesn't know: the tag isn't in the event, and no family has it.
 const TAG_UNKNOWN: u8 = 0;
+/// What is told of an import that its caller didn't name.
+const UNNAMED: &str = "a copy";
 
 /// Why a copy can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +98,12 @@ pub struct Import {
     sealed: Option<watch::Sender<Checkpoint>>,
     /// A checkpoint of the log that covers more than is here: the end was lost, and is expected back.
     lost: Option<Checkpoint>,
+    /// How many entries are vouched for: by a seal, by the caller, or since they were here before all imports.
+    own: u64,
+    /// Whether the note stands that says that there are more.
+    noted: bool,
+    /// What is being done, for that note.
+    what: String,
     failed: bool,
     _lock: File,
 }
@@ -102,7 +112,7 @@ impl Import {
     /// Begins a copy of the log whose key is `key` in `directory`, or goes on with one: with all whole entries that are
     /// there, sealed or not. Each of them is shown to `visit` first. The directory of a log that isn't running is as
     /// good as a copy's; and one whose end is lost, though its checkpoint covers it, is one to go on with: see
-    /// [`Import::lost`].
+    /// [`Import::lost`]. Where an import was cut off, what it has written is gone on with as well: see [`Import::own`].
     ///
     /// # Errors
     /// [`OpenError`], as for a log.
@@ -115,7 +125,9 @@ impl Import {
         durable::create_directories(&segments)
             .map_err(|source| OpenError::Io { path: segments.clone(), source })?;
         let lock = super::lock(directory)?;
+        let note = Note::read(directory)?;
         let found = Found::read(directory, key, visit)?;
+        let (here, sealed) = (found.tree.size(), found.checkpoint.as_ref().map_or(0, Checkpoint::size));
         let view = Arc::new(View::new(Arc::new(RealDisk), segments, found.published));
         Ok(Import {
             directory: directory.to_owned(),
@@ -130,9 +142,19 @@ impl Import {
             tree: found.tree,
             sealed: found.checkpoint.map(|checkpoint| watch::channel(checkpoint).0),
             lost: found.lost,
+            own: note.as_ref().map_or(here, |note| note.own.max(sealed).min(here)),
+            noted: note.is_some(),
+            what: note.map_or_else(|| UNNAMED.to_owned(), |note| note.what),
             failed: false,
             _lock: lock,
         })
+    }
+
+    /// The same, and whoever finds it cut off is told that it was `what`: a command, in one line.
+    #[must_use]
+    pub fn named(mut self, what: &str) -> Import {
+        what.clone_into(&mut self.what);
+        self
     }
 
     /// How many entries the copy has, sealed or not: the index of the next one.
@@ -157,6 +179,20 @@ impl Import {
     #[must_use]
     pub fn checkpoint(&self) -> Option<Checkpoint> {
         self.sealed.as_ref().map(|sealed| sealed.borrow().clone())
+    }
+
+    /// How many entries, from the first on, are vouched for: those that are sealed, and those that were here before
+    /// anything was brought. The others may be anything, and are to be sealed or taken back ([`Import::rewind_to`]).
+    #[must_use]
+    pub fn own(&self) -> u64 {
+        self.own
+    }
+
+    /// Whether entries may be on the disk that nothing vouches for: until they are sealed or taken back, the directory
+    /// isn't opened as a log. So it is also right after [`Import::begin`] where an import was cut off.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        self.noted
     }
 
     /// The checkpoint that covers more entries than are here, where there is one. Nothing is sealed then until they are
@@ -195,7 +231,7 @@ impl Import {
         }
         let tag = Family::of(&parsed.kind).map_or(TAG_UNKNOWN, Family::tag);
         if self.segment.end + self.buffer.len() as u64 >= self.segment_bytes {
-            self.flush()?;
+            self.write_noted()?;
             self.rotate()?;
         }
         let offset = self.segment.end + self.buffer.len() as u64;
@@ -217,16 +253,53 @@ impl Import {
         self.last_appended = appended;
         self.staged.push(Shown { entry: Entry { index, appended, tag, bytes: event.into() }, leaf, offset });
         if self.buffer.len() >= WRITE_BYTES {
-            self.flush()?;
+            self.write_noted()?;
         }
         Ok(index)
     }
 
-    /// Makes durable what was pushed; sealed it isn't. A crash before leaves whole entries up to some index.
+    /// Makes durable what was pushed, and vouches for it: it is the log's, though nothing seals it. For what was in this
+    /// log before, and for what is held against a checkpoint otherwise. A crash before leaves whole entries up to some
+    /// index.
     ///
     /// # Errors
     /// [`ImportError::Io`]: nothing more is believed until the copy is opened again.
     pub fn flush(&mut self) -> Result<(), ImportError> {
+        self.write()?;
+        self.vouch()
+    }
+
+    /// Writes what nothing vouches for yet; first of all it is noted.
+    fn write_noted(&mut self) -> Result<(), ImportError> {
+        if !self.noted && !self.buffer.is_empty() {
+            let note = Note { own: self.own, what: self.what.clone() };
+            if let Err(source) = note.leave(&self.directory) {
+                self.failed = true;
+                return Err(ImportError::Io { path: unfinished::path(&self.directory), source });
+            }
+            self.noted = true;
+        }
+        self.write()
+    }
+
+    /// All that is here is the log's.
+    fn vouch(&mut self) -> Result<(), ImportError> {
+        self.own = self.size();
+        self.forget_note()
+    }
+
+    fn forget_note(&mut self) -> Result<(), ImportError> {
+        if self.noted {
+            if let Err(source) = unfinished::forget(&self.directory) {
+                self.failed = true;
+                return Err(ImportError::Io { path: unfinished::path(&self.directory), source });
+            }
+            self.noted = false;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), ImportError> {
         let path = self.segment.path.clone();
         let failed = |source| ImportError::Io { path, source };
         if self.failed {
@@ -261,7 +334,8 @@ impl Import {
         if checkpoint.root() != self.root() {
             return Err(ImportError::Root { size, got: self.root(), expected: checkpoint.root() });
         }
-        self.flush()?;
+        // A crash from here on leaves no more than what the log has signed.
+        self.write()?;
         if let Some(lost) = &self.lost {
             let (signed, expected) = (lost.size(), lost.root());
             if signed > size {
@@ -284,16 +358,18 @@ impl Import {
             None => self.sealed = Some(watch::channel(checkpoint.clone()).0),
         }
         self.lost = None;
-        Ok(())
+        self.vouch()
     }
 
-    /// Takes the copy back to its last seal (to nothing, if it has none), durably: what came after it was wrong. Each
-    /// entry that is left is shown to `visit` again. Readers go on, since they see only what is sealed.
+    /// Takes the copy back to its last seal (to nothing, if it has none; where its end is lost, to what was here before),
+    /// durably: what came after it was wrong. Each entry that is left is shown to `visit` again. Readers go on, since
+    /// they see only what is sealed.
     ///
     /// # Errors
     /// [`ImportError::Io`] and [`ImportError::Open`] end the copy.
     pub fn rewind(&mut self, visit: &mut dyn FnMut(u64, Nanos, &[u8])) -> Result<(), ImportError> {
-        self.rewind_to(self.checkpoint().map_or(0, |checkpoint| checkpoint.size()), visit)
+        let unsealed = if self.lost.is_some() { self.own } else { 0 };
+        self.rewind_to(self.checkpoint().map_or(unsealed, |checkpoint| checkpoint.size()), visit)
     }
 
     /// As [`Import::rewind`], to the first `size` entries, if more than these are sealed to the last seal.
@@ -318,7 +394,8 @@ impl Import {
         self.last_appended = found.last_appended;
         self.tree = found.tree;
         self.failed = false;
-        Ok(())
+        self.own = self.own.min(self.size());
+        if self.size() > self.own { Ok(()) } else { self.forget_note() }
     }
 
     /// What is sealed, for readers; `None` before the first seal.
@@ -352,6 +429,18 @@ impl Import {
                 Err(ImportError::Io { path: segments, source })
             }
         }
+    }
+}
+
+/// Whether all that is in a log's directory is the log's, as far as is known: nothing was being brought there when it was
+/// cut off.
+///
+/// # Errors
+/// [`OpenError::Unfinished`] where something was; [`OpenError::Io`] when that can't be read.
+pub fn finished(directory: &Path) -> Result<(), OpenError> {
+    match Note::read(directory)? {
+        Some(Note { own, what }) => Err(OpenError::Unfinished { directory: directory.to_owned(), own, what }),
+        None => Ok(()),
     }
 }
 

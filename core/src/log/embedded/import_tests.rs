@@ -181,3 +181,101 @@ fn a_log_whose_end_is_lost_gets_back_just_that_end() {
     drop(import);
     assert_eq!(open().unwrap().read(0, 1_000, usize::MAX).unwrap(), entries);
 }
+
+/// An event so long that some seventy are written before they are sealed.
+fn long(seq: u64) -> Vec<u8> {
+    let read = Read { purpose: "search".to_owned(), query: "x".repeat(60_000) };
+    let producer =
+        ProducerRef { boot: Uuid::from_u128(1), id: "custody".to_owned(), kind: ProducerKind::Log, seq };
+    let draft = Draft::new(Actor::system("test"), read).numbered(producer, Timestamp::from_seconds(seq));
+    canonical::event_bytes(&draft).unwrap()
+}
+
+/// A log of ten entries, and behind them what an import has written when it was cut off.
+fn cut_off(directory: &Path) -> (Vec<Entry>, Checkpoint) {
+    let (entries, checkpoint) = original(directory, 10);
+    let mut import = begin(directory).named("custody log recover");
+    import.segment_bytes = SEGMENT_BYTES;
+    for seq in 10..100 {
+        import.push(import.last_appended(), &long(seq)).unwrap();
+    }
+    assert!(import.is_unfinished() && import.own() == 10, "more than four mebibytes lie on the disk");
+    (entries, checkpoint)
+}
+
+fn open(directory: &Path) -> Result<EmbeddedLog, OpenError> {
+    EmbeddedLog::open(directory, Options::new(signer(), Arc::new(SystemClock::new())))
+}
+
+#[test]
+fn what_a_cut_off_import_has_written_is_not_taken_for_the_logs_own_end() {
+    let scratch = TempDir::new().unwrap();
+    let (entries, checkpoint) = cut_off(scratch.path());
+    let signed = || std::fs::read_to_string(scratch.path().join("checkpoint")).unwrap();
+    let Err(error @ OpenError::Unfinished { own: 10, .. }) = open(scratch.path()) else {
+        panic!("it was opened");
+    };
+    let said = error.to_string();
+    assert!(said.contains("of custody log recover, which was cut off"), "{said}");
+    assert!(said.contains("run the same command again") && !said.contains('\n'), "{said}");
+    assert_eq!(signed(), checkpoint.to_string());
+
+    // Whoever begins again finds it, and has the choice.
+    let mut import = begin(scratch.path());
+    assert!(import.is_unfinished() && import.size() > 70, "{}", import.size());
+    assert_eq!((import.own(), import.checkpoint().as_ref()), (10, Some(&checkpoint)));
+    import.rewind_to(import.own(), &mut |_, _, _| {}).unwrap();
+    assert!(!import.is_unfinished());
+    drop(import);
+    let log = open(scratch.path()).unwrap();
+    assert_eq!(log.read(0, 1_000, usize::MAX).unwrap(), entries);
+    assert_eq!(log.checkpoint(), checkpoint);
+}
+
+#[test]
+fn a_cut_off_import_that_goes_on_to_its_seal_is_a_log() {
+    let scratch = TempDir::new().unwrap();
+    cut_off(scratch.path());
+    let mut import = begin(scratch.path());
+    let size = import.size();
+    import.push(import.last_appended(), &long(size)).unwrap();
+    let seal = Checkpoint::sign(size + 1, import.root(), &*signer()).unwrap();
+    import.seal(&seal).unwrap();
+    assert_eq!((import.is_unfinished(), import.own()), (false, size + 1));
+    drop(import);
+    assert_eq!(open(scratch.path()).unwrap().size(), size + 1);
+}
+
+#[test]
+fn what_is_vouched_for_needs_no_seal() {
+    let scratch = TempDir::new().unwrap();
+    cut_off(scratch.path());
+    let mut import = begin(scratch.path());
+    let size = import.size();
+    import.flush().unwrap();
+    drop(import);
+    let log = open(scratch.path()).unwrap();
+    assert_eq!((log.size(), log.checkpoint().size()), (size, size));
+}
+
+#[test]
+fn a_log_whose_end_is_lost_keeps_what_it_has_when_something_else_is_taken_back() {
+    let scratch = TempDir::new().unwrap();
+    let directory = scratch.path().join("log");
+    let (entries, checkpoint) = original(&directory, 300);
+    let short = scratch.path().join("short");
+    let mut import = begin(&short);
+    push(&mut import, &entries[..200]);
+    import.flush().unwrap();
+    drop(import);
+    std::fs::copy(directory.join("checkpoint"), short.join("checkpoint")).unwrap();
+    let mut import = begin(&short);
+    assert_eq!((import.lost(), import.own()), (Some(&checkpoint), 200));
+    for seq in 200..300 {
+        import.push(import.last_appended(), &event(seq + 1_000)).unwrap();
+    }
+    import.rewind(&mut |_, _, _| {}).unwrap();
+    assert_eq!((import.size(), import.is_unfinished()), (200, false));
+    push(&mut import, &entries[200..]);
+    import.seal(&checkpoint).unwrap();
+}

@@ -4,6 +4,7 @@
 //! <directory>/segments/<first index, 20 digits>.seg   the records: the truth
 //! <directory>/checkpoint                              the newest signed checkpoint
 //! <directory>/lock                                    held by the process that writes; holds its pid
+//! <directory>/importing                               stands while entries are brought that nothing vouches for yet
 //! ```
 
 mod dedupe;
@@ -17,6 +18,7 @@ pub(crate) mod scan;
 mod segment;
 mod statistics;
 mod time;
+mod unfinished;
 mod view;
 mod writer;
 
@@ -43,8 +45,8 @@ use self::time::Timekeeper;
 use self::view::View;
 use self::writer::Writer;
 use super::{
-    Checkpoint, EVENT_BYTES_MAX, Entry, Hash, Log, PRODUCER_ID_BYTES_MAX, Pending, ReadError, Record, Signer,
-    SubmitError, VerifierKey,
+    Checkpoint, Claim, EVENT_BYTES_MAX, Entry, Hash, Log, PRODUCER_ID_BYTES_MAX, Pending, ReadError, Record,
+    Signer, SubmitError, VerifierKey,
 };
 use crate::clock::Clock;
 
@@ -102,6 +104,7 @@ impl EmbeddedLog {
         durable::create_directories(&segments)
             .map_err(|source| OpenError::Io { path: segments.clone(), source })?;
         let lock = lock(directory)?;
+        import::finished(directory)?;
         let opened = recover::open(&*disk, directory, &*options.signer)?;
 
         let queue = Arc::new(Queue::new(options.queue_bytes_max));
@@ -178,6 +181,12 @@ impl EmbeddedLog {
         self.filled.clone()
     }
 
+    /// Has the log look whether there is room again, where its disk is full and nobody appends anything. What comes of it
+    /// shows by [`EmbeddedLog::filled`].
+    pub fn look_for_room(&self) {
+        self.queue.look_for_room();
+    }
+
     /// Why the log takes nothing more, if it has stopped.
     #[must_use]
     pub fn stopped(&self) -> Option<String> {
@@ -206,12 +215,22 @@ impl Drop for EmbeddedLog {
 impl Log for EmbeddedLog {
     fn submit(&self, batch: Vec<Record>) -> Result<Pending, SubmitError> {
         check(&batch)?;
-        self.queue.submit(batch, false)
+        self.queue.submit(batch, None, false)
     }
 
     fn submit_from_reserve(&self, batch: Vec<Record>) -> Result<Pending, SubmitError> {
         check(&batch)?;
-        self.queue.submit(batch, true)
+        self.queue.submit(batch, None, true)
+    }
+
+    fn submit_claimed(
+        &self,
+        batch: Vec<Record>,
+        claim: Claim,
+        from_reserve: bool,
+    ) -> Result<Pending, SubmitError> {
+        check(&batch)?;
+        self.queue.submit(batch, Some(claim), from_reserve)
     }
 
     fn size(&self) -> u64 {

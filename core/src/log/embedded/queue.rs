@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::segment::record_bytes;
 use crate::log::tree::leaf_hash;
-use crate::log::{AppendError, Checkpoint, Hash, Pending, Receipt, Record, SubmitError};
+use crate::log::{AppendError, Checkpoint, Claim, Hash, Pending, Receipt, Record, SubmitError};
 
 /// What one write holds at most, if the first batch alone isn't longer; bytes.
 const WRITE_BYTES_MAX: usize = 8 << 20;
@@ -29,7 +29,14 @@ pub(super) struct Batch {
     pub bytes: usize,
     /// Whether it is the log's own word, for which the reserve is kept.
     pub from_reserve: bool,
+    pub waiting: Waiting,
+}
+
+/// Who waits for a batch.
+pub(super) struct Waiting {
     pub answer: Answer<Vec<Receipt>>,
+    /// The batch's numbers, which are given back if there is no room for it.
+    pub claim: Option<Claim>,
 }
 
 /// What the writer gets to do.
@@ -41,6 +48,8 @@ pub(super) struct Work {
     pub last: bool,
     /// Somebody says that the clock is right.
     pub confirm_clock: bool,
+    /// Somebody wants to know whether a full disk has room again.
+    pub look_for_room: bool,
 }
 
 /// Whether it pays to let the producers of the last write come back before the next one begins.
@@ -95,6 +104,12 @@ struct State {
     wanted: Option<usize>,
     closing: bool,
     confirm_clock: bool,
+    look_for_room: bool,
+    /// Whether the disk is full. Then one batch at a time is taken, when the writer has answered the one before: so the
+    /// numbers of one that is refused are free again before the next of its producer is numbered.
+    full: bool,
+    /// Whether the writer has batches that it hasn't answered yet; only kept up to date while the disk is full.
+    busy: bool,
     /// Why nothing is taken any more.
     stopped: Option<String>,
 }
@@ -116,12 +131,20 @@ impl Queue {
             wanted: None,
             closing: false,
             confirm_clock: false,
+            look_for_room: false,
+            full: false,
+            busy: false,
             stopped: None,
         };
         Queue { bytes_max, state: Mutex::new(state), wake: Condvar::new() }
     }
 
-    pub fn submit(&self, records: Vec<Record>, from_reserve: bool) -> Result<Pending, SubmitError> {
+    pub fn submit(
+        &self,
+        records: Vec<Record>,
+        claim: Option<Claim>,
+        from_reserve: bool,
+    ) -> Result<Pending, SubmitError> {
         // All that takes time, before the lock.
         let bytes =
             records.iter().map(|record| record_bytes(record.producer.id.len(), record.bytes.len())).sum();
@@ -131,7 +154,7 @@ impl Queue {
         };
         let records = records.into_iter().map(hashed).collect();
         let (answer, pending) = Pending::new();
-        let batch = Batch { records, bytes, from_reserve, answer };
+        let batch = Batch { records, bytes, from_reserve, waiting: Waiting { answer, claim } };
         let mut state = self.lock();
         if let Some(reason) = &state.stopped {
             return Err(SubmitError::Stopped(reason.clone()));
@@ -141,6 +164,15 @@ impl Queue {
         }
         if state.bytes.saturating_add(bytes) > self.bytes_max {
             return Err(SubmitError::Overloaded { queued_bytes: state.bytes });
+        }
+        if state.full && (state.busy || !state.batches.is_empty()) {
+            return Err(match from_reserve {
+                true => SubmitError::Overloaded { queued_bytes: state.bytes },
+                false => SubmitError::DiskFull,
+            });
+        }
+        if batch.waiting.claim.as_ref().is_some_and(|claim| !claim.take()) {
+            return Err(SubmitError::DiskFull);
         }
         state.bytes += bytes;
         state.batches.push_back(batch);
@@ -169,6 +201,39 @@ impl Queue {
         self.lock().confirm_clock = true;
     }
 
+    /// Has the writer look whether a full disk has room again.
+    pub fn look_for_room(&self) {
+        self.lock().look_for_room = true;
+        self.wake.notify_one();
+    }
+
+    /// The disk is full. Gives those who are to be told so: `refused`, and all that wait and may not use the reserve. Their
+    /// numbers are given back, the last first. `busy` is whether the writer has others still.
+    pub fn fill_up(&self, mut refused: Vec<Waiting>, busy: bool) -> Vec<Waiting> {
+        let mut state = self.lock();
+        (state.full, state.busy) = (true, busy);
+        let (kept, others): (VecDeque<Batch>, VecDeque<Batch>) =
+            std::mem::take(&mut state.batches).into_iter().partition(|batch| batch.from_reserve);
+        state.batches = kept;
+        let bytes: usize = others.iter().map(|batch| batch.bytes).sum();
+        state.bytes -= bytes.min(state.bytes);
+        refused.extend(others.into_iter().map(|batch| batch.waiting));
+        for claim in refused.iter().rev().filter_map(|waiting| waiting.claim.as_ref()) {
+            claim.give_back();
+        }
+        refused
+    }
+
+    /// The disk has room again.
+    pub fn has_room(&self) {
+        self.lock().full = false;
+    }
+
+    /// The writer is about to answer all that it has.
+    pub fn idle(&self) {
+        self.lock().busy = false;
+    }
+
     /// Takes no more; what waits is still written.
     pub fn close(&self) {
         self.lock().closing = true;
@@ -184,7 +249,7 @@ impl Queue {
             (std::mem::take(&mut state.batches), std::mem::take(&mut state.sign))
         };
         for batch in batches {
-            refuse(batch.answer, AppendError::Stopped(reason.to_owned()));
+            refuse(batch.waiting.answer, AppendError::Stopped(reason.to_owned()));
         }
         for answer in sign {
             refuse(answer, AppendError::Stopped(reason.to_owned()));
@@ -214,15 +279,18 @@ impl Queue {
             herd.came(state.batches.len() >= wanted);
         }
         let until = patience.map(|patience| Instant::now() + patience);
-        while state.batches.is_empty() && state.sign.is_empty() && !state.closing {
+        while state.batches.is_empty() && state.sign.is_empty() && !state.closing && !state.look_for_room {
             match until.map(|until| until.checked_duration_since(Instant::now())) {
                 Some(None) => break,
                 Some(left) => state = self.wait(state, 1, left),
                 None => state = self.wait(state, 1, None),
             }
         }
-        let mut work = Work { confirm_clock: state.confirm_clock, ..Work::default() };
-        state.confirm_clock = false;
+        let mut work = Work {
+            confirm_clock: std::mem::take(&mut state.confirm_clock),
+            look_for_room: std::mem::take(&mut state.look_for_room),
+            ..Work::default()
+        };
         let mut bytes = 0;
         while let Some(batch) = state.batches.pop_front() {
             if bytes > 0 && bytes + batch.bytes > WRITE_BYTES_MAX {
@@ -233,6 +301,7 @@ impl Queue {
             work.batches.push(batch);
         }
         state.bytes -= bytes.min(state.bytes);
+        state.busy = !work.batches.is_empty();
         work.sign = std::mem::take(&mut state.sign);
         work.last = state.closing && state.batches.is_empty();
         work

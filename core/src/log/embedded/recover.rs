@@ -44,6 +44,19 @@ pub enum OpenError {
         /// What is wrong, and where.
         source: ScanError,
     },
+    /// Entries were being brought here, and nothing vouches for them yet.
+    #[error(
+        "{directory} has entries behind the first {own} that are of {what}, which was cut off: nothing vouches for them yet. \
+         Nothing was changed: run the same command again, which goes on with them or takes them back"
+    )]
+    Unfinished {
+        /// The log's directory.
+        directory: PathBuf,
+        /// How many entries were there before.
+        own: u64,
+        /// What has brought the others.
+        what: String,
+    },
     /// There are segments, but no checkpoint says how many entries they should hold.
     #[error(
         "{path} is missing though there are entries, so nothing says how long the log was. Nothing was changed: \

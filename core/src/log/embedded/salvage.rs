@@ -7,11 +7,13 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::durable::{Disk, RealDisk};
 use super::recover::OpenError;
 use super::segment::{Decoded, HEADER_BYTES, RECORD_BYTES_MAX, SegmentId, Stored, decode, first_index};
+use super::unfinished::Note;
 use crate::log::{Entry, Nanos};
 
 /// So much of a segment is looked at once; bytes.
@@ -23,7 +25,10 @@ const PAGE_BYTES: u64 = 4_096;
 
 /// A directory that is being salvaged. Whoever has it is the only one who uses the log.
 pub struct Salvage {
+    disk: Arc<dyn Disk>,
     runs: Vec<Run>,
+    /// How many entries are the log's own, where others were being brought when that was cut off.
+    own: Option<u64>,
     _lock: File,
 }
 
@@ -60,10 +65,15 @@ impl Salvage {
     /// [`OpenError::InUse`] when a process has the log open, [`OpenError::Io`] when the directory can't be listed. A
     /// segment that can't be read counts as missing from where that is so.
     pub fn begin(directory: &Path, origin: &str) -> Result<Salvage, OpenError> {
+        Salvage::begin_on(Arc::new(RealDisk), directory, origin)
+    }
+
+    fn begin_on(disk: Arc<dyn Disk>, directory: &Path, origin: &str) -> Result<Salvage, OpenError> {
         let segments = directory.join("segments");
         let failed = |source| OpenError::Io { path: segments.clone(), source };
         super::durable::create_directories(&segments).map_err(failed)?;
         let lock = super::lock(directory)?;
+        let own = Note::read(directory)?.map(|note| note.own);
         let mut found = Vec::new();
         for item in fs::read_dir(&segments).map_err(failed)? {
             let path = item.map_err(failed)?.path();
@@ -72,7 +82,7 @@ impl Salvage {
             }
         }
         found.sort();
-        let mut salvage = Salvage { runs: Vec::new(), _lock: lock };
+        let mut salvage = Salvage { disk, runs: Vec::new(), own, _lock: lock };
         for (first, path) in found {
             salvage.segment(SegmentId::new(origin, first), &path);
         }
@@ -111,7 +121,8 @@ impl Salvage {
         (first.map_or(Nanos(0), |run| run.appended.0), last.map_or(Nanos(u64::MAX), |run| run.appended.1))
     }
 
-    /// How many entries follow without a gap on the first `size`: they were appended after the checkpoint was signed.
+    /// How many entries follow without a gap on the first `size`: they were appended after the checkpoint was signed. What
+    /// was brought here from elsewhere and isn't sealed doesn't count.
     #[must_use]
     pub fn beyond(&self, size: u64) -> u64 {
         let end = self.runs.iter().fold(
@@ -120,7 +131,7 @@ impl Salvage {
                 if run.indexes.contains(&end) { run.indexes.end } else { end }
             },
         );
-        end - size
+        self.own.map_or(end, |own| end.min(own)).saturating_sub(size)
     }
 
     /// Entries from index `from` on, at most up to `to`: some of those that lie together, and none where the first isn't
@@ -136,7 +147,7 @@ impl Salvage {
         let changed = |index| {
             io::Error::other(format!("{}: entry {index} isn't as it was a moment ago", run.path.display()))
         };
-        let mut window = Window::open(&run.path)?;
+        let mut window = Window::open(&*self.disk, &run.path)?;
         let (mut offset, mut entries) = (run.bytes.start, Vec::new());
         for index in run.indexes.start..run.indexes.end.min(to) {
             let Decoded::Record(stored, taken) = decode(&run.id, window.at(offset)?) else {
@@ -156,11 +167,12 @@ impl Salvage {
 
     /// Finds the good records of a segment, also behind bad bytes.
     fn segment(&mut self, id: SegmentId, path: &Path) {
-        let Ok(mut window) = Window::open(path) else { return };
+        let disk = Arc::clone(&self.disk);
+        let Ok(mut window) = Window::open(&*disk, path) else { return };
         let (mut offset, mut epoch) = (HEADER_BYTES as u64, 0);
         while offset < window.length {
             let Ok(bytes) = window.at(offset) else {
-                offset += PAGE_BYTES;
+                offset += PAGE_BYTES - offset % PAGE_BYTES;
                 continue;
             };
             let Decoded::Record(stored, taken) = decode(&id, bytes) else {
@@ -201,33 +213,55 @@ impl Salvage {
 }
 
 /// A segment, read in large pieces.
-struct Window {
+struct Window<'a> {
+    disk: &'a dyn Disk,
     file: File,
     length: u64,
     start: u64,
     bytes: Vec<u8>,
+    /// Whether the disk gave nothing behind these bytes.
+    cut: bool,
 }
 
-impl Window {
-    fn open(path: &Path) -> io::Result<Window> {
+impl<'a> Window<'a> {
+    fn open(disk: &'a dyn Disk, path: &Path) -> io::Result<Window<'a>> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        Ok(Window { file, length, start: 0, bytes: Vec::new() })
+        Ok(Window { disk, file, length, start: 0, bytes: Vec::new(), cut: false })
     }
 
-    /// The bytes from `offset` on: as many as a record may have, fewer only at the end of the file.
+    /// The bytes from `offset` on: as many as a record may have, fewer only at the end of the file and before what the disk
+    /// doesn't give. It fails where it gives nothing from `offset` on.
     fn at(&mut self, offset: u64) -> io::Result<&[u8]> {
         let want = self.length.saturating_sub(offset).min(RECORD_BYTES_MAX as u64);
         let end = self.start + self.bytes.len() as u64;
-        if offset < self.start || offset + want > end {
-            let room = self.length.saturating_sub(offset).min(READ_BYTES as u64);
-            let mut bytes = vec![0; usize::try_from(room).unwrap_or(READ_BYTES)];
+        if offset < self.start || offset >= end || (offset + want > end && !self.cut) {
             self.bytes.clear();
-            self.file.read_exact_at(&mut bytes, offset)?;
-            (self.start, self.bytes) = (offset, bytes);
+            (self.bytes, self.cut) = self.read(offset)?;
+            self.start = offset;
         }
         let skip = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
         Ok(self.bytes.get(skip..).unwrap_or_default())
+    }
+
+    /// A large piece from `offset` on, and whether it should have been larger.
+    fn read(&self, offset: u64) -> io::Result<(Vec<u8>, bool)> {
+        let room = self.length.saturating_sub(offset).min(READ_BYTES as u64);
+        let mut bytes = vec![0; usize::try_from(room).unwrap_or(READ_BYTES)];
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.disk.read_at(&self.file, rest, offset + filled as u64) {
+                Ok(0) if filled == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if filled == 0 => return Err(error),
+                // What lies before it is good all the same.
+                Err(_) => break,
+            }
+        }
+        let cut = filled < bytes.len();
+        bytes.truncate(filled);
+        Ok((bytes, cut))
     }
 }
 

@@ -14,9 +14,13 @@ const ORIGIN: &str = "custody.example/log";
 
 /// A log of `size` events in segments of some forty, closed.
 fn original(directory: &Path, size: u64) -> Vec<Entry> {
+    original_in(directory, size, 8_000)
+}
+
+fn original_in(directory: &Path, size: u64, segment_bytes: u64) -> Vec<Entry> {
     let signer = Arc::new(Ed25519Signer::from_seed(ORIGIN, &[7; 32]).unwrap());
     let clock = Arc::new(ManualClock::new(Nanos(1_800_000_000_000_000_000)));
-    let options = Options { segment_bytes: 8_000, ..Options::new(signer, clock.clone()) };
+    let options = Options { segment_bytes, ..Options::new(signer, clock.clone()) };
     let log = EmbeddedLog::open(directory, options).unwrap();
     for seq in 0..size {
         let producer = ProducerKey { id: "custody".to_owned(), boot: Uuid::from_u128(1), seq };
@@ -131,6 +135,88 @@ fn around_each_kind_of_damage_everything_else_is_found() {
     let signer = Arc::new(Ed25519Signer::from_seed(ORIGIN, &[7; 32]).unwrap());
     let opened = EmbeddedLog::open(&directory, Options::new(signer, Arc::new(SystemClock::new())));
     assert!(matches!(opened, Err(OpenError::Damaged { .. })));
+}
+
+/// The machine's disk with one page that can't be read any more.
+struct BadPage(u64);
+
+impl Disk for BadPage {
+    fn create(&self, path: &Path, mode: u32) -> io::Result<File> {
+        RealDisk.create(path, mode)
+    }
+    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        RealDisk.write_at(file, bytes, offset)
+    }
+    fn read_at(&self, file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let bad = self.0..self.0 + PAGE_BYTES;
+        if bad.contains(&offset) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        // A read that reaches it ends before it, as the kernel's do.
+        let until = if offset < bad.start { bad.start } else { u64::MAX };
+        let room = bytes.len().min(usize::try_from(until - offset).unwrap_or(usize::MAX));
+        RealDisk.read_at(file, &mut bytes[..room], offset)
+    }
+    fn sync(&self, file: &File) -> io::Result<()> {
+        RealDisk.sync(file)
+    }
+    fn truncate(&self, file: &File, length: u64) -> io::Result<()> {
+        RealDisk.truncate(file, length)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        RealDisk.sync_directory(directory)
+    }
+}
+
+#[test]
+fn a_page_that_cannot_be_read_costs_only_what_lies_in_it() {
+    let scratch = TempDir::new().unwrap();
+    let entries = original_in(scratch.path(), 400, 64 << 20);
+    let path = segments(scratch.path()).remove(0);
+    let (bytes, id) = (fs::read(&path).unwrap(), SegmentId::new(ORIGIN, 0));
+    let mut starts = vec![HEADER_BYTES];
+    while let Decoded::Record(_, length) = decode(&id, &bytes[starts[starts.len() - 1]..]) {
+        starts.push(starts[starts.len() - 1] + length);
+    }
+    let page = PAGE_BYTES as usize;
+    for number in [3, 7] {
+        let bad = number * page..(number + 1) * page;
+        let whole = |index: &usize| starts[*index] >= bad.end || starts[*index + 1] <= bad.start;
+        let lost: Vec<usize> = (0..400).filter(|index| !whole(index)).collect();
+        let (first, last) = (lost[0] as u64, *lost.last().unwrap() as u64);
+        assert!(first > 0 && last < 399 && lost.len() < 100, "{lost:?}");
+        let disk = Arc::new(BadPage(bad.start as u64));
+        let salvage = Salvage::begin_on(disk, scratch.path(), ORIGIN).unwrap();
+        let appended = (entries[first as usize - 1].appended, entries[last as usize + 1].appended);
+        assert_eq!(
+            salvage.parts(400),
+            [
+                Part::Here(0..first),
+                Part::Missing { indexes: first..last + 1, appended },
+                Part::Here(last + 1..400)
+            ]
+        );
+        assert_eq!(read_all(&salvage, 0..first), entries[..first as usize]);
+        assert_eq!(read_all(&salvage, last + 1..400), entries[last as usize + 1..]);
+    }
+}
+
+#[test]
+fn what_an_import_brought_is_not_what_was_appended_after_the_checkpoint() {
+    let scratch = TempDir::new().unwrap();
+    original(scratch.path(), 400);
+    let beyond = || Salvage::begin(scratch.path(), ORIGIN).unwrap().beyond(300);
+    assert_eq!(beyond(), 100);
+    for (own, left) in [(400, 100), (320, 20), (300, 0), (10, 0)] {
+        Note { own, what: "a test".to_owned() }.leave(scratch.path()).unwrap();
+        assert_eq!(beyond(), left);
+    }
 }
 
 #[test]

@@ -3,8 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+/// How many bounds each distribution has.
+const BOUNDS: usize = 15;
+
 /// Upper bounds of a sync's duration in nanoseconds: from a fast disk's 50 µs to the second in which people complain.
-pub const SYNC_BOUNDS_NS: [u64; 14] = [
+pub const SYNC_BOUNDS_NS: [u64; BOUNDS] = [
     50_000,
     100_000,
     200_000,
@@ -17,13 +20,14 @@ pub const SYNC_BOUNDS_NS: [u64; 14] = [
     25_600_000,
     51_200_000,
     102_400_000,
+    204_800_000,
     409_600_000,
     1_638_400_000,
 ];
 
 /// Upper bounds of the events in one write.
-pub const WRITE_BOUNDS_EVENTS: [u64; 14] =
-    [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 16_384];
+pub const WRITE_BOUNDS_EVENTS: [u64; BOUNDS] =
+    [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384];
 
 /// How often values fell into each range. Several threads may read while one counts: the parts of a snapshot may then
 /// differ by the value that is just being counted.
@@ -31,7 +35,7 @@ pub const WRITE_BOUNDS_EVENTS: [u64; 14] =
 pub struct Distribution {
     /// How many values were at most the bound of the same position and more than the one before. One more than there
     /// are bounds: the last counts what is beyond them all.
-    pub counts: [u64; 15],
+    pub counts: [u64; BOUNDS + 1],
     /// The sum of all values, in their unit.
     pub sum: u64,
 }
@@ -63,12 +67,12 @@ pub struct Statistics {
 
 #[derive(Debug, Default)]
 struct Counted {
-    counts: [AtomicU64; 15],
+    counts: [AtomicU64; BOUNDS + 1],
     sum: AtomicU64,
 }
 
 impl Counted {
-    fn add(&self, bounds: &[u64; 14], value: u64) {
+    fn add(&self, bounds: &[u64; BOUNDS], value: u64) {
         let at = bounds.partition_point(|bound| *bound < value);
         if let Some(count) = self.counts.get(at) {
             count.fetch_add(1, Relaxed);
@@ -131,7 +135,7 @@ mod tests {
         }
         let seen = counted.snapshot();
         assert_eq!((seen.counts[0], seen.counts[1], seen.counts[2]), (2, 1, 2));
-        assert_eq!((seen.counts[13], seen.counts[14]), (1, 2));
+        assert_eq!((seen.counts[BOUNDS - 1], seen.counts[BOUNDS]), (1, 2));
         assert_eq!((seen.count(), seen.sum), (8, 10 + 16_384 + 16_385 + u64::MAX / 2));
     }
 }

@@ -16,6 +16,8 @@ pub const STEP_MAX: Duration = Duration::from_secs(5 * 60);
 pub(super) struct Timekeeper {
     clock: Arc<dyn Clock>,
     last: Nanos,
+    /// The newest time that was given out, used or not.
+    reached: Nanos,
     /// The clock's reading that is trusted: time of day and monotonic time.
     trusted: (Nanos, Duration),
 }
@@ -25,7 +27,7 @@ impl Timekeeper {
     /// it with, since a machine may have been off for any time.
     pub fn new(clock: Arc<dyn Clock>, last: Nanos) -> Timekeeper {
         let trusted = (clock.wall(), clock.monotonic());
-        Timekeeper { clock, last, trusted }
+        Timekeeper { clock, last, reached: last, trusted }
     }
 
     /// The time for what is appended now, later than all that was [`used`](Self::used); and by how much the clock is
@@ -35,11 +37,15 @@ impl Timekeeper {
         let expected = self.trusted.0.saturating_add(monotonic.saturating_sub(self.trusted.1));
         let ahead = wall.saturating_since(expected);
         let leapt = ahead > STEP_MAX;
-        if !leapt {
+        // One that was set back is waited for, and is no measure meanwhile: put right again it has not leapt.
+        let set_back = expected.saturating_since(wall) > STEP_MAX && wall < self.reached;
+        if !leapt && !set_back {
             self.trusted = (wall, monotonic);
         }
         let next = Nanos(self.last.0.saturating_add(1));
-        (next.max(if leapt { expected } else { wall }), leapt.then_some(ahead))
+        let time = next.max(if leapt { expected } else { wall });
+        self.reached = self.reached.max(time);
+        (time, leapt.then_some(ahead))
     }
 
     /// An entry has this time: the next one's will be later.
@@ -115,6 +121,41 @@ mod tests {
         assert_eq!(keeper.now(), (NOON, Some(HOUR)));
         clock.set_wall(NOON.saturating_add(Duration::from_secs(1)));
         assert_eq!(keeper.now(), (NOON.saturating_add(Duration::from_secs(1)), None));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_and_put_right_has_not_leapt() {
+        let (clock, mut keeper) = keeper(Nanos(0));
+        assert_eq!(keeper.now(), (NOON, None));
+        clock.set_wall(Nanos(NOON.0 - HOUR.as_nanos() as u64));
+        assert_eq!(keeper.now().1, None);
+        clock.advance(Duration::from_secs(10));
+        let right = NOON.saturating_add(Duration::from_secs(10));
+        clock.set_wall(right);
+        assert_eq!(keeper.now(), (right, None));
+        // Also when it was wrong for long; what goes beyond is a leap all the same.
+        keeper.used(right);
+        clock.advance(HOUR / 2);
+        clock.set_wall(Nanos(NOON.0 - HOUR.as_nanos() as u64));
+        assert_eq!(keeper.now(), (Nanos(right.0 + 1), None));
+        clock.advance(HOUR / 2);
+        let right = right.saturating_add(HOUR);
+        clock.set_wall(right.saturating_add(HOUR));
+        assert_eq!(keeper.now(), (right, Some(HOUR)));
+        clock.set_wall(right);
+        assert_eq!(keeper.now(), (right, None));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_for_good_is_the_measure_once_the_log_has_waited_for_it() {
+        let (clock, mut keeper) = keeper(NOON);
+        clock.set_wall(Nanos(NOON.0 - HOUR.as_nanos() as u64));
+        assert_eq!(keeper.now(), (Nanos(NOON.0 + 1), None));
+        clock.advance(HOUR + Duration::from_secs(1));
+        let now = NOON.saturating_add(Duration::from_secs(1));
+        assert_eq!(keeper.now(), (now, None));
+        clock.set_wall(now.saturating_add(HOUR));
+        assert_eq!(keeper.now(), (now, Some(HOUR)));
     }
 
     #[test]

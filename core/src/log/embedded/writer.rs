@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::dedupe::{Dedupe, Number};
 use super::durable::{Disk, is_full};
 use super::preallocate::{EXTENT_BYTES_MIN, Preallocation, RESERVE_BYTES, give_back};
-use super::queue::{Answer, Batch, Herd, Queue, Work, answer, refuse};
+use super::queue::{Answer, Batch, Herd, Queue, Waiting, Work, answer, refuse};
 use super::recover::{OpenSegment, create_segment, write_checkpoint};
 use super::segment::{HEADER_BYTES, Stored};
 use super::statistics::Counters;
@@ -62,7 +62,7 @@ pub(super) struct Writer {
 struct Staged {
     records: Vec<StagedRecord>,
     /// Those who wait, and what they will be told.
-    waiting: Vec<(Answer<Vec<Receipt>>, Vec<Receipt>)>,
+    waiting: Vec<(Waiting, Vec<Receipt>)>,
 }
 
 struct StagedRecord {
@@ -91,12 +91,14 @@ impl Writer {
         loop {
             let patience =
                 if self.unsigned() || !self.sign.is_empty() { Some(self.until_signature()) } else { None };
-            let Work { batches, sign, last, confirm_clock } = self.queue.take(patience, &mut herd);
+            let Work { batches, sign, last, confirm_clock, look_for_room } =
+                self.queue.take(patience, &mut herd);
             if confirm_clock {
                 self.time.confirm();
             }
             self.sign.extend(sign);
-            let done = self.commit(batches, &mut herd).and_then(|()| self.sign(last));
+            let looked = if look_for_room && batches.is_empty() { self.look_for_room() } else { Ok(()) };
+            let done = looked.and_then(|()| self.commit(batches, &mut herd)).and_then(|()| self.sign(last));
             if let Err(Fatal(reason)) = done {
                 tracing::error!(%reason, "the log has stopped: restart to recover");
                 self.queue.stop(&reason);
@@ -140,7 +142,7 @@ impl Writer {
             //    nobody was told, and recovery keeps whole batches up to the first that isn't there.
             if let Err(error) = self.disk.write_at(&self.segment.file, &self.buffer, self.segment.end) {
                 self.dedupe.undo(0);
-                let waiting: Vec<_> = staged.waiting.into_iter().map(|(to, _)| to).collect();
+                let waiting: Vec<Waiting> = staged.waiting.into_iter().map(|(to, _)| to).collect();
                 if !is_full(&error) {
                     return Err(self.unknown(waiting, &format!("writing {}: {error}", self.path())));
                 }
@@ -157,7 +159,7 @@ impl Writer {
                 // Bytes of that write must not be taken for later ones.
                 self.epoch = self.epoch.saturating_add(1);
                 self.segment.ready = self.segment.end;
-                waiting.into_iter().for_each(|to| refuse(to, AppendError::DiskFull));
+                self.fill_up(waiting, false);
                 return Ok(());
             }
 
@@ -184,8 +186,11 @@ impl Writer {
         });
         let size = self.view.publish(shown.collect());
         self.size.send_if_modified(|now| std::mem::replace(now, size) != size);
+        if *self.filled.borrow() {
+            self.queue.idle();
+        }
         for (to, receipts) in staged.waiting {
-            answer(to, Ok(receipts));
+            answer(to.answer, Ok(receipts));
         }
         Ok(())
     }
@@ -207,7 +212,7 @@ impl Writer {
                 Err(error) => {
                     self.dedupe.undo(mark);
                     staged.records.truncate(before);
-                    return refuse(batch.answer, error);
+                    return refuse(batch.waiting.answer, error);
                 }
             }
         }
@@ -215,7 +220,7 @@ impl Writer {
             last.batch_end = true;
         }
         // A repeat of something in this same write waits for the same sync.
-        staged.waiting.push((batch.answer, receipts));
+        staged.waiting.push((batch.waiting, receipts));
     }
 
     fn judge(
@@ -296,13 +301,16 @@ impl Writer {
             Err(error) => {
                 let reason = format!("making room behind {}: {error}", self.path());
                 for batch in batches {
-                    refuse(batch.answer, AppendError::Stopped(reason.clone()));
+                    refuse(batch.waiting.answer, AppendError::Stopped(reason.clone()));
                 }
                 return Err(Fatal(reason));
             }
         };
-        self.filled.send_if_modified(|now| std::mem::replace(now, full) != full);
         if !full {
+            if *self.filled.borrow() {
+                self.queue.has_room();
+                self.filled.send_replace(false);
+            }
             return Ok(batches);
         }
         let mut left = self.segment.ready.saturating_sub(self.segment.end);
@@ -311,8 +319,23 @@ impl Writer {
             left -= if fits { batch.bytes as u64 } else { 0 };
             fits
         });
-        refused.into_iter().for_each(|batch| refuse(batch.answer, AppendError::DiskFull));
+        let refused = refused.into_iter().map(|batch| batch.waiting).collect();
+        self.fill_up(refused, !taken.is_empty());
         Ok(taken)
+    }
+
+    /// The disk is full: says so to these, to all that wait behind them, and to whoever follows that. First of all their
+    /// numbers are free again, so that what is said about it is numbered behind what is there. `busy` is whether others are
+    /// still to be answered.
+    fn fill_up(&self, refused: Vec<Waiting>, busy: bool) {
+        let refused = self.queue.fill_up(refused, busy);
+        self.filled.send_if_modified(|now| !std::mem::replace(now, true));
+        refused.into_iter().for_each(|to| refuse(to.answer, AppendError::DiskFull));
+    }
+
+    /// Whether a full disk has room again, though nobody appends anything.
+    fn look_for_room(&mut self) -> Result<(), Fatal> {
+        if *self.filled.borrow() { self.make_room(Vec::new()).map(drop) } else { Ok(()) }
     }
 
     fn rotate(&mut self, bytes: u64) -> std::io::Result<()> {
@@ -392,11 +415,11 @@ impl Writer {
         }
     }
 
-    fn unknown(&self, waiting: Vec<Answer<Vec<Receipt>>>, reason: &str) -> Fatal {
+    fn unknown(&self, waiting: Vec<Waiting>, reason: &str) -> Fatal {
         // Refuse before answering: whoever hears of the failure finds the log stopped.
         self.queue.stop(reason);
         for to in waiting {
-            refuse(to, AppendError::Unknown(reason.to_owned()));
+            refuse(to.answer, AppendError::Unknown(reason.to_owned()));
         }
         Fatal(reason.to_owned())
     }

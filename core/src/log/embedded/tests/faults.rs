@@ -22,6 +22,7 @@ enum Fault {
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
+const EDQUOT: i32 = 122;
 
 /// The real disk, but for one operation.
 struct FaultyDisk {
@@ -234,25 +235,35 @@ fn inode(path: &Path) -> u64 {
     std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap())
 }
 
+/// A log whose second append begins a new segment, whose directory's sync has this fault; with what came of the append.
+fn rotating(fault: Fault, place: &Place) -> (EmbeddedLog, Result<Vec<Receipt>, AppendError>) {
+    let begin = |disk: Arc<FaultyDisk>, place: &Place| {
+        let options = Options { segment_bytes: 1, ..options() };
+        let log = EmbeddedLog::open_on(disk, &place.directory, options).unwrap();
+        append(&log, vec![record(1, 0)]).unwrap();
+        log.sign_now().wait_blocking().unwrap();
+        log
+    };
+    let healthy = FaultyDisk::new(None);
+    let elsewhere = Place::new();
+    let log = begin(healthy.clone(), &elsewhere);
+    let before = healthy.names().len();
+    append(&log, vec![record(1, 1)]).unwrap();
+    let at = before + healthy.names()[before..].iter().position(|name| *name == "sync directory").unwrap();
+
+    let log = begin(FaultyDisk::new(Some((at, fault))), place);
+    let answer = append(&log, vec![record(1, 1)]);
+    (log, answer)
+}
+
 /// The directory's sync fails after a rotation: the new segment's name is in the cache, perhaps not on the disk, and a
 /// second sync of the directory would say OK. So the segment is made anew before anything is acknowledged in it.
 #[test]
 fn a_segment_whose_name_may_not_be_durable_is_made_anew() {
-    let rotating = |disk: Arc<FaultyDisk>, place: &Place| {
-        let options = Options { segment_bytes: 1, ..options() };
-        let log = EmbeddedLog::open_on(disk.clone(), &place.directory, options).unwrap();
-        append(&log, vec![record(1, 0)]).unwrap();
-        log.sign_now().wait_blocking().unwrap();
-        let before = disk.names().len();
-        (append(&log, vec![record(1, 1)]), before)
-    };
-    let (healthy, place) = (FaultyDisk::new(None), Place::new());
-    let (_, before) = rotating(healthy.clone(), &place);
-    let at = before + healthy.names()[before..].iter().position(|name| *name == "sync directory").unwrap();
-
     let place = Place::new();
-    let (answer, _) = rotating(FaultyDisk::new(Some((at, Fault::DoneAndError(EIO)))), &place);
+    let (log, answer) = rotating(Fault::DoneAndError(EIO), &place);
     assert!(matches!(answer, Err(AppendError::Stopped(_))), "{answer:?}");
+    drop(log);
     let before = inode(&place.segment(1));
     let log = place.open();
     assert_eq!(log.size(), 1);
@@ -260,6 +271,26 @@ fn a_segment_whose_name_may_not_be_durable_is_made_anew() {
     append(&log, vec![record(1, 1)]).unwrap();
     drop(log);
     assert_holds(&place.open(), &[event(0), event(1)]);
+}
+
+/// The same for lack of room: the new segment has its name all the same, so that nothing may be added to the one before it.
+#[test]
+fn a_segment_whose_name_could_not_be_synced_for_lack_of_room_has_no_last_word_before_it() {
+    for fault in [Fault::Error(ENOSPC), Fault::DoneAndError(ENOSPC), Fault::Error(EDQUOT)] {
+        let place = Place::new();
+        let (log, answer) = rotating(fault, &place);
+        assert!(matches!(answer, Err(AppendError::Stopped(_))), "{fault:?}: {answer:?}");
+        let said = log.submit_from_reserve(vec![record(2, 0)]).map(crate::log::Pending::wait_blocking);
+        assert!(
+            matches!(said, Err(SubmitError::Stopped(_)) | Ok(Err(AppendError::Stopped(_)))),
+            "{fault:?}: {said:?}"
+        );
+        drop(log);
+        let log = place.open();
+        append(&log, vec![record(1, 1)]).unwrap();
+        drop(log);
+        assert_holds(&place.open(), &[event(0), event(1)]);
+    }
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::event::{Actor, Draft, Event, ProducerKind, lock};
 use crate::log::embedded::preallocate::RESERVE_BYTES;
 use crate::log::embedded::{Mark, ScanError, segment};
-use crate::log::verify;
+use crate::log::{Numbering, Producer, verify};
 
 /// The directory as a crash at this moment would leave it, if all that was written arrived.
 fn crashed(place: &Place) -> Place {
@@ -330,4 +331,69 @@ fn a_segment_that_cannot_get_its_successor_goes_on_with_last_words() {
     drop(log);
     assert_holds(&place.open(), &[event(0), event(1), event(0), event(2)]);
     assert!(!place.directory.join("segments/00000000000000000002.seg.tmp").exists());
+}
+
+/// What is refused for lack of room is no loss, so it must not look like one: one by one, many at once, and with the log's
+/// last word among them.
+#[tokio::test]
+async fn what_a_full_disk_refuses_uses_up_no_number() {
+    let (place, disk) = (Place::new(), FullDisk::new());
+    let log = Arc::new(place.open_on(disk.clone()).unwrap());
+    let numbering = Numbering {
+        log: Arc::clone(&log) as Arc<dyn Log>,
+        clock: Arc::new(SystemClock::new()),
+        id: "p".to_owned(),
+        kind: ProducerKind::Log,
+        previous: None,
+        program: "test".to_owned(),
+    };
+    let producer = Producer::start(numbering, Vec::<Draft<lock::Lifted>>::new()).await.unwrap();
+    let lifted = |bytes: usize| Draft::new(Actor::system("test"), lock::Lifted { name: "x".repeat(bytes) });
+    for _ in 0..3 {
+        disk.set(true);
+        let mut refused = 0;
+        while refused == 0 {
+            let submitted: Vec<_> = (0..40).map(|_| producer.submit(lifted(50_000))).collect();
+            for one in submitted {
+                let answer = match one {
+                    Ok(submitted) => submitted.durable().await.map(drop),
+                    Err(error) => Err(error),
+                };
+                refused += usize::from(answer.is_err());
+            }
+        }
+        while producer.append(lifted(10)).await.is_ok() {}
+        for _ in 0..50 {
+            let error = producer.append(lifted(10)).await.unwrap_err();
+            assert!(error.to_string().contains("disk is full"), "{error}");
+        }
+        let _said = producer.append_from_reserve(lifted(10)).await.unwrap();
+        assert!(producer.append(lifted(10)).await.is_err(), "that was the reserve");
+        disk.set(false);
+        let _after = producer.append(lifted(10)).await.unwrap();
+    }
+    let entries = log.read(0, usize::MAX, usize::MAX).unwrap();
+    let seqs: Vec<u64> =
+        entries.iter().map(|entry| Event::parse(&entry.bytes).unwrap().producer.seq).collect();
+    assert_eq!(seqs, (0..entries.len() as u64).collect::<Vec<u64>>());
+}
+
+#[test]
+fn room_is_found_again_though_nobody_appends() {
+    let (place, disk) = (Place::new(), FullDisk::new());
+    let log = place.open_on(disk.clone()).unwrap();
+    disk.set(true);
+    let taken = fill(&log);
+    let filled = log.filled();
+    assert!(*filled.borrow());
+    disk.set(false);
+    log.look_for_room();
+    for _ in 0..1_000 {
+        if !*filled.borrow() {
+            assert_eq!(append(&log, vec![large(taken)]).unwrap()[0].gap, 0);
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("the log still calls its disk full");
 }
