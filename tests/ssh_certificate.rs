@@ -81,6 +81,10 @@ fn a_certificate_for_sftp_alone_moves_files_and_they_are_told() {
     let completed =
         world.event("type=file.completed", "the upload is told", |e| e.event["data"]["written"].is_object());
     assert_eq!(completed.event["data"]["written"]["sha256"], sha256(&file));
+    // It is told file by file. A hash of all that the client said would be of more than reached the program.
+    let ended = world.event("type=command.completed", "sftp has ended", |_| true);
+    assert!(ended.event["data"]["bytes_in"].as_u64() > Some(100_000), "{}", ended.line);
+    assert!(ended.event["data"]["input_sha256"].is_null(), "{}", ended.line);
     let said = with(&world, "ssh", &key, &["root@web-1.custody", "id"], b"");
     assert!(!said.text().contains("uid="), "{}", said.text());
 }

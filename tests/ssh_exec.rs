@@ -3,6 +3,7 @@
 
 use custody_tests::process::{Running, Said, run};
 use custody_tests::servers::World;
+use custody_tests::servers::world::OPERATORS;
 use custody_tests::wait::{self, DEADLINE};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -226,14 +227,32 @@ fn odd_bytes_arrive_as_they_are() {
     assert_eq!(proxied.out, direct.out);
     let mut environment = world.proxied();
     environment
-        .args(["-o", "SendEnv=CUSTODY_T", "root@web-1.custody", "echo $CUSTODY_T"])
-        .env("CUSTODY_T", "set");
-    assert_eq!(run(&mut environment, b"", DEADLINE).ok().text(), "set\n");
+        .args(["-o", "SendEnv=CUSTODY_T LC_TOKEN", "root@web-1.custody", "echo $CUSTODY_T $LC_TOKEN"])
+        .env("CUSTODY_T", "set")
+        .env("LC_TOKEN", "hunter2");
+    assert_eq!(run(&mut environment, b"", DEADLINE).ok().text(), "set hunter2\n");
     let requested = world.event("type=command.requested", "the variable is in the log", |e| {
         e.event["data"]["environment"].as_array().is_some_and(|v| v.iter().any(|v| v["name"] == "CUSTODY_T"))
     });
-    assert!(!requested.line.contains("\"set\""), "a value that may be a secret is in the log");
+    for value in ["\"set\"", "hunter2"] {
+        assert!(!requested.line.contains(value), "a value that may be a secret is in the log");
+    }
+    assert!(requested.line.contains("LC_TOKEN"));
     assert_eq!(requested.event["data"]["kind"], "exec");
+}
+
+/// At `metadata` no output is kept, and of a short one there is no hash either: it could be guessed.
+#[test]
+fn a_short_output_has_no_hash_and_a_long_one_has() {
+    let world = World::start();
+    world.policy("operators", &OPERATORS.replace("permit(", "@recording(\"metadata\")\npermit("));
+    for (bytes, told) in [(1023, false), (1024, true)] {
+        world.ssh(&[], &format!("head -c {bytes} /dev/zero"), b"").ok();
+        let ended = world.event("type=command.completed", "the command has ended", |e| {
+            e.event["data"]["bytes_out"] == bytes
+        });
+        assert_eq!(ended.event["data"]["output_sha256"].is_string(), told, "{bytes} bytes");
+    }
 }
 
 /// 7: many channels on one connection, and the one that the target refuses.

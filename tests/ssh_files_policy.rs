@@ -71,6 +71,30 @@ fn what_is_denied_never_reaches_the_target_and_the_session_goes_on() {
     assert!(denied.iter().any(|e| e.event["data"]["context"]["path"] == format!("{folder}/no/put")));
 }
 
+/// Each name here is permitted, and each leads to a file that isn't: by a link that gets another name, and by one that is
+/// stepped out of.
+#[test]
+fn a_link_that_is_moved_or_stepped_out_of_leads_to_nothing_else() {
+    let world = World::start();
+    policy(&world);
+    std::fs::write(world.dir().join("mine"), "mine").unwrap();
+    let yes = world.dir().join("yes").display().to_string();
+    let batch = format!(
+        "mkdir {yes}/a\n-symlink ../no/there {yes}/a/link\n-rename {yes}/a/link {yes}/link\n-put mine {yes}/link\n\
+         mkdir {yes}/b\nmkdir {yes}/b/c\nsymlink {yes}/a {yes}/b/c/link\n-put mine {yes}/b/c/link/../../no/there\n"
+    );
+    let mut sftp = client(&world, Way::Proxied, "sftp");
+    let said = run_in(world.dir(), sftp.args(["-b", "-", Way::Proxied.host()]), &batch);
+    assert_eq!(said.code, 0, "{}\n{}", said.err, world.custodyd.output());
+    assert_eq!(std::fs::read_to_string(world.dir().join("no/there")).unwrap(), "no");
+    assert!(!world.dir().join("yes/link").is_symlink());
+    let denied = world.entries("type=decision.made&outcome=denied");
+    let denied: Vec<_> = denied.iter().map(|e| &e.event["data"]["context"]).collect();
+    let paths: Vec<_> = denied.iter().map(|context| context["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, [format!("{yes}/no/there"), format!("{yes}/b/no/there")]);
+    assert!(denied.iter().all(|context| context["absolute"] == false), "{denied:?}");
+}
+
 /// Answers of the proxy's stand between those of the target, though those are in full flow.
 #[test]
 fn a_client_that_does_much_at_once_gets_each_answer() {

@@ -209,6 +209,25 @@ fn behind_a_balancer_the_source_is_the_persons() {
     assert!(port > 0 && port != u64::from(api_port));
 }
 
+/// A listener for both families is told `::ffff:127.0.0.1` of it.
+#[test]
+fn who_comes_by_ipv4_to_a_listener_for_both_is_told_by_that_address() {
+    let mut world = World::start();
+    world.custodyd.stop();
+    let (file, port) = (world.custodyd.config(), world.custodyd.ssh_port);
+    let config = std::fs::read_to_string(&file).unwrap();
+    let both =
+        config.replace(&format!("listen = \"127.0.0.1:{port}\""), &format!("listen = \"[::]:{port}\""));
+    assert_ne!(both, config);
+    std::fs::write(&file, both).unwrap();
+    world.custodyd.start();
+    assert_eq!(world.ssh(&[], "echo through", b"").ok().text(), "through\n");
+    for kind in ["login.succeeded", "session.requested", "session.started"] {
+        let told = world.entries(&format!("type={kind}&user=bob")).pop().unwrap();
+        assert_eq!(told.event["source"]["address"], "127.0.0.1", "{kind}");
+    }
+}
+
 /// Who stays in TLS when SSH is over takes up nothing.
 #[test]
 fn strangers_within_tls_are_let_go_when_ssh_is() {

@@ -47,17 +47,18 @@ impl Balancers {
         networks.iter().map(network).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whose connection it is that came from `peer`: a balancer says so in front of all else.
+    /// Whose connection it is that came from `peer`: a balancer says so in front of all else. The address is canonical: one
+    /// of IPv4 that came to a listener for both (`::ffff:192.0.2.7`) is told, decided about and counted as what it is.
     ///
     /// # Errors
     /// See [`HeaderError`].
     pub async fn source(
         &self,
         stream: &mut (impl AsyncRead + Unpin),
-        peer: SocketAddr,
+        mut peer: SocketAddr,
     ) -> Result<SocketAddr, HeaderError> {
-        let address = peer.ip().to_canonical();
-        if !self.0.iter().any(|network| network.contains(&address)) {
+        peer.set_ip(peer.ip().to_canonical());
+        if !self.0.iter().any(|network| network.contains(&peer.ip())) {
             return Ok(peer);
         }
         let told = tokio::time::timeout(HEADER_TIMEOUT, header(stream)).await;
@@ -122,7 +123,7 @@ mod tests {
         v6.extend(b"\xc3\x50\0\x16\x04\0\0");
         assert_eq!(told(&v6).0.unwrap(), "[2001:db8::7]:50000".parse().unwrap());
         let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
-        assert_eq!(told(local).0.unwrap(), "[::ffff:10.1.2.3]:9".parse().unwrap());
+        assert_eq!(told(local).0.unwrap(), "10.1.2.3:9".parse().unwrap());
     }
 
     #[test]
@@ -142,6 +143,21 @@ mod tests {
         assert!(told(huge).0.unwrap_err().to_string().contains("65535 bytes"));
         let unix = [b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8".as_slice(), &[b'a'; 216]].concat();
         assert!(told(&unix).0.unwrap_err().to_string().contains("no IP address"));
+    }
+
+    #[test]
+    fn an_address_of_ipv4_is_one_whatever_listens() {
+        let mapped = "[::ffff:192.0.2.1]:5".parse().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let mut rest = b"SSH-2.0-x\r\n".as_slice();
+        let source = runtime.block_on(Balancers::default().source(&mut rest, mapped));
+        assert_eq!(source.unwrap(), "192.0.2.1:5".parse().unwrap());
+        // What a balancer tells as well.
+        let mut v6 = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x24".to_vec();
+        v6.extend("::ffff:192.0.2.7".parse::<std::net::Ipv6Addr>().unwrap().octets());
+        v6.extend([0; 16]);
+        v6.extend(b"\xc3\x50\0\x16");
+        assert_eq!(told(&v6).0.unwrap(), "192.0.2.7:50000".parse().unwrap());
     }
 
     #[test]

@@ -8,7 +8,8 @@ use custody_proxy::session::files::{Decided, Denied, Files, Says, Seen};
 /// (0 to 127) and whether the target says it.
 ///
 /// Whatever both say: without denials the target hears just what the client said, in its order, but for what still waits
-/// for the rest of a packet; the client hears just what the target said; and each wanted thing has one end.
+/// for the rest of a packet and what ended the channel; the client hears just what the target said; and each wanted thing
+/// has one end.
 pub fn files(bytes: &[u8]) {
     let Some((&which, mut rest)) = bytes.split_first() else { return };
     let (kind, command): (Kind, &[u8]) = match which % 4 {
@@ -45,6 +46,7 @@ pub fn files(bytes: &[u8]) {
                         Decided::End(_) => break,
                     }
                 }
+                Seen::Ends(_) => break,
             }
             if files.answers().is_some() {
                 files.answered();

@@ -97,7 +97,7 @@ pub struct Completed {
     /// Its exit status (RFC 4254, 6.10).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exit_status: Option<u32>,
-    /// SHA-256 of what it was sent, hex; for a command without a terminal that was sent 1,024 bytes or more. Less may be
+    /// SHA-256 of what it was sent, hex; for a command that isn't known to have a terminal and was sent 1,024 bytes or more. Less may be
     /// a password, and could be guessed from its hash.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub input_sha256: Option<String>,

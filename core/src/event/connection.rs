@@ -113,10 +113,13 @@ pub struct Completed {
     pub channel: u32,
     /// How long it was open, in milliseconds.
     pub duration_ms: u64,
-    /// SHA-256 of the bytes from the client, hex.
-    pub input_sha256: String,
-    /// SHA-256 of the bytes to the client, hex.
-    pub output_sha256: String,
+    /// SHA-256 of the bytes from the client, hex; where they are 1,024 or more. Fewer may be a password, and could be
+    /// guessed from their hash.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub input_sha256: Option<String>,
+    /// The same of the bytes to the client.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub output_sha256: Option<String>,
 }
 
 impl Completed {
@@ -127,8 +130,8 @@ impl Completed {
             bytes_out: 48_112,
             channel: 2,
             duration_ms: 1_250,
-            input_sha256: hash.clone(),
-            output_sha256: hash,
+            input_sha256: None,
+            output_sha256: Some(hash),
         }
     }
 }

@@ -119,7 +119,8 @@ pub struct Requested {
     pub path_bytes: Option<u64>,
     /// By which protocol.
     pub protocol: Protocol,
-    /// Whether `path` counts from a directory that the proxy doesn't know.
+    /// Whether `path` counts from a directory that the proxy doesn't know, or leads there: `..` stands behind a name, which may be a
+    /// link, or it is where a relative link leads.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub relative: bool,
     /// The other name of a rename, a link or a copy; where a symbolic link leads, as it was written.
@@ -193,7 +194,8 @@ pub struct Completed {
     /// What moved from the target to the client.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub read: Option<Moved>,
-    /// Whether `path` counts from a directory that the proxy doesn't know.
+    /// Whether `path` counts from a directory that the proxy doesn't know, or leads there: `..` stands behind a name, which may be a
+    /// link, or it is where a relative link leads.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub relative: bool,
     /// As in the request.
@@ -246,7 +248,8 @@ pub struct Failed {
     pub read: Option<Moved>,
     /// Why: what the target said, or that it said nothing.
     pub reason: ByteString,
-    /// Whether `path` counts from a directory that the proxy doesn't know.
+    /// Whether `path` counts from a directory that the proxy doesn't know, or leads there: `..` stands behind a name, which may be a
+    /// link, or it is where a relative link leads.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub relative: bool,
     /// The target's status (draft-ietf-secsh-filexfer-02, section 7): 2 no such file, 3 permission denied, 4 failure …

@@ -3,6 +3,7 @@
 //! Seeking is feeding from the start: [`Schedule`] says which frames lie before a time, [`Screen`] what they add
 //! up to.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use avt::observer::{Observation, Observer};
@@ -53,13 +54,18 @@ impl Screen {
             (Kind::Data(bytes), Direction::Output) => self.feed(0, bytes),
             (Kind::Data(bytes), Direction::ErrorOutput) => self.feed(1, bytes),
             (Kind::TerminalStarted { size, .. }, _) => {
-                self.has_terminal = true;
-                self.terminal.feed("\x1b[20l");
+                self.start_terminal();
                 self.resize(*size);
             }
             (Kind::Resize(size), _) => self.resize(*size),
             _ => {}
         }
+    }
+
+    /// The channel got a terminal.
+    pub(super) fn start_terminal(&mut self) {
+        self.has_terminal = true;
+        self.terminal.feed("\x1b[20l");
     }
 
     /// The virtual terminal, to draw its cells.
@@ -81,6 +87,25 @@ impl Screen {
     /// Empty unless made by [`Screen::with_lines`].
     pub fn take_lines(&mut self) -> Vec<String> {
         self.transcript.as_mut().map(|transcript| std::mem::take(&mut transcript.ready)).unwrap_or_default()
+    }
+
+    /// How many cells [`Screen::take_changed`] would speak of.
+    pub(super) fn changed_cells(&self) -> usize {
+        let (cols, _) = self.terminal.size();
+        self.transcript.as_ref().map_or(0, |transcript| transcript.changed.len().saturating_mul(cols))
+    }
+
+    /// The rows among which is everything that changed since the last call. Empty unless made by [`Screen::with_lines`].
+    pub(super) fn take_changed(&mut self) -> Range<usize> {
+        let (_, rows) = self.terminal.size();
+        let changed = self.transcript.as_mut().map(|transcript| std::mem::take(&mut transcript.changed));
+        let Range { start, end } = changed.unwrap_or_default();
+        start..end.min(rows)
+    }
+
+    /// The text of one row, blanks at the end cut off.
+    pub(super) fn row(&self, row: usize) -> Option<String> {
+        self.terminal.screen().line(row).map(|line| line.text().trim_end().to_owned())
     }
 
     /// All lines that are left, those on the screen included; the last thing to ask.
@@ -118,7 +143,8 @@ impl Screen {
         }
     }
 
-    fn resize(&mut self, size: TerminalSize) {
+    /// The terminal has this size now.
+    pub(super) fn resize(&mut self, size: TerminalSize) {
         let cols = size.cols.clamp(1, COLS_MAX) as usize;
         let rows = size.rows.clamp(1, ROWS_MAX) as usize;
         match &mut self.transcript {
@@ -132,11 +158,12 @@ impl Screen {
 /// fill the memory. What is longer is cut into lines.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// Collects the lines that leave the screen at the top, wrapped rows joined.
+/// Collects the lines that leave the screen at the top, wrapped rows joined, and where it changed.
 #[derive(Default)]
 struct Lines {
     line: String,
     ready: Vec<String>,
+    changed: Range<usize>,
 }
 
 impl Lines {
@@ -157,6 +184,14 @@ impl Lines {
 
 impl Observer for Lines {
     type Output = ();
+
+    fn dirty(&mut self, rows: Range<usize>) {
+        if self.changed.is_empty() {
+            self.changed = rows;
+        } else if !rows.is_empty() {
+            self.changed = self.changed.start.min(rows.start)..self.changed.end.max(rows.end);
+        }
+    }
 
     fn evicted(&mut self, _: &mut Observation<'_>, row: &avt::Line) {
         self.push(row);

@@ -4,6 +4,7 @@
 
 use super::decide::{Refused, permit};
 use super::listen::{Offers, Told};
+use super::passage::HASHED_BYTES_MIN;
 use super::{Access, Session};
 use crate::ssh::certificate::Extensions;
 use crate::ssh::message::forward::{Listening, Opening, Spot};
@@ -81,6 +82,18 @@ pub enum Leave {
     Offered(Box<Durable<Requested>>),
 }
 
+impl Leave {
+    /// The event that announced what was wanted.
+    #[must_use]
+    pub fn announced(&self) -> EventId {
+        match self {
+            Self::Forward(permit) => permit.announced(),
+            Self::Offer(permit) => permit.announced(),
+            Self::Offered(durable) => durable.id(),
+        }
+    }
+}
+
 /// What is said afterwards; nothing waits for it.
 pub struct After {
     /// What it follows from; none: from the session itself.
@@ -126,6 +139,18 @@ struct Connection {
 struct Stream {
     bytes: u64,
     sha256: Sha256,
+}
+
+impl Stream {
+    fn add(&mut self, data: &[u8]) {
+        self.bytes = self.bytes.saturating_add(data.len() as u64);
+        self.sha256.update(data);
+    }
+
+    /// The hash of what passed, unless that is so little that it could be guessed.
+    fn hash(self) -> Option<String> {
+        (self.bytes >= HASHED_BYTES_MIN).then(|| to_hex(&self.sha256.finalize()))
+    }
 }
 
 /// The connections of one session.
@@ -184,6 +209,9 @@ impl Forwards {
             Ok(None) => return self.refused(from, kind, None, "channels of this type aren't passed on"),
             Err(error) => return self.refused(from, kind, None, &error.to_string()),
         };
+        let Some(opening) = opening.without_zero_bytes() else {
+            return self.refused(from, kind, None, ZERO_BYTE);
+        };
         let place = match opening {
             Opening::Direct { to: spot, .. } | Opening::Forwarded { at: spot, .. } => Some(spot),
             Opening::Agent | Opening::X11 { .. } => None,
@@ -235,6 +263,9 @@ impl Forwards {
             Err(error) => return Some(self.refused(from, name, None, &error.to_string())),
         };
         let (Listening::Start(spot) | Listening::Cancel(spot)) = listening;
+        let Some(spot) = spot.without_zero_bytes() else {
+            return Some(self.refused(from, name, None, ZERO_BYTE));
+        };
         let place = spot.place();
         if from == Side::Target {
             return Some(self.refused(from, name, Some(place), "only a client asks for listeners"));
@@ -354,8 +385,7 @@ impl Forwards {
     pub fn moved(&mut self, channel: ChannelId, from: Side, data: &[u8]) {
         if let Some(connection) = self.connections.get_mut(&channel) {
             let stream = if from == Side::Client { &mut connection.input } else { &mut connection.output };
-            stream.bytes = stream.bytes.saturating_add(data.len() as u64);
-            stream.sha256.update(data);
+            stream.add(data);
         }
     }
 
@@ -368,8 +398,8 @@ impl Forwards {
                 bytes_out: connection.output.bytes,
                 channel: number,
                 duration_ms: u64::try_from(now.saturating_sub(since).as_millis()).unwrap_or(u64::MAX),
-                input_sha256: to_hex(&connection.input.sha256.finalize()),
-                output_sha256: to_hex(&connection.output.sha256.finalize()),
+                input_sha256: connection.input.hash(),
+                output_sha256: connection.output.hash(),
             }),
             (None, failure) => {
                 let (code, reason) = match failure {
@@ -401,6 +431,7 @@ impl Forwards {
 }
 
 const NO_FORWARDING: &str = "your certificate permits no port forwarding";
+const ZERO_BYTE: &str = "a zero byte stands in a name, which servers read in different ways";
 
 /// Whether an event and a policy can hold it whole: what is judged must be what the target reads.
 fn fits(spot: Spot<'_>) -> Result<(), &'static str> {
@@ -443,6 +474,17 @@ pub async fn decide(access: &Access, session: &Session, ask: &Ask) -> Result<Lea
     }
 }
 
+/// The end of something that was announced by `requested` and could not pass any more.
+#[must_use]
+pub fn never_passed(ask: &Ask, requested: EventId, why: &str) -> After {
+    let channel = match &ask.wanted {
+        Wanted::Forward(wanted) | Wanted::Offered(wanted, _) => Some(wanted.channel),
+        Wanted::Offer(wanted, _) => wanted.channel,
+    };
+    let failed = connection::Failed { channel, code: None, reason: why.into() };
+    After { cause: Some(requested), said: Said::Failed(failed) }
+}
+
 /// Says how something ended. Nothing waits for it to be durable.
 ///
 /// # Errors
@@ -472,4 +514,22 @@ fn say<D: EventData>(access: &Access, draft: Draft<D>) -> Result<(), ProducerErr
 /// An event of the session, which follows from `cause`, or else from the session itself.
 fn about<D: EventData>(session: &Session, data: D, cause: Option<EventId>) -> Draft<D> {
     session.draft(data, cause.unwrap_or(session.announced)).source(session.source.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A login through a tunnel is a few bytes: whoever reads the log could try passwords against their hash.
+    #[test]
+    fn what_is_so_little_that_it_could_be_guessed_has_no_hash() {
+        let hash = |bytes: &[u8]| {
+            let mut stream = Stream::default();
+            bytes.chunks(10).for_each(|part| stream.add(part));
+            stream.hash()
+        };
+        assert_eq!(hash(b"AUTH hunter2\r\n"), None);
+        assert_eq!(hash(&[7; 1023]), None);
+        assert_eq!(hash(&[7; 1024]), Some(to_hex(&Sha256::digest([7_u8; 1024]))));
+    }
 }

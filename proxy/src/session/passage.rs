@@ -2,32 +2,39 @@
 //!
 //! What the recorder hands back as [`Released`] is the one thing that lets a message pass ([`deliver`]); a program
 //! that is asked for waits until a [`Permit`] for it is there.
+//!
+//! Commands, names and variables are judged and told as OpenSSH reads them, without a zero byte at their end, and pass as
+//! they came: some libraries end a command with one. With a zero byte elsewhere they are refused.
+
+mod program;
+
+#[cfg(test)]
+mod tests;
 
 use super::files::run::{self as file_run, Leave as FileLeave};
-use super::files::{Decided, Denied, Files, Seen as FileSeen};
+use super::files::{self, Decided, Denied, Files, Seen as FileSeen};
 use super::forward::{self, After, Forwards, Leave, Seen};
 use super::run::{Ask, End, REFUSED_STATUS};
 use crate::ssh::certificate::Extensions;
+use crate::ssh::field::c_string;
 use crate::ssh::host_proof::HostProver;
 use crate::ssh::message::{Message, Request, STDERR};
 use crate::ssh::relay::{ChannelId, Exit, Gate, Gating, Passage as Place, Refusal, Side, Verdict};
 use custody_core::clock::Clock;
-use custody_core::event::command::{self, COMMAND_BYTES_MAX, Kind, Variable};
+use custody_core::event::ByteString;
+use custody_core::event::command::{self, COMMAND_BYTES_MAX, Kind};
 use custody_core::event::connection::Offer;
 use custody_core::event::hex::to_hex;
-use custody_core::event::{ByteString, EventId};
 use custody_core::policy::permit::{Permit, Run};
 use custody_core::recording::{self, Direction, Level, Recorder, RecorderError, Released, TerminalSize};
+pub(super) use program::HASHED_BYTES_MIN;
+use program::{Program, Terminal, starts_mosh, variable};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Variables of a client that are kept for the event; more are counted as an attack on memory and refused.
 const VARIABLES_MAX: usize = 64;
-/// Longest name or value of a variable that is kept, in bytes.
-const VARIABLE_BYTES_MAX: usize = 512;
-/// Input and output of fewer bytes may be a password, which could be guessed from its hash: none is told.
-const HASHED_BYTES_MIN: u64 = 1024;
 /// How much of what a client asked for in vain is told, in bytes.
 const ASKED_BYTES_MAX: usize = 1024;
 /// Lines on a channel's standard error about files that were denied; more would fill a window that nobody empties.
@@ -52,24 +59,6 @@ pub struct Passage {
     failure: Option<RecorderError>,
 }
 
-/// What is known of one session channel.
-#[derive(Default)]
-struct Program {
-    terminal: bool,
-    environment: Vec<Variable>,
-    asked: bool,
-    running: Option<EventId>,
-    exit_status: Option<u32>,
-    signal: Option<ByteString>,
-    bytes_in: u64,
-    bytes_out: u64,
-    bytes_err: u64,
-    /// What a command without a terminal was sent.
-    input: Option<Sha256>,
-    files: Option<Files>,
-    denied_lines: usize,
-}
-
 /// The only way for a message to pass at once: with what the recorder gave back for it.
 fn deliver<B>(_: Released<B>) -> Gating {
     Gating::PASS
@@ -82,6 +71,11 @@ fn deliver_instead(released: Released<Vec<u8>>, given_back: u32, added: u32) -> 
 
 fn refuse(line: &str) -> Gating {
     Gating::Decided(Verdict::Refuse(Refusal::prohibited(line)))
+}
+
+/// The end of a channel on which files pass, with a line that may stand behind what the target said.
+fn end_files(line: &str) -> Verdict {
+    Verdict::End { line: format!("\r\ncustody: {line}\r\n"), exit: Exit::Status(REFUSED_STATUS) }
 }
 
 impl Passage {
@@ -198,6 +192,9 @@ impl Passage {
         let released = self.recorder.release_control(self.now(), number, Direction::Control, note, ());
         let released = self.kept(released)?;
         self.forwards.leave(ask, leave);
+        if let Some(program) = ask.channel.and_then(|channel| self.channels.get_mut(&channel)) {
+            program.held_passes();
+        }
         match deliver(released) {
             Gating::Decided(verdict) => Some(verdict),
             Gating::Hold => None,
@@ -241,21 +238,18 @@ impl Passage {
         let released = self.kept(released)?;
         let (kind, forced) = (ask.requested.kind, ask.requested.asked.is_some());
         let files = Files::of_program(number(ask.channel), kind, whole, forced);
-        // A terminal would change bytes on their way, so none is understood; what it shows is recorded.
-        let files = files.filter(|_| !ask.requested.terminal);
-        if files.as_ref().is_some_and(Files::is_sftp)
-            && let Err(error) = self.recorder.told_elsewhere(number(ask.channel))
-        {
+        let is_sftp = files.as_ref().is_some_and(Files::is_sftp);
+        if is_sftp && let Err(error) = self.recorder.told_elsewhere(number(ask.channel)) {
             self.failure.get_or_insert(error);
             return None;
         }
-        let hashed = ask.requested.kind == Kind::Exec && self.recorder.level() != Level::None;
+        // What sftp says is told file by file; what is denied of it never reaches the program.
+        let hashed = kind == Kind::Exec && !is_sftp && self.recorder.level() != Level::None;
         if let Some(program) = self.channels.get_mut(&ask.channel) {
             program.running = Some(requested);
             program.files = files;
-            if !program.terminal {
-                program.input = hashed.then(Sha256::new);
-            }
+            program.input = hashed.then(Sha256::new);
+            program.held_passes();
         }
         match deliver(released) {
             Gating::Decided(verdict) => Some(verdict),
@@ -290,10 +284,7 @@ impl Passage {
         let answers = files.has_answers();
         let (data, given_back, lines) = match decided {
             Decided::Pass { data, given_back, lines } => (data, given_back, lines),
-            Decided::End(line) => {
-                let line = format!("\r\ncustody: {line}\r\n");
-                return Some(Verdict::End { line, exit: Exit::Status(REFUSED_STATUS) });
-            }
+            Decided::End(line) => return Some(end_files(&line)),
         };
         for line in lines {
             if *lines_told < DENIED_LINES_MAX {
@@ -329,6 +320,7 @@ impl Passage {
                     });
                     Gating::Hold
                 }
+                FileSeen::Ends(line) => Gating::Decided(end_files(&line)),
             },
             Side::Target => match files.target(data) {
                 None => self.pass_data(channel, direction, data),
@@ -340,6 +332,23 @@ impl Passage {
         };
         self.take_told(channel);
         gating
+    }
+
+    /// Whether the client sends something before it has asked for a program.
+    fn is_early(&self, from: Side, channel: ChannelId) -> bool {
+        let program = self.channels.get(&channel);
+        from == Side::Client && program.is_some_and(|program| program.running.is_none())
+    }
+
+    /// A target that keeps what comes early would give it to the program, and nobody would have judged or hashed it. No client
+    /// is known that does so; of one that does, the first is told.
+    fn refuse_early(&mut self, channel: ChannelId) -> Gating {
+        let line = "what is sent before a program is asked for is dropped";
+        let first = self
+            .channels
+            .get_mut(&channel)
+            .is_some_and(|program| !std::mem::replace(&mut program.early, true));
+        if first { self.refuse_aloud(channel, line) } else { refuse(line) }
     }
 
     /// `data` came, and `instead` passes.
@@ -439,7 +448,11 @@ impl Passage {
                 if !self.may_have_terminal {
                     return self.refuse_aloud(channel, "your certificate permits no terminal");
                 }
-                self.channels.entry(channel).or_default().terminal = true;
+                let program = self.channels.entry(channel).or_default();
+                if program.asked || program.terminal != Terminal::None {
+                    return refuse("a terminal is asked for once, and before the program");
+                }
+                program.terminal = Terminal::Asked;
                 let size = TerminalSize { cols: *columns, rows: *rows, width_px: *width, height_px: *height };
                 let kind = recording::Kind::TerminalStarted { term: (*term).into(), size };
                 self.pass_control(channel, direction, kind)
@@ -449,6 +462,9 @@ impl Passage {
                 self.pass_control(channel, direction, recording::Kind::Resize(size))
             }
             (Side::Client, Request::Env { name, value }) => {
+                let (Some(name), Some(value)) = (c_string(name), c_string(value)) else {
+                    return refuse("a zero byte stands in a variable");
+                };
                 let program = self.channels.entry(channel).or_default();
                 if program.environment.len() >= VARIABLES_MAX {
                     return refuse("too many environment variables");
@@ -458,12 +474,6 @@ impl Passage {
             }
             (Side::Client, Request::Shell) => self.ask(place, channel, Kind::Shell, None),
             (Side::Client, Request::Exec { command }) => self.ask(place, channel, Kind::Exec, Some(command)),
-            // A terminal would change the bytes between what is judged here and what the server reads.
-            (Side::Client, Request::Subsystem { name: b"sftp" })
-                if self.channels.get(&channel).is_some_and(|program| program.terminal) =>
-            {
-                Self::end_with("sftp takes no terminal")
-            }
             (Side::Client, Request::Subsystem { name }) => {
                 self.ask(place, channel, Kind::Subsystem, Some(name))
             }
@@ -491,6 +501,14 @@ impl Passage {
         if std::mem::replace(&mut program.asked, true) {
             return refuse("this channel has its program already");
         }
+        let what = match what.map(c_string) {
+            Some(None) => {
+                return Self::end_with(
+                    "a zero byte stands in what is asked for, which servers read in different ways",
+                );
+            }
+            what => what.flatten(),
+        };
         let asked = self.force_command.is_some().then(|| command::Asked {
             command: what.map(|what| ByteString::cut(what, ASKED_BYTES_MAX)),
             kind,
@@ -504,6 +522,11 @@ impl Passage {
                 "mosh would go on by UDP past the proxy, where nobody could say what was done: use ssh",
             );
         }
+        let has_terminal = program.terminal != Terminal::None;
+        // A terminal would change the bytes between what is judged here and what the server reads.
+        if has_terminal && files::is_sftp(kind, what.unwrap_or_default(), asked.is_some()) {
+            return Self::end_with("sftp takes no terminal");
+        }
         let cut = what.filter(|w| w.len() > COMMAND_BYTES_MAX);
         let requested = command::Requested {
             asked,
@@ -513,7 +536,7 @@ impl Passage {
             command_sha256: cut.map(|w| to_hex(&Sha256::digest(w))),
             environment: program.environment.clone(),
             kind,
-            terminal: program.terminal,
+            terminal: has_terminal,
         };
         let whole = cut.map(<[u8]>::to_vec);
         self.asks.push(Ask { ticket: place.ticket, channel, requested, whole });
@@ -584,12 +607,37 @@ impl Gate for Passage {
                 let released = self.recorder.release(self.now(), number(channel), direction, data);
                 self.kept(released).map_or(Gating::Hold, deliver)
             }
+            Message::Data { .. } | Message::ExtendedData { .. } if self.is_early(place.from, channel) => {
+                self.refuse_early(channel)
+            }
             Message::Data { data, .. } => self.see_data(place, channel, direction, data),
             Message::ExtendedData { stream, data, .. } => {
                 let stderr = *stream == STDERR && place.from == Side::Target;
                 self.pass_data(channel, if stderr { Direction::ErrorOutput } else { direction }, data)
             }
-            Message::ChannelRequest { request, .. } => self.see_request(place, channel, request),
+            Message::ChannelRequest { request, want_reply, .. } => {
+                let gating = self.see_request(place, channel, request);
+                if place.from == Side::Client
+                    && let Some(program) = self.channels.get_mut(&channel)
+                {
+                    match gating {
+                        Gating::Decided(Verdict::Pass) if *want_reply => {
+                            program.awaits_reply(matches!(request, Request::Pty { .. }));
+                        }
+                        Gating::Hold => program.held_wants_reply = *want_reply,
+                        Gating::Decided(_) => {}
+                    }
+                }
+                gating
+            }
+            Message::ChannelSuccess { .. } | Message::ChannelFailure { .. } => {
+                if place.from == Side::Target
+                    && let Some(program) = self.channels.get_mut(&channel)
+                {
+                    program.replied(matches!(message, Message::ChannelSuccess { .. }));
+                }
+                self.pass(channel, direction)
+            }
             _ => self.pass(channel, direction),
         }
     }
@@ -614,60 +662,13 @@ impl Gate for Passage {
             Vec::new()
         });
         let Some((program, requested)) = program.and_then(|p| p.running.map(|r| (p, r))) else { return };
-        let output = output.filter(|_| !program.terminal && program.bytes_out >= HASHED_BYTES_MIN);
-        let channel = number(channel);
-        let outcome = if program.exit_status.is_some() || program.signal.is_some() {
-            Ok(command::Completed {
-                bytes_err: program.bytes_err,
-                bytes_in: program.bytes_in,
-                bytes_out: program.bytes_out,
-                channel,
-                exit_status: program.exit_status,
-                input_sha256: program
-                    .input
-                    .filter(|_| program.bytes_in >= HASHED_BYTES_MIN)
-                    .map(|input| to_hex(&input.finalize())),
-                output_sha256: cuts
-                    .iter()
-                    .find(|cut| cut.direction == Direction::Output)
-                    .map(|cut| cut.sha256)
-                    .or(output)
-                    .map(|sha256| to_hex(&sha256)),
-                signal: program.signal,
-            })
-        } else {
-            Err(command::Failed {
-                channel,
-                reason: "the channel was closed and the target told no exit status".into(),
-            })
-        };
+        let outcome = program.end(number(channel), &cuts, output);
         self.ends.push(End::Program { requested, outcome });
     }
 }
 
 /// The channel's number in events and recordings. A connection of four billion channels ends before this wraps:
 /// its transport's sequence numbers do.
-fn number(channel: ChannelId) -> u32 {
+pub(crate) fn number(channel: ChannelId) -> u32 {
     u32::try_from(channel.serial()).unwrap_or(u32::MAX)
-}
-
-/// Whether a command is what the mosh client has run at a server: `mosh-server new …`, after an `sh -c …` of its own if
-/// it wants to know the server's address.
-fn starts_mosh(command: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(command) else { return false };
-    let server = match text.rsplit_once(" ; ") {
-        Some((before, server)) if before.starts_with("sh -c ") => server,
-        _ => text,
-    };
-    let mut words = server.split_ascii_whitespace().map(|word| word.trim_matches('\''));
-    words.next() == Some("mosh-server") && words.next() == Some("new")
-}
-
-/// Locale and terminal can't be secrets; of other variables only the name is kept.
-fn variable(name: &[u8], value: &[u8]) -> Variable {
-    let plain = name == b"LANG" || name == b"TERM" || name.starts_with(b"LC_");
-    Variable {
-        name: ByteString::cut(name, VARIABLE_BYTES_MAX),
-        value: plain.then(|| ByteString::cut(value, VARIABLE_BYTES_MAX)),
-    }
 }

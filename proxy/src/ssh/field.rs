@@ -48,6 +48,13 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// A string of a name, a path or a command as OpenSSH reads it, and whatever else is written in C: one zero byte at its
+/// end is none of it. `None`: another one stands in it, and who reads on behind it reads another string.
+pub(crate) fn c_string(string: &[u8]) -> Option<&[u8]> {
+    let text = string.strip_suffix(b"\0").unwrap_or(string);
+    (!text.contains(&0)).then_some(text)
+}
+
 /// Appends a string with its length before it.
 pub(crate) fn put_string(out: &mut Vec<u8>, string: &[u8]) {
     // Nothing that we write comes near 4 GiB: packets are far smaller.
@@ -82,6 +89,24 @@ mod tests {
             put_string(&mut bytes, &string);
             bytes.truncate(bytes.len().saturating_sub(cut));
             prop_assert_eq!(Fields::new(&bytes).string(), None);
+        }
+    }
+
+    /// The table is what `sshbuf_get_cstring` does with them.
+    #[test]
+    fn one_zero_byte_at_the_end_is_none_of_a_string() {
+        let table: &[(&[u8], Option<&[u8]>)] = &[
+            (b"sftp", Some(b"sftp")),
+            (b"sftp\0", Some(b"sftp")),
+            (b"", Some(b"")),
+            (b"\0", Some(b"")),
+            (b"sftp\0\0", None),
+            (b"sf\0tp", None),
+            (b"\0sftp", None),
+            (b"sf\0tp\0", None),
+        ];
+        for (string, read) in table {
+            assert_eq!(c_string(string), *read, "{string:?}");
         }
     }
 

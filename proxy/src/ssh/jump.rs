@@ -112,7 +112,9 @@ impl Jump<'_> {
         socket.hear_kept(|payload, answers| self.hear(payload, answers))?;
         loop {
             let room = socket.leg.output().len() < OUTPUT_BYTES_MAX;
-            let may_read = room || socket.leg.in_exchange();
+            // Until its KEXINIT a peer may go on asking for answers.
+            let exchanges = socket.leg.in_exchange() && !socket.leg.awaits_kexinit();
+            let may_read = room || exchanges;
             let (may_say, has_output) = (room && socket.leg.can_send(), !socket.leg.output().is_empty());
             tokio::select! {
                 writable = socket.stream.writable(), if has_output => writable.map_err(SocketError::from)?,

@@ -3,7 +3,8 @@
 //! Reading borrows from the payload and copies nothing. Strings are bytes: commands, environment
 //! variables and paths are whatever the user's system says they are, and a proxy that insists on UTF-8
 //! breaks them. A message whose layout isn't the one of its number is refused, trailing bytes included:
-//! what the proxy judges must be exactly what the target reads.
+//! what the proxy judges must be exactly what the target reads. Only what stands behind a REQUEST_FAILURE is
+//! passed over: it has no meaning, and Go's servers put a text there.
 
 pub mod forward;
 mod request;
@@ -216,7 +217,10 @@ impl<'a> Message<'a> {
                 data: r.rest(),
             },
             number::REQUEST_SUCCESS => Message::RequestSuccess { data: r.rest() },
-            number::REQUEST_FAILURE => Message::RequestFailure,
+            number::REQUEST_FAILURE => {
+                r.rest();
+                Message::RequestFailure
+            }
             number::CHANNEL_OPEN => Message::ChannelOpen {
                 kind: r.name("channel type")?,
                 sender: r.u32("sender channel")?,

@@ -1,16 +1,22 @@
 //! The relay at work: one task owns both legs, and moves what comes in on one to the other.
 
-use super::relay::{Ending, Exit, Outbox, Refusal, Relay, RelayError, Side, Ticket, Verdict};
+mod heard;
+mod unpassed;
+
+#[cfg(test)]
+mod tests;
+
+use super::relay::{self, Ending, Exit, Refusal, Relay, RelayError, Said, Side, Ticket, Verdict};
 use super::socket::{LegSocket, SocketError};
 use super::transport::error::Error as LegError;
-use super::transport::leg::{Event, Incoming, Leg};
+use super::transport::leg::Incoming;
 use super::transport::reason;
 use super::vigil::{Due, EXCHANGE_TIMEOUT, Vigil};
 use crate::session::decide::Refused;
 use crate::session::files;
 use crate::session::forward::{self, Leave};
 use crate::session::live::EndCause;
-use crate::session::passage::Passage;
+use crate::session::passage::{Passage, number};
 use crate::session::run::{self, Ask, REFUSED_STATUS};
 use crate::session::{Access, Session};
 use custody_core::event::hex::to_hex;
@@ -18,10 +24,11 @@ use custody_core::event::session::EndReason;
 use custody_core::event::{Draft, Outcome, recording};
 use custody_core::log::ProducerError;
 use custody_core::policy::permit::{Permit, Run};
-use custody_core::recording::{PendingAnchor, RecorderError};
+use custody_core::recording::{Direction, Kind, PendingAnchor, RecorderError};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use heard::{Both, Heard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +39,12 @@ use tokio::time::{Instant, MissedTickBehavior};
 const ANCHOR_EVERY: Duration = Duration::from_secs(1);
 /// How long the farewell to a client may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+/// What may wait for one side, in bytes, while the other one's answer to our KEXINIT is awaited: before that comes what was
+/// on its way, as much as windows allow, and OpenSSH's are of 2 MiB a channel.
+const BEFORE_KEXINIT_BYTES_MAX: usize = 4 << 20;
+/// What may wait for a side that doesn't take it, in bytes, before that side isn't heard any more: each of its requests may
+/// cost an answer. One decision may let go all that the relay holds.
+const UNTAKEN_BYTES_MAX: usize = relay::HELD_BYTES_MAX + (1 << 20);
 
 /// How a session went, for its end's event.
 pub struct Course {
@@ -43,13 +56,15 @@ pub struct Course {
     pub bytes_out: u64,
 }
 
-/// What becomes known while the legs go on.
+/// What is decided while the legs go on.
 enum Known {
     Run(Box<Ask>, Result<Permit<Run>, Refused>),
     Forward(Box<forward::Ask>, Result<Leave, Refused>),
     Files(Box<files::run::Ask>, Vec<Result<files::run::Leave, files::Denied>>),
-    Anchored(Result<(), AnchorError>),
 }
+
+/// What is being decided.
+type Tasks = FuturesUnordered<BoxFuture<'static, Known>>;
 
 enum AnchorError {
     Log(ProducerError),
@@ -71,12 +86,13 @@ struct Pump<'a> {
     legs: [LegSocket; 2],
     relay: Relay,
     passage: &'a mut Passage,
-    tasks: FuturesUnordered<BoxFuture<'static, Known>>,
+    tasks: Tasks,
+    /// At most one.
+    anchors: FuturesUnordered<BoxFuture<'static, Result<(), AnchorError>>>,
     bytes_in: u64,
     bytes_out: u64,
     /// Since when the log has failed to take anchors.
     log_down: Option<Instant>,
-    anchoring: bool,
     vigils: [Vigil; 2],
     /// How much waited for the other side, by side, at the last tick.
     waited: [Option<usize>; 2],
@@ -98,31 +114,45 @@ pub async fn relay(
     passage: &mut Passage,
     mut end: watch::Receiver<Option<EndCause>>,
 ) -> Course {
-    let mut pump = Pump {
-        access,
-        session,
-        legs: [client, target],
-        relay: Relay::new(),
-        passage,
-        tasks: FuturesUnordered::new(),
-        bytes_in: 0,
-        bytes_out: 0,
-        log_down: None,
-        anchoring: false,
-        vigils: std::array::from_fn(|_| Vigil::new(access.clock.monotonic())),
-        waited: [None; 2],
-    };
-    for side in Side::BOTH {
-        if !pump.legs[at(side)].leg.peer_is_openssh() {
-            pump.relay.set_stranger(side);
-        }
-    }
+    let mut pump = Pump::new(access, session, [client, target], passage);
     let cause = pump.run(&mut end).await;
     pump.farewell(&cause).await;
-    Course { end: cause, bytes_in: pump.bytes_in, bytes_out: pump.bytes_out }
+    let (bytes_in, bytes_out) = (pump.bytes_in, pump.bytes_out);
+    let tasks = pump.let_go();
+    Box::pin(unpassed::tell(access, session, tasks)).await;
+    Course { end: cause, bytes_in, bytes_out }
 }
 
-impl Pump<'_> {
+impl<'a> Pump<'a> {
+    /// With the client's leg and the target's.
+    fn new(
+        access: &'a Arc<Access>,
+        session: &'a Arc<Session>,
+        legs: [LegSocket; 2],
+        passage: &'a mut Passage,
+    ) -> Self {
+        let mut relay = Relay::new();
+        for side in Side::BOTH {
+            if !legs[at(side)].leg.peer_is_openssh() {
+                relay.set_stranger(side);
+            }
+        }
+        Self {
+            access,
+            session,
+            legs,
+            relay,
+            passage,
+            tasks: FuturesUnordered::new(),
+            anchors: FuturesUnordered::new(),
+            bytes_in: 0,
+            bytes_out: 0,
+            log_down: None,
+            vigils: std::array::from_fn(|_| Vigil::new(access.clock.monotonic())),
+            waited: [None; 2],
+        }
+    }
+
     async fn run(&mut self, end: &mut watch::Receiver<Option<EndCause>>) -> EndCause {
         let mut tick = tokio::time::interval(ANCHOR_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -135,6 +165,8 @@ impl Pump<'_> {
         loop {
             let (reads, writes) =
                 ([self.may_read(Side::Client), self.may_read(Side::Target)], self.has_output());
+            // A decision may let go more than a leg keeps while it exchanges keys.
+            let may_pass = self.legs.iter().all(|socket| socket.leg.can_send());
             let [client, target] = &self.legs;
             let outcome = tokio::select! {
                 biased;
@@ -142,7 +174,8 @@ impl Pump<'_> {
                     Ok(cause) => cause.clone().unwrap_or_else(stopped),
                     Err(_) => stopped(),
                 }),
-                Some(known) = self.tasks.next() => self.learn(known),
+                Some(known) = self.tasks.next(), if may_pass => self.learn(known),
+                Some(outcome) = self.anchors.next() => self.anchored(outcome),
                 _ = tick.tick() => self.tick(),
                 _ = client.stream.writable(), if writes[0] => self.write(Side::Client),
                 _ = target.stream.writable(), if writes[1] => self.write(Side::Target),
@@ -155,11 +188,21 @@ impl Pump<'_> {
         }
     }
 
-    /// A leg in key exchange must always be read. Otherwise one is read while the other's socket has taken all: in the
-    /// kernel lies enough that the peer needn't wait, and here no more than one read.
+    /// One side is read while the other's socket has taken all: in the kernel lies enough that the peer needn't wait, and
+    /// here no more than one read.
+    ///
+    /// In a key exchange a side is read whatever the other one does, once its KEXINIT is there: nothing comes behind that but
+    /// the exchange, and no exchange may wait for the other side. Until it is there, what comes first must go somewhere.
     fn may_read(&self, side: Side) -> bool {
         let [this, other] = [&self.legs[at(side)].leg, &self.legs[at(side.other())].leg];
-        this.in_exchange() || (other.can_send() && other.output().is_empty())
+        if this.output().len() > UNTAKEN_BYTES_MAX {
+            return false;
+        }
+        if this.awaits_kexinit() {
+            other.can_send() && other.output().len() <= BEFORE_KEXINIT_BYTES_MAX
+        } else {
+            this.in_exchange() || (other.can_send() && other.output().is_empty())
+        }
     }
 
     fn has_output(&self) -> [bool; 2] {
@@ -201,11 +244,7 @@ impl Pump<'_> {
     /// After anything has happened: what the passage left over is dealt with, and what can be written is.
     fn settle(&mut self) -> Result<(), EndCause> {
         if let Some(failure) = self.passage.failure() {
-            return Err(EndCause {
-                reason: EndReason::RecordingFailed,
-                detail: format!("the session can't be recorded: {failure}"),
-                cause: None,
-            });
+            return Err(unrecorded(failure));
         }
         for ask in self.passage.take_asks() {
             let (access, session) = (Arc::clone(self.access), Arc::clone(self.session));
@@ -244,6 +283,7 @@ impl Pump<'_> {
             self.relay.notice(channel, &line, &mut out);
             out.end()?;
         }
+        self.record_said()?;
         for ended in self.passage.take_ends() {
             // Evidence that comes after: nothing waits for it, and what can't be taken shows as a gap.
             if let Err(error) = run::ended(self.access, self.session, ended) {
@@ -268,6 +308,21 @@ impl Pump<'_> {
         Ok(())
     }
 
+    /// Records what the proxy itself has said to the client, before that is written.
+    fn record_said(&mut self) -> Result<(), EndCause> {
+        let said = self.relay.take_said();
+        if said.is_empty() {
+            return Ok(());
+        }
+        let (now, recorder) = (self.access.clock.wall().0, self.passage.recorder());
+        for Said { channel, on_stderr, bytes } in said {
+            let direction = if on_stderr { Direction::ErrorOutput } else { Direction::Output };
+            let recorded = recorder.record(now, number(channel), direction, Kind::Data(bytes.into()));
+            recorded.map_err(|error| unrecorded(&error))?;
+        }
+        recorder.flush().map_err(|error| unrecorded(&error))
+    }
+
     fn write(&mut self, side: Side) -> Result<(), EndCause> {
         self.legs[at(side)].write().map_err(|error| socket_end(side, &error.into()))
     }
@@ -275,10 +330,14 @@ impl Pump<'_> {
     fn learn(&mut self, known: Known) -> Result<(), EndCause> {
         match known {
             Known::Run(ask, Ok(permit)) => {
-                // On failure the passage knows why, and `settle` ends the session.
+                let requested = permit.announced();
                 match self.passage.run(&ask, permit) {
                     Some(verdict) => self.release(ask.ticket, verdict),
-                    None => Ok(()),
+                    // The passage knows why, and `settle` ends the session.
+                    None => {
+                        unpassed::tell_run(self.access, self.session, &ask, requested);
+                        Ok(())
+                    }
                 }
             }
             Known::Files(ask, verdicts) => match self.passage.files_decided(&ask, verdicts) {
@@ -291,10 +350,16 @@ impl Pump<'_> {
                 let line = format!("custody: {refused}\r\n");
                 self.release(ask.ticket, Verdict::End { line, exit: Exit::Status(REFUSED_STATUS) })
             }
-            Known::Forward(ask, Ok(leave)) => match self.passage.connect(&ask, leave) {
-                Some(verdict) => self.release(ask.ticket, verdict),
-                None => Ok(()),
-            },
+            Known::Forward(ask, Ok(leave)) => {
+                let requested = leave.announced();
+                match self.passage.connect(&ask, leave) {
+                    Some(verdict) => self.release(ask.ticket, verdict),
+                    None => {
+                        unpassed::tell_forward(self.access, self.session, &ask, requested);
+                        Ok(())
+                    }
+                }
+            }
             Known::Forward(ask, Err(refused)) => {
                 let line = refused.to_string();
                 if !ask.is_connection() {
@@ -304,25 +369,19 @@ impl Pump<'_> {
                 let refusal = Refusal::prohibited(format!("custody: {line}"));
                 self.release(ask.ticket, Verdict::Refuse(refusal))
             }
-            Known::Anchored(outcome) => {
-                self.anchoring = false;
-                match outcome {
-                    Ok(()) => self.log_down = None,
-                    Err(AnchorError::Log(error)) => {
-                        tracing::warn!(session = %self.session.id, "the recording could not be anchored: {error}");
-                        self.log_down.get_or_insert_with(Instant::now);
-                    }
-                    Err(AnchorError::Recorder(error)) => {
-                        return Err(EndCause {
-                            reason: EndReason::RecordingFailed,
-                            detail: format!("the session can't be recorded: {error}"),
-                            cause: None,
-                        });
-                    }
-                }
-                Ok(())
-            }
         }
+    }
+
+    fn anchored(&mut self, outcome: Result<(), AnchorError>) -> Result<(), EndCause> {
+        match outcome {
+            Ok(()) => self.log_down = None,
+            Err(AnchorError::Log(error)) => {
+                tracing::warn!(session = %self.session.id, "the recording could not be anchored: {error}");
+                self.log_down.get_or_insert_with(Instant::now);
+            }
+            Err(AnchorError::Recorder(error)) => return Err(unrecorded(&error)),
+        }
+        Ok(())
     }
 
     fn release(&mut self, ticket: Ticket, verdict: Verdict) -> Result<(), EndCause> {
@@ -345,17 +404,14 @@ impl Pump<'_> {
                 cause: None,
             });
         }
-        if !self.anchoring {
+        if self.anchors.is_empty() {
             match self.passage.recorder().pending_anchor() {
-                Ok(Some(anchor)) => {
-                    self.anchoring = true;
+                Ok(Some(pending)) => {
                     let (access, session) = (Arc::clone(self.access), Arc::clone(self.session));
-                    self.tasks.push(Box::pin(async move {
-                        Known::Anchored(anchored(&access, &session, anchor).await)
-                    }));
+                    self.anchors.push(Box::pin(async move { anchor(&access, &session, pending).await }));
                 }
                 Ok(None) => {}
-                Err(error) => return self.learn(Known::Anchored(Err(AnchorError::Recorder(error)))),
+                Err(error) => return Err(unrecorded(&error)),
             }
         } else {
             // An append that doesn't come back is an outage too.
@@ -406,6 +462,10 @@ impl Pump<'_> {
             if let Err(error) = ended {
                 tracing::debug!(session = %self.session.id, "channels could not be ended in order: {error}");
             }
+            if let Err(end) = self.record_said() {
+                // The person must hear why all the same: it may be this.
+                tracing::warn!(session = %self.session.id, "what was said at last isn't recorded: {}", end.detail);
+            }
         }
         for side in Side::BOTH {
             let leg = &mut self.legs[at(side)].leg;
@@ -422,10 +482,15 @@ impl Pump<'_> {
         })
         .await;
     }
+
+    /// Closes the connections: nobody holds them while the log is waited for. Gives what is still being decided.
+    fn let_go(self) -> Tasks {
+        self.tasks
+    }
 }
 
 /// Syncs and then appends: an anchor in the log speaks of bytes on the disk.
-async fn anchored(access: &Access, session: &Session, pending: PendingAnchor) -> Result<(), AnchorError> {
+async fn anchor(access: &Access, session: &Session, pending: PendingAnchor) -> Result<(), AnchorError> {
     let anchor = match tokio::task::spawn_blocking(move || pending.sync()).await {
         Ok(synced) => synced.map_err(AnchorError::Recorder)?,
         // The runtime is shutting down: the session ends with it.
@@ -437,101 +502,6 @@ async fn anchored(access: &Access, session: &Session, pending: PendingAnchor) ->
         .cause(session.announced)
         .outcome(Outcome::Success);
     access.proxy.append(draft).await.map(drop).map_err(AnchorError::Log)
-}
-
-/// Hears one side's messages, one by one.
-struct Heard<'a> {
-    relay: &'a mut Relay,
-    passage: &'a mut Passage,
-    other: &'a mut Leg,
-    side: Side,
-    /// Payloads for the side that is being heard, each after its length: its leg is borrowed by the message.
-    back: &'a mut Vec<u8>,
-    bytes: &'a mut u64,
-}
-
-impl Heard<'_> {
-    fn all(&mut self, leg: &mut Leg, incoming: &mut Incoming<'_>) -> Result<(), EndCause> {
-        let side = self.side;
-        loop {
-            let moved = match leg.next(incoming).map_err(|error| leg_end(side, &error))? {
-                None => return Ok(()),
-                Some(Event::Message(payload)) => {
-                    *self.bytes += payload.len() as u64;
-                    let mut out =
-                        Towards { side: side.other(), leg: self.other, back: self.back, failed: None };
-                    let moved = self.relay.accept(side, payload, self.passage, &mut out);
-                    if let Some(error) = out.failed {
-                        return Err(leg_end(side.other(), &error));
-                    }
-                    moved
-                }
-                Some(Event::Ready | Event::HostKey(_)) => Ok(()),
-            };
-            match moved {
-                Ok(()) => {}
-                Err(RelayError::Unimplemented { .. }) => {
-                    // RFC 4253, 11.4. The sequence number is the transport's to know; a peer that sends such a
-                    // message after login gets nothing from an answer, and stock sshd's clients don't wait for it.
-                    tracing::debug!("a message that isn't implemented was passed over");
-                }
-                Err(error) => return Err(relay_end(&error)),
-            }
-            let mut rest = self.back.as_slice();
-            while let Some((length, behind)) = rest.split_first_chunk::<4>() {
-                let length = u32::from_le_bytes(*length) as usize;
-                let (payload, behind) = behind.split_at(length.min(behind.len()));
-                leg.send(payload).map_err(|error| leg_end(side, &error))?;
-                rest = behind;
-            }
-            self.back.clear();
-        }
-    }
-}
-
-/// What the relay says while one leg is being heard.
-struct Towards<'a> {
-    side: Side,
-    leg: &'a mut Leg,
-    back: &'a mut Vec<u8>,
-    failed: Option<LegError>,
-}
-
-impl Outbox for Towards<'_> {
-    fn put(&mut self, to: Side, payload: &[u8]) {
-        if to == self.side {
-            if let Err(error) = self.leg.send(payload) {
-                self.failed.get_or_insert(error);
-            }
-        } else if let Ok(length) = u32::try_from(payload.len()) {
-            self.back.extend_from_slice(&length.to_le_bytes());
-            self.back.extend_from_slice(payload);
-        }
-    }
-}
-
-/// What the relay says while neither leg is being heard.
-struct Both<'a> {
-    legs: &'a mut [LegSocket; 2],
-    failed: Option<(Side, LegError)>,
-}
-
-impl<'a> Both<'a> {
-    fn new(legs: &'a mut [LegSocket; 2]) -> Self {
-        Self { legs, failed: None }
-    }
-
-    fn end(self) -> Result<(), EndCause> {
-        self.failed.map_or(Ok(()), |(side, error)| Err(leg_end(side, &error)))
-    }
-}
-
-impl Outbox for Both<'_> {
-    fn put(&mut self, to: Side, payload: &[u8]) {
-        if let Err(error) = self.legs[at(to)].leg.send(payload) {
-            self.failed.get_or_insert((to, error));
-        }
-    }
 }
 
 /// Whether the peer is gone though its last bytes aren't read yet. Those of a target are the client's as long as that is there; those of a
@@ -548,6 +518,14 @@ fn hung_up(socket: &LegSocket, side: Side, stands: bool) -> bool {
 
 fn stopped() -> EndCause {
     EndCause { reason: EndReason::ProxyStopped, detail: "the proxy stops".to_owned(), cause: None }
+}
+
+fn unrecorded(error: &RecorderError) -> EndCause {
+    EndCause {
+        reason: EndReason::RecordingFailed,
+        detail: format!("the session can't be recorded: {error}"),
+        cause: None,
+    }
 }
 
 fn socket_end(side: Side, error: &SocketError) -> EndCause {

@@ -7,7 +7,7 @@ use std::time::Duration;
 const ASK_AFTER: Duration = Duration::from_secs(120);
 /// Silence after which it isn't: it was asked three times.
 const GONE_AFTER: Duration = Duration::from_secs(480);
-/// How long a key exchange may take. Nothing else moves meanwhile, and OpenSSH gives up sooner.
+/// How long a key exchange may take while its leg is read. Nothing else moves meanwhile, and OpenSSH gives up sooner.
 pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is due.
@@ -28,14 +28,23 @@ pub enum Due {
 pub struct Vigil {
     heard: Duration,
     asked: u32,
-    exchange_since: Option<Duration>,
+    exchange: Option<Exchange>,
+}
+
+/// A key exchange that runs.
+#[derive(Debug, Clone, Copy)]
+struct Exchange {
+    /// How long it has run, but for the time in which its leg wasn't read.
+    ran: Duration,
+    /// Up to when that was reckoned.
+    at: Duration,
 }
 
 impl Vigil {
     /// A leg that was just heard.
     #[must_use]
     pub fn new(now: Duration) -> Self {
-        Self { heard: now, asked: 0, exchange_since: None }
+        Self { heard: now, asked: 0, exchange: None }
     }
 
     /// Bytes have come.
@@ -44,10 +53,14 @@ impl Vigil {
     }
 
     /// To be asked about once a second. `listening` is false while the leg isn't read, as the other one is full: its
-    /// silence says nothing then.
+    /// silence says nothing then, nor that it doesn't go on with an exchange.
     pub fn due(&mut self, now: Duration, listening: bool, in_exchange: bool) -> Due {
-        self.exchange_since = in_exchange.then(|| self.exchange_since.unwrap_or(now));
-        if self.exchange_since.is_some_and(|since| now.saturating_sub(since) >= EXCHANGE_TIMEOUT) {
+        self.exchange = in_exchange.then(|| {
+            let Exchange { ran, at } = self.exchange.unwrap_or(Exchange { ran: Duration::ZERO, at: now });
+            let passed = if listening { now.saturating_sub(at) } else { Duration::ZERO };
+            Exchange { ran: ran.saturating_add(passed), at: now }
+        });
+        if self.exchange.is_some_and(|exchange| exchange.ran >= EXCHANGE_TIMEOUT) {
             return Due::ExchangeOverdue;
         }
         if !listening {
@@ -115,5 +128,13 @@ mod tests {
         assert_eq!(course(&mut vigil, 0..50, true, true), []);
         assert_eq!(course(&mut vigil, 50..51, true, false), [], "it ended");
         assert_eq!(course(&mut vigil, 51..112, true, true), [(111, Due::ExchangeOverdue)]);
+    }
+
+    #[test]
+    fn a_leg_that_is_not_read_has_the_time_of_its_exchange_left() {
+        let mut vigil = Vigil::new(seconds(0));
+        assert_eq!(course(&mut vigil, 0..50, true, true), []);
+        assert_eq!(course(&mut vigil, 50..5000, false, true), []);
+        assert_eq!(course(&mut vigil, 5000..5011, true, true), [(5010, Due::ExchangeOverdue)]);
     }
 }

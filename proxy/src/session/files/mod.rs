@@ -34,6 +34,8 @@ pub enum Seen {
     Instead(Vec<u8>),
     /// It must wait for decisions about these, in this order.
     Wants(Vec<Wanted>),
+    /// It doesn't pass, nor does anything behind it: the channel must end with this line.
+    Ends(String),
 }
 
 /// Something that needs leave.
@@ -107,12 +109,11 @@ pub enum Outcome {
 
 impl Files {
     /// For the channel numbered `channel` whose program is this; `None` where it carries no files that are understood.
-    /// A command that a certificate forces may be the server's own sftp (sshd_config's `internal-sftp`).
     pub fn of_program(channel: u32, kind: Kind, command: &[u8], forced: bool) -> Option<Self> {
-        let internal = || forced && command.split(u8::is_ascii_whitespace).next() == Some(b"internal-sftp");
+        if is_sftp(kind, command, forced) {
+            return Some(Self::Sftp(Box::new(sftp::Sftp::new(channel))));
+        }
         match kind {
-            Kind::Subsystem if command == b"sftp" => Some(Self::Sftp(Box::new(sftp::Sftp::new(channel)))),
-            Kind::Exec if internal() => Some(Self::Sftp(Box::new(sftp::Sftp::new(channel)))),
             Kind::Exec => scp::Scp::of_command(channel, command).map(|scp| Self::Scp(Box::new(scp))),
             Kind::Subsystem | Kind::Shell => None,
         }
@@ -191,6 +192,16 @@ impl Files {
             Self::Sftp(sftp) => sftp.end(),
             Self::Scp(scp) => scp.end(),
         }
+    }
+}
+
+/// Whether a program speaks SFTP and nothing else: the subsystem, or the server's own (sshd_config's `internal-sftp`) where
+/// a certificate forces that as a command.
+pub fn is_sftp(kind: Kind, command: &[u8], forced: bool) -> bool {
+    match kind {
+        Kind::Subsystem => command == b"sftp",
+        Kind::Exec => forced && command.split(u8::is_ascii_whitespace).next() == Some(b"internal-sftp"),
+        Kind::Shell => false,
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! A packet of the client's that opens or changes something goes to the target whole or not at all, so the beginning of
 //! one is kept back until its end is there. The data of a WRITE pass as they come, and so does all that the target says.
+//!
+//! A packet of a type or with an extension that isn't known can be let through alone. A stream of which nobody knows where
+//! its packets begin, or which answer is to what, can't: each path in it would go by undecided. So it ends there.
 
 mod answers;
 mod requests;
@@ -14,7 +17,7 @@ use super::path::Path;
 use super::sftp_packet::{
     self as packet, Head, PACKET_BYTES_MAX, REQUEST_BYTES_MAX, Request, kind, request, write_head,
 };
-use super::{Decided, Denied, Right, Says, Seen, Told, Wanted, without};
+use super::{Decided, Denied, Outcome, Right, Says, Seen, Told, Wanted, without};
 use answers::Answers;
 use custody_core::event::file::{self, Protocol};
 use custody_core::event::{ByteString, EventId};
@@ -27,8 +30,9 @@ const ANSWERS_BYTES_MAX: usize = 256 * 1024;
 /// One channel.
 pub struct Sftp {
     channel: u32,
-    stream: Stream,
-    /// Whether something that isn't understood was allowed: it is told once.
+    /// Why packets are no longer followed, on either side.
+    lost: Option<String>,
+    /// Whether a packet that isn't known was allowed: that is told once.
     unparsed_allowed: bool,
     /// The beginning of a packet of the client's.
     withheld: Vec<u8>,
@@ -40,16 +44,6 @@ pub struct Sftp {
     ours: Vec<u8>,
     requests: Requests,
     told: Vec<Told>,
-}
-
-/// Whether packets are followed.
-#[derive(Debug, PartialEq, Eq)]
-enum Stream {
-    Understood,
-    /// No longer, for this reason; what follows needs leave.
-    Lost(String),
-    /// No longer, and that is allowed.
-    Passes,
 }
 
 struct Write {
@@ -76,10 +70,8 @@ enum Then {
     Open(u32, Box<file::Requested>),
     /// A status is awaited.
     Change(u32, Box<file::Requested>),
-    /// A packet that isn't understood, whose id is known if it has one.
+    /// A packet that isn't known, with its id if it has one.
     Unparsed(Option<u32>),
-    /// All that follows.
-    Lost,
 }
 
 /// What comes next of the client's.
@@ -98,7 +90,7 @@ impl Sftp {
     pub(super) fn new(channel: u32) -> Self {
         Self {
             channel,
-            stream: Stream::Understood,
+            lost: None,
             unparsed_allowed: false,
             withheld: Vec::new(),
             write: None,
@@ -116,9 +108,8 @@ impl Sftp {
 
     /// Sees data of the client's. After [`Seen::Wants`] none may come before [`Sftp::decided`].
     pub(super) fn client(&mut self, data: &[u8]) -> Seen {
-        // The beginning of a packet may have been kept back when the target's side was lost.
-        if self.stream == Stream::Passes && self.withheld.is_empty() {
-            return Seen::Passes;
+        if let Some(line) = self.ending() {
+            return Seen::Ends(line);
         }
         let carried = std::mem::take(&mut self.withheld);
         let joined;
@@ -131,19 +122,6 @@ impl Sftp {
         let mut at = 0;
         let (mut wanted, mut wants) = (Vec::new(), Vec::new());
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            match &self.stream {
-                Stream::Passes => {
-                    at = bytes.len();
-                    break;
-                }
-                Stream::Lost(reason) => {
-                    wanted.push(unparsed(self.channel, reason.clone()));
-                    wants.push(Want { range: at..bytes.len(), then: Then::Lost });
-                    at = bytes.len();
-                    break;
-                }
-                Stream::Understood => {}
-            }
             match self.next(rest, &wants) {
                 Next::Passes(count) => at += count,
                 Next::Wants(count, want) => {
@@ -153,7 +131,8 @@ impl Sftp {
                     at += count;
                 }
                 Next::Short => break,
-                Next::Lost(reason) => self.lose(reason),
+                // What stands before it in this message doesn't pass either: there is one answer to a message.
+                Next::Lost(reason) => return Seen::Ends(self.lose(reason)),
             }
         }
         self.withheld = bytes.get(at..).unwrap_or_default().to_vec();
@@ -170,14 +149,15 @@ impl Sftp {
 
     /// Sees data of the target's; see [`super::Files::target`].
     pub(super) fn target(&mut self, data: &[u8]) -> Option<(Vec<u8>, u32)> {
-        if self.stream != Stream::Understood {
+        if self.lost.is_some() {
             return None;
         }
         let seen = self.target.see(data, &mut self.requests, &mut self.told);
         let gap = match seen {
             Ok(gap) => gap,
             Err(reason) => {
-                self.lose(reason);
+                // The client's next word ends it: what it has asked for so far was decided.
+                let _line = self.lose(reason);
                 return None;
             }
         };
@@ -204,6 +184,10 @@ impl Sftp {
         let Some(Held { data, wants }) = self.held.take() else {
             return Decided::Pass { data: Vec::new(), given_back: 0, lines: Vec::new() };
         };
+        if let Some(line) = self.ending() {
+            self.never_passed(wants, verdicts);
+            return Decided::End(line);
+        }
         let mut verdicts = verdicts.into_iter();
         let (mut dropped, mut lines) = (Vec::new(), Vec::new());
         for Want { range, then } in wants {
@@ -224,10 +208,6 @@ impl Sftp {
                     }
                     continue;
                 }
-                (Ok(_), Then::Lost) => {
-                    self.stream = Stream::Passes;
-                    continue;
-                }
                 (Err(denied), then) => (denied, then),
             };
             dropped.push(range);
@@ -245,7 +225,6 @@ impl Sftp {
                     lines.push(line);
                 }
                 Then::Unparsed(None) => lines.push(line),
-                Then::Lost => return Decided::End(line),
             }
         }
         if self.ours.len() > ANSWERS_BYTES_MAX {
@@ -260,13 +239,34 @@ impl Sftp {
         self.told
     }
 
-    /// From here on nothing is understood.
-    fn lose(&mut self, reason: String) {
+    /// From here on nothing is understood. Gives the line with which the channel ends.
+    fn lose(&mut self, reason: String) -> String {
         self.write = None;
         self.requests.end(&format!("what passes isn't understood any more: {reason}"), &mut self.told);
         // In a stream whose packets aren't known nothing can be put between them.
         self.ours = Vec::new();
-        self.stream = if self.unparsed_allowed { Stream::Passes } else { Stream::Lost(reason) };
+        let line = ending(&reason);
+        let unparsed =
+            file::Unparsed { channel: self.channel, protocol: Protocol::Sftp, reason: reason.clone() };
+        self.told.push(Told { cause: None, outcome: Outcome::Unparsed(unparsed) });
+        self.lost = Some(reason);
+        line
+    }
+
+    /// The line with which the channel ends, if its packets are no longer followed.
+    fn ending(&self) -> Option<String> {
+        self.lost.as_deref().map(ending)
+    }
+
+    /// The end of what was allowed and doesn't pass, as the target's side was lost meanwhile.
+    fn never_passed(&mut self, wants: Vec<Want>, verdicts: Vec<Result<EventId, Denied>>) {
+        for (want, verdict) in wants.into_iter().zip(verdicts) {
+            if let (Then::Open(_, about) | Then::Change(_, about), Ok(requested)) = (want.then, verdict) {
+                let reason = "the channel ended before it could pass";
+                let failure = Failure { status: None, reason: reason.into() };
+                self.told.push(Touched { requested, about }.failed(self.channel, failure, None, None));
+            }
+        }
     }
 
     fn await_answer(&mut self, id: u32, awaited: Awaited) {
@@ -335,7 +335,7 @@ impl Sftp {
         self.requests.awaited.contains_key(&id)
             || wants.iter().any(|want| match &want.then {
                 Then::Open(other, _) | Then::Change(other, _) | Then::Unparsed(Some(other)) => *other == id,
-                Then::Unparsed(None) | Then::Lost => false,
+                Then::Unparsed(None) => false,
             })
     }
 
@@ -407,8 +407,15 @@ fn used_twice(id: u32) -> Next {
     Next::Lost(format!("the request id {id} is used again before its answer"))
 }
 
-/// What isn't understood may write anything.
+fn ending(reason: &str) -> String {
+    format!(
+        "this isn't understood as SFTP, so nothing in it can be decided ({reason}): use a client that speaks version 3"
+    )
+}
+
+/// What isn't known may read and write anything.
 fn unparsed(channel: u32, reason: String) -> Wanted {
     let says = Says::Unparsed(file::Unparsed { channel, protocol: Protocol::Sftp, reason });
-    Wanted { says, rights: vec![(Right::Write, Path { bytes: Vec::new(), relative: true })] }
+    let anything = || Path { bytes: Vec::new(), relative: true };
+    Wanted { says, rights: vec![(Right::Read, anything()), (Right::Write, anything())] }
 }

@@ -1,7 +1,7 @@
 //! The packets of SFTP version 3 (draft-ietf-secsh-filexfer-02) and of OpenSSH's extensions to it (its PROTOCOL file,
 //! section 4), read from bytes of others. Nothing here panics or allocates.
 
-use crate::ssh::field::{Fields, put_string};
+use crate::ssh::field::{Fields, c_string, put_string};
 
 /// The version that is understood.
 pub(super) const VERSION: u32 = 3;
@@ -172,33 +172,32 @@ pub(super) fn request(packet: &[u8]) -> Option<Request<'_>> {
         return Some(Request::UnknownType(kind));
     }
     let id = fields.uint32()?;
-    let mut string = || fields.string();
     Some(match kind {
         kind::OPEN => {
-            let path = string()?;
+            let path = name(&mut fields)?;
             Request::Open { id, path, flags: fields.uint32()?, attrs: attrs(&mut fields)? }
         }
-        kind::CLOSE => Request::Close { id, handle: handle(string()?)? },
+        kind::CLOSE => Request::Close { id, handle: handle(&mut fields)? },
         kind::READ => {
-            let handle = handle(string()?)?;
+            let handle = handle(&mut fields)?;
             let offset = fields.uint64()?;
             fields.uint32()?;
             Request::Read { id, handle, offset }
         }
-        kind::SETSTAT => Request::SetAttributes { id, path: string()?, attrs: attrs(&mut fields)? },
+        kind::SETSTAT => Request::SetAttributes { id, path: name(&mut fields)?, attrs: attrs(&mut fields)? },
         kind::FSETSTAT => {
-            Request::SetAttributesOf { id, handle: handle(string()?)?, attrs: attrs(&mut fields)? }
+            Request::SetAttributesOf { id, handle: handle(&mut fields)?, attrs: attrs(&mut fields)? }
         }
-        kind::OPENDIR => Request::OpenDir { id, path: string()? },
-        kind::READDIR => Request::ReadDir { id, handle: handle(string()?)? },
-        kind::REMOVE => Request::Remove { id, path: string()? },
-        kind::MKDIR => Request::MakeDir { id, path: string()?, attrs: attrs(&mut fields)? },
-        kind::RMDIR => Request::RemoveDir { id, path: string()? },
-        kind::REALPATH => Request::RealPath { id, path: string()? },
-        kind::RENAME => Request::Rename { id, from: string()?, to: string()? },
-        kind::SYMLINK => Request::Symlink { id, leads_to: string()?, link: string()? },
+        kind::OPENDIR => Request::OpenDir { id, path: name(&mut fields)? },
+        kind::READDIR => Request::ReadDir { id, handle: handle(&mut fields)? },
+        kind::REMOVE => Request::Remove { id, path: name(&mut fields)? },
+        kind::MKDIR => Request::MakeDir { id, path: name(&mut fields)?, attrs: attrs(&mut fields)? },
+        kind::RMDIR => Request::RemoveDir { id, path: name(&mut fields)? },
+        kind::REALPATH => Request::RealPath { id, path: name(&mut fields)? },
+        kind::RENAME => Request::Rename { id, from: name(&mut fields)?, to: name(&mut fields)? },
+        kind::SYMLINK => Request::Symlink { id, leads_to: name(&mut fields)?, link: name(&mut fields)? },
         kind::LSTAT | kind::STAT | kind::READLINK | kind::FSTAT => {
-            string()?;
+            fields.string()?;
             Request::Look { id }
         }
         kind::EXTENDED => return extended(id, &mut fields),
@@ -208,17 +207,15 @@ pub(super) fn request(packet: &[u8]) -> Option<Request<'_>> {
 }
 
 fn extended<'a>(id: u32, fields: &mut Fields<'a>) -> Option<Request<'a>> {
-    let name = fields.string()?;
-    let mut string = || fields.string();
-    Some(match name {
-        b"posix-rename@openssh.com" => Request::Rename { id, from: string()?, to: string()? },
-        b"hardlink@openssh.com" => Request::Hardlink { id, from: string()?, to: string()? },
-        b"lsetstat@openssh.com" => Request::SetAttributes { id, path: string()?, attrs: attrs(fields)? },
+    Some(match name(fields)? {
+        b"posix-rename@openssh.com" => Request::Rename { id, from: name(fields)?, to: name(fields)? },
+        b"hardlink@openssh.com" => Request::Hardlink { id, from: name(fields)?, to: name(fields)? },
+        b"lsetstat@openssh.com" => Request::SetAttributes { id, path: name(fields)?, attrs: attrs(fields)? },
         b"copy-data" => {
-            let from = handle(string()?)?;
+            let from = handle(fields)?;
             fields.uint64()?;
             fields.uint64()?;
-            Request::Copy { id, from, to: handle(fields.string()?)? }
+            Request::Copy { id, from, to: handle(fields)? }
         }
         b"fsync@openssh.com"
         | b"statvfs@openssh.com"
@@ -231,8 +228,13 @@ fn extended<'a>(id: u32, fields: &mut Fields<'a>) -> Option<Request<'a>> {
     })
 }
 
-fn handle(handle: &[u8]) -> Option<&[u8]> {
-    (handle.len() <= HANDLE_BYTES_MAX).then_some(handle)
+/// A path or the name of an extension. One with a zero byte in it is no name: servers would read different ones.
+fn name<'a>(fields: &mut Fields<'a>) -> Option<&'a [u8]> {
+    c_string(fields.string()?)
+}
+
+fn handle<'a>(fields: &mut Fields<'a>) -> Option<&'a [u8]> {
+    fields.string().filter(|handle| handle.len() <= HANDLE_BYTES_MAX)
 }
 
 fn attrs(fields: &mut Fields<'_>) -> Option<Attrs> {

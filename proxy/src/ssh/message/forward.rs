@@ -3,6 +3,7 @@
 
 use super::MessageError;
 use super::wire::{Reader, put_string, put_u32};
+use crate::ssh::field::c_string;
 
 /// Where a connection leads or where it is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +74,22 @@ impl<'a> Opening<'a> {
         };
         r.end()?;
         Ok(Some(opening))
+    }
+
+    /// The same as OpenSSH reads it, for which a zero byte at the end of a name is none of it. `None`: one stands elsewhere.
+    #[must_use]
+    pub fn without_zero_bytes(self) -> Option<Self> {
+        let named = |(host, port): (&'a [u8], u32)| c_string(host).map(|host| (host, port));
+        Some(match self {
+            Self::Direct { to, origin } => {
+                Self::Direct { to: to.without_zero_bytes()?, origin: named(origin)? }
+            }
+            Self::Forwarded { at, origin } => {
+                Self::Forwarded { at: at.without_zero_bytes()?, origin: named(origin)? }
+            }
+            Self::Agent => Self::Agent,
+            Self::X11 { origin } => Self::X11 { origin: named(origin)? },
+        })
     }
 
     /// The channel type.
@@ -163,6 +180,15 @@ impl<'a> Listening<'a> {
 }
 
 impl Spot<'_> {
+    /// As [`Opening::without_zero_bytes`].
+    #[must_use]
+    pub fn without_zero_bytes(self) -> Option<Self> {
+        Some(match self {
+            Self::Tcp { host, port } => Self::Tcp { host: c_string(host)?, port },
+            Self::Socket { path } => Self::Socket { path: c_string(path)? },
+        })
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Spot::Tcp { host, port } => {
@@ -239,6 +265,23 @@ mod tests {
             prop_assert_eq!(Listening::parse(b"no-more-sessions@openssh.com", &data), Ok(None));
             let _read = (Opening::parse(&name, &data), Listening::parse(&name, &data), allocated_port(&data));
         }
+    }
+
+    #[test]
+    fn a_zero_byte_at_the_end_is_none_of_a_name_and_one_elsewhere_makes_it_none() {
+        let to = |path| Opening::Direct { to: Spot::Socket { path }, origin: (b"127.0.0.1\0", 80) };
+        let read = to(b"/run/docker.sock\0").without_zero_bytes();
+        let plain = Spot::Socket { path: b"/run/docker.sock" };
+        assert_eq!(read, Some(Opening::Direct { to: plain, origin: (b"127.0.0.1", 80) }));
+        assert_eq!(to(b"/run\0/docker.sock").without_zero_bytes(), None);
+        let at = |host| Spot::Tcp { host, port: 22 };
+        let forwarded = |host| Opening::Forwarded { at: at(host), origin: (b"", 0) }.without_zero_bytes();
+        assert_eq!(
+            forwarded(b"localhost\0"),
+            Some(Opening::Forwarded { at: at(b"localhost"), origin: (b"", 0) })
+        );
+        assert_eq!(forwarded(b"localhost\0\0"), None);
+        assert_eq!(Opening::X11 { origin: (b"a\0b", 1) }.without_zero_bytes(), None);
     }
 
     /// As OpenSSH 9.2 sends them.

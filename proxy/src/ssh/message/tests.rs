@@ -117,6 +117,8 @@ proptest! {
             Message::GlobalRequest { .. } | Message::RequestSuccess { .. } | Message::ChannelOpen { .. }
             | Message::ChannelOpenConfirmation { .. }
             | Message::ChannelRequest { request: Request::Other { .. }, .. } => {}
+            // This one says nothing more by them.
+            Message::RequestFailure => prop_assert_eq!(Message::parse(&payload), Ok(Message::RequestFailure)),
             _ => {
                 let refused = matches!(Message::parse(&payload), Err(MessageError::Trailing { bytes: 1, .. }));
                 prop_assert!(refused);
@@ -196,6 +198,8 @@ fn refusals_name_what_is_wrong() {
         Message::parse(&long.to_payload()),
         Err(MessageError::NameTooLong { message: "CHANNEL_OPEN", bytes: 65 })
     );
+    // Go's servers say why, where the RFC has no room for it.
+    assert_eq!(Message::parse(b"\x52no forwarding here"), Ok(Message::RequestFailure));
     // Old servers leave out description and language.
     assert!(Message::parse(b"\x5c\0\0\0\x01\0\0\0\x02").is_ok());
 }

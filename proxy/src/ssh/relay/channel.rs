@@ -7,7 +7,7 @@
 use super::gate::{Gate, Gating, Outbox, Pair, Passage, Side, Ticket, Verdict};
 use super::line::{Line, Wait};
 use super::replies::{Asker, Local, Replies};
-use super::{ChannelId, Ending, PACKET_BYTES_MAX, RelayError};
+use super::{ChannelId, Ending, PACKET_BYTES_MAX, RelayError, Said};
 use crate::ssh::message::{self, Message};
 
 /// How far a channel has come, by what has been delivered.
@@ -105,6 +105,7 @@ pub(super) struct Ports<'a> {
     pub(super) gate: &'a mut dyn Gate,
     pub(super) out: &'a mut dyn Outbox,
     pub(super) tickets: &'a mut u64,
+    pub(super) said: &'a mut Vec<Said>,
 }
 
 impl Ports<'_> {
@@ -269,7 +270,7 @@ impl Channel {
                 if let Message::ChannelRequest { .. } = message {
                     self.stop(from, &message, Local::Success, ports.out)?;
                 }
-                self.end(&Ending { line: &line, exit }, ports.out);
+                self.end(&Ending { line: &line, exit }, ports.out, ports.said);
                 return Ok(Step::Done);
             }
         }

@@ -14,6 +14,17 @@ pub struct Ending<'a> {
     pub exit: Exit,
 }
 
+/// Bytes of ours that were put into a channel's stream to its client, for the recording: the gate never sees them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// The channel, which may be gone by now.
+    pub channel: ChannelId,
+    /// Whether they stand in its standard error; else in its standard output.
+    pub on_stderr: bool,
+    /// The bytes, as many as went.
+    pub bytes: Vec<u8>,
+}
+
 /// The end of a remote command, as the proxy tells it (RFC 4254, section 6.10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -37,14 +48,22 @@ impl Relay {
     /// many bytes went: 0 if the channel isn't open, or its output has ended. The bytes come out of the
     /// client's window; what the target may send stays right, as later adjusts are corrected.
     pub fn notice(&mut self, channel: ChannelId, text: &str, out: &mut dyn Outbox) -> usize {
-        self.table.get_mut(channel).map_or(0, |channel| channel.notice(text.as_bytes(), out))
+        let said = &mut self.said;
+        self.table.get_mut(channel).map_or(0, |channel| channel.notice(text.as_bytes(), out, said))
     }
 
     /// Puts data of ours into a channel's stream to its client, behind all that the target has said so far; all of it or,
     /// where its window has no room or something waits to go before it, nothing. Whether it went. The bytes are
     /// accounted for as in [`Relay::notice`].
     pub fn insert(&mut self, channel: ChannelId, data: &[u8], out: &mut dyn Outbox) -> bool {
-        self.table.get_mut(channel).is_some_and(|channel| channel.insert(data, out))
+        let said = &mut self.said;
+        self.table.get_mut(channel).is_some_and(|channel| channel.insert(data, out, said))
+    }
+
+    /// What [`Relay::notice`], [`Relay::insert`] and ends of channels have put into streams since the last call, in its
+    /// order. It goes to the client with the next write: whoever records what the client gets, records this before.
+    pub fn take_said(&mut self) -> Vec<Said> {
+        std::mem::take(&mut self.said)
     }
 
     /// Ends one channel: the client gets the line, the exit and CLOSE, the target CLOSE; what still comes is
@@ -72,7 +91,7 @@ impl Relay {
             }
             Phase::Offered | Phase::Open => {}
         }
-        channel.end(ending, out);
+        channel.end(ending, out, &mut self.said);
         self.settle(id, gate, out)?;
         Ok(true)
     }
@@ -104,7 +123,7 @@ impl Relay {
 }
 
 impl Channel {
-    fn notice(&mut self, text: &[u8], out: &mut dyn Outbox) -> usize {
+    fn notice(&mut self, text: &[u8], out: &mut dyn Outbox, said: &mut Vec<Said>) -> usize {
         let end = self.ends.at_mut(Side::Client);
         let (Some(recipient), Phase::Open, false, false) =
             (end.number, self.phase, end.eof_out, end.close_out)
@@ -120,10 +139,13 @@ impl Channel {
         }
         end.room -= text.len() as u32;
         end.ours += text.len() as u64;
+        if !text.is_empty() {
+            said.push(Said { channel: self.id, on_stderr: true, bytes: text.to_vec() });
+        }
         text.len()
     }
 
-    fn insert(&mut self, data: &[u8], out: &mut dyn Outbox) -> bool {
+    fn insert(&mut self, data: &[u8], out: &mut dyn Outbox, said: &mut Vec<Said>) -> bool {
         let waits = !self.ends.at(Side::Target).line.is_empty();
         let end = self.ends.at_mut(Side::Client);
         let (Some(recipient), Phase::Open, false, false) =
@@ -139,11 +161,12 @@ impl Channel {
         }
         end.room -= data.len() as u32;
         end.ours += data.len() as u64;
+        said.push(Said { channel: self.id, on_stderr: false, bytes: data.to_vec() });
         true
     }
 
     /// Ends an offered or open channel. What waits on it must be dropped then.
-    pub(super) fn end(&mut self, ending: &Ending<'_>, out: &mut dyn Outbox) {
+    pub(super) fn end(&mut self, ending: &Ending<'_>, out: &mut dyn Outbox, said: &mut Vec<Said>) {
         let session = self.kind.as_ref() == b"session" && self.opener == Side::Client;
         if self.phase == Phase::Offered {
             let opener = self.ends.at_mut(self.opener);
@@ -159,7 +182,7 @@ impl Channel {
                 answerer.close_out = true;
             }
         } else if session {
-            self.notice(ending.line.as_bytes(), out);
+            self.notice(ending.line.as_bytes(), out, said);
             let end = self.ends.at_mut(Side::Client);
             if let (Some(recipient), false) = (end.number, end.close_out) {
                 if !end.eof_out {

@@ -132,7 +132,7 @@ impl Relay {
                 Verdict::Refuse(Refusal::prohibited("this session has ended"))
             }
             None => {
-                let mut ports = Ports { gate, out, tickets: &mut self.tickets };
+                let mut ports = Ports { gate, out, tickets: &mut self.tickets, said: &mut self.said };
                 match ports.see(from, opening, true, &message) {
                     Ok(verdict) => verdict,
                     Err(wait) => {
@@ -202,7 +202,11 @@ impl Relay {
                 if verdict != Verdict::Pass {
                     return Err(RelayError::ApiMisuse { expect: "answers passed", got: answer.name() });
                 }
-                out.put(to, payload);
+                match answer {
+                    // Without what may stand behind it: nobody knows what that means to its receiver.
+                    Message::RequestFailure => out.put(to, &answer.to_payload()),
+                    _ => out.put(to, payload),
+                }
                 self.globals.at_mut(to).replies.delivered();
                 self.answer_due(to, out);
             }

@@ -21,7 +21,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use ending::{Ending, Exit};
+pub use ending::{Ending, Exit, Said};
 pub use error::RelayError;
 pub use gate::{ChannelId, Gate, Gating, Outbox, Passage, Refusal, Side, Ticket, Verdict};
 pub use line::{HELD_BYTES_MAX, LINE_BYTES_MAX};
@@ -54,6 +54,8 @@ pub struct Relay {
     ended: bool,
     /// Whether a side isn't OpenSSH.
     strangers: Pair<bool>,
+    /// What we have put into streams to the client.
+    said: Vec<Said>,
 }
 
 /// What became of a held message.
@@ -126,7 +128,7 @@ impl Relay {
             ));
         };
         let id = channel.id;
-        let ports = &mut Ports { gate, out, tickets: &mut self.tickets };
+        let ports = &mut Ports { gate, out, tickets: &mut self.tickets, said: &mut self.said };
         if channel.phase == Phase::Ended {
             channel.swallow(from, &message, ports)?;
             self.free_if_over(id, gate);
@@ -180,7 +182,7 @@ impl Relay {
             return Ok(Released::Gone);
         }
         let Some((mut payload, _)) = line.take(&mut self.held) else { return Ok(Released::Gone) };
-        let ports = &mut Ports { gate, out, tickets: &mut self.tickets };
+        let ports = &mut Ports { gate, out, tickets: &mut self.tickets, said: &mut self.said };
         let step = channel.step(from, &mut payload, Wait::Clear, Some(verdict), ports)?;
         let line = &mut channel.ends.at_mut(from).line;
         match step {
@@ -230,7 +232,7 @@ impl Relay {
                 while channel.phase != Phase::Ended && channel.ends.at(from).line.is_ready() {
                     let line = &mut channel.ends.at_mut(from).line;
                     let Some((mut payload, waited)) = line.take(&mut self.held) else { break };
-                    let ports = &mut Ports { gate, out, tickets: &mut self.tickets };
+                    let ports = &mut Ports { gate, out, tickets: &mut self.tickets, said: &mut self.said };
                     match channel.step(from, &mut payload, waited, None, ports)? {
                         Step::Done => moved = true,
                         Step::Wait(wait) => {

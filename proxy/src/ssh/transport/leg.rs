@@ -15,9 +15,11 @@
 //! other.wrote(written);
 //! ```
 //!
-//! **For the owner.** Don't read a leg while the other one's [`Leg::can_send`] is false or its output is large;
-//! a leg in key exchange itself must always be read. Start a rekey of one's own ([`Leg::start_rekey`]) on one
-//! leg at a time: two of them could each wait for room in the other.
+//! **For the owner.** Don't read a leg while the other one's [`Leg::can_send`] is false or its output is large, nor
+//! while its own is. A leg in key exchange itself is read whatever the other one does, but only once its peer's KEXINIT
+//! is there: before that ([`Leg::awaits_kexinit`]) a peer sends whatever its windows allow, behind it nothing but the
+//! exchange. Start a rekey of one's own ([`Leg::start_rekey`]) on one leg at a time: two of them could each wait for
+//! room in the other.
 //!
 //! Its buffers are the thread's ([`room`]): a leg that waits, with nothing to write and no part of a packet, keeps
 //! nothing but its keys.
@@ -621,19 +623,6 @@ impl Leg {
     pub fn set_authenticated(&mut self) {
         self.authenticated = true;
         self.rx.allow_large();
-    }
-
-    /// Whether a message would go out at once; false before the first exchange is done, while keys are exchanged
-    /// (from our KEXINIT to our NEWKEYS), and after the end.
-    #[must_use]
-    pub fn can_send(&self) -> bool {
-        self.ready && !self.closed && matches!(self.awaits, Awaits::Nothing | Awaits::NewKeys(_))
-    }
-
-    /// Whether a key exchange runs: from either side's KEXINIT to the peer's NEWKEYS.
-    #[must_use]
-    pub fn in_exchange(&self) -> bool {
-        !self.closed && !matches!(self.awaits, Awaits::Nothing)
     }
 
     /// Whether the leg has ended.

@@ -229,6 +229,24 @@ fn data_in_flight_before_the_peers_kexinit_still_arrive() {
     assert_eq!(wire.server.exchanges(), 2);
 }
 
+/// By this an owner knows when a leg may be read without bound.
+#[test]
+fn behind_its_kexinit_a_peer_sends_nothing_but_the_exchange() {
+    let mut wire = Wire::open();
+    wire.server.start_rekey().unwrap();
+    wire.client.send(&data(1, 100)).unwrap();
+    carry(&mut wire.client, &mut wire.server, &mut wire.at_server, usize::MAX).unwrap();
+    assert_eq!(wire.at_server.messages.len(), 1);
+    assert!(wire.server.in_exchange() && wire.server.awaits_kexinit());
+
+    carry(&mut wire.server, &mut wire.client, &mut wire.at_client, usize::MAX).unwrap();
+    carry(&mut wire.client, &mut wire.server, &mut wire.at_server, usize::MAX).unwrap();
+    assert!(wire.server.in_exchange() && !wire.server.awaits_kexinit());
+    wire.client.seal(&data(2, 100)).unwrap();
+    let outcome = carry(&mut wire.client, &mut wire.server, &mut wire.at_server, usize::MAX);
+    assert!(matches!(outcome, Err(Error::PeerMisbehaved(PeerMisbehaved::Unexpected { got: 94, .. }))));
+}
+
 #[test]
 fn sequence_numbers_start_again_with_each_key() {
     let mut wire = Wire::open();

@@ -508,3 +508,46 @@ fn global_replies_keep_their_order() {
     b.send(Side::Target, Message::RequestFailure).unwrap();
     b.nothing();
 }
+
+/// Go's servers put a text behind a REQUEST_FAILURE: the asker gets the bare failure, and the connection lives.
+#[test]
+fn a_failure_with_a_text_behind_it_is_a_failure() {
+    let mut b = Bench::open_gate();
+    let ask = Message::GlobalRequest { name: b"tcpip-forward", want_reply: true, data: b"" };
+    for from in Side::BOTH {
+        b.send(from, ask).unwrap();
+        b.expect(from.other(), ask);
+        b.relay.accept(from.other(), &mut [82, b'x'], &mut b.gate, &mut b.out).unwrap();
+        assert_eq!(b.next(from), [82]);
+    }
+    b.nothing();
+}
+
+/// What we say by ourselves is told to whoever records, as far as it went.
+#[test]
+fn what_we_put_into_streams_is_told_as_far_as_it_went() {
+    let verdict = Verdict::End { line: "no\r\n".to_owned(), exit: Exit::Status(1) };
+    let mut b = Bench::new(move |_, message| match message {
+        Message::ChannelRequest { request: Request::Exec { .. }, .. } => Gating::Decided(verdict.clone()),
+        _ => Gating::PASS,
+    });
+    let said = |channel, on_stderr, bytes: &[u8]| Said { channel, on_stderr, bytes: bytes.to_vec() };
+    let narrow = b.session_with(0, 7, 5, 3);
+    let id = b.gate.channels[0];
+    assert_eq!(b.relay.notice(id, "narrow", &mut b.out), 5);
+    assert_eq!(b.relay.notice(id, "no room", &mut b.out), 0);
+    assert!(!b.relay.insert(id, b"no room", &mut b.out));
+    b.send(Side::Client, Message::WindowAdjust { recipient: narrow, bytes: 20 }).unwrap();
+    assert!(b.relay.insert(id, b"answer", &mut b.out));
+    b.send(Side::Client, exec(narrow, b"rm", false)).unwrap();
+    assert_eq!(
+        b.relay.take_said(),
+        [said(id, true, b"narro"), said(id, false, b"answer"), said(id, true, b"no\r\n")]
+    );
+    b.out.sent.clear();
+    b.session(1, 8);
+    let other = b.gate.channels[1];
+    b.relay.end_all(&LOCKED, &mut b.gate, &mut b.out).unwrap();
+    assert_eq!(b.relay.take_said(), [said(other, true, b"locked\r\n")]);
+    assert!(b.relay.take_said().is_empty());
+}

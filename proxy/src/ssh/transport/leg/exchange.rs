@@ -43,6 +43,26 @@ pub(super) struct Derived {
 }
 
 impl Leg {
+    /// Whether a message would go out at once; false before the first exchange is done, while keys are exchanged
+    /// (from our KEXINIT to our NEWKEYS), and after the end.
+    #[must_use]
+    pub fn can_send(&self) -> bool {
+        self.ready && !self.closed && matches!(self.awaits, Awaits::Nothing | Awaits::NewKeys(_))
+    }
+
+    /// Whether a key exchange runs: from either side's KEXINIT to the peer's NEWKEYS.
+    #[must_use]
+    pub fn in_exchange(&self) -> bool {
+        !self.closed && !matches!(self.awaits, Awaits::Nothing)
+    }
+
+    /// Whether our KEXINIT is out and the peer's isn't here. Until it is, messages of the layers above may come as
+    /// ever; from then on to its NEWKEYS they are refused.
+    #[must_use]
+    pub fn awaits_kexinit(&self) -> bool {
+        !self.closed && matches!(self.awaits, Awaits::PeerKexInit { .. })
+    }
+
     /// RFC 4253 section 7.1: after its KEXINIT a peer sends nothing of the layers above until its NEWKEYS.
     pub(super) fn between_exchanges(&self, got: u8) -> Result<(), Error> {
         match self.awaits {
