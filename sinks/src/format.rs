@@ -43,7 +43,8 @@ pub fn logged<'a>(item: &'a Item, origin: &'a str) -> Logged<'a> {
 }
 
 /// The event's own bytes behind what the log knows of them, as one line of JSON without its end: whoever cuts them out can
-/// check the leaf hash. What isn't one line of JSON by itself stands there in base64.
+/// check the leaf hash. What isn't one line of JSON by itself stands there in base64. Its form stays as it is: lines that were
+/// written long ago are compared with it.
 #[must_use]
 pub fn envelope(logged: &Logged<'_>, redacted: bool) -> Vec<u8> {
     let origin = serde_json::Value::from(logged.origin);

@@ -320,6 +320,22 @@ mod tests {
         assert!(answered(500, &"é".repeat(9_999)).reason().chars().count() < 400);
     }
 
+    /// Whoever runs a receiver reads there what stalls and what makes dead letters.
+    #[test]
+    fn the_page_on_webhooks_names_each_status_that_is_about_the_way() {
+        let page = include_str!("../../docs/sinks-others.md");
+        let words = page.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (_, rest) = words.split_once("what is about the way and not the events (").unwrap();
+        let (list, _) = rest.split_once(')').unwrap();
+        let named = list.split(", ").flat_map(|part| {
+            let (first, last) = part.split_once(" to ").unwrap_or((part, part));
+            first.parse::<u16>().unwrap()..=last.parse().unwrap()
+        });
+        let about_the_way =
+            (400..500).filter(|status| is_about_the_way(StatusCode::from_u16(*status).unwrap()));
+        assert_eq!(named.collect::<Vec<_>>(), about_the_way.collect::<Vec<_>>());
+    }
+
     #[test]
     fn a_time_at_which_to_come_back_is_of_the_destinations_clock() {
         let asked = |after: &str, date: Option<&str>| {

@@ -23,14 +23,16 @@ pub const DROPPED: &str = "[redacted]";
 const OPTIONAL: [&str; 5] = ["cause", "outcome", "session", "source", "target"];
 
 /// Where the same stands once more: policy is asked about a command before anything is told of it, and the decision holds the whole
-/// question. Not objects: by the same path another type may have what no text can stand for.
-const COPIES: [(&str, &[&str]); 9] = [
+/// question. Not objects: by the same path another type may have what no text can stand for. Of a rename, a link or a copy there is a
+/// decision for each of its two names, and in both it stands by the same path.
+const COPIES: [(&str, &[&str]); 10] = [
     ("actor.user", &["data.principal"]),
     ("data.command", &["data.asked.command", "data.context.command", "data.context.subsystem"]),
     ("data.path", &["data.asked", "data.context.path"]),
     ("data.place.host", &["data.context.address", "data.context.host"]),
     ("data.place.path", &["data.context.path"]),
     ("data.place.port", &["data.context.port"]),
+    ("data.to", &["data.context.path"]),
     ("source.address", &["data.context.source"]),
     ("target.login", &["data.context.login"]),
     ("target.name", &["data.resource"]),
@@ -255,6 +257,7 @@ mod tests {
         for (field, secrets) in [
             ("data.command", &["-pS3cret"][..]),
             ("data.path", &["alice/S3cret"]),
+            ("data.to", &["alice/S3cret"]),
             ("source.address", &["192.0.2.7"]),
             ("source", &["192.0.2.7"]),
             ("actor.user", &["\"alice\"", "::\\\"alice"]),

@@ -65,20 +65,29 @@ fn each_event_is_in_elasticsearch_7_once() {
     source.stop(run);
 }
 
+const STREAM: &str = "logs-custody.events-default";
+
+/// A server that takes and answers what the documentation of that version says, and its port.
+fn scripted(version: &str) -> (Running, u16) {
+    let port = free_port();
+    let mut script = python::script("elasticsearch.py", &[&port.to_string(), version]);
+    let mut scripted = Running::start("a scripted Elasticsearch", &mut script);
+    scripted.wait_for_listener(port);
+    (scripted, port)
+}
+
+fn ask(port: u16, method: &str, path: &str) -> serde_json::Value {
+    http::send(method, &format!("http://127.0.0.1:{port}/{path}"), &[], "").unwrap().ok().json()
+}
+
 /// Versions 8 and 9 can't be had: a server that takes and answers what their documentation says. Of its first bulk answer
 /// one item is there already, one doesn't fit, one comes too early. No line of a request may name an index, and the second one has
-/// no `_flush`.
+/// no `_flush` and is asked of a node that has heard of no new index yet.
 #[test]
 fn elasticsearch_8_and_9_as_documented_get_a_data_stream_and_each_event_once() {
-    const STREAM: &str = "logs-custody.events-default";
     for version in ["8.19.2", "9.2.1"] {
-        let port = free_port();
-        let mut scripted = python::script("elasticsearch.py", &[&port.to_string(), version]);
-        let mut scripted = Running::start("a scripted Elasticsearch", &mut scripted);
-        scripted.wait_for_listener(port);
-        let ask = |method: &str, path: &str| {
-            http::send(method, &format!("http://127.0.0.1:{port}/{path}"), &[], "").unwrap().ok().json()
-        };
+        let (_scripted, port) = scripted(version);
+        let ask = |method: &str, path: &str| ask(port, method, path);
         let proxy = Flaky::http(port);
         proxy.only("/_bulk");
         let source = Source::new();
@@ -91,6 +100,10 @@ fn elasticsearch_8_and_9_as_documented_get_a_data_stream_and_each_event_once() {
             source.grow(300);
             source.delivered(&run);
         }
+        // Nothing goes wrong meanwhile that would have it ask.
+        ask("POST", &format!("{STREAM}/_rollover"));
+        source.grow(300);
+        source.delivered(&run);
         let letters = source.runtime.block_on(run.control.dead_letters()).unwrap();
         assert_eq!(letters.len(), 1, "{letters:?}");
         assert!(letters[0].reason.contains("document_parsing_exception"), "{letters:?}");
@@ -104,6 +117,27 @@ fn elasticsearch_8_and_9_as_documented_get_a_data_stream_and_each_event_once() {
         assert_eq!(settings["lifecycle"]["name"], "custody");
         assert_eq!(told["templates"]["custody-events"]["index_patterns"], json!([STREAM]));
         assert!(told["components"]["custody-mappings"].to_string().contains("\"flattened\""));
+        source.stop(run);
+    }
+}
+
+/// Those that come with x-pack and know no `index.mode` have data streams all the same, and a policy.
+#[test]
+fn elasticsearch_before_8_5_as_documented_gets_a_data_stream_without_a_mode() {
+    for version in ["7.17.29", "8.3.3"] {
+        let (_scripted, port) = scripted(version);
+        let source = Source::new();
+        source.grow(60);
+        let run = source.deliver(sink(&format!("http://127.0.0.1:{port}"), STREAM));
+        source.delivered(&run);
+        let told = ask(port, "GET", "_asked");
+        // All but the one that its first answer refuses.
+        assert_eq!(told["counts"][STREAM], source.log.size() - 1, "{version}: {told}");
+        assert!(told["policies"]["custody"]["policy"]["phases"]["hot"].is_object(), "{version}");
+        let settings = &told["components"]["custody-settings"]["template"]["settings"]["index"];
+        assert_eq!(settings["lifecycle"]["name"], "custody");
+        assert!(settings["mode"].is_null(), "{settings}");
+        assert!(told["templates"]["custody-events"]["data_stream"].is_object(), "{version}");
         source.stop(run);
     }
 }

@@ -1,6 +1,7 @@
 //! Files, by day and as a lake: deliveries and a daemon are killed, a disk is full, and others read what is there.
 
 use crate::campaign::{ORIGIN, Run, Source};
+use custody_core::clock::{ManualClock, Nanos};
 use custody_core::event::hex::to_hex;
 use custody_core::log::tree::leaf_hash;
 use custody_sinks::files::{Files, LakeSettings, Settings};
@@ -14,6 +15,7 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 fn lines(folder: &Path, format: Format) -> Files {
     sink(Settings { folder: folder.to_owned(), format, lake: None })
@@ -281,6 +283,8 @@ fn lines_that_were_altered_removed_or_added_are_named() {
     };
     let altered = at(&text, 40);
     text[altered] = text[altered].replace("tests", "nobody");
+    let added_to = at(&text, 45);
+    text[added_to] = text[added_to].replacen('{', "{\"x\":1,", 1);
     text.remove(at(&text, 50));
     text.push(text[at(&text, 60)].clone());
     text.push(text[0].replace("{\"index\":0,", "{\"index\":999999,"));
@@ -290,7 +294,7 @@ fn lines_that_were_altered_removed_or_added_are_named() {
     let named = |findings: &custody_core::delivery::Findings| {
         findings.first.iter().map(|finding| finding.index).collect::<Vec<_>>()
     };
-    assert_eq!(named(&report.altered), [Some(40)], "{report:?}");
+    assert_eq!(named(&report.altered), [Some(40), Some(45)], "{report:?}");
     assert_eq!(named(&report.missing), [Some(50)]);
     assert_eq!(named(&report.duplicated), [Some(60)]);
     let mut extra = named(&report.extra);
@@ -309,6 +313,25 @@ fn a_day_that_may_not_be_changed_any_more_holds_nothing_up() {
     let _unmounted_at_last = Small::read_only(&past);
     assert!(std::fs::OpenOptions::new().write(true).open(&past).is_err());
     let run = source.deliver(lines(folder.path(), Format::Custody));
+    source.delivered(&run);
+    proven(&source, &run);
+    source.stop(run);
+}
+
+/// A day has its last event when the sink is past it, which may be long after the day is over.
+#[test]
+fn a_file_that_may_not_be_changed_and_is_not_complete_is_named() {
+    let clock = Arc::new(ManualClock::new(Nanos(1_764_000_000_000_000_000)));
+    let (source, folder) = (Source::with(clock), tempfile::tempdir().unwrap());
+    source.grow(1);
+    let run = source.deliver(lines(folder.path(), Format::Custody));
+    source.delivered(&run);
+    let read_only = Small::read_only(&folder.path().join("custody-2025-11-24.ndjson"));
+    source.grow(1);
+    let trouble = || run.control.health().numbers().trouble.unwrap_or_default();
+    let says = "custody-2025-11-24.ndjson: Read-only file system";
+    until_true("it is named", DEADLINE, || trouble().contains(says));
+    drop(read_only);
     source.delivered(&run);
     proven(&source, &run);
     source.stop(run);

@@ -5,6 +5,7 @@ use custody_core::delivery::Verdict;
 use custody_sinks::http::Endpoint;
 use custody_sinks::loki::Settings;
 use custody_sinks::secret::Secrets;
+use custody_sinks::sink::{Sink, Window};
 use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::servers::{Loki, World};
 use custody_tests::volume::{Journal, Volume};
@@ -235,8 +236,12 @@ fn lines_that_were_added_or_altered_are_named() {
     let time = source.log.read(20, 1, 0).unwrap()[0].appended.0;
     let claims = json!({ "log_index": "20", "log_origin": ORIGIN, "log_leaf": "00" });
     assert_eq!(loki.push_with(TENANT, &labels, (time, "{\"b\":2}"), &claims).unwrap().status, 204);
+    // By an index that is no number nothing can be counted.
+    let claims = json!({ "log_index": "x", "log_origin": ORIGIN });
+    assert_eq!(loki.push_with(TENANT, &labels, (time, "{\"c\":3}"), &claims).unwrap().status, 204);
     let report = source.prove(&run);
-    assert_eq!((report.extra.count, report.altered.count), (1, 1), "{report:?}");
+    assert_eq!((report.extra.count, report.altered.count), (2, 1), "{report:?}");
+    assert!(report.unproven.is_empty(), "{report:?}");
     assert_eq!(report.altered.first[0].index, Some(20));
     source.stop(run);
 }
@@ -246,6 +251,7 @@ fn lines_that_were_added_or_altered_are_named() {
 fn more_lines_with_one_time_than_a_page_holds_are_not_proven() {
     let dir = tempfile::tempdir().unwrap();
     let loki = started(dir.path(), &["max_entries_limit_per_query: 1000"]);
+    let begun = now();
     let source = Source::new();
     source.grow(3_000);
     let run = source.deliver(sink(&loki.url()));
@@ -260,6 +266,10 @@ fn more_lines_with_one_time_than_a_page_holds_are_not_proven() {
     assert!(!report.is_proven() && !report.unproven.is_empty(), "{report:?}");
     assert!(report.unproven[0].reason.contains("not all of them can be seen"), "{report:?}");
     assert_eq!(report.missing.count, 0, "what isn't seen isn't called missing");
+    // To whoever gives a log back they are nothing.
+    let window = Window { indexes: 0..0, appended: Nanos(begun)..Nanos(now() + 2 * SECOND) };
+    let found = source.runtime.block_on(sink(&loki.url()).read_back(&window)).unwrap();
+    assert_eq!((found.documents.len() as u64, found.perhaps_more), (source.log.size(), None));
     source.stop(run);
 }
 

@@ -3,9 +3,10 @@
 use super::campaign::Source;
 use super::loki::{TENANT, counted, now, sink, sink_with, started};
 use custody_core::clock::{ManualClock, Nanos};
+use custody_core::event::Timestamp;
 use custody_sinks::loki::Settings;
 use custody_tests::servers::Loki;
-use custody_tests::servers::flaky::Flaky;
+use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::wait::{DEADLINE, until_true};
 use serde_json::json;
 use std::path::Path;
@@ -15,9 +16,22 @@ use tempfile::TempDir;
 
 const SECOND: u64 = 1_000_000_000;
 
+/// With arguments, which come before what its file says.
+fn started_with(dir: &Path, arguments: &[&str]) -> Loki {
+    let mut loki = Loki::prepare(dir, &[]);
+    loki.service = loki.service.arguments(arguments);
+    loki.start();
+    loki
+}
+
 /// Waits until the delivery says this of what keeps it, and has confirmed nothing.
 fn kept_by(source: &Source, loki: &Loki, text: &str) {
-    let run = source.deliver(sink(&loki.url()));
+    kept_at(source, &loki.url(), text);
+}
+
+/// The same, of what stands there.
+fn kept_at(source: &Source, url: &str, text: &str) {
+    let run = source.deliver(sink(url));
     until_true(text, DEADLINE, || {
         run.control.health().numbers().trouble.is_some_and(|trouble| trouble.contains(text))
     });
@@ -28,7 +42,11 @@ fn kept_by(source: &Source, loki: &Loki, text: &str) {
 
 /// All of it arrives, once.
 fn arrives(loki: &Loki, source: &Source) {
-    let run = source.deliver(sink(&loki.url()));
+    arrives_at(&loki.url(), source);
+}
+
+fn arrives_at(url: &str, source: &Source) {
+    let run = source.deliver(sink(url));
     source.delivered(&run);
     let report = source.prove(&run);
     assert!(report.is_proven() && report.proven == source.log.size(), "{report:?}");
@@ -61,15 +79,18 @@ fn a_stream_that_loki_refuses_beside_one_that_it_takes_is_not_lost() {
     assert_eq!(counted(&loki, (begun - 60 * SECOND, now() + 2 * SECOND)), source.log.size() + 1);
 }
 
-/// It says so by 260, which looks like a success.
+/// It says so by 260, which looks like a success, or by what it is told to say, which looks like an event's fault.
 #[test]
 fn a_tenant_that_is_blocked_is_no_success() {
-    let dir = tempfile::tempdir().unwrap();
-    let loki = started(dir.path(), &["block_ingestion_until: 2099-01-01T00:00:00Z"]);
-    let source = Source::new();
-    source.grow(100);
-    kept_by(&source, &loki, "ingestion blocked");
-    arrives_with(&[], dir.path(), loki, &source);
+    for status in ["260", "422"] {
+        let dir = tempfile::tempdir().unwrap();
+        let status = format!("block_ingestion_status_code: {status}");
+        let loki = started(dir.path(), &["block_ingestion_until: 2099-01-01T00:00:00Z", &status]);
+        let source = Source::new();
+        source.grow(100);
+        kept_by(&source, &loki, "ingestion blocked");
+        arrives_with(&[], dir.path(), loki, &source);
+    }
 }
 
 /// That is for a person to change, and no event's fault.
@@ -80,6 +101,17 @@ fn a_loki_without_structured_metadata_makes_no_dead_letters() {
     let source = Source::new();
     source.grow(100);
     kept_by(&source, &loki, "structured metadata");
+    arrives_with(&[], dir.path(), loki, &source);
+}
+
+/// Nor is that, of which each event has more.
+#[test]
+fn a_loki_that_takes_little_structured_metadata_makes_no_dead_letters() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started(dir.path(), &["max_structured_metadata_entries_count: 5"]);
+    let source = Source::new();
+    source.grow(100);
+    kept_by(&source, &loki, "too many structured metadata labels");
     arrives_with(&[], dir.path(), loki, &source);
 }
 
@@ -218,6 +250,113 @@ fn what_loki_does_not_look_back_to_for_a_tenant_is_not_taken_for_absent() {
         &dir,
         &format!("max_query_lookback: 0s\nruntime_config:\n  file: {}", file.display()),
     );
+}
+
+/// What is dated farther back than Loki looks for it in its own memory lies there when it was taken, and doesn't show.
+#[test]
+fn what_loki_has_in_memory_and_does_not_look_for_there_is_not_taken_for_absent() {
+    const HIDDEN: &str = "until they are flushed";
+    let dir = tempfile::tempdir().unwrap();
+    // A single process that isn't told how far it looks, looks as far as a chunk lasts, and 41 minutes.
+    let arguments = ["-ingester.query-store-max-look-back-period=0", "-ingester.max-chunk-age=1h"];
+    let loki = started_with(dir.path(), &arguments);
+    let source = Source::with(Arc::new(ManualClock::new(Nanos(now() - 2 * 3_600 * SECOND))));
+    source.grow(100);
+    kept_by(&source, &loki, HIDDEN);
+    let again = Settings { sends_old_again: true, ..super::loki::settings(&loki.url()) };
+    let run = source.deliver(sink_with(again));
+    source.delivered(&run);
+    let report = source.prove(&run);
+    assert!(!report.is_proven() && report.missing.count == 0, "what isn't shown isn't missing: {report:?}");
+    assert!(report.unproven[0].reason.contains(HIDDEN), "{report:?}");
+    source.stop(run);
+    // It looks for all of it.
+    arrives_with(&[], dir.path(), loki, &source);
+}
+
+/// As the gateway of Loki's own chart does, which lets `/config` through and nothing below it.
+#[test]
+fn where_a_tenants_limits_are_not_told_nothing_old_is_taken_for_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("overrides.yaml");
+    std::fs::write(&file, "overrides: {}\n").unwrap();
+    let limit = format!("max_query_lookback: 0s\nruntime_config:\n  file: {}", file.display());
+    let loki = started(dir.path(), &[&limit]);
+    let gateway = Flaky::http(loki.service.port());
+    gateway.only("/config/tenant");
+    gateway.set(Fault::Answer(404, None));
+    let source = Source::with(Arc::new(ManualClock::new(Nanos(now() - 5 * 3_600 * SECOND))));
+    source.grow(100);
+    kept_at(&source, &gateway.url(), "/config/tenant/v1/limits");
+    gateway.set(Fault::Pass);
+    arrives_at(&gateway.url(), &source);
+}
+
+/// Where a question may be for a short time only, more of them are asked.
+#[test]
+fn a_loki_that_answers_for_an_hour_at_most_is_asked_more_often() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started(dir.path(), &["max_query_length: 1h"]);
+    let clock = Arc::new(ManualClock::new(Nanos(now() - 5 * 3_600 * SECOND)));
+    let source = Source::with(clock.clone());
+    source.grow(100);
+    clock.advance(Duration::from_secs(4 * 3_600));
+    source.grow(100);
+    for _ in 0..2 {
+        let run = source.deliver(sink(&loki.url()));
+        source.delivered(&run);
+        source.stop(run);
+        // All of it is in doubt.
+        std::fs::remove_file(source.dir.path().join("sink/position.json")).unwrap();
+    }
+    arrives_with(&[], dir.path(), loki, &source);
+}
+
+/// In nanoseconds, the hour before the ninth from now.
+fn an_old_hour() -> u64 {
+    let hour = 3_600 * SECOND;
+    (now() / hour - 9) * hour
+}
+
+/// Takes a line of another log into the stream for what is old of that name.
+fn take_into(loki: &Loki, stream: &str, time: u64) {
+    let labels = json!({ "hour": stream, "job": "custody", "origin": "backfill" });
+    let others = json!({ "log_origin": "another.log" });
+    assert_eq!(loki.push_with(TENANT, &labels, (time, "another's"), &others).unwrap().status, 204);
+}
+
+/// With half of its usual `max_chunk_age` it is half an hour that a line may lie behind its stream's newest.
+#[test]
+fn what_is_old_arrives_although_loki_takes_nothing_that_is_far_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started_with(dir.path(), &["-ingester.max-chunk-age=1h"]);
+    let (hour, minute) = (an_old_hour(), 60 * SECOND);
+    let name = Timestamp::from(Nanos(hour)).to_string();
+    take_into(&loki, &name[..13], hour + 55 * minute);
+    take_into(&loki, &format!("{}:30", &name[..13]), hour + 55 * minute);
+    // So that all of the log is old.
+    take_into(&loki, "now", now());
+    let clock = Arc::new(ManualClock::new(Nanos(hour + 2 * minute)));
+    let source = Source::with(clock.clone());
+    source.grow(40);
+    clock.advance(Duration::from_secs(50 * 60));
+    source.grow(40);
+    arrives(&loki, &source);
+}
+
+/// Where somebody else has written into that stream, they wait until it is over.
+#[test]
+fn what_is_too_far_behind_its_stream_of_old_lines_waits_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started_with(dir.path(), &["-ingester.max-chunk-age=1h"]);
+    let (hour, minute) = (an_old_hour(), 60 * SECOND);
+    let name = Timestamp::from(Nanos(hour)).to_string();
+    take_into(&loki, &format!("{}:00", &name[..13]), hour + 55 * minute);
+    take_into(&loki, "now", now());
+    let source = Source::with(Arc::new(ManualClock::new(Nanos(hour + 2 * minute))));
+    source.grow(40);
+    kept_by(&source, &loki, "so far behind its stream");
+    arrives_with(&[], dir.path(), loki, &source);
 }
 
 fn is_not_taken_for_absent(dir: &TempDir, limit: &str) {

@@ -2,9 +2,10 @@
 
 use super::campaign::Source;
 use super::opensearch::{sink, two};
+use custody_tests::root;
 use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::wait::{DEADLINE, until_true};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// To the store it is no failure when a pipeline drops a document, or puts it into another index.
 #[test]
@@ -72,7 +73,7 @@ fn a_stream_in_which_nothing_is_found_gets_nothing() {
 
 /// What is over is closed by people and policies. It can't be asked for, and keeps nothing new from being looked up.
 #[test]
-fn an_index_that_is_closed_holds_up_nothing() {
+fn an_index_that_is_closed_holds_up_nothing_and_gets_nothing_twice() {
     const STREAM: &str = "logs-custody.events-closed";
     let node = two();
     let proxy = Flaky::http(node.service.port());
@@ -81,6 +82,7 @@ fn an_index_that_is_closed_holds_up_nothing() {
     source.grow(40);
     let run = source.deliver(sink(&proxy.url(), STREAM));
     source.delivered(&run);
+    let before = source.log.size();
     node.ask("POST", &format!("{STREAM}/_rollover"), "").unwrap().ok();
     let stream = node.ask("GET", &format!("_data_stream/{STREAM}"), "").unwrap().ok().json();
     let first = stream["data_streams"][0]["indices"][0]["index_name"].as_str().unwrap().to_owned();
@@ -91,8 +93,95 @@ fn an_index_that_is_closed_holds_up_nothing() {
     assert!(run.control.health().numbers().looked_up > 0);
     let report = source.prove(&run);
     assert!(!report.is_proven() && report.missing.count == 0, "{report:?}");
+    // What lies in it is there, however it looks.
+    source.runtime.block_on(run.control.replay(0..before)).unwrap();
+    until_true("it waits until that can be known", DEADLINE, || {
+        let numbers = run.control.health().numbers();
+        numbers.replay_trouble.is_some_and(|trouble| trouble.contains("is closed"))
+    });
     node.ask("POST", &format!("{first}/_open"), "").unwrap().ok();
     until_true("it is shown again", DEADLINE, || source.prove(&run).is_proven());
+    until_true("the replay is over", DEADLINE, || {
+        source.runtime.block_on(run.control.replaying()).unwrap().is_none()
+    });
     assert_eq!(node.count(STREAM), source.log.size());
     source.stop(run);
+}
+
+/// Of this program's mapping, its fields.
+fn fields() -> Value {
+    let file = std::fs::read_to_string(root().join("schemas/opensearch/mappings.json")).unwrap();
+    let component: Value = serde_json::from_str(&file).unwrap();
+    component["template"]["mappings"]["properties"].clone()
+}
+
+/// A stream as another version has made it, which maps these.
+fn made_before(stream: &str, properties: &Value) {
+    let template = json!({
+        "index_patterns": [stream],
+        "data_stream": {},
+        "priority": 900,
+        "template": { "mappings": { "dynamic": false, "properties": properties } },
+    });
+    let path = format!("_index_template/{stream}-before");
+    two().ask("PUT", &path, &template.to_string()).unwrap().ok();
+    two().ask("PUT", &format!("_data_stream/{stream}"), "").unwrap().ok();
+    // A template that a stream needs can't be taken away: this one gives way.
+    let gives_way = json!({ "index_patterns": [stream], "data_stream": {}, "priority": 1 });
+    two().ask("PUT", &path, &gives_way.to_string()).unwrap().ok();
+}
+
+/// How many indices a stream has, and the last one's fields.
+fn newest(stream: &str) -> (usize, Value) {
+    let shown = two().ask("GET", &format!("_data_stream/{stream}"), "").unwrap().ok().json();
+    let indices = shown["data_streams"][0]["indices"].as_array().unwrap();
+    let name = indices.last().unwrap()["index_name"].as_str().unwrap();
+    let mapping = two().ask("GET", &format!("{name}/_mapping"), "").unwrap().ok().json();
+    (indices.len(), mapping[name]["mappings"]["properties"].clone())
+}
+
+/// Else what is new in a version couldn't be searched for before the stream's next rollover, a month later.
+#[test]
+fn a_stream_of_an_earlier_version_gets_the_fields_of_this_one() {
+    const STREAM: &str = "logs-custody.events-earlier";
+    let mut earlier = fields();
+    earlier.as_object_mut().unwrap().remove("user_agent").unwrap();
+    earlier["custody"]["properties"].as_object_mut().unwrap().remove("cause").unwrap();
+    // A later one's, which stays.
+    earlier["later"] = json!({ "type": "long" });
+    made_before(STREAM, &earlier);
+    assert_eq!(newest(STREAM).1["user_agent"], Value::Null);
+    let source = Source::new();
+    source.grow(10);
+    let run = source.deliver(sink(&two().url(), STREAM));
+    source.delivered(&run);
+    let (indices, properties) = newest(STREAM);
+    assert_eq!(indices, 1, "it isn't rolled over for that");
+    assert_eq!(properties["user_agent"], fields()["user_agent"]);
+    assert_eq!(properties["custody"]["properties"]["cause"]["type"], "keyword");
+    assert_eq!(properties["later"]["type"], "long");
+    assert!(source.prove(&run).is_proven());
+    source.stop(run);
+}
+
+/// What is of another type there can't become what it is now: the stream's next index has it.
+#[test]
+fn a_stream_whose_fields_are_of_other_types_is_rolled_over_once() {
+    const STREAM: &str = "logs-custody.events-otherwise";
+    let mut earlier = fields();
+    earlier.as_object_mut().unwrap().remove("user_agent").unwrap();
+    earlier["rule"] = json!({ "type": "keyword" });
+    made_before(STREAM, &earlier);
+    let source = Source::new();
+    for _ in 0..2 {
+        source.grow(10);
+        let run = source.deliver(sink(&two().url(), STREAM));
+        source.delivered(&run);
+        let (indices, properties) = newest(STREAM);
+        assert_eq!(indices, 2);
+        assert_eq!(properties["rule"], fields()["rule"]);
+        assert_eq!(properties["user_agent"], fields()["user_agent"]);
+        assert!(source.prove(&run).is_proven());
+        source.stop(run);
+    }
 }

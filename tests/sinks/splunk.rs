@@ -28,6 +28,8 @@ struct Splunk {
     requests: u64,
     /// The first collector loses what it takes.
     loses: bool,
+    /// What the first collector says to whatever comes to it, instead of taking it.
+    refuses: Option<Answer>,
     /// Taken, by place and number, and not indexed yet.
     pending: BTreeMap<(Place, u64), Vec<Value>>,
     /// The next number: from zero in each place.
@@ -73,6 +75,9 @@ impl Splunk {
     }
 
     fn answer_here(&mut self, asked: &Asked) -> Answer {
+        if let Some(refusal) = self.refuses.clone().filter(|_| self.collector(asked) == 0) {
+            return refusal;
+        }
         match asked.path.split('?').next().unwrap() {
             "/services/collector/event" => self.collect(asked),
             "/services/collector/ack" => self.acknowledge(asked),
@@ -300,6 +305,37 @@ fn acknowledgements_are_asked_for_where_the_balancer_leads_back_to() {
     assert_eq!(taken, splunk.state().asked.keys().count() as u64, "each was asked for, and known");
 }
 
+/// Such a balancer leads whoever was refused back to the collector that refuses.
+#[test]
+fn what_one_collector_refuses_another_one_takes() {
+    let refusals = [
+        said(503, 9, "Server is busy"),
+        said(403, 4, "Invalid token"),
+        Answer::new(431, "Request Header Fields Too Large"),
+    ];
+    for refusal in refusals {
+        let dir = tempfile::tempdir().unwrap();
+        let (splunk, source) = (splunk(true), Source::new());
+        source.grow(3_000);
+        {
+            let mut state = splunk.state();
+            (state.others, state.sticks, state.refuses) = (1, true, Some(refusal));
+            // What comes first comes to it.
+            state.requests = 1;
+        }
+        let run = source.deliver(sink(settings(&splunk.url()), dir.path()));
+        source.delivered(&run);
+        source.stop(run);
+        let state = splunk.state();
+        assert!(state.next.keys().all(|(collector, _)| *collector == 1), "{:?}", state.next);
+        let counts = counts(&source, &state);
+        assert!(
+            counts.len() as u64 == source.log.size() && counts.values().all(|times| *times == 1),
+            "{counts:?}"
+        );
+    }
+}
+
 #[test]
 fn what_was_taken_before_an_invalid_event_is_waited_for_until_a_search_would_show_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -465,7 +501,7 @@ fn an_event_that_is_invalid_is_a_dead_letter_and_its_neighbours_arrive() {
         source.delivered(&run);
         let dead = source.runtime.block_on(run.control.dead_letters()).unwrap();
         assert_eq!(dead.iter().map(|letter| letter.index).collect::<Vec<_>>(), [20]);
-        assert!(dead[0].reason.contains("Invalid data format (code 6)"), "{dead:?}");
+        assert!(dead[0].reason.contains("code 6: Invalid data format"), "{dead:?}");
         source.stop(run);
         let counts = counts(&source, &splunk.state());
         assert!(!counts.contains_key(&20) && counts.len() as u64 >= 50, "{counts:?}");
@@ -482,7 +518,7 @@ fn a_token_that_is_not_what_was_configured_is_for_a_person_to_mend() {
     until_true("it has no acknowledgement", DEADLINE, || trouble().contains("acknowledged = false"));
     assert!(splunk.state().indexed.is_empty(), "nothing is sent that would be sent again and again");
     Secrets::new(dir.path()).put("token", "another").unwrap();
-    until_true("the token is wrong", DEADLINE, || trouble().contains("Invalid token (code 4)"));
+    until_true("the token is wrong", DEADLINE, || trouble().contains("code 4: Invalid token"));
     source.kill(run);
     // Without acknowledgement, as somebody has decided.
     let without = Settings { acknowledged: false, ..settings(&splunk.url()) };

@@ -1,9 +1,10 @@
-"""Elasticsearch 8 or 9 as far as its documentation says what it takes and answers: for what can't be had as a server.
+"""Elasticsearch 7 with x-pack, 8 or 9 as far as its documentation says what it takes and answers: for what can't be had as a server.
 
 elasticsearch.py PORT VERSION
 
 Documents are kept by stream, in backing indices that roll over on demand. What the documentation forbids is answered 400.
-The first bulk request is answered with one item of each kind; what it was asked is told at /_asked.
+The first bulk request is answered with one item of each kind; what it was asked is told at /_asked. Before 8.5, no index has a mode.
+In 9, whoever asks first which indices a stream has after it has rolled over, asks a node that hasn't heard of the new one.
 """
 
 import http.server
@@ -16,7 +17,9 @@ import urllib.parse
 PORT, VERSION = int(sys.argv[1]), sys.argv[2]
 lock = threading.Lock()
 templates, components, policies, streams, asked = {}, {}, {}, {}, []
+lagging = set()
 bulks = 0
+HAS_MODES = tuple(map(int, VERSION.split(".")[:2])) >= (8, 5)
 
 
 def types(mapping):
@@ -31,6 +34,14 @@ def template_of(stream):
     names = [n for n, t in templates.items() if any(
         re.fullmatch(re.escape(p).replace(r"\*", ".*"), stream) for p in t["index_patterns"])]
     return max(names, key=lambda n: templates[n].get("priority", 0), default=None)
+
+
+def properties_of(stream):
+    """The fields that its template maps."""
+    properties = {}
+    for component in templates[template_of(stream)]["composed_of"]:
+        properties.update(components[component]["template"].get("mappings", {}).get("properties", {}))
+    return properties
 
 
 def refuse(kind, reason, status=400):
@@ -130,8 +141,14 @@ def answer(method, path, query, body):
         return 200, {"acknowledged": True}
     if parts[0] == "_plugins":
         return refuse("invalid_index_name_exception", "Invalid index name [_plugins], must not start with '_'")
+    if parts[0] == "_component_template" and method == "GET":
+        known = components.get(parts[1])
+        return ((200, {"component_templates": [{"name": parts[1], "component_template": known}]}) if known
+                else refuse("resource_not_found_exception", f"component template matching [{parts[1]}] not found", 404))
     if parts[0] == "_component_template" and method == "PUT":
         component = json.loads(body)
+        if not HAS_MODES and "mode" in component["template"].get("settings", {}).get("index", {}):
+            return refuse("illegal_argument_exception", "unknown setting [index.mode] did you mean [index.codec]?")
         found = list(types(component["template"].get("mappings", {})))
         if "flat_object" in found:
             return refuse("mapper_parsing_exception", "No handler for type [flat_object]")
@@ -148,6 +165,9 @@ def answer(method, path, query, body):
         name = parts[1]
         if method == "GET":
             indices = [{"index_name": f".ds-{name}-{n + 1:06}"} for n in range(len(streams.get(name, [])))]
+            if name in lagging:
+                lagging.remove(name)
+                indices.pop()
             return (200, {"data_streams": [{"name": name, "indices": indices}]}) if name in streams else refuse("index_not_found_exception", f"no such index [{name}]", 404)
         template = template_of(name)
         if template is None or "data_stream" not in templates[template]:
@@ -160,6 +180,8 @@ def answer(method, path, query, body):
         return bulk(parts[0], [line for line in body.split(b"\n") if line])
     if parts[-1] == "_rollover":
         streams[parts[0]].append({})
+        if VERSION.startswith("9"):
+            lagging.add(parts[0])
         return 200, {"acknowledged": True, "rolled_over": True}
     if path == "/_tasks" and query == "actions=indices:data/write/bulk*&group_by=none":
         # One request is answered at a time.
@@ -168,11 +190,7 @@ def answer(method, path, query, body):
         # As the serverless ones do without it.
         return refuse("api_not_available_exception", "Request for uri [/_flush] with method [POST] exists but is not available", 410)
     if len(parts) == 4 and parts[1:3] == ["_mapping", "field"]:
-        template = templates[template_of(parts[0])]
-        properties = {}
-        for component in template["composed_of"]:
-            properties.update(components[component]["template"].get("mappings", {}).get("properties", {}))
-        fields = {}
+        properties, fields = properties_of(parts[0]), {}
         for name in parts[3].split(","):
             found = {"properties": properties}
             for part in name.split("."):
@@ -180,6 +198,9 @@ def answer(method, path, query, body):
             if "type" in found:
                 fields[name] = {"full_name": name, "mapping": {name.split(".")[-1]: found}}
         return 200, {f".ds-{parts[0]}-{n + 1:06}": {"mappings": fields} for n in range(len(streams[parts[0]]))}
+    backing = re.fullmatch(r"\.ds-(.*)-\d{6}", parts[0])
+    if backing and parts[1:] == ["_mapping"] and method == "GET":
+        return 200, {parts[0]: {"mappings": {"dynamic": "false", "properties": properties_of(backing[1])}}}
     if parts[-1] in ("_flush", "_refresh"):
         return 200, {"_shards": {"total": 1, "successful": 1, "failed": 0}}
     if parts[-1] == "_search":

@@ -1,8 +1,9 @@
 //! Elastic Common Schema documents, for Elasticsearch and OpenSearch (`schemas/ecs/mapping.json`).
 //!
 //! `@timestamp` is the time of appending, which never goes back; the producer's clock is `event.created`. The canonical
-//! event stands whole in `event.original`: `SHA-256(0x00 ‖ event.original)` is `custody.log.leaf`. What ECS has no field
-//! for is under `custody.*`, and what is left of the event's data under `custody.data`, in a form that no index refuses.
+//! event stands whole in `event.original`: `SHA-256(0x00 ‖ event.original)` is `custody.log.leaf`, unless something was taken
+//! out of it, which `custody.redacted` tells. What ECS has no field for is under `custody.*`, and what is left of the event's
+//! data under `custody.data`, in a form that no index refuses.
 //! Text is cut to what an index takes as one term, so that it is found by its beginning instead of not at all, and
 //! `custody.cut` names what was cut, `custody.mapping` the version of the mapping.
 

@@ -132,6 +132,16 @@ fn the_user_of_a_process_is_not_the_person() {
     assert_eq!(got["process"]["user"], json!({"id": "1000"}));
 }
 
+/// Whoever checks the leaf hash has to know why the bytes don't give it.
+#[test]
+fn what_was_redacted_says_so_and_nothing_else_does() {
+    let whole = entry(br#"{"type":"login.succeeded"}"#);
+    let of = |entry: &Logged<'_>| serde_json::from_slice::<Value>(&document(entry)).unwrap();
+    assert_eq!(of(&whole)["custody"].get("redacted"), None);
+    let redacted = Logged { bytes: b"{}", ..whole };
+    assert_eq!(of(&redacted)["custody"]["redacted"], true);
+}
+
 /// An attacker can't hide a command by making it long: its beginning is found, and the cut is told.
 #[test]
 fn long_text_is_found_by_its_beginning() {

@@ -45,7 +45,7 @@ pub struct Logged<'a> {
     pub appended: Timestamp,
     /// The entry's hash in the tree.
     pub leaf: Hash,
-    /// The event's canonical bytes.
+    /// The event's canonical bytes, less what was taken out of them.
     pub bytes: &'a [u8],
 }
 
@@ -60,6 +60,12 @@ impl<'a> Logged<'a> {
             leaf: tree::leaf_hash(&entry.bytes),
             bytes: &entry.bytes,
         }
+    }
+
+    /// Whether something was taken out of its bytes: then they don't give its leaf.
+    #[must_use]
+    pub fn is_redacted(&self) -> bool {
+        tree::leaf_hash(self.bytes) != self.leaf
     }
 
     /// What names this entry in the whole world, however often and from whatever copy it is sent: `ORIGIN#INDEX`.

@@ -1,8 +1,8 @@
 //! Events of the Open Cybersecurity Schema Framework (`schemas/ocsf/mapping.json`).
 //!
 //! `time` is the time of appending; the producer's clock is `metadata.original_time`. The canonical event stands whole
-//! in `raw_data`; what has no attribute is under `unmapped.custody`, with the log's origin, the index, the leaf hash and the
-//! version of the mapping.
+//! in `raw_data`; what has no attribute is under `unmapped.custody`, with the log's origin, the index, the leaf hash, the
+//! version of the mapping, and whether something was taken out of the event.
 //!
 //! A class has attributes that it can't be without. So each type has one class or several, of which the first that an
 //! event is complete enough for is taken, and the base event, which asks for nothing, is behind them all.
@@ -308,6 +308,9 @@ impl<'v> Attributes<'v> {
         }
         if cut {
             left.insert("cut", true);
+        }
+        if view.is_redacted() {
+            left.insert("redacted", true);
         }
         left.set("log.appended", entry.appended.to_string());
         left.set("log.index", entry.index);

@@ -74,6 +74,18 @@ fn an_example_says_who_what_where_and_keeps_the_evidence() {
     assert_eq!(got, wanted);
 }
 
+/// Whoever checks the leaf hash has to know why the bytes don't give it.
+#[test]
+fn what_was_redacted_says_so_and_nothing_else_does() {
+    let whole = entry(br#"{"type":"login.succeeded"}"#);
+    let of = |entry: &Logged<'_>| -> Value {
+        serde_json::from_slice(&super::event(entry, Version::default())).unwrap()
+    };
+    assert_eq!(of(&whole)["unmapped"]["custody"].get("redacted"), None);
+    let redacted = Logged { bytes: b"{}", ..whole };
+    assert_eq!(of(&redacted)["unmapped"]["custody"]["redacted"], true);
+}
+
 #[test]
 fn the_first_class_is_taken_that_the_event_is_complete_enough_for() {
     let class =

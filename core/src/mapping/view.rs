@@ -6,6 +6,8 @@ use crate::event::hex::to_hex;
 
 /// The name under which rules find what the log knows; no event has a field of that name.
 const LOG: &str = "log";
+/// What stands there of an entry of which something was taken out, and of no other.
+const REDACTED: &str = "redacted";
 
 /// An entry whose fields can be asked for by path.
 pub(super) struct View<'e> {
@@ -23,6 +25,9 @@ impl<'e> View<'e> {
         log.insert("index", entry.index);
         log.insert("leaf", to_hex(&entry.leaf.0));
         log.insert("origin", entry.origin);
+        if entry.is_redacted() {
+            log.insert(REDACTED, true);
+        }
         let mut this = Self { event, log };
         if let Some((family, _)) = this.text("type").and_then(|kind| kind.split_once('.')) {
             let family = family.to_owned();
@@ -47,6 +52,11 @@ impl<'e> View<'e> {
     /// The value of the top-level field `name`; `None` if it is absent or null.
     pub(super) fn field(&self, name: &str) -> Option<&Value<'e>> {
         self.event.as_object()?.get(name).filter(|value| **value != Value::Null)
+    }
+
+    /// Whether something was taken out of it.
+    pub(super) fn is_redacted(&self) -> bool {
+        self.log.contains_key(REDACTED)
     }
 
     /// The text of the top-level field `name`.

@@ -3,13 +3,14 @@
 
 /// How stores call what they repeat.
 const PREVIEW: &str = "Preview of ";
-/// How a refusal begins of which nothing but the number is known: whatever else it says may repeat what was sent.
-const STATUS: &str = "HTTP ";
+/// What stands before the number of an answer, how many digits that has at least and at most, and what comes behind it: whatever else
+/// such an answer says may repeat what was sent. Splunk's collectors have numbers of their own.
+const NUMBERS: [(&str, usize, usize, &str); 2] = [("HTTP ", 3, 3, ""), ("code ", 1, 4, ":")];
 const LEFT_OUT: char = '…';
 
 /// Up to where something is quoted. Where that ends nobody knows: there may be quotes in it, and what a destination said was cut.
 pub(super) fn without_quotes(words: &str) -> String {
-    let ends = [words.find(PREVIEW), first_quote(words), first_bracket(words), after_status(words)];
+    let ends = [words.find(PREVIEW), first_quote(words), first_bracket(words), after_number(words)];
     let end = ends.into_iter().flatten().min();
     match end.and_then(|end| words.get(..end)) {
         Some(before) => format!("{before}{LEFT_OUT}"),
@@ -42,16 +43,27 @@ fn first_bracket(words: &str) -> Option<usize> {
 }
 
 /// Where the words end that say by what number it was refused, if something follows.
-fn after_status(words: &str) -> Option<usize> {
-    let at = words.find(STATUS)? + STATUS.len();
-    let digits = words.get(at..)?.bytes().take_while(u8::is_ascii_digit).count();
-    (digits == 3 && at + digits < words.len()).then_some(at + digits)
+fn after_number(words: &str) -> Option<usize> {
+    let ends = NUMBERS.iter().flat_map(|(before, least, most, behind)| {
+        words.match_indices(*before).filter_map(move |(at, before)| {
+            let at = at + before.len();
+            let digits = words.get(at..)?.bytes().take_while(u8::is_ascii_digit).count();
+            let rest = words.get(at + digits..)?;
+            let is_number = (*least..=*most).contains(&digits) && rest.starts_with(*behind);
+            (is_number && !rest.is_empty()).then_some(at + digits)
+        })
+    });
+    ends.min()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hec::answer::{Outcome, outcome};
+    use crate::http::Answered;
     use proptest::prelude::*;
+    use reqwest::StatusCode;
+    use reqwest::header::HeaderMap;
 
     #[test]
     fn what_is_quoted_is_left_out_and_the_rest_is_not() {
@@ -65,6 +77,11 @@ mod tests {
             (r#"HTTP 422: {"input":"mysql -pS3cret --host"#, "HTTP 422…"),
             ("it answered HTTP 422: no mysql -pS3cret here", "it answered HTTP 422…"),
             ("HTTP 503", "HTTP 503"),
+            ("HTTP 1.1 isn't spoken", "HTTP 1.1 isn't spoken"),
+            ("HTTP 1.1 gave HTTP 503: mysql -pS3cret", "HTTP 1.1 gave HTTP 503…"),
+            ("code 6: Invalid event: mysql -pS3cret", "code 6…"),
+            ("see the code and index: code 7: mysql -pS3cret", "see the code and index: code 7…"),
+            ("it ended with code 3 at once", "it ended with code 3 at once"),
             (
                 "Grok expressions do not match field value: [mysql -pS3cret]",
                 "Grok expressions do not match field value: …",
@@ -78,6 +95,28 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(without_quotes(words), left);
+        }
+    }
+
+    #[test]
+    fn what_a_collector_says_of_an_event_stays_between_it_and_us() {
+        for body in [
+            r#"{"text":"Invalid event: mysql -pS3cret","code":6,"invalid-event-number":0}"#,
+            r#"{"text":"Incorrect index: mysql -pS3cret","code":7}"#,
+            r#"{"text":"Server is busy with mysql -pS3cret","code":9}"#,
+            r#"{"text":"Who knows mysql -pS3cret","code":8}"#,
+            "mysql -pS3cret",
+        ] {
+            let status = StatusCode::from_u16(503).unwrap();
+            let answered = Answered { status, headers: HeaderMap::new(), body: body.into() };
+            let reason = match outcome(&answered) {
+                Ok(Outcome::Invalid { reason, .. }) => reason,
+                Ok(Outcome::Taken(_)) => panic!("it isn't taken: {body}"),
+                Err(trouble) => trouble.to_string(),
+            };
+            assert!(reason.contains("S3cret"), "the dead letter has it: {reason}");
+            let left = without_quotes(&reason);
+            assert!(left.ends_with('…') && !left.contains("S3cret"), "{left}");
         }
     }
 

@@ -72,7 +72,7 @@ struct EventFields {
 }
 
 /// What a line claims, where it doesn't claim to be of another log. What can't be read claims nothing. It may have been written
-/// while another format was configured: then it is told with the whole line, so that its fields count for nothing.
+/// while another format was configured.
 pub fn of_line(line: &[u8], format: Format, origin: &str) -> Option<Held> {
     let held = of_form(line, format, origin)?;
     if held.index.is_some() {
@@ -81,10 +81,15 @@ pub fn of_line(line: &[u8], format: Format, origin: &str) -> Option<Held> {
     for other in [Format::Custody, Format::Ecs, Format::Ocsf].into_iter().filter(|other| *other != format) {
         let held = of_form(line, other, origin)?;
         if held.index.is_some() {
-            return Some(Held { document: Some(line.to_vec()), ..held });
+            return Some(held);
         }
     }
     Some(held)
+}
+
+/// Whether a line claims in the form of an envelope which event it is.
+pub fn is_envelope(line: &[u8], origin: &str) -> bool {
+    of_envelope(line, origin).is_some_and(|held| held.index.is_some())
 }
 
 fn of_form(line: &[u8], format: Format, origin: &str) -> Option<Held> {
@@ -114,13 +119,12 @@ fn of_envelope(line: &[u8], origin: &str) -> Option<Held> {
 fn of_document(line: &[u8], format: Format, origin: &str) -> Option<Held> {
     let Ok(document) = serde_json::from_slice::<Document>(line) else { return Some(Held::default()) };
     let Document { timestamp, custody, event, time: millis, raw_data, unmapped } = document;
-    let held = if format == Format::Ecs {
+    if format == Format::Ecs {
         let original = original(event.original, custody.original_base64);
         held(&custody.log, original, time(&timestamp), origin)
     } else {
         of_row(millis.as_u64(), raw_data, unmapped.custody, origin)
-    };
-    held.map(|held| Held { document: Some(line.to_vec()), ..held })
+    }
 }
 
 /// What a row of a Parquet file claims; `unmapped` is a column of text.

@@ -3,17 +3,19 @@
 //! A Parquet file can't be appended to, and an event is confirmed only when it is on the disk. So events go into a spool
 //! of lines first. When there are enough of them, or they are old enough, or the day ends, the spool is taken aside (one
 //! rename), becomes one file for each class and day, and is removed. Whatever stops in between is done again: the same
-//! lines become the same files under the same names. A file is written once, and its name says which indexes it holds.
+//! lines become the same files under the same names, and what a former life has made of them, perhaps under other names, isn't
+//! made again. A file is written once, and its name says which indexes it holds.
 
 use super::columns;
 use super::lines::{Appender, Part, beginning, cut_torn_tail, held};
-use super::read::{Index, Turn, bytes};
+use super::read::{Index, Sought, Turn, bytes, is_of_day};
 use super::{FOLDER_MODE, MODE, claims, day};
 use crate::format::Format;
 use crate::sink::{Found, Held, Window};
 use aws_lc_rs::digest::{SHA256, digest};
 use custody_core::clock::Nanos;
 use custody_core::event::hex::to_hex;
+use custody_core::log::Hash;
 use custody_core::log::durable::{create_directories_with, rename, sync_directory, write_file};
 use custody_core::mapping::Logged;
 use custody_core::mapping::ocsf::{self, Version};
@@ -31,11 +33,12 @@ const SPOOL: &str = "spool/current.ndjson";
 const ROLLING: &str = "spool/rolling.ndjson";
 /// What is before the sources' names, as the service has it.
 const EXTERNAL: &str = "ext";
+/// What is before a day in its folder's name.
+const EVENT_DAY: &str = "eventDay=";
 /// The service wants an object every five minutes at most, or large ones.
 const ROLL_SECONDS: u64 = 300;
 const ROLL_EVENTS: u64 = 20_000;
 const ROLL_MEGABYTES: u64 = 32;
-const DAY: Duration = Duration::from_secs(86_400);
 
 /// `lake` of `[sink.files]`
 #[derive(Clone, Debug, Deserialize)]
@@ -142,6 +145,8 @@ pub struct Lake {
     /// Whether Parquet is made at the next look, however little there is: the spool is full, or old, or of another day, or what
     /// was due before couldn't be made.
     is_due: bool,
+    /// Whether what was taken aside was so in this life: then nobody has made other files of it.
+    is_own: bool,
 }
 
 impl Lake {
@@ -156,7 +161,15 @@ impl Lake {
             spooled: Spooled::default(),
             is_read_only: false,
             is_due: false,
+            is_own: false,
         }
+    }
+
+    /// What is known of another folder says nothing of the one that is there now.
+    pub fn forget(&mut self) {
+        (self.appender, self.index, self.spooled) =
+            (Appender::default(), Index::default(), Spooled::default());
+        (self.is_due, self.is_own) = (false, false);
     }
 
     fn spool(&self) -> PathBuf {
@@ -240,6 +253,7 @@ impl Lake {
             return Err(error);
         }
         self.spooled = Spooled::default();
+        self.is_own = true;
         self.complete()
     }
 
@@ -250,7 +264,14 @@ impl Lake {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             lines => lines?,
         };
-        for ((class, day), rows) in self.grouped(&lines) {
+        let mut groups = self.grouped(&lines);
+        if !self.is_own {
+            let made = self.made(&groups)?;
+            for rows in groups.values_mut() {
+                rows.retain(|row| !made.contains(&(row.index, row.leaf)));
+            }
+        }
+        for ((class, day), rows) in groups {
             let (Some(first), Some(last)) =
                 (rows.iter().map(|row| row.index).min(), rows.iter().map(|row| row.index).max())
             else {
@@ -274,6 +295,34 @@ impl Lake {
         sync_directory(rolling.parent().unwrap_or(&self.folder))
     }
 
+    /// What is Parquet already of rows that a former life has taken aside. It may have been of another version, whose mapping had other
+    /// classes or columns, or had other settings, and so other folders: names don't tell, but for the days and the indexes.
+    fn made(&self, groups: &BTreeMap<(u64, String), Vec<Row>>) -> io::Result<BTreeSet<(u64, Hash)>> {
+        let mut made = BTreeSet::new();
+        let indexes = || groups.values().flatten().map(|row| row.index);
+        let (Some(first), Some(last)) = (indexes().min(), indexes().max()) else { return Ok(made) };
+        let window = Window { indexes: first..last.saturating_add(1), appended: Nanos(0)..Nanos(0) };
+        let days: BTreeSet<String> = groups.keys().map(|(_, day)| day_name(day)).collect();
+        let mut files = BTreeSet::new();
+        let may_have = |name: &str| !name.starts_with(EVENT_DAY) || days.contains(name);
+        walk(&self.folder.join(EXTERNAL), &may_have, &mut files)?;
+        for path in files.iter().filter(|path| may_hold(path, &window)) {
+            let read = File::open(path)
+                .and_then(|file| columns::read(&file, &self.origin, &(0..0)).map_err(io::Error::other));
+            let held = read.map_err(|error| {
+                let what = "it may have some of this already and can't be read; mend it, or move it away";
+                io::Error::new(error.kind(), format!("{}: {what}: {error}", path.display()))
+            })?;
+            let before = made.len();
+            made.extend(held.iter().filter_map(|held| Some((held.index?, held.leaf?))));
+            // Whether its name is on the disk isn't known of one that was there.
+            if let Some(folder) = path.parent().filter(|_| made.len() > before) {
+                sync_directory(folder)?;
+            }
+        }
+        Ok(made)
+    }
+
     /// The rows of each class and day, in the order of time.
     fn grouped(&self, lines: &[u8]) -> BTreeMap<(u64, String), Vec<Row>> {
         let mut groups: BTreeMap<(u64, String), Vec<Row>> = BTreeMap::new();
@@ -293,7 +342,7 @@ impl Lake {
             let origin = &self.origin;
             let logged = Logged { origin, index, appended: appended.into(), leaf, bytes: &bytes };
             let (class, document) = mapped(&logged, self.version);
-            groups.entry((class, day(appended))).or_default().push(Row { appended, index, document });
+            groups.entry((class, day(appended))).or_default().push(Row { appended, index, leaf, document });
         }
         for rows in groups.values_mut() {
             rows.sort_by_key(|row| (row.appended, row.index));
@@ -310,7 +359,7 @@ impl Lake {
         }
         folder.push(format!("region={region}"));
         folder.push(format!("accountId={account}"));
-        folder.push(format!("eventDay={}", day.replace('-', "")));
+        folder.push(day_name(day));
         folder
     }
 
@@ -340,7 +389,7 @@ impl Lake {
             }
         }
         let mut files = BTreeSet::new();
-        walk(&self.folder.join(EXTERNAL), &mut files)?;
+        walk(&self.folder.join(EXTERNAL), &|_| true, &mut files)?;
         self.index.keep(|path| lines.iter().any(|line| line == path) || files.contains(path));
         for path in files {
             if sought == Sought::Sent && !may_hold(&path, window) {
@@ -368,15 +417,6 @@ impl Lake {
     }
 }
 
-/// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sought {
-    /// What was sent from here: it lies in files whose names say so.
-    Sent,
-    /// Whatever claims to be it.
-    Any,
-}
-
 /// What becomes of an entry, and its class.
 fn mapped(logged: &Logged<'_>, version: Version) -> (u64, Vec<u8>) {
     let document = ocsf::event(logged, version);
@@ -394,6 +434,7 @@ pub fn as_read(logged: &Logged<'_>, version: Version) -> Result<Vec<u8>, columns
 struct Row {
     appended: Nanos,
     index: u64,
+    leaf: Hash,
     document: Vec<u8>,
 }
 
@@ -402,16 +443,19 @@ struct Class {
     class_uid: u64,
 }
 
-/// The Parquet files below a folder.
-fn walk(folder: &Path, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+/// The Parquet files below a folder, in those folders that `enters` says yes to.
+fn walk(folder: &Path, enters: &dyn Fn(&str) -> bool, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
     for entry in entries {
-        let path = entry?.path();
+        let entry = entry?;
+        let path = entry.path();
         if path.is_dir() {
-            walk(&path, found)?;
+            if enters(&entry.file_name().to_string_lossy()) {
+                walk(&path, enters, found)?;
+            }
         } else if path.extension().is_some_and(|extension| extension == "parquet") {
             found.insert(path);
         }
@@ -419,10 +463,15 @@ fn walk(folder: &Path, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
+/// The folder's name of a day, `eventDay=20261127`.
+fn day_name(day: &str) -> String {
+    format!("{EVENT_DAY}{}", day.replace('-', ""))
+}
+
 /// When the day of a file begins, by its folder.
 fn day_of(path: &Path) -> Option<Nanos> {
     let folder = path.parent()?.file_name()?.to_str()?;
-    let digits = folder.strip_prefix("eventDay=").filter(|digits| digits.len() == 8)?;
+    let digits = folder.strip_prefix(EVENT_DAY).filter(|digits| digits.len() == 8)?;
     beginning(&format!("{}-{}-{}", digits.get(..4)?, digits.get(4..6)?, digits.get(6..)?))
 }
 
@@ -430,9 +479,7 @@ fn day_of(path: &Path) -> Option<Nanos> {
 /// with another name may hold anything.
 fn may_hold(path: &Path, window: &Window) -> bool {
     if window.indexes.is_empty() {
-        let day = |since: Nanos| since..since.saturating_add(DAY);
-        let day = day_of(path).map(day);
-        return day.is_none_or(|day| day.start < window.appended.end && window.appended.start < day.end);
+        return day_of(path).is_none_or(|since| is_of_day(window, since));
     }
     fn indexes(path: &Path) -> Option<Range<u64>> {
         let mut parts = path.file_stem()?.to_str()?.split('-');

@@ -2,7 +2,7 @@
 
 use super::MODE;
 use super::claims;
-use super::read::{Index, Turn, bytes};
+use super::read::{Index, Sought, Turn, bytes, is_of_day};
 use super::stamp::Stamp;
 use crate::format::{Format, envelope};
 use crate::sink::{Found, Held, Window};
@@ -51,9 +51,14 @@ impl Lines {
     pub fn prepare(&mut self) -> io::Result<()> {
         self.appender.mend()?;
         for (_, path) in self.files()? {
-            cut_torn_tail(&path)?;
+            cut_torn_tail(&path).map_err(|error| named(&path, &error))?;
         }
         Ok(())
+    }
+
+    /// What is known of another folder says nothing of the one that is there now.
+    pub fn forget(&mut self) {
+        (self.appender, self.index) = (Appender::default(), Index::default());
     }
 
     /// Appends durably, or not at all.
@@ -65,12 +70,27 @@ impl Lines {
     }
 
     /// Nothing where the turn is over before all is known.
-    pub fn read_back(&mut self, window: &Window, mut turn: Turn) -> io::Result<Option<Found>> {
+    pub fn read_back(
+        &mut self,
+        window: &Window,
+        sought: Sought,
+        mut turn: Turn,
+    ) -> io::Result<Option<Found>> {
         self.appender.mend()?;
         let mut found = Vec::new();
         let (format, origin) = (self.format, &self.origin);
-        for (since, path) in self.files()? {
-            let read = |file: &mut File, part| held(&bytes(file, part)?, format, origin);
+        // Who asks by time alone restores a log, and compares no fields.
+        let compares = sought == Sought::Any && !window.indexes.is_empty();
+        let mut files = self.files()?;
+        if sought == Sought::Sent {
+            // A line stands in the file of the day on which its event was appended.
+            files.retain(|(since, _)| is_of_day(window, *since));
+        }
+        for (since, path) in files {
+            let read = |file: &mut File, part| {
+                let bytes = bytes(file, part)?;
+                if compares { held_whole(&bytes, format, origin) } else { held(&bytes, format, origin) }
+            };
             match self.index.find(&path, window, since, false, &mut turn, &read)? {
                 Some(held) => found.extend(held),
                 None => return Ok(None),
@@ -111,10 +131,28 @@ pub fn line(format: Format, logged: &Logged<'_>, redacted: bool) -> Vec<u8> {
     line
 }
 
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+}
+
 /// What lines claim; a part of a line at the end claims nothing.
 pub fn held(bytes: &[u8], format: Format, origin: &str) -> io::Result<Vec<Held>> {
-    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    Ok(lines.filter_map(|line| claims::of_line(line, format, origin)).collect())
+    Ok(lines(bytes).filter_map(|line| claims::of_line(line, format, origin)).collect())
+}
+
+/// The same with the lines themselves: all that stands in them is compared with what was sent.
+fn held_whole(bytes: &[u8], format: Format, origin: &str) -> io::Result<Vec<Held>> {
+    let whole = |line: &[u8]| {
+        let held = claims::of_line(line, format, origin)?;
+        Some(Held { document: Some(line.to_vec()), ..held })
+    };
+    Ok(lines(bytes).filter_map(whole).collect())
+}
+
+/// An error with the name of the file that it is about; where that lies, whoever asked says.
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    io::Error::new(error.kind(), format!("{name}: {error}"))
 }
 
 /// Appends so that what is there is durable, and takes back what isn't.
@@ -128,15 +166,7 @@ impl Appender {
     /// Takes back what a failed write has left: the kernel may show what isn't on the disk.
     pub fn mend(&mut self) -> io::Result<()> {
         if let Some((path, length)) = &self.torn {
-            match OpenOptions::new().write(true).open(path) {
-                Ok(file) => {
-                    file.set_len(*length)?;
-                    file.sync_data()?;
-                }
-                // Somebody has removed it, to make room perhaps: with it went what there was to take back.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
+            take_back(path, *length).map_err(|error| named(path, &error))?;
             self.torn = None;
         }
         Ok(())
@@ -145,6 +175,10 @@ impl Appender {
     /// Appends and syncs. Gives the file's stamps before and after.
     pub fn append(&mut self, path: &Path, bytes: &[u8]) -> io::Result<(Stamp, Stamp)> {
         self.mend()?;
+        self.write(path, bytes).map_err(|error| named(path, &error))
+    }
+
+    fn write(&mut self, path: &Path, bytes: &[u8]) -> io::Result<(Stamp, Stamp)> {
         let mut file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
         let metadata = file.metadata()?;
         // Its name may not be on the disk yet: it was made just now, or by somebody who couldn't say so any more.
@@ -166,6 +200,20 @@ impl Appender {
         self.torn = None;
         Ok((before, Stamp::of(&file.metadata()?)))
     }
+}
+
+/// Makes a file as long as it was.
+fn take_back(path: &Path, length: u64) -> io::Result<()> {
+    let file = match OpenOptions::new().write(true).open(path) {
+        // Somebody has removed it, to make room perhaps: with it went what there was to take back.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    // One that somebody has emptied would become as long by zeros.
+    if file.metadata()?.len() > length {
+        file.set_len(length)?;
+    }
+    file.sync_data()
 }
 
 /// Cuts what a crash left of a line at the end, and syncs what was read but perhaps never synced.

@@ -15,11 +15,11 @@ mod tests;
 
 pub use self::lake::Settings as LakeSettings;
 
-use self::lake::{Lake, Sought};
+use self::lake::Lake;
 use self::lines::Lines;
-use self::read::Turn;
+use self::read::{Sought, Turn};
 use crate::fields::{of_ecs, of_ocsf};
-use crate::format::{Format, logged};
+use crate::format::{Format, envelope, logged};
 use crate::item::Item;
 use crate::sink::{Answer, Fields, Found, Held, Limits, Sink, Trouble, Unproven, Window};
 use custody_core::clock::Nanos;
@@ -28,7 +28,7 @@ use custody_core::mapping::ocsf::Version;
 use serde::Deserialize;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -156,10 +156,10 @@ impl Files {
         let found = self.with(move |store, folder| {
             let is_read_only = store.is_read_only;
             if !is_read_only {
-                store.lock(folder)?;
+                store.open(folder)?;
             }
             match &mut store.kind {
-                Kind::Lines(lines) => lines.read_back(&window, Turn::begin()),
+                Kind::Lines(lines) => lines.read_back(&window, sought, Turn::begin()),
                 Kind::Lake(lake) => {
                     lake.is_read_only = is_read_only;
                     lake.read_back(&window, sought, Turn::begin())
@@ -205,9 +205,13 @@ async fn look_after(folder: Weak<Folder>) {
         tokio::time::sleep(LOOK).await;
         let Some(folder) = Weak::upgrade(&folder) else { return };
         let mut store = Arc::clone(&folder.store).lock_owned().await;
-        let looked = tokio::task::spawn_blocking(move || match &mut *store {
-            Store { lock: Some(_), is_read_only: false, kind: Kind::Lake(lake) } => lake.roll_if_due(),
-            Store { .. } => Ok(()),
+        let path = folder.path.join(LOCK);
+        let looked = tokio::task::spawn_blocking(move || -> io::Result<()> {
+            let Store { lock: Some(lock), is_read_only: false, kind: Kind::Lake(lake) } = &mut *store else {
+                return Ok(());
+            };
+            // Where another folder is by now, that is made ours when there is something to write.
+            if is_there(lock, &path)? { lake.roll_if_due() } else { Ok(()) }
         });
         let trouble = match looked.await {
             Ok(rolled) => rolled.err().map(|error| error.to_string()),
@@ -224,22 +228,61 @@ async fn look_after(folder: Weak<Folder>) {
     }
 }
 
+impl Kind {
+    /// Makes the files what they should be after whatever happened.
+    fn prepare(&mut self) -> io::Result<()> {
+        match self {
+            Self::Lines(lines) => lines.prepare(),
+            Self::Lake(lake) => lake.prepare(),
+        }
+    }
+
+    /// Another folder is there.
+    fn forget(&mut self) {
+        match self {
+            Self::Lines(lines) => lines.forget(),
+            Self::Lake(lake) => lake.forget(),
+        }
+    }
+}
+
+/// Whether an open file is the one that lies there.
+fn is_there(open: &File, path: &Path) -> io::Result<bool> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        there => {
+            let (open, there) = (open.metadata()?, there?);
+            Ok((open.dev(), open.ino()) == (there.dev(), there.ino()))
+        }
+    }
+}
+
 impl Store {
-    /// Makes the folder ours.
-    fn lock(&mut self, folder: &Path) -> io::Result<()> {
+    /// Makes the folder ours; and what is in it what it should be, where it is another one than before.
+    fn open(&mut self, folder: &Path) -> io::Result<()> {
+        if self.lock(folder)? { self.kind.prepare() } else { Ok(()) }
+    }
+
+    /// Makes the folder ours, and says whether it wasn't. Somebody may have removed the one that was, or have mounted something over
+    /// it: whoever wrote there holds no lock any more on what others find there.
+    fn lock(&mut self, folder: &Path) -> io::Result<bool> {
         if self.is_read_only {
             (self.lock, self.is_read_only) = (None, false);
         }
-        if self.lock.is_some() {
-            return Ok(());
-        }
-        create_directories_with(folder, FOLDER_MODE)?;
         let path = folder.join(LOCK);
+        if let Some(lock) = &self.lock
+            && is_there(lock, &path)?
+        {
+            return Ok(false);
+        }
+        self.lock = None;
+        create_directories_with(folder, FOLDER_MODE)?;
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(MODE).open(path)?;
         match file.try_lock() {
             Ok(()) => {
                 self.lock = Some(file);
-                Ok(())
+                self.kind.forget();
+                Ok(true)
             }
             Err(TryLockError::WouldBlock) => Err(io::Error::other("another sink or program writes there")),
             Err(TryLockError::Error(error)) => Err(error),
@@ -291,10 +334,7 @@ impl Sink for Files {
     async fn prepare(&self) -> Result<(), Trouble> {
         let prepared = self.with(|store, folder| {
             store.lock(folder)?;
-            match &mut store.kind {
-                Kind::Lines(lines) => lines.prepare(),
-                Kind::Lake(lake) => lake.prepare(),
-            }
+            store.kind.prepare()
         });
         prepared.await.map_err(|reason| Trouble::Refused { reason, retry_after: None })?;
         if let Form::Columns(_) = self.form {
@@ -339,7 +379,7 @@ impl Sink for Files {
             }
         }
         let written = self.with(move |store, folder| {
-            store.lock(folder)?;
+            store.open(folder)?;
             for part in days {
                 match &mut store.kind {
                     Kind::Lines(lines) => lines.append(&part)?,
@@ -353,13 +393,16 @@ impl Sink for Files {
         Ok(vec![Answer::Stored; batch.len()])
     }
 
-    /// Of a standard's documents, in lines or in columns.
+    /// Of whole lines, or of all columns.
     fn fields(&self, item: &Item, held: &Held) -> Fields {
         let Some(stored) = &held.document else { return Fields::AsSent };
         let logged = logged(item, &self.origin);
         match self.form {
             Form::Lines(Format::Ecs) => of_ecs(stored, &Format::Ecs.of(&logged)),
             Form::Lines(Format::Ocsf) => of_ocsf(stored, &Format::Ocsf.of(&logged)),
+            Form::Lines(Format::Custody) if *stored == envelope(&logged, item.redacted) => Fields::AsSent,
+            Form::Lines(Format::Custody) if claims::is_envelope(stored, &self.origin) => Fields::Altered,
+            // It was written while another format was configured.
             Form::Lines(_) => Fields::OfAnotherVersion,
             // What couldn't be written isn't there.
             Form::Columns(version) => {

@@ -17,6 +17,21 @@ use std::time::{Duration, Instant};
 const BLOCK_BYTES: usize = 256 << 10;
 /// How long files are read for the first time before whoever wants to append gets a turn.
 const TURN: Duration = Duration::from_secs(5);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// What was sent from here: it lies in files whose names say so.
+    Sent,
+    /// Whatever claims to be it.
+    Any,
+}
+
+/// Whether something of a window was appended on the day that begins at `since`.
+pub fn is_of_day(window: &Window, since: Nanos) -> bool {
+    since < window.appended.end && window.appended.start < since.saturating_add(DAY)
+}
 
 /// A part of a file, and what it claims to hold.
 #[derive(Clone, Debug)]

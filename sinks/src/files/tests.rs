@@ -3,6 +3,7 @@
 
 mod overdue;
 mod reading;
+mod removed;
 
 use super::*;
 use crate::format::envelope;
@@ -265,6 +266,11 @@ fn a_write_that_fails_is_taken_back() {
     appender.torn = Some((dir.path().join("gone"), 4));
     appender.append(&path, b"four\n").unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"one\nthree\nfour\n");
+    // Nor has what somebody has emptied: zeros in its place would be a part of the next line.
+    std::fs::write(&path, b"").unwrap();
+    appender.torn = Some((path.clone(), 4));
+    appender.append(&path, b"five\n").unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"five\n");
 }
 
 #[test]
@@ -342,6 +348,23 @@ fn whatever_stops_while_parquet_is_written_is_done_again() {
     std::fs::write(&rolling, &lines).unwrap();
     let files = ready(settings(dir.path(), true));
     assert_holds(&files, 0..8);
+    drop(files);
+    // After the first of them, and what goes on makes other files of the same lines, or puts them elsewhere.
+    let changes: [fn(&mut LakeSettings); 3] = [
+        |lake| lake.ocsf_version = "1.8.0".into(),
+        |lake| lake.region = "eu-west-1".into(),
+        |lake| lake.source = "other".into(),
+    ];
+    for change in changes {
+        std::fs::write(&rolling, &lines).unwrap();
+        let others = parquet(dir.path()).into_iter().filter(|path| *path != written[0]);
+        others.for_each(|path| std::fs::remove_file(path).unwrap());
+        let mut settings = settings(dir.path(), true);
+        change(settings.lake.as_mut().unwrap());
+        let files = ready(settings);
+        assert!(!rolling.exists() && parquet(dir.path()).len() == written.len());
+        assert_holds(&files, 0..8);
+    }
 }
 
 #[test]
@@ -634,7 +657,7 @@ fn files_are_read_in_turns() {
     let found = loop {
         let mut store = files.folder.store.try_lock().unwrap();
         let Kind::Lines(lines) = &mut store.kind else { panic!("it has lines") };
-        match lines.read_back(&window, Turn::short()).unwrap() {
+        match lines.read_back(&window, Sought::Any, Turn::short()).unwrap() {
             Some(found) => break found,
             None => turns += 1,
         }

@@ -47,6 +47,13 @@ struct Said {
     invalid: Option<usize>,
 }
 
+impl Said {
+    /// The number first: what stands behind it may repeat what was sent, and is told to nobody but whoever asks for the dead letter.
+    fn reason(&self) -> String {
+        format!("code {}: {}", self.code, one_line(&self.text))
+    }
+}
+
 #[derive(Deserialize)]
 struct Acknowledgements {
     acks: BTreeMap<String, bool>,
@@ -65,7 +72,7 @@ pub fn outcome(answered: &Answered) -> Result<Outcome, Trouble> {
             answered.trouble()
         });
     };
-    let reason = format!("{} (code {})", one_line(&said.text), said.code);
+    let reason = said.reason();
     match said.code {
         // 24 and 25: near what it can hold, and taken.
         0 | 24 | 25 if answered.status.is_success() => Ok(Outcome::Taken(said.acknowledgement)),
@@ -121,7 +128,7 @@ pub fn acknowledges(answered: &Answered) -> Result<(), Trouble> {
         // It is the question that it doesn't like, which says nothing against the token.
         Ok(Said { code: 5 | 6 | 12 | 13 | 15, .. }) => Ok(()),
         Ok(said) => {
-            let reason = format!("{} (code {})", one_line(&said.text), said.code);
+            let reason = said.reason();
             Err(trouble(said.code, reason, answered))
         }
         Err(_) => Err(answered.trouble()),
@@ -132,14 +139,14 @@ fn trouble(code: u64, reason: String, answered: &Answered) -> Trouble {
     match code {
         // The token: disabled, missing, of a wrong form, unknown; query strings.
         1..=4 | 16 => {
-            Trouble::Denied { reason: format!("{reason}: see endpoint.auth and the token in Splunk") }
+            Trouble::Denied { reason: format!("see endpoint.auth and the token in Splunk: {reason}") }
         }
         // One index that the token may not write to makes the whole batch invalid, and all of ours name the same.
-        7 => Trouble::Denied { reason: format!("{reason}: see index, and which ones the token allows") },
+        7 => Trouble::Denied { reason: format!("see index, and which ones the token allows: {reason}") },
         10 | 11 => Trouble::Denied { reason },
         14 => Trouble::Denied {
             reason: format!(
-                "{reason}: switch indexer acknowledgement on in Splunk, or set acknowledged = false"
+                "switch indexer acknowledgement on in Splunk, or set acknowledged = false: {reason}"
             ),
         },
         _ if answered.status == StatusCode::PAYLOAD_TOO_LARGE => answered.trouble(),

@@ -28,6 +28,11 @@ impl Channel {
         }
     }
 
+    /// As one that no balancer has led anywhere yet. Nothing may be open in it: only the collector that it was led to knows of that.
+    pub fn led_nowhere(self) -> Self {
+        Self { cookies: BTreeMap::new(), ..self }
+    }
+
     /// `Cookie`, where there are any.
     pub fn cookie(&self) -> Option<HeaderValue> {
         let pairs: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -53,5 +58,8 @@ mod tests {
         headers.append(SET_COOKIE, HeaderValue::from_static("other=c; Secure"));
         channel.heard(&headers);
         assert_eq!(channel.cookie().unwrap(), "AWSALB=a+/=; other=c");
+        let id = channel.id;
+        let channel = channel.led_nowhere();
+        assert_eq!((channel.id, channel.cookie()), (id, None));
     }
 }

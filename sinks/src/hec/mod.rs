@@ -4,7 +4,7 @@
 //! until it comes, means that an indexer has them. One that doesn't come is no refusal: perhaps they are there, and so they
 //! are looked up by Splunk's search, where that is configured, or sent again.
 
-mod answer;
+pub(crate) mod answer;
 mod channel;
 mod search;
 mod sent;
@@ -233,7 +233,8 @@ impl Hec {
         let answered = self.send_in(&mut channel, "/services/collector/event", body).await;
         let taken = answered.and_then(|answered| answer::outcome(&answered));
         if taken.as_ref().is_err_and(|trouble| !trouble.leaves_doubt()) {
-            self.give_back(channel.clone());
+            // Where a balancer leads back to this collector, another one may take what this one doesn't.
+            self.give_back(channel.clone().led_nowhere());
         }
         match taken? {
             Outcome::Taken(acknowledgement) => {
@@ -298,8 +299,9 @@ impl Sink for Hec {
         // A token without acknowledgement takes events all the same: they would be sent again and again.
         let mut channel = self.channel();
         let answered = self.ask(&mut channel, &[]).await?;
-        self.give_back(channel);
-        answer::acknowledges(&answered)
+        let acknowledges = answer::acknowledges(&answered);
+        self.give_back(if acknowledges.is_ok() { channel } else { channel.led_nowhere() });
+        acknowledges
     }
 
     fn encode(&self, item: &Item) -> Result<Encoded, String> {
@@ -310,8 +312,12 @@ impl Sink for Hec {
         field("log_index", item.index.to_string());
         field("log_leaf", to_hex(&item.leaf.0));
         field("log_origin", self.origin.clone());
+        // Not by a name that the event has itself: Splunk would have both values of it, and count each.
         if let Some(head) = item.head() {
-            field("type", head.kind.to_string());
+            field("log_type", head.kind.to_string());
+        }
+        if item.redacted {
+            field("redacted", "true".to_owned());
         }
         // As text, so that the event stands there byte by byte: of an object Splunk makes its own.
         let text = match String::from_utf8(self.settings.format.of(&logged)) {

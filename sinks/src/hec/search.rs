@@ -8,6 +8,7 @@ use custody_core::event::Timestamp;
 use custody_core::event::hex::hash_from_hex;
 use custody_core::log::Hash;
 use serde::Deserialize;
+use serde_json::Value;
 use std::fmt::Write as _;
 
 /// Splunk keeps times to the microsecond: what lies at a window's edge is asked for with its neighbours.
@@ -83,14 +84,28 @@ struct Message {
 #[serde(default)]
 struct Row {
     #[serde(rename = "_time")]
-    time: Option<String>,
+    time: Text,
     #[serde(rename = "_raw")]
-    raw: Option<String>,
-    log_appended: Option<String>,
-    log_index: Option<String>,
-    log_leaf: Option<String>,
-    log_origin: Option<String>,
-    encoding: Option<String>,
+    raw: Text,
+    log_appended: Text,
+    log_index: Text,
+    log_leaf: Text,
+    log_origin: Text,
+    encoding: Text,
+}
+
+/// What a field says. One that an event has several times is a list: none of ours has that, and it says nothing.
+#[derive(Default, Deserialize)]
+#[serde(from = "Value")]
+struct Text(Option<String>);
+
+impl From<Value> for Text {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::String(text) => Self(Some(text)),
+            _ => Self(None),
+        }
+    }
 }
 
 /// The documents of a window, where the answer is whole: it says which row is the last, and warns of nothing.
@@ -123,25 +138,26 @@ fn is_in(window: &Window, held: &Held) -> bool {
 }
 
 fn claimed(row: Row, origin: &str) -> Option<Held> {
-    let is_ours = row.log_origin.as_deref() == Some(origin);
-    if row.log_origin.is_some() && !is_ours {
+    let Row { time, raw, log_appended, log_index, log_leaf, log_origin, encoding } = row;
+    let is_ours = log_origin.0.as_deref() == Some(origin);
+    if log_origin.0.is_some() && !is_ours {
         return None;
     }
-    let original = row.raw.map(|raw| match (row.encoding.as_deref(), raw.strip_prefix("base64:")) {
+    let original = raw.0.map(|raw| match (encoding.0.as_deref(), raw.strip_prefix("base64:")) {
         (Some("base64"), Some(text)) => STANDARD.decode(text).unwrap_or_default(),
         _ => raw.into_bytes(),
     });
-    let shown = row.time.as_deref().and_then(nanos);
+    let shown = time.0.as_deref().and_then(nanos);
     let exact: Option<Nanos> =
-        row.log_appended.and_then(|time| time.parse::<Timestamp>().ok()).map(|time| Nanos(time.nanos()));
+        log_appended.0.and_then(|time| time.parse::<Timestamp>().ok()).map(|time| Nanos(time.nanos()));
     // The exact one counts as long as the time by which it is found agrees.
     let appended = match (exact, shown) {
         (Some(exact), Some(shown)) if exact.0.abs_diff(shown.0) < 1_000_000 => Some(exact),
         (_, shown) => shown.or(Some(Nanos(0))),
     };
     Some(Held {
-        index: row.log_index.filter(|_| is_ours).and_then(|index| index.parse().ok()),
-        leaf: row.log_leaf.as_deref().and_then(hash_from_hex).map(Hash),
+        index: log_index.0.filter(|_| is_ours).and_then(|index| index.parse().ok()),
+        leaf: log_leaf.0.as_deref().and_then(hash_from_hex).map(Hash),
         original: Some(original.unwrap_or_default()),
         appended,
         document: None,

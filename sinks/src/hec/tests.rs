@@ -24,11 +24,19 @@ fn settings() -> Settings {
     }
 }
 
-fn encoded(index: u64, bytes: &[u8]) -> Value {
-    let hec = Hec::new(settings(), Secrets::new(std::path::Path::new("/nowhere")), ORIGIN);
+fn item(index: u64, bytes: &[u8]) -> Item {
     let appended = Nanos(1_764_000_000_000_456_789 + index);
-    let item = Item::new(Entry { index, appended, tag: 1, bytes: bytes.into() });
-    let encoded = hec.encode(&item).unwrap().event;
+    Item::new(Entry { index, appended, tag: 1, bytes: bytes.into() })
+}
+
+fn encoded(index: u64, bytes: &[u8]) -> Value {
+    encoded_as(Format::Custody, &item(index, bytes))
+}
+
+fn encoded_as(format: Format, item: &Item) -> Value {
+    let settings = Settings { format, ..settings() };
+    let hec = Hec::new(settings, Secrets::new(std::path::Path::new("/nowhere")), ORIGIN);
+    let encoded = hec.encode(item).unwrap().event;
     assert!(
         encoded.ends_with(b"\n") && str::from_utf8(&encoded).unwrap().contains("\"time\":1764000000.00045")
     );
@@ -50,9 +58,34 @@ fn every_type_of_event_stands_there_byte_by_byte() {
         let event = encoded(index, &bytes);
         assert_eq!(event["event"].as_str().unwrap().as_bytes(), bytes);
         assert_eq!(event["fields"]["log_index"], index.to_string());
-        assert_eq!(event["fields"]["type"], info.name);
+        assert_eq!(event["fields"]["log_type"], info.name);
         assert_eq!((&event["index"], &event["host"]), (&"audit".into(), &ORIGIN.into()));
     }
+}
+
+/// Splunk reads the event's own fields too: of a name that is there twice it has two values, and counts both.
+#[test]
+fn no_field_has_the_name_of_one_of_the_events() {
+    for format in [Format::Custody, Format::Ecs, Format::Ocsf] {
+        for info in TYPES {
+            let redacted = item(7, b"{}").redacted_to((info.example)().unwrap().into());
+            let sent = encoded_as(format, &redacted);
+            let own: Value = serde_json::from_str(sent["event"].as_str().unwrap()).unwrap();
+            let own = own.as_object().unwrap();
+            let fields = sent["fields"].as_object().unwrap();
+            assert!(fields.len() == 6 && own.len() > 6, "{sent}");
+            assert!(!fields.keys().any(|name| own.contains_key(name)), "{format:?}: {sent}");
+        }
+    }
+}
+
+/// The bytes of what was redacted don't give the leaf hash beside them: whoever checks that has to know why.
+#[test]
+fn what_was_redacted_says_so_and_nothing_else_does() {
+    let whole = item(7, &(TYPES[0].example)().unwrap());
+    assert_eq!(encoded_as(Format::Custody, &whole)["fields"].get("redacted"), None);
+    let redacted = whole.redacted_to(std::sync::Arc::from(&b"{}"[..]));
+    assert_eq!(encoded_as(Format::Custody, &redacted)["fields"]["redacted"], "true");
 }
 
 #[test]
@@ -69,7 +102,7 @@ fn what_a_collector_says_means() {
     {
         let trouble = of(status, code).unwrap_err();
         assert!(
-            matches!(&trouble, Trouble::Denied { reason } if reason.starts_with("so what (code")),
+            matches!(&trouble, Trouble::Denied { reason } if reason.ends_with(&format!("code {code}: so what"))),
             "{code}: {trouble}"
         );
     }
@@ -191,6 +224,14 @@ fn an_answer_of_a_search_that_is_not_whole_is_none() {
         (held[0].appended, held[0].original.as_deref()),
         (Some(Nanos(2_000_000_400)), Some(&b"{}"[..]))
     );
+    // What a stranger's event says of a field twice, it doesn't say; and the rest can be read all the same.
+    for (name, twice) in [
+        (r#""log_index":"5""#, r#""log_index":["5","6"]"#),
+        (r#""log_origin":"custody.test/log""#, r#""log_origin":["custody.test/log","another"]"#),
+    ] {
+        let held = of(&[row, &row.replace(name, twice), last]).unwrap();
+        assert_eq!(held.iter().map(|held| held.index).collect::<Vec<_>>(), [Some(5), None], "{name}");
+    }
     assert!(of(&[row]).is_err(), "no last row");
     assert!(of(&[row, &last[..10]]).is_err());
     assert!(of(&[r#"{"messages":[{"type":"FATAL","text":"no"}]}"#, last]).unwrap_err().contains("FATAL no"));

@@ -1,9 +1,9 @@
 //! Grafana Loki: few streams, everything else in structured metadata, the line is the canonical event.
 //!
 //! What Loki does to a sender, as measured with 3.7: it takes the good lines of a push that it answers with 400; it drops an
-//! exact repeat only while the first is in the head block, and then counts it twice; it refuses what lies more than an
-//! hour behind its stream's newest line. So what is in doubt is looked up, a refused push is halved, and what is old
-//! goes into streams of its own, one for each hour of the past: there nothing is ever behind.
+//! exact repeat only while the first is in the head block, and then counts it twice; it refuses what lies more than half of
+//! `max_chunk_age` (by default an hour) behind its stream's newest line. So what is in doubt is looked up, a refused push is
+//! halved, and what is old goes into streams of its own, one for each hour of the past or less: there nothing is ever behind.
 
 mod configuration;
 mod push;
@@ -11,7 +11,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use self::configuration::{limit_of, shows_all};
+use self::configuration::{APART, Bounds, HOUR, SPAN, Shows};
 use self::push::{encode_entry, encode_push};
 use self::read::{Page, parse, parse_counts};
 use crate::http::{Answered, Endpoint, Http};
@@ -32,31 +32,38 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A line may lie half of `max_chunk_age` (two hours) behind its stream's newest: less, so that clocks may differ.
-const LIVE: Duration = Duration::from_secs(50 * 60);
+/// How long a time a stream for what is old may be of: the first of these that is no longer than a line may lie behind its stream's newest.
+const OLD: [Duration; 5] = [
+    HOUR,
+    Duration::from_secs(30 * 60),
+    Duration::from_secs(15 * 60),
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(60),
+];
 /// The longest value in structured metadata, in bytes; the line has it whole.
 const VALUE_BYTES_MAX: usize = 1_024;
 /// Pairs of structured metadata that an event may have.
 const PAIRS_MAX: usize = 15;
 /// Lines that are asked for at once; Loki's own limit is 5,000.
 const PAGE_LINES: usize = 1_000;
-/// The longest span of one question: Loki's own limit is thirty days.
-const SPAN: Duration = Duration::from_secs(7 * 86_400);
+/// Questions for the newest line, where each may be for a short span only. What is older than all of them keeps nothing behind it.
+const LOOKS: usize = 24;
 /// How far before a log's first event and after this moment is looked for what shouldn't be there.
 const BEFORE: Duration = Duration::from_secs(30 * 86_400);
 const AFTER: Duration = Duration::from_secs(3_600);
-
-/// What is younger is always shown: less than the shortest of Loki's defaults, two hours and three quarters.
-const SHOWN: Duration = Duration::from_secs(2 * 3_600 + 1_800);
-const HIDES: &str = "Loki doesn't show lines older than some hours until they are flushed, so it isn't known what it has: \
-    see docs/sinks.md for the two settings, or set sends_old_again = true (and perhaps some arrive twice)";
-const SHOWS_NOTHING_OLD: &str = "Loki says of what is older than limits_config.max_query_lookback that there is nothing: \
-    allow it to look farther back, see docs/sinks.md";
 /// Requests of a batch that are under way at once.
 const PUSHES: usize = 4;
-/// What Loki says (400) where its limits don't allow for our streams and lines at all: a person has to do something.
-const CONFIGURED: [&str; 3] =
-    ["structured metadata, but this feature is disallowed", "missing required labels", "label names; limit"];
+/// What Loki says (400, or whatever it is told to say of whom it is told to block) where its limits don't allow for our streams and
+/// lines at all: a person has to do something.
+const CONFIGURED: [&str; 7] = [
+    "structured metadata, but this feature is disallowed",
+    "too many structured metadata labels",
+    "missing required labels",
+    "label names; limit",
+    "has label name too long",
+    "has label value too long",
+    "ingestion blocked",
+];
 /// What it says (400) of lines outside the time that it takes, and what is to be done: that is for its limits and for clocks,
 /// and no event is refused for when it was appended.
 const OUTSIDE_ITS_TIME: [(&str, &str); 2] = [
@@ -70,6 +77,11 @@ const OUTSIDE_ITS_TIME: [(&str, &str); 2] = [
     ),
 ];
 
+/// What it says (400) of a line that lies too far behind its stream's newest one.
+const BEHIND: &str = "too far behind";
+const BEHIND_ALL: &str = "Loki takes nothing that lies so far behind its stream of old lines: it takes it once that stream is written out \
+    (ingester.chunk_idle_period), or set ingester.max_chunk_age: 2h (docs/sinks.md)";
+
 /// `[sink.loki]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,7 +90,7 @@ pub struct Settings {
     pub endpoint: Endpoint,
     /// The tenant (`X-Scope-OrgID`), where it has more than one.
     pub tenant: Option<String>,
-    /// Send events again that are older than three hours and may be there: a Loki that can't be told to show all that
+    /// Send events again that may be there and are older than what Loki shows: one that can't be told to show all that
     /// it holds gets them at least once, and not exactly once.
     #[serde(default)]
     pub sends_old_again: bool,
@@ -101,6 +113,9 @@ impl Settings {
         if self.job.is_empty() || !self.job.chars().all(plain) {
             return Err(format!("job = \"{}\" must be letters, digits, - _ or .", self.job));
         }
+        if let Some(tenant) = self.tenant.as_ref().filter(|tenant| tenant.contains('|')) {
+            return Err(format!("tenant = \"{tenant}\" names several: Loki takes lines of one at a time"));
+        }
         self.endpoint.check()
     }
 }
@@ -117,15 +132,6 @@ pub struct Loki {
     /// What its configuration said when it was last asked; only a restart changes it.
     shows: Mutex<Option<Shows>>,
     sends_old_again: bool,
-}
-
-/// What Loki shows of what it holds.
-#[derive(Clone, Copy, Debug)]
-struct Shows {
-    /// All of it, however old.
-    all: bool,
-    /// How far back it looks at all for those who have no limits of their own.
-    period: Option<Duration>,
 }
 
 /// An event as Loki takes it.
@@ -159,21 +165,22 @@ impl Loki {
         })
     }
 
-    /// What it says of how it is set up. Where nobody may ask for that, it is as the default has it.
+    /// What it says of how it is set up. Where nobody may ask for that, or somebody in between doesn't know of it, it is as the default
+    /// has it; what passes is waited for.
     async fn told(&self, path: &str) -> Result<String, Trouble> {
         let answered = self.http.answer(self.request(Method::GET, path)?).await?;
         match answered.status {
             StatusCode::OK => Ok(String::from_utf8_lossy(&answered.body).into_owned()),
-            StatusCode::UNAUTHORIZED
-            | StatusCode::FORBIDDEN
-            | StatusCode::NOT_FOUND
-            | StatusCode::METHOD_NOT_ALLOWED => Ok(String::new()),
-            _ => Err(answered.trouble()),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+                Err(answered.trouble())
+            }
+            status if status.is_server_error() => Err(answered.trouble()),
+            _ => Ok(String::new()),
         }
     }
 
     /// The spans of a window, each short enough for one question.
-    fn spans(&self, window: &Window) -> Vec<Range<Nanos>> {
+    fn spans(&self, window: &Window, longest: Duration) -> Vec<Range<Nanos>> {
         // After what the log has there may be anything of others; before there was a log, nothing is looked for.
         let newest = self.clock.wall().0.max(self.newest.load(Relaxed));
         let end = if window.appended.end == Nanos(u64::MAX) {
@@ -184,7 +191,7 @@ impl Loki {
         let mut start = self.first(window, end);
         let mut spans = Vec::new();
         while start < end {
-            let until = start.saturating_add(SPAN).min(end);
+            let until = start.saturating_add(longest).min(end);
             spans.push(start..until);
             start = until;
         }
@@ -209,31 +216,64 @@ impl Loki {
         begins.filter_map(|held| held.appended).min().unwrap_or(first)
     }
 
-    /// Why it may have more of what was appended from then on than it shows. The tenant's limits change while it runs; the rest of its
-    /// configuration only with a restart.
-    async fn hides(&self, since: Nanos) -> Result<Option<String>, Unproven> {
-        let now = |error: Trouble| Unproven::Now(error.to_string());
-        let limits = self.told("/config/tenant/v1/limits").await.map_err(now)?;
+    /// How it shows what it holds, and the limits of the tenant's own, as far as it tells them. These change while it runs; the rest of
+    /// its configuration only with a restart.
+    async fn asked(&self) -> Result<(Shows, Bounds), Trouble> {
         // A sink that has had nothing to send since its start hasn't asked yet.
         let known = *self.shows();
         let shows = match known {
             Some(shows) => shows,
-            None => self.ask_what_it_shows().await.map_err(now)?,
+            None => self.ask_what_it_shows().await?,
         };
-        let shows_for = limit_of(&limits).unwrap_or(shows.period);
-        let age = self.clock.wall().0.saturating_sub(since.0);
-        if shows_for.is_some_and(|shows_for| age > nanos(shows_for)) {
-            return Ok(Some(SHOWS_NOTHING_OLD.to_owned()));
-        }
-        // What is older than `query_ingesters_within` isn't looked for in the memory of those who hold it.
-        Ok((!shows.all && age > nanos(SHOWN)).then(|| HIDES.to_owned()))
+        Ok((shows, Bounds::of(&self.told("/config/tenant/v1/limits").await?)))
     }
 
     async fn ask_what_it_shows(&self) -> Result<Shows, Trouble> {
-        let configuration = self.told("/config").await?;
-        let shows = Shows { all: shows_all(&configuration), period: limit_of(&configuration).flatten() };
+        let shows = Shows::of(&self.told("/config").await?);
         *self.shows() = Some(shows);
         Ok(shows)
+    }
+
+    /// Why it may have more of what was appended from then on than it shows.
+    fn hides(&self, (shows, own): (Shows, Bounds), since: Nanos) -> Option<String> {
+        let age = self.clock.wall().saturating_since(since);
+        shows.hides(own, self.tenant.is_some(), age).map(str::to_owned)
+    }
+
+    /// How far a line may lie behind its stream's newest.
+    fn behind(&self) -> Duration {
+        (*self.shows()).map_or(HOUR, |shows| shows.behind)
+    }
+
+    /// Asks when the newest line of the last days was appended, back from a moment that is still to come.
+    async fn ask_for_the_newest(&self, longest: Duration) -> Result<(), Trouble> {
+        let mut end = self.clock.wall().saturating_add(AFTER);
+        let first = Nanos(end.0.saturating_sub(nanos(SPAN)));
+        for _ in 0..LOOKS {
+            let start = Nanos(end.0.saturating_sub(nanos(longest))).max(first);
+            let request = self.request(Method::GET, "/loki/api/v1/query_range")?.query(&[
+                ("query", self.selector()),
+                ("start", start.0.to_string()),
+                ("end", end.0.to_string()),
+                ("limit", "1".to_owned()),
+                ("direction", "backward".to_owned()),
+            ]);
+            let request = request.header("x-loki-response-encoding-flags", "categorize-labels");
+            let answered = self.http.answer(request.header("cache-control", "no-cache")).await?;
+            if answered.status != StatusCode::OK {
+                return Err(answered.trouble());
+            }
+            let page = parse(&answered.body).map_err(Trouble::unclear)?;
+            if let Some(newest) = page.lines.iter().map(|line| line.time.0).max() {
+                self.newest.fetch_max(newest, Relaxed);
+                return Ok(());
+            }
+            if start == first {
+                return Ok(());
+            }
+            end = start;
+        }
+        Ok(())
     }
 
     fn shows(&self) -> MutexGuard<'_, Option<Shows>> {
@@ -267,21 +307,27 @@ impl Loki {
         format!("{{family=\"{family}\", job=\"{job}\", outcome=\"{outcome}\", producer=\"{producer}\"}}")
     }
 
-    /// The stream of what is older than Loki takes in the others.
-    fn backfill_labels(&self, appended: Nanos) -> String {
-        let hour = appended.0 / 3_600_000_000_000;
-        let hour = Nanos(hour * 3_600_000_000_000).to_string();
-        let hour = hour.get(..13).unwrap_or(&hour);
+    /// The stream of what is older than Loki takes in the others: of an hour, or of the part of one in which no line lies too far behind
+    /// another.
+    fn backfill_labels(&self, appended: Nanos, behind: Duration) -> String {
+        let span = OLD.into_iter().find(|span| *span <= behind).unwrap_or(Duration::from_secs(60));
+        let begins = appended.0 - appended.0 % nanos(span).max(1);
+        let hour = Nanos(begins).to_string();
+        // With the minute where an hour has several.
+        let letters = if span == HOUR { 13 } else { 16 };
+        let hour = hour.get(..letters).unwrap_or(&hour);
         format!("{{hour=\"{hour}\", job=\"{}\", origin=\"backfill\"}}", self.job)
     }
 
     /// The streams that these belong to, in the order of their labels.
     fn streams<'a>(&self, batch: &[&'a Encoded], backfill: bool) -> BTreeMap<Cow<'a, str>, Vec<&'a Encoded>> {
-        let behind = self.newest.load(Relaxed).saturating_sub(nanos(LIVE));
+        let behind = self.behind();
+        // Less, so that clocks may differ.
+        let live = self.newest.load(Relaxed).saturating_sub(nanos(behind.saturating_sub(APART)));
         let mut streams: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for encoded in batch {
-            let labels = if backfill || encoded.appended.0 < behind {
-                Cow::Owned(self.backfill_labels(encoded.appended))
+            let labels = if backfill || encoded.appended.0 < live {
+                Cow::Owned(self.backfill_labels(encoded.appended, behind))
             } else {
                 Cow::Borrowed(&*encoded.labels)
             };
@@ -351,11 +397,12 @@ impl Loki {
             return Ok(vec![]);
         };
         let lines = by_index.values().map(|(times, _)| times).sum::<usize>();
-        // A span is a whole number of milliseconds here, and reaches into the one before: so the indexes are said as well.
+        // A span is a whole number of milliseconds here, and reaches into the one before: so the indexes are said as well. A line that
+        // claims one that is no number would make an error of the whole count.
         let (origin, span_ms) =
             (serde_json::Value::from(&*self.origin), (span.end.0 - span.start.0).div_ceil(1_000_000));
         let count = format!(
-            "count_over_time({} | log_origin={origin} | log_index>={first} | log_index<={last} [{span_ms}ms])",
+            "count_over_time({} | log_origin={origin} | log_index>={first} | log_index<={last} | __error__=\"\" [{span_ms}ms])",
             self.selector()
         );
         let counted: usize = self.counts(&format!("sum({count})"), span.end).await?.values().sum();
@@ -436,25 +483,9 @@ impl Sink for Loki {
 
     /// Asks what the newest line is: what is much older goes into streams for what is old.
     async fn prepare(&self) -> Result<(), Trouble> {
-        let now = self.clock.wall();
-        let span = Nanos(now.0.saturating_sub(nanos(SPAN)))..now.saturating_add(AFTER);
-        let request = self.request(Method::GET, "/loki/api/v1/query_range")?.query(&[
-            ("query", self.selector()),
-            ("start", span.start.0.to_string()),
-            ("end", span.end.0.to_string()),
-            ("limit", "1".to_owned()),
-            ("direction", "backward".to_owned()),
-        ]);
-        let request = request.header("x-loki-response-encoding-flags", "categorize-labels");
-        let answered = self.http.answer(request.header("cache-control", "no-cache")).await?;
-        if answered.status != StatusCode::OK {
-            return Err(answered.trouble());
-        }
-        let page = parse(&answered.body).map_err(Trouble::unclear)?;
-        let newest = page.lines.iter().map(|line| line.time.0).max().unwrap_or(0);
-        self.newest.fetch_max(newest, Relaxed);
         self.ask_what_it_shows().await?;
-        Ok(())
+        let (shows, own) = self.asked().await?;
+        self.ask_for_the_newest(shows.longest(own)).await
     }
 
     fn encode(&self, item: &Item) -> Result<Encoded, String> {
@@ -472,11 +503,15 @@ impl Sink for Loki {
     async fn send(&self, batch: &[&Encoded]) -> Result<Vec<Answer>, Trouble> {
         let mut pushed = self.push(batch, false).await;
         if let ([_], [Ok(answered)]) = (batch, pushed.as_slice())
-            && answered.status == StatusCode::BAD_REQUEST
-            && says(answered, "too far behind")
+            && is_behind(answered)
         {
             // Loki's limit is narrower than we think, or others write to this job.
             pushed = self.push(batch, true).await;
+            if let [Ok(answered)] = pushed.as_slice()
+                && is_behind(answered)
+            {
+                return Err(Trouble::unclear(format!("{BEHIND_ALL}: {}", answered.reason())));
+            }
         }
         outcome(pushed)?;
         let newest = batch.iter().map(|encoded| encoded.appended.0).max().unwrap_or(0);
@@ -485,25 +520,30 @@ impl Sink for Loki {
     }
 
     async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {
-        let (mut documents, mut room, query) = (Vec::new(), Room::default(), self.ours(true));
-        for span in self.spans(window) {
+        // Whoever gives a log back asks by time alone: to him what claims no index is nothing, and once is enough.
+        let is_compared = !window.indexes.is_empty();
+        let asked = self.asked().await.map_err(|error| Unproven::Now(error.to_string()))?;
+        let (mut documents, mut room, query) = (Vec::new(), Room::default(), self.ours(is_compared));
+        for span in self.spans(window, asked.0.longest(asked.1)) {
             let mut shown = Vec::new();
             self.lines(&query, span.clone(), &mut room, &mut shown).await.map_err(Unproven::Now)?;
-            let repeats = self.repeats(&span, &shown).await.map_err(Unproven::Now)?;
+            if is_compared {
+                documents.extend(self.repeats(&span, &shown).await.map_err(Unproven::Now)?);
+            }
             documents.extend(shown);
-            documents.extend(repeats);
         }
         let since = self.since(window, &documents);
-        Ok(Found { documents, perhaps_more: self.hides(since).await? })
+        Ok(Found { documents, perhaps_more: self.hides(asked, since) })
     }
 
     /// How often it is there doesn't matter for that.
     async fn look_up(&self, window: &Window) -> Result<Found, Unproven> {
+        let asked = self.asked().await.map_err(|error| Unproven::Now(error.to_string()))?;
         let (mut documents, mut room, query) = (Vec::new(), Room::default(), self.ours(false));
-        for span in self.spans(window) {
+        for span in self.spans(window, asked.0.longest(asked.1)) {
             self.lines(&query, span, &mut room, &mut documents).await.map_err(Unproven::Now)?;
         }
-        let hides = self.hides(self.first(window, window.appended.end)).await?;
+        let hides = self.hides(asked, self.first(window, window.appended.end));
         Ok(Found { documents, perhaps_more: hides.filter(|_| !self.sends_old_again) })
     }
 }
@@ -560,6 +600,11 @@ fn refusal(answered: &Answered) -> Trouble {
         }
         trouble => trouble,
     }
+}
+
+/// Whether Loki refuses a line for lying too far behind its stream's newest one.
+fn is_behind(answered: &Answered) -> bool {
+    answered.status == StatusCode::BAD_REQUEST && says(answered, BEHIND)
 }
 
 fn nanos(span: Duration) -> u64 {

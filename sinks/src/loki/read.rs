@@ -52,6 +52,9 @@ fn result<T: DeserializeOwned>(body: &[u8], result_type: &str) -> Result<Vec<T>,
 
 #[derive(Deserialize)]
 struct Stream {
+    /// With all metadata of its lines, where somebody in between doesn't let the wish through to have them apart.
+    #[serde(default)]
+    stream: BTreeMap<String, String>,
     values: Vec<Value>,
 }
 
@@ -75,9 +78,10 @@ struct Categories {
 /// What is wrong with it.
 pub fn parse(body: &[u8]) -> Result<Page, String> {
     let streams: Vec<Stream> = result(body, "streams")?;
-    let values = streams.into_iter().flat_map(|stream| stream.values);
-    let lines: Result<Vec<Line>, String> = values.map(Line::new).collect();
-    Ok(Page { lines: lines? })
+    let lines = streams
+        .into_iter()
+        .flat_map(|Stream { stream, values }| values.into_iter().map(move |value| Line::new(value, &stream)));
+    Ok(Page { lines: lines.collect::<Result<_, _>>()? })
 }
 
 #[derive(Deserialize)]
@@ -100,12 +104,14 @@ pub fn parse_counts(body: &[u8]) -> Result<BTreeMap<String, usize>, String> {
 }
 
 impl Line {
-    fn new(value: Value) -> Result<Self, String> {
-        let (time, text, metadata) = match value {
+    fn new(value: Value, labels: &BTreeMap<String, String>) -> Result<Self, String> {
+        let (time, text, own) = match value {
             Value::With(time, text, categories) => (time, text, categories.structured_metadata),
             Value::Bare(time, text) => (time, text, BTreeMap::new()),
         };
         let time = time.parse().map_err(|_| "a line of it has no time".to_owned())?;
+        let mut metadata = labels.clone();
+        metadata.extend(own);
         Ok(Self { time: Nanos(time), text, metadata })
     }
 

@@ -88,11 +88,28 @@ fn a_batch_is_stored_when_each_of_its_streams_is() {
             "{trouble:?}"
         );
     }
-    let disallowed = "stream '{}' includes structured metadata, but this feature is disallowed. Please see";
-    assert!(
-        matches!(outcome(vec![answered(400, disallowed)]), Err(Trouble::Unclear { .. })),
-        "no event's fault"
-    );
+    for (status, configured) in [
+        (400, "stream '{}' includes structured metadata, but this feature is disallowed. Please see"),
+        (400, "stream '{}' has too many structured metadata labels: '12', limit: '5'. Please see"),
+        (400, "stream '{}' has label value too long: 'custody'"),
+        (400, "stream '{}' has label name too long: 'producer'"),
+        (400, "ingestion blocked for user 'acme' until '2099-01-01T00:00:00Z' with status code '400'"),
+        (409, "ingestion blocked for user 'acme' until '2099-01-01T00:00:00Z' with status code '409'"),
+        (422, "ingestion blocked for user 'acme' (policy: 'x') until '2099-01-01T00:00:00Z'"),
+    ] {
+        let trouble = outcome(vec![answered(status, configured)]);
+        assert!(matches!(trouble, Err(Trouble::Unclear { .. })), "no event's fault: {trouble:?}");
+    }
+}
+
+#[test]
+fn lines_are_sent_for_one_tenant() {
+    let settings = |tenant: &str| {
+        let endpoint = Endpoint { url: "http://127.0.0.1:1".into(), ca: None, auth: None };
+        Settings { endpoint, tenant: Some(tenant.into()), job: job(), sends_old_again: false }.check()
+    };
+    assert_eq!(settings("acme"), Ok(()));
+    assert!(settings("acme|others").unwrap_err().contains("names several"));
 }
 
 #[test]
@@ -114,8 +131,22 @@ fn counts_are_read_or_refused() {
 #[test]
 fn what_is_old_has_a_stream_for_each_hour() {
     let loki = loki();
-    let labels = loki.backfill_labels(Nanos(1_764_000_000_123_456_789));
+    let labels = loki.backfill_labels(Nanos(1_764_000_000_123_456_789), HOUR);
     assert_eq!(labels, r#"{hour="2025-11-24T16", job="custody", origin="backfill"}"#);
+}
+
+/// Where Loki takes only what lies less far behind, an hour has several.
+#[test]
+fn no_line_lies_farther_behind_another_of_its_stream_than_loki_takes_it() {
+    let loki = loki();
+    let (begins, minute) = (1_764_000_000_000_000_000, 60_000_000_000);
+    let hour = |minutes: u64, behind: u64| {
+        let labels = loki.backfill_labels(Nanos(begins + minutes * minute), Duration::from_secs(behind * 60));
+        labels.split('"').nth(1).unwrap().to_owned()
+    };
+    assert_eq!((hour(29, 30), hour(30, 30)), ("2025-11-24T16:00".into(), "2025-11-24T16:30".into()));
+    assert_eq!((hour(44, 20), hour(45, 20)), ("2025-11-24T16:30".into(), "2025-11-24T16:45".into()));
+    assert_eq!(hour(59, 0), "2025-11-24T16:59");
 }
 
 #[test]
@@ -163,6 +194,18 @@ fn an_answer_that_is_not_whole_is_none() {
     assert!(parse(answer(r#","warnings":["partial"]"#).as_bytes()).is_err());
     assert!(parse(b"{}").is_err());
     assert!(parse(br#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#).is_err());
+}
+
+/// A proxy may leave out the header by which we ask for metadata apart from labels.
+#[test]
+fn metadata_among_the_labels_is_read_as_well() {
+    let answer = br#"{"status":"success","data":{"resultType":"streams","result":[
+        {"stream":{"job":"custody","log_index":"3","log_origin":"custody.test/log"},"values":[["5","{}"]]},
+        {"stream":{"job":"custody","log_index":"4","log_origin":"another.log"},"values":[["6","{}"]]},
+        {"stream":{"job":"custody"},"values":[["7","{}",{"structuredMetadata":{"log_index":"5","log_origin":"custody.test/log"}}]]}]}}"#;
+    let held: Vec<Held> =
+        parse(answer).unwrap().lines.into_iter().filter_map(|line| line.held("custody.test/log")).collect();
+    assert_eq!(held.iter().map(|held| held.index).collect::<Vec<_>>(), [Some(3), Some(5)]);
 }
 
 proptest! {

@@ -5,6 +5,7 @@
 //! 200 says nothing: each item has its own status.
 
 mod bulk;
+mod mapping;
 mod product;
 mod search;
 mod stream;
@@ -20,16 +21,22 @@ use crate::http::{Answered, Endpoint, Http};
 use crate::item::Item;
 use crate::secret::Secrets;
 use crate::sink::{Answer, Fields, Found, Held, Limits, Sink, Trouble, Unproven, Window};
+use custody_core::clock::{Clock, Nanos, SystemClock};
 use custody_core::mapping::{Logged, ecs};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Documents of one window that are asked for at once: what these products give without a scroll.
 const HITS_MAX: usize = 10_000;
+/// How long a node may not have heard yet of an index that another one has begun.
+const LAG: Duration = Duration::from_secs(1);
+const CLOSED: &str = "an index of the stream is closed, and what it holds isn't known: open it";
 
 /// `[sink.opensearch]`
 #[derive(Clone, Debug, Deserialize)]
@@ -72,6 +79,8 @@ pub struct OpenSearch {
     product: Mutex<Option<Product>>,
     /// Indices that are known to be the stream's.
     indices: Mutex<BTreeSet<String>>,
+    /// Whether the stream was rolled over for what its index lacks.
+    rolled: AtomicBool,
 }
 
 /// An event as a bulk request has it.
@@ -94,6 +103,7 @@ impl OpenSearch {
             origin: origin.to_owned(),
             product: Mutex::new(None),
             indices: Mutex::default(),
+            rolled: AtomicBool::new(false),
         }
     }
 
@@ -118,7 +128,7 @@ impl OpenSearch {
         Product::of(&answered.body).map_err(|reason| Trouble::Denied { reason })
     }
 
-    /// Puts the templates there, and the stream. Gives the product without data streams, where it has none.
+    /// Puts the templates there, and the stream. Gives the product without what it doesn't have.
     async fn set_up(&self, product: Product) -> Result<Product, Trouble> {
         let templates = Templates::of(product, &self.stream).map_err(|reason| Trouble::Denied { reason })?;
         // A product without lifecycles, or one where others see to them: the documents don't depend on it.
@@ -154,19 +164,64 @@ impl OpenSearch {
             if !made.status.is_success() && !self.ask(Method::GET, &path, None).await?.status.is_success() {
                 return Err(denied(&made));
             }
+        } else if !there.status.is_success() {
+            return Err(denied(&there));
         }
         Ok(product)
     }
 
-    /// Whether a template is there in this program's version: what somebody has changed in it stays. Elasticsearch is always told
-    /// all of it: by what it refuses shows whether it has data streams.
+    /// Whether a template is there in this program's version or a later one's: what somebody has changed in it stays, but for the
+    /// mappings. Elasticsearch is always told all of the others: by what it refuses shows whether it has data streams.
     async fn is_there(&self, product: Product, path: &str, body: &Value) -> Result<bool, Trouble> {
         let ours = body.get("version").and_then(Value::as_u64);
-        if ours.is_none() || !product.is_opensearch || !product::is_kept(path) {
+        let is_kept = product::is_kept(path);
+        if ours.is_none() || (is_kept && !product.is_opensearch) {
             return Ok(false);
         }
         let there = self.ask(Method::GET, path, None).await?;
-        Ok(there.status == StatusCode::OK && product::version(&there.body) >= ours)
+        if there.status != StatusCode::OK {
+            return Ok(false);
+        }
+        Ok(match product::version(&there.body).cmp(&ours) {
+            Ordering::Less => false,
+            Ordering::Equal => is_kept || mapping::has_all(&there.body, body),
+            Ordering::Greater => true,
+        })
+    }
+
+    /// Gives the index that is written to the fields that it lacks: one that an earlier version has made gets what the template says
+    /// now with the next rollover only. No document depends on that: where it isn't allowed, they are searched by what there is.
+    async fn complete(&self, product: Product) -> Result<(), Trouble> {
+        let Some(index) = self.newest(product).await? else { return Ok(()) };
+        let templates = Templates::of(product, &self.stream).map_err(|reason| Trouble::Denied { reason })?;
+        let there = self.ask(Method::GET, &format!("/{index}/_mapping"), None).await?;
+        if there.status != StatusCode::OK || !mapping::lacks(&there.body, &templates.fields) {
+            return Ok(());
+        }
+        // Into whichever is written to by now.
+        let path = if product.has_streams {
+            format!("/{}/_mapping?write_index_only=true", self.stream)
+        } else {
+            format!("/{index}/_mapping")
+        };
+        let mut done = self.put(&path, &json!({ "properties": templates.fields })).await?;
+        // One that it has is of another type: the next index has them all. Once is enough, whatever that one turns out to have.
+        if done.status == StatusCode::BAD_REQUEST && product.has_streams && !self.rolled.swap(true, Relaxed) {
+            done = self.ask(Method::POST, &format!("/{}/_rollover", self.stream), None).await?;
+        }
+        if !done.status.is_success() {
+            tracing::warn!("{index} lacks fields of this version's mapping: {}", done.reason());
+        }
+        Ok(())
+    }
+
+    /// The index that is written to, where there may be one.
+    async fn newest(&self, product: Product) -> Result<Option<String>, Trouble> {
+        if !product.has_streams {
+            return Ok(Some(format!("{}-{}", self.stream, day(SystemClock::new().wall()))));
+        }
+        let answered = self.ask(Method::GET, &stream::indices_path(&self.stream), None).await?;
+        Ok(stream::indices(&answered.body).ok().and_then(|mut indices| indices.pop()))
     }
 
     /// Whether events can be found there.
@@ -188,13 +243,26 @@ impl OpenSearch {
         let mut others = names;
         others.retain(|name| if product.has_streams { !known(name) } else { !name.starts_with(&days) });
         if !others.is_empty() && product.has_streams {
-            let answered = self.ask(Method::GET, &stream::indices_path(&self.stream), None).await?;
-            let indices = stream::indices(&answered.body)
-                .map_err(|reason| Trouble::unclear(format!("{reason}: {}", answered.reason())))?;
-            *self.indices.lock().unwrap_or_else(PoisonError::into_inner) = indices;
+            self.learn_indices().await?;
             others.retain(|name| !known(name));
+            // One that looks like the stream's own may be so new that whoever was asked hasn't heard of it (Elasticsearch 9.1 and later).
+            let own = format!(".ds-{}-", self.stream);
+            if others.iter().any(|name| name.starts_with(&own)) {
+                tokio::time::sleep(LAG).await;
+                self.learn_indices().await?;
+                others.retain(|name| !known(name));
+            }
         }
         Ok(others.into_iter().map(str::to_owned).collect())
+    }
+
+    /// Asks which indices are the stream's.
+    async fn learn_indices(&self) -> Result<(), Trouble> {
+        let answered = self.ask(Method::GET, &stream::indices_path(&self.stream), None).await?;
+        let indices = stream::indices(&answered.body)
+            .map_err(|reason| Trouble::unclear(format!("{reason}: {}", answered.reason())))?;
+        *self.indices.lock().unwrap_or_else(PoisonError::into_inner) = indices.into_iter().collect();
+        Ok(())
     }
 
     /// What it holds of a window.
@@ -220,18 +288,42 @@ impl OpenSearch {
                 Unproven::Now(format!("{operation} isn't whole: {reason}: {}", done.reason()))
             })?;
         }
-        // A closed index can't be searched, and what it holds isn't missing. Nothing that is looked up lies in one: nobody writes there.
-        let closed = match shown {
-            Shown::Whole => "expand_wildcards=open,closed",
-            Shown::Event => "ignore_unavailable=true",
-        };
-        let path = format!("/{everything}/_search?allow_partial_search_results=false&{closed}");
         let body = search::question(window, &self.origin, shown, HITS_MAX).to_string().into_bytes();
-        let answered = self.ask(Method::POST, &path, Some(body)).await.map_err(now)?;
+        let path = |how: &str| format!("/{everything}/_search?allow_partial_search_results=false&{how}");
+        // A closed index can't be searched, and what it holds isn't missing: such a question is refused.
+        let asked = self.ask(Method::POST, &path("expand_wildcards=open,closed"), Some(body.clone())).await;
+        let (mut answered, mut perhaps_more) = (asked.map_err(now)?, None);
+        if shown == Shown::Event && matches!(answered.status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
+        {
+            // What is new doesn't lie in one, and isn't held up by one.
+            perhaps_more = self.may_be_closed(window, product).await?.then(|| CLOSED.to_owned());
+            answered =
+                self.ask(Method::POST, &path("ignore_unavailable=true"), Some(body)).await.map_err(now)?;
+        }
         if answered.status != StatusCode::OK {
             return Err(Unproven::Now(answered.reason()));
         }
-        search::documents(&answered.body, &self.origin, shown).map(Found::from).map_err(Unproven::Now)
+        let documents = search::documents(&answered.body, &self.origin, shown).map_err(Unproven::Now)?;
+        Ok(Found { documents, perhaps_more })
+    }
+
+    /// Whether something of a window may lie in an index that is closed. Of daily indices none is asked for: what is of a day goes into
+    /// that day's, which takes nothing while it is closed, and knows its `_id`s again afterwards.
+    async fn may_be_closed(&self, window: &Window, product: Product) -> Result<bool, Unproven> {
+        if !product.has_streams {
+            return Ok(false);
+        }
+        let answered = self.ask(Method::GET, &stream::ages_path(&self.stream), None).await;
+        let answered = answered.map_err(|error| Unproven::Now(error.to_string()))?;
+        match answered.status {
+            StatusCode::OK => {
+                stream::may_be_closed(&answered.body, window.appended.start).map_err(Unproven::Now)
+            }
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => {
+                Err(Unproven::Now(format!("it doesn't tell which indices are closed: {}", answered.reason())))
+            }
+        }
     }
 
     fn product(&self) -> Option<Product> {
@@ -242,6 +334,11 @@ impl OpenSearch {
     fn everything(&self, product: Product) -> String {
         if product.has_streams { self.stream.clone() } else { format!("{}-*", self.stream) }
     }
+}
+
+/// A day, as the names of daily indices end.
+fn day(time: Nanos) -> String {
+    time.to_string().get(..10).unwrap_or("1970-01-01").replace('-', ".")
 }
 
 /// A refusal that only a person can do something about; what is busy is tried again.
@@ -269,6 +366,7 @@ impl Sink for OpenSearch {
         let product = self.detect().await?;
         let product = self.set_up(product).await?;
         self.finds(product).await?;
+        self.complete(product).await?;
         *self.product.lock().unwrap_or_else(PoisonError::into_inner) = Some(product);
         Ok(())
     }
@@ -281,8 +379,7 @@ impl Sink for OpenSearch {
             leaf: item.leaf,
             bytes: &item.bytes,
         };
-        let day = item.appended.to_string();
-        let day = day.get(..10).unwrap_or("1970-01-01").replace('-', ".");
+        let day = day(item.appended);
         Ok(Encoded { index: item.index, id: logged.id(), day, document: ecs::document(&logged) })
     }
 

@@ -24,6 +24,8 @@ pub struct Product {
     pub is_opensearch: bool,
     /// Data streams, and what else Elasticsearch has by its x-pack.
     pub has_streams: bool,
+    /// The setting that names an index's mode, which Elasticsearch has had for a shorter time than data streams.
+    pub has_modes: bool,
 }
 
 impl Product {
@@ -55,15 +57,22 @@ impl Product {
                 version.number
             ));
         }
-        Ok(Self { is_opensearch, has_streams: true })
+        Ok(Self { is_opensearch, has_streams: true, has_modes: true })
     }
 
-    /// The same product without data streams, if that is what it complains about.
+    /// The same product without data streams, or without modes, if that is what it complains about.
     pub fn poorer(self, reason: &str) -> Option<Self> {
-        let lacks = ["data_stream", "[flattened]", "index.lifecycle", "index.mode"];
-        let is_lack =
-            !self.is_opensearch && self.has_streams && lacks.iter().any(|lack| reason.contains(lack));
-        is_lack.then_some(Self { has_streams: false, ..self })
+        let names = |lack: &str| reason.contains(lack);
+        if self.is_opensearch {
+            None
+        } else if self.has_streams && ["data_stream", "[flattened]", "index.lifecycle"].into_iter().any(names)
+        {
+            Some(Self { has_streams: false, ..self })
+        } else if self.has_modes && names("index.mode") {
+            Some(Self { has_modes: false, ..self })
+        } else {
+            None
+        }
     }
 }
 
@@ -71,6 +80,8 @@ impl Product {
 pub struct Templates {
     pub lifecycle: Option<(String, Value)>,
     pub components: Vec<(String, Value)>,
+    /// The fields that the mappings among them have.
+    pub fields: Value,
 }
 
 impl Templates {
@@ -93,8 +104,10 @@ impl Templates {
                 json!({ "type": "object", "enabled": false }),
             );
             remove(&mut settings, "/template/settings/index", "lifecycle");
-            remove(&mut settings, "/template/settings/index", "mode");
             remove(&mut index, "", "data_stream");
+        }
+        if !(product.has_streams && product.has_modes) {
+            remove(&mut settings, "/template/settings/index", "mode");
         }
         // What names a stream is named by it: several streams, of several logs, may be in one place.
         let path = if product.is_opensearch {
@@ -103,6 +116,7 @@ impl Templates {
             "/_ilm/policy/custody".to_owned()
         };
         Ok(Self {
+            fields: mappings.pointer("/template/mappings/properties").cloned().unwrap_or_default(),
             lifecycle: product.has_streams.then_some((path, lifecycle)),
             components: vec![
                 ("/_component_template/custody-settings".to_owned(), settings),
@@ -114,7 +128,7 @@ impl Templates {
 }
 
 /// Whether what somebody has changed in a template stays, as long as it has this program's version. The mappings follow from what
-/// this program writes, and are its alone.
+/// this program writes, and are its alone: what they lack is put there.
 pub fn is_kept(path: &str) -> bool {
     path != MAPPINGS
 }

@@ -46,7 +46,8 @@ pub enum Shown {
 }
 
 /// All documents that claim an index of the window; and for a comparison, all of its time that are of no other log, whatever they
-/// claim. What is looked up is known by its index, and the documents of others who write there don't count against the limit.
+/// claim. What is looked up is known by its index, and the documents of others who write there don't count against the limit. Of a window
+/// of time alone, as whoever gives a log back asks for it, all of this log: to him what claims no log is nothing.
 pub fn question(window: &Window, origin: &str, shown: Shown, hits_max: usize) -> Value {
     let (from, to) = (window.indexes.start, window.indexes.end.min(TIME_MAX));
     let mut time = json!({ "gte": Timestamp::from(window.appended.start).to_string() });
@@ -56,12 +57,14 @@ pub fn question(window: &Window, origin: &str, shown: Shown, hits_max: usize) ->
         time.insert("lt".to_owned(), Timestamp::from(window.appended.end).to_string().into());
     }
     let ours = json!({ "term": { "custody.log.origin": origin } });
+    let time = json!({ "range": { "@timestamp": time } });
     let claims = json!({ "bool": { "filter": [ours, { "range": { "custody.log.index": { "gte": from, "lt": to } } }] } });
     let nobodys = json!({ "bool": { "must_not": { "exists": { "field": "custody.log.origin" } } } });
     let ours_or_nobodys = json!({ "bool": { "should": [ours, nobodys], "minimum_should_match": 1 } });
-    let within = json!({ "bool": { "filter": [ours_or_nobodys, { "range": { "@timestamp": time } }] } });
+    let within = json!({ "bool": { "filter": [ours_or_nobodys, time] } });
     let either = match shown {
         Shown::Event => json!([claims]),
+        Shown::Whole if window.indexes.is_empty() => json!([{ "bool": { "filter": [ours, time] } }]),
         Shown::Whole => json!([claims, within]),
     };
     let source = match shown {

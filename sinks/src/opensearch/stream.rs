@@ -1,7 +1,8 @@
 //! What the stream's own indices are, and whether events can be found in them.
 
+use custody_core::clock::Nanos;
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// By which fields events are looked up, and the types of fields that such a question finds. It fails nowhere else: it finds
 /// nothing, as if nothing were there.
@@ -62,11 +63,11 @@ pub fn indices_path(stream: &str) -> String {
     format!("/_data_stream/{stream}?filter_path=data_streams.indices.index_name")
 }
 
-/// The names of its indices, of the answer to [`indices_path`].
+/// The names of its indices, of the answer to [`indices_path`]; the last one is written to.
 ///
 /// # Errors
 /// When it is none.
-pub fn indices(body: &[u8]) -> Result<BTreeSet<String>, String> {
+pub fn indices(body: &[u8]) -> Result<Vec<String>, String> {
     #[derive(Deserialize)]
     struct Answer {
         data_streams: Vec<Stream>,
@@ -83,6 +84,47 @@ pub fn indices(body: &[u8]) -> Result<BTreeSet<String>, String> {
         serde_json::from_slice(body).map_err(|error| format!("its indices can't be read: {error}"))?;
     let names = answer.data_streams.into_iter().flat_map(|stream| stream.indices);
     Ok(names.map(|name| name.index_name).collect())
+}
+
+/// Where the stream says since when each of its indices is there, and which are closed.
+pub fn ages_path(stream: &str) -> String {
+    format!(
+        "/{stream}/_settings/index.creation_date,index.verified_before_close?expand_wildcards=open,closed"
+    )
+}
+
+/// Whether what was appended at that time may lie in an index that is closed, by the answer to [`ages_path`]. What is written goes
+/// into the newest index: what was appended when an open one had followed all that are closed lies in none of these.
+///
+/// # Errors
+/// When it is no answer to that.
+pub fn may_be_closed(body: &[u8], appended: Nanos) -> Result<bool, String> {
+    #[derive(Deserialize)]
+    struct Index {
+        settings: Settings,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Settings {
+        index: Ages,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Ages {
+        /// Milliseconds since 1970.
+        creation_date: String,
+        verified_before_close: String,
+    }
+    let indices: BTreeMap<String, Index> =
+        serde_json::from_slice(body).map_err(|error| format!("which are closed can't be read: {error}"))?;
+    let (mut closed, mut open) = (Vec::new(), Vec::new());
+    for Index { settings: Settings { index } } in indices.into_values() {
+        let begun = index.creation_date.parse::<u64>().unwrap_or(0);
+        if index.verified_before_close == "true" { closed.push(begun) } else { open.push(begun) }
+    }
+    let Some(last) = closed.into_iter().max() else { return Ok(false) };
+    let next = open.into_iter().filter(|begun| *begun > last).min();
+    Ok(next.is_none_or(|next| appended < Nanos(next.saturating_mul(1_000_000))))
 }
 
 #[cfg(test)]
@@ -113,7 +155,31 @@ mod tests {
     fn a_streams_indices_are_read() {
         let body =
             br#"{"data_streams":[{"indices":[{"index_name":".ds-s-000001"},{"index_name":"moved"}]}]}"#;
-        assert_eq!(indices(body).unwrap().into_iter().collect::<Vec<_>>(), [".ds-s-000001", "moved"]);
+        assert_eq!(indices(body).unwrap(), [".ds-s-000001", "moved"]);
         assert!(indices(b"{}").is_err());
+    }
+
+    #[test]
+    fn what_is_older_than_what_follows_all_closed_indices_may_lie_in_one_of_them() {
+        let answer = |indices: &[(u64, bool)]| {
+            let index = |(number, (begun, is_closed)): (usize, &(u64, bool))| {
+                let closed = if *is_closed { r#","verified_before_close":"true""# } else { "" };
+                format!(
+                    r#"".ds-s-{number:06}":{{"settings":{{"index":{{"creation_date":"{begun}"{closed}}}}}}}"#
+                )
+            };
+            format!("{{{}}}", indices.iter().enumerate().map(index).collect::<Vec<_>>().join(","))
+        };
+        let may_be = |indices: &[(u64, bool)], milliseconds: u64| {
+            may_be_closed(answer(indices).as_bytes(), Nanos(milliseconds * 1_000_000)).unwrap()
+        };
+        let first_closed = [(1_000, true), (2_000, false), (3_000, false)];
+        assert_eq!((may_be(&first_closed, 1_999), may_be(&first_closed, 2_000)), (true, false));
+        let middle_closed = [(1_000, false), (2_000, true), (3_000, false)];
+        assert_eq!((may_be(&middle_closed, 2_999), may_be(&middle_closed, 3_001)), (true, false));
+        assert!(may_be(&middle_closed, 500), "what was sent late");
+        assert!(may_be(&[(1_000, false), (2_000, true)], 9_000), "nothing is written to");
+        assert!(!may_be(&[(1_000, false)], 500) && !may_be(&[], 500));
+        assert!(may_be_closed(b"<html>", Nanos(0)).is_err());
     }
 }

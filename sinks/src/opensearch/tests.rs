@@ -6,7 +6,9 @@ use custody_core::event::TYPES;
 use custody_core::log::Entry;
 
 const ORIGIN: &str = "custody.test/log";
-const STREAMS: Product = Product { is_opensearch: true, has_streams: true };
+const STREAMS: Product = Product { is_opensearch: true, has_streams: true, has_modes: true };
+const ELASTICSEARCH: Product = Product { is_opensearch: false, ..STREAMS };
+const DAYS: Product = Product { has_streams: false, ..ELASTICSEARCH };
 
 fn sink() -> OpenSearch {
     let endpoint = Endpoint { url: "http://127.0.0.1:1".into(), ca: None, auth: None };
@@ -28,18 +30,46 @@ fn what_it_is_is_asked() {
     assert!(!poorer.has_streams && poorer.poorer("data_stream").is_none());
 }
 
+/// From 7.9 to 8.4 there are data streams, and the setting is a feature that isn't switched on.
+#[test]
+fn elasticsearch_that_knows_no_modes_has_data_streams_all_the_same() {
+    let refusal = "HTTP 400: unknown setting [index.mode] did you mean [index.codec]?";
+    let poorer = ELASTICSEARCH.poorer(refusal).unwrap();
+    assert_eq!(poorer, Product { has_modes: false, ..ELASTICSEARCH });
+    assert_eq!(
+        (poorer.poorer(refusal), DAYS.poorer("index.lifecycle"), STREAMS.poorer(refusal)),
+        (None, None, None)
+    );
+    let settings = |product| {
+        Templates::of(product, "s").unwrap().components[0].1["template"]["settings"]["index"].clone()
+    };
+    assert_eq!(
+        (&settings(ELASTICSEARCH)["mode"], &settings(poorer)["mode"]),
+        (&"standard".into(), &Value::Null)
+    );
+    assert_eq!(settings(poorer)["lifecycle"]["name"], "custody");
+    assert!(Templates::of(poorer, "s").unwrap().lifecycle.is_some());
+    // Without x-pack there is neither: that is what it says first.
+    assert!(
+        !ELASTICSEARCH
+            .poorer("unknown setting [index.lifecycle.name] … unknown setting [index.mode]")
+            .unwrap()
+            .has_streams
+    );
+}
+
 #[test]
 fn templates_are_for_the_configured_stream() {
-    for is_opensearch in [true, false] {
-        let templates = Templates::of(Product { is_opensearch, has_streams: true }, "logs-x").unwrap();
+    for product in [STREAMS, ELASTICSEARCH] {
+        let templates = Templates::of(product, "logs-x").unwrap();
         assert_eq!(templates.components[2].1["index_patterns"], serde_json::json!(["logs-x"]));
         assert!(templates.lifecycle.is_some());
         // Two logs in one cluster don't take each other's template away.
         assert_eq!(templates.components[2].0, "/_index_template/custody-events.logs-x");
-        let usual = Templates::of(Product { is_opensearch, has_streams: true }, &stream()).unwrap();
+        let usual = Templates::of(product, &stream()).unwrap();
         assert_eq!(usual.components[2].0, "/_index_template/custody-events");
     }
-    let plain = Templates::of(Product { is_opensearch: false, has_streams: false }, "logs-x").unwrap();
+    let plain = Templates::of(DAYS, "logs-x").unwrap();
     assert!(plain.lifecycle.is_none() && plain.components[2].1.get("data_stream").is_none());
     assert_eq!(plain.components[2].1["index_patterns"], serde_json::json!(["logs-x-*"]));
     assert!(!plain.components.iter().any(|(_, body)| body.to_string().contains("flattened")));
@@ -53,7 +83,7 @@ fn a_templates_version_is_read_wherever_it_stands() {
     assert_eq!((product::version(component), product::version(index)), (Some(3), Some(1)));
     let without = br#"{"component_templates":[{"name":"x","component_template":{"template":{}}}]}"#;
     assert_eq!((product::version(without), product::version(b"<html>")), (None, None));
-    for product in [STREAMS, Product { is_opensearch: false, has_streams: true }] {
+    for product in [STREAMS, ELASTICSEARCH] {
         let components = Templates::of(product, "s").unwrap().components;
         assert!(components.iter().all(|(_, body)| body["version"].is_u64()));
         let kept: Vec<_> = components.iter().map(|(path, _)| product::is_kept(path)).collect();
@@ -155,10 +185,27 @@ fn a_bulk_request_is_two_lines_for_each_event() {
     assert_eq!(lines.len(), 2 * TYPES.len());
     assert_eq!(lines[0], serde_json::json!({ "create": { "_id": "custody.test/log#0" } }));
     assert!(bulk::path("s", STREAMS).starts_with("/s/_bulk?"));
-    let days = Product { is_opensearch: false, has_streams: false };
-    assert!(bulk::path("s", days).starts_with("/_bulk?"));
-    let plain = bulk::request(&batch[..1], "s", days);
+    assert!(bulk::path("s", DAYS).starts_with("/_bulk?"));
+    let plain = bulk::request(&batch[..1], "s", DAYS);
     assert!(String::from_utf8(plain).unwrap().contains(r#""_index":"s-2025.11.24""#));
+}
+
+/// As many of them of one moment as no answer holds would keep a log from being given back.
+#[test]
+fn whoever_gives_a_log_back_is_not_shown_what_is_nobodys() {
+    let asked = |indexes: std::ops::Range<u64>| {
+        let window = Window { indexes, appended: Nanos(1)..Nanos(1_000_000_000) };
+        search::question(&window, ORIGIN, Shown::Whole, HITS_MAX)["query"].clone()
+    };
+    let of_nobody = |query: &Value| query.to_string().contains("must_not");
+    assert!(of_nobody(&asked(0..9)), "a comparison looks for strangers");
+    let by_time = asked(0..0);
+    assert!(!of_nobody(&by_time), "{by_time}");
+    let either = by_time["bool"]["should"].as_array().unwrap();
+    let filter = either[0]["bool"]["filter"].as_array().unwrap();
+    assert_eq!((either.len(), filter.len()), (1, 2), "{by_time}");
+    assert_eq!(filter[0]["term"]["custody.log.origin"], ORIGIN);
+    assert!(filter[1]["range"]["@timestamp"]["lt"].is_string());
 }
 
 #[test]

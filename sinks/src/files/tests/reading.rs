@@ -69,7 +69,7 @@ fn more_than_there_is_room_for_is_not_shown() {
         send(&files, (0..100).map(hourly)).unwrap();
         let mut store = files.folder.store.try_lock().unwrap();
         let mut read = |window: &Window, turn| match &mut store.kind {
-            Kind::Lines(lines) => lines.read_back(window, turn),
+            Kind::Lines(lines) => lines.read_back(window, Sought::Any, turn),
             Kind::Lake(lake) => lake.read_back(window, Sought::Any, turn),
         };
         let by_time = |indexes| Window { indexes: 0..0, ..window(indexes) };
@@ -79,5 +79,82 @@ fn more_than_there_is_room_for_is_not_shown() {
         assert_eq!((shown.documents.len(), shown.perhaps_more), (2, None));
         // A comparison asks for what it knows to be so much.
         assert_eq!(read(&window(0..100), Turn::narrow(10_000)).unwrap().unwrap().documents.len(), 100);
+    }
+}
+
+/// As after a crash: an archive of years isn't read for it.
+#[test]
+fn a_line_that_was_sent_is_looked_up_in_the_file_of_its_day() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ready(settings(dir.path(), false));
+    // The first day has eight hours of them, nine have them all.
+    send(&files, (0..224).map(hourly)).unwrap();
+    let mut store = files.folder.store.try_lock().unwrap();
+    let Kind::Lines(lines) = &mut store.kind else { panic!("it has lines") };
+    let mut looked_up = |indexes: std::ops::Range<u64>, sought: Sought| {
+        let mut turns = 0;
+        loop {
+            match lines.read_back(&window(indexes.clone()), sought, Turn::short()).unwrap() {
+                Some(found) => {
+                    let found = found.documents.iter().filter_map(|held| held.index).collect::<Vec<_>>();
+                    return (found, turns);
+                }
+                None => turns += 1,
+            }
+            assert!(turns < 100, "it begins anew each time");
+        }
+    };
+    // The last hour of a day, the first one of the next, and both.
+    assert_eq!(looked_up(223..224, Sought::Sent), (vec![223], 1));
+    assert_eq!(looked_up(8..9, Sought::Sent), (vec![8], 1));
+    assert_eq!(looked_up(7..9, Sought::Sent), (vec![7, 8], 1));
+    // Of ten files three are known by then.
+    assert_eq!(looked_up(223..224, Sought::Any), (vec![223], 7));
+}
+
+/// Whoever reads a line has no means to tell what of it was sent.
+#[test]
+fn what_was_added_to_a_line_of_the_event_itself_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ready(settings(dir.path(), false));
+    send(&files, (0..3).map(hourly)).unwrap();
+    assert_eq!(fields(&files, 0..3), [Fields::AsSent; 3]);
+    let path = dir.path().join("custody-2025-11-24.ndjson");
+    let lines = std::fs::read_to_string(&path).unwrap();
+    for (before, after) in [
+        ("{\"index\":1,", "{\"x\":1,\"index\":1,"),
+        ("{\"index\":1,", "{\"index\":1,\"redacted\":true,"),
+        ("{\"index\":1,", "{ \"index\":1,"),
+    ] {
+        let altered = lines.replacen(before, after, 1);
+        assert_ne!(altered, lines);
+        std::fs::write(&path, altered).unwrap();
+        assert_eq!(fields(&files, 0..3), [Fields::AsSent, Fields::Altered, Fields::AsSent], "{after}");
+    }
+}
+
+/// What was redacted is marked, wherever it stands, and is as it was sent.
+#[test]
+fn what_was_redacted_says_so_in_each_form() {
+    let redacted = |index: u64| hourly(index).redacted_to(Arc::from(&b"{\"type\":\"log.sealed\"}"[..]));
+    for (format, is_lake) in
+        [(Format::Custody, false), (Format::Ecs, false), (Format::Ocsf, false), (Format::Custody, true)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = settings(dir.path(), is_lake);
+        settings.format = format;
+        if let Some(lake) = settings.lake.as_mut() {
+            lake.roll_events = 2;
+        }
+        let files = ready(settings);
+        send(&files, [redacted(0), hourly(1)].into_iter()).unwrap();
+        assert_eq!(parquet(dir.path()).is_empty(), !is_lake);
+        let held = found(&files, &window(0..2));
+        assert_eq!(held.len(), 2, "{format:?}");
+        for (held, item) in held.iter().zip([redacted(0), hourly(1)]) {
+            assert_eq!(files.fields(&item, held), Fields::AsSent, "{format:?}");
+            let text = String::from_utf8(held.document.clone().unwrap()).unwrap();
+            assert_eq!(text.contains("\"redacted\":true"), item.redacted, "{format:?}: {text}");
+        }
     }
 }
