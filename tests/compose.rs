@@ -7,6 +7,7 @@ use custody_tests::wait::DEADLINE;
 use custody_tests::{golang, root};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 fn compose() -> Value {
@@ -51,6 +52,32 @@ fn what_is_mounted_is_there_and_what_is_needed_first_says_when_it_is_healthy() {
         }
     }
     assert!(mounted >= 8, "only {mounted} files are mounted");
+}
+
+/// Whether a network, `172.31.77.0/24`, holds an address.
+fn holds(network: &str, address: Ipv4Addr) -> bool {
+    let (first, bits) = network.split_once('/').expect("a network");
+    let mask = u32::MAX << (32 - bits.parse::<u32>().expect("bits"));
+    u32::from(first.parse::<Ipv4Addr>().expect("an address")) & mask == u32::from(address) & mask
+}
+
+/// Docker gives the first free address of a network's range to whoever has none of his own, and of all of it without one.
+#[test]
+fn an_address_that_is_somebody_s_is_given_to_nobody_else() {
+    let compose = compose();
+    let mut fixed = 0;
+    for (name, service) in compose["services"].as_object().unwrap() {
+        for (network, joined) in service["networks"].as_object().into_iter().flatten() {
+            let Some(address) = joined["ipv4_address"].as_str() else { continue };
+            fixed += 1;
+            let address: Ipv4Addr = address.parse().unwrap();
+            let config = &compose["networks"][network]["ipam"]["config"][0];
+            let within = |part: &str| config[part].as_str().map(|network| holds(network, address));
+            assert_eq!(within("subnet"), Some(true), "{name}: {address} isn't of {network}");
+            assert_eq!(within("ip_range"), Some(false), "{name}: others of {network} are given {address}");
+        }
+    }
+    assert_eq!(fixed, 1, "custodyd's, which stands in certificates");
 }
 
 #[test]

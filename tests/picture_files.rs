@@ -2,6 +2,7 @@
 //! of real stores elsewhere (`tests/sinks/pictures`).
 
 use custody_core::event::TYPES;
+use custody_core::search::LIMIT_MAX;
 use custody_tests::pictures::{Dashboard, alerts, dashboards, fields_of, lucene, saved_objects};
 use custody_tests::process::run;
 use custody_tests::wait::DEADLINE;
@@ -85,13 +86,17 @@ fn each_column_of_sessions_leads_to_the_replay() {
                 dashboard.name(),
                 panel["title"]
             );
+            // As many as the API gives at once, with the address of more.
+            let events =
+                format!("${{api}}/v1/events?session=${{__value.raw}}&limit={LIMIT_MAX}&envelope=page");
+            assert!(overrides.contains(&events), "{}: {}", dashboard.name(), panel["title"]);
         }
     }
     assert!(columns >= 4, "only {columns} columns of sessions");
 }
 
 /// Types that a picture or an alert names, in any language of theirs: words in quotes with a dot in them.
-fn types_in(query: &str) -> BTreeSet<String> {
+pub fn types_in(query: &str) -> BTreeSet<String> {
     let quoted = query.split('"').skip(1).step_by(2);
     // `sink[.](stalled|rejected)` is what Loki's regular expressions make of two.
     let regular = |word: &str| -> Vec<String> {

@@ -1,5 +1,7 @@
 //! What a machine can check about the tree itself: no server is started.
 
+#[path = "alarms.rs"]
+mod alarms;
 #[path = "compose.rs"]
 mod compose;
 #[path = "generated.rs"]

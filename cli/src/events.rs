@@ -121,13 +121,15 @@ pub(crate) async fn pages(
         }
         let response = client.get("/v1/events", &query, "application/x-ndjson").await?;
         let next = response.headers().get("custody-cursor").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let has_more = response.headers().get("custody-more").is_some_and(|more| more == "true");
         let page = response.text().await?;
         let mut lines = 0;
         for line in page.lines() {
             each(line)?;
             lines += 1;
         }
-        if lines == 0 || next.is_none() || next == cursor {
+        // An empty page is the last one only if it says so: a search may take longer than one page's time.
+        if (lines == 0 && !has_more) || next.is_none() || next == cursor {
             return Ok(());
         }
         left -= lines;
@@ -146,17 +148,65 @@ async fn tail(filter: &Filter, json: bool) -> anyhow::Result<()> {
     query.push(("from", index.map_or(0, |index| index + 1).to_string()));
     let response = client.get("/v1/events", &query, "text/event-stream").await?;
     let mut stream = response.bytes_stream();
-    let mut buffer = Vec::new();
+    let (mut buffer, mut reading) = (Vec::new(), Reading::default());
     while let Some(chunk) = stream.next().await {
         buffer.extend_from_slice(&chunk.context("the stream broke: run the command again")?);
         while let Some(end) = buffer.iter().position(|&b| b == b'\n') {
             let line: Vec<u8> = buffer.drain(..=end).collect();
-            if let Some(entry) = std::str::from_utf8(&line)?.strip_prefix("data:") {
-                print_entry(entry.trim(), json)?;
+            match reading.line(std::str::from_utf8(&line)?) {
+                Some(Told::Entry(entry)) => print_entry(entry, json)?,
+                Some(Told::Done) => return Ok(()),
+                Some(Told::Ended(why)) => anyhow::bail!(why),
+                None => {}
             }
         }
     }
     anyhow::bail!("the server ended the stream: run the command again")
+}
+
+/// Where one is in a stream of server-sent events.
+#[derive(Default)]
+struct Reading {
+    /// What the event is called whose lines come; entries have no name.
+    event: Option<String>,
+}
+
+/// What a line of the stream says.
+#[derive(Debug, PartialEq, Eq)]
+enum Told<'a> {
+    /// An entry of the log, in JSON.
+    Entry(&'a str),
+    /// Nothing more can match, as was asked for.
+    Done,
+    /// The last event: the stream ends, and why, in a line.
+    Ended(String),
+}
+
+impl Reading {
+    /// Takes the next line; most that aren't data only say what the next ones are.
+    fn line<'a>(&mut self, line: &'a str) -> Option<Told<'a>> {
+        let line = line.trim_end_matches(['\r', '\n']);
+        if line.is_empty() {
+            self.event = None;
+        } else if let Some(name) = line.strip_prefix("event:") {
+            self.event = Some(name.trim().to_owned());
+        }
+        let data = line.strip_prefix("data:")?.trim();
+        Some(match self.event.as_deref() {
+            None => Told::Entry(data),
+            Some("until-passed") => Told::Done,
+            Some(name) => Told::Ended(ended(name, data)),
+        })
+    }
+}
+
+/// Why a stream ended: what the server says of it, or else what it calls it.
+fn ended(name: &str, data: &str) -> String {
+    let said: Value = serde_json::from_str(data).unwrap_or_default();
+    let reason = Some(field(&said, "/error")).filter(|reason| !reason.is_empty());
+    let reason =
+        reason.unwrap_or_else(|| format!("the server ended the stream ({name}): run the command again"));
+    table::printable(&reason)
 }
 
 #[derive(serde::Deserialize)]
@@ -219,4 +269,31 @@ fn summary(event: &Value) -> String {
         }
     }
     String::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(stream: &str) -> Vec<Told<'_>> {
+        let mut reading = Reading::default();
+        stream.split_inclusive('\n').filter_map(|line| reading.line(line)).collect()
+    }
+
+    #[test]
+    fn a_stream_that_ends_says_why() {
+        let stream = "retry: 2000\n\nid: a\ndata: {\"index\":7}\n\n: alive\n\n";
+        assert_eq!(told(stream), [Told::Entry("{\"index\":7}")]);
+        for name in ["denied", "closing", "too-slow", "behind", "failed", "stopped"] {
+            let last = format!("{stream}event: {name}\ndata: {{\"error\":\"why \\u0007 {name}\"}}\n\n");
+            let why = Told::Ended(format!("why \\u{{7}} {name}"));
+            assert_eq!(told(&last), [Told::Entry("{\"index\":7}"), why]);
+        }
+        let unsaid = "the server ended the stream (odd): run the command again";
+        assert_eq!(told("event: odd\r\ndata: 7\r\n\r\n"), [Told::Ended(unsaid.to_owned())]);
+        let done = "event: until-passed\ndata: {\"error\":\"until is passed\"}\n\n";
+        assert_eq!(told(done), [Told::Done]);
+        // A name is that of one event.
+        assert_eq!(told("event: odd\n\ndata: {}\n\n"), [Told::Entry("{}")]);
+    }
 }

@@ -6,7 +6,9 @@ use crate::progress;
 use crate::table;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use custody_core::delivery::{Comparing, DeadLetter, Findings, Numbers, Report, Standing, Verdict};
+use custody_core::delivery::{
+    Comparing, DEAD_LETTERS_LISTED, DeadLetter, Findings, Numbers, Report, Standing, Verdict,
+};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -145,7 +147,7 @@ async fn list(client: &Client, as_json: bool) -> anyhow::Result<()> {
             sink.name,
             sink.numbers.next.to_string(),
             sink.lag_events.to_string(),
-            format!("{} s", sink.lag_seconds),
+            sink.lag_seconds.map_or_else(|| "unknown".to_owned(), |seconds| format!("{seconds} s")),
             sink.numbers.per_second.to_string(),
             sink.numbers.rejected.to_string(),
             sink.numbers.dead_letters.to_string(),
@@ -347,19 +349,29 @@ async fn replay(
 ) -> anyhow::Result<()> {
     let to = to.as_deref().map(place).transpose()?;
     let body = json!({ "from": place(from)?, "to": to });
-    let before = standing(client, name).await?.numbers;
+    let sink = standing(client, name).await?;
     let begun: Replaying = post(client, name, "replay", &body).await?;
     println!(
         "(event {}) Events {} to {} are delivered to {name} once more.",
         begun.index, begun.from, begun.to
     );
+    let mut is_held = sink.paused.is_some();
+    if let Some(said) = held(&sink) {
+        eprintln!("{said}");
+    }
     if detach {
         return Ok(());
     }
+    let before = sink.numbers;
     let bar = progress::events("delivering")?;
     bar.set_length(begun.to.saturating_sub(begun.from));
     let after = loop {
         let sink = standing(client, name).await?;
+        // Once, and not each time that it is looked at.
+        if let Some(said) = held(&sink).filter(|_| !is_held) {
+            bar.println(said);
+        }
+        is_held = sink.paused.is_some();
         let Some(left) = sink.replaying else {
             if sink.numbers.replays > before.replays {
                 break sink.numbers;
@@ -381,6 +393,9 @@ async fn replay(
     bar.finish_and_clear();
     let letters =
         letters(client, name).await.context("it is sent, and what was refused of it isn't known")?;
+    if letters.len() >= DEAD_LETTERS_LISTED {
+        return replayed_among_many(name, &before, &after);
+    }
     let (said, refused) = replayed(name, begun.from..begun.to, (&before, &after), &letters);
     if let Some(said) = said {
         println!("{said}");
@@ -423,6 +438,31 @@ fn replayed(
     (said, refused)
 }
 
+/// The same where there are more dead letters than are listed: those of the replay may be among the others.
+fn replayed_among_many(name: &str, before: &Numbers, after: &Numbers) -> anyhow::Result<()> {
+    match after.rejected.checked_sub(before.rejected) {
+        Some(0) => {
+            println!("It is sent.");
+            Ok(())
+        }
+        Some(rejected) => bail!(
+            "{rejected} events were refused meanwhile, or other documents stand in their place: see `custody sinks verify {name}`"
+        ),
+        // Its program was started again.
+        None => {
+            bail!("it is sent, and what was refused of it isn't known: see `custody sinks verify {name}`")
+        }
+    }
+}
+
+/// Why nothing is sent, where somebody holds the sink.
+fn held(sink: &Standing) -> Option<String> {
+    let reason = sink.paused.as_deref()?;
+    let why = if reason.is_empty() { String::new() } else { format!(" ({})", table::printable(reason)) };
+    let name = &sink.name;
+    Some(format!("{name} is held{why}: nothing is sent until `custody sinks release {name}`."))
+}
+
 async fn standing(client: &Client, name: &str) -> anyhow::Result<Standing> {
     let sinks: Vec<Standing> = client.get_json("/v1/sinks", &[]).await?;
     sinks.into_iter().find(|sink| sink.name == name).with_context(|| format!("there is no sink {name}"))
@@ -434,12 +474,20 @@ async fn letters(client: &Client, name: &str) -> anyhow::Result<Vec<DeadLetter>>
 
 async fn dead_letters(client: &Client, name: &str, as_json: bool) -> anyhow::Result<()> {
     let letters = letters(client, name).await?;
+    let listed = letters.len();
     if as_json {
         println!("{}", serde_json::to_string(&letters)?);
-        return Ok(());
+    } else {
+        let rows =
+            letters.into_iter().map(|letter| vec![letter.index.to_string(), letter.kind, letter.reason]);
+        table::print(&["event", "type", "the destination says"], rows.collect(), "There are none.");
     }
-    let rows = letters.into_iter().map(|letter| vec![letter.index.to_string(), letter.kind, letter.reason]);
-    table::print(&["event", "type", "the destination says"], rows.collect(), "There are none.");
+    if listed >= DEAD_LETTERS_LISTED {
+        let all = standing(client, name).await?.numbers.dead_letters;
+        eprintln!(
+            "These are the newest {listed} of {all}: all of them stand in sinks/{name}/dead-letters.ndjson of the log's data."
+        );
+    }
     Ok(())
 }
 
@@ -448,6 +496,10 @@ async fn redrive(client: &Client, name: &str) -> anyhow::Result<()> {
     struct Redriven {
         count: usize,
         left: usize,
+    }
+    // Whoever may not look at it may send them all the same.
+    if let Some(said) = standing(client, name).await.ok().as_ref().and_then(held) {
+        eprintln!("{said}");
     }
     let Redriven { count, left } = post(client, name, "redrive", &json!({})).await?;
     println!("{} of {count} dead letters arrived, {left} are left.", count.saturating_sub(left));
@@ -491,10 +543,42 @@ mod tests {
     }
 
     #[test]
+    fn of_more_dead_letters_than_are_listed_no_replay_is_said_to_have_none() {
+        let before = Numbers { rejected: 4, ..Numbers::default() };
+        let after = |rejected| Numbers { rejected, ..before.clone() };
+        assert!(replayed_among_many("loki", &before, &after(4)).is_ok());
+        let said = replayed_among_many("loki", &before, &after(7)).unwrap_err().to_string();
+        assert!(said.starts_with("3 events were refused meanwhile, or"), "{said}");
+        let said = replayed_among_many("loki", &before, &after(3)).unwrap_err().to_string();
+        assert!(said.contains("isn't known"), "{said}");
+    }
+
+    #[test]
+    fn whoever_waits_for_a_held_sink_is_told_so() {
+        let sink = |paused: Option<&str>| -> Standing {
+            let paused = paused.map(str::to_owned);
+            let name = "loki".to_owned();
+            Standing {
+                lag_events: 0,
+                lag_seconds: Some(0),
+                name,
+                numbers: Numbers::default(),
+                paused,
+                replaying: None,
+            }
+        };
+        assert_eq!(held(&sink(None)), None);
+        let said = "loki is held: nothing is sent until `custody sinks release loki`.";
+        assert_eq!(held(&sink(Some(""))).as_deref(), Some(said));
+        let said = "loki is held (it\\nmoves): nothing is sent until `custody sinks release loki`.";
+        assert_eq!(held(&sink(Some("it\nmoves"))).as_deref(), Some(said));
+    }
+
+    #[test]
     fn what_holds_a_sink_up_is_shown_whatever_it_is_at() {
         let standing = |paused: Option<&str>, trouble: Option<&str>, errand: Option<&str>, left| Standing {
             lag_events: 0,
-            lag_seconds: 0,
+            lag_seconds: Some(0),
             name: "loki".into(),
             numbers: Numbers {
                 trouble: trouble.map(str::to_owned),

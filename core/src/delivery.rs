@@ -12,6 +12,8 @@ pub const LISTED: usize = 1_000;
 const NEAR: u64 = 100;
 /// Parts of the log that are repaired at once; the last one takes in whatever comes after it.
 const RANGES_MAX: usize = 10_000;
+/// Dead letters that are listed, the newest; all are counted ([`Numbers::dead_letters`]), and stand in the sink's own file.
+pub const DEAD_LETTERS_LISTED: usize = 10_000;
 /// The longest reason of a dead letter that is kept, in bytes: destinations like to repeat what they were sent.
 pub const REASON_BYTES_MAX: usize = 512;
 
@@ -181,8 +183,8 @@ impl Report {
 pub struct Standing {
     /// Events that aren't delivered yet.
     pub lag_events: u64,
-    /// How old the oldest of them is, in seconds.
-    pub lag_seconds: u64,
+    /// How old the oldest of them is, in seconds; unknown where the log can't read it.
+    pub lag_seconds: Option<u64>,
     /// Its name.
     pub name: String,
     /// Its numbers.
@@ -246,7 +248,7 @@ pub trait Running: Send + Sync + 'static {
     fn cancel(&self) -> Asked<'_, ()>;
     /// What is under way beside the delivery of what is new.
     fn errand(&self) -> Asked<'_, Option<Errand>>;
-    /// The dead letters.
+    /// The dead letters, the newest [`DEAD_LETTERS_LISTED`] of them.
     fn dead_letters(&self) -> Asked<'_, Vec<DeadLetter>>;
     /// Reads the destination back and compares it with this part of the log. `told` hears how far it is.
     fn verify<'a>(&'a self, indexes: Range<u64>, told: Box<dyn FnMut(u64) + Send + 'a>) -> Asked<'a, Report>;

@@ -15,6 +15,10 @@ pub struct LogOperations {
 }
 
 impl Operations for LogOperations {
+    fn is_full(&self) -> bool {
+        *self.log.filled().borrow()
+    }
+
     fn clock_ahead(&self) -> Option<Duration> {
         *self.log.clock_ahead().borrow()
     }

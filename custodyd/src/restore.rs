@@ -5,6 +5,7 @@
 //! changes nothing, and one between them leaves `log.damaged` and `log.restored`, which is said at the next start and
 //! finished by the next `custodyd restore`. What was once put together whole is never thrown away.
 
+mod disputes;
 pub mod exchange;
 
 use self::exchange::Successor;
@@ -114,11 +115,13 @@ pub async fn restore(args: Restore) -> anyhow::Result<()> {
     let mut rebuilding = Rebuilding {
         salvage: &salvage,
         archives: &archives,
+        names: &args.from,
         import,
         checkpoint: &checkpoint,
         ends: (args.since.map_or(FIRST, |since| Nanos(since.nanos())), clock.wall().saturating_add(AHEAD)),
         lacking: BTreeMap::new(),
         replaced: Vec::new(),
+        pins: BTreeMap::new(),
         perhaps_more: None,
         bar,
     };
@@ -135,7 +138,7 @@ pub async fn restore(args: Restore) -> anyhow::Result<()> {
             return Err(error.context(lines));
         }
     };
-    let Rebuilding { import, replaced, .. } = rebuilding;
+    let Rebuilding { import, replaced, pins, .. } = rebuilding;
     if let Ok(cosigned) = std::fs::read(log.join("cosigned")) {
         durable::write_file(&fresh.join("cosigned"), &cosigned, 0o644)?;
     }
@@ -151,6 +154,13 @@ pub async fn restore(args: Restore) -> anyhow::Result<()> {
     );
     if !replaced.is_empty() {
         println!("  replaced     {}: what was here isn't what was signed", listed(&replaced));
+    }
+    if !pins.is_empty() {
+        let indexes: Vec<u64> = pins.into_keys().collect();
+        println!(
+            "  disputed     {}: there are several, and only these give what was signed",
+            listed(&indexes)
+        );
     }
     println!("  root         {}", checkpoint.root());
     println!("  as it was    {}: evidence of what happened; remove it when nobody needs it", aside.display());
@@ -307,6 +317,8 @@ fn progress(entries: u64) -> anyhow::Result<ProgressBar> {
 struct Rebuilding<'a> {
     salvage: &'a Salvage,
     archives: &'a [Box<dyn Archive>],
+    /// What the archives are called.
+    names: &'a [String],
     import: Import,
     checkpoint: &'a Checkpoint,
     /// The first and the last moment at which an entry may have been appended.
@@ -315,6 +327,8 @@ struct Rebuilding<'a> {
     lacking: BTreeMap<u64, String>,
     /// Entries that are here and for which a destination's were taken, since together these are what was signed.
     replaced: Vec<u64>,
+    /// The entries that are taken whatever else there is, since only with them it is what was signed.
+    pins: BTreeMap<u64, Copied>,
     perhaps_more: Option<String>,
     bar: ProgressBar,
 }
@@ -323,26 +337,10 @@ impl Rebuilding<'_> {
     /// Puts it together and seals it; gives how many entries behind the checkpoint were good here.
     async fn run(&mut self, older: &[Checkpoint]) -> anyhow::Result<u64> {
         let size = self.checkpoint.size();
-        for part in self.salvage.parts(size) {
-            match part {
-                Part::Here(indexes) => self.keep(indexes)?,
-                Part::Missing { indexes, appended } => self.fetch(indexes, appended, false).await?,
-            }
-        }
-        if !self.lacking.is_empty() {
-            bail!("nothing was changed");
-        }
+        self.fill(0).await?;
         if self.import.root() != self.checkpoint.root() {
             // Every checksum holds, and something was replaced all the same: here, or there.
-            self.import.rewind(&mut |_, _, _| {})?;
-            self.fetch(0..size, self.salvage.appended(size), true).await?;
-            if !self.lacking.is_empty() || self.import.root() != self.checkpoint.root() {
-                self.replaced.clear();
-                bail!(
-                    "all entries were found, but together they aren't what was signed: one of them was replaced by \
-                     another with a leaf hash of its own. Nothing was changed"
-                );
-            }
+            self.settle().await?;
         }
         for known in older {
             if self.import.root_at(known.size())? != known.root() {
@@ -359,6 +357,21 @@ impl Rebuilding<'_> {
         Ok(beyond)
     }
 
+    /// Takes all that was signed from `from` on: what is good here, and from the destinations what isn't.
+    async fn fill(&mut self, from: u64) -> anyhow::Result<()> {
+        let left = |indexes: Range<u64>| indexes.start.max(from)..indexes.end;
+        for part in self.salvage.parts(self.checkpoint.size()) {
+            match part {
+                Part::Here(indexes) => self.keep(left(indexes))?,
+                Part::Missing { indexes, appended } => self.fetch(left(indexes), appended, false).await?,
+            }
+        }
+        if !self.lacking.is_empty() {
+            bail!("nothing was changed");
+        }
+        Ok(())
+    }
+
     /// Takes what is good here.
     fn keep(&mut self, indexes: Range<u64>) -> anyhow::Result<()> {
         let mut next = indexes.start;
@@ -370,7 +383,10 @@ impl Rebuilding<'_> {
             }
             for entry in entries {
                 next = entry.index + 1;
-                self.push(entry.index, entry.appended, &entry.bytes)?;
+                match self.pins.get(&entry.index).cloned() {
+                    Some(pinned) => self.take(entry.index, Ok(pinned), true)?,
+                    None => self.push(entry.index, entry.appended, &entry.bytes)?,
+                }
             }
         }
         Ok(())
@@ -381,17 +397,22 @@ impl Rebuilding<'_> {
     async fn fetch(
         &mut self,
         indexes: Range<u64>,
-        (since, until): (Nanos, Nanos),
+        appended: (Nanos, Nanos),
         or_here: bool,
     ) -> anyhow::Result<()> {
-        let until = until.min(self.ends.1).saturating_add(Duration::from_nanos(1));
-        let mut walk = Walk::new(self.archives, since.max(self.ends.0)..until);
+        let mut walk = Walk::new(self.archives, self.within(appended));
         let (mut aside, mut is_over) = (Aside::default(), false);
         let mut expected = indexes.start;
         while expected < indexes.end {
             let after = self.import.last_appended();
-            let judged =
-                if is_over { Some(aside.take(expected, after)) } else { aside.next(expected, after) };
+            let judged = match self.pins.get(&expected) {
+                Some(pinned) => {
+                    drop(aside.take(expected, after));
+                    Some(Ok(pinned.clone()))
+                }
+                None if is_over => Some(aside.take(expected, after)),
+                None => aside.next(expected, after),
+            };
             if let Some(judged) = judged {
                 self.take(expected, judged, or_here)?;
                 expected += 1;
@@ -409,6 +430,11 @@ impl Rebuilding<'_> {
             self.perhaps_more = self.perhaps_more.take().or_else(|| walk.perhaps_more().map(str::to_owned));
         }
         Ok(())
+    }
+
+    /// These times, both inclusive, as far as entries may have been appended then.
+    fn within(&self, (since, until): (Nanos, Nanos)) -> Range<Nanos> {
+        since.max(self.ends.0)..until.min(self.ends.1).saturating_add(Duration::from_nanos(1))
     }
 
     fn take(&mut self, index: u64, judged: Result<Copied, Lacking>, or_here: bool) -> anyhow::Result<()> {
@@ -476,3 +502,6 @@ fn listed(indexes: &[u64]) -> String {
     }
     named.join(", ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 
 use crate::data::DataDir;
 use crate::still::Still;
-use custody_core::clock::Clock;
+use custody_core::clock::{Clock, Nanos};
 use custody_core::delivery::Running;
 use custody_core::log::{Log, Producer};
 use custody_core::state::follow::Replica;
@@ -166,10 +166,12 @@ impl Around<'_> {
     }
 
     fn stands_still(&self, still: Still) -> Started {
+        let is_told = self.replica.read(|state| state.sinks().stalled_since(still.name()).is_some());
         let (stalled, producer) = (still.stalled(), Arc::clone(self.producer));
         tracing::error!("the sink {} stands still: {}", still.name(), still.reason());
         let ended = tokio::spawn(async move {
-            if let Err(error) = producer.append(stalled).await {
+            // Else each start would tell of a stall that one end is told of.
+            if !is_told && let Err(error) = producer.append(stalled).await {
                 tracing::error!("the log doesn't take that a sink stands still: {error}");
             }
         });
@@ -224,6 +226,11 @@ impl Around<'_> {
         };
         let key = key.as_ref().map(|key| key.as_bytes());
         let redaction = Redaction::new(settings.redact, key).map_err(anyhow::Error::msg)?;
+        let (paused, stalled) = self.replica.read(|state| {
+            let sinks = state.sinks();
+            (sinks.paused(&name).is_some(), sinks.stalled_since(&name))
+        });
+        let now = self.clock.wall();
         let delivery = Delivery::open(Parts {
             sink: Arc::new(sink),
             log: Arc::clone(self.log),
@@ -233,8 +240,8 @@ impl Around<'_> {
             directory: self.data.sinks().join(&name),
             stall: Duration::from_secs(settings.stall_seconds),
             name: settings.name,
-        })?;
-        let paused = self.replica.read(|state| state.sinks().paused(&name).is_some());
+        })?
+        .stalled_for(stalled.map(|since| now.saturating_since(Nanos(since.nanos()))));
         let (control, inbox) = delivery.control(paused);
         let stop = self.stop.clone();
         let ended = tokio::spawn(async move {

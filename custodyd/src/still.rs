@@ -24,7 +24,7 @@ impl Still {
         &self.reason
     }
 
-    /// Says so in the log, as of any sink that doesn't deliver.
+    /// Says so in the log, as of any sink that doesn't deliver. Once it can begin, the delivery says that it goes on.
     pub fn stalled(&self) -> Draft<Stalled> {
         let next = self.numbers().next;
         Draft::new(

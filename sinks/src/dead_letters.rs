@@ -1,19 +1,20 @@
 //! Dead letters: events that a destination refused for what they are. One line of JSON for each, in a file that people
 //! can read; the event itself stands in the log.
 
+mod told;
+
+pub use told::Told;
+
 use custody_core::delivery::DeadLetter;
-use custody_core::event::{Event, Family, Payload};
-use custody_core::log::durable::{sync_directory, write_file};
-use custody_core::log::{Log, ReadError};
+use custody_core::log::durable::{UNFINISHED, rename, sync_directory};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const MODE: u32 = 0o600;
-/// How much of the log is read at once, in bytes.
-const BYTES: usize = 4 << 20;
 
 /// Once the lines of those that have arrived since are so large a part of the rest, the file is written anew: not each time, or
 /// many dead letters would be written again and again.
@@ -24,35 +25,76 @@ const GONE_PART: usize = 8;
 pub struct DeadLetters {
     path: PathBuf,
     file: File,
-    indexes: BTreeSet<u64>,
+    /// Shared with those who read the file meanwhile.
+    indexes: Arc<BTreeSet<u64>>,
     /// Lines in the file whose events have arrived since. After a crash they are dead letters again, and looked up.
     gone: usize,
+    /// Lines in the file behind which another one speaks of the same event.
+    superseded: usize,
+}
+
+/// Dead letters as they were at one moment, for others to read: there may be millions, and whoever writes them doesn't wait.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    path: PathBuf,
+    indexes: Arc<BTreeSet<u64>>,
+}
+
+impl Listing {
+    /// The indexes.
+    #[must_use]
+    pub fn indexes(&self) -> &BTreeSet<u64> {
+        &self.indexes
+    }
+
+    /// The newest of them, so many at most, from the file. Waits for the disk.
+    ///
+    /// # Errors
+    /// What the system says, or that a line is no dead letter.
+    pub fn read(&self, most: usize) -> io::Result<Vec<DeadLetter>> {
+        let mut letters = BTreeMap::new();
+        each(File::open(&self.path)?, Tear::AtTheEnd, |line| {
+            if self.indexes.contains(&line.letter.index) {
+                // Of one that was refused more than once, what was said last.
+                letters.insert(line.letter.index, line.letter);
+                if letters.len() > most {
+                    letters.pop_first();
+                }
+            }
+            Ok(())
+        })?;
+        Ok(letters.into_values().collect())
+    }
 }
 
 impl DeadLetters {
-    /// Opens the file, or makes it. A line that was cut off by a crash is taken back: its event is sent again.
+    /// Opens the file, or makes it. A line that was cut off by a crash is taken back, and so is one that never reached the disk, with
+    /// all behind it: their events are sent again.
     ///
     /// # Errors
     /// What the system says, or that a line in the middle is no dead letter.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let mut indexes = BTreeSet::new();
+        let (mut indexes, mut superseded) = (BTreeSet::new(), 0);
         let length = match File::open(path) {
             // The reasons of millions would take more memory than there may be, and nobody asks for them yet.
-            Ok(file) => each(file, |letter| {
-                indexes.insert(letter.index);
+            Ok(file) => each(file, Tear::Anywhere, |line| {
+                superseded += usize::from(!indexes.insert(line.letter.index));
+                Ok(())
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
         };
         let file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
-        if file.metadata()?.len() > length {
+        let torn = file.metadata()?.len().saturating_sub(length);
+        if torn > 0 {
+            tracing::warn!("{}: {torn} bytes at its end weren't written in full: cut off", path.display());
             file.set_len(length)?;
         }
         file.sync_all()?;
         if let Some(parent) = path.parent() {
             sync_directory(parent)?;
         }
-        Ok(Self { path: path.to_owned(), file, indexes, gone: 0 })
+        Ok(Self { path: path.to_owned(), file, indexes: Arc::new(indexes), gone: 0, superseded })
     }
 
     /// The indexes.
@@ -61,35 +103,35 @@ impl DeadLetters {
         &self.indexes
     }
 
-    /// All of them, from the file.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn read(&self) -> io::Result<Vec<DeadLetter>> {
-        let mut letters = BTreeMap::new();
-        each(File::open(&self.path)?, |letter| {
-            if self.indexes.contains(&letter.index) {
-                // Of one that arrived and was refused once more, what was said last.
-                letters.insert(letter.index, letter);
-            }
-        })?;
-        Ok(letters.into_values().collect())
+    /// All of them as they are now, for others to read.
+    #[must_use]
+    pub fn listing(&self) -> Listing {
+        Listing { path: self.path.clone(), indexes: Arc::clone(&self.indexes) }
     }
 
-    /// Adds those that aren't there yet, durably; gives them.
+    /// Adds them durably; of those that are there already, what is said of them now. Gives those that weren't there.
     ///
     /// # Errors
     /// What the system says.
-    pub fn add(&mut self, letters: Vec<DeadLetter>) -> io::Result<Vec<DeadLetter>> {
-        let new: Vec<_> =
-            letters.into_iter().filter(|letter| !self.indexes.contains(&letter.index)).collect();
-        if new.is_empty() {
-            return Ok(new);
+    pub fn add(&mut self, mut letters: Vec<DeadLetter>) -> io::Result<Vec<DeadLetter>> {
+        if letters.is_empty() {
+            return Ok(letters);
         }
-        self.file.write_all(&lines(&new)?)?;
+        self.file.write_all(&lines(&letters)?)?;
         self.file.sync_data()?;
-        self.indexes.extend(new.iter().map(|letter| letter.index));
-        Ok(new)
+        let (indexes, written) = (Arc::make_mut(&mut self.indexes), letters.len());
+        letters.retain(|letter| indexes.insert(letter.index));
+        self.superseded += written - letters.len();
+        Ok(letters)
+    }
+
+    /// Says anew, durably, why those of them are dead that are.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn renew(&mut self, mut letters: Vec<DeadLetter>) -> io::Result<()> {
+        letters.retain(|letter| self.indexes.contains(&letter.index));
+        self.add(letters).map(drop)
     }
 
     /// Takes out those that have arrived.
@@ -97,72 +139,63 @@ impl DeadLetters {
     /// # Errors
     /// What the system says.
     pub fn remove(&mut self, arrived: impl IntoIterator<Item = u64>) -> io::Result<()> {
-        self.gone += arrived.into_iter().filter(|index| self.indexes.remove(index)).count();
+        let indexes = Arc::make_mut(&mut self.indexes);
+        self.gone += arrived.into_iter().filter(|index| indexes.remove(index)).count();
         if self.gone > self.indexes.len() / GONE_PART { self.tidy() } else { Ok(()) }
     }
 
-    /// Leaves no line in the file of what has arrived.
+    /// Leaves one line in the file for each, and none of what has arrived. One line at a time is in memory.
     ///
     /// # Errors
-    /// What the system says; the old lines are still there then.
+    /// What the system says, or that a line is no dead letter; the old lines are still there then.
     pub fn tidy(&mut self) -> io::Result<()> {
-        if self.gone == 0 {
+        if self.gone == 0 && self.superseded == 0 {
             return Ok(());
         }
-        write_file(&self.path, &lines(&self.read()?)?, MODE)?;
+        // Where the line begins that was written last.
+        let mut last = BTreeMap::new();
+        each(File::open(&self.path)?, Tear::AtTheEnd, |line| {
+            if self.indexes.contains(&line.letter.index) {
+                last.insert(line.letter.index, line.at);
+            }
+            Ok(())
+        })?;
+        replace(&self.path, |out| {
+            let kept = each(File::open(&self.path)?, Tear::AtTheEnd, |line| {
+                if last.get(&line.letter.index) == Some(&line.at) {
+                    out.write_all(line.bytes)
+                } else {
+                    Ok(())
+                }
+            });
+            kept.map(drop)
+        })?;
         self.file = OpenOptions::new().append(true).open(&self.path)?;
-        self.gone = 0;
+        (self.gone, self.superseded) = (0, 0);
         Ok(())
     }
 }
 
-/// Of which events the log says that a sink refused them. The file lies beside the log, where nobody would notice who else
-/// writes into it: what it says alone proves nothing.
-///
-/// Ranges that don't touch, the last of each by its first.
-#[derive(Default)]
-pub struct Told(BTreeMap<u64, u64>);
-
-impl Told {
-    /// Of events from `from` on: what tells of one comes after it.
-    ///
-    /// # Errors
-    /// When the log can't be read.
-    pub fn read(log: &dyn Log, sink: &str, from: u64) -> Result<Self, ReadError> {
-        let (mut told, mut next) = (Self::default(), from);
-        loop {
-            let entries = log.read(next, 1_000, BYTES)?;
-            let Some(last) = entries.last() else { return Ok(told) };
-            next = last.index + 1;
-            for entry in entries.iter().filter(|entry| entry.tag == Family::Sink.tag()) {
-                if let Ok(event) = Event::parse(&entry.bytes)
-                    && let Payload::SinkRejected(rejected) = event.payload()
-                    && rejected.sink == sink
-                    // Else nobody knows which of them.
-                    && rejected.last.checked_sub(rejected.first).map(|more| more + 1) == Some(rejected.count)
-                {
-                    told.add(rejected.first, rejected.last);
-                }
-            }
-        }
+/// Writes a file anew, durably: after a crash it is the old one or the new one.
+fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".");
+    unfinished.push(UNFINISHED);
+    let unfinished = PathBuf::from(unfinished);
+    let whole = || {
+        // What is left over of a crash is written over.
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&unfinished)?;
+        let mut out = BufWriter::new(file);
+        write(&mut out)?;
+        out.flush()?;
+        out.get_ref().sync_all()
+    };
+    if let Err(error) = whole() {
+        // It may have taken the room that was missing.
+        std::fs::remove_file(&unfinished).ok();
+        return Err(error);
     }
-
-    /// Takes in what it overlaps, and what it touches.
-    fn add(&mut self, mut first: u64, mut last: u64) {
-        while let Some((&from, &to)) = self.0.range(..=last.saturating_add(1)).next_back()
-            && to.saturating_add(1) >= first
-        {
-            self.0.remove(&from);
-            (first, last) = (first.min(from), last.max(to));
-        }
-        self.0.insert(first, last);
-    }
-
-    /// Whether it says so of this one.
-    #[must_use]
-    pub fn of(&self, index: u64) -> bool {
-        self.0.range(..=index).next_back().is_some_and(|(_, last)| index <= *last)
-    }
+    rename(&unfinished, path)
 }
 
 fn lines(letters: &[DeadLetter]) -> io::Result<Vec<u8>> {
@@ -174,16 +207,35 @@ fn lines(letters: &[DeadLetter]) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Takes the letters one after the other, of which no more than one is in memory. Gives the length of the file up to the end of the
+/// A line of the file.
+struct Line<'a> {
+    /// Where it begins.
+    at: u64,
+    bytes: &'a [u8],
+    letter: DeadLetter,
+}
+
+/// Where a line may be that isn't whole.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tear {
+    /// The last one: it was being written.
+    AtTheEnd,
+    /// The power may have failed: a file can have become longer by what then never reached the disk, which is zeroes.
+    Anywhere,
+}
+
+/// Takes the lines one after the other, of which no more than one is in memory. Gives the length of the file up to the end of the
 /// last whole one.
-fn each(file: File, mut take: impl FnMut(DeadLetter)) -> io::Result<u64> {
+fn each(file: File, tear: Tear, mut take: impl FnMut(Line<'_>) -> io::Result<()>) -> io::Result<u64> {
     let (mut count, mut length) = (0_u64, 0);
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
     loop {
         line.clear();
         let read = reader.read_until(b'\n', &mut line)?;
-        if read == 0 || line.last() != Some(&b'\n') {
+        // No letter has a zero in it. What comes behind was written together with it, and so nobody was told of it.
+        let never_written = tear == Tear::Anywhere && line.contains(&0);
+        if read == 0 || line.last() != Some(&b'\n') || never_written {
             return Ok(length);
         }
         count += 1;
@@ -191,7 +243,7 @@ fn each(file: File, mut take: impl FnMut(DeadLetter)) -> io::Result<u64> {
             let reason = format!("line {count} is no dead letter: {error}");
             io::Error::new(io::ErrorKind::InvalidData, reason)
         })?;
-        take(letter);
+        take(Line { at: length, bytes: &line, letter })?;
         length += read as u64;
     }
 }
@@ -199,6 +251,10 @@ fn each(file: File, mut take: impl FnMut(DeadLetter)) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn all(letters: &DeadLetters) -> Vec<DeadLetter> {
+        letters.listing().read(usize::MAX).unwrap()
+    }
 
     #[test]
     fn each_once_and_a_torn_line_is_taken_back() {
@@ -214,10 +270,10 @@ mod tests {
         let mut letters = DeadLetters::open(&path).unwrap();
         assert_eq!(letters.indexes().iter().copied().collect::<Vec<_>>(), [3, 5, 6]);
         letters.add(vec![letter(7)]).unwrap();
-        assert_eq!(letters.read().unwrap().len(), 4);
+        assert_eq!(all(&letters).len(), 4);
         letters.remove([3, 5, 7]).unwrap();
         letters.add(vec![letter(9)]).unwrap();
-        assert_eq!(DeadLetters::open(&path).unwrap().read().unwrap(), [letter(6), letter(9)]);
+        assert_eq!(all(&DeadLetters::open(&path).unwrap()), [letter(6), letter(9)]);
     }
 
     proptest::proptest! {
@@ -245,35 +301,11 @@ mod tests {
             file.set_len(length).unwrap();
             let bytes = std::fs::read(&path).unwrap();
             let letters = DeadLetters::open(&path).unwrap();
-            let read: Vec<u64> = letters.read().unwrap().iter().map(|letter| letter.index).collect();
+            let read: Vec<u64> = all(&letters).iter().map(|letter| letter.index).collect();
             proptest::prop_assert_eq!(letters.indexes().iter().copied().collect::<Vec<_>>(), read);
             let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
             proptest::prop_assert_eq!(std::fs::read(&path).unwrap(), &bytes[..whole]);
         }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn what_was_told_is_known_whatever_its_order_and_overlaps(
-            ranges in proptest::collection::vec((0_u64..60, 0_u64..9), 0..20),
-        ) {
-            let mut told = Told::default();
-            ranges.iter().for_each(|(first, more)| told.add(*first, first + more));
-            for index in 0..70 {
-                let among = ranges.iter().any(|(first, more)| (*first..=first + more).contains(&index));
-                proptest::prop_assert_eq!(told.of(index), among);
-            }
-            let apart = told.0.iter().zip(told.0.keys().skip(1)).all(|((_, last), next)| last + 1 < *next);
-            proptest::prop_assert!(apart);
-        }
-    }
-
-    #[test]
-    fn what_was_told_of_all_there_can_be_is_one_range() {
-        let mut told = Told::default();
-        told.add(3, u64::MAX);
-        told.add(0, 2);
-        assert!(told.of(0) && told.of(u64::MAX) && told.0.len() == 1);
     }
 
     #[test]
@@ -285,12 +317,71 @@ mod tests {
         letters.add((0..100).map(|index| letter(index, "too long")).collect()).unwrap();
         let written = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
         letters.remove([3, 200]).unwrap();
-        assert_eq!((letters.indexes().len(), letters.read().unwrap().len(), written(&path)), (99, 99, 100));
+        assert_eq!((letters.indexes().len(), all(&letters).len(), written(&path)), (99, 99, 100));
         // Refused once more, for another reason.
         letters.add(vec![letter(3, "too old")]).unwrap();
-        assert_eq!(letters.read().unwrap()[3], letter(3, "too old"));
+        assert_eq!(all(&letters)[3], letter(3, "too old"));
         letters.remove(20..40).unwrap();
         assert_eq!((letters.indexes().len(), written(&path)), (80, 80));
+    }
+
+    /// A redrive of a million that are refused again must not leave two million lines.
+    #[test]
+    fn what_was_said_last_is_listed_and_the_rest_is_gone_when_the_file_is_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dead.ndjson");
+        let letter = |index, reason| DeadLetter::new(index, "login.failed", reason);
+        let mut letters = DeadLetters::open(&path).unwrap();
+        letters.add((0..10).map(|index| letter(index, "too long")).collect()).unwrap();
+        letters.renew(vec![letter(3, "too old"), letter(8, "too old"), letter(20, "too old")]).unwrap();
+        assert_eq!(letters.listing().read(2).unwrap(), [letter(8, "too old"), letter(9, "too long")]);
+        let said: Vec<_> =
+            (0..10).map(|index| letter(index, if index % 5 == 3 { "too old" } else { "too long" })).collect();
+        assert_eq!(all(&letters), said);
+        let written = |path: &Path| std::fs::read_to_string(path).unwrap().lines().count();
+        assert_eq!(written(&path), 12);
+        // Also where it was ended before.
+        letters = DeadLetters::open(&path).unwrap();
+        letters.tidy().unwrap();
+        assert_eq!((written(&path), all(&letters)), (10, said.clone()));
+        letters.add(vec![letter(11, "too new")]).unwrap();
+        assert_eq!(all(&DeadLetters::open(&path).unwrap())[..10], said);
+    }
+
+    #[test]
+    fn who_lists_them_has_them_as_they_were_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dead.ndjson");
+        let letter = |index| DeadLetter::new(index, "login.failed", "too long");
+        let mut letters = DeadLetters::open(&path).unwrap();
+        letters.add((0..4).map(letter).collect()).unwrap();
+        let listing = letters.listing();
+        letters.add(vec![letter(9)]).unwrap();
+        assert_eq!(listing.indexes().len(), 4);
+        assert_eq!(listing.read(usize::MAX).unwrap().len(), 4);
+        // What has arrived meanwhile is none, if its line is gone.
+        letters.remove([0, 1]).unwrap();
+        assert_eq!(listing.read(usize::MAX).unwrap(), [letter(2), letter(3)]);
+    }
+
+    /// The power failed: the file is longer, and a part of what was written last is zeroes.
+    #[test]
+    fn what_never_reached_the_disk_is_cut_off_with_all_that_was_written_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dead.ndjson");
+        let line = |index| format!("{{\"index\":{index},\"type\":\"login.failed\",\"reason\":\"400\"}}\n");
+        for zeroes in ["\0\0\0\0\n", "\0\0\0", "\0\0\":\"400\"}\n", "{\"index\":5,\0\0\0\"}\n"] {
+            let lines = format!("{}{zeroes}{}", line(3), line(7));
+            custody_core::log::durable::write_file(&path, lines.as_bytes(), MODE).unwrap();
+            let mut letters = DeadLetters::open(&path).unwrap();
+            assert_eq!(letters.indexes().iter().copied().collect::<Vec<_>>(), [3], "{zeroes:?}");
+            letters.add(vec![DeadLetter::new(9, "login.failed", "400")]).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+        }
+        // While it is open it has no such lines, and so that is damage.
+        let letters = DeadLetters::open(&path).unwrap();
+        custody_core::log::durable::write_file(&path, b"\0\n", MODE).unwrap();
+        assert_eq!(letters.listing().read(9).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

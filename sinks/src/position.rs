@@ -29,7 +29,7 @@ pub enum PositionError {
     },
     /// It isn't what is written there.
     #[error(
-        "the position {path} is damaged ({reason}): remove it, and everything is looked up at the destination"
+        "the position {path} is damaged ({reason}): remove it, and everything is looked up at the destination, or sent again where that can't be asked (syslog, a webhook, Splunk without a search)"
     )]
     Damaged {
         /// Which.
@@ -91,7 +91,7 @@ impl PositionError {
 }
 
 impl Position {
-    /// Reads the file. Without one nothing is known, and so everything is in doubt.
+    /// Reads the file. Without one nothing is known, and so everything is in doubt: a destination that can't be asked is sent all of it.
     ///
     /// # Errors
     /// See [`PositionError`].

@@ -65,11 +65,10 @@ async fn prove_where<S: Sink>(
 ) -> Result<Report, ProofError> {
     let size = indexes.end;
     let Ok(_turn) = control.shared.proving.try_lock() else { return Err(ProofError::Busy) };
-    let letters = control.dead_letters().await.map_err(ProofError::DeadLetters)?;
-    // What was said of them isn't kept in memory while the log is read.
-    let letters: BTreeSet<u64> = letters.into_iter().map(|letter| letter.index).collect();
+    // Which there are: nobody asks here what was said of them, which may be gigabytes.
+    let letters = control.listing().await.map_err(ProofError::DeadLetters)?;
     let shared = Arc::clone(&control.shared);
-    let dead = blocking(move || known_to_be_refused(&*shared.log, &shared.name, letters)).await??;
+    let dead = blocking(move || known_to_be_refused(&*shared.log, &shared.name, letters.indexes())).await??;
     let log = Arc::clone(&control.shared.log);
     let (from, since) = blocking(move || beginning(&*log, indexes.start)).await??;
     let mut report = Report { from, size, ..Report::default() };
@@ -117,12 +116,12 @@ async fn prove_where<S: Sink>(
 fn known_to_be_refused(
     log: &dyn Log,
     sink: &str,
-    letters: BTreeSet<u64>,
+    letters: &BTreeSet<u64>,
 ) -> Result<BTreeSet<u64>, ReadError> {
     let Some(first) = letters.first() else { return Ok(BTreeSet::new()) };
     let told = Told::read(log, sink, *first)?;
     let mut known = BTreeSet::new();
-    for index in letters {
+    for &index in letters {
         if told.of(index) || tells_of_a_sink(log, index)? {
             known.insert(index);
         }

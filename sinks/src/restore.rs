@@ -2,10 +2,18 @@
 //!
 //! A damaged log doesn't know what it lacks but for the indexes, and about when they were appended. So destinations are
 //! walked through by time, in windows that tile it; what they show of an index is believed as far as its own leaf hash
-//! goes, and whether all of it together is the log is for the signed checkpoint to say.
+//! goes, and whether all of it together is the log is for the signed checkpoint to say. So it is where several documents claim an
+//! index ([`Disputes`]).
+
+mod dispute;
+mod ways;
+
+pub use dispute::Disputes;
+pub use ways::Ways;
 
 use crate::sink::{DOCUMENT_BYTES, Found, Held, Sink, Trouble, Unproven, Window};
 use custody_core::clock::Nanos;
+use custody_core::log::Hash;
 use custody_core::log::tree::leaf_hash;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -70,6 +78,14 @@ pub struct Copied {
     pub bytes: Vec<u8>,
 }
 
+impl Copied {
+    /// Its leaf hash.
+    #[must_use]
+    pub fn leaf(&self) -> Hash {
+        leaf_hash(&self.bytes)
+    }
+}
+
 /// Why an entry can't be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lacking {
@@ -79,12 +95,11 @@ pub enum Lacking {
     /// There are documents, and none of them will do.
     #[error("{0}")]
     Unusable(&'static str),
-    /// Documents that contradict each other.
-    #[error("several documents claim to be it, with different leaf hashes")]
-    Contradictory,
 }
 
-/// What the documents that claim one index give, where the entry before it was appended at `after`.
+/// What the documents that claim one index give, where the entry before it was appended at `after`. Of several that give different
+/// entries it is the earliest: then none that comes later is too early for its place. Which of them is the log's is for what was
+/// signed to say ([`Disputes`]).
 ///
 /// # Errors
 /// See [`Lacking`].
@@ -96,10 +111,8 @@ pub fn judge(documents: &[Held], after: Nanos) -> Result<Copied, Lacking> {
             Ok(copied) if copied.appended < after => {
                 reason = Lacking::Unusable("its time is before that of the entry before it");
             }
-            Ok(copied) if good.as_ref().is_some_and(|other| other.bytes != copied.bytes) => {
-                return Err(Lacking::Contradictory);
-            }
-            Ok(copied) => good = good.or(Some(copied)),
+            Ok(copied) if good.as_ref().is_some_and(|earlier| earlier.appended <= copied.appended) => {}
+            Ok(copied) => good = Some(copied),
             Err(what) => reason = Lacking::Unusable(what),
         }
     }
@@ -259,8 +272,20 @@ impl<'a> Walk<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use custody_core::log::Hash;
+    use custody_core::event::{
+        Actor, Draft, EventId, ProducerKind, ProducerRef, Timestamp, canonical, log::Sealed,
+    };
     use std::sync::Mutex;
+    use uuid::Uuid;
+
+    /// The bytes of an event: the same for the same number.
+    pub(super) fn event(number: u64) -> Vec<u8> {
+        let (boot, id) = (Uuid::from_u128(1), "custody".to_owned());
+        let producer = ProducerRef { boot, id, kind: ProducerKind::Log, seq: number };
+        let mut draft = Draft::new(Actor::system("test"), Sealed { size: number });
+        draft.id = EventId(Uuid::from_u128(u128::from(number)));
+        canonical::event_bytes(&draft.numbered(producer, Timestamp::from_seconds(number))).unwrap()
+    }
 
     /// Shows at most so many documents at once, and fails now and then; one that shows none never gets ready.
     struct Shelf {
@@ -295,8 +320,13 @@ mod tests {
         }
     }
 
-    fn held(index: u64, appended: u64) -> Held {
-        let bytes = format!("event {index}").into_bytes();
+    pub(super) fn held(index: u64, appended: u64) -> Held {
+        of_event(index, index, appended)
+    }
+
+    /// A document that claims an index for some event.
+    pub(super) fn of_event(number: u64, index: u64, appended: u64) -> Held {
+        let bytes = event(number);
         Held {
             index: Some(index),
             leaf: Some(leaf_hash(&bytes)),
@@ -384,7 +414,7 @@ mod tests {
         let windows = vec![vec![held(0, 1), held(2, 3)], vec![held(3, 4)], vec![held(1, 2)]];
         assert_eq!(in_order(windows, 0..5), [Some(1), Some(2), Some(3), Some(4), None]);
         // Two that wait are too much: what comes afterwards is a stranger.
-        let most = 2 * DOCUMENT_BYTES;
+        let most = bytes(&[held(1, 2), held(2, 3)]) - 1;
         let mut aside = Aside { bytes_max: most, ..Aside::default() };
         aside.keep([(1, vec![held(1, 2)])].into(), 0..5);
         assert_eq!(aside.next(0, Nanos(0)), None);
@@ -405,15 +435,19 @@ mod tests {
     #[test]
     fn a_copy_is_judged_by_its_own_leaf_hash() {
         let good = held(7, 70);
-        let other =
-            Held { original: Some(b"other".to_vec()), leaf: Some(leaf_hash(b"other")), ..good.clone() };
+        let other = of_event(1_007, 7, 70);
         let altered = Held { original: Some(b"altered".to_vec()), ..good.clone() };
-        let copied = Copied { appended: Nanos(70), bytes: b"event 7".to_vec() };
+        let copied = Copied { appended: Nanos(70), bytes: event(7) };
         let judge = |documents: &[Held]| super::judge(documents, Nanos(60));
         assert_eq!(judge(&[]), Err(Lacking::Absent));
         assert_eq!(judge(std::slice::from_ref(&good)), Ok(copied.clone()));
         assert_eq!(judge(&[altered.clone(), good.clone(), good.clone()]), Ok(copied.clone()));
-        assert_eq!(judge(&[good.clone(), other.clone()]), Err(Lacking::Contradictory));
+        // Of several it is the earliest, or else the first: no later entry comes before that.
+        let later = Held { appended: Some(Nanos(71)), ..other.clone() };
+        for documents in [[good.clone(), other.clone()], [good.clone(), later.clone()], [later, good.clone()]]
+        {
+            assert_eq!(judge(&documents), Ok(copied.clone()));
+        }
         // One of another time than an entry can have there contradicts nobody.
         let early = Held { appended: Some(Nanos(59)), ..other };
         assert_eq!(judge(&[early.clone(), good.clone()]), Ok(copied));

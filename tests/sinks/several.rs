@@ -71,7 +71,8 @@ fn a_sink_that_hangs_and_one_that_is_refused_delay_no_other() {
 }
 
 /// One has a damaged position, one another log's, one a line that is no dead letter, one no secret to redact with: each says
-/// so and stands still, and the fifth delivers. Mended, they go on.
+/// so and stands still, and the fifth delivers. Mended, they go on, and that is told of each, though none had stalled by then in that
+/// program.
 #[test]
 fn a_sink_that_can_not_begin_stands_still_and_says_why_and_all_else_goes_on() {
     const BAD: [(&str, &str); 4] = [
@@ -126,6 +127,8 @@ fn a_sink_that_can_not_begin_stands_still_and_says_why_and_all_else_goes_on() {
     world.custodyd.start();
     for (name, _) in BAD {
         verified(&world, name);
+        let told = |entry: &custody_tests::servers::custodyd::Entry| entry.event["data"]["sink"] == name;
+        world.event("type=sink.resumed", "it is told that it goes on", told);
     }
 }
 

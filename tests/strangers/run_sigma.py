@@ -1,6 +1,7 @@
-"""Runs Sigma rules on documents. Standard input has a JSON object a line: a rule's file, whether it should fire, and the
-documents. pySigma turns the rule into SQL, and SQLite runs it on a table of the documents; and it is turned into what
-Elasticsearch and OpenSearch take, which must at least succeed."""
+"""Runs Sigma rules on documents. The argument is a pipeline's file. Standard input has a JSON object a line: in the first one which
+fields of the documents are `flattened`, and which may have several values; then each time a rule's file, whether it is for ES|QL,
+whether it should fire, and the documents. pySigma turns the rule into SQL, and SQLite runs it on a table of the documents; and it is
+turned into what Elasticsearch and OpenSearch take, which must at least succeed, and be what they can answer."""
 
 import itertools
 import json
@@ -8,11 +9,17 @@ import re
 import sqlite3
 import sys
 
-from sigma.backends.elasticsearch import ESQLBackend
+from sigma.backends.elasticsearch import ESQLBackend, LuceneBackend
 from sigma.backends.opensearch import OpensearchLuceneBackend
 from sigma.backends.sqlite import sqliteBackend
 from sigma.collection import SigmaCollection
 from sigma.correlations import SigmaCorrelationRule
+from sigma.processing.pipeline import ProcessingPipeline
+from sigma.rule import SigmaDetection
+
+INDEX = "logs-custody.events-*"
+# What Lucene's language can ask of a field below a flattened one, beside what its value is.
+BELOW_FLATTENED = {"SigmaStartswithModifier", "SigmaExistsModifier"}
 
 
 def flat(value, name=""):
@@ -42,11 +49,51 @@ def fires(sql, documents):
     return bool(table.execute(sql).fetchall())
 
 
+def named(detection):
+    """The fields of a detection, and what is asked of each."""
+    for item in detection.detection_items:
+        if isinstance(item, SigmaDetection):
+            yield from named(item)
+        else:
+            yield item.field, {modifier.__name__ for modifier in item.modifiers}
+
+
+def languages(file, text, esql, correlates, fields):
+    """Turns a rule into each language that it is for; says how many that are."""
+    asked = [
+        one
+        for rule in SigmaCollection.from_yaml(text).rules
+        if not isinstance(rule, SigmaCorrelationRule)
+        for detection in rule.detection.detections.values()
+        for one in named(detection)
+    ]
+    below = [one for one in asked if any(one[0].startswith(f"{root}.") for root in fields["flattened"])]
+    hidden = {name for name, _ in below} | {name for name, _ in asked if name in fields["several"]}
+    assert esql != bool(hidden), f"{file}: {'' if esql else 'not '}for ES|QL, and names {hidden or 'nothing else'}"
+    assert esql or not correlates, f"{file}: nothing but ES|QL counts"
+    for name, modifiers in below:
+        assert modifiers <= BELOW_FLATTENED, f"{file}: {name} is below a flattened field: {modifiers}"
+
+    def convert(backend):
+        with open(sys.argv[1]) as pipeline:
+            converts = backend(ProcessingPipeline.from_yaml(pipeline.read()))
+        (query,) = converts.convert(SigmaCollection.from_yaml(text))
+        return query
+
+    done = 0
+    if esql:
+        assert convert(ESQLBackend).startswith(f"from {INDEX} "), f"{file}: it asks another index"
+        done += 1
+    if not correlates:
+        done += len([convert(LuceneBackend), convert(OpensearchLuceneBackend)])
+    return done
+
+
 ids = {}
 right = wrong = converted = 0
-for line in sys.stdin.buffer.read().split(b"\n"):
-    if not line:
-        continue
+first, *lines = [line for line in sys.stdin.buffer.read().split(b"\n") if line]
+fields = json.loads(first)
+for line in lines:
     case = json.loads(line)
     with open(case["rule"]) as file:
         text = file.read()
@@ -64,8 +111,6 @@ for line in sys.stdin.buffer.read().split(b"\n"):
         else:
             wrong += 1
             print(f"{case['rule']} should {'' if case['fires'] else 'not '}fire: {sql[:300]}", file=sys.stderr)
-    converted += len(ESQLBackend().convert(SigmaCollection.from_yaml(text)))
-    if not correlation:
-        converted += len(OpensearchLuceneBackend().convert(SigmaCollection.from_yaml(text)))
+    converted += languages(case["rule"], text, case["esql"], correlation, fields)
 print(f"{right} right, {wrong} wrong, {converted} converted")
 sys.exit(1 if wrong else 0)

@@ -12,12 +12,16 @@ struct Status {
     checkpoint: u64,
     clock_ahead_seconds: Option<u64>,
     entries: u64,
+    #[serde(default)]
+    full: bool,
     gaps: u64,
     keys: Vec<String>,
     origin: String,
     projection_lag: u64,
     refused: u64,
     unknown: u64,
+    #[serde(default)]
+    unknown_gaps: u64,
     up: bool,
 }
 
@@ -31,13 +35,21 @@ pub async fn status(as_json: bool) -> anyhow::Result<()> {
     }
     let status: Status = serde_json::from_value(answer)?;
     println!("log          {}", status.origin);
-    println!("takes events {}", if status.up { "yes" } else { "NO: restart custodyd to recover it" });
+    println!(
+        "takes events {}",
+        match (status.up, status.full) {
+            (true, _) => "yes",
+            (false, true) => "NO: its disk is full, free space on it",
+            (false, false) => "NO: restart custodyd to recover it",
+        }
+    );
     println!("events       {}, {} of them signed", status.entries, status.checkpoint);
     println!("searchable   {}", status.entries.saturating_sub(status.projection_lag));
     println!(
         "missing      {} (gaps in producers' numbering: custody events search --type producer.gap)",
         status.gaps
     );
+    println!("unknown gaps {} (a producer had forgotten what it told)", status.unknown_gaps);
     println!("refused      {} (in the log, and not applied)", status.refused);
     println!("unknown      {} (of a newer version)", status.unknown);
     match status.clock_ahead_seconds {

@@ -120,12 +120,21 @@ async fn find(client: &Client, what: &str) -> anyhow::Result<What> {
     bail!("no session and no event has the id {id}")
 }
 
-/// One page of entries, a line each, and the next cursor.
-async fn page(client: &Client, query: Vec<(&str, String)>) -> anyhow::Result<(String, String)> {
-    let response = client.get("/v1/events", &query, "application/x-ndjson").await?;
-    let next = response.headers().get("custody-cursor").and_then(|value| value.to_str().ok());
-    let next = next.context("the server's page names no next one")?.to_owned();
-    Ok((response.text().await?, next))
+/// One page of entries, a line each, and the next cursor; an empty one where nothing more matches.
+async fn page(client: &Client, mut query: Vec<(&str, String)>) -> anyhow::Result<(String, String)> {
+    loop {
+        let response = client.get("/v1/events", &query, "application/x-ndjson").await?;
+        let next = response.headers().get("custody-cursor").and_then(|value| value.to_str().ok());
+        let next = next.context("the server's page names no next one")?.to_owned();
+        let has_more = response.headers().get("custody-more").is_some_and(|more| more == "true");
+        let lines = response.text().await?;
+        if !lines.is_empty() || !has_more {
+            return Ok((lines, next));
+        }
+        // The search takes longer than one page's time.
+        query.retain(|(name, _)| *name != "cursor");
+        query.push(("cursor", next));
+    }
 }
 
 /// An entry as the API sends it; the event's bytes are as they were hashed.

@@ -15,6 +15,8 @@ pub enum Method {
     KeyboardInteractive,
     /// An X.509 client certificate at the API.
     ClientCertificate,
+    /// A service account's token at the API.
+    ServiceToken,
 }
 
 /// Somebody proved who he is.
@@ -33,8 +35,8 @@ impl Succeeded {
 /// Somebody failed to prove who he is.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Failed {
-    /// The name that was claimed, where a user of that name exists. A name that nobody has isn't kept: people
-    /// type passwords into the wrong field.
+    /// The name that was claimed, where a user or a service account of that name exists. A name that nobody has
+    /// isn't kept: people type passwords into the wrong field.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub claimed_user: Option<String>,
     /// How.

@@ -5,7 +5,7 @@
 //! the file's integrity: with `OFF` it could keep answering from a damaged file without anyone noticing.
 
 use super::row::Row;
-use super::{SearchError, query};
+use super::{Effort, SearchError, query};
 use crate::log::{Entry, Log};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use sha2::{Digest as _, Sha256};
@@ -70,8 +70,11 @@ pub struct Search {
     wanted: watch::Sender<u64>,
     readers: Arc<Readers>,
     pub(super) at_once: Arc<Semaphore>,
+    pub(super) effort: Effort,
     stop: watch::Sender<bool>,
     compact: mpsc::Sender<Compacted>,
+    /// Which file a search has found damaged.
+    damaged: mpsc::Sender<u64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -88,10 +91,11 @@ impl Search {
         let (progress, seen) = watch::channel(Progress { next: writer.next, stopped: None });
         let (stop, stopped) = watch::channel(false);
         let (compact, compacting) = mpsc::channel(1);
+        let (damaged, found_damaged) = mpsc::channel(1);
         let (wanted, asked) = watch::channel(0);
-        let thread = std::thread::Builder::new()
-            .name("search-index".to_owned())
-            .spawn(move || Follower { progress, wanted: asked, stopped, compacting }.run(writer))?;
+        let thread = std::thread::Builder::new().name("search-index".to_owned()).spawn(move || {
+            Follower { progress, wanted: asked, stopped, compacting, found_damaged }.run(writer);
+        })?;
         Ok(Self {
             log,
             path,
@@ -99,10 +103,19 @@ impl Search {
             wanted,
             readers,
             at_once: Arc::new(Semaphore::new(SEARCHES_AT_ONCE)),
+            effort: Effort::default(),
             stop,
             compact,
+            damaged,
             thread: Some(thread),
         })
+    }
+
+    /// The same with another effort for each page.
+    #[must_use]
+    pub fn with_effort(mut self, effort: Effort) -> Self {
+        self.effort = effort;
+        self
     }
 
     /// The database's file.
@@ -170,23 +183,25 @@ impl Search {
     /// See [`SearchError`].
     pub fn families(&self) -> Result<Vec<(String, u64)>, SearchError> {
         let reader = self.reader()?;
-        let mut statement =
-            reader.connection.prepare_cached("SELECT name, entries FROM family ORDER BY name")?;
-        let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
-        let families = rows
-            .map(|row| row.map(|(name, entries)| (name, u64::try_from(entries).unwrap_or(0))))
-            .collect::<rusqlite::Result<_>>()?;
-        drop(statement);
-        self.give_back(reader);
-        Ok(families)
+        let families = families(&reader.connection);
+        self.give_back(reader, families.as_ref().err());
+        families
     }
 
     pub(super) fn reader(&self) -> Result<Reader, SearchError> {
         self.readers.take()
     }
 
-    pub(super) fn give_back(&self, reader: Reader) {
-        self.readers.give_back(reader);
+    /// Keeps a connection for the next search, unless this one met an `error` that says that the file is damaged: then the
+    /// file is made anew.
+    pub(super) fn give_back(&self, reader: Reader, error: Option<&SearchError>) {
+        if error.is_some_and(is_corrupt) {
+            tracing::error!("the search projection is damaged: rebuilding it");
+            // One that says so is enough.
+            self.damaged.try_send(reader.file).ok();
+        } else {
+            self.readers.give_back(reader);
+        }
     }
 }
 
@@ -245,6 +260,11 @@ impl Readers {
         }
     }
 
+    /// Whether this is the present file.
+    fn is_current(&self, file: u64) -> bool {
+        self.idle().file == file
+    }
+
     /// Removes the file while nobody can open it.
     fn replace(&self) -> std::io::Result<()> {
         let mut idle = self.idle();
@@ -282,6 +302,11 @@ impl Writer {
                 Err(error) => tracing::warn!(%error, "the search projection is damaged: rebuilding it"),
             }
         }
+        Self::anew(path, log, readers)
+    }
+
+    /// On a new file, whatever there was before.
+    fn anew(path: PathBuf, log: Arc<dyn Log>, readers: Arc<Readers>) -> Result<Self, SearchError> {
         readers.replace()?;
         let connection = create(&path, &*log)?;
         Ok(Self { connection, log, path, readers, next: 0 })
@@ -312,6 +337,13 @@ impl Writer {
         self.next = next;
         Ok(true)
     }
+}
+
+fn families(connection: &Connection) -> Result<Vec<(String, u64)>, SearchError> {
+    let mut statement = connection.prepare_cached("SELECT name, entries FROM family ORDER BY name")?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
+    let families = rows.map(|row| row.map(|(name, entries)| (name, u64::try_from(entries).unwrap_or(0))));
+    Ok(families.collect::<rusqlite::Result<_>>()?)
 }
 
 fn compacted(writer: &Writer) -> Result<(u64, u64), SearchError> {
@@ -400,6 +432,7 @@ fn resume(path: &Path, log: &dyn Log) -> Result<Option<(Connection, u64)>, Searc
 enum Awaited {
     Entries,
     Compact(Compacted),
+    Damaged(u64),
     End,
 }
 
@@ -408,6 +441,7 @@ struct Follower {
     wanted: watch::Receiver<u64>,
     stopped: watch::Receiver<bool>,
     compacting: mpsc::Receiver<Compacted>,
+    found_damaged: mpsc::Receiver<u64>,
 }
 
 impl Follower {
@@ -426,21 +460,51 @@ impl Follower {
             };
             tracing::error!(%error, at = open.next, "the search projection has stopped; it tries again");
             self.progress.send_modify(|p| p.stopped = Some(error.to_string()));
-            runtime.block_on(async {
-                // Either way the loop looks at `stopped` again.
-                let _woken = tokio::time::timeout(RETRY, self.stopped.changed()).await;
-            });
-            writer = Some(match is_damage(&error) {
-                true => self.reopened(open),
-                false => open,
-            });
+            self.pause(&runtime);
+            writer = match (is_corrupt(&error), is_damage(&error)) {
+                (true, _) => self.rebuilt(&runtime, open),
+                (_, true) => Some(self.reopened(open)),
+                _ => Some(open),
+            };
         }
+    }
+
+    fn pause(&mut self, runtime: &tokio::runtime::Runtime) {
+        runtime.block_on(async {
+            // Either way `stopped` is looked at again.
+            let _woken = tokio::time::timeout(RETRY, self.stopped.changed()).await;
+        });
+    }
+
+    /// On a new file: its header may be whole and what lies behind it is not, so nothing of the old one is believed. `None`
+    /// when it is to stop before that works.
+    fn rebuilt(&mut self, runtime: &tokio::runtime::Runtime, old: Writer) -> Option<Writer> {
+        let (path, log, readers) = (old.path.clone(), old.log.clone(), old.readers.clone());
+        // First of all: closing it may still touch what lies under its name.
+        drop(old);
+        while !*self.stopped.borrow() {
+            match Writer::anew(path.clone(), log.clone(), readers.clone()) {
+                Ok(new) => {
+                    self.progress.send_replace(Progress { next: new.next, stopped: None });
+                    return Some(new);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the search projection can't be made anew; it is tried again");
+                    self.progress.send_replace(Progress { next: 0, stopped: Some(error.to_string()) });
+                    self.pause(runtime);
+                }
+            }
+        }
+        None
     }
 
     /// Another connection, on a file that is made anew if need be; the old one when that fails too.
     fn reopened(&self, old: Writer) -> Writer {
         match Writer::open(old.path.clone(), old.log.clone(), old.readers.clone()) {
-            Ok(new) => new,
+            Ok(new) => {
+                self.progress.send_modify(|progress| progress.next = new.next);
+                new
+            }
             Err(error) => {
                 tracing::error!(%error, "the search projection can't be opened");
                 old
@@ -461,12 +525,15 @@ impl Follower {
                     awaited = gathered(&mut size, &mut self.wanted, next) => awaited,
                     _ = self.stopped.changed() => Awaited::End,
                     Some(answer) = self.compacting.recv() => Awaited::Compact(answer),
+                    Some(file) = self.found_damaged.recv() => Awaited::Damaged(file),
                 }
             });
             match awaited {
                 Awaited::Entries => {}
                 // Who asked and doesn't wait any more has what he asked for.
                 Awaited::Compact(answer) => drop(answer.send(compacted(writer))),
+                Awaited::Damaged(file) if writer.readers.is_current(file) => return Err(corrupt()),
+                Awaited::Damaged(_) => {}
                 Awaited::End => return self.at_the_end(runtime, writer),
             }
         }
@@ -506,6 +573,24 @@ async fn gathered(size: &mut watch::Receiver<u64>, wanted: &mut watch::Receiver<
         // Whoever asks is gone with the projection: its owner says stop.
         _ = wanted.wait_for(|wanted| *wanted > next) => Awaited::Entries,
         () = tokio::time::sleep(GATHER) => Awaited::Entries,
+    }
+}
+
+/// What a search met, as the database says it.
+fn corrupt() -> SearchError {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    rusqlite::Error::SqliteFailure(code, None).into()
+}
+
+/// Whether what lies in the file isn't what was written: it won't pass, however often the file is opened.
+fn is_corrupt(error: &SearchError) -> bool {
+    use rusqlite::ErrorCode as Code;
+    match error {
+        SearchError::Database(error) => matches!(
+            error.sqlite_error_code(),
+            Some(Code::DatabaseCorrupt | Code::NotADatabase | Code::ConstraintViolation)
+        ),
+        _ => false,
     }
 }
 

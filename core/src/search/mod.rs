@@ -8,7 +8,7 @@ mod query;
 mod row;
 
 pub use index::{DATABASE_NAME, Progress, Search};
-pub use query::{LIMIT_MAX, Order, PAGE_BYTES_MAX, Page, Query, QueryError};
+pub use query::{Effort, LIMIT_MAX, Order, PAGE_BYTES_MAX, Page, Query, QueryError};
 
 use crate::log::ReadError;
 
@@ -16,7 +16,10 @@ use crate::log::ReadError;
 #[derive(Debug, thiserror::Error)]
 pub enum SearchError {
     /// The database.
-    #[error("the search database can't be used: {0}; stop, remove it, and it is rebuilt at the next start")]
+    #[error(
+        "the search database can't be used: {0}; if it is damaged it is rebuilt by itself, else stop, remove it, and it is \
+         rebuilt at the next start"
+    )]
     Database(#[from] rusqlite::Error),
     /// The log.
     #[error(transparent)]
@@ -40,7 +43,10 @@ pub enum SearchError {
         /// Why.
         reason: String,
     },
-    /// A search took too long and was broken off.
-    #[error("the search took longer than {} seconds: narrow it down", query::SEARCH_SECONDS_MAX)]
+    /// A search took too long, and was broken off before it had come any further.
+    #[error(
+        "the search came no further in {} seconds: try again, or narrow it down",
+        query::SEARCH_SECONDS_MAX
+    )]
     TooSlow,
 }

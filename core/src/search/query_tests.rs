@@ -18,6 +18,8 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// One part for each page, as for a log of which its time allows no more.
+const LITTLE: Effort = Effort { at_once: Duration::ZERO, at_all: Duration::ZERO, part: 8 };
 
 struct World {
     dir: TempDir,
@@ -108,7 +110,7 @@ impl World {
         loop {
             let page = self.page(search, query.clone());
             query.cursor = Some(page.next);
-            if page.entries.is_empty() {
+            if page.entries.is_empty() && !page.cut {
                 return found;
             }
             assert!(page.entries.len() <= query.limit);
@@ -217,6 +219,72 @@ fn another_logs_or_a_damaged_file_is_made_anew() {
     std::fs::File::create(&file).and_then(|mut f| std::io::Write::write_all(&mut f, &bytes)).unwrap();
     let back = world.search();
     assert_eq!(world.all(&back, &Query { kind: Some("lock".into()), ..query(5) }), [1]);
+}
+
+/// Overwrites the page in which this table or index begins, of a projection that nobody has open.
+fn damage(file: &Path, name: &str) {
+    use std::os::unix::fs::FileExt as _;
+    let connection = Connection::open(file).unwrap();
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap() as u64;
+    let size = number("PRAGMA page_size");
+    let root = number(&format!("SELECT rootpage FROM sqlite_schema WHERE name = '{name}'"));
+    // The last to close it moves all that was written into the file itself.
+    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    drop(connection);
+    let file = std::fs::File::options().write(true).open(file).unwrap();
+    file.write_all_at(&vec![0x55; size as usize], (root - 1) * size).unwrap();
+}
+
+/// Waits until a question of this user is answered as it should be.
+fn healed(world: &World, search: &Search) {
+    let begun = Instant::now();
+    let wanted: Vec<u64> = (0..world.log.size()).filter(|n| n % 4 < 2 && n % 3 == 0).collect();
+    loop {
+        let is_whole = world.runtime.block_on(search.at_least(world.log.size(), PATIENCE)).is_ok();
+        let asked = Query { user: Some("ana".into()), ..query(500) };
+        let found = world.runtime.block_on(search.find(asked));
+        if let Ok(page) = &found
+            && is_whole
+            && page.entries.len() >= wanted.len()
+        {
+            let users: Vec<u64> = page.entries.iter().map(|entry| entry.index).collect();
+            assert!(wanted.iter().all(|index| users.contains(index)), "{users:?}");
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it isn't made anew: {:?}", found.err());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_file_that_is_damaged_where_it_is_written_is_made_anew_by_itself() {
+    let world = World::new();
+    for n in 0..200 {
+        world.some(n);
+    }
+    drop(world.search());
+    damage(&world.dir.path().join("projections").join(DATABASE_NAME), "entry_type");
+    let search = Search::open(&world.dir.path().join("projections"), world.log.clone()).unwrap();
+    assert_eq!(search.progress().borrow().next, 200, "its header says that all is well");
+    for n in 200..230 {
+        world.some(n);
+    }
+    healed(&world, &search);
+}
+
+#[test]
+fn a_file_that_is_damaged_where_it_is_only_read_is_made_anew_by_itself() {
+    let world = World::new();
+    for n in 0..200 {
+        world.some(n);
+    }
+    drop(world.search());
+    damage(&world.dir.path().join("projections").join(DATABASE_NAME), "entry_user");
+    let search = Search::open(&world.dir.path().join("projections"), world.log.clone()).unwrap();
+    let asked = Query { user: Some("ana".into()), ..query(500) };
+    let error = world.runtime.block_on(search.find(asked)).unwrap_err();
+    assert!(matches!(error, SearchError::Database(_)), "{error}");
+    healed(&world, &search);
 }
 
 #[test]
@@ -343,6 +411,51 @@ fn a_walk_sees_each_entry_once_whatever_its_times_are() {
             Some(_) => all.into_iter().filter(|index| matches!((index - first) % 4, 0 | 3)).collect(),
         };
         assert_eq!(found, wanted);
+    }
+}
+
+#[test]
+fn a_page_whose_time_is_over_has_what_was_found_and_says_where_to_go_on() {
+    let world = World::new();
+    for n in 0..40 {
+        world.some(n);
+    }
+    let search = world.search();
+    let whole: Vec<_> = questions().iter().map(|query| world.all(&search, query)).collect();
+    let search = search.with_effort(LITTLE);
+    let parts: Vec<_> = questions().iter().map(|query| world.all(&search, query)).collect();
+    assert_eq!(parts, whole);
+
+    // Far from where the search begins, in both orders: the pages on the way are empty, and come nearer.
+    for (lock, order, places) in
+        [(37, Order::Ascending, [8, 16, 24, 32, 40]), (1, Order::Descending, [32, 24, 16, 8, 0])]
+    {
+        let mut query = Query { text: Some(format!("lock {lock}")), order, ..query(10) };
+        for (n, place) in places.into_iter().enumerate() {
+            let page = world.page(&search, query.clone());
+            let found: Vec<u64> = page.entries.iter().map(|entry| entry.index).collect();
+            let is_there = n + 1 == places.len();
+            assert_eq!(found, if is_there { vec![lock] } else { vec![] });
+            assert_eq!((page.next, page.cut), (place, !is_there), "{order:?}");
+            query.cursor = Some(page.next);
+        }
+    }
+    // A page that is full isn't cut: what is left is another page's.
+    let page = world.page(&search, Query { kind: Some("login".into()), ..query(2) });
+    assert_eq!((page.entries.len(), page.next, page.cut), (2, 4, false));
+}
+
+#[test]
+fn a_search_that_goes_on_in_parts_goes_on_behind_what_it_has() {
+    for (order, last, left) in [
+        (Order::Ascending, None, 10..20),
+        (Order::Ascending, Some(13), 14..20),
+        (Order::Ascending, Some(4), 10..20),
+        (Order::Descending, None, 10..20),
+        (Order::Descending, Some(13), 10..13),
+        (Order::Descending, Some(25), 10..20),
+    ] {
+        assert_eq!(behind(order, 10..20, last.as_ref()), left, "{order:?}, {last:?}");
     }
 }
 

@@ -201,7 +201,7 @@ impl State {
         &self.sessions
     }
 
-    /// Sinks that somebody holds.
+    /// Sinks that somebody holds, and those that stall.
     #[must_use]
     pub fn sinks(&self) -> &Sinks {
         &self.sinks
@@ -332,8 +332,6 @@ impl State {
             | Payload::ProducerDropped(_)
             | Payload::ProducerClockStepped(_)
             | Payload::SinkRejected(_)
-            | Payload::SinkStalled(_)
-            | Payload::SinkResumed(_)
             | Payload::SinkReplayBegun(_)
             | Payload::SinkRedriveBegun(_)
             | Payload::SinkCancelled(_)
@@ -360,6 +358,11 @@ impl State {
             Payload::SinkReleased(data) => {
                 self.decided(index, event, Action::OperateSink, &data.sink)?;
                 self.sinks.release(&data)
+            }
+            Payload::SinkStalled(data) => self.sinks.stalled(place.1, data),
+            Payload::SinkResumed(data) => {
+                self.sinks.resumed(&data);
+                Ok(())
             }
             // Nobody decides this but the one who has the machine: the state that could decide is what was lost.
             Payload::LogEpochBegun(data) => self.log.as_mut().ok_or(NO_LOG)?.epoch_begun(index, data),

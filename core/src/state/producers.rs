@@ -38,6 +38,8 @@ pub struct Producer {
     pub gaps: u64,
     /// What kind of program.
     pub kind: ProducerKind,
+    /// How often it had forgotten what it told: whether numbers were skipped then, and how many, isn't known.
+    pub unknown_gaps: u64,
 }
 
 impl Producer {
@@ -89,13 +91,19 @@ impl Producers {
         self.by_id.values().fold(0, |sum, producer| sum.saturating_add(producer.gaps))
     }
 
+    /// Gaps of unknown size, of all producers: [`Self::gaps`] counts nothing for them.
+    #[must_use]
+    pub fn unknown_gaps(&self) -> u64 {
+        self.by_id.values().fold(0, |sum, producer| sum.saturating_add(producer.unknown_gaps))
+    }
+
     pub(super) fn spoke(&mut self, index: u64, who: &ProducerView<'_>) {
         if !self.by_id.contains_key(&*who.id) {
             if self.by_id.len() >= PRODUCERS_MAX {
                 self.untold = self.untold.saturating_add(1);
                 return;
             }
-            let fresh = Producer { boots: BTreeMap::new(), gaps: 0, kind: who.kind };
+            let fresh = Producer { boots: BTreeMap::new(), gaps: 0, kind: who.kind, unknown_gaps: 0 };
             self.by_id.insert(who.id.to_string(), fresh);
         }
         let Some(producer) = self.by_id.get_mut(&*who.id) else { return };
@@ -124,12 +132,17 @@ impl Producers {
 
     /// Whoever ended its last boot in order had told everything: nothing was left that could come after it.
     fn forgot(&mut self, index: u64, who: &ProducerView<'_>) {
-        let Some(known) = self.by_id.get(&*who.id) else { return };
+        let Some(known) = self.by_id.get_mut(&*who.id) else { return };
         let others = known.boots.iter().filter(|(boot, _)| **boot != who.boot);
         let Some((boot, last)) = others.max_by_key(|(_, boot)| boot.index) else { return };
-        if !last.stopped && self.gaps.len() < GAPS_MAX {
-            let (first, producer) = (last.seq.saturating_add(1), who.id.to_string());
-            self.gaps.push_back(Gap { boot: *boot, count: 0, first, index, producer, unknown: true });
+        if last.stopped {
+            return;
+        }
+        let (boot, first) = (*boot, last.seq.saturating_add(1));
+        known.unknown_gaps = known.unknown_gaps.saturating_add(1);
+        if self.gaps.len() < GAPS_MAX {
+            let producer = who.id.to_string();
+            self.gaps.push_back(Gap { boot, count: 0, first, index, producer, unknown: true });
         }
     }
 
@@ -226,6 +239,7 @@ mod tests {
         producers.started(2, &who(2, 0), None);
         let forgotten = Gap { unknown: true, ..gap(1, 2, 0, 2) };
         assert_eq!(producers.untold_gaps().cloned().collect::<Vec<_>>(), [forgotten]);
+        assert_eq!((producers.gaps(), producers.unknown_gaps()), (0, 1));
         producers.spoke(3, &who(2, 1));
         producers.stopped(&who(2, 1));
         producers.spoke(4, &who(3, 0));
@@ -235,6 +249,27 @@ mod tests {
         producers.spoke(5, &other);
         producers.started(5, &other, None);
         assert_eq!(producers.untold_gaps().count(), 1, "others have no spool");
+        assert_eq!(producers.unknown_gaps(), 1);
+    }
+
+    #[test]
+    fn gaps_of_unknown_size_are_counted_for_each_producer_told_or_not() {
+        let mut producers = Producers::default();
+        let other = ProducerView { id: "web-2".into(), ..who(100, 0) };
+        producers.spoke(0, &other);
+        producers.started(0, &other, None);
+        // More than may wait to be told.
+        let boots = GAPS_MAX as u64 + 3;
+        for boot in 0..=boots {
+            producers.spoke(1 + boot, &who(u128::from(boot), 0));
+            producers.started(1 + boot, &who(u128::from(boot), 0), None);
+        }
+        assert_eq!(producers.untold_gaps().count(), GAPS_MAX);
+        let first = producers.untold_gaps().next().cloned().unwrap();
+        producers.gap_told(&who(u128::from(boots), 1), &first).unwrap();
+        assert_eq!(producers.unknown_gaps(), boots);
+        let shown = |id: &str| serde_json::to_value(producers.get(id)).unwrap()["unknown_gaps"].as_u64();
+        assert_eq!((shown("web-1"), shown("web-2")), (Some(boots), Some(0)));
     }
 
     #[test]

@@ -1,16 +1,20 @@
-//! Sinks that somebody holds. Everything else about a sink is its position, which isn't state.
+//! Sinks that somebody holds, and sinks that were told to stall. Everything else about a sink is its position, which isn't state.
 
-use crate::event::sink::{Paused, Released};
+use crate::event::Timestamp;
+use crate::event::sink::{Paused, Released, Resumed, Stalled};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// How many sinks can be held at once: more than anybody configures.
 pub const PAUSED_MAX: usize = 1024;
+/// Of how many sinks is remembered that they stall. One that was taken out of the configuration meanwhile stays among them.
+pub const STALLED_MAX: usize = 1024;
 
-/// Held sinks by name.
+/// Held sinks by name, and since when others stall.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Sinks {
     paused: BTreeMap<String, String>,
+    stalled: BTreeMap<String, Timestamp>,
 }
 
 impl Sinks {
@@ -18,6 +22,12 @@ impl Sinks {
     #[must_use]
     pub fn paused(&self, sink: &str) -> Option<&str> {
         self.paused.get(sink).map(String::as_str)
+    }
+
+    /// When it was told that the sink stalls, if it wasn't told since that it goes on.
+    #[must_use]
+    pub fn stalled_since(&self, sink: &str) -> Option<Timestamp> {
+        self.stalled.get(sink).copied()
     }
 
     pub(super) fn pause(&mut self, data: Paused) -> Result<(), &'static str> {
@@ -31,11 +41,27 @@ impl Sinks {
     pub(super) fn release(&mut self, data: &Released) -> Result<(), &'static str> {
         self.paused.remove(&data.sink).map(drop).ok_or("nobody holds this sink")
     }
+
+    /// It was told so at that time. One that stalls already does so since before.
+    pub(super) fn stalled(&mut self, at: Timestamp, data: Stalled) -> Result<(), &'static str> {
+        if self.stalled.len() >= STALLED_MAX && !self.stalled.contains_key(&data.sink) {
+            return Err("too many sinks stall already");
+        }
+        self.stalled.entry(data.sink).or_insert(at);
+        Ok(())
+    }
+
+    /// It goes on, whether or not it was told to stall.
+    pub(super) fn resumed(&mut self, data: &Resumed) {
+        self.stalled.remove(&data.sink);
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::story::{Story, now, replayed};
     use super::*;
+    use crate::event::ProducerKind;
 
     #[test]
     fn held_until_released() {
@@ -50,5 +76,41 @@ mod tests {
             sinks.pause(pause(&n.to_string())).unwrap();
         }
         assert!(sinks.pause(pause("one more")).is_err());
+    }
+
+    fn stalled(sink: &str) -> Stalled {
+        Stalled { next: 40, reason: "connection refused".into(), sink: sink.into() }
+    }
+
+    #[test]
+    fn stalled_since_it_was_told_first_until_it_is_told_to_go_on() {
+        let mut story = Story::begun();
+        let first = story.caused(ProducerKind::Log, None, stalled("loki"));
+        story.caused(ProducerKind::Log, None, stalled("loki"));
+        assert_eq!(story.state.sinks().stalled_since("loki"), Some(now(first)));
+        assert_eq!(story.state.sinks().stalled_since("kafka"), None);
+        let shown = |story: &Story| story.state.canonical().unwrap();
+        assert_eq!(shown(&story), replayed(&story.entries).canonical().unwrap());
+        let resumed = Resumed { next: 1040, sink: "loki".into(), stalled_seconds: 61 };
+        // A program that died between the two may say it of one that the log doesn't know to stall.
+        for _ in 0..2 {
+            let index = story.caused(ProducerKind::Log, None, resumed.clone());
+            assert_eq!(story.reason(index), None);
+            assert_eq!(story.state.sinks().stalled_since("loki"), None);
+        }
+        let index = story.caused(ProducerKind::Proxy, None, stalled("loki"));
+        assert_eq!(story.reason(index), Some("its producer may not say that"));
+        assert_eq!(shown(&story), replayed(&story.entries).canonical().unwrap());
+    }
+
+    #[test]
+    fn no_more_sinks_are_remembered_than_there_may_be() {
+        let mut sinks = Sinks::default();
+        for n in 0..STALLED_MAX {
+            sinks.stalled(now(0), stalled(&n.to_string())).unwrap();
+        }
+        assert!(sinks.stalled(now(0), stalled("one more")).is_err());
+        sinks.stalled(now(1), stalled("7")).unwrap();
+        assert_eq!(sinks.stalled_since("7"), Some(now(0)));
     }
 }

@@ -1,7 +1,8 @@
 //! The log, as people and programs read it: pages in JSON or NDJSON, and subscriptions ([`super::follow`]).
 //!
 //! A page names the next one in each answer, also an empty one, so that whoever polls never has to think where to go
-//! on; and it is cut by bytes too, but never to nothing while there is more.
+//! on; and it is cut by bytes too, but never to nothing while there is more. By time it may be cut to nothing: a filter that seldom
+//! matches finds nothing for so long, and comes further all the same.
 
 use super::cursor::{Before, CursorError};
 use super::error::ApiError;
@@ -332,15 +333,15 @@ impl Answer {
         checkpoint: Option<custody_core::log::Checkpoint>,
         next_of: &[u8],
     ) -> Result<Self, ApiError> {
-        let origin = api.context.log.origin();
+        let (origin, time_is_over) = (api.context.log.origin(), page.cut);
         let Cut { pieces, indexes, next } = Cut::new(origin, question, form, page);
         let before = Before::at(&*api.context.log, next)?;
         let cursor = api.cursors.write(&question.search, next, before);
         let mut link = next_of.to_vec();
         link.extend_from_slice(cursor.as_bytes());
         let more = match question.search.order {
-            // An empty page has looked at all there was, whatever came since.
-            Order::Ascending => !pieces.is_empty() && next < api.context.log.size(),
+            // Any other empty page has looked at all there was, whatever came since.
+            Order::Ascending => time_is_over || (!pieces.is_empty() && next < api.context.log.size()),
             Order::Descending => next > 0,
         };
         let (kind, body) = match (form, question.envelope) {

@@ -14,6 +14,7 @@ use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use custody_core::log::ReadError;
 use custody_core::search::{Page, Progress, Query, SearchError};
 use futures_util::stream;
 use std::collections::BTreeMap;
@@ -134,7 +135,8 @@ fn at_work(api: &Api, search: &Query) -> Result<(), SearchError> {
     }
 }
 
-/// A page with something on it, or the empty one when `wait` is over, the server closes, or the reader may no longer.
+/// A page with something on it, or the empty one when `wait` is over, the server closes, or the reader may no longer. One whose time
+/// is over before all was looked at is followed by the next as long as `wait` lasts.
 pub(super) async fn long_poll(
     api: &Arc<Api>,
     subscriber: &Subscriber,
@@ -156,6 +158,12 @@ pub(super) async fn long_poll(
             break;
         }
         at_work(api, &question.search)?;
+        if page.cut {
+            if Instant::now() >= until || *watching.closing.borrow() {
+                return Ok(page);
+            }
+            continue;
+        }
         match tokio::time::timeout_at(until, watching.news(question.search.is_unfiltered())).await {
             Ok(News::Perhaps) => {}
             Ok(News::Closing) => return Ok(page),
@@ -258,6 +266,10 @@ impl Follower {
                         return self.end("behind", &error.to_string());
                     }
                     match self.is_over(page.next).await {
+                        Ok(false) if page.cut && quiet_since.elapsed() >= KEEP_ALIVE => {
+                            return self.still_looking(page.next).await;
+                        }
+                        Ok(false) if page.cut => continue,
                         Ok(false) => {}
                         Ok(true) => {
                             return self.end("until-passed", "until is passed: nothing more will match");
@@ -281,6 +293,20 @@ impl Follower {
                 Ok(News::Closing) => return self.closing(),
                 Err(_) => return self.sign_of_life(size),
             }
+        }
+    }
+
+    /// Says how far what isn't new has been looked at, and not that nothing came. It is no event, but its id counts: one that is
+    /// cut off again and again comes further all the same.
+    async fn still_looking(&mut self, next: u64) -> Bytes {
+        let (api, search) = (Arc::clone(&self.api), self.question.search.clone());
+        let id = blocking("read the log", move || {
+            let before = Before::at(&*api.context.log, next)?;
+            Ok::<_, ReadError>(api.cursors.write(&search, next, before))
+        });
+        match id.await.and_then(|id| id.map_err(ApiError::from)) {
+            Ok(id) => Bytes::from(format!("id: {id}\n: still looking\n\n")),
+            Err(error) => self.end("failed", &error.to_string()),
         }
     }
 

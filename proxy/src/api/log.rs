@@ -60,11 +60,13 @@ pub async fn tile(
     if tile.level.is_none() {
         may_read_entries(&api, caller, &headers).await?;
     }
-    let _place = Arc::clone(&api.rendering).acquire_owned().await;
+    let place = Arc::clone(&api.rendering).acquire_owned().await;
     let log = Arc::clone(&api.context.log);
     let covered = log.checkpoint().size();
     let is_packed = tile.level.is_none() && accepts_gzip(&headers);
     let bytes = blocking("made a tile", move || {
+        // It is made to its end, also for a client that is gone.
+        let _place = place;
         let bytes = render(&*log, tile, covered)?;
         Ok::<_, ReadError>(bytes.map(|bytes| if is_packed { pack(&bytes) } else { bytes }))
     });

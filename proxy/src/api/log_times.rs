@@ -22,10 +22,15 @@ pub async fn appended(
         ApiError::Missing("that is no bundle: see docs/witness.md for their names".to_owned())
     })?;
     may_read_entries(&api, caller, &headers).await?;
-    let _place = Arc::clone(&api.rendering).acquire_owned().await;
+    let place = Arc::clone(&api.rendering).acquire_owned().await;
     let log = Arc::clone(&api.context.log);
     let covered = log.checkpoint().size();
-    let bytes = blocking("read times", move || times::render(&*log, tile, covered)).await??;
+    let bytes = blocking("read times", move || {
+        // They are read to their end, also for a client that is gone.
+        let _place = place;
+        times::render(&*log, tile, covered)
+    });
+    let bytes = bytes.await??;
     let bytes = bytes.ok_or_else(|| {
         ApiError::Missing(format!("{path} isn't there yet: the newest checkpoint covers {covered} entries"))
     })?;

@@ -132,7 +132,6 @@ pub async fn login(Shared(api): Shared<Arc<Api>>, request: Request) -> Result<Js
     if let Some(last) = issued.last() {
         api.context.replica.at_least(last.index()).await?;
     }
-    api.counters.succeeded();
     Ok(Json(LoggedIn {
         ssh_certificate: ssh
             .certificate
@@ -151,16 +150,12 @@ pub async fn login(Shared(api): Shared<Arc<Api>>, request: Request) -> Result<Js
 async fn failed(api: &Api, unproved: Unproved, source: Source) -> Result<ApiError, ApiError> {
     let (claimed_user, reason) = match unproved {
         Unproved::Wrong { claimed_user, reason } => (claimed_user, reason.to_owned()),
-        Unproved::Limited { seconds } => {
-            api.counters.limited();
-            return Ok(ApiError::Limited { seconds });
-        }
+        Unproved::Limited { seconds } => return Ok(ApiError::Limited { seconds }),
         Unproved::Failed(error) => return Ok(ApiError::failed("verified a password", error)),
     };
     let failed = Failed { claimed_user, method: Method::Password, reason };
     let draft = Draft::new(Actor::system("api"), failed).source(source).outcome(Outcome::Failure);
     let _durable = api.context.producer.append(draft).await?;
-    api.counters.failed();
     Ok(ApiError::Unproved(WRONG))
 }
 

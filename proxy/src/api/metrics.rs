@@ -10,27 +10,7 @@ use custody_core::log::cosigned::Health;
 use custody_core::log::{Distribution, SYNC_BOUNDS_NS, WRITE_BOUNDS_EVENTS};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-/// What is counted since the start.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    logins_succeeded: AtomicU64,
-    logins_failed: AtomicU64,
-    logins_limited: AtomicU64,
-}
-
-impl Counters {
-    pub fn succeeded(&self) {
-        self.logins_succeeded.fetch_add(1, Relaxed);
-    }
-    pub fn failed(&self) {
-        self.logins_failed.fetch_add(1, Relaxed);
-    }
-    pub fn limited(&self) {
-        self.logins_limited.fetch_add(1, Relaxed);
-    }
-}
+use std::sync::atomic::Ordering::Relaxed;
 
 /// One metric's lines: name, type, help, and values by label.
 fn metric(out: &mut String, name: &str, kind: &str, help: &str, values: &[(String, u64)]) {
@@ -73,30 +53,35 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
     let size = context.log.size();
     let indexed = context.search.progress().borrow().clone();
     let statistics = context.log.statistics();
-    let (live, users, gaps, refused) = context.replica.read(|state| {
+    let (live, users, refused) = context.replica.read(|state| {
         let live = state.sessions().live().count() as u64;
-        (live, state.users().len() as u64, state.producers().gaps(), state.refused().count())
+        (live, state.users().len() as u64, state.refused().count())
     });
+    let (gaps, unknown_gaps) =
+        context.replica.read(|state| (state.producers().gaps(), state.producers().unknown_gaps()));
     let clock_ahead = context.operations.clock_ahead().map_or(0, |ahead| ahead.as_secs());
     let applied = context.replica.size();
     let checkpoint = context.log.checkpoint().size();
     let search = Arc::clone(&context.search);
+    // One that is made anew begins with nothing, and a counter doesn't go back.
+    let is_counted = api.counted.fetch_max(indexed.next, Relaxed) <= indexed.next;
     let families = blocking("counted events", move || search.families()).await?.unwrap_or_default();
-    let families: Vec<_> = families.into_iter().map(|(family, n)| (label("family", &family), n)).collect();
+    let families = families.into_iter().filter(|_| is_counted);
+    let families: Vec<_> = families.map(|(family, n)| (label("family", &family), n)).collect();
     let one = |value: u64| vec![(String::new(), value)];
-    let counters = &api.counters;
+    let attempts = context.passwords.attempts();
     let logins = [
-        (label("outcome", "success"), counters.logins_succeeded.load(Relaxed)),
-        (label("outcome", "failure"), counters.logins_failed.load(Relaxed)),
-        (label("outcome", "limited"), counters.logins_limited.load(Relaxed)),
+        (label("outcome", "success"), attempts.succeeded()),
+        (label("outcome", "failure"), attempts.failed()),
+        (label("outcome", "limited"), attempts.limited()),
     ];
     let admission = &context.admission;
     let turned_away: Vec<_> = admission.refused().map(|(why, n)| (label("reason", why.name()), n)).collect();
     let version = vec![(label("version", env!("CARGO_PKG_VERSION")), 1)];
     let mut out = String::new();
-    let gauges: [Gauge<'_>; 17] = [
+    let gauges: [Gauge<'_>; 18] = [
         ("custody_build_info", "The program's version.", version),
-        ("custody_log_up", "1 while the log takes events.", one(api.log_is_alive().into())),
+        ("custody_log_up", "1 while the log takes events.", one(api.takes_events().is_ok().into())),
         ("custody_log_entries", "Durable entries of the log.", one(size)),
         (
             "custody_log_checkpoint_entries",
@@ -112,6 +97,11 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
             one(clock_ahead),
         ),
         ("custody_producers_missing_events", "Numbers of producers that the log never got.", one(gaps)),
+        (
+            "custody_producers_unknown_gaps",
+            "How often a producer had forgotten what it told: whether numbers are missing then isn't known.",
+            one(unknown_gaps),
+        ),
         ("custody_events_refused", "Entries of the log that the state didn't apply.", one(refused)),
         (
             "custody_state_lag_entries",
@@ -166,7 +156,7 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
         &families,
     );
     cosignatures(&mut out, context);
-    deliveries(&mut out, &api).await?;
+    deliveries(&mut out, &api).await;
     metric(
         &mut out,
         "custody_ssh_refused_total",
@@ -174,7 +164,13 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
         "SSH connections that ended before their person was proved, since the start.",
         &turned_away,
     );
-    metric(&mut out, "custody_logins_total", "counter", "Password logins since the start.", &logins);
+    metric(
+        &mut out,
+        "custody_logins_total",
+        "counter",
+        "Logins by password since the start, at the API and by SSH.",
+        &logins,
+    );
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out))
 }
 
@@ -202,44 +198,42 @@ fn cosignatures(out: &mut String, context: &ApiContext) {
 }
 
 /// How the sinks do.
-async fn deliveries(out: &mut String, api: &Api) -> Result<(), ApiError> {
-    let mut sinks = Vec::new();
+async fn deliveries(out: &mut String, api: &Api) {
+    let (mut sinks, mut behind, mut since) = (Vec::new(), Vec::new(), Vec::new());
     for sink in &api.context.sinks {
-        let numbers = sink.numbers();
-        let lag = super::sinks::lag(api, &numbers).await?;
-        sinks.push((label("sink", sink.name()), numbers, lag));
+        let (numbers, label) = (sink.numbers(), label("sink", sink.name()));
+        let (events, seconds) = super::sinks::lag(api, &numbers).await;
+        behind.push((label.clone(), events));
+        // What isn't known has no value: none of them would be true.
+        since.extend(seconds.map(|seconds| (label.clone(), seconds)));
+        sinks.push((label, numbers));
     }
-    let each = |value: &dyn Fn(&Numbers, (u64, u64)) -> u64| -> Vec<(String, u64)> {
-        sinks.iter().map(|(label, numbers, lag)| (label.clone(), value(numbers, *lag))).collect()
+    let each = |value: &dyn Fn(&Numbers) -> u64| -> Vec<(String, u64)> {
+        sinks.iter().map(|(label, numbers)| (label.clone(), value(numbers))).collect()
     };
     let gauges: [Gauge<'_>; 4] = [
-        ("custody_sink_lag_events", "Events that aren't delivered yet.", each(&|_, lag| lag.0)),
-        ("custody_sink_lag_seconds", "How old the oldest undelivered event is.", each(&|_, lag| lag.1)),
-        ("custody_sink_up", "1 while nothing is wrong.", each(&|sink, _| sink.trouble.is_none().into())),
-        ("custody_sink_dead_letters", "Events that were refused.", each(&|sink, _| sink.dead_letters)),
+        ("custody_sink_lag_events", "Events that aren't delivered yet.", behind),
+        ("custody_sink_lag_seconds", "How old the oldest undelivered event is.", since),
+        ("custody_sink_up", "1 while nothing is wrong.", each(&|sink| sink.trouble.is_none().into())),
+        ("custody_sink_dead_letters", "Events that were refused.", each(&|sink| sink.dead_letters)),
     ];
     for (name, help, values) in gauges {
         metric(out, name, "gauge", help, &values);
     }
     let counters: [Gauge<'_>; 5] = [
-        (
-            "custody_sink_delivered_events_total",
-            "Events confirmed since the start.",
-            each(&|s, _| s.confirmed),
-        ),
-        ("custody_sink_delivered_bytes_total", "Bytes confirmed since the start.", each(&|s, _| s.bytes)),
-        ("custody_sink_rejected_events_total", "Events refused since the start.", each(&|s, _| s.rejected)),
-        ("custody_sink_retries_total", "Attempts that came to nothing.", each(&|s, _| s.retries)),
+        ("custody_sink_delivered_events_total", "Events confirmed since the start.", each(&|s| s.confirmed)),
+        ("custody_sink_delivered_bytes_total", "Bytes confirmed since the start.", each(&|s| s.bytes)),
+        ("custody_sink_rejected_events_total", "Events refused since the start.", each(&|s| s.rejected)),
+        ("custody_sink_retries_total", "Attempts that came to nothing.", each(&|s| s.retries)),
         (
             "custody_sink_looked_up_events_total",
             "Events in doubt that were looked up.",
-            each(&|s, _| s.looked_up),
+            each(&|s| s.looked_up),
         ),
     ];
     for (name, help, values) in counters {
         metric(out, name, "counter", help, &values);
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod operate;
 mod place;
 mod proof;
 mod reading;
+mod refused;
 mod services;
 mod sessions;
 mod sinks;
@@ -51,9 +52,10 @@ use custody_core::log::{CosignedCheckpoints, Log, Producer};
 use custody_core::search::Search;
 use custody_core::state::follow::Replica;
 use follow::Places;
-use metrics::Counters;
 use reading::ReadLedger;
+use refused::Refusals;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -117,7 +119,9 @@ pub struct Api {
     places: Arc<Places>,
     cursors: Cursors,
     reads: Mutex<ReadLedger>,
-    counters: Counters,
+    refusals: Refusals,
+    /// Up to where events were counted for metrics: at least all that there were at the start.
+    counted: AtomicU64,
     closing: watch::Receiver<bool>,
 }
 
@@ -138,6 +142,19 @@ impl Api {
     fn log_is_alive(&self) -> bool {
         self.context.log.follow().has_changed().is_ok()
     }
+
+    /// Whether the log takes events now, and if not, why.
+    fn takes_events(&self) -> Result<(), ApiError> {
+        if !self.log_is_alive() {
+            return Err(ApiError::Unavailable(
+                "the log has stopped: restart custodyd to recover it".to_owned(),
+            ));
+        }
+        if self.context.operations.is_full() {
+            return Err(ApiError::Unavailable("the log's disk is full: free space on it".to_owned()));
+        }
+        Ok(())
+    }
 }
 
 /// Answers requests on `listener` until `shutdown` says so, and then until what is being answered is done (ten
@@ -155,8 +172,10 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let (close, closing) = watch::channel(false);
     let cursors = Cursors::open(&context.secrets, context.log.origin()).map_err(std::io::Error::other)?;
+    let counted = AtomicU64::new(context.log.size());
     let api = Arc::new(Api {
         context,
+        counted,
         changing: tokio::sync::Mutex::new(()),
         turns: sinks::Turns::default(),
         replaying: Arc::new(Semaphore::new(REPLAYS_AT_ONCE)),
@@ -164,7 +183,7 @@ pub async fn serve(
         places: Arc::new(Places::default()),
         cursors,
         reads: Mutex::new(ReadLedger::default()),
-        counters: Counters::default(),
+        refusals: Refusals::default(),
         closing: closing.clone(),
     });
     let plain = log_http.map(|listener| {
@@ -232,11 +251,7 @@ fn finish(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
 }
 
 async fn healthz(State(api): State<Arc<Api>>) -> Result<&'static str, ApiError> {
-    if api.log_is_alive() {
-        Ok("ok\n")
-    } else {
-        Err(ApiError::Unavailable("the log has stopped: restart custodyd to recover it".to_owned()))
-    }
+    api.takes_events().map(|()| "ok\n")
 }
 
 /// A request's whole body, bounded in length and time.

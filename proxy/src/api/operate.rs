@@ -21,6 +21,8 @@ const REASON_BYTES_MAX: usize = 1024;
 
 /// What the daemon lets the API do with its log.
 pub trait Operations: Send + Sync + 'static {
+    /// Whether the log's disk is so full that nothing is appended: changes are seen at the next append.
+    fn is_full(&self) -> bool;
     /// By how much the machine's clock is ahead of the log's time, which doesn't follow it.
     fn clock_ahead(&self) -> Option<Duration>;
     /// Lets the log's time follow the machine's clock.
@@ -43,12 +45,14 @@ pub struct Status {
     checkpoint: u64,
     clock_ahead_seconds: Option<u64>,
     entries: u64,
+    full: bool,
     gaps: u64,
     keys: Vec<String>,
     origin: String,
     projection_lag: u64,
     refused: u64,
     unknown: u64,
+    unknown_gaps: u64,
     up: bool,
 }
 
@@ -62,13 +66,15 @@ pub async fn status(Shared(api): Shared<Arc<Api>>, caller: Caller) -> Result<Jso
         checkpoint: context.log.checkpoint().size(),
         clock_ahead_seconds: context.operations.clock_ahead().map(|ahead| ahead.as_secs()),
         entries,
+        full: context.operations.is_full(),
         gaps: state.producers().gaps(),
         keys: state.log().map(|log| log.keys.clone()).unwrap_or_default(),
         origin: context.log.origin().to_owned(),
         projection_lag: entries.saturating_sub(indexed),
         refused: state.refused().count(),
         unknown: state.unknown().count(),
-        up: api.log_is_alive(),
+        unknown_gaps: state.producers().unknown_gaps(),
+        up: api.takes_events().is_ok(),
     })))
 }
 

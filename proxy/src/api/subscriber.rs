@@ -5,6 +5,7 @@
 use super::error::ApiError;
 use super::identity::{Caller, Peer, source};
 use super::reading::Asks;
+use super::refused::{Refused, Why, refuse};
 use super::{Api, blocking};
 use crate::login::token::{self, Minted};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -133,30 +134,54 @@ impl FromRequestParts<Arc<Api>> for Subscriber {
         };
         let peer = parts.extensions.get::<Peer>().cloned();
         let peer = peer.ok_or_else(|| ApiError::failed("looked who asks", "the listener named no peer"))?;
-        let name = token::claimed(PREFIX, &token).ok_or(ApiError::Unproved(WRONG))?.to_owned();
-        let tokens: Vec<Token> = api.context.replica.read(|state| {
-            state.services().get(&name).into_iter().flat_map(|service| service.tokens()).collect()
-        });
-        let (secrets, shown, owner) =
-            (Arc::clone(&api.context.secrets), token::hash(&token), secret_owner(&name));
-        let right = blocking("looked up a token", move || {
-            for token in tokens {
-                let stored = secrets.get(&owner, token.version)?;
-                let is_right =
-                    |stored: &str| verify_slices_are_equal(stored.as_bytes(), shown.as_bytes()).is_ok();
-                if stored.is_some_and(|stored| is_right(&stored)) {
-                    return Ok(Some(token));
-                }
-            }
-            Ok::<_, crate::login::secrets::SecretError>(None)
-        });
-        let right = right.await?.map_err(|error| ApiError::failed("looked up a token", error))?;
-        let token = right.ok_or(ApiError::Unproved(WRONG))?;
-        let now = api.now();
-        api.context.replica.read(|state| admit(state, &name, token, now))?;
         let source = source(peer.address, parts);
-        Ok(Self::Service(Box::new(Service { name, token, source, address: peer.address })))
+        match proved(api, &token).await? {
+            Ok((name, token)) => {
+                Ok(Self::Service(Box::new(Service { name, token, source, address: peer.address })))
+            }
+            Err(refused) => Err(refuse(api, refused, source).await),
+        }
     }
+}
+
+/// The service account whose token this is, and which of its tokens; or why it proves nothing.
+async fn proved(api: &Api, token: &str) -> Result<Result<(String, Token), Refused>, ApiError> {
+    let refused =
+        |name: Option<String>, why| Ok(Err(Refused { name, why, answer: ApiError::Unproved(WRONG) }));
+    let Some(name) = token::claimed(PREFIX, token).map(str::to_owned) else {
+        return refused(None, Why::Unknown);
+    };
+    let (tokens, was_known) = api.context.replica.read(|state| {
+        let service = state.services().get(&name);
+        (service.map(|service| service.tokens().collect::<Vec<Token>>()), state.services().knows(&name))
+    });
+    let Some(tokens) = tokens else {
+        return if was_known { refused(Some(name), Why::Removed) } else { refused(None, Why::Unknown) };
+    };
+    let (secrets, shown, owner) = (Arc::clone(&api.context.secrets), token::hash(token), secret_owner(&name));
+    let right = blocking("looked up a token", move || {
+        for token in tokens {
+            let stored = secrets.get(&owner, token.version)?;
+            let is_right =
+                |stored: &str| verify_slices_are_equal(stored.as_bytes(), shown.as_bytes()).is_ok();
+            if stored.is_some_and(|stored| is_right(&stored)) {
+                return Ok(Some(token));
+            }
+        }
+        Ok::<_, crate::login::secrets::SecretError>(None)
+    });
+    let right = right.await?.map_err(|error| ApiError::failed("looked up a token", error))?;
+    let Some(token) = right else { return refused(Some(name), Why::Wrong) };
+    let now = api.now();
+    let admitted = api.context.replica.read(|state| admit(state, &name, token, now));
+    let Err(answer) = admitted else { return Ok(Ok((name, token))) };
+    let why = match &answer {
+        ApiError::Denied(_) => Why::Locked(token.version),
+        ApiError::Unproved(RUN_OUT) => Why::RunOut(token.version),
+        // It was replaced or removed just now.
+        _ => Why::Wrong,
+    };
+    Ok(Err(Refused { name: Some(name), why, answer }))
 }
 
 /// Whether a token that was right counts: it is one of the service account's, hasn't run out, and no lock is on it.

@@ -9,6 +9,7 @@ use custody_core::state::State;
 use custody_core::state::follow::Replica;
 use custody_core::state::locks::Subject;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinError;
@@ -25,6 +26,46 @@ pub struct PasswordLogin {
     turns: Arc<Semaphore>,
     replica: Arc<Replica>,
     clock: Arc<dyn Clock>,
+    attempts: Attempts,
+}
+
+/// How attempts came out since the start, wherever the password was typed: for metrics.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+    limited: AtomicU64,
+}
+
+impl Attempts {
+    fn count(&self, outcome: &Result<ByPassword, Unproved>) {
+        let counter = match outcome {
+            Ok(_) => &self.succeeded,
+            Err(Unproved::Wrong { .. }) => &self.failed,
+            Err(Unproved::Limited { .. }) => &self.limited,
+            // That nothing could be verified says nothing of who tried.
+            Err(Unproved::Failed(_)) => return,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// It was the password.
+    #[must_use]
+    pub fn succeeded(&self) -> u64 {
+        self.succeeded.load(Relaxed)
+    }
+
+    /// It wasn't, or nobody has that name, or a lock stood against it.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Relaxed)
+    }
+
+    /// It wasn't looked at: there were too many failures before.
+    #[must_use]
+    pub fn limited(&self) -> u64 {
+        self.limited.load(Relaxed)
+    }
 }
 
 /// The proof that somebody knew a user's password, and that no lock stood against it: made by [`PasswordLogin::prove`]
@@ -115,7 +156,14 @@ impl PasswordLogin {
             turns: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
             replica,
             clock,
+            attempts: Attempts::default(),
         }
+    }
+
+    /// How attempts came out since the start.
+    #[must_use]
+    pub fn attempts(&self) -> &Attempts {
+        &self.attempts
     }
 
     /// Waits for leave to hash a password.
@@ -129,8 +177,19 @@ impl PasswordLogin {
     /// Verifies a password that was typed at `from`.
     ///
     /// # Errors
-    /// [`Unproved`]; the attempt was counted, unless it was one too many.
+    /// [`Unproved`]; the attempt was counted against the limits, unless it was one too many.
     pub async fn prove(
+        &self,
+        user: &str,
+        password: Zeroizing<Vec<u8>>,
+        from: IpAddr,
+    ) -> Result<ByPassword, Unproved> {
+        let outcome = self.attempt(user, password, from).await;
+        self.attempts.count(&outcome);
+        outcome
+    }
+
+    async fn attempt(
         &self,
         user: &str,
         password: Zeroizing<Vec<u8>>,
@@ -194,5 +253,35 @@ fn known(state: &State, user: &str, now: custody_core::event::Timestamp) -> Know
     match found.password_version {
         Some(version) => Known::With { version, locked, roles: found.roles.iter().cloned().collect() },
         None => Known::Without,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rate::LoginLimits;
+    use super::*;
+    use custody_core::clock::SystemClock;
+
+    #[tokio::test]
+    async fn each_attempt_is_counted_by_how_it_came_out() {
+        let scratch = tempfile::tempdir().unwrap();
+        let login = PasswordLogin::new(
+            PasswordVerification::new().unwrap(),
+            Arc::new(SecretStore::open(&scratch.path().join("secrets")).unwrap()),
+            LoginLimiter::new(LoginLimits { user_burst: 2, ..LoginLimits::default() }),
+            Arc::new(Replica::new()),
+            Arc::new(SystemClock::new()),
+        );
+        for _ in 0..5 {
+            let typed = Zeroizing::new(b"guessed".to_vec());
+            let unproved = login.prove("nobody", typed, "192.0.2.7".parse().unwrap()).await;
+            assert!(unproved.is_err());
+        }
+        let attempts = login.attempts();
+        let counted = || (attempts.succeeded(), attempts.failed(), attempts.limited());
+        assert_eq!(counted(), (0, 2, 3));
+        attempts.count(&Ok(ByPassword { user: "ana".to_owned(), roles: Vec::new(), at: 1 }));
+        attempts.count(&Err(Unproved::Failed("no memory".to_owned())));
+        assert_eq!(counted(), (1, 2, 3));
     }
 }

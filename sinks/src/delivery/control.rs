@@ -1,11 +1,12 @@
 //! What others may do with a delivery that runs.
 
 use super::{OpenError, Shared};
+use crate::dead_letters::Listing;
 use crate::health::Health;
 use crate::position::PositionError;
 use crate::proof::prove_part;
 use crate::sink::Sink;
-use custody_core::delivery::{Asked, DeadLetter, Errand, Numbers, Report, Running};
+use custody_core::delivery::{Asked, DEAD_LETTERS_LISTED, DeadLetter, Errand, Numbers, Report, Running};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -63,10 +64,10 @@ pub(super) enum Command {
         /// Answered with it.
         errand: oneshot::Sender<Option<Errand>>,
     },
-    /// Gives the dead letters.
+    /// Gives the dead letters, for whoever asks to read them.
     DeadLetters {
-        /// Answered with them.
-        letters: oneshot::Sender<io::Result<Vec<DeadLetter>>>,
+        /// Answered with what they are now.
+        listing: oneshot::Sender<Listing>,
     },
     /// Gives the replay that is under way.
     Replaying {
@@ -166,14 +167,27 @@ impl<S: Sink> Control<S> {
         answer.await.map_err(|_| self.stopped())
     }
 
-    /// The dead letters.
+    /// Which dead letters there are, and who reads what is said of them.
     ///
     /// # Errors
-    /// When they can't be read.
+    /// When the delivery has stopped.
+    pub(crate) async fn listing(&self) -> Result<Listing, String> {
+        let (listing, answer) = oneshot::channel();
+        self.command(Command::DeadLetters { listing }).await?;
+        answer.await.map_err(|_| self.stopped())
+    }
+
+    /// The dead letters, the newest [`DEAD_LETTERS_LISTED`] of them. Whatever else the delivery does goes on meanwhile.
+    ///
+    /// # Errors
+    /// When they can't be read, or the delivery has stopped.
     pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, String> {
-        let (letters, answer) = oneshot::channel();
-        self.command(Command::DeadLetters { letters }).await?;
-        answer.await.map_err(|_| self.stopped())?.map_err(|error| error.to_string())
+        let listing = self.listing().await?;
+        let read = tokio::task::spawn_blocking(move || listing.read(DEAD_LETTERS_LISTED)).await;
+        let read = read.unwrap_or_else(|error| Err(io::Error::other(error)));
+        read.map_err(|error| {
+            format!("the dead letters of the sink {} can't be read: {error}", self.shared.name)
+        })
     }
 
     fn stopped(&self) -> String {

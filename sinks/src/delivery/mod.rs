@@ -79,6 +79,10 @@ impl OpenError {
     }
 }
 
+fn letters_file(directory: &Path) -> PathBuf {
+    directory.join("dead-letters.ndjson")
+}
+
 /// A delivery's own files: its position and its dead letters.
 fn open_files(directory: &Path, log: &dyn Log) -> Result<(Position, DeadLetters), OpenError> {
     let file = |path: &Path| {
@@ -87,7 +91,7 @@ fn open_files(directory: &Path, log: &dyn Log) -> Result<(Position, DeadLetters)
     };
     create_directories(directory).map_err(file(directory))?;
     let position = Position::open(&directory.join("position.json"), log)?;
-    let letters = directory.join("dead-letters.ndjson");
+    let letters = letters_file(directory);
     let dead = DeadLetters::open(&letters).map_err(file(&letters))?;
     Ok((position, dead))
 }
@@ -139,6 +143,8 @@ pub struct Delivery<S> {
     dead: DeadLetters,
     directory: PathBuf,
     stall: Duration,
+    /// How long the log tells that it has stalled.
+    stalled: Option<Duration>,
 }
 
 impl<S: Sink> Delivery<S> {
@@ -165,7 +171,14 @@ impl<S: Sink> Delivery<S> {
             redaction,
             health,
         };
-        Ok(Self { shared: Arc::new(shared), producer, position, dead, directory, stall })
+        Ok(Self { shared: Arc::new(shared), producer, position, dead, directory, stall, stalled: None })
+    }
+
+    /// The log tells that it has stalled for so long, if it does: that is over when something is delivered, or nothing has to be.
+    #[must_use]
+    pub fn stalled_for(mut self, stalled: Option<Duration>) -> Self {
+        self.stalled = stalled;
+        self
     }
 
     /// What others hold of it: commands, numbers, the proof.

@@ -1,27 +1,33 @@
 //! The loop itself.
 
 mod errand;
+mod standing;
+mod tellings;
 
-use self::errand::{Errand, Kind};
+use self::errand::{Errand, Kind, Unread};
+use self::standing::Standing;
+use self::tellings::Tellings;
 use super::batch::{Batch, Letter, Rejection, deliver};
 use super::control::{Command, Inbox, Stopped};
 use super::course::{Course, End};
 use super::words::without_quotes;
-use super::{Delivery, OpenError, Shared, open_files};
-use crate::backoff::Backoff;
-use crate::dead_letters::{DeadLetters, Told};
+use super::{Delivery, OpenError, Shared, letters_file, open_files};
+use crate::dead_letters::DeadLetters;
 use crate::health::At;
 use crate::position::{Position, Replay};
 use crate::sink::Sink;
 use custody_core::delivery::DeadLetter;
-use custody_core::event::sink::{Rejected, Resumed, Stalled};
+use custody_core::event::sink::Rejected;
 use custody_core::event::{Actor, Draft, EventData};
 use custody_core::log::tree::leaf_hash;
 use custody_core::log::{Producer, ReadError};
+use std::collections::BTreeSet;
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
@@ -36,6 +42,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const LONG: u64 = 3;
 /// How many batches may pass one that is held up: all of them are in doubt after a crash.
 const PASSING: u64 = 16;
+/// How many events are told at once, of those that a log takes at once.
+const TOLD_AT_ONCE: usize = 1_000;
 
 /// Which way through the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +63,16 @@ enum Done<S: Sink> {
         /// Those of them that were dead letters.
         dead: Vec<u64>,
         rejected: Vec<Rejection>,
+        /// Those of the rejected that were dead before, and of which the log says nothing.
+        untold: Result<BTreeSet<u64>, ReadError>,
     },
     /// Of the redrive with that number.
     Redriven {
         number: u64,
         /// Those of the dead letters that were sent: the others the filter holds back by now.
         tried: Vec<u64>,
-        rejected: Result<Vec<Rejection>, String>,
+        rejected: Vec<Rejection>,
+        unread: Unread,
     },
 }
 
@@ -73,24 +84,13 @@ struct Fixed<S> {
     stall: Duration,
 }
 
-/// How it stands with it, which outlives a new beginning too.
-#[derive(Default)]
-struct Standing {
-    /// Since when the log says that it stalls.
-    stalled: Option<Instant>,
-    /// Until then nothing of that is told to a log that didn't take it.
-    silent_until: Option<Instant>,
-    /// Between one beginning and the next.
-    backoff: Backoff,
-}
-
 struct Loop<S: Sink> {
     fixed: Fixed<S>,
     standing: Standing,
     position: Position,
     dead: DeadLetters,
-    /// Dead letters that may not have been told yet.
-    untold: bool,
+    /// What the log tells of dead letters that the delivery comes to again, while there are some.
+    untold: Option<Arc<Tellings>>,
     main: Course,
     errand: Option<Errand>,
     /// How many there have been.
@@ -113,9 +113,10 @@ pub(super) async fn run<S: Sink>(
     mut inbox: Inbox,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Stopped> {
-    let Delivery { shared, producer, position, dead, directory, stall } = delivery;
+    let Delivery { shared, producer, position, dead, directory, stall, stalled } = delivery;
     let fixed = Fixed { shared, producer, directory, stall };
-    let mut this = Loop::new(fixed, Standing::default(), position, dead);
+    let standing = Standing::at_start(stalled, position.next());
+    let mut this = Loop::new(fixed, standing, position, dead);
     loop {
         match this.go(&mut inbox, &mut stop).await {
             Ok(()) => return this.finish().await,
@@ -146,16 +147,28 @@ async fn rest(wait: Duration, inbox: &mut Inbox, stop: &mut watch::Receiver<bool
     }
 }
 
+/// Does what may have to wait for a disk for long. Whoever else is on this thread goes on meanwhile, where there are others.
+fn at_length<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 impl<S: Sink> Loop<S> {
     fn new(fixed: Fixed<S>, standing: Standing, position: Position, dead: DeadLetters) -> Self {
-        let replay = position.replay().map(|Replay { next, to }| Course::new(next, Some(to), to));
+        let errand = position.replay().map(|Replay { next, to }| {
+            let untold = Tellings::since(&fixed.shared, dead.indexes().range(next..to).next());
+            Errand::replay_at_start(Course::new(next, Some(to), to), untold)
+        });
         // A redrive ends with the delivery that it was begun in.
         fixed.shared.health.well(At::Errand);
+        fixed.shared.health.set_dead_letters(dead.indexes().len());
         Self {
-            errand: replay.map(|replay| Errand::new(0, Kind::Replay(replay))),
+            errand,
             errands: 1,
             main: Course::new(position.next(), None, position.sent()),
-            untold: dead.indexes().range(position.next()..).next().is_some(),
+            untold: Tellings::since(&fixed.shared, dead.indexes().range(position.next()..).next()),
             fixed,
             standing,
             position,
@@ -180,11 +193,13 @@ impl<S: Sink> Loop<S> {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut log_lives, mut heard) = (true, true);
         loop {
-            if !*inbox.paused.borrow() {
+            let is_held = *inbox.paused.borrow();
+            if !is_held {
                 self.send_ready()?;
                 let now = *size.borrow_and_update();
                 self.read_on(now);
             }
+            self.redrive_on(is_held)?;
             // While the next one is under way already.
             self.save_in_time()?;
             tokio::select! {
@@ -235,14 +250,9 @@ impl<S: Sink> Loop<S> {
                 }
                 Err(error) if error.may_pass() => reason = error.to_string(),
                 Err(error) => {
-                    let (next, reason, sink) =
-                        (self.main.next(), error.to_string(), self.shared().name.clone());
+                    let reason = error.to_string();
                     self.shared().health.failed(At::Loop, &reason);
-                    if self.standing.stalled.is_none() {
-                        let reason = without_quotes(&reason);
-                        let told = self.tell(Stalled { next, reason, sink }).await;
-                        self.told_standing(told, None);
-                    }
+                    self.tell_end(&reason).await;
                     return Err(error.into());
                 }
             }
@@ -250,7 +260,14 @@ impl<S: Sink> Loop<S> {
     }
 
     /// Its files, once they can be written.
-    fn reopened(&self) -> Result<(Position, DeadLetters), OpenError> {
+    fn reopened(&mut self) -> Result<(Position, DeadLetters), OpenError> {
+        // Only this delivery knows which of them have arrived.
+        match at_length(|| self.dead.tidy()) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::File { path: letters_file(&self.fixed.directory), source });
+            }
+            Ok(()) | Err(_) => {}
+        }
         let (mut position, dead) = open_files(&self.fixed.directory, &*self.shared().log)?;
         position.keep()?;
         Ok((position, dead))
@@ -311,8 +328,8 @@ impl<S: Sink> Loop<S> {
         match way {
             Way::Main => Some(&mut self.main),
             Way::Replay(number) => match &mut self.errand_numbered(number)?.kind {
-                Kind::Replay(course) => Some(course),
-                Kind::Redrive(..) => None,
+                Kind::Replay { course, .. } => Some(course),
+                Kind::Redrive(_) => None,
             },
         }
     }
@@ -344,11 +361,10 @@ impl<S: Sink> Loop<S> {
                 }
                 Ok(())
             }
-            Done::Delivered { way, indexes, end, dead, rejected } => {
+            Done::Delivered { way, indexes, end, dead, rejected, untold } => {
                 match way {
                     Way::Main => {
-                        self.delivering -= 1;
-                        if self.delivering == 0 {
+                        if self.delivering == 1 {
                             self.shared().health.rests();
                         }
                     }
@@ -358,11 +374,24 @@ impl<S: Sink> Loop<S> {
                         }
                     }
                 }
+                let (untold, failed) = match untold {
+                    Ok(untold) => (untold, None),
+                    Err(error) => (BTreeSet::new(), Some(error)),
+                };
                 // What stands in the place of an event that was delivered once is found by a comparison, which says that it was
                 // altered: as a dead letter it would count as what the destination is known to lack.
                 let is_new = |rejection: &Rejection| way == Way::Main || !rejection.is_taken();
                 self.arrived(&dead, &rejected)?;
-                self.bury(rejected.into_iter().filter(is_new).collect()).await?;
+                self.bury(rejected.into_iter().filter(is_new).collect(), &untold).await?;
+                if way == Way::Main {
+                    // Not before: a stop that doesn't wait for the log leaves it in doubt.
+                    self.delivering -= 1;
+                }
+                match (failed, way) {
+                    (None, _) => {}
+                    (Some(error), Way::Main) => return Err(error.into()),
+                    (Some(error), Way::Replay(number)) => return self.break_off(number, &error),
+                }
                 if let Some(course) = self.course(way)
                     && let Some(end) = course.is_done(indexes, end)
                 {
@@ -370,21 +399,8 @@ impl<S: Sink> Loop<S> {
                 }
                 Ok(())
             }
-            Done::Redriven { number, tried, rejected } => {
-                let failed = match rejected {
-                    Ok(rejected) => {
-                        self.arrived(&tried, &rejected)?;
-                        None
-                    }
-                    Err(reason) => Some(reason),
-                };
-                if self.errand_numbered(number).is_none() {
-                    return Ok(());
-                }
-                match failed {
-                    None => self.redrive_on(),
-                    Some(reason) => self.end_redrive(Err(reason)),
-                }
+            Done::Redriven { number, tried, rejected, unread } => {
+                self.redriven(number, &tried, rejected, unread)
             }
         }
     }
@@ -397,15 +413,25 @@ impl<S: Sink> Loop<S> {
         }
         let Some(course) = self.course(way) else { return Ok(()) };
         let in_doubt = course.is_in_doubt(indexes.start);
-        let dead = self.dead.indexes().range(indexes.clone()).copied();
-        let dead: Vec<u64> =
-            dead.filter(|index| letters.binary_search_by_key(index, Letter::index).is_ok()).collect();
+        let known: Vec<u64> = self.dead.indexes().range(indexes.clone()).copied().collect();
+        let is_sent = |index: &u64| letters.binary_search_by_key(index, Letter::index).is_ok();
+        let dead: Vec<u64> = known.iter().copied().filter(is_sent).collect();
+        let tellings = match way {
+            Way::Main => self.untold.clone(),
+            Way::Replay(number) => self.errand_numbered(number).and_then(|errand| errand.untold()),
+        };
         let shared = Arc::clone(self.shared());
         shared.health.unsent(rejected.len());
         let at = if way == Way::Main { At::Batch(indexes.start) } else { At::Errand };
         let sending = self.tasks.spawn(async move {
             rejected.extend(deliver(&shared, letters, in_doubt, at).await);
-            Done::Delivered { way, indexes, end: last, dead, rejected }
+            let again = rejected.iter().map(|rejection| rejection.index);
+            let again: Vec<u64> = again.filter(|index| known.binary_search(index).is_ok()).collect();
+            let untold = match tellings {
+                Some(tellings) => tellings.lack(at, again).await,
+                None => Ok(BTreeSet::new()),
+            };
+            Done::Delivered { way, indexes, end: last, dead, rejected, untold }
         });
         match way {
             Way::Main => {
@@ -422,48 +448,42 @@ impl<S: Sink> Loop<S> {
     }
 
     /// Makes dead letters: first in the file, then in the log, and only then the position may move over them. Where the log doesn't
-    /// take it, the delivery begins anew, finds them in the file, and tells of them then.
-    async fn bury(&mut self, rejected: Vec<Rejection>) -> Result<(), Stopped> {
+    /// take it, the delivery begins anew, finds them in the file, and tells of them then. `untold` are those that were in the file
+    /// before and of which the log says nothing.
+    async fn bury(&mut self, rejected: Vec<Rejection>, untold: &BTreeSet<u64>) -> Result<(), Stopped> {
         if rejected.is_empty() {
             return Ok(());
         }
-        let letters =
-            rejected.iter().map(|Rejection { index, kind, reason }| DeadLetter::new(*index, kind, reason));
-        let new = self.dead.add(letters.collect()).map_err(Stopped::DeadLetters)?;
-        self.shared().health.set_dead_letters(self.dead.indexes().len());
-        let known =
-            rejected.into_iter().filter(|rejection| new.iter().all(|new| new.index != rejection.index));
-        let untold = if self.untold { self.untold(known.collect())? } else { vec![] };
-        // What tells of a sink is no reason to tell of it again: the log would feed on itself.
+        let letters: Vec<DeadLetter> = rejected
+            .into_iter()
+            .map(|Rejection { index, kind, reason }| DeadLetter::new(index, &kind, &reason))
+            .collect();
         let mut told: Vec<DeadLetter> =
-            new.into_iter().chain(untold).filter(|letter| !letter.kind.starts_with("sink.")).collect();
+            letters.iter().filter(|letter| untold.contains(&letter.index)).cloned().collect();
+        told.extend(self.dead.add(letters).map_err(Stopped::DeadLetters)?);
+        self.shared().health.set_dead_letters(self.dead.indexes().len());
+        // What tells of a sink is no reason to tell of it again: the log would feed on itself.
+        told.retain(|letter| !letter.kind.starts_with("sink."));
         // In whatever order the destination spoke of them.
         told.sort_unstable_by_key(|letter| letter.index);
+        let sink = &self.shared().name;
+        let mut runs = Vec::new();
         // What lies between two that were refused was not: nobody may say later that the log tells so.
         for run in told.chunk_by(|one, next| one.index + 1 == next.index) {
             let ([first, .., last] | [first @ last]) = run else { continue };
-            let (count, sink) = (run.len() as u64, self.shared().name.clone());
-            let reason = without_quotes(&first.reason);
+            let (count, reason) = (run.len() as u64, without_quotes(&first.reason));
             tracing::warn!("sink {sink}: {count} events from {} on are refused: {reason}", first.index);
-            self.tell(Rejected { count, first: first.index, last: last.index, reason, sink }).await?;
+            runs.push(Rejected { count, first: first.index, last: last.index, reason, sink: sink.clone() });
         }
-        Ok(())
-    }
-
-    /// Dead letters of which the log may say nothing: a crash came between.
-    fn untold(&self, known: Vec<Rejection>) -> Result<Vec<DeadLetter>, Stopped> {
-        let Some(first) = known.iter().map(|known| known.index).min() else { return Ok(vec![]) };
-        let told = Told::read(&*self.shared().log, &self.shared().name, first)?;
-        let untold = known.into_iter().filter(|known| !told.of(known.index));
-        Ok(untold.map(|Rejection { index, kind, reason }| DeadLetter::new(index, &kind, &reason)).collect())
+        self.tell_all(runs).await
     }
 
     fn moved(&mut self, way: Way, end: End) -> Result<(), Stopped> {
         match way {
             Way::Main => {
                 self.shared().health.moved(self.main.next(), Some(end.1.0));
-                if self.untold && self.dead.indexes().range(self.main.next()..).next().is_none() {
-                    self.untold = false;
+                if self.untold.is_some() && self.dead.indexes().range(self.main.next()..).next().is_none() {
+                    self.untold = None;
                 }
                 self.unsaved = Some(end);
             }
@@ -474,6 +494,7 @@ impl<S: Sink> Loop<S> {
                 if left.is_none() {
                     self.errand = None;
                     self.shared().health.replayed();
+                    self.tidy()?;
                 }
             }
         }
@@ -497,10 +518,10 @@ impl<S: Sink> Loop<S> {
         // Whoever asked may have gone, which is no reason for anything.
         match command {
             Command::Replay { indexes, begun } => drop(begun.send(self.begin_replay(indexes)?)),
-            Command::Redrive { done } => self.begin_redrive(done)?,
+            Command::Redrive { done } => self.begin_redrive(done),
             Command::Cancel { ended } => drop(ended.send(self.cancel()?)),
             Command::Errand { errand } => drop(errand.send(self.errand.as_ref().map(Errand::what))),
-            Command::DeadLetters { letters } => drop(letters.send(self.dead.read())),
+            Command::DeadLetters { listing } => drop(listing.send(self.dead.listing())),
             Command::Replaying { left } => {
                 drop(left.send(self.replay().and_then(|replay| Some(replay.next()..replay.to()?))));
             }
@@ -517,46 +538,20 @@ impl<S: Sink> Loop<S> {
         Ok(())
     }
 
-    /// Says so when nothing gets through for long, and when something does again.
-    async fn tell_stall(&mut self) {
-        if self.standing.silent_until.is_some_and(|until| Instant::now() < until) {
-            return;
-        }
-        let sink = self.shared().name.clone();
-        let next = self.main.next();
-        match (self.shared().health.ailing(), self.standing.stalled) {
-            (Some(ailing), None) if ailing.since.elapsed() >= self.fixed.stall => {
-                tracing::warn!("sink {sink} stalls at event {next}: {}", ailing.reason);
-                let reason = without_quotes(&ailing.reason);
-                let told = self.tell(Stalled { next, reason, sink }).await;
-                self.told_standing(told, Some(ailing.since));
-            }
-            (None, Some(since)) => {
-                let stalled_seconds = since.elapsed().as_secs();
-                tracing::info!("sink {sink} delivers again after {stalled_seconds} s");
-                let told = self.tell(Resumed { next, sink, stalled_seconds }).await;
-                self.told_standing(told, None);
-            }
-            _ => {}
-        }
-    }
-
-    /// What the log has been told is how it stands. What it didn't take is told again, but not at each look.
-    fn told_standing(&mut self, told: Result<(), Stopped>, stalled: Option<Instant>) {
-        match told {
-            Ok(()) => self.standing.stalled = stalled,
-            Err(error) => {
-                tracing::error!("sink {}: {error}; trying again", self.shared().name);
-                self.standing.silent_until = Some(Instant::now() + self.fixed.stall);
-            }
-        }
-    }
-
     /// Tells it to the log.
     async fn tell<D: EventData>(&self, data: D) -> Result<(), Stopped> {
-        let draft = Draft::new(Actor::system("sink"), data);
-        let told = self.fixed.producer.append(draft).await;
-        told.map(drop).map_err(|error| Stopped::Untold { what: D::TYPE, reason: error.to_string() })
+        self.tell_all(vec![data]).await
+    }
+
+    /// The same of several, at once.
+    async fn tell_all<D: EventData>(&self, data: Vec<D>) -> Result<(), Stopped> {
+        let mut left: Vec<_> = data.into_iter().map(|data| Draft::new(Actor::system("sink"), data)).collect();
+        while !left.is_empty() {
+            let rest = left.split_off(left.len().min(TOLD_AT_ONCE));
+            let told = self.fixed.producer.append(std::mem::replace(&mut left, rest)).await;
+            told.map(drop).map_err(|error| Stopped::Untold { what: D::TYPE, reason: error.to_string() })?;
+        }
+        Ok(())
     }
 
     /// Lets what is under way come to its end, for a while. What doesn't is in doubt at the next start.
@@ -578,9 +573,15 @@ impl<S: Sink> Loop<S> {
             return failed;
         }
         self.tasks.shutdown().await;
+        if let Some(Errand { kind: Kind::Redrive(redrive), .. }) = self.errand.take() {
+            self.leave(redrive, "the delivery was ended meanwhile");
+        }
         self.save()?;
-        // Else all that comes next would be looked up, as after a crash.
-        if self.delivering == 0 { Ok(self.position.rest(self.main.in_doubt_below())?) } else { Ok(()) }
+        if self.delivering == 0 {
+            // Else all that comes next would be looked up, as after a crash.
+            self.position.rest(self.main.in_doubt_below())?;
+        }
+        self.tidy()
     }
 }
 

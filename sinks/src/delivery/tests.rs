@@ -3,6 +3,9 @@
 
 mod errands;
 mod held_up;
+mod letters;
+mod standing;
+mod stopped;
 mod telling;
 mod unreadable;
 
@@ -60,6 +63,8 @@ struct Store {
     taken: Lock<Vec<u64>>,
     /// What lies below can't be shown.
     hidden_below: AtomicU64,
+    /// So many times it has read a part only of what it is asked for.
+    parts: AtomicU64,
     /// Answers nothing at all.
     hangs: AtomicBool,
     /// How long each byte takes, in microseconds.
@@ -83,6 +88,7 @@ impl Store {
             shows_max: usize::MAX,
             taken: Lock::default(),
             hidden_below: AtomicU64::new(0),
+            parts: AtomicU64::new(0),
             hangs: AtomicBool::new(false),
             slow: AtomicU64::new(0),
             prepared: AtomicU64::new(0),
@@ -214,6 +220,9 @@ impl Sink for Store {
         if window.indexes.start < self.hidden_below.load(Relaxed) {
             return Err(Unproven::Now("it is hidden".into()));
         }
+        if self.parts.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+            return Err(Unproven::Unfinished("it is still being read".into()));
+        }
         let documents = self.documents.lock().unwrap();
         let within = documents.iter().filter(|document| {
             window.indexes.contains(&document.index) || window.appended.contains(&document.appended)
@@ -262,7 +271,15 @@ fn start(story: &Story, store: &Arc<Store>) -> Run {
 }
 
 fn begin(delivery: Delivery<Store>) -> Run {
-    let (control, inbox) = delivery.control(false);
+    begin_where(delivery, false)
+}
+
+fn begin_held(delivery: Delivery<Store>) -> Run {
+    begin_where(delivery, true)
+}
+
+fn begin_where(delivery: Delivery<Store>, is_held: bool) -> Run {
+    let (control, inbox) = delivery.control(is_held);
     let (stop, stopping) = watch::channel(false);
     Run { control, task: tokio::spawn(delivery.run(inbox, stopping)), stop }
 }

@@ -424,10 +424,12 @@ fn into_kafka() -> Vec<Row> {
     });
     let values: Vec<u8> =
         records.iter().flat_map(|record| [record.payload().expect("a value"), b"\n"].concat()).collect();
-    let (mut beside_loop, mut beside_kcat) = (Vec::new(), Vec::new());
+    let (mut beside_loop, mut beside_exact, mut beside_kcat) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds() {
         let ours = on_a_new_one::<KafkaStore, _>(|_, sink| delivered(sink, Filled::Later));
-        let bare = on_a_new_one::<KafkaStore, _>(|store, _| store.take(&records));
+        let bare =
+            |in_transactions| on_a_new_one::<KafkaStore, _>(|store, _| store.take(&records, in_transactions));
+        let (bare, exact) = (bare(false), bare(true));
         let kcat = on_a_new_one::<KafkaStore, _>(|store, _| {
             let options = ["-P", "-t", TOPIC, "-X", "acks=all", "-X", "enable.idempotence=true", "-z", "lz4"];
             let begun = Instant::now();
@@ -435,6 +437,7 @@ fn into_kafka() -> Vec<Row> {
             begun.elapsed()
         });
         beside_loop.push((rate(ours), rate(bare)));
+        beside_exact.push((rate(ours), rate(exact)));
         beside_kcat.push((rate(ours), rate(kcat)));
     }
     let row = |beside, pairs, aim| Row {
@@ -446,6 +449,7 @@ fn into_kafka() -> Vec<Row> {
     };
     vec![
         row("the same records from a bare loop", beside_loop, Some(0.9)),
+        row("the same from one in transactions", beside_exact, None),
         row("kcat with the same values", beside_kcat, None),
     ]
 }
@@ -475,29 +479,45 @@ impl KafkaStore {
         records
     }
 
-    /// How long it takes to store records, by an idempotent producer; the first of them not counted, as ours isn't.
-    fn take(&self, records: &[OwnedMessage]) -> Duration {
+    /// How long it takes to store records; the first of them not counted, as ours isn't. `in_transactions`: of as many as ours has.
+    fn take(&self, records: &[OwnedMessage], in_transactions: bool) -> Duration {
+        const LONG: Duration = Duration::from_secs(60);
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.kafka.bootstrap()).set("enable.idempotence", "true");
         config.set("acks", "all").set("compression.type", "lz4").set("linger.ms", "5");
-        let producer: BaseProducer = config.create().expect("a producer");
-        let mut begun = Instant::now();
-        for (place, record) in records.iter().enumerate() {
-            let mut record = BaseRecord::to(TOPIC)
-                .key(record.key().expect("a key"))
-                .payload(record.payload().expect("a value"))
-                .headers(record.headers().expect("headers").clone());
-            while let Err((_, refused)) = producer.send(record) {
-                producer.poll(Duration::from_millis(1));
-                record = refused;
-            }
-            producer.poll(Duration::ZERO);
-            if place == 0 {
-                producer.flush(Duration::from_secs(60)).expect("it takes it");
-                begun = Instant::now();
-            }
+        if in_transactions {
+            config.set("transactional.id", "bare");
         }
-        producer.flush(Duration::from_secs(60)).expect("it takes them");
+        let producer: BaseProducer = config.create().expect("a producer");
+        if in_transactions {
+            producer.init_transactions(LONG).expect("it may");
+        }
+        let store = |records: &[OwnedMessage]| {
+            if in_transactions {
+                producer.begin_transaction().expect("one begins");
+            }
+            for record in records {
+                let mut record = BaseRecord::to(TOPIC)
+                    .key(record.key().expect("a key"))
+                    .payload(record.payload().expect("a value"))
+                    .headers(record.headers().expect("headers").clone());
+                while let Err((_, refused)) = producer.send(record) {
+                    producer.poll(Duration::from_millis(1));
+                    record = refused;
+                }
+                producer.poll(Duration::ZERO);
+            }
+            if in_transactions {
+                producer.commit_transaction(LONG).expect("it is committed");
+            } else {
+                producer.flush(LONG).expect("it takes them");
+            }
+        };
+        let ours = self.sink(self.port()).limits().batch_events;
+        let (first, rest) = records.split_at(1);
+        store(first);
+        let begun = Instant::now();
+        rest.chunks(if in_transactions { ours } else { rest.len() }).for_each(store);
         begun.elapsed()
     }
 }

@@ -165,6 +165,8 @@ fn logins(world: &World) {
         assert_ne!(world.operator.try_login("wrong").code, 0);
     }
     world.operator.login(OPERATOR_PASSWORD);
+    let mutiny = ["lock", "--user", "alice", "--reason", "mutiny"];
+    assert_ne!(world.operator.try_custody(&mutiny, b"").code, 0, "a denial that is about no node");
     let nobody = Home::new(&world.custodyd, &world.dir().join("nobody"), "nobody");
     assert_ne!(nobody.try_login("wrong").code, 0);
     // From another address within the hour.

@@ -69,6 +69,7 @@ pub const LOKI: &[(&str, &str, Wanted)] = &[
     ("commands", "Commands, each", COMMANDS),
     ("sinks", "Stalled", STALLED),
     ("sinks", "Copies that differ", DIFFERS),
+    ("sinks", "Gaps", |e| is(e, "producer.gap")),
     ("sinks", "Events of sinks", SINKS),
     ("sinks", "Events delivered, by type", |_| true),
     ("sinks", "Proven copies", VERIFIED),
@@ -90,6 +91,7 @@ pub const SAVED: &[(&str, Wanted)] = &[
     ("custody-denied-count", denied),
     ("custody-decisions-count", |e| is(e, "decision.made")),
     ("custody-denied-over-time", denied),
+    ("custody-denied-who", denied),
     ("custody-denied-decisions", denied),
     ("custody-commands-count", COMMANDS),
     ("custody-commands-shells", |e| COMMANDS(e) && e["data"]["terminal"] == true),
@@ -115,5 +117,4 @@ pub fn rare(events: impl Iterator<Item = Value>) -> u64 {
 }
 
 /// The numbers that panels of Loki add up which stand in events: dashboard, panel, type and field.
-pub const SUMS: &[(&str, &str, &str, &str)] =
-    &[("sinks", "Refused events", "sink.rejected", "count"), ("sinks", "Gaps", "producer.gap", "count")];
+pub const SUMS: &[(&str, &str, &str, &str)] = &[("sinks", "Refused events", "sink.rejected", "count")];

@@ -4,6 +4,7 @@ use super::day::{Day, TENANT};
 use super::expected::{LOKI, SUMS, rare};
 use custody_tests::pictures::{Query, dashboards, substituted};
 use custody_tests::process::run;
+use custody_tests::servers::custodyd::Entry;
 use custody_tests::servers::{Loki, http};
 use custody_tests::wait::DEADLINE;
 use serde_json::Value;
@@ -128,6 +129,13 @@ pub fn wrong_links(day: &Day) -> Vec<String> {
         let answer = day.world.admin.request(&url, &[]);
         if answer.status != 200 || answer.body.is_empty() {
             wrong.push(format!("{title}: {url}: {} {}", answer.status, answer.text()));
+        } else if url.starts_with("/v1/events?") {
+            // What was told of it since then is there too.
+            let (page, of_day) = (answer.json(), |entry: &&Entry| entry.session() == Some(session));
+            let shown = page["entries"].as_array().map_or(0, Vec::len);
+            if shown < day.entries.iter().filter(of_day).count() {
+                wrong.push(format!("{title}: {url} shows {shown} events"));
+            }
         }
     }
     let typed: Vec<&str> = row["play"].as_str().unwrap_or_default().split(' ').collect();

@@ -47,7 +47,11 @@ fn aggregations(aggs: &[Value]) -> Value {
                 let by = params["orderBy"].as_str().expect("an order");
                 // What the first metric is, which may be the count that each bucket has.
                 let by = if by.starts_with('_') || inner_has(&inner, by) { by } else { "_count" };
-                json!({ "terms": { "field": params["field"], "size": params["size"], "order": { by: params["order"] } } })
+                let mut terms = json!({ "field": params["field"], "size": params["size"], "order": { by: params["order"] } });
+                if params["missingBucket"] == true {
+                    terms["missing"] = json!("__missing__");
+                }
+                json!({ "terms": terms })
             }
             Some("date_histogram") => {
                 json!({ "date_histogram": { "field": params["field"], "fixed_interval": "1m", "min_doc_count": 1 } })

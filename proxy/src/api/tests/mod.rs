@@ -7,6 +7,7 @@ mod log;
 mod operate;
 mod services;
 mod sessions;
+mod sinks;
 mod stalled;
 mod subscribe;
 mod tiles;

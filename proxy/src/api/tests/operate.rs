@@ -1,6 +1,8 @@
-use super::world::World;
+use super::world::{Plan, World};
 use reqwest::StatusCode;
 use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_is_operated_by_those_who_may_and_each_thing_is_an_event_first() {
@@ -51,4 +53,23 @@ async fn who_may_not_operate_changes_nothing() {
     }
     assert!(world.told("log.key-added").is_empty() && world.told("log.clock-confirmed").is_empty());
     assert_eq!(world.stranger().post("/v1/log/add-key", json!({})).await.0, StatusCode::UNAUTHORIZED);
+}
+
+/// Its writer lives, and nobody gets in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_disk_is_full_is_not_said_to_take_events() {
+    let full = Arc::new(AtomicBool::new(true));
+    let world = World::planned(Plan { full: Arc::clone(&full), ..Plan::default() }).await;
+    let admin = world.admin().await;
+    let (status, why) = world.stranger().get("/healthz").await;
+    assert!(status == StatusCode::SERVICE_UNAVAILABLE && why.contains("disk is full"), "{status}: {why}");
+    assert!(admin.get("/metrics").await.1.contains("\ncustody_log_up 0\n"));
+    let said = admin.json("/v1/log").await;
+    assert_eq!((&said["up"], &said["full"]), (&json!(false), &json!(true)));
+
+    full.store(false, Relaxed);
+    assert_eq!(world.stranger().get("/healthz").await.0, StatusCode::OK);
+    assert!(admin.get("/metrics").await.1.contains("\ncustody_log_up 1\n"));
+    let said = admin.json("/v1/log").await;
+    assert_eq!((&said["up"], &said["full"]), (&json!(true), &json!(false)));
 }

@@ -1,11 +1,14 @@
 //! Service accounts: what a token opens, and what ends it.
 
 use super::log::{pieces, subscribe};
-use super::world::{Person, World};
+use super::world::{Person, Plan, World};
+use custody_core::clock::{Clock, ManualClock, SystemClock};
 use custody_core::event::Timestamp;
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const READS: &str =
     "@id(\"siem-reads\") permit(principal in Role::\"siem\", action == Action::\"events:read\", resource);";
@@ -184,4 +187,90 @@ async fn what_a_service_account_follows_ends_with_its_token() {
     admin.done("remove-service", json!({ "name": "siem" })).await;
     assert_eq!(admin.command("create-user", json!({ "name": "siem" })).await.0, StatusCode::CONFLICT);
     assert_eq!(world.told("service.removed").len(), 1);
+}
+
+/// Waits until so many failed logins are told of.
+async fn failures(world: &World, count: usize) -> Vec<Value> {
+    let begun = Instant::now();
+    loop {
+        let told = world.told("login.failed");
+        if told.len() >= count {
+            return told;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "there are never {count}: {told:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_proves_nothing_is_told_of_once_and_its_service_account_named() {
+    let clock = Arc::new(ManualClock::new(SystemClock::new().wall()));
+    let world = World::planned(Plan { clock: clock.clone(), ..Plan::default() }).await;
+    let admin = world.admin().await;
+    let (old, made) = siem(&world, &admin).await;
+    admin.done("upload-policy", json!({ "name": "siem", "text": READS })).await;
+    let new = admin.done("rotate-service", json!({ "name": "siem", "days": 30 })).await;
+    let new = program(&world, new["token"].as_str().unwrap());
+    assert_eq!(new.get("/v1/events").await.0, StatusCode::OK);
+    assert!(world.told("login.failed").is_empty());
+
+    // One that was replaced is as unknown as any other, but for the name that it bears.
+    for _ in 0..3 {
+        assert_eq!(old.get("/v1/events").await.0, StatusCode::UNAUTHORIZED);
+    }
+    let told = failures(&world, 1).await;
+    assert_eq!(
+        told[0]["data"],
+        json!({ "claimed_user": "siem", "method": "service-token", "reason": "wrong token, or one that was replaced" })
+    );
+    assert_eq!(
+        (&told[0]["outcome"], &told[0]["source"]["address"]),
+        (&json!("failure"), &json!("127.0.0.1"))
+    );
+
+    // Of those that name nobody one is told for all, and nothing of what they are.
+    for unknown in ["custody~not-there~a-secret-of-somebody", "another-secret-of-somebody"] {
+        assert_eq!(program(&world, unknown).get("/v1/events").await.0, StatusCode::UNAUTHORIZED);
+    }
+    let told = failures(&world, 2).await;
+    assert_eq!(
+        (&told[1]["data"]["claimed_user"], told[1]["data"]["reason"].as_str()),
+        (&Value::Null, Some("no such service account"))
+    );
+
+    // Who has the right one and is told what stands against it is told so once that is in the log.
+    let lock = json!({ "name": "l", "matches": { "user": "siem" }, "reason": "it was stolen" });
+    admin.done("create-lock", lock).await;
+    for _ in 0..3 {
+        assert_eq!(new.get("/v1/events").await.0, StatusCode::FORBIDDEN);
+        assert_eq!(world.told("login.failed").len(), 3);
+    }
+    admin.done("lift-lock", json!({ "name": "l" })).await;
+    assert_eq!(new.get("/v1/events").await.0, StatusCode::OK);
+    clock.advance(Duration::from_secs(31 * 86_400));
+    for _ in 0..3 {
+        let (status, body) = new.get("/v1/events").await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert!(body.contains("has run out"), "{body}");
+        assert_eq!(world.told("login.failed").len(), 4);
+    }
+    // And again when ten minutes have passed.
+    clock.advance(Duration::from_secs(600));
+    assert_eq!(new.get("/v1/events").await.0, StatusCode::UNAUTHORIZED);
+    let reasons: Vec<Value> =
+        world.told("login.failed").iter().map(|told| told["data"]["reason"].clone()).collect();
+    assert_eq!(
+        reasons[2..],
+        [
+            json!("the service account is locked"),
+            json!("the token has run out"),
+            json!("the token has run out")
+        ]
+    );
+
+    let all = world.everything();
+    let secret = made["token"].as_str().unwrap().rsplit('~').next().unwrap();
+    for kept_out in [secret, "not-there", "secret-of-somebody"] {
+        assert!(!all.contains(kept_out), "{kept_out}");
+    }
 }

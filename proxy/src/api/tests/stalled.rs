@@ -2,8 +2,7 @@
 
 use super::log::{pieces, subscribe};
 use super::subscribe::subscriptions;
-use super::world::World;
-use crate::login::rate::LoginLimits;
+use super::world::{Plan, World};
 use custody_core::log::{
     Checkpoint, Entry, Hash, Log, Pending, ReadError, Record, Statistics, SubmitError, VerifierKey,
 };
@@ -15,10 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// The log as a projection sees it whose disk gives nothing back while `shut`.
-struct Gated {
-    log: Arc<dyn Log>,
-    shut: Arc<AtomicBool>,
+/// The log of a disk that doesn't give back what is read from an index on while that is shut.
+pub struct Gated {
+    pub log: Arc<dyn Log>,
+    pub is_shut: Box<dyn Fn(u64) -> bool + Send + Sync>,
 }
 
 impl Log for Gated {
@@ -32,7 +31,7 @@ impl Log for Gated {
         self.log.follow()
     }
     fn read(&self, from: u64, max_entries: usize, max_bytes: usize) -> Result<Vec<Entry>, ReadError> {
-        if self.shut.load(Ordering::SeqCst) {
+        if (self.is_shut)(from) {
             let source = std::io::Error::other("the gate is shut");
             return Err(ReadError::Io { index: from, path: "gate".into(), source });
         }
@@ -71,7 +70,9 @@ impl Log for Gated {
 async fn whoever_waits_by_a_filter_is_told_that_the_projection_stopped() {
     let shut = Arc::new(AtomicBool::new(false));
     let gate = Arc::clone(&shut);
-    let world = World::with(LoginLimits::default(), |log| Arc::new(Gated { log, shut: gate })).await;
+    let is_shut = Box::new(move |_: u64| gate.load(Ordering::SeqCst));
+    let indexed = Box::new(|log: Arc<dyn Log>| Arc::new(Gated { log, is_shut }) as Arc<dyn Log>);
+    let world = World::planned(Plan { indexed, ..Plan::default() }).await;
     let admin = world.admin().await;
     let mut stream = subscribe(&admin, "type=nothing", None).await;
     let waiting = {
@@ -99,4 +100,22 @@ async fn whoever_waits_by_a_filter_is_told_that_the_projection_stopped() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     drop(subscribe(&admin, "type=nothing", None).await);
+}
+
+/// To Prometheus a counter that begins anew is a restart, and all that it counts then is new.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_not_counted_from_a_projection_that_is_being_made() {
+    let shut = Arc::new(AtomicBool::new(true));
+    let gate = Arc::clone(&shut);
+    let is_shut = Box::new(move |_: u64| gate.load(Ordering::SeqCst));
+    let indexed = Box::new(|log: Arc<dyn Log>| Arc::new(Gated { log, is_shut }) as Arc<dyn Log>);
+    let world = World::planned(Plan { indexed, ..Plan::default() }).await;
+    let admin = world.admin().await;
+    assert!(!admin.get("/metrics").await.1.contains("\ncustody_events_total{"));
+    shut.store(false, Ordering::SeqCst);
+    let begun = Instant::now();
+    while !admin.get("/metrics").await.1.contains("\ncustody_events_total{") {
+        assert!(begun.elapsed() < Duration::from_secs(30), "they are never counted");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

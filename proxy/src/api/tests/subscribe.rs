@@ -1,10 +1,11 @@
 //! Events as SIEMs pull them: cursors, links, pages that are cut, long polls.
 
 use super::log::subscribe;
-use super::world::{Person, World};
+use super::world::{Person, Plan, World};
 use custody_core::event::{Actor, Draft, Family, ProducerKind, ProducerRef, Timestamp, canonical, login};
 use custody_core::log::note::VerifierKey;
 use custody_core::log::{Checkpoint, Hash, Log as _, ProducerKey, Record, tree};
+use custody_core::search::Effort;
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
@@ -267,6 +268,55 @@ async fn a_long_poll_comes_back_with_what_is_new_or_empty_when_its_time_is_over(
         );
         subscriptions(&admin, 0).await;
     }
+}
+
+/// A search looks at eight events for each page here, as one does of a log that is too large for a page's time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_that_seldom_matches_comes_further_with_each_page() {
+    let effort = Effort { at_once: Duration::ZERO, at_all: Duration::ZERO, part: 8 };
+    let world = World::planned(Plan { effort, ..Plan::default() }).await;
+    let admin = world.admin().await;
+    let begin = world.log.size();
+    failed_logins(&world, (0..60).map(|n| format!("number {n}"))).await;
+    let needle = admin.done("create-role", json!({ "name": "needle" })).await["index"].as_u64().unwrap();
+    let all = world.log.read(0, usize::MAX, usize::MAX).unwrap();
+    let created =
+        all.iter().find(|entry| entry.bytes.windows(13).any(|part| part == b"\"log.created\"")).unwrap();
+
+    for (question, wanted) in [
+        (format!("type=role.created&from={begin}"), needle),
+        ("type=log.created&order=desc".to_owned(), created.index),
+    ] {
+        let (mut empty, mut address) = (0, format!("{}/v1/events?envelope=page&{question}", admin.url));
+        let found = loop {
+            let answer = admin.http.get(&address).send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK, "{address}");
+            let says_more = answer.headers()["custody-more"] == "true";
+            let page: Value = answer.json().await.unwrap();
+            assert_eq!(page["more"], says_more);
+            address = page["next"].as_str().unwrap().to_owned();
+            let entries = page["entries"].as_array().unwrap().clone();
+            if !entries.is_empty() {
+                break entries;
+            }
+            assert!(says_more, "whoever stops here never sees it");
+            empty += 1;
+            assert!(empty < 100, "{address}");
+        };
+        assert_eq!(indices(&found), [wanted], "{question}");
+        assert!(empty >= 5, "{empty}");
+    }
+    // Whoever waits gets it at once, and whoever follows too, with what comes later.
+    let (found, _) = admin.page(&format!("type=role.created&from={begin}&wait=60s")).await;
+    assert_eq!(indices(&found), [needle]);
+    let mut stream = subscribe(&admin, &format!("type=role.created&from={begin}"), None).await;
+    let mut buffer = String::new();
+    let told = super::log::pieces(&mut stream, &mut buffer, 1).await;
+    assert_eq!(told[0].1["index"], needle);
+    failed_logins(&world, (0..60).map(|n| format!("later {n}"))).await;
+    admin.done("create-role", json!({ "name": "later" })).await;
+    let told = super::log::pieces(&mut stream, &mut buffer, 1).await;
+    assert_eq!(told[0].1["event"]["data"]["name"], "later");
 }
 
 /// Waits until so many subscriptions and long polls are open.

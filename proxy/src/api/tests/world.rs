@@ -11,13 +11,14 @@ use crate::login::prove::PasswordLogin;
 use crate::login::rate::{LoginLimiter, LoginLimits};
 use crate::login::secrets::SecretStore;
 use custody_core::clock::{Clock, SystemClock};
+use custody_core::delivery::Running;
 use custody_core::event::login::Failed;
 use custody_core::event::{Draft, ProducerKind, log};
 use custody_core::log::embedded::{EmbeddedLog, Options};
 use custody_core::log::note::Ed25519Signer;
 use custody_core::log::{CosignedCheckpoints, Log, Numbering, Producer, Signer as _};
 use custody_core::policy::defaults::genesis;
-use custody_core::search::Search;
+use custody_core::search::{Effort, Search};
 use custody_core::state::follow::Replica;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -25,6 +26,7 @@ use sha2::{Digest as _, Sha256};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -51,17 +53,23 @@ pub struct World {
 }
 
 /// A log whose keys are in its signer: what the daemon does with files, and no more, is missing.
-struct Operated(Arc<EmbeddedLog>);
+struct Operated {
+    log: Arc<EmbeddedLog>,
+    full: Arc<AtomicBool>,
+}
 
 impl Operations for Operated {
+    fn is_full(&self) -> bool {
+        self.full.load(Relaxed)
+    }
     fn clock_ahead(&self) -> Option<Duration> {
-        *self.0.clock_ahead().borrow()
+        *self.log.clock_ahead().borrow()
     }
     fn confirm_clock(&self) {
-        self.0.confirm_clock();
+        self.log.confirm_clock();
     }
     fn generate_key(&self) -> Result<String, String> {
-        let key = Ed25519Signer::from_seed(self.0.origin(), &[8; 32]).map_err(|error| error.to_string())?;
+        let key = Ed25519Signer::from_seed(self.log.origin(), &[8; 32]).map_err(|error| error.to_string())?;
         Ok(key.verifier_key().to_string())
     }
     fn sign_with(&self, _keys: &[String]) -> Result<(), String> {
@@ -76,20 +84,51 @@ pub struct Person {
     pub url: String,
 }
 
+/// What becomes of the log before somebody sees it.
+pub type Seen = Box<dyn FnOnce(Arc<dyn Log>) -> Arc<dyn Log>>;
+
+/// What a world may have otherwise than usual.
+pub struct Plan {
+    pub clock: Arc<dyn Clock>,
+    pub limits: LoginLimits,
+    /// What the search projection follows.
+    pub indexed: Seen,
+    /// What the API reads.
+    pub read: Seen,
+    /// How much is done for a page with a filter.
+    pub effort: Effort,
+    pub sinks: Vec<Arc<dyn Running>>,
+    /// Whether the log's disk is full.
+    pub full: Arc<AtomicBool>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock::new()),
+            limits: LoginLimits::default(),
+            indexed: Box::new(|log| log),
+            read: Box::new(|log| log),
+            effort: Effort::default(),
+            sinks: vec![],
+            full: Arc::default(),
+        }
+    }
+}
+
 impl World {
     pub async fn new() -> Self {
-        Self::with_limits(LoginLimits::default()).await
+        Self::planned(Plan::default()).await
     }
 
     pub async fn with_limits(limits: LoginLimits) -> Self {
-        Self::with(limits, |log| log).await
+        Self::planned(Plan { limits, ..Plan::default() }).await
     }
 
-    /// With a search projection that follows what `seen` makes of the log.
-    pub async fn with(limits: LoginLimits, seen: impl FnOnce(Arc<dyn Log>) -> Arc<dyn Log>) -> Self {
+    pub async fn planned(plan: Plan) -> Self {
+        let Plan { clock, limits, indexed, read, effort, sinks, full } = plan;
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let signer = Arc::new(Ed25519Signer::from_seed("custody.test/log", &[7; 32]).unwrap());
         let log = Arc::new(EmbeddedLog::open(&at("log"), Options::new(signer, clock.clone())).unwrap());
         let shared: Arc<dyn Log> = log.clone();
@@ -116,7 +155,8 @@ impl World {
         let replica = Arc::new(Replica::new());
         let (follower, followed) = (replica.clone(), shared.clone());
         std::thread::spawn(move || follower.follow(&*followed));
-        let search = Arc::new(Search::open(&at("projections"), seen(shared.clone())).unwrap());
+        let search = Search::open(&at("projections"), indexed(shared.clone())).unwrap();
+        let search = Arc::new(search.with_effort(effort));
         let keys = Arc::new(FileKeyStore::open(&at("keys")).unwrap());
         let now = clock.wall().0 / 1_000_000_000;
         let authorities = Arc::new(Authorities::open(keys, &at("ca"), now).unwrap());
@@ -131,7 +171,7 @@ impl World {
         let log_address = log_http.local_addr().unwrap();
         let recordings = at("recordings");
         let context = ApiContext {
-            log: shared,
+            log: read(shared),
             producer: producer.clone(),
             replica: replica.clone(),
             search,
@@ -156,10 +196,10 @@ impl World {
             recordings: recordings.clone(),
             ssh_address: "127.0.0.1:3022".into(),
             login_seconds: 3600,
-            operations: Arc::new(Operated(log.clone())),
+            operations: Arc::new(Operated { log: log.clone(), full }),
             cosigned: Arc::new(CosignedCheckpoints::open(&at("log"), log.verifier_key()).unwrap()),
             admission: Arc::default(),
-            sinks: vec![],
+            sinks,
             readers: vec![Reader { name: "north".into(), token_sha256: Sha256::digest(READER_TOKEN).into() }],
         };
         let (stop, stopped) = oneshot::channel::<()>();

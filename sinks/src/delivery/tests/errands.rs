@@ -181,3 +181,58 @@ async fn a_dead_letter_that_the_filter_holds_back_by_now_stays_one() {
     assert!(store.times().contains_key(&20));
     run.stop().await;
 }
+
+/// As long as somebody moves the store, say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_sink_is_sent_no_dead_letters_until_it_is_released() {
+    let (story, refusing, run) = delivered_but_for(|index| index == 5 || index == 20).await;
+    run.stop().await;
+    let documents = refusing.documents.lock().unwrap().clone();
+    let store = Arc::new(Store { documents: Lock::new(documents), ..Store::new(1) });
+    let run = begin_held(delivery(&story, &store));
+    let meanwhile = async {
+        while run.control.errand().await.unwrap() != Some(Errand::Redrive) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // They would be sent at once.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!((store.encoded.load(Relaxed), store.prepared.load(Relaxed)), (0, 0));
+        assert_eq!(run.control.errand().await, Ok(Some(Errand::Redrive)), "it waits");
+        run.control.pause(false);
+    };
+    let (redriven, ()) = tokio::join!(run.control.redrive(), meanwhile);
+    assert_eq!(redriven, Ok(0));
+    assert!(store.times().contains_key(&5) && store.times().contains_key(&20));
+    // It can be ended meanwhile.
+    run.control.pause(true);
+    run.control.replay(0..50).await.unwrap();
+    assert_eq!(run.control.cancel().await, Ok(()));
+    run.stop().await;
+}
+
+/// Else a person mends for ever what isn't wrong any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_says_why_it_was_refused_last() {
+    let (story, refusing, run) = delivered().await;
+    run.stop().await;
+    let documents = refusing.documents.lock().unwrap().clone();
+    let store = |says_which| {
+        let documents = Lock::new(documents.clone());
+        Arc::new(Store { documents, refuses: |index| index == 20, says_which, ..Store::new(1) })
+    };
+    let reason = async |run: &Run| run.control.dead_letters().await.unwrap()[0].reason.clone();
+    let run = start(&story, &store(false));
+    assert_eq!(reason(&run).await, "400");
+    assert_eq!(run.control.redrive().await, Ok(1));
+    assert_eq!(reason(&run).await, "one of them");
+    run.stop().await;
+    // By a replay as well, and there is one line of it.
+    let run = start(&story, &store(true));
+    assert_eq!(reason(&run).await, "one of them");
+    run.control.replay(0..50).await.unwrap();
+    run.replayed().await;
+    assert_eq!(reason(&run).await, "400");
+    run.stop().await;
+    let lines = std::fs::read_to_string(story.dir.path().join("sink/dead-letters.ndjson")).unwrap();
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+}

@@ -39,3 +39,15 @@ async fn what_is_longer_than_a_destination_takes_at_once_is_sent_in_pieces() {
     assert!(store.times().values().all(|times| *times == 1), "{:?}", store.times());
     run.stop().await;
 }
+
+/// Waiting between the parts, longer each time, an archive of years was read for hours.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_looked_up_in_parts_is_asked_for_without_waiting() {
+    let story = Story::with(7).await;
+    let store = Arc::new(Store::new(1));
+    store.parts.store(40, Relaxed);
+    let run = start(&story, &store);
+    run.delivered(&story).await;
+    assert!(store.times().values().all(|times| *times == 1), "{:?}", store.times());
+    run.stop().await;
+}
