@@ -3,18 +3,23 @@
 use custody_core::event::Timestamp;
 use custody_core::log::cosignature::Cosigner;
 use custody_core::log::note::Ed25519Signer;
-use custody_core::log::{Checkpoint, VerifierKey};
+use custody_core::log::proof::ProofFile;
+use custody_core::log::tree::{leaf_hash, node_hash};
+use custody_core::log::{Checkpoint, Signer as _, VerifierKey};
+use custody_core::recording::Level;
+use custody_core::recording::block::Header;
 use custody_tests::process::{Said, run};
 use custody_tests::servers::World;
 use custody_tests::servers::custodyd::{READER_TOKEN, layout};
 use custody_tests::wait::{self, DEADLINE};
-use custody_tests::{golang, root};
-use serde_json::Value;
+use custody_tests::{golang, program, root};
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// The key that was given to whoever verifies.
 fn log_key(world: &World) -> String {
@@ -205,16 +210,19 @@ fn session(world: &World) -> String {
 }
 
 /// Each way to check a folder.
-fn verifiers(world: &World, folder: &Path, key: &str) -> [(&'static str, Said); 3] {
+fn ways(folder: &Path, key: &str) -> [(&'static str, Command); 3] {
     let mut python = Command::new("python3");
-    python.arg(root().join("docs/verify/verify.py")).arg(folder).arg(key);
+    python.arg(root().join("docs/verify/verify.py")).arg(folder).arg(key).env("PYTHONDONTWRITEBYTECODE", "1");
     let mut go = golang::tool("verify");
-    let mut ours = world.admin.command(&["verify", text(folder), "--key", key]);
-    [
-        ("verify.py", run(python.env("PYTHONDONTWRITEBYTECODE", "1"), b"", DEADLINE)),
-        ("Go's sumdb", run(go.arg(folder).arg(key), b"", DEADLINE)),
-        ("custody verify", run(&mut ours, b"", DEADLINE)),
-    ]
+    go.arg(folder).arg(key);
+    let mut ours = Command::new(program("custody"));
+    ours.args(["verify", text(folder), "--key", key]).env("CUSTODY_HOME", folder.join("nobody-is-logged-in"));
+    [("verify.py", python), ("Go's sumdb", go), ("custody verify", ours)]
+}
+
+/// What each of them says of it.
+fn verifiers(folder: &Path, key: &str) -> [(&'static str, Said); 3] {
+    ways(folder, key).map(|(name, mut command)| (name, run(&mut command, b"", DEADLINE)))
 }
 
 #[test]
@@ -238,7 +246,7 @@ fn a_sessions_folder_is_proved_by_anybody_and_each_change_is_found() {
     assert!(cast.contains("what-was-shown"));
     let readme = fs::read_to_string(folder.join("README.md")).unwrap();
     assert!(readme.contains(&id) && !readme.contains('{'), "{readme}");
-    for (name, said) in verifiers(&world, &folder, &key) {
+    for (name, said) in verifiers(&folder, &key) {
         assert_eq!(said.code, 0, "{name}: {}{}", said.err, said.text());
         assert!(said.text().contains(&wanted.len().to_string()), "{name}: {}", said.text());
     }
@@ -280,23 +288,23 @@ fn a_sessions_folder_is_proved_by_anybody_and_each_change_is_found() {
     for (what, path, change) in change {
         let before = fs::read(path).unwrap();
         change();
-        for (name, said) in verifiers(&world, &folder, &key) {
+        for (name, said) in verifiers(&folder, &key) {
             assert_ne!(said.code, 0, "{name} takes {what}: {}", said.text());
             assert_eq!(said.err.trim().lines().count(), 1, "{name}, {what}: {}", said.err);
         }
         fs::write(path, before).unwrap();
     }
     let other = "custody.test/log+45ee927f+AS1xFkK3JrBEAWJ8qfusMvXIUw+xkDzE2wIlhxeSGkiB";
-    for (name, said) in verifiers(&world, &folder, other) {
+    for (name, said) in verifiers(&folder, other) {
         assert_ne!(said.code, 0, "{name} takes another key");
     }
-    for (name, said) in verifiers(&world, &folder, &key) {
+    for (name, said) in verifiers(&folder, &key) {
         assert_eq!(said.code, 0, "{name}, put back as it was: {}", said.err);
     }
     // An empty folder proves nothing, and one that is there isn't overwritten.
     let empty = world.dir().join("empty");
     fs::create_dir(&empty).unwrap();
-    for (name, said) in verifiers(&world, &empty, &key) {
+    for (name, said) in verifiers(&empty, &key) {
         assert_ne!(said.code, 0, "{name} is content with nothing");
     }
     assert_ne!(world.admin.try_custody(&["prove", &id, "-o", text(&folder)], b"").code, 0);
@@ -305,6 +313,84 @@ fn a_sessions_folder_is_proved_by_anybody_and_each_change_is_found() {
         world.operator.try_custody(&["prove", &id, "-o", text(&world.dir().join("bobs"))], b"").code,
         0
     );
+}
+
+/// A recording's first bytes; it is of this session.
+fn header(session: Uuid) -> [u8; 40] {
+    Header { session, started_ns: 0, level: Level::Terminal }.encode()
+}
+
+/// Puts a log of two events into a folder, as `custody prove` does with a session's. Gives its key.
+fn prove_both(folder: &Path, events: [Value; 2]) -> String {
+    let signer = Ed25519Signer::from_seed("custody.test/log", &[7; 32]).unwrap();
+    let events = events.map(|event| event.to_string());
+    let [first, second] = [leaf_hash(events[0].as_bytes()), leaf_hash(events[1].as_bytes())];
+    let checkpoint = Checkpoint::sign(2, node_hash(&first, &second), &signer).unwrap();
+    fs::write(folder.join("checkpoint"), checkpoint.to_string()).unwrap();
+    for ((index, event), other) in (0..).zip(&events).zip([second, first]) {
+        fs::write(folder.join(format!("{index}.json")), event).unwrap();
+        let proof = ProofFile::new(index, vec![other], &checkpoint);
+        fs::write(folder.join(format!("{index}.tlog-proof")), proof.to_string()).unwrap();
+    }
+    signer.verifier_key().to_string()
+}
+
+/// Each event stands in the log, and the recording is one that was sealed: that doesn't make one session of them.
+#[test]
+fn what_is_of_two_sessions_is_no_evidence_of_one() {
+    let (ours, another) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let began = |session: Uuid| json!({ "data": {}, "session": session, "type": "session.started" });
+    let of_none = json!({ "data": {}, "type": "log.sealed" });
+    let table = [
+        ("one session", began(ours), ours, ours, true),
+        ("the recording of another, and its seal", began(ours), another, another, false),
+        ("the recording of another, under our seal", began(ours), ours, another, false),
+        ("an event of no session", of_none, ours, ours, false),
+    ];
+    for (what, first, sealed, recorded, holds) in table {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        fs::write(folder.join("recording"), header(recorded)).unwrap();
+        let sum = custody_tests::servers::files::sha256(&folder.join("recording"));
+        let seal = json!({ "data": { "sha256": sum }, "session": sealed, "type": "recording.sealed" });
+        let key = prove_both(folder, [first, seal]);
+        for (name, said) in verifiers(folder, &key) {
+            assert_eq!(said.code == 0, holds, "{name}, {what}: {}{}", said.err, said.text());
+            if holds {
+                assert!(said.text().contains(&ours.to_string()), "{name} says of which: {}", said.text());
+            } else {
+                assert_eq!(said.err.trim().lines().count(), 1, "{name}, {what}: {}", said.err);
+            }
+        }
+    }
+}
+
+/// A recording of hours may be larger than the memory of whoever checks it.
+#[test]
+fn a_long_recording_is_verified_piece_by_piece() {
+    const MIB: u64 = 1 << 20;
+    let (folder, session) = (tempfile::tempdir().unwrap(), Uuid::from_u128(1));
+    let folder = folder.path();
+    let recording = folder.join("recording");
+    fs::write(&recording, header(session)).unwrap();
+    fs::File::options().append(true).open(&recording).unwrap().set_len(300 * MIB).unwrap();
+    let sum = run(Command::new("sha256sum").arg(&recording), b"", DEADLINE).ok().text();
+    let sum = sum.split(' ').next().unwrap();
+    let began = json!({ "data": {}, "session": session, "type": "session.started" });
+    let seal = json!({ "data": { "sha256": sum }, "session": session, "type": "recording.sealed" });
+    let key = prove_both(folder, [began, seal]);
+    // What it took at most is told in KiB, behind what it said.
+    let measure = "import resource, subprocess, sys\ncode = subprocess.call(sys.argv[1:])\n\
+                   print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\nsys.exit(code)";
+    for (name, command) in ways(folder, &key) {
+        let mut measured = Command::new("python3");
+        measured.args(["-c", measure]).arg(command.get_program()).args(command.get_args());
+        measured.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let said = run(&mut measured, b"", DEADLINE).ok().text();
+        assert!(said.contains(&session.to_string()), "{name}: {said}");
+        let kib: u64 = said.trim().lines().last().unwrap().parse().unwrap();
+        assert!(kib < 200 * MIB / 1024, "{name} takes {kib} KiB");
+    }
 }
 
 #[test]

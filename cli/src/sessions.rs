@@ -8,7 +8,7 @@ use crate::play::{self, PlayOptions, Shown};
 use crate::profile::Home;
 use crate::table::{self, field};
 use crate::transfers;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use custody_core::event::Timestamp;
 use custody_core::recording::Reader;
@@ -17,8 +17,9 @@ use custody_core::recording::find::{FOUND_MAX, Found, find};
 use custody_core::recording::text::harmless;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use std::io::{self, Seek as _, Write as _};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Seek as _, Write};
+use std::path::{Path, PathBuf};
 
 /// `custody sessions`
 #[derive(Args)]
@@ -210,21 +211,69 @@ async fn export(
     channel: Option<u32>,
     output: Option<PathBuf>,
 ) -> anyhow::Result<()> {
-    let mut recording = fetch_recording(id, "export").await?;
-    let mut out: Box<dyn std::io::Write> = match &output {
-        Some(path) => Box::new(std::io::BufWriter::new(
-            std::fs::File::create(path).with_context(|| format!("{} can't be written", path.display()))?,
-        )),
-        None => Box::new(std::io::stdout().lock()),
-    };
-    match format {
-        Format::Recording => {
-            std::io::copy(&mut recording, &mut out)?;
+    match (format, output) {
+        (Format::Recording, Some(path)) => {
+            let mut file = Unfinished::create(&path)?;
+            save_recording(id, "export", &mut file.file).await?;
+            file.finish()
         }
-        Format::Asciicast => asciicast::export(&mut Reader::new(recording)?, channel, &mut out)?,
+        (Format::Recording, None) if io::stdout().is_terminal() => {
+            bail!("a recording is no text: name a file for it with -o")
+        }
+        (Format::Recording, None) => save_recording(id, "export", &mut io::stdout()).await,
+        (Format::Asciicast, output) => {
+            let mut recording = Reader::new(fetch_recording(id, "export").await?)?;
+            let mut out: Box<dyn Write> = match &output {
+                Some(path) => Box::new(io::BufWriter::new(
+                    File::create(path).with_context(|| format!("{} can't be written", path.display()))?,
+                )),
+                None => Box::new(io::stdout().lock()),
+            };
+            asciicast::export(&mut recording, channel, &mut out)?;
+            out.flush()?;
+            Ok(())
+        }
     }
-    out.flush()?;
-    Ok(())
+}
+
+/// A file that gets its name once it is whole: what breaks off leaves whatever was there before.
+struct Unfinished {
+    file: File,
+    /// What it is called until then.
+    name: PathBuf,
+    output: PathBuf,
+}
+
+impl Unfinished {
+    fn create(output: &Path) -> anyhow::Result<Self> {
+        // A device, a pipe or a link is written into and not replaced.
+        let is_replaced = std::fs::symlink_metadata(output).map_or(true, |found| found.is_file());
+        let mut name = output.as_os_str().to_owned();
+        if is_replaced {
+            name.push(".unfinished");
+        }
+        let name = PathBuf::from(name);
+        let file = File::create(&name).with_context(|| format!("{} can't be written", name.display()))?;
+        Ok(Self { file, name, output: output.to_owned() })
+    }
+
+    fn finish(mut self) -> anyhow::Result<()> {
+        if self.name != self.output {
+            std::fs::rename(&self.name, &self.output)
+                .with_context(|| format!("{} can't be written", self.output.display()))?;
+            self.name.clone_from(&self.output);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if self.name != self.output {
+            // It broke off; that is told already.
+            std::fs::remove_file(&self.name).ok();
+        }
+    }
 }
 
 /// Says where a text was shown.
@@ -232,6 +281,12 @@ async fn search(id: &str, text: &str, json: bool) -> anyhow::Result<()> {
     let mut reader = Reader::new(fetch_recording(id, "search").await?)?;
     let wanted = text.to_owned();
     let found = tokio::task::spawn_blocking(move || find(&mut reader, &wanted)).await??;
+    if found.left_out {
+        eprintln!(
+            "custody: the session drew more than is searched: `custody play {id}` may show what is missing here"
+        );
+    }
+    let found = found.lines;
     if found.len() == FOUND_MAX {
         eprintln!("custody: these are the first {FOUND_MAX} lines: look for a longer text");
     }
@@ -309,25 +364,99 @@ async fn open_recording(id: &str, purpose: &str) -> anyhow::Result<reqwest::Resp
     client.get(&path, &[("purpose", purpose.to_owned())], "application/octet-stream").await
 }
 
-/// Fetches a recording into a file without a name, so that a long one doesn't fill the memory.
-pub async fn fetch_recording(id: &str, purpose: &str) -> anyhow::Result<std::io::BufReader<std::fs::File>> {
-    let mut file = unnamed_file()?;
+/// Writes a recording as it comes.
+pub async fn save_recording(id: &str, purpose: &str, to: &mut impl Write) -> anyhow::Result<()> {
     let mut stream = open_recording(id, purpose).await?.bytes_stream();
     while let Some(chunk) = stream.next().await {
-        file.write_all(&chunk.context("the recording broke off on its way: try again")?)?;
+        let chunk = chunk.context("the recording broke off on its way: try again")?;
+        to.write_all(&chunk).context("the recording can't be written")?;
     }
-    file.rewind()?;
-    Ok(std::io::BufReader::new(file))
+    to.flush().context("the recording can't be written")
 }
 
-fn unnamed_file() -> anyhow::Result<std::fs::File> {
-    use rustix::fs::{Mode, OFlags, openat};
-    let fd = openat(
-        rustix::fs::CWD,
-        std::env::temp_dir(),
-        OFlags::RDWR | OFlags::TMPFILE,
-        Mode::RUSR | Mode::WUSR,
-    )
-    .with_context(|| format!("no temporary file in {}", std::env::temp_dir().display()))?;
-    Ok(std::fs::File::from(fd))
+/// Fetches a recording into a file without a name, so that a long one doesn't fill the memory.
+pub async fn fetch_recording(id: &str, purpose: &str) -> anyhow::Result<io::BufReader<File>> {
+    let folder = std::env::temp_dir();
+    let no_room = || format!("no room in {}: name another folder by TMPDIR", folder.display());
+    let mut file = unnamed_file(&folder).or_else(|_| unlinked_file(&folder)).with_context(no_room)?;
+    save_recording(id, purpose, &mut file).await.map_err(|error| {
+        let cause = error.root_cause().downcast_ref::<io::Error>().map(io::Error::kind);
+        if cause == Some(io::ErrorKind::StorageFull) { error.context(no_room()) } else { error }
+    })?;
+    file.rewind()?;
+    Ok(io::BufReader::new(file))
+}
+
+fn unnamed_file(folder: &Path) -> io::Result<File> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    Ok(File::from(openat(CWD, folder, flags, Mode::RUSR | Mode::WUSR)?))
+}
+
+/// The same where the file system knows no files without a name.
+fn unlinked_file(folder: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let name = folder.join(format!("custody-{}", uuid::Uuid::new_v4()));
+    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&name)?;
+    std::fs::remove_file(&name)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_fetched_has_no_name_whatever_the_file_system_can() {
+        let dir = tempfile::tempdir().unwrap();
+        // Whoever has no unnamed files goes the other way.
+        for file in [unnamed_file(dir.path()), unlinked_file(dir.path())] {
+            let Ok(mut file) = file else { continue };
+            assert!(names(dir.path()).is_empty());
+            file.write_all(b"recorded").unwrap();
+            io::Seek::rewind(&mut file).unwrap();
+            assert_eq!(io::read_to_string(&file).unwrap(), "recorded");
+        }
+        assert!(unlinked_file(dir.path()).is_ok());
+        assert!(unlinked_file(&dir.path().join("nowhere")).is_err());
+    }
+
+    #[test]
+    fn a_file_has_its_name_once_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (output, device) = (dir.path().join("recording"), Path::new("/dev/null"));
+        File::create(&output).unwrap().write_all(b"before").unwrap();
+
+        let mut broken_off = Unfinished::create(&output).unwrap();
+        broken_off.file.write_all(b"half").unwrap();
+        drop(broken_off);
+        assert_eq!(std::fs::read(&output).unwrap(), b"before");
+        assert_eq!(names(dir.path()), ["recording"]);
+
+        let mut whole = Unfinished::create(&output).unwrap();
+        whole.file.write_all(b"after").unwrap();
+        assert_eq!(names(dir.path()), ["recording", "recording.unfinished"]);
+        whole.finish().unwrap();
+        assert_eq!(std::fs::read(&output).unwrap(), b"after");
+        assert_eq!(names(dir.path()), ["recording"]);
+
+        // What isn't a file stays what it is.
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&output, &link).unwrap();
+        let mut through = Unfinished::create(&link).unwrap();
+        through.file.write_all(b"through").unwrap();
+        through.finish().unwrap();
+        assert_eq!(std::fs::read(&output).unwrap(), b"through");
+        assert!(link.is_symlink());
+        Unfinished::create(device).unwrap().finish().unwrap();
+        assert!(!std::fs::symlink_metadata(device).unwrap().is_file());
+        assert_eq!(names(dir.path()), ["link", "recording"]);
+    }
 }

@@ -4,7 +4,7 @@
     verify.py FOLDER VERIFIER-KEY
 The key is an argument and not read from the folder: whoever made up the folder would have put his own into it.
 """
-import base64, hashlib, json, pathlib, subprocess, sys, tempfile
+import base64, hashlib, json, pathlib, subprocess, sys, tempfile, uuid
 
 def sha256(*parts): return hashlib.sha256(b"".join(parts)).digest()
 def check(holds, why): holds or sys.exit(f"NOT proved: {why}")
@@ -42,6 +42,14 @@ def root_of(node, at, size, path):  # RFC 9162, section 2.1.3.2
         at, last = at >> 1, last >> 1
     return node if last == 0 else None
 
+def read_recording(path):  # its SHA-256, and its first bytes; docs/design/recording.md
+    whole, first = hashlib.sha256(), b""
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            first = first or piece[:28]
+            whole.update(piece)
+    return whole.hexdigest(), first
+
 def verify(folder, key):
     note = (folder / "checkpoint").read_text()
     size, root = signed_checkpoint(note, key)
@@ -55,11 +63,18 @@ def verify(folder, key):
         leaf = sha256(b"\0", file.read_bytes())
         check(root_of(leaf, int(file.stem), size, path) == root, f"{file.name} isn't event {file.stem} of this log")
     events = [json.loads(file.read_bytes()) for file in files]
+    sessions = {str(event["session"]) if "session" in event else "none" for event in events}
+    check(len(sessions) == 1, "its events aren't all of one session")
+    session = uuid.UUID(sessions.pop())
     sealed = {event["data"]["sha256"] for event in events if event["type"] == "recording.sealed"}
-    recording = folder / "recording"
-    sums = {hashlib.sha256(recording.read_bytes()).hexdigest()} if recording.exists() else set()
+    sums = set()
+    if (folder / "recording").exists():
+        whole, first = read_recording(folder / "recording")
+        sums.add(whole)
     check(sums == sealed, "the recording is missing, or isn't the one that was sealed")
-    print(f"proved: {len(files)} events, {events[0]['type']} to {events[-1]['type']}, of the {size} that were signed")
+    check(not sums or first == b"CUSTREC\n" + first[8:12] + session.bytes, "the recording is of another session")
+    print(f"proved: {len(files)} events of the session {session}, {events[0]['type']} to {events[-1]['type']},"
+          f" of the {size} that were signed")
 
 if __name__ == "__main__":
     check(len(sys.argv) == 3, "usage: verify.py FOLDER VERIFIER-KEY")

@@ -39,8 +39,9 @@ impl<R: Read + Seek> Feed<R> {
         Ok(feed)
     }
 
-    /// Shows everything up to `position`, from the start again if that lies behind what is shown.
-    pub fn show_at(&mut self, position: Duration) -> Result<(), ReadError> {
+    /// Shows everything up to `position`, from the start again if that lies behind what is shown; or less, if it is
+    /// `enough` between two frames. Whether it got there.
+    pub fn show_at(&mut self, position: Duration, enough: impl Fn() -> bool) -> Result<bool, ReadError> {
         if position < self.position {
             self.reader.rewind()?;
             self.schedule = Schedule::new(self.idle_limit);
@@ -54,8 +55,11 @@ impl<R: Read + Seek> Feed<R> {
             self.screen.show(&frame);
             self.position = at;
             self.fetch();
+            if enough() {
+                break;
+            }
         }
-        Ok(())
+        Ok(self.next.as_ref().is_none_or(|(at, _)| *at > position))
     }
 
     /// Whether nothing is left to show.
@@ -115,11 +119,19 @@ mod tests {
         let table =
             [(0, "||"), (1, "two||"), (2, "two|three|"), (5, "two|three|"), (6, "last||"), (1, "two||")];
         for (at, expected) in table {
-            feed.show_at(Duration::from_secs(at)).unwrap();
+            assert!(feed.show_at(Duration::from_secs(at), || false).unwrap());
             assert_eq!(feed.screen.text().join("|"), expected, "{at}");
             assert_eq!(feed.is_over(), at == 6, "{at}");
         }
-        feed.show_at(Duration::MAX).unwrap();
+        assert!(feed.show_at(Duration::MAX, || false).unwrap());
         assert!(feed.is_over() && feed.position() == Duration::from_secs(6));
+
+        // Frame by frame, for whoever wants to look at the keyboard in between.
+        let mut shown = Vec::new();
+        while !feed.show_at(Duration::from_secs(5), || true).unwrap() {
+            shown.push(feed.screen.text().join("|"));
+        }
+        assert_eq!(shown, ["||", "two||"]);
+        assert_eq!((feed.screen.text().join("|"), feed.is_over()), ("two|three|".to_owned(), false));
     }
 }

@@ -2,15 +2,16 @@
 
 use super::draw::Painter;
 use super::player::Key;
-use super::{Keyboard, TICK, say_ending, window_size};
+use super::{Keyboard, STRETCH, TICK, say_ending, window_size};
 use anyhow::Context as _;
 use custody_core::recording::terminal::Screen;
 use custody_core::recording::text::{Utf8Decoder, harmless};
 use custody_core::recording::{Direction, Ending, Frame, Kind, ReadError, Reader};
 use std::io::{self, IsTerminal as _, Read, Write as _};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::time::Instant;
 
-/// Frames that wait to be shown, and those that are shown at once.
+/// Frames that wait to be shown.
 const FRAMES_MAX: usize = 4096;
 
 /// How the reading ended.
@@ -116,7 +117,8 @@ fn draw(first: &Frame<'_>, come: &Receiver<Frame<'static>>) -> anyhow::Result<bo
             return Ok(false);
         }
         let mut over = false;
-        for _ in 0..FRAMES_MAX {
+        let began = Instant::now();
+        while began.elapsed() < STRETCH {
             match come.try_recv() {
                 Ok(frame) => screen.show(&frame),
                 Err(TryRecvError::Empty) => break,
@@ -126,6 +128,7 @@ fn draw(first: &Frame<'_>, come: &Receiver<Frame<'static>>) -> anyhow::Result<bo
                 }
             }
         }
+        screen.settle();
         let window = window_size();
         if window != size {
             size = window;

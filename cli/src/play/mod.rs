@@ -2,7 +2,7 @@
 //!
 //! A session with a terminal is played as it went, through a virtual terminal whose cells are drawn; what was
 //! recorded never reaches the real terminal as it is. A command without a terminal is printed, with control
-//! characters made visible; into a file or a pipe go the very bytes.
+//! characters made visible; into a file or a pipe go the very bytes, each of the two streams by itself.
 
 mod draw;
 mod feed;
@@ -29,6 +29,8 @@ use player::{Action, Player};
 
 /// How often the screen is looked after: below what an eye notices.
 const TICK: Duration = Duration::from_millis(20);
+/// How long frames are shown at a stretch: whoever plays a long recording must be able to end it.
+const STRETCH: Duration = Duration::from_millis(100);
 
 /// How to play a recording.
 #[derive(Debug, Clone, Args)]
@@ -75,7 +77,11 @@ pub fn play<R: Read + Seek>(mut reader: Reader<R>, options: &PlayOptions) -> any
         return Ok(Shown::Nothing);
     };
     if !io::stdout().is_terminal() {
-        copy(reader, channel)?;
+        let (mut out, mut errors) = (io::stdout().lock(), io::stderr().lock());
+        let is_terminal = errors.is_terminal();
+        let error = copy(&mut reader, channel, &mut out, &mut errors, is_terminal)?;
+        drop(errors);
+        say_ending(reader.ending(), error)?;
     } else if !io::stdin().is_terminal() || !has_terminal(&mut reader, channel)? {
         print(reader, channel)?;
     } else {
@@ -94,16 +100,26 @@ fn has_terminal<R: Read + Seek>(reader: &mut Reader<R>, channel: u32) -> Result<
     Ok(found)
 }
 
-/// The bytes as they were, output to output and errors to errors.
-fn copy<R: Read + Seek>(mut reader: Reader<R>, channel: u32) -> anyhow::Result<()> {
-    let (mut out, mut errors) = (io::stdout().lock(), io::stderr().lock());
-    let error = each(&mut reader, channel, |direction, bytes| match direction {
+/// The bytes as they were, output to output and errors to errors; on a terminal, where errors may still go, harmless.
+fn copy<R: Read + Seek>(
+    reader: &mut Reader<R>,
+    channel: u32,
+    out: &mut dyn Write,
+    errors: &mut dyn Write,
+    errors_are_shown: bool,
+) -> anyhow::Result<Option<ReadError>> {
+    let mut decoder = Utf8Decoder::default();
+    let error = each(reader, channel, |direction, bytes| match direction {
+        Direction::ErrorOutput if errors_are_shown => {
+            let mut text = String::new();
+            decoder.push(bytes, &mut text);
+            errors.write_all(harmless(&text).as_bytes())
+        }
         Direction::ErrorOutput => errors.write_all(bytes),
         _ => out.write_all(bytes),
     })?;
     out.flush().context("standard output can't be written")?;
-    drop(errors);
-    say_ending(reader.ending(), error)
+    Ok(error)
 }
 
 /// Text on a terminal, harmless.
@@ -199,22 +215,24 @@ fn watch<R: Read + Seek>(
     let mut painter = Painter::default();
     let mut size = (0, 0);
     let mut before = Instant::now();
+    let mut seeks = false;
     loop {
-        let mut seek = false;
         for key in keyboard.pressed()? {
             match player.key(key) {
                 Action::Quit => return Ok((feed.into_parts().0, None)),
-                Action::Seek => seek = true,
+                Action::Seek => seeks = true,
                 Action::Show => {}
             }
         }
         let now = Instant::now();
         player.tick(now.duration_since(before));
         before = now;
-        feed.show_at(player.position)?;
-        if feed.is_over() && seek {
+        let is_there = feed.show_at(player.position, || now.elapsed() >= STRETCH)?;
+        if feed.is_over() && seeks {
             player.position = player.position.min(feed.position());
         }
+        seeks &= !is_there;
+        feed.screen.settle();
         let window = window_size();
         if window != size {
             size = window;
@@ -230,7 +248,9 @@ fn watch<R: Read + Seek>(
             writeln!(out, "{}", harmless(text.trim_end())).context("the terminal can't be written")?;
             return Ok(feed.into_parts());
         }
-        std::thread::sleep(TICK);
+        if is_there {
+            std::thread::sleep(TICK);
+        }
     }
 }
 
@@ -295,5 +315,40 @@ impl Drop for Keyboard {
         if shown.is_err() || set.is_err() {
             eprintln!("custody: the terminal's settings can't be given back: `reset` does it");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use custody_core::recording::{Level, Recorder};
+
+    /// `custody play ID > file` leaves standard error on the terminal.
+    #[test]
+    fn errors_on_a_terminal_do_nothing_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::create(dir.path(), uuid::Uuid::nil(), 0, Level::Full).unwrap();
+        let clipboard = "\x1b]52;c;eA==\x07";
+        for (at, direction, text) in [
+            (1, Direction::Output, clipboard),
+            (2, Direction::ErrorOutput, clipboard),
+            (3, Direction::ErrorOutput, "\u{9b}2J\u{202e}ü\n"),
+        ] {
+            recorder.release(at, 0, direction, text).unwrap().into_inner();
+        }
+        let path = recorder.path().to_owned();
+        recorder.seal(9).unwrap();
+        let copied = |errors_are_shown| {
+            let (mut out, mut errors) = (Vec::new(), Vec::new());
+            let mut reader = Reader::open(&path).unwrap();
+            let error = copy(&mut reader, 0, &mut out, &mut errors, errors_are_shown).unwrap();
+            assert!(error.is_none());
+            (String::from_utf8(out).unwrap(), String::from_utf8(errors).unwrap())
+        };
+        let (out, errors) = copied(true);
+        assert_eq!(out, clipboard, "the file gets the very bytes");
+        assert_eq!(errors, "\\x1b]52;c;eA==\\x07\\x9b2J\\u{202e}ü\n");
+        let (out, errors) = copied(false);
+        assert_eq!((out, errors), (clipboard.to_owned(), format!("{clipboard}\u{9b}2J\u{202e}ü\n")));
     }
 }

@@ -3,7 +3,7 @@
 use super::{Entry, PAGE_EVENTS, Proofs, RECORDING, covering, file_sha256, page, put};
 use crate::client::Client;
 use crate::progress;
-use crate::sessions::fetch_recording;
+use crate::sessions::save_recording;
 use anyhow::{Context as _, bail};
 use custody_core::log::bundle::{CHECKPOINT, EVENT_SUFFIX, PROOF_SUFFIX};
 use custody_core::log::tree::leaf_hash;
@@ -106,9 +106,8 @@ async fn recording(id: Uuid, story: &Story, folder: &Path) -> anyhow::Result<Str
         return Ok("no recording: none was sealed".to_owned());
     };
     let path = folder.join(RECORDING);
-    let mut from = fetch_recording(&id.to_string(), "export").await?;
-    let mut to = File::create(&path).with_context(|| format!("{} can't be written", path.display()))?;
-    std::io::copy(&mut from, &mut to)?;
+    let mut file = File::create(&path).with_context(|| format!("{} can't be written", path.display()))?;
+    save_recording(&id.to_string(), "export", &mut file).await?;
     if file_sha256(&path)? != *sealed {
         bail!("the recording that the server sent isn't the one that was sealed");
     }

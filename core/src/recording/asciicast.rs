@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::frame::{Direction, Frame, Kind, TerminalSize};
 use super::reader::{ReadError, Reader};
+use super::terminal::shown_size;
 use super::text::Utf8Decoder;
 
 /// Size that is written for a channel that had no terminal.
@@ -73,7 +74,8 @@ pub fn export<R: Read + Seek>(
 /// Writes the channel's output and resizes to `out`, line by line, and returns the number of events.
 ///
 /// What isn't UTF-8 becomes U+FFFD, as the format can't hold it; characters cut by a chunk's end are put
-/// together. Line ends of channels without a terminal become CR LF, as a terminal would have made them.
+/// together. Line ends of channels without a terminal become CR LF, as a terminal would have made them. Sizes that no player
+/// could make a terminal of are cut. What is written does nothing to the terminal of whoever looks at it.
 /// A recording that is damaged gives [`ExportError::Read`] behind all that was sound.
 pub fn export_frames<'a>(
     frames: impl IntoIterator<Item = Result<Frame<'a>, ReadError>>,
@@ -183,7 +185,8 @@ impl Cast<'_> {
     }
 
     fn resize(&mut self, time: u64, size: TerminalSize) -> Result<(), ExportError> {
-        self.event(time, "r", &format!("{}x{}", size.cols.max(1), size.rows.max(1)))
+        let (cols, rows) = shown_size(size);
+        self.event(time, "r", &format!("{cols}x{rows}"))
     }
 
     fn start(&mut self, time: u64) -> Result<(), ExportError> {
@@ -195,7 +198,7 @@ impl Cast<'_> {
 
     fn header(&mut self, time: u64, size: TerminalSize, term: Option<&str>) -> Result<(), ExportError> {
         self.start_ns = Some(time);
-        let (cols, rows) = (size.cols.max(1), size.rows.max(1));
+        let (cols, rows) = shown_size(size);
         let timestamp = self.options.started_ns.saturating_add(time) / 1_000_000_000;
         let mut header = match self.options.version {
             Version::V2 => json!({"version": 2, "width": cols, "height": rows, "timestamp": timestamp}),
@@ -216,7 +219,7 @@ impl Cast<'_> {
         if let Some(title) = &self.options.title {
             set(&mut header, "title", json!(title));
         }
-        writeln!(self.out, "{header}")?;
+        writeln!(self.out, "{}", harmless_json(&header))?;
         Ok(())
     }
 
@@ -229,7 +232,8 @@ impl Cast<'_> {
         };
         self.last_us = now_us;
         let (seconds, micros) = (shown_us / 1_000_000, shown_us % 1_000_000);
-        writeln!(self.out, "[{seconds}.{micros:06}, \"{code}\", {}]", Value::from(data))?;
+        let data = harmless_json(&Value::from(data));
+        writeln!(self.out, "[{seconds}.{micros:06}, \"{code}\", {data}]")?;
         self.events += 1;
         Ok(())
     }
@@ -246,6 +250,21 @@ impl Cast<'_> {
         self.out.flush()?;
         Ok(self.events)
     }
+}
+
+/// JSON without the controls that it allows in strings as they are: some terminals take them for the beginning of an escape
+/// sequence.
+fn harmless_json(value: &Value) -> String {
+    let text = value.to_string();
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        if matches!(char, '\u{7f}'..='\u{9f}') {
+            out.push_str(&format!("\\u{:04x}", u32::from(char)));
+        } else {
+            out.push(char);
+        }
+    }
+    out
 }
 
 fn set(object: &mut Value, key: &str, value: Value) {

@@ -86,6 +86,42 @@ fn a_missing_channel_is_an_error() {
     assert!(matches!(result, Err(ExportError::Channel(9))));
 }
 
+/// Anybody may claim to have any terminal, and no player could make one of 4,294,967,295 columns.
+#[test]
+fn a_claimed_size_is_cut_to_what_can_be_played() {
+    let size = |cols, rows| TerminalSize { cols, rows, width_px: 0, height_px: 0 };
+    let frames = || {
+        vec![
+            control(0, Kind::TerminalStarted { term: Cow::Borrowed(b"xterm"), size: size(u32::MAX, 0) }),
+            control(1, Kind::Resize(size(80, u32::MAX))),
+            control(2, Kind::Resize(size(0, 24))),
+        ]
+    };
+    let v2 = cast(frames(), Version::V2);
+    assert_eq!((&v2[0]["width"], &v2[0]["height"]), (&json!(1000), &json!(1)));
+    assert_eq!((&v2[1][2], &v2[2][2]), (&json!("80x500"), &json!("1x24")));
+    assert_eq!(cast(frames(), Version::V3)[0]["term"]["cols"], 1000);
+}
+
+#[test]
+fn what_is_written_does_nothing_to_a_terminal() {
+    let shown = "\u{9b}31m\u{7f}\u{9d}52;c;eA==\u{9c}\u{1b}]0;t\u{7}\u{a0}ü";
+    let size = TerminalSize { cols: 80, rows: 24, width_px: 0, height_px: 0 };
+    let frames = vec![
+        control(0, Kind::TerminalStarted { term: Cow::Borrowed("x\u{9b}2J".as_bytes()), size }),
+        data(1, Direction::Output, shown.as_bytes()),
+    ];
+    let options =
+        Options { channel: 0, started_ns: 0, title: Some("\u{90}".to_owned()), version: Version::V2 };
+    let mut out = Vec::new();
+    export_frames(frames.into_iter().map(Ok), &options, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.chars().all(|char| char == '\n' || !char.is_control()), "{text:?}");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["env"]["TERM"], &lines[0]["title"]), (&json!("x\u{9b}2J"), &json!("\u{90}")));
+    assert_eq!(lines[1][2], shown);
+}
+
 proptest! {
     /// Whatever was recorded, each line is JSON and times never step back.
     #[test]

@@ -25,21 +25,31 @@ pub struct Found {
     pub channel: u32,
     /// When it appeared, in nanoseconds since 1970; on a screen of more than 16,384 cells to a tenth of a second.
     pub time_ns: u64,
-    /// The line, as it stood on the screen.
+    /// The line, as it stood on the screen; however many rows it was wrapped over. Of a long one, what stood around the text.
     pub line: String,
 }
 
-/// All lines that have shown `text`, capitals or not, in the order in which they appeared: what scrolled away and what
-/// was drawn over as well. A line that is drawn again after it was gone is there again.
+/// What a recording was searched for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// The lines in the order in which they appeared, at most [`FOUND_MAX`].
+    pub lines: Vec<Found>,
+    /// The recording asks for more than a screen is made to do: something that was shown may not be among them.
+    pub left_out: bool,
+}
+
+/// All lines that have shown `text`, capitals or not: what scrolled away and what was drawn over as well. A line that is
+/// drawn again after it was gone is there again.
 ///
 /// A recording is whatever its session was, and may be made to cost much. So a screen of more than 16,384 cells that is
 /// drawn anew is looked at ten times a second of the recording: what stood there for less than a tenth of a second may be
-/// passed over, unless it scrolled away. And of more than 64 channels that speak by turns, the one that has been silent
-/// longest begins anew with an empty screen when it speaks again.
+/// passed over, unless it scrolled away; as may, on any screen, what was wiped or drawn over by the same frame. And of more
+/// than 64 channels that speak by turns, the one that has been silent longest begins anew with an empty screen when it
+/// speaks again. What a [`Screen`] leaves out is told.
 ///
 /// # Errors
 /// When the recording can't be read to its end; what was found before is lost.
-pub fn find<R: Read>(reader: &mut Reader<R>, text: &str) -> Result<Vec<Found>, ReadError> {
+pub fn find<R: Read>(reader: &mut Reader<R>, text: &str) -> Result<Findings, ReadError> {
     let mut search = Search::new(text, reader.header().started_ns);
     for frame in reader.by_ref() {
         search.show(&frame?);
@@ -52,13 +62,13 @@ pub fn find<R: Read>(reader: &mut Reader<R>, text: &str) -> Result<Vec<Found>, R
 
 /// A search under way.
 struct Search {
-    /// In small letters.
     wanted: String,
     /// The session's start: frames count from there.
     started_ns: u64,
     terminals: BTreeMap<u32, Terminal>,
     shown: BTreeMap<u32, Shown>,
     found: Vec<Found>,
+    left_out: bool,
 }
 
 /// What is known of a channel's terminal, though it may have shown nothing yet.
@@ -71,7 +81,7 @@ struct Terminal {
 /// One channel's screen, and which of its rows have the text.
 struct Shown {
     screen: Screen,
-    /// The rows with the text at the last look, by their numbers.
+    /// The rows in which the text ended at the last look, by their numbers, and what they are known by.
     standing: BTreeMap<usize, String>,
     /// When the last frame came.
     last_ns: u64,
@@ -82,11 +92,12 @@ struct Shown {
 impl Search {
     fn new(text: &str, started_ns: u64) -> Self {
         Self {
-            wanted: text.to_lowercase(),
+            wanted: text.to_owned(),
             started_ns,
             terminals: BTreeMap::new(),
             shown: BTreeMap::new(),
             found: Vec::new(),
+            left_out: false,
         }
     }
 
@@ -99,20 +110,26 @@ impl Search {
         }
         // A channel that has shown nothing has no screen, whatever size it claims.
         if let Some(shown) = self.shown.get_mut(&frame.channel) {
-            let appeared = shown.show(frame, &self.wanted);
+            let appeared = shown.show(frame);
             self.report(frame.channel, appeared);
         }
     }
 
     /// All that was found, once nothing more is shown.
-    fn end(mut self) -> Vec<Found> {
-        while let Some((channel, mut shown)) = self.shown.pop_first() {
-            let appeared = shown.look(&self.wanted);
-            self.report(channel, appeared);
+    fn end(mut self) -> Findings {
+        while let Some((channel, shown)) = self.shown.pop_first() {
+            self.leave(channel, shown);
         }
         self.found.sort_by_key(|found| found.time_ns);
         self.found.truncate(FOUND_MAX);
-        self.found
+        Findings { lines: self.found, left_out: self.left_out }
+    }
+
+    /// Looks at a channel's screen for the last time.
+    fn leave(&mut self, channel: u32, mut shown: Shown) {
+        let appeared = shown.look();
+        self.report(channel, appeared);
+        self.left_out |= shown.screen.has_left_out();
     }
 
     fn report(&mut self, channel: u32, appeared: Vec<(u64, String)>) {
@@ -138,15 +155,15 @@ impl Search {
         if self.shown.contains_key(&channel) {
             return;
         }
+        let mut screen = Screen::looking_for(&self.wanted);
         let silent = self.shown.iter().min_by_key(|(_, shown)| shown.last_ns).map(|(silent, _)| *silent);
         if self.shown.len() >= SCREENS_MAX
             && let Some(silent) = silent
-            && let Some(mut last) = self.shown.remove(&silent)
+            && let Some(last) = self.shown.remove(&silent)
         {
-            let appeared = last.look(&self.wanted);
-            self.report(silent, appeared);
+            screen.replace(&last.screen);
+            self.leave(silent, last);
         }
-        let mut screen = Screen::with_lines();
         if let Some(Terminal { started, size }) = self.terminals.get(&channel) {
             if *started {
                 screen.start_terminal();
@@ -163,26 +180,28 @@ impl Search {
 impl Shown {
     /// The lines with the text that are there by a frame, and since when. Between two frames nothing changes: so what must
     /// be looked at by a time is looked at when the next frame would change it.
-    fn show(&mut self, frame: &Frame<'_>, wanted: &str) -> Vec<(u64, String)> {
+    fn show(&mut self, frame: &Frame<'_>) -> Vec<(u64, String)> {
         let mut appeared = Vec::new();
         let waited = self.unseen_since.map(|since| frame.time_ns.saturating_sub(since));
         if waited.is_some_and(|waited| waited >= LOOK_EVERY_NS) {
-            appeared = self.look(wanted);
+            appeared = self.look();
         }
         self.screen.show(frame);
         self.last_ns = frame.time_ns;
-        // What went off the top stood there before, or came and went since the last look. Wrapped lines are one there and
-        // several rows here.
-        for line in self.screen.take_lines().into_iter().filter(|line| has(line, wanted)) {
-            let row = self.standing.iter().find(|(_, row)| line.contains(row.as_str())).map(|(row, _)| *row);
-            match row {
+        // What scrolled away stood there before, or came and went since the last look.
+        for sight in self.screen.take_gone() {
+            let same = self.standing.iter().find(|(_, row)| **row == sight.row);
+            // It may have grown since.
+            let stood =
+                same.or_else(|| self.standing.iter().find(|(_, row)| sight.row.starts_with(row.as_str())));
+            match stood.map(|(row, _)| *row) {
                 Some(row) => drop(self.standing.remove(&row)),
-                None => appeared.push((frame.time_ns, line)),
+                None => appeared.push((frame.time_ns, sight.line)),
             }
         }
         match self.screen.changed_cells() {
             0 => {}
-            1..=AT_ONCE_CELLS_MAX => appeared.extend(self.look(wanted)),
+            1..=AT_ONCE_CELLS_MAX => appeared.extend(self.look()),
             _ => {
                 self.unseen_since.get_or_insert(frame.time_ns);
             }
@@ -190,8 +209,8 @@ impl Shown {
         appeared
     }
 
-    /// The rows with the text that weren't there at the last look.
-    fn look(&mut self, wanted: &str) -> Vec<(u64, String)> {
+    /// The lines with the text that weren't there at the last look.
+    fn look(&mut self) -> Vec<(u64, String)> {
         self.unseen_since = None;
         let changed = self.screen.take_changed();
         let (_, height) = self.screen.terminal().size();
@@ -204,20 +223,16 @@ impl Shown {
             stands
         });
         let mut appeared = Vec::new();
-        for row in changed {
-            let Some(text) = self.screen.row(row).filter(|text| has(text, wanted)) else { continue };
-            match before.iter().position(|old| *old == text) {
+        for (row, sight) in self.screen.sights(changed) {
+            match before.iter().position(|old| *old == sight.row) {
                 Some(at) => drop(before.remove(at)),
-                None => appeared.push((self.last_ns, text.clone())),
+                None if sight.again => {}
+                None => appeared.push((self.last_ns, sight.line)),
             }
-            self.standing.insert(row, text);
+            self.standing.insert(row, sight.row);
         }
         appeared
     }
-}
-
-fn has(line: &str, wanted: &str) -> bool {
-    line.to_lowercase().contains(wanted)
 }
 
 #[cfg(test)]
@@ -255,10 +270,14 @@ mod tests {
     }
 
     fn found(has_terminal: bool, output: &[&str], text: &str) -> Vec<(u64, String)> {
+        found_on(has_terminal.then_some((20, 3)), output, text)
+    }
+
+    fn found_on(has_size: Option<(u32, u32)>, output: &[&str], text: &str) -> Vec<(u64, String)> {
         let dir = tempfile::tempdir().unwrap();
         let mut recorder = Recorder::create(dir.path(), uuid::Uuid::nil(), 0, Level::Full).unwrap();
-        if has_terminal {
-            let size = TerminalSize { cols: 20, rows: 3, width_px: 0, height_px: 0 };
+        if let Some((cols, rows)) = has_size {
+            let size = TerminalSize { cols, rows, width_px: 0, height_px: 0 };
             recorder.record(0, 0, Direction::Control, terminal(size)).unwrap();
         }
         for (at, text) in (1..).zip(output) {
@@ -267,7 +286,8 @@ mod tests {
         let path = recorder.path().to_owned();
         recorder.seal(99).unwrap();
         let found = find(&mut Reader::open(&path).unwrap(), text).unwrap();
-        found.into_iter().map(|found| (found.time_ns, found.line)).collect()
+        assert!(!found.left_out);
+        found.lines.into_iter().map(|found| (found.time_ns, found.line)).collect()
     }
 
     #[test]
@@ -298,6 +318,75 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_is_wrapped_over_rows_is_found_while_it_stands() {
+        let line = "aaaaaaaaaaaaaaaaasecret";
+        assert_eq!(found(true, &[line], "secret"), [(1, line.to_owned())]);
+        assert_eq!(found(true, &["aaaaaaaaaaaaaaaaas", "ecret"], "secret"), [(2, line.to_owned())]);
+        assert_eq!(found_on(Some((1, 3)), &["sec", "ret"], "secret"), [(2, "secret".to_owned())]);
+        assert_eq!(found_on(Some((1, 3)), &["secret\r\n\r\n\r\n\r\n"], "secret"), [(1, "secret".to_owned())]);
+        assert_eq!(found_on(Some((1, 9)), &["xxsecretxx"], "secret"), [(1, "xxsecretxx".to_owned())]);
+        assert!(found(true, &["aaaaaaaaaaaaaaaaasec\r\nret"], "secret").is_empty());
+    }
+
+    /// However long it goes on, and wherever on the screen it is meanwhile.
+    #[test]
+    fn a_line_without_an_end_is_found_once() {
+        let more = "a".repeat(37);
+        let more = more.as_str();
+        let output = ["secret", more, more, more, "\r\nb\r\nc\r\nd\r\ne\r\n"];
+        let lines = found(true, &output, "secret");
+        assert_eq!(lines.iter().map(|(time, _)| *time).collect::<Vec<_>>(), [1, 2]);
+        let at_once = format!("secret{more}{more}secret{more}\r\nb\r\nc\r\nd\r\ne\r\n");
+        assert_eq!(found(true, &[&at_once], "secret").len(), 1);
+    }
+
+    /// The terminal forgets what scrolls off its other screen, and off the top of rows that scroll alone.
+    #[test]
+    fn what_scrolled_by_at_once_on_the_other_screen_or_within_margins_is_found() {
+        let by = "x\r\n".repeat(50);
+        let once = [(1, "secret".to_owned())];
+        for size in [(20, 3), (1, 3), (5, 4), (80, 24)] {
+            for (way, output) in [
+                ("the other screen", format!("\x1b[?1049hsecret\r\n{by}\x1b[?1049l")),
+                ("margins", format!("\x1b[2;3r\x1b[2;1Hsecret\r\n{by}")),
+                (
+                    "margins of the other screen",
+                    format!("\x1b[?1049h\x1b[2;3r\x1b[2;1Hsecret\r\n{by}\x1b[?1049l"),
+                ),
+                ("deleted lines", format!("\x1b[?1049hsecret\x1b[1;1H\x1b[9M{by}")),
+                ("scrolled up", format!("\x1b[?1049hsecret\x1b[99S{by}")),
+                ("scrolled down", format!("\x1b[?1049hsecret\x1b[99T{by}")),
+            ] {
+                assert_eq!(found_on(Some(size), &[&output], "secret"), once, "{way}, {size:?}");
+            }
+        }
+    }
+
+    /// What stood there when it was looked at last isn't found again when it scrolls away.
+    #[test]
+    fn what_scrolls_away_after_it_was_seen_is_found_once() {
+        let output = ["\x1b[?1049hsecret\r\nb\r\nc", "\r\nd", "\r\ne\r\nf\r\ng\r\nh", "\x1b[?1049l"];
+        assert_eq!(found(true, &output, "secret"), [(1, "secret".to_owned())]);
+        let output = ["\x1b[2;3r\x1b[2;1Hsec", "ret", "\r\nb\r\nc\r\nd\r\n", "top secret\r\n", "\r\n\r\n"];
+        let wanted = [(2, "secret".to_owned()), (4, "top secret".to_owned())];
+        assert_eq!(found(true, &output, "secret"), wanted);
+        // Nor does what still stands pass for it.
+        let output = ["secret\x1b[2;3r\x1b[2;1H", "top secret\r\nb\r\nc\r\nd\r\n"];
+        let wanted = [(1, "secret".to_owned()), (2, "top secret".to_owned())];
+        assert_eq!(found(true, &output, "secret"), wanted);
+    }
+
+    #[test]
+    fn that_something_was_left_out_is_told() {
+        let mut search = Search::new("secret", 0);
+        show(&mut search, 0, 0, terminal(HUGE));
+        show(&mut search, 1, 0, says(&format!("\x1b[?1049h{}secret", "\x1b[2J".repeat(40))));
+        let found = search.end();
+        assert!(found.left_out);
+        assert_eq!(lines(found.lines), [(0, 1, "secret".to_owned())]);
+    }
+
+    #[test]
     fn what_was_found_has_the_time_of_day() {
         let dir = tempfile::tempdir().unwrap();
         let started = 1_764_028_800_000_000_000;
@@ -305,7 +394,7 @@ mod tests {
             recorder.record(started + 7, 3, Direction::Output, says("secret\n")).unwrap();
         });
         let found = find(&mut Reader::open(&path).unwrap(), "secret").unwrap();
-        assert_eq!(lines(found), [(3, started + 7, "secret".to_owned())]);
+        assert_eq!(lines(found.lines), [(3, started + 7, "secret".to_owned())]);
     }
 
     /// Anybody can ask for thousands of the largest terminals there are: together they would take 16 GiB.
@@ -319,7 +408,7 @@ mod tests {
             recorder.record(2, 1_234, Direction::Output, says("no\r\nsecret\r\n")).unwrap();
         });
         let found = find(&mut Reader::open(&path).unwrap(), "secret").unwrap();
-        assert_eq!(lines(found), [(1_234, 2, "secret".to_owned())]);
+        assert_eq!(lines(found.lines), [(1_234, 2, "secret".to_owned())]);
 
         let mut search = Search::new("secret", 0);
         for channel in 0..2_000 {
@@ -351,10 +440,11 @@ mod tests {
         assert!(search.shown.contains_key(&199) && !search.shown.contains_key(&0));
         // One that begins anew has the size that it had.
         show(&mut search, time + 1, 0, says("secrets"));
-        let found = lines(search.end());
+        assert_eq!(search.shown[&0].screen.terminal().size(), (6, 2));
+        let found = lines(search.end().lines);
         assert_eq!(found.len(), 201);
         assert_eq!(found[0], (0, 201, "secret".to_owned()));
-        assert_eq!(found[200], (0, 601, "secret".to_owned()));
+        assert_eq!(found[200], (0, 601, "secrets".to_owned()));
     }
 
     const MS: u64 = 1_000_000;
@@ -383,7 +473,7 @@ mod tests {
         show(&mut search, drawn + 100 * MS, 0, says("\x1b[2J"));
         // And until the end.
         show(&mut search, drawn + 150 * MS, 0, says("\x1b[Ha secret"));
-        let found = lines(search.end());
+        let found = lines(search.end().lines);
         let texts: Vec<_> = found.iter().map(|(_, _, line)| line.trim()).collect();
         assert_eq!(texts, ["secret plan", "a secret"]);
         assert!(found[0].1 >= drawn && found[0].1 < drawn + 100 * MS, "{}", found[0].1);

@@ -90,7 +90,7 @@ pub enum Kind<'a> {
         bytes: u64,
         /// How many of them, from the first, are in this recording.
         kept: u64,
-        /// SHA-256 of all that passed.
+        /// SHA-256 of all that passed; zeros where nothing was kept of what is short enough to be guessed.
         sha256: [u8; 32],
     },
     /// 10: a remark of the recorder, UTF-8 (other bytes are replaced when it is read).

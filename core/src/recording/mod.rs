@@ -26,4 +26,4 @@ pub use level::{Cut, Level};
 pub use path::recording_path;
 pub use reader::{Ending, ReadError, Reader};
 pub use released::Released;
-pub use writer::{Anchor, PendingAnchor, Recorder, RecorderError, Sealed};
+pub use writer::{Anchor, HASHED_BYTES_MIN, PendingAnchor, Recorder, RecorderError, Sealed};

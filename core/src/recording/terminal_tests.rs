@@ -2,6 +2,7 @@ use std::borrow::Cow;
 
 use proptest::prelude::*;
 
+use super::watch::AROUND_CHARS_MAX;
 use super::*;
 use crate::recording::frame::tests::frame;
 
@@ -40,27 +41,98 @@ fn plain_output_has_lines() {
 /// A password that was typed over with backspaces, a progress bar: search reads what stood there, once.
 #[test]
 fn text_that_scrolls_away_is_kept() {
-    let mut screen = Screen::with_lines();
+    let mut screen = Screen::looking_for("");
     screen.show(&control(Kind::TerminalStarted { term: Cow::Borrowed(b"xterm"), size: size(10, 3) }));
     screen.show(&data(b"wrong\x08\x08\x08\x08\x08right\r\na line of twenty-two c\r\n"));
     screen.show(&data(b"3\r\n4\r\n5"));
-    let mut lines = screen.take_lines();
+    let mut lines: Vec<_> = screen.take_gone().into_iter().map(|sight| sight.line).collect();
     assert_eq!(lines, ["right", "a line of twenty-two c"]);
-    lines.extend(screen.finish());
+    lines.extend(screen.sights(0..3).into_iter().map(|(_, sight)| sight.line));
     assert_eq!(lines, ["right", "a line of twenty-two c", "3", "4", "5"]);
 }
 
 #[test]
 fn output_without_line_ends_is_bounded() {
-    let mut screen = Screen::with_lines();
-    for _ in 0..40 {
-        screen.show(&data(&[b'x'; 10_000]));
+    let mut screen = Screen::looking_for("needle");
+    let mut told = Vec::new();
+    for round in 0..40 {
+        let text = if round % 2 == 0 { "x".repeat(10_000) } else { "needle".repeat(1_000) };
+        screen.show(&data(text.as_bytes()));
+        told.extend(screen.take_gone());
     }
-    let mut lines = screen.take_lines();
-    assert!(lines.len() >= 4);
-    lines.extend(screen.finish());
-    assert!(lines.iter().all(|line| line.len() <= LINE_BYTES_MAX + 80));
-    assert_eq!(lines.iter().map(String::len).sum::<usize>(), 400_000);
+    assert_eq!(told.len(), 1, "it is one line");
+    told.extend(screen.sights(0..24).into_iter().map(|(_, sight)| sight));
+    assert!(told.len() > 10);
+    assert!(told.iter().all(|sight| sight.line.len() <= 3 * AROUND_CHARS_MAX + 160));
+}
+
+/// However it is asked for and wherever it ends.
+#[test]
+fn what_is_repeated_is_what_a_terminal_repeats() {
+    let table = [
+        "\x1b[5b",
+        "ab\x1b[3b",
+        "a\x1b[b|",
+        "a\x1b[200b|",
+        "界\x1b[50b|",
+        "\x1b[80Gx\x1b[2b|",
+        "\x1b[?7lx\x1b[99b|",
+    ];
+    for text in table {
+        let mut screen = Screen::new();
+        screen.show(&data(text.as_bytes()));
+        let mut terminal = Terminal::new(80, 24).unwrap();
+        terminal.feed("\x1b[20h");
+        terminal.feed(text);
+        assert_eq!(screen.terminal().dump(), terminal.dump(), "{text:?}");
+    }
+}
+
+/// 32 KiB that ask for 268 million characters.
+#[test]
+fn what_is_repeated_again_and_again_costs_little() {
+    let mut screen = Screen::looking_for("x");
+    screen.show(&data(format!("x{}", "\x1b[65535b".repeat(4096)).as_bytes()));
+    assert!(screen.has_left_out());
+    let kept: usize = screen.take_gone().iter().map(|sight| sight.row.len() + sight.line.len()).sum();
+    assert!(kept < 1 << 20, "{kept} bytes");
+}
+
+/// A window that somebody draws larger and smaller without end, each time with a whole screen of letters.
+#[test]
+fn sizes_that_change_again_and_again_cost_little() {
+    let mut screen = Screen::looking_for("needle");
+    let (mut changes, mut last) = (0, (80, 24));
+    for round in 0..200 {
+        screen.show(&control(Kind::Resize(size(if round % 2 == 0 { 1000 } else { 999 }, 500))));
+        screen.show(&data(b"\x1b#8"));
+        changes += usize::from(screen.terminal().size() != last);
+        last = screen.terminal().size();
+    }
+    assert!((2..50).contains(&changes), "{changes} changes");
+    assert!(screen.has_left_out());
+    // The last counts, for whoever looks.
+    screen.settle();
+    assert_eq!(screen.terminal().size(), (999, 500));
+
+    // What takes its place goes on from there.
+    while screen.effort.spend(100_000) {}
+    let mut other = Screen::looking_for("needle");
+    other.replace(&screen);
+    other.show(&control(Kind::Resize(size(1000, 500))));
+    assert_eq!(other.terminal().size(), (80, 24));
+}
+
+/// Windows of people's sizes are never too much, however often they change.
+#[test]
+fn what_people_do_is_never_left_out() {
+    let mut screen = Screen::new();
+    for round in 0..1000 {
+        screen.show(&control(Kind::Resize(size(80 + round % 20, 24))));
+        screen.show(&data(b"\x1b[H\x1b[2J\x1b[3J$ ls\r\n\x1b[20b\x1b[1;10r\x1b[5S\x1b[r"));
+        assert_eq!(screen.terminal().size(), (80 + round as usize % 20, 24));
+    }
+    assert!(!screen.has_left_out());
 }
 
 #[test]
@@ -102,14 +174,16 @@ proptest! {
 
     #[test]
     fn nothing_ends_the_screen(parts in prop::collection::vec((odd(), frame(), 0u32..90, 0u32..40), 0..8)) {
-        let mut screen = Screen::with_lines();
+        let mut screen = Screen::looking_for("a1");
         for (bytes, frame, cols, rows) in parts {
             screen.show(&data(&bytes));
             screen.show(&frame);
             screen.show(&control(Kind::Resize(size(cols, rows))));
-            screen.take_lines();
+            screen.take_gone();
+            let changed = screen.take_changed();
+            screen.sights(changed);
         }
+        screen.settle();
         screen.text();
-        screen.finish();
     }
 }

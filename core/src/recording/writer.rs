@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -23,6 +23,10 @@ use super::sealed::{Auditor, SEALING_BYTES, SealError, Sealer};
 
 /// Channels that may be open at once in one recording: each costs a few hundred bytes.
 pub const CHANNELS_OPEN_MAX: usize = 4096;
+
+/// Fewer bytes may be a password, which could be guessed from its hash: events tell none of them, nor does a recording where it
+/// doesn't keep them.
+pub const HASHED_BYTES_MIN: u64 = 1024;
 
 /// Why a recorder doesn't record. After any of these but [`RecorderError::Frame`] the session must end.
 #[derive(Debug, Error)]
@@ -113,7 +117,37 @@ pub struct Recorder {
     frames: u64,
     anchored: u64,
     sha256: Sha256,
-    failed: Arc<AtomicBool>,
+    health: Arc<Health>,
+}
+
+/// Whether a recording still takes what comes; shared with its anchors, whose syncs go on beside it.
+#[derive(Default)]
+struct Health {
+    failed: AtomicBool,
+    /// Whoever holds it is the only one who syncs the file.
+    syncing: Mutex<()>,
+}
+
+impl Health {
+    fn check(&self, path: &Path) -> Result<(), RecorderError> {
+        match self.failed.load(Ordering::Acquire) {
+            true => Err(RecorderError::Failed { path: path.to_owned() }),
+            false => Ok(()),
+        }
+    }
+
+    fn fail(&self, path: &Path, source: io::Error) -> RecorderError {
+        self.failed.store(true, Ordering::Release);
+        RecorderError::Write { path: path.to_owned(), source }
+    }
+
+    /// Makes durable what was appended before. The system says once that bytes were lost, to whoever asks first, and nothing
+    /// about them from then on: so one asks at a time, and who comes behind him hears of it here.
+    fn sync(&self, medium: &dyn Medium, path: &Path) -> Result<(), RecorderError> {
+        let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check(path)?;
+        medium.sync().map_err(|source| self.fail(path, source))
+    }
 }
 
 impl Recorder {
@@ -152,7 +186,7 @@ impl Recorder {
             frames: 0,
             anchored: 0,
             sha256: Sha256::new_with_prefix(bytes),
-            failed: Arc::default(),
+            health: Arc::default(),
         })
     }
 
@@ -188,6 +222,16 @@ impl Recorder {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The latest time that it was told, ns since 1970; at first the session's start.
+    pub fn last_ns(&self) -> u64 {
+        self.last_ns
+    }
+
+    /// Tells the time where there is nothing to record: what comes from now on is no earlier.
+    pub fn reach(&mut self, now_ns: u64) {
+        self.last_ns = self.last_ns.max(now_ns);
     }
 
     /// Records `bytes` of a channel as far as the level wants them, writes them out, and releases them.
@@ -281,13 +325,16 @@ impl Recorder {
     }
 
     /// A channel is gone: records what was not kept of it, says what that is, and forgets it. Numbers must not be
-    /// used again within a session.
+    /// used again within a session. What is so short that it could be guessed is recorded without its hash, which is told to the
+    /// caller all the same.
     pub fn close_channel(&mut self, now_ns: u64, channel: u32) -> Result<Vec<Cut>, RecorderError> {
         self.usable()?;
         let Some(recording) = self.channels.remove(&channel) else { return Ok(Vec::new()) };
         let cuts: Vec<Cut> = recording.end().collect();
         for cut in &cuts {
-            let kind = Kind::Truncated { bytes: cut.bytes, kept: cut.kept, sha256: cut.sha256 };
+            let could_be_guessed = cut.kept == 0 && cut.bytes < HASHED_BYTES_MIN;
+            let sha256 = if could_be_guessed { [0; 32] } else { cut.sha256 };
+            let kind = Kind::Truncated { bytes: cut.bytes, kept: cut.kept, sha256 };
             self.put(now_ns, channel, cut.direction, kind)?;
         }
         Ok(cuts)
@@ -304,7 +351,7 @@ impl Recorder {
             *written += block.len() as u64;
             Ok(())
         });
-        result.map_err(|source| self.fail(source))
+        result.map_err(|source| self.health.fail(&self.path, source))
     }
 
     /// Makes durable what was recorded and says what that is; `None` when nothing came since the last time.
@@ -323,7 +370,7 @@ impl Recorder {
         Ok(Some(PendingAnchor {
             anchor: Anchor { bytes: self.bytes, head: self.blocks.head(), frames: self.frames },
             medium: Arc::clone(&self.medium),
-            failed: Arc::clone(&self.failed),
+            health: Arc::clone(&self.health),
             path: self.path.clone(),
         }))
     }
@@ -336,9 +383,7 @@ impl Recorder {
         }
         self.record(now_ns, CHANNEL_SESSION, Direction::Control, Kind::End)?;
         self.flush()?;
-        if let Err(source) = self.medium.sync() {
-            return Err(self.fail(source));
-        }
+        self.health.sync(&*self.medium, &self.path)?;
         Ok(Sealed {
             bytes: self.bytes,
             head: self.blocks.head(),
@@ -382,7 +427,7 @@ impl Recorder {
         direction: Direction,
         kind: Kind<'_>,
     ) -> Result<(), RecorderError> {
-        self.last_ns = self.last_ns.max(now_ns);
+        self.reach(now_ns);
         let time_ns = self.last_ns - self.started_ns;
         if self.blocks.raw_bytes() + FRAME_HEAD_BYTES_MAX + FRAME_BODY_BYTES_MAX > BLOCK_RAW_BYTES_MAX {
             self.flush()?;
@@ -394,7 +439,7 @@ impl Recorder {
 
     fn channel(&mut self, channel: u32) -> Result<&mut ChannelRecording, RecorderError> {
         if self.channels.len() >= CHANNELS_OPEN_MAX && !self.channels.contains_key(&channel) {
-            self.failed.store(true, Ordering::Release);
+            self.health.failed.store(true, Ordering::Release);
             return Err(RecorderError::Channels { path: self.path.clone() });
         }
         let (level, limit) = (self.level, self.plain_output_bytes_max);
@@ -402,15 +447,7 @@ impl Recorder {
     }
 
     fn usable(&self) -> Result<(), RecorderError> {
-        match self.failed.load(Ordering::Acquire) {
-            true => Err(RecorderError::Failed { path: self.path.clone() }),
-            false => Ok(()),
-        }
-    }
-
-    fn fail(&self, source: io::Error) -> RecorderError {
-        self.failed.store(true, Ordering::Release);
-        RecorderError::Write { path: self.path.clone(), source }
+        self.health.check(&self.path)
     }
 }
 
@@ -419,21 +456,16 @@ impl Recorder {
 pub struct PendingAnchor {
     anchor: Anchor,
     medium: Arc<dyn Medium>,
-    failed: Arc<AtomicBool>,
+    health: Arc<Health>,
     path: PathBuf,
 }
 
 impl PendingAnchor {
     /// Blocks until the bytes are on disk. An error stops the recorder too: what isn't on disk after a
-    /// failed sync may never be.
+    /// failed sync may never be. Nor is it an anchor once the recorder has failed.
     pub fn sync(self) -> Result<Anchor, RecorderError> {
-        match self.medium.sync() {
-            Ok(()) => Ok(self.anchor),
-            Err(source) => {
-                self.failed.store(true, Ordering::Release);
-                Err(RecorderError::Write { path: self.path, source })
-            }
-        }
+        self.health.sync(&*self.medium, &self.path)?;
+        Ok(self.anchor)
     }
 }
 

@@ -1,4 +1,4 @@
-use std::sync::Mutex;
+use std::sync::mpsc;
 
 use super::super::reader::{Ending, Reader};
 use super::*;
@@ -101,7 +101,8 @@ type Kept = (Level, &'static [u8], usize, &'static [u8], Vec<(u32, Direction, u6
 fn levels() {
     let p21 = Sha256::digest([b'p'; 21]).into();
     let shown = b"shown on the terminal";
-    let short = Sha256::digest(b"short").into();
+    // What is so short that it could be guessed.
+    let unhashed = [0; 32];
     let table: [Kept; 4] = [
         (Level::None, b"", 0, b"", vec![]),
         (
@@ -110,9 +111,9 @@ fn levels() {
             0,
             b"",
             vec![
-                (2, Direction::Output, 21, 0, p21),
-                (2, Direction::ErrorOutput, 5, 0, short),
-                (1, Direction::Output, 21, 0, Sha256::digest(shown).into()),
+                (2, Direction::Output, 21, 0, unhashed),
+                (2, Direction::ErrorOutput, 5, 0, unhashed),
+                (1, Direction::Output, 21, 0, unhashed),
             ],
         ),
         (Level::Terminal, shown, 10, b"short", vec![(2, Direction::Output, 21, 10, p21)]),
@@ -137,6 +138,28 @@ fn levels() {
     }
 }
 
+/// Whoever may see a recording of which nothing was to be kept could try passwords against their hash.
+#[test]
+fn of_what_is_not_kept_and_could_be_guessed_there_is_no_hash() {
+    for (bytes, hashed) in [(1, false), (1023, false), (1024, true)] {
+        for level in [Level::Metadata, Level::Terminal] {
+            let medium = Arc::new(Memory::default());
+            let mut recorder = recorder(&medium, level).unwrap();
+            if level == Level::Terminal {
+                recorder.told_elsewhere(1).unwrap();
+            }
+            let said = vec![b's'; bytes];
+            let sha256 = <Hash>::from(Sha256::digest(&said));
+            recorder.release(1001, 1, Direction::Output, &said).unwrap().into_inner();
+            let told = recorder.close_channel(1002, 1).unwrap();
+            assert_eq!(told.iter().map(|cut| cut.sha256).collect::<Vec<_>>(), [sha256], "its event decides");
+            recorder.seal(1003).unwrap();
+            let kept = if hashed { sha256 } else { [0; 32] };
+            assert_eq!(cuts(&frames(&medium)), [(1, Direction::Output, bytes as u64, 0, kept)], "{level}");
+        }
+    }
+}
+
 #[test]
 fn nothing_is_held_back_and_nothing_grows_without_need() {
     let medium = Arc::new(Memory::default());
@@ -152,6 +175,18 @@ fn nothing_is_held_back_and_nothing_grows_without_need() {
     let pending = recorder.pending_anchor().unwrap().unwrap();
     recorder.release(1002, 0, Direction::Output, "later").unwrap().into_inner();
     assert_eq!(pending.sync().unwrap().bytes, length, "an anchor speaks of what was written before it");
+}
+
+#[test]
+fn time_is_told_without_anything_to_record() {
+    let medium = Arc::new(Memory::default());
+    let mut recorder = recorder(&medium, Level::Terminal).unwrap();
+    assert_eq!(recorder.last_ns(), 1000);
+    recorder.reach(1500);
+    recorder.reach(1400);
+    assert_eq!(recorder.last_ns(), 1500);
+    recorder.seal(1200).unwrap();
+    assert_eq!(frames(&medium).iter().map(|frame| frame.time_ns).collect::<Vec<_>>(), [500]);
 }
 
 #[test]
@@ -212,6 +247,54 @@ fn a_failed_sync_elsewhere_stops_the_recorder() {
     recorder.release(1001, 0, Direction::Output, "x").unwrap().into_inner();
     assert!(recorder.pending_anchor().unwrap().unwrap().sync().is_err());
     assert!(matches!(recorder.release(1002, 0, Direction::Output, "y"), Err(RecorderError::Failed { .. })));
+}
+
+/// A disk that has lost bytes: it says so to the first who asks, late, and to nobody else.
+struct Lossy {
+    appended: mpsc::Sender<()>,
+    syncing: mpsc::Sender<()>,
+    answers: Mutex<mpsc::Receiver<()>>,
+    has_told: AtomicBool,
+}
+
+impl Medium for Lossy {
+    fn append(&self, _: &[u8]) -> io::Result<()> {
+        self.appended.send(()).unwrap();
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self.has_told.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.syncing.send(()).unwrap();
+        self.answers.lock().unwrap().recv().unwrap();
+        Err(io::Error::from_raw_os_error(5))
+    }
+}
+
+#[test]
+fn what_the_sync_of_an_anchor_finds_lost_gets_no_seal() {
+    let (appended, appends) = mpsc::channel();
+    let (syncing, syncs) = mpsc::channel();
+    let (answer, answers) = mpsc::channel();
+    let lossy = Lossy { appended, syncing, answers: Mutex::new(answers), has_told: AtomicBool::new(false) };
+    let header = Header { session: Uuid::from_u128(1), started_ns: 1000, level: Level::Terminal };
+    let mut recorder = Recorder::on(Arc::new(lossy), PathBuf::from("x"), header).unwrap();
+    recorder.release(1001, 0, Direction::Output, "x").unwrap().into_inner();
+    let pending = recorder.pending_anchor().unwrap().unwrap();
+    // The header, and what was released.
+    appends.recv().unwrap();
+    appends.recv().unwrap();
+
+    let anchoring = std::thread::spawn(move || pending.sync());
+    syncs.recv().unwrap();
+    let sealing = std::thread::spawn(move || recorder.seal(2000));
+    // Its last block is written, and only its own sync is left, which would be told nothing.
+    appends.recv().unwrap();
+    answer.send(()).unwrap();
+    assert!(matches!(anchoring.join().unwrap(), Err(RecorderError::Write { .. })));
+    assert!(matches!(sealing.join().unwrap(), Err(RecorderError::Failed { .. })));
 }
 
 #[test]

@@ -6,12 +6,14 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -60,7 +62,7 @@ func verify(folder, vkey string) error {
 	if len(events) == 0 || len(proofs) != len(events) {
 		return fmt.Errorf("%d events, %d proofs", len(events), len(proofs))
 	}
-	sums := map[string]bool{}
+	sums, sessions := map[string]bool{}, map[string]bool{}
 	for _, path := range events {
 		event, err := os.ReadFile(path)
 		if err != nil {
@@ -69,31 +71,58 @@ func verify(folder, vkey string) error {
 		if err := checkEvent(path, event, string(signed), tree); err != nil {
 			return fmt.Errorf("%s: %w", filepath.Base(path), err)
 		}
-		var sealed struct {
-			Type string `json:"type"`
-			Data struct {
+		var said struct {
+			Type    string `json:"type"`
+			Session string `json:"session"`
+			Data    struct {
 				SHA256 string `json:"sha256"`
 			} `json:"data"`
 		}
-		if err := json.Unmarshal(event, &sealed); err != nil {
+		if err := json.Unmarshal(event, &said); err != nil {
 			return fmt.Errorf("%s: %w", filepath.Base(path), err)
 		}
-		if sealed.Type == "recording.sealed" {
-			sums[sealed.Data.SHA256] = true
+		sessions[said.Session] = true
+		if said.Type == "recording.sealed" {
+			sums[said.Data.SHA256] = true
 		}
 	}
-	recording, err := os.ReadFile(filepath.Join(folder, "recording"))
-	if err == nil {
-		sum := sha256.Sum256(recording)
-		if !sums[hex.EncodeToString(sum[:])] {
-			return errors.New("recording: no recording.sealed of these events has its SHA-256")
+	if len(sessions) != 1 || sessions[""] {
+		return errors.New("its events aren't all of one session")
+	}
+	for session := range sessions {
+		if err := checkRecording(filepath.Join(folder, "recording"), session, sums); err != nil {
+			return fmt.Errorf("recording: %w", err)
 		}
-	} else if !errors.Is(err, os.ErrNotExist) {
+		fmt.Printf("proved: %d events of the session %s stand in %s as it was signed with %d events\n",
+			len(events), session, verifier.Name(), tree.N)
+	}
+	return nil
+}
+
+// checkRecording hashes it piece by piece, however long it is, and reads the session in its header (docs/design/recording.md).
+func checkRecording(path, session string, sums map[string]bool) error {
+	recording, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) && len(sums) == 0 {
+		return nil
+	}
+	if err != nil {
 		return err
-	} else if len(sums) > 0 {
-		return errors.New("recording: it is missing, and was sealed")
 	}
-	fmt.Printf("proved: %d events stand in %s as it was signed with %d events\n", len(events), verifier.Name(), tree.N)
+	defer recording.Close()
+	whole := sha256.New()
+	if _, err := io.Copy(whole, recording); err != nil {
+		return err
+	}
+	if !sums[hex.EncodeToString(whole.Sum(nil))] {
+		return errors.New("no recording.sealed of these events has its SHA-256")
+	}
+	header := make([]byte, 28)
+	if _, err := recording.ReadAt(header, 0); err != nil {
+		return err
+	}
+	if !bytes.HasPrefix(header, []byte("CUSTREC\n")) || hex.EncodeToString(header[12:]) != strings.ReplaceAll(session, "-", "") {
+		return errors.New("it is of another session than the events")
+	}
 	return nil
 }
 

@@ -35,9 +35,10 @@ const PIECE_BYTES: u64 = 256 * 1024;
 const PURPOSES: [&str; 5] = ["play", "export", "search", "verify", WATCH];
 /// The look at a session that is live, as it happens.
 const WATCH: &str = "watch";
-/// How often a live recording is looked at for more, and whether its viewer may still see it.
+/// How often a live recording is looked at for more.
 const LOOK: Duration = Duration::from_millis(100);
-const MAY_LOOK: Duration = Duration::from_secs(1);
+/// How often it is decided whether its viewer may still see it.
+pub(super) const MAY_LOOK: Duration = Duration::from_secs(1);
 
 /// Of `GET /v1/sessions`.
 #[derive(Deserialize)]
@@ -289,7 +290,8 @@ fn hand_out(permit: Permit<View>, file: File, bytes: u64) -> Response {
 /// by it.
 fn follow(permit: Permit<View>, api: Arc<Api>, caller: Caller, id: SessionId, file: File) -> Response {
     drop(permit);
-    let looking = Looking { closing: api.closing.clone(), api, caller, id, file, decided: Instant::now() };
+    let (closing, decided) = (api.closing.clone(), Instant::now());
+    let looking = Looking { api, caller, id, file, decided, is_behind: false, closing };
     let pieces = stream::unfold(Some(looking), |looking| async move {
         let mut looking = looking?;
         match looking.next().await {
@@ -313,6 +315,8 @@ struct Looking {
     file: File,
     /// When it was last decided that he may.
     decided: Instant,
+    /// Whether there may be more by now than he has taken.
+    is_behind: bool,
     closing: watch::Receiver<bool>,
 }
 
@@ -320,6 +324,23 @@ impl Looking {
     /// What comes next; nothing once the session is over and all was shown.
     async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
         loop {
+            // Before each piece, not behind the last: whoever takes them slowly never gets there.
+            if *self.closing.borrow() {
+                // What he has isn't to pass for all that there was.
+                return if self.is_behind {
+                    Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted))
+                } else {
+                    Ok(None)
+                };
+            }
+            if self.decided.elapsed() >= MAY_LOOK {
+                self.decided = Instant::now();
+                let now = self.api.now();
+                let is_still = self.api.context.replica.read(|state| self.caller.still(state, now)).is_ok();
+                if !is_still || self.api.may(&self.caller, What::View { session: self.id }).is_err() {
+                    return Err(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
+                }
+            }
             // In this order: what was written before the end is then read.
             let is_live = is_live(&self.api, self.id);
             let file = self.file.try_clone()?;
@@ -328,17 +349,12 @@ impl Looking {
                 file.take(PIECE_BYTES).read_to_end(&mut piece).map(|_| piece)
             });
             let piece = read.await.map_err(|error| std::io::Error::other(error.to_string()))??;
+            self.is_behind = piece.len() as u64 == PIECE_BYTES;
             if !piece.is_empty() {
                 return Ok(Some(Bytes::from(piece)));
             }
-            if !is_live || *self.closing.borrow() {
+            if !is_live {
                 return Ok(None);
-            }
-            if self.decided.elapsed() >= MAY_LOOK {
-                self.decided = Instant::now();
-                if self.api.may(&self.caller, What::View { session: self.id }).is_err() {
-                    return Err(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
-                }
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -6,7 +6,7 @@ use custody_core::event::hex::to_hex;
 use custody_core::event::session::{EndReason, Ended};
 use custody_core::event::{Actor, Draft, EventId, Outcome, SessionId, Target, recording};
 use custody_core::log::ProducerError;
-use custody_core::recording::{Recorder, RecorderError};
+use custody_core::recording::{Recorder, Sealed};
 
 /// Bytes that a session moved.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,7 +17,7 @@ pub struct Moved {
     pub bytes_out: u64,
 }
 
-/// Seals the recording, if there is one, and says the end. Both in one batch.
+/// Seals the recording, if there is one, and says the end. Both in one batch. That there is no seal is said too.
 ///
 /// # Errors
 /// When the log can't take it: the next start will say that the session was cut.
@@ -28,22 +28,19 @@ pub async fn close(
     moved: Moved,
     recorder: Option<Recorder>,
 ) -> Result<(), ProducerError> {
-    let now = access.clock.wall().0;
     let sealed = match recorder {
-        None => None,
-        Some(recorder) => match tokio::task::spawn_blocking(move || recorder.seal(now)).await {
-            Ok(Ok(sealed)) => Some(sealed),
-            Ok(Err(error)) => {
-                unsealed(session, &error);
-                None
-            }
-            // The runtime is shutting down.
-            Err(_) => None,
-        },
+        None => Ok(None),
+        Some(recorder) => seal(recorder).await.map(Some),
     };
-    let ended = ended_draft(session, cause, moved);
+    let ended = match &sealed {
+        Ok(_) => ended_draft(session, cause, moved),
+        Err(why) => {
+            tracing::error!(session = %session.id, "the recording has no seal: {why}");
+            ended_draft(session, &without_seal(cause, why), moved)
+        }
+    };
     match sealed {
-        Some(sealed) => {
+        Ok(Some(sealed)) => {
             let data = recording::Sealed {
                 bytes: sealed.bytes,
                 frames: sealed.frames,
@@ -56,12 +53,31 @@ pub async fn close(
                 .outcome(Outcome::Success);
             access.proxy.append((sealed, ended)).await.map(drop)
         }
-        None => access.proxy.append(ended).await.map(drop),
+        Ok(None) | Err(_) => access.proxy.append(ended).await.map(drop),
     }
 }
 
-fn unsealed(session: &Session, error: &RecorderError) {
-    tracing::error!(session = %session.id, "the recording has no seal: {error}");
+/// At the time that the recorder was told last: the time of day isn't the recording's.
+async fn seal(recorder: Recorder) -> Result<Sealed, String> {
+    let now = recorder.last_ns();
+    match tokio::task::spawn_blocking(move || recorder.seal(now)).await {
+        Ok(sealed) => sealed.map_err(|error| error.to_string()),
+        // The runtime is shutting down.
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Of a session that ended in order this is the reason: whoever looks at reasons would take its recording for whole. What ended
+/// another one stays its reason.
+fn without_seal(cause: &EndCause, why: &str) -> EndCause {
+    let reason = match cause.reason {
+        // It says so already.
+        EndReason::RecordingFailed => return cause.clone(),
+        reason if outcome(reason) == Outcome::Success => EndReason::RecordingFailed,
+        reason => reason,
+    };
+    let detail = format!("{}; its recording has no seal: {why}", cause.detail);
+    EndCause { reason, detail, cause: cause.cause }
 }
 
 fn ended_draft(session: &Session, cause: &EndCause, moved: Moved) -> Draft<Ended> {
@@ -133,4 +149,31 @@ pub async fn close_orphans(access: &Access, orphans: Vec<Orphan>) -> Result<usiz
         let _durable = access.proxy.append(drafts).await?;
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_seal_no_session_ended_in_order() {
+        for (reason, told) in [
+            (EndReason::ClientClosed, EndReason::RecordingFailed),
+            (EndReason::TargetClosed, EndReason::RecordingFailed),
+            (EndReason::ProxyStopped, EndReason::RecordingFailed),
+            (EndReason::Locked, EndReason::Locked),
+            (EndReason::LogUnavailable, EndReason::LogUnavailable),
+        ] {
+            let event = Some(EventId::new());
+            let ended = EndCause { reason, detail: "so it ended".to_owned(), cause: event };
+            let detail = "so it ended; its recording has no seal: the disk is broken".to_owned();
+            assert_eq!(
+                without_seal(&ended, "the disk is broken"),
+                EndCause { reason: told, detail, cause: event }
+            );
+        }
+        let failed =
+            EndCause { reason: EndReason::RecordingFailed, detail: "it can't be".to_owned(), cause: None };
+        assert_eq!(without_seal(&failed, "it failed earlier"), failed);
+    }
 }

@@ -4,7 +4,6 @@
 
 use super::decide::{Refused, permit};
 use super::listen::{Offers, Told};
-use super::passage::HASHED_BYTES_MIN;
 use super::{Access, Session};
 use crate::ssh::certificate::Extensions;
 use crate::ssh::message::forward::{Listening, Opening, Spot};
@@ -17,6 +16,7 @@ use custody_core::event::{ByteString, Draft, EventData, EventId, Outcome};
 use custody_core::log::{Durable, ProducerError};
 use custody_core::policy::What;
 use custody_core::policy::permit::{Forward, Listen, Permit};
+use custody_core::recording::HASHED_BYTES_MIN;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::time::Duration;

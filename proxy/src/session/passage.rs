@@ -20,18 +20,18 @@ use crate::ssh::field::c_string;
 use crate::ssh::host_proof::HostProver;
 use crate::ssh::message::{Message, Request, STDERR};
 use crate::ssh::relay::{ChannelId, Exit, Gate, Gating, Passage as Place, Refusal, Side, Verdict};
-use custody_core::clock::Clock;
+use custody_core::clock::{Clock, Nanos};
 use custody_core::event::ByteString;
 use custody_core::event::command::{self, COMMAND_BYTES_MAX, Kind};
 use custody_core::event::connection::Offer;
 use custody_core::event::hex::to_hex;
 use custody_core::policy::permit::{Permit, Run};
 use custody_core::recording::{self, Direction, Level, Recorder, RecorderError, Released, TerminalSize};
-pub(super) use program::HASHED_BYTES_MIN;
 use program::{Program, Terminal, starts_mosh, variable};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Variables of a client that are kept for the event; more are counted as an attack on memory and refused.
 const VARIABLES_MAX: usize = 64;
@@ -45,6 +45,8 @@ pub struct Passage {
     host_prover: Option<HostProver>,
     recorder: Recorder,
     clock: Arc<dyn Clock>,
+    /// When it began: by the time of day, and by the clock that nobody sets.
+    began: (Nanos, Duration),
     may_have_terminal: bool,
     force_command: Option<String>,
     /// Boxed, since the map makes room for eleven at once.
@@ -81,9 +83,12 @@ fn end_files(line: &str) -> Verdict {
 impl Passage {
     /// With the session's recorder, and what the certificate that proved the person permits.
     pub fn new(recorder: Recorder, clock: Arc<dyn Clock>, certificate: &Extensions) -> Self {
+        // If the clock was set back since the session was announced, what comes would be held at that.
+        let wall = clock.wall().max(Nanos(recorder.last_ns()));
         Self {
             host_prover: None,
             recorder,
+            began: (wall, clock.monotonic()),
             clock,
             may_have_terminal: certificate.pty,
             force_command: None,
@@ -164,6 +169,13 @@ impl Passage {
         self.failure.as_ref()
     }
 
+    /// The time for what is recorded: it goes on from the beginning by the clock that nobody sets. After a step back of
+    /// the other one, all that follows would be one moment, and after a step ahead nothing would come for as long.
+    pub fn now(&self) -> u64 {
+        let (wall, monotonic) = self.began;
+        wall.saturating_add(self.clock.monotonic().saturating_sub(monotonic)).0
+    }
+
     /// The recorder, for anchors.
     pub fn recorder(&mut self) -> &mut Recorder {
         &mut self.recorder
@@ -175,6 +187,8 @@ impl Passage {
             self.closed(channel);
         }
         let after = self.forwards.end();
+        // Who seals it knows the time of day only.
+        self.recorder.reach(self.now());
         (self.recorder, self.ends, after)
     }
 
@@ -374,10 +388,6 @@ impl Passage {
             let ends = files.take_told().into_iter().map(|told| End::File { program, told });
             self.ends.extend(ends);
         }
-    }
-
-    fn now(&self) -> u64 {
-        self.clock.wall().0
     }
 
     /// After a failure of the recorder nothing passes: everything is held until the session ends, which is at once.
@@ -602,7 +612,7 @@ impl Gate for Passage {
                 self.forwards.failed(channel, *reason, description);
                 self.pass(channel, direction)
             }
-            Message::Data { data, .. } | Message::ExtendedData { data, .. } if self.forwards.has(channel) => {
+            Message::Data { data, .. } if self.forwards.has(channel) => {
                 self.forwards.moved(channel, place.from, data);
                 let released = self.recorder.release(self.now(), number(channel), direction, data);
                 self.kept(released).map_or(Gating::Hold, deliver)
@@ -611,10 +621,13 @@ impl Gate for Passage {
                 self.refuse_early(channel)
             }
             Message::Data { data, .. } => self.see_data(place, channel, direction, data),
-            Message::ExtendedData { stream, data, .. } => {
-                let stderr = *stream == STDERR && place.from == Side::Target;
-                self.pass_data(channel, if stderr { Direction::ErrorOutput } else { direction }, data)
+            Message::ExtendedData { stream: STDERR, data, .. }
+                if place.from == Side::Target && !self.forwards.has(channel) =>
+            {
+                self.pass_data(channel, Direction::ErrorOutput, data)
             }
+            // OpenSSH drops all others, so events and recording would tell of what nobody was shown or given.
+            Message::ExtendedData { .. } => refuse("nobody takes this stream"),
             Message::ChannelRequest { request, want_reply, .. } => {
                 let gating = self.see_request(place, channel, request);
                 if place.from == Side::Client

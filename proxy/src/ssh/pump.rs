@@ -314,7 +314,7 @@ impl<'a> Pump<'a> {
         if said.is_empty() {
             return Ok(());
         }
-        let (now, recorder) = (self.access.clock.wall().0, self.passage.recorder());
+        let (now, recorder) = (self.passage.now(), self.passage.recorder());
         for Said { channel, on_stderr, bytes } in said {
             let direction = if on_stderr { Direction::ErrorOutput } else { Direction::Output };
             let recorded = recorder.record(now, number(channel), direction, Kind::Data(bytes.into()));

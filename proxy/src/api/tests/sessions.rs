@@ -1,6 +1,7 @@
 //! Sessions and their recordings.
 
 use super::world::{Person, World};
+use crate::api::sessions::MAY_LOOK;
 use custody_core::event::canonical::Json;
 use custody_core::event::{
     Actor, Draft, EventData, Outcome, Person as Who, SessionId, Target, decision, recording, session,
@@ -106,4 +107,32 @@ async fn a_look_that_is_denied_or_finds_nothing_shows_nothing() {
     assert_eq!(view(&admin, id, "gossip").await.status(), StatusCode::UNPROCESSABLE_ENTITY);
     assert!(world.told("recording.viewed").is_empty());
     assert_eq!(admin.get("/v1/sessions/not-a-uuid").await.0, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+/// Whoever reads slowly always has something left to read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_viewer_who_reads_slowly_and_is_locked_sees_no_more_than_what_was_on_its_way() {
+    let world = World::new().await;
+    let admin = world.admin().await;
+    let ana = world.operator(&admin).await;
+    admin.done("set-roles", json!({ "name": "ana", "roles": ["admin", "operator"] })).await;
+    // More than lies on the way while nobody reads.
+    let content = vec![b'x'; 20 << 20];
+    let id = told(&world, "bob", &content).await;
+    let mut answer = view(&ana, id, "watch").await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let mut seen = answer.chunk().await.unwrap().unwrap().len();
+    admin
+        .done("create-lock", json!({ "name": "l", "matches": { "user": "ana" }, "reason": "seen enough" }))
+        .await;
+    // Whenever it was decided last, it is due again.
+    tokio::time::sleep(MAY_LOOK).await;
+    let cut = loop {
+        match answer.chunk().await {
+            Ok(Some(piece)) => seen += piece.len(),
+            Ok(None) => panic!("after {seen} bytes it ended as if that were all"),
+            Err(error) => break error,
+        }
+    };
+    assert!(seen < content.len(), "all of it was seen: {cut}");
 }

@@ -4,13 +4,11 @@ use crate::session::files::Files;
 use custody_core::event::command::{self, Variable};
 use custody_core::event::hex::to_hex;
 use custody_core::event::{ByteString, EventId};
-use custody_core::recording::{Cut, Direction};
+use custody_core::recording::{Cut, Direction, HASHED_BYTES_MIN};
 use sha2::{Digest as _, Sha256};
 
 /// Longest name or value of a variable that is kept, in bytes.
 const VARIABLE_BYTES_MAX: usize = 512;
-/// Input and output of fewer bytes may be a password, which could be guessed from its hash: none is told.
-pub(in crate::session) const HASHED_BYTES_MIN: u64 = 1024;
 /// Variables whose values can't be secrets: those of the terminal and of the locale (locale(7), and gettext's LANGUAGE). By
 /// their whole names: an sshd takes whatever begins with LC_, so people call all sorts of things that.
 const PLAIN_VARIABLES: [&[u8]; 16] = [

@@ -3,8 +3,10 @@
 use super::*;
 use crate::ssh::message::forward::{Listening, Opening, Spot};
 use crate::ssh::relay::{Outbox, Relay};
-use custody_core::clock::SystemClock;
+use custody_core::clock::{ManualClock, SystemClock};
+use custody_core::event::EventId;
 use custody_core::event::connection::Place as Spoken;
+use std::path::Path;
 use tempfile::TempDir;
 
 /// The numbers by which client and target call the session channel; ours is 0.
@@ -33,9 +35,14 @@ struct World {
 impl World {
     /// With one session channel.
     fn new() -> Self {
+        Self::by(Arc::new(SystemClock::new()))
+    }
+
+    /// By this clock.
+    fn by(clock: Arc<dyn Clock>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let recorder = Recorder::create(dir.path(), uuid::Uuid::from_u128(1), 0, Level::Terminal).unwrap();
-        let passage = Passage::new(recorder, Arc::new(SystemClock::new()), &Extensions::every());
+        let passage = Passage::new(recorder, clock, &Extensions::every());
         let mut world = Self { passage, relay: Relay::new(), out: Out::default(), _dir: dir };
         world.open(b"session", CLIENT, b"");
         world.say(
@@ -63,6 +70,13 @@ impl World {
 
     fn ask(&mut self, request: Request<'_>) {
         self.say(Side::Client, Message::ChannelRequest { recipient: 0, want_reply: true, request });
+    }
+
+    /// Has the channel's program run, as if there had been leave for it.
+    fn run(&mut self) {
+        let program = self.passage.channels.values_mut().next().unwrap();
+        program.running = Some(EventId::new());
+        program.input = Some(Sha256::new());
     }
 
     /// What went to a side since the last call.
@@ -96,6 +110,89 @@ fn pty() -> Request<'static> {
 }
 
 const SFTP: Request<'static> = Request::Subsystem { name: b"sftp" };
+
+/// What the frames of a recording say, and when.
+fn recorded(path: &Path) -> Vec<(u64, Direction, recording::Kind<'static>)> {
+    let frames = recording::Reader::open(path).unwrap().map(Result::unwrap);
+    frames.map(|frame| (frame.time_ns, frame.direction, frame.kind)).collect()
+}
+
+/// OpenSSH's client drops each stream but standard error, its server every one. A target's root could show the auditor what
+/// nobody was shown, and a client tell of input that no program got.
+#[test]
+fn a_stream_that_nobody_takes_goes_no_further_and_is_not_told() {
+    let mut world = World::new();
+    world.run();
+    let (typed, shown) = ([b'i'; 1024], [b'o'; 1024]);
+    let forged = b"forged";
+    world.say(Side::Client, Message::Data { recipient: 0, data: &typed });
+    for stream in [0, STDERR, 2, u32::MAX] {
+        world.say(Side::Client, Message::ExtendedData { recipient: 0, stream, data: forged });
+    }
+    world.say(Side::Client, Message::Data { recipient: 0, data: &typed });
+    let input = Message::Data { recipient: TARGET, data: &typed }.to_payload();
+    assert_eq!(world.went(Side::Target), vec![input; 2]);
+    let given_back = Message::WindowAdjust { recipient: CLIENT, bytes: 6 }.to_payload();
+    assert_eq!(world.went(Side::Client), vec![given_back; 4]);
+
+    world.say(Side::Target, Message::Data { recipient: 0, data: &shown });
+    world.say(Side::Target, Message::ExtendedData { recipient: 0, stream: STDERR, data: b"warning" });
+    for stream in [0, 2, u32::MAX] {
+        world.say(Side::Target, Message::ExtendedData { recipient: 0, stream, data: forged });
+    }
+    let output = Message::Data { recipient: CLIENT, data: &shown }.to_payload();
+    let errors = Message::ExtendedData { recipient: CLIENT, stream: STDERR, data: b"warning" }.to_payload();
+    assert_eq!(world.went(Side::Client), [output, errors]);
+    let given_back = Message::WindowAdjust { recipient: TARGET, bytes: 6 }.to_payload();
+    assert_eq!(world.went(Side::Target), vec![given_back; 3]);
+
+    let frames = recorded(world.passage.recorder().path());
+    let frames: Vec<_> = frames.into_iter().map(|(_, direction, kind)| (direction, kind)).collect();
+    let data = |bytes: &[u8]| recording::Kind::Data(bytes.to_vec().into());
+    assert_eq!(frames, [(Direction::Output, data(&shown)), (Direction::ErrorOutput, data(b"warning"))]);
+
+    let request = Request::ExitStatus { status: 0 };
+    world.say(Side::Target, Message::ChannelRequest { recipient: 0, want_reply: false, request });
+    for side in Side::BOTH {
+        world.say(side, Message::Close { recipient: 0 });
+    }
+    let mut ends = world.passage.take_ends();
+    let Some(End::Program { outcome: Ok(told), .. }) = ends.pop() else { panic!("it ended well") };
+    assert_eq!((told.bytes_in, told.bytes_out, told.bytes_err), (2048, 1024, 7));
+    assert_eq!(told.input_sha256, Some(to_hex(&Sha256::digest([b'i'; 2048]))));
+    assert_eq!(told.output_sha256, Some(to_hex(&Sha256::digest(shown))));
+}
+
+/// Nor does it leap with one that is set ahead.
+#[test]
+fn a_clock_that_is_set_back_makes_no_moment_of_the_rest_of_a_recording() {
+    let hours = |count: u64| Nanos(count * 3_600_000_000_000);
+    let clock = Arc::new(ManualClock::new(hours(5)));
+    let mut world = World::by(clock.clone());
+    for set_to in [5, 4, 9, 1] {
+        clock.set_wall(hours(set_to));
+        clock.advance(Duration::from_secs(10));
+        world.say(Side::Target, Message::Data { recipient: 0, data: b"x" });
+    }
+    clock.advance(Duration::from_secs(10));
+    let (recorder, _, _) = world.passage.finish();
+    let (path, now) = (recorder.path().to_owned(), recorder.last_ns());
+    recorder.seal(now).unwrap();
+    let seconds = recorded(&path).into_iter().map(|(at, _, _)| (at - hours(5).0) / 1_000_000_000);
+    assert_eq!(seconds.collect::<Vec<_>>(), [10, 20, 30, 40, 50], "the last is the end");
+}
+
+/// The same where it was set back before anything passed.
+#[test]
+fn a_recording_goes_on_from_its_start_though_the_clock_is_behind_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let started = 3_600_000_000_000;
+    let recorder = Recorder::create(dir.path(), uuid::Uuid::from_u128(1), started, Level::Terminal).unwrap();
+    let clock = Arc::new(ManualClock::new(Nanos(7)));
+    let passage = Passage::new(recorder, clock.clone(), &Extensions::every());
+    clock.advance(Duration::from_secs(10));
+    assert_eq!(passage.now(), started + 10_000_000_000);
+}
 
 #[test]
 fn what_comes_before_a_program_is_asked_for_never_reaches_the_target() {

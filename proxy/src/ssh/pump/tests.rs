@@ -3,7 +3,9 @@
 mod world;
 
 use super::*;
-use crate::ssh::message::{Message, Request};
+use crate::session::close::{self, Moved};
+use crate::ssh::message::{Message, Request, STDERR};
+use custody_core::clock::{Clock as _, ManualClock, Nanos, SystemClock};
 use custody_core::recording::{Level, Reader};
 use std::path::Path;
 use tokio::sync::watch::Sender;
@@ -403,6 +405,104 @@ async fn what_the_proxy_says_by_itself_is_recorded() {
         let errors = String::from_utf8(errors).unwrap();
         assert!(errors.starts_with("custody: denied: denied by no-secrets"), "{errors}");
         assert!(errors.ends_with("custody: the session was locked\r\n"), "{errors}");
+    })
+    .await;
+}
+
+/// The frames of what the proxy says are as far from others as they were in time.
+#[tokio::test]
+async fn what_the_proxy_says_after_the_clock_was_set_back_has_a_time_of_its_own() {
+    in_time(async {
+        let wall = SystemClock::new().wall();
+        let clock = Arc::new(ManualClock::new(wall));
+        let world = World::by(ALL, clock.clone()).await;
+        let Ends { mut near, client, target, mut far } = world.connected(u64::MAX).await;
+        let mut passage = world.passage(Level::Full);
+        let mut pump = Pump::new(&world.access, &world.session, [client, target], &mut passage);
+        pump.open_channel(&mut near, &mut far).await;
+        far.say(Message::Data { recipient: 0, data: b"said" });
+        pump.turn(Side::Target).await;
+        clock.set_wall(Nanos(wall.0 - 3_600_000_000_000));
+        clock.advance(Duration::from_secs(10));
+        pump.passage.tell(None, "told");
+        pump.settle().unwrap();
+
+        let frames = Reader::open(pump.passage.recorder().path()).unwrap().map(Result::unwrap);
+        let data = frames.filter(|frame| matches!(frame.kind, Kind::Data(_)));
+        let times: Vec<_> = data.map(|frame| (frame.direction, frame.time_ns)).collect();
+        let [(Direction::Output, said), (Direction::ErrorOutput, told)] = times.as_slice() else {
+            panic!("{times:?}")
+        };
+        assert_eq!(told - said, 10_000_000_000);
+    })
+    .await;
+}
+
+/// It has no standard error either: OpenSSH drops that on a connection, so nothing that came in it had come through.
+#[tokio::test]
+async fn a_connection_has_one_stream_each_way() {
+    in_time(async {
+        let world = World::new(ALL).await;
+        let Ends { mut near, client, target, mut far } = world.connected(u64::MAX).await;
+        let mut passage = world.passage(Level::Full);
+        let (_stays, end) = endless();
+        let scenario = async {
+            near.say_all(&[open(b"direct-tcpip", 0, &tunnel())]);
+            far.until(|message| matches!(message, Message::ChannelOpen { .. }).then_some(())).await;
+            far.say(confirmed(0));
+            near.until(|message| matches!(message, Message::ChannelOpenConfirmation { .. }).then_some(()))
+                .await;
+            for stream in [STDERR, 2] {
+                near.say(Message::ExtendedData { recipient: 0, stream, data: b"forged" });
+                far.say(Message::ExtendedData { recipient: 0, stream, data: b"forged" });
+            }
+            near.say(Message::Data { recipient: 0, data: b"asked" });
+            far.until_data(5).await;
+            far.say(Message::Data { recipient: 0, data: b"answered" });
+            near.until_data(8).await;
+            assert!(near.errors().is_empty() && far.errors().is_empty());
+            drop(near);
+            far.until_gone().await;
+        };
+        let relayed = relay(&world.access, &world.session, client, target, &mut passage, end);
+        tokio::join!(relayed, scenario);
+        let path = world.close(passage);
+        world.durable().await;
+        assert_eq!(recorded(&path), [b"answered".to_vec(), Vec::new()]);
+        let told = world.events("connection.completed");
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0]["data"]["bytes_in"], 5);
+        assert_eq!(told[0]["data"]["bytes_out"], 8);
+    })
+    .await;
+}
+
+/// Whoever looks at the ends of sessions must hear of it.
+#[tokio::test]
+async fn a_session_whose_recording_gets_no_seal_has_an_end_that_says_so() {
+    in_time(async {
+        for (reason, told, outcome) in [
+            (EndReason::ClientClosed, "recording-failed", "failure"),
+            (EndReason::Locked, "locked", "denied"),
+        ] {
+            let world = World::new(ALL).await;
+            let mut passage = world.passage(Level::None);
+            // More channels than a recording takes: it fails, as it does with its disk.
+            let mut channels = 0..u32::MAX;
+            let recorder = passage.recorder();
+            assert!(channels.any(|channel| recorder.release(0, channel, Direction::Output, b"x").is_err()));
+            let (recorder, _, _) = passage.finish();
+            let cause = EndCause { reason, detail: "so it ended".to_owned(), cause: None };
+            let moved = Moved::default();
+            close::close(&world.access, &world.session, &cause, moved, Some(recorder)).await.unwrap();
+            assert!(world.events("recording.sealed").is_empty());
+            let ended = world.events("session.ended");
+            assert_eq!(ended.len(), 1);
+            assert_eq!(ended[0]["data"]["reason"], told);
+            assert_eq!(ended[0]["outcome"], outcome);
+            let detail = ended[0]["data"]["detail"].as_str().unwrap();
+            assert!(detail.starts_with("so it ended; its recording has no seal: the recording "), "{detail}");
+        }
     })
     .await;
 }

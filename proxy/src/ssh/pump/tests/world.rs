@@ -104,8 +104,12 @@ impl Drop for World {
 impl World {
     /// With a person who may do what `text` permits.
     pub async fn new(text: &str) -> Self {
+        Self::by(text, Arc::new(SystemClock::new())).await
+    }
+
+    /// By this clock, but for the log.
+    pub async fn by(text: &str, clock: Arc<dyn Clock>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let gate = Arc::new(Gate::new());
         let signer = Arc::new(Ed25519Signer::from_seed("custody.test/log", &[7; 32]).unwrap());
         let options = Options::new(signer, Arc::<Gate>::clone(&gate));
@@ -196,8 +200,8 @@ impl World {
         for after in after {
             forward::told(&self.access, &self.session, after).unwrap();
         }
-        let path = recorder.path().to_owned();
-        recorder.seal(self.access.clock.wall().0).unwrap();
+        let (path, now) = (recorder.path().to_owned(), recorder.last_ns());
+        recorder.seal(now).unwrap();
         path
     }
 
