@@ -201,7 +201,7 @@ fn the_image_runs_the_demos_session() {
     assert_eq!(run(&mut command, b"", DEADLINE).ok().text(), "from a container\n");
 
     // The node's agent, as agent.yaml runs it: the next session is watched by the machine's kernel.
-    client("alice", &["node", "add", "web-1", &target.address(), "--agent", "required"], "");
+    client("alice", &["node", "add", "web-1", &target.address(), "--agent", "required", "--replace"], "");
     let token = client("alice", &["node", "token", "web-1"], "");
     let pins =
         Pins(format!("/sys/fs/bpf/custody-test-{}", dir.path().file_name().unwrap().to_str().unwrap()));
@@ -222,7 +222,7 @@ fn the_image_runs_the_demos_session() {
     docker.run(&["stop", "--time", "30", "agent"], b"");
     let code = docker.run(&["inspect", "--format", "{{.State.ExitCode}}", "agent"], b"").text();
     assert_eq!(code.trim(), "0", "an orderly end of the agent");
-    client("alice", &["node", "add", "web-1", &target.address(), "--agent", "none"], "");
+    client("alice", &["node", "add", "web-1", &target.address(), "--agent", "none", "--replace"], "");
     drop(pins);
 
     let events = client("alice", &["events", "search", "--user", "bob", "--limit", "40"], "");

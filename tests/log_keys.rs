@@ -1,6 +1,8 @@
 //! The log's keys are rotated, and whoever pinned the first one still knows the log.
 
 use custody_tests::servers::World;
+use custody_tests::servers::custodyd::Home;
+use custody_tests::servers::world::{ADMIN_PASSWORD, OPERATOR_PASSWORD};
 use serde_json::Value;
 
 fn keys(world: &World) -> Vec<String> {
@@ -45,8 +47,23 @@ fn both_keys_sign_for_a_while_and_trust_goes_from_the_old_one_to_the_new_one() {
         assert_eq!(code, 0, "{said}");
     }
 
-    // Whoever logs in while both sign moves on to the new key.
-    world.admin.login(custody_tests::servers::world::ADMIN_PASSWORD);
+    // Whoever logs in while both sign is told of the new key and keeps the old one, however the server's URL is written.
+    let login = |person: &Home, url: &str, password: &str, more: &[&str]| {
+        let arguments = [&["login", "--password-stdin", "--api", url], more].concat();
+        person.try_custody(&arguments, format!("{password}\n").as_bytes())
+    };
+    let url = world.custodyd.url();
+    for url in [url.clone(), format!("{url}/")] {
+        let said = login(&world.admin, &url, ADMIN_PASSWORD, &[]).ok();
+        assert!(said.text().contains(&new) && said.text().contains("--log-key KEY"), "{}", said.text());
+        assert!(pinned(&world).contains(&old) && !pinned(&world).contains(&new));
+    }
+    // He moves on by a key that he has from elsewhere, and that signs.
+    let other = old.replacen("custody.test/log", "custody.other/log", 1);
+    let refused = login(&world.admin, &url, ADMIN_PASSWORD, &["--log-key", &other]);
+    assert!(refused.code != 0 && refused.err.contains("isn't signed by"), "{}", refused.err);
+    assert!(pinned(&world).contains(&old));
+    login(&world.admin, &url, ADMIN_PASSWORD, &["--log-key", &new]).ok();
     assert!(pinned(&world).contains(&new));
     world.admin.custody(&["log", "retire-key", &old, "--reason", "yearly"]);
     assert_eq!(keys(&world), std::slice::from_ref(&new));
@@ -80,11 +97,15 @@ fn both_keys_sign_for_a_while_and_trust_goes_from_the_old_one_to_the_new_one() {
     let said = world.admin.try_custody(&stranger, b"");
     assert!(said.code != 0 && said.err.contains("may read them"), "{}", said.err);
 
-    // Who missed the overlap is told, and so is who never pinned it.
-    let late = world.operator.try_login(custody_tests::servers::world::OPERATOR_PASSWORD);
-    assert!(late.code != 0 && late.err.contains("rotated away"), "{}", late.err);
-    let stranger = old.replacen("custody.test/log", "custody.other/log", 1);
-    assert_ne!(verify(&world, &stranger).0, 0);
+    // Who missed the overlap is told, and how to go on; and so is who never pinned it.
+    let late = world.operator.try_login(OPERATOR_PASSWORD);
+    assert!(
+        late.code != 0 && late.err.contains("rotated away") && late.err.contains("--log-key"),
+        "{}",
+        late.err
+    );
+    login(&world.operator, &world.custodyd.url(), OPERATOR_PASSWORD, &["--log-key", &new]).ok();
+    assert_ne!(verify(&world, &other).0, 0);
     let told: Vec<_> = world.entries("type=log").into_iter().map(|e| e.kind().to_owned()).collect();
     assert!(
         told.iter().any(|kind| kind == "log.key-added") && told.iter().any(|kind| kind == "log.key-retired")

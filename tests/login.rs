@@ -1,7 +1,9 @@
 //! Logging in and out.
 
 use custody_tests::process::run;
+use custody_tests::program;
 use custody_tests::servers::World;
+use custody_tests::servers::custodyd::layout;
 use custody_tests::servers::world::OPERATOR_PASSWORD;
 use custody_tests::wait::DEADLINE;
 use std::os::unix::fs::PermissionsExt;
@@ -146,4 +148,21 @@ fn a_removed_user_is_out_at_once() {
     assert_ne!(world.operator.try_login(OPERATOR_PASSWORD).code, 0);
     let answer = world.operator.request("/v1/nodes", &[]);
     assert!([401, 403].contains(&answer.status), "{}", answer.status);
+}
+
+#[test]
+fn a_lost_key_of_an_authority_is_told_and_not_made_anew() {
+    let mut world = World::start();
+    world.custodyd.stop();
+    let key = world.custodyd.data().join(layout::CLIENT_CA_KEY);
+    let aside = world.dir().join("aside.key");
+    std::fs::rename(&key, &aside).unwrap();
+    let mut custodyd = Command::new(program("custodyd"));
+    let said = run(custodyd.arg("run").arg("--config").arg(world.custodyd.config()), b"", DEADLINE);
+    assert_ne!(said.code, 0);
+    assert!(said.err.contains("ssh-client-ca") && said.err.contains("put them back"), "{}", said.err);
+    assert!(!key.exists(), "another key was made");
+    std::fs::rename(&aside, &key).unwrap();
+    world.custodyd.start();
+    assert_eq!(world.ssh(&[], "echo still in", b"").ok().text(), "still in\n");
 }

@@ -297,7 +297,7 @@ fn no_session_is_opened_behind_what_translates_addresses() {
     let (world, _agent) = watched();
     let relay = Flaky::tcp(world.web.port);
     let at = format!("127.0.0.1:{}", relay.port);
-    world.admin.custody(&["node", "add", "web-1", &at, "--agent", "required"]);
+    world.admin.custody(&["node", "add", "web-1", &at, "--agent", "required", "--replace"]);
     let said = world.ssh(&[], "/bin/echo unwatched", b"");
     assert!(said.code != 0 && said.out.is_empty(), "{}", said.text());
     assert!(said.err.contains("is there address translation on the way"), "{}", said.err);

@@ -114,7 +114,7 @@ pub struct Matches {
     /// A user
     #[arg(long)]
     user: Option<String>,
-    /// A node
+    /// A node, with or without .custody
     #[arg(long)]
     node: Option<String>,
     /// Everybody with a role
@@ -131,15 +131,16 @@ pub struct Matches {
 impl Matches {
     /// As the API takes it.
     pub fn to_json(&self) -> Value {
+        // Where it is typed for ssh it has an ending, and in the log it has none.
+        let node = self.node.as_deref().map(|node| node.strip_suffix(".custody").unwrap_or(node));
         let given = [
-            ("user", &self.user),
-            ("node", &self.node),
-            ("role", &self.role),
-            ("login", &self.login),
-            ("session", &self.session),
+            ("user", self.user.as_deref()),
+            ("node", node),
+            ("role", self.role.as_deref()),
+            ("login", self.login.as_deref()),
+            ("session", self.session.as_deref()),
         ];
-        let given =
-            given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?.into())));
+        let given = given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.into())));
         Value::Object(given.collect())
     }
 }
@@ -315,4 +316,23 @@ pub async fn locks(at: &At, as_json: bool) -> anyhow::Result<()> {
         &["/matches", "/reason", "/expires"],
     )
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_matched_by_its_name_however_it_is_typed() {
+        for typed in ["web-1", "web-1.custody"] {
+            let matches = Matches {
+                user: None,
+                node: Some(typed.into()),
+                role: None,
+                login: Some("root".into()),
+                session: None,
+            };
+            assert_eq!(matches.to_json(), json!({ "node": "web-1", "login": "root" }), "{typed}");
+        }
+    }
 }

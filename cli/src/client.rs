@@ -17,7 +17,10 @@ pub struct Client {
 impl Client {
     /// With the certificate of the last login.
     pub fn logged_in(home: &Home) -> anyhow::Result<(Self, Profile)> {
+        // A login at this moment would leave its key beside the certificate of the one before.
+        let _unchanged = home.reading()?;
         let profile = home.profile()?;
+        profile.in_time()?;
         let pem = format!("{}\n{}", home.read("client.pem")?, home.read("client.key")?);
         let identity = reqwest::Identity::from_pem(pem.as_bytes())
             .context("the client certificate of the last login is damaged: log in again")?;
@@ -128,4 +131,34 @@ pub fn unreachable_line(api: &str, error: &reqwest::Error) -> anyhow::Error {
         return anyhow!("{api} didn't answer in time");
     }
     anyhow!("{api} can't be reached: {root}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_that_ran_out_is_told_as_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        let profile = |until: &str| Profile {
+            api: "https://127.0.0.1:1".to_owned(),
+            user: "bob".to_owned(),
+            roles: Vec::new(),
+            valid_until: until.to_owned(),
+            ssh_address: "127.0.0.1:2".to_owned(),
+            tls: false,
+            key: None,
+            log_key: "custody.test/log+0+key".to_owned(),
+        };
+        for (until, says) in [
+            ("2020-01-01T00:00:00Z", "ran out at 2020-01-01T00:00:00Z: `custody login`"),
+            ("9000-01-01T00:00:00Z", "client.pem can't be read"),
+        ] {
+            let text = toml::to_string(&profile(until)).unwrap();
+            home.writing().unwrap().put("profile.toml", text.as_bytes()).unwrap();
+            let error = Client::logged_in(&home).err().unwrap().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
 }

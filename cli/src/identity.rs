@@ -1,7 +1,7 @@
 //! The SSH key that a login has certified: a new one that lives as long as its certificate, or the person's own, which
 //! may be a security key's.
 
-use crate::profile::Home;
+use crate::profile::Writing;
 use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock as _, SystemClock};
 use custody_core::event::Timestamp;
@@ -58,7 +58,7 @@ impl Identity {
 
     /// Puts a new key into an agent `until` its certificate runs out, or into files where there is none or `files` says so.
     /// Gives what `ssh` is to be told of.
-    pub fn keep(self, home: &Home, files: bool, until: Timestamp) -> anyhow::Result<PathBuf> {
+    pub fn keep(self, home: &Writing<'_>, files: bool, until: Timestamp) -> anyhow::Result<PathBuf> {
         match self {
             Self::Own { file, .. } => {
                 // Those of a login before.

@@ -37,6 +37,10 @@ pub struct Login {
     /// A new key for each login again
     #[arg(long, conflicts_with = "key")]
     new_key: bool,
+    /// The log's key that you have from elsewhere, your auditors say: it is pinned from now on, if it signs the log. As at
+    /// the last login if left out
+    #[arg(long, value_name = "KEY")]
+    log_key: Option<String>,
     /// Reach nodes through the API's port, SSH within TLS: where no other is open. As at the last login if left out
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
     tls: Option<bool>,
@@ -63,7 +67,7 @@ struct Authorities {
 /// Logs in and writes everything that `ssh` and the other commands need.
 pub async fn login(args: Login) -> anyhow::Result<()> {
     let home = Home::find()?;
-    let last = home.profile().ok();
+    let last = home.last_profile()?;
     let last_tls = last.as_ref().is_some_and(|last| last.tls);
     let api = match args.api.or_else(|| last.as_ref().map(|p| p.api.clone())) {
         Some(api) => api,
@@ -96,25 +100,18 @@ pub async fn login(args: Login) -> anyhow::Result<()> {
         "x509_request": rcgen::CertificateParams::default().serialize_request(&tls_key)?.pem()?,
     });
     let answer: Answer = Client::anonymous(&api, &ca)?.post("/v1/login", &request).await?;
-    if let Some(last) =
-        last.filter(|last| last.api == api && !answer.authorities.log_keys.contains(&last.log_key))
-    {
-        bail!(
-            "the log of {api} is no longer signed by the key of the last login, {}: it was rotated away, or somebody has replaced the log; \
-             ask your auditors (`custody verify --key` with the old key follows a rotation), then remove {}",
-            last.log_key,
-            home.path("profile.toml").display()
-        );
-    }
-
     let until: Timestamp = answer.valid_until.parse().map_err(anyhow::Error::msg)?;
-    home.create()?;
-    home.put("ca.pem", ca.as_bytes())?;
-    home.put("client.key", Zeroizing::new(tls_key.serialize_pem()).as_bytes())?;
-    home.put("client.pem", answer.x509_certificate.as_bytes())?;
-    let identity = identity.keep(&home, args.no_agent, until)?;
-    home.put("id-cert.pub", format!("{}\n", answer.ssh_certificate.trim_end()).as_bytes())?;
-    home.put(
+
+    // From here on this login has the folder for itself. Another one may have been quicker to pin.
+    let writing = home.writing()?;
+    let pinned = home.last_profile()?;
+    let log_key = pin(pinned.as_ref(), &api, args.log_key.as_deref(), &answer.authorities)?;
+    writing.put("ca.pem", ca.as_bytes())?;
+    writing.put("client.key", Zeroizing::new(tls_key.serialize_pem()).as_bytes())?;
+    writing.put("client.pem", answer.x509_certificate.as_bytes())?;
+    let identity = identity.keep(&writing, args.no_agent, until)?;
+    writing.put("id-cert.pub", format!("{}\n", answer.ssh_certificate.trim_end()).as_bytes())?;
+    writing.put(
         "known_hosts",
         format!("@cert-authority * {}\n", answer.authorities.host_ssh.trim_end()).as_bytes(),
     )?;
@@ -126,17 +123,65 @@ pub async fn login(args: Login) -> anyhow::Result<()> {
         ssh_address: answer.ssh_address,
         tls: args.tls.unwrap_or(last_tls),
         key: own,
-        log_key: answer.authorities.log_key,
+        log_key,
     };
-    home.put("ssh_config", ssh_config::of(&home, &profile, &identity)?.as_bytes())?;
-    home.put("profile.toml", toml::to_string(&profile)?.as_bytes())?;
+    writing.put("ssh_config", ssh_config::of(&home, &profile, &identity)?.as_bytes())?;
+    writing.put("profile.toml", toml::to_string(&profile)?.as_bytes())?;
     println!("{} is logged in until {}.", profile.user, profile.valid_until);
     println!("Reach a node:  ssh -F {} LOGIN@NODE.custody", home.path("ssh_config").display());
     println!(
         "Or once:       add «Include {}» at the top of ~/.ssh/config, then plain ssh works.",
         home.path("ssh_config").display()
     );
+    if profile.log_key != answer.authorities.log_key {
+        println!(
+            "The server names a newer key of its log, {}; pinned stays {}.\n\
+             To move on:    have the new key from your auditors too, then `custody login --log-key KEY`.",
+            answer.authorities.log_key, profile.log_key
+        );
+    }
     Ok(())
+}
+
+/// The log's key that is pinned after a login: what was pinned stays, and moves on a person's word alone. Whoever speaks for
+/// the server could name any.
+fn pin(
+    last: Option<&Profile>,
+    api: &str,
+    given: Option<&str>,
+    served: &Authorities,
+) -> anyhow::Result<String> {
+    if let Some(given) = given {
+        if served.log_keys.iter().any(|key| key == given) {
+            return Ok(given.to_owned());
+        }
+        bail!(
+            "the log of {api} isn't signed by {given}, but by {}: nothing of this login is kept; ask your auditors which key it is",
+            served.log_keys.join(" and ")
+        );
+    }
+    let Some(last) = last else { return Ok(served.log_key.clone()) };
+    if !is_same_server(&last.api, api)? {
+        return Ok(served.log_key.clone());
+    }
+    if served.log_keys.contains(&last.log_key) {
+        return Ok(last.log_key.clone());
+    }
+    bail!(
+        "the log of {api} is no longer signed by the key that is pinned, {}: it was rotated away, or somebody has replaced the log; \
+         ask your auditors which key signs it now (`custody verify --key` with the old key follows a rotation), then log in with \
+         --log-key KEY",
+        last.log_key
+    )
+}
+
+/// Whether both URLs lead to the same scheme, host and port, however they are written.
+fn is_same_server(one: &str, other: &str) -> anyhow::Result<bool> {
+    let origin = |url: &str| {
+        let parsed: reqwest::Url = url.parse().with_context(|| format!("«{url}» is no URL"))?;
+        anyhow::Ok(parsed.origin())
+    };
+    Ok(origin(one)? == origin(other)?)
 }
 
 /// Says who is logged in, and for how long.
@@ -156,6 +201,11 @@ pub fn status() -> anyhow::Result<()> {
 /// Forgets keys and certificates. What was pinned about the server stays.
 pub fn logout() -> anyhow::Result<()> {
     let home = Home::find()?;
+    if !home.path("").exists() {
+        println!("You were not logged in.");
+        return Ok(());
+    }
+    let writing = home.writing()?;
     if home.path("id.pub").exists() && std::env::var_os("SSH_AUTH_SOCK").is_some() {
         // The agent may no longer hold it; either way it is gone afterwards.
         let _status = Command::new("ssh-add")
@@ -167,7 +217,7 @@ pub fn logout() -> anyhow::Result<()> {
     }
     let mut removed = false;
     for name in ["id", "id.pub", "id-cert.pub", "client.pem", "client.key"] {
-        removed |= home.remove(name)?;
+        removed |= writing.remove(name)?;
     }
     println!(
         "{}",
@@ -191,4 +241,62 @@ pub fn password(stdin: bool, prompt: &str) -> anyhow::Result<Zeroizing<String>> 
     let mut line = Zeroizing::new(String::new());
     std::io::stdin().lock().read_line(&mut line)?;
     Ok(Zeroizing::new(line.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const API: &str = "https://custody.example.com:3080";
+
+    fn last(api: &str, log_key: &str) -> Profile {
+        Profile {
+            api: api.to_owned(),
+            user: "bob".to_owned(),
+            roles: Vec::new(),
+            valid_until: "2026-01-01T00:00:00Z".to_owned(),
+            ssh_address: "custody.example.com:3022".to_owned(),
+            tls: false,
+            key: None,
+            log_key: log_key.to_owned(),
+        }
+    }
+
+    fn served(log_keys: &str) -> Authorities {
+        let log_keys: Vec<String> = log_keys.split(' ').map(str::to_owned).collect();
+        let log_key = log_keys.last().cloned().unwrap();
+        Authorities { host_ssh: String::new(), log_key, log_keys }
+    }
+
+    #[test]
+    fn a_pinned_key_stays_whatever_the_server_names() {
+        let with_slash = format!("{API}/");
+        let elsewhere = "https://custody.example.com";
+        for (line, (last_api, pinned, given, keys, expected)) in [
+            (None, "", None, "old other", Ok("other")),
+            (Some(API), "old", None, "old", Ok("old")),
+            (Some(API), "old", None, "old other", Ok("old")),
+            (Some(&*with_slash), "old", None, "old other", Ok("old")),
+            (Some("https://Custody.Example.com:3080"), "old", None, "old other", Ok("old")),
+            (Some(API), "old", None, "other", Err("rotated away")),
+            (Some(&*with_slash), "old", None, "other", Err("--log-key KEY")),
+            (Some(API), "old", Some("other"), "old other", Ok("other")),
+            (Some(API), "old", Some("other"), "other", Ok("other")),
+            (Some(API), "old", Some("mine"), "old other", Err("isn't signed by mine, but by old and other")),
+            (None, "", Some("mine"), "other", Err("isn't signed by mine")),
+            // Another Custody.
+            (Some(elsewhere), "old", None, "other", Ok("other")),
+            (Some("custody"), "old", None, "other", Err("is no URL")),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let last = last_api.map(|api| last(api, pinned));
+            match (pin(last.as_ref(), API, given, &served(keys)), expected) {
+                (Ok(key), Ok(expected)) => assert_eq!(key, expected, "line {line}"),
+                (Err(error), Err(says)) => assert!(error.to_string().contains(says), "line {line}: {error}"),
+                (got, _) => panic!("line {line}: {got:?}"),
+            }
+        }
+    }
 }

@@ -29,6 +29,9 @@ pub enum Node {
         /// KEY=VALUE that policies may ask for
         #[arg(long, value_parser = label)]
         label: Vec<(String, String)>,
+        /// Say all of this anew of a server that is known: a key, labels or an agent that isn't given is gone then
+        #[arg(long)]
+        replace: bool,
     },
     /// Certify a server's host key and print what its sshd_config needs
     Enroll {
@@ -59,10 +62,16 @@ pub enum Node {
 /// Runs `custody node …`.
 pub async fn node(command_line: Node) -> anyhow::Result<()> {
     match command_line {
-        Node::Add { name, address, host_key, agent, label } => {
+        Node::Add { name, address, host_key, agent, label, replace } => {
             let host_key = host_key.map(|path| read(&path)).transpose()?.map(|line| line.trim().to_owned());
             let labels: BTreeMap<_, _> = label.into_iter().collect();
-            let mut body = json!({ "name": name, "address": address, "agent": agent, "labels": labels });
+            let mut body = json!({
+                "name": name,
+                "address": address,
+                "agent": agent,
+                "labels": labels,
+                "replace": replace,
+            });
             if let Some(key) = host_key {
                 body["host_key"] = key.into();
             }

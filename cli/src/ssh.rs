@@ -5,8 +5,6 @@ use crate::client::Client;
 use crate::profile::Home;
 use anyhow::{Context as _, bail};
 use clap::Args;
-use custody_core::clock::{Clock as _, SystemClock};
-use custody_core::event::Timestamp;
 use dialoguer::FuzzySelect;
 use dialoguer::console::Term;
 use serde_json::Value;
@@ -61,11 +59,7 @@ pub async fn scp(args: Scp) -> anyhow::Result<Infallible> {
 /// The folder of a login that still holds: ssh would only say that a certificate was refused.
 fn logged_in() -> anyhow::Result<Home> {
     let home = Home::find()?;
-    let profile = home.profile()?;
-    let until: Timestamp = profile.valid_until.parse().map_err(anyhow::Error::msg)?;
-    if until <= Timestamp::from(SystemClock::new().wall()) {
-        bail!("your login ran out at {}: `custody login`", profile.valid_until);
-    }
+    home.profile()?.in_time()?;
     Ok(home)
 }
 

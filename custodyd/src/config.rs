@@ -4,11 +4,19 @@ use custody_core::event::hex::hash_from_hex;
 use custody_core::log::CosignerKey;
 use custody_core::state::change::is_name;
 use custody_proxy::balancer::Balancers;
+use custody_proxy::ca::ssh::LOGIN_SECONDS_MAX;
+use custody_proxy::ca::x509::CLIENT_SECONDS_MAX;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// The longest that a login may last, in hours: what the authorities give.
+const LOGIN_HOURS_MAX: u64 = {
+    let seconds = if LOGIN_SECONDS_MAX < CLIENT_SECONDS_MAX { LOGIN_SECONDS_MAX } else { CLIENT_SECONDS_MAX };
+    seconds / 3600
+};
 
 /// Everything that `custodyd` is told.
 #[derive(Clone, Debug, Deserialize)]
@@ -322,8 +330,15 @@ impl Config {
                 return Err(format!("sink.name = \"{}\" stands there twice", sink.name));
             }
         }
-        if !(1..=720).contains(&self.certificates.login_hours) {
-            return Err("certificates.login_hours must be 1 to 720".into());
+        if !(1..=LOGIN_HOURS_MAX).contains(&self.certificates.login_hours) {
+            return Err(format!("certificates.login_hours must be 1 to {LOGIN_HOURS_MAX}"));
+        }
+        if let Some(address) = &self.ssh.public_address
+            && host_and_port(address).is_none()
+        {
+            return Err(format!(
+                "ssh.public_address = \"{address}\" must be host:port, e.g. custody.example.com:3022 or [2001:db8::1]:3022"
+            ));
         }
         if self.timestamping.as_ref().is_some_and(|stamping| stamping.every_seconds == 0) {
             return Err("timestamping.every_seconds must be 1 or more".into());
@@ -336,6 +351,13 @@ impl Config {
         self.ssh.public_address.clone().unwrap_or_else(|| self.ssh.listen.to_string())
     }
 
+    /// The names that only the SSH proxy's own host certificate may have.
+    pub fn ssh_names(&self) -> Vec<String> {
+        let address = self.ssh_address();
+        let public = host_and_port(&address).map(|(host, _)| host.to_owned());
+        self.ssh.names.iter().cloned().chain(public).collect()
+    }
+
     /// How long live sessions may go on after SIGTERM.
     pub fn drain(&self) -> Duration {
         Duration::from_secs(self.ssh.drain_seconds)
@@ -345,6 +367,22 @@ impl Config {
     pub fn log_outage(&self) -> Duration {
         Duration::from_secs(self.ssh.log_outage_seconds)
     }
+}
+
+/// Host and port of an address that people connect to; an IPv6 address stands in brackets.
+fn host_and_port(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
+    let host = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').filter(|ip| ip.parse::<Ipv6Addr>().is_ok())?,
+        None => host,
+    };
+    let is_plain = |character: char| !character.is_whitespace() && !character.is_control();
+    let in_brackets = address.starts_with('[');
+    let good = !host.is_empty()
+        && host.chars().all(is_plain)
+        && (in_brackets || !host.contains([':', '[', ']', '/', '@', '"']));
+    good.then_some((host, port))
 }
 
 /// Whether a log can have this origin.
@@ -469,7 +507,21 @@ source_addresses = ["127.0.0.1"]
     fn what_is_wrong_is_named_with_its_line() {
         let unknown = GOOD.replace("names = [\"localhost\"]", "names = []\nlisten_adress = \"x\"");
         assert!(parsed(&unknown).unwrap_err().starts_with("line 7: unknown field `listen_adress`"));
+        let last = "source_addresses = [\"127.0.0.1\"]\n";
+        let hours = |hours: u64| format!("{last}[certificates]\nlogin_hours = {hours}\n");
+        let public = |address: &str| format!("{last}public_address = \"{address}\"\n");
+        for taken in [hours(168), public("custody.test:22"), public("[2001:db8::1]:22")] {
+            parsed(&GOOD.replace(last, &taken)).unwrap();
+        }
         for (from, to, says) in [
+            (last, &*hours(0), "certificates.login_hours must be 1 to 168"),
+            (last, &*hours(169), "certificates.login_hours must be 1 to 168"),
+            (last, &*public("custody.test"), "ssh.public_address"),
+            (last, &*public("custody.test:ssh"), "ssh.public_address"),
+            (last, &*public("custody.test:0"), "ssh.public_address"),
+            (last, &*public(":22"), "ssh.public_address"),
+            (last, &*public("2001:db8::1"), "ssh.public_address"),
+            (last, &*public("[custody.test]:22"), "ssh.public_address"),
             ("custody.test/log", "https://custody.test/", "without scheme"),
             ("source_addresses = [\"127.0.0.1\"]", "source_addresses = []", "source_addresses is empty"),
             ("127.0.0.1:3080", "3080", "line 5"),

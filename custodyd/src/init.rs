@@ -14,13 +14,10 @@ use custody_core::policy::defaults::{Genesis, genesis};
 use custody_core::state::change::is_name;
 use custody_proxy::ca::Authorities;
 use custody_proxy::ca::store::{FileKeyStore, KeyStore};
-use custody_proxy::login::password::hash_password;
+use custody_proxy::login::password::{PASSWORD_CHARS_MIN, hash_password};
 use custody_proxy::login::secrets::SecretStore;
 use std::io::BufRead as _;
 use std::sync::Arc;
-
-/// The shortest password of an administrator, in characters.
-const PASSWORD_CHARS_MIN: usize = 8;
 
 /// Begins a log. Refused where one was begun already.
 pub async fn init(config: &Config, admin: &str) -> anyhow::Result<()> {
@@ -35,7 +32,6 @@ pub async fn init(config: &Config, admin: &str) -> anyhow::Result<()> {
     if let Some(line) = left_over(&data)? {
         bail!("{line}");
     }
-    data.create().with_context(|| format!("{} can't be made", data.path().display()))?;
     let mut password = zeroize::Zeroizing::new(String::new());
     std::io::stdin()
         .lock()
@@ -47,6 +43,9 @@ pub async fn init(config: &Config, admin: &str) -> anyhow::Result<()> {
             "give the administrator's password on standard input, one line of at least {PASSWORD_CHARS_MIN} characters"
         );
     }
+    // Before any key is made: what can't be a password leaves nothing behind.
+    let hash = hash_password(&password)?;
+    data.create().with_context(|| format!("{} can't be made", data.path().display()))?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let store: Arc<dyn KeyStore> = Arc::new(FileKeyStore::open(&data.keys())?);
@@ -54,7 +53,7 @@ pub async fn init(config: &Config, admin: &str) -> anyhow::Result<()> {
     let signer = Keyring::create(store, &config.origin)?;
     let key = signer.verifier_key();
     let secrets = SecretStore::open(&data.secrets())?;
-    let version = secrets.put(admin, 0, &hash_password(&password)?)?;
+    let version = secrets.put(admin, 0, &hash)?;
 
     let log = Arc::new(EmbeddedLog::open(&data.log(), Options::new(Arc::new(signer), Arc::clone(&clock)))?);
     if log.size() > 0 {

@@ -159,11 +159,7 @@ async fn watch(config: Config) -> anyhow::Result<()> {
         watched: config.watched,
         tier: config.tier.map(Tier::from),
     };
-    let stopped = async {
-        if let Err(error) = crate::run::wait_for_stop().await {
-            tracing::error!("signals can't be waited for: {error}");
-        }
-    };
+    let stopped = crate::run::stop_signal()?;
     Ok(agent::run(options, stopped).await?)
 }
 

@@ -72,7 +72,10 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
     let now = clock.wall().0 / 1_000_000_000;
     let keys = Arc::new(FileKeyStore::open(&data.keys())?);
     let store: Arc<dyn KeyStore> = Arc::clone(&keys) as _;
-    let authorities = Arc::new(Authorities::open(Arc::clone(&store), &data.public(), now)?);
+    let authorities = Arc::new(Authorities::open_begun(Arc::clone(&store), &data.public(), now)?);
+    for name in &authorities.made {
+        tracing::info!("the authority {name} is new in this version: its key was made");
+    }
     let signed = data.checkpoint()?;
     let keyring = Arc::new(Keyring::open(Arc::clone(&store), &config.origin, signed.as_ref())?);
     let options = Options::new(Arc::clone(&keyring) as _, Arc::clone(&clock));
@@ -250,6 +253,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
         clock: Arc::clone(&clock),
         recordings: data.recordings(),
         ssh_address: config.ssh_address(),
+        own_names: config.ssh_names(),
         login_seconds: config.certificates.login_hours * 3600,
         operations: Arc::new(LogOperations { log: Arc::clone(&embedded), keyring }),
         cosigned: Arc::clone(&cosigned),
@@ -265,6 +269,8 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
     let mut secured = api::tls::Secured::new(Some(tls), balancers);
     secured.ssh = Some(Arc::clone(&entrance));
     secured.ingest = Some(Arc::clone(&ingest));
+    // Whoever sees it serve may stop it, and it is to stop in order.
+    let stopped = stop_signal()?;
     let api = tokio::spawn(api::serve(api_listener, secured, log_http, context, async move {
         // A sender that is gone is a stop as well.
         let _stopped = api_stop.wait_for(|stop| *stop).await;
@@ -299,7 +305,7 @@ pub async fn run(config: Config, without_witness: bool) -> anyhow::Result<()> {
     cosigning.begin(witnesses.into_iter().map(|(witness, _)| witness).collect());
     tracing::info!("serving: API on {}, SSH on {}", config.api.listen, config.ssh.listen);
 
-    wait_for_stop().await?;
+    stopped.await;
     tracing::info!("stopping: {} sessions are live", access.live.sessions().len());
     stop.send_replace(true);
     ssh.await?;
@@ -359,14 +365,15 @@ fn readers(config: &Config) -> Vec<api::Reader> {
     known.collect()
 }
 
-/// SIGTERM or SIGINT.
-pub async fn wait_for_stop() -> anyhow::Result<()> {
+/// SIGTERM or SIGINT, from now on.
+pub fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }
 
 /// The configured witnesses, and whether each must be asked at a start.

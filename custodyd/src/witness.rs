@@ -189,10 +189,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         // A sender that is gone is a stop as well.
         let _stopped = stopping.wait_for(|stop| *stop).await;
     };
+    let stopped = crate::run::stop_signal()?;
     let server = tokio::spawn(tls::serve(listener, secured, serve::router(Arc::clone(&witness)), shutdown));
     tracing::info!("the witness {} serves on {}; its key is {}", config.name, config.listen, cosigner.key());
     tokio::select! {
-        stopped = crate::run::wait_for_stop() => stopped?,
+        () = stopped => {}
         () = serve::watch(&witness, Duration::from_secs(config.poll_seconds)) => {
             bail!("a log isn't watched any more: see above");
         }

@@ -102,7 +102,7 @@ impl World {
     /// # Panics
     /// When that is refused.
     pub fn demand_agent(&self, agent: &str) {
-        self.admin.custody(&["node", "add", "web-1", &self.web.address(), "--agent", agent]);
+        self.admin.custody(&["node", "add", "web-1", &self.web.address(), "--agent", agent, "--replace"]);
     }
 
     /// Restricts bob's sessions: `rest` says from what.

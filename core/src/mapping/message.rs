@@ -93,12 +93,15 @@ impl Message {
         let kind = view.text("type").unwrap_or_default();
         let Some(about) = MESSAGES.get(kind) else {
             let line = format!("An event of the type «{}», which isn't mapped", safe(kind));
-            return Self { name: "Other event".to_owned(), line, severity: Severity::Informational };
+            return Self::new("Other event", &line, Severity::Informational);
         };
         let bad = matches!(view.text("outcome"), Some("failure" | "denied"));
         let severity = if bad { about.otherwise.unwrap_or(about.severity) } else { about.severity };
-        let line = about.text.said(view);
-        Self { name: about.name.clone(), line: cut(&line, MESSAGE_BYTES_MAX).to_owned(), severity }
+        Self::new(&about.name, &about.text.said(view), severity)
+    }
+
+    fn new(name: &str, line: &str, severity: Severity) -> Self {
+        Self { name: name.to_owned(), line: cut(line, MESSAGE_BYTES_MAX).to_owned(), severity }
     }
 }
 
@@ -262,7 +265,11 @@ mod tests {
             "An event of the type «galaxy.formed», which isn't mapped"
         );
         assert_eq!(of(b"\xff").name, "Other event");
-        let long = format!(r#"{{"type":"{}"}}"#, "x".repeat(60_000));
-        assert!(of(long.as_bytes()).line.len() <= MESSAGE_BYTES_MAX);
+        for what in ["x", r"\u0001"] {
+            let long = format!(r#"{{"type":"{}"}}"#, what.repeat(300));
+            assert!(of(long.as_bytes()).line.len() <= MESSAGE_BYTES_MAX);
+            let long = format!(r#"{{"type":"{}"}}"#, what.repeat(10_000));
+            assert!(of(long.as_bytes()).line.len() <= MESSAGE_BYTES_MAX);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `decide(state, request) -> Decision`, pure: the same state and request give the same answer for ever.
 
+use super::defaults::ADMIN;
 use super::request::{Request, RequestError, What, entity_text};
 use super::{Compiled, RecordingLevel};
 use crate::event::canonical::Json;
@@ -88,7 +89,8 @@ impl Verdict {
 }
 
 /// Decides `request` on `state`. Locks come first, then that the user and the node exist, then policy; what isn't
-/// allowed is denied, and a `forbid` that fails to evaluate denies.
+/// allowed is denied, and a `forbid` that fails to evaluate denies. Whatever policy says, only who holds the role `admin`
+/// gives or takes it.
 pub fn decide(state: &State, request: &Request) -> Decision {
     let Verdict { allowed, reason, mut policies, mut errors, recording, lock } = verdict(state, request);
     policies.sort();
@@ -178,9 +180,20 @@ fn by_policy(state: &State, request: &Request) -> Verdict {
         return Verdict::no(short(&format!("there is no node {node}, or no longer")));
     }
     match by_cedar(state, request) {
+        Ok(verdict) if verdict.allowed && oversteps(state, request) => {
+            Verdict::no(format!("only who holds the role {ADMIN} gives it to somebody or takes it away"))
+        }
         Ok(verdict) => verdict,
         Err(error) => Verdict { errors: vec![short(&error.to_string())], ..Verdict::no(error.to_string()) },
     }
+}
+
+/// Whether somebody would give the role `admin`, or take it, who doesn't hold it: leave to set roles isn't leave to do
+/// everything.
+fn oversteps(state: &State, request: &Request) -> bool {
+    let What::GiveRoles { name, roles, .. } = &request.what else { return false };
+    let holds = |user: &str| state.users().get(user).is_some_and(|user| user.roles.contains(ADMIN));
+    roles.contains(ADMIN) != holds(name) && !holds(&request.user)
 }
 
 fn by_cedar(state: &State, request: &Request) -> Result<Verdict, RequestError> {

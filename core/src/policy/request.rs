@@ -254,6 +254,15 @@ pub enum What {
         /// The name of what is changed; its kind follows from the action.
         name: String,
     },
+    /// Say which roles a user has.
+    GiveRoles {
+        /// [`Action::CreateUser`] or [`Action::SetRoles`].
+        action: Action,
+        /// The user.
+        name: String,
+        /// All roles from then on.
+        roles: BTreeSet<String>,
+    },
 }
 
 /// A request to be decided.
@@ -287,7 +296,7 @@ impl What {
             Self::ReadLog => Action::LogRead,
             Self::ReadEvents => Action::EventsRead,
             Self::ReadState => Action::StateRead,
-            Self::Administer { action, .. } => *action,
+            Self::Administer { action, .. } | Self::GiveRoles { action, .. } => *action,
         }
     }
 
@@ -317,7 +326,8 @@ impl What {
             | Self::ReadLog
             | Self::ReadEvents
             | Self::ReadState
-            | Self::Administer { .. } => None,
+            | Self::Administer { .. }
+            | Self::GiveRoles { .. } => None,
         }
     }
 
@@ -337,7 +347,9 @@ impl What {
             Self::View { session } => ("Session", session.to_string()),
             Self::ReadLog | Self::ReadEvents => ("Log", LOG.to_owned()),
             Self::ReadState => ("State", "state".to_owned()),
-            Self::Administer { action, name } => (administered(*action), name.clone()),
+            Self::Administer { action, name } | Self::GiveRoles { action, name, .. } => {
+                (administered(*action), name.clone())
+            }
         }
     }
 }
@@ -440,6 +452,7 @@ impl Request {
                 put("path", path.to_text().into());
                 put("path_cut", (*cut).into());
             }
+            What::GiveRoles { roles, .. } => put("roles", roles.iter().cloned().collect()),
             What::Connect { .. }
             | What::Agent { .. }
             | What::X11 { .. }

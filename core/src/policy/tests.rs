@@ -1,8 +1,9 @@
-use super::validate::{DOCUMENT_BYTES_MAX, check};
+use super::validate::{DOCUMENT_BYTES_MAX, check, check_upload};
 use super::*;
 use crate::event::ByteString;
 use crate::event::connection::Place;
-use crate::state::story::{Story, circumstances, connect};
+use crate::state::change::Change;
+use crate::state::story::{Story, circumstances, connect, replayed};
 use serde_json::json;
 
 const REACH: &str =
@@ -86,6 +87,51 @@ fn a_lock_beats_a_permit_until_it_is_lifted() {
     assert_eq!(decision.lock.as_deref(), Some("l"));
     story.command("lift-lock", json!({"name": "l"}));
     assert!(story.decide(&connect("alice", "web-1", "root")).allowed());
+}
+
+/// Who may set roles may give all but the one that may do everything; and a policy may say which.
+#[test]
+fn only_an_administrator_gives_the_role_admin_or_takes_it() {
+    let helpdesk = "@id(\"helpdesk\") permit(principal in Role::\"operator\", action in [Action::\"admin:create-user\", Action::\"admin:set-roles\"], resource)";
+    let roles = |of: &[&str]| of.iter().map(|role| (*role).to_owned()).collect();
+    let set = |name: &str, of: &[&str]| Change::SetRoles { name: name.into(), roles: roles(of) };
+    let create = |name: &str, of: &[&str]| Change::CreateUser { name: name.into(), roles: roles(of) };
+    let only = "only who holds the role admin";
+    for (condition, user, change, expected) in [
+        ("", "alice", set("alice", &["admin", "operator"]), only),
+        ("", "alice", set("root2", &[]), only),
+        ("", "alice", create("eve", &["admin"]), only),
+        ("", "alice", set("root2", &["admin", "operator"]), "allowed by helpdesk"),
+        ("", "alice", set("alice", &[]), "allowed by helpdesk"),
+        ("", "alice", create("eve", &["operator"]), "allowed by helpdesk"),
+        ("", "root", set("alice", &["admin"]), "allowed by admins-administer"),
+        ("", "root", set("root2", &[]), "allowed by admins-administer"),
+        (
+            "when { context.roles == [\"operator\"] }",
+            "alice",
+            set("alice", &["operator"]),
+            "allowed by helpdesk",
+        ),
+        (
+            "when { context.roles == [\"operator\"] }",
+            "alice",
+            create("eve", &["operator"]),
+            "allowed by helpdesk",
+        ),
+        ("when { context.roles == [\"operator\"] }", "alice", set("alice", &[]), "no policy allows alice"),
+    ] {
+        let mut story = Story::with_policy(&format!("{helpdesk} {condition};"));
+        story.command("create-user", json!({"name": "root2", "roles": ["admin"]}));
+        let what = change.what();
+        let decision =
+            story.decide(&Request { user: user.into(), what, session: None, circumstances: circumstances() });
+        assert!(
+            decision.made.reason.starts_with(expected),
+            "{condition} {change:?}: {}",
+            decision.made.reason
+        );
+        assert_eq!(decision.allowed(), expected.starts_with("allowed"));
+    }
 }
 
 #[test]
@@ -302,9 +348,12 @@ fn uploads_are_refused_with_the_line_and_the_reason() {
         ),
         ("@id(\"a\") permit(principal, action, resource);\npermit(principal action, resource);", 2, "action"),
         ("@id(\"a\") permit(principal, action, resource)", 1, ""),
+        (NEVER[0], 2, "write `in`, not `==`"),
+        (NEVER[1], 2, "write `in`, not `==`"),
+        (NEVER[2], 2, "false whatever is asked"),
     ];
     for (text, line, expected) in table {
-        let error = check("doc", text).unwrap_err();
+        let error = check_upload("doc", text).unwrap_err();
         let shown = error.to_string();
         assert!(shown.contains(expected), "{text}: {shown}");
         assert!(!shown.contains('\n'), "{shown}");
@@ -315,6 +364,33 @@ fn uploads_are_refused_with_the_line_and_the_reason() {
             other => panic!("{other}"),
         };
         assert_eq!(got, line, "{text}: {shown}");
+    }
+}
+
+/// The second policy of each is right for Cedar and never applies.
+const NEVER: [&str; 3] = [
+    "@id(\"a\") permit(principal, action, resource);\n@id(\"b\")\nforbid(principal == Role::\"contractor\", action, resource);",
+    "@id(\"a\") permit(principal, action, resource);\n@id(\"b\") forbid(principal, action == Action::\"ssh\", resource);",
+    "@id(\"a\") permit(principal, action, resource);\n@id(\"b\") forbid(principal, action == Action::\"ssh:connect\", resource) when { context has command && context.command like \"rm*\" };",
+];
+
+#[test]
+fn a_path_in_another_script_may_be_uploaded() {
+    let text = "@id(\"a\") permit(principal, action == Action::\"ssh:sftp-read\", resource) when { context.path like \"/srv/отчёты/*\" };";
+    assert!(check_upload("doc", text).is_ok(), "{:?}", check_upload("doc", text));
+}
+
+/// What was taken once goes on counting, else an old log would say something else than it did.
+#[test]
+fn what_never_applies_isnt_taken_any_more_and_counts_in_a_log_that_holds_it() {
+    for text in NEVER {
+        let mut story = Story::with_policy(REACH);
+        let upload = || Change::UploadPolicy { name: "old".into(), text: text.into() };
+        assert!(story.change("root", upload()).unwrap_err().contains("never applies"), "{text}");
+        let index = story.decided("root", upload()).unwrap();
+        assert_eq!(story.reason(index), None, "{text}");
+        assert_eq!(story.state.policies().get("old").unwrap().text, text);
+        assert_eq!(replayed(&story.entries).canonical().unwrap(), story.state.canonical().unwrap());
     }
 }
 

@@ -2,7 +2,9 @@
 //! whose policies can be named in evidence.
 
 use super::{RecordingLevel, schema};
-use cedar_policy::{Effect, Policy, PolicyId, PolicySet, ValidationMode, Validator};
+use cedar_policy::{
+    Effect, Policy, PolicyId, PolicySet, ValidationMode, ValidationResult, ValidationWarning, Validator,
+};
 use miette::Diagnostic;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -145,11 +147,58 @@ impl Compiled {
     }
 }
 
+/// Checks the text of the document `name` as [`check`] does, and that each of its policies can apply to something: a
+/// `forbid` that never does would look like a fence and be none. For uploads only: a log may hold older documents that
+/// don't pass, and they go on counting.
+///
+/// # Errors
+/// The first thing that is wrong, with its line.
+pub fn check_upload(name: &str, text: &str) -> Result<Document, PolicyError> {
+    let (document, result) = judge(name, text)?;
+    let vain = result.validation_warnings().filter_map(|warning| {
+        let (rank, rule) = in_vain(warning)?;
+        Some((line_of_policy(text, warning.policy_id().as_ref()), rank, rule))
+    });
+    match vain.min() {
+        Some((line, _, rule)) => {
+            Err(PolicyError::Rule { document: name.to_owned(), line, rule: rule.to_owned() })
+        }
+        None => Ok(document),
+    }
+}
+
+/// What stands against a policy that Cedar takes with a warning, and how far behind other warnings that goes; nothing
+/// where the warning is of no matter.
+fn in_vain(warning: &ValidationWarning) -> Option<(u8, &'static str)> {
+    match warning {
+        // A path or a label may well be of two scripts.
+        ValidationWarning::MixedScriptString(_) => None,
+        ValidationWarning::InvalidActionApplication(_) => Some((
+            0,
+            "this policy never applies, for no action has such a principal and resource: after a role or a group of actions write `in`, not `==`",
+        )),
+        // Cedar says so of the ones above too.
+        ValidationWarning::ImpossiblePolicy(_) => Some((
+            1,
+            "this policy never applies, for its conditions are false whatever is asked: see which context each action has",
+        )),
+        _ => Some((
+            2,
+            "this policy holds characters that look like others or turn the text around: write names in plain ASCII",
+        )),
+    }
+}
+
 /// Checks the text of the document `name` strictly.
 ///
 /// # Errors
 /// The first thing that is wrong, with its line.
 pub fn check(name: &str, text: &str) -> Result<Document, PolicyError> {
+    judge(name, text).map(|(document, _)| document)
+}
+
+/// The document, and what Cedar warns of.
+fn judge(name: &str, text: &str) -> Result<(Document, ValidationResult), PolicyError> {
     check_size(name, text)?;
     let parsed: PolicySet = text.parse().map_err(|error| syntax(name, text, &error))?;
     if let Some(template) = parsed.templates().next() {
@@ -174,8 +223,8 @@ pub fn check(name: &str, text: &str) -> Result<Document, PolicyError> {
         })?;
         policies.push(policy.new_id(PolicyId::new(id)));
     }
-    against_schema(name, text, &parsed)?;
-    Ok(Document { policies })
+    let result = against_schema(name, text, &parsed)?;
+    Ok((Document { policies }, result))
 }
 
 fn check_size(name: &str, text: &str) -> Result<(), PolicyError> {
@@ -293,7 +342,7 @@ fn rules(policy: &Policy, seen: &mut BTreeSet<String>) -> Result<String, String>
     Ok(id.to_owned())
 }
 
-fn against_schema(name: &str, text: &str, parsed: &PolicySet) -> Result<(), PolicyError> {
+fn against_schema(name: &str, text: &str, parsed: &PolicySet) -> Result<ValidationResult, PolicyError> {
     let schema = schema::schema().map_err(|error| PolicyError::NoSchema(error.to_owned()))?;
     let result = Validator::new(schema.clone()).validate(parsed, ValidationMode::Strict);
     let mut errors: Vec<(usize, String)> = result
@@ -309,7 +358,7 @@ fn against_schema(name: &str, text: &str, parsed: &PolicySet) -> Result<(), Poli
     errors.sort();
     match errors.into_iter().next() {
         Some((line, message)) => Err(PolicyError::Schema { document: name.to_owned(), line, message }),
-        None => Ok(()),
+        None => Ok(result),
     }
 }
 

@@ -45,12 +45,13 @@ impl Policies {
         &self.compiled
     }
 
-    /// Whether `text` could take the place of the document `name`, alone and beside the others.
+    /// Whether `text` may be uploaded in the place of the document `name`: whether it is right, alone and beside the
+    /// others, and each of its policies can apply to something.
     ///
     /// # Errors
     /// The first thing that is wrong, with its line.
     pub fn check(&self, name: &str, text: &str) -> Result<(), PolicyError> {
-        let document = validate::check(name, text)?;
+        let document = validate::check_upload(name, text)?;
         self.with(name, Some(&document)).map(drop)
     }
 

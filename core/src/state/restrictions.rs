@@ -86,14 +86,13 @@ impl Restrictions {
 
 #[cfg(test)]
 mod tests {
-    use crate::event::Timestamp;
     use crate::state::change::{Change, check};
-    use crate::state::story::Story;
+    use crate::state::story::{Story, circumstances};
     use serde_json::json;
 
     #[test]
     fn a_restriction_restricts_something_by_absolute_paths() {
-        let story = Story::begun();
+        let story = Story::with_policy("");
         let table = [
             (json!({}), "restricts nothing"),
             (json!({"deny_programs": ["curl"]}), "no absolute path"),
@@ -106,7 +105,7 @@ mod tests {
             body["matches"] = json!({"user": "alice"});
             body["reason"] = json!("x");
             let change = Change::parse("create-restriction", body.to_string().as_bytes()).unwrap();
-            let said = check(&story.state, &change, Timestamp::from_seconds(1));
+            let said = check(&story.state, &change, &circumstances());
             let said = said.err().map(|error| error.to_string()).unwrap_or_default();
             assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{body}: {said}");
         }

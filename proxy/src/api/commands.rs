@@ -14,9 +14,11 @@ use custody_core::event::{Draft, EventId, Outcome, Target, Timestamp};
 use custody_core::log::ProducerError;
 use custody_core::policy::request::Action;
 use custody_core::policy::{Decision, What, decide};
-use custody_core::state::change::{COMMANDS, Change, ChangeDraft, ChangeRefused, check, is_name};
+use custody_core::state::change::{COMMANDS, Change, ChangeDraft, ChangeRefused, LIST_MAX, check, is_name};
+use custody_core::state::follow::Replica;
 use russh::keys::PublicKey;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -87,9 +89,12 @@ pub(super) async fn command(
 
 async fn change(api: &Api, caller: &Caller, change: Change) -> Result<Answer, ApiError> {
     check_name(change.name())?;
+    if let Change::CreateUser { roles, .. } | Change::SetRoles { roles, .. } = &change {
+        check_roles(roles)?;
+    }
     let _turn = api.changing.lock().await;
     let decision = allowed(api, caller, change.what(), change.target()).await?;
-    checked(api, &change)?;
+    checked(api, caller, &change)?;
     let removed = if let Change::RemoveService { name } = &change { Some(name.clone()) } else { None };
     let (id, index) = carry_out(api, caller, change, decision).await?;
     if let Some(name) = removed {
@@ -125,7 +130,7 @@ async fn set_password(api: &Arc<Api>, caller: &Caller, body: &[u8]) -> Result<An
     let before = before.unwrap_or(0);
     let preview = Change::SetPassword { name: name.clone(), secret_version: before.saturating_add(1) };
     let decision = allowed(api, caller, preview.what(), preview.target()).await?;
-    checked(api, &preview)?;
+    checked(api, caller, &preview)?;
     let hash =
         hash.ok_or_else(|| ApiError::Conflict("the policy changed meanwhile: try again".to_owned()))?;
     let hash = hash.map_err(|error| ApiError::Invalid(error.to_string()))?;
@@ -151,15 +156,20 @@ async fn enroll(api: &Api, caller: &Caller, body: &[u8]) -> Result<Answer, ApiEr
     let target = Target { kind: "node".to_owned(), name: name.clone(), ..Target::default() };
     let what = What::Administer { action: Action::EnrollNode, name: name.clone() };
     let decision = allowed(api, caller, what, target.clone()).await?;
-    let address = api.context.replica.read(|state| state.nodes().get(&name).map(|node| node.address.clone()));
-    let address = address.ok_or_else(|| {
-        ApiError::Missing(format!("there is no node {name}: add it first with `custody node add`"))
-    })?;
-    let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    if api.context.replica.read(|state| state.nodes().get(&name).is_none()) {
+        return Err(ApiError::Missing(format!(
+            "there is no node {name}: add it first with `custody node add`"
+        )));
+    }
+    if name.ends_with(".custody") || api.context.own_names.iter().any(|own| own.eq_ignore_ascii_case(&name)) {
+        return Err(ApiError::Invalid(format!(
+            "{name} is a name of the proxy's own, so no node's key is certified for it: add the node under another name"
+        )));
+    }
     let request = HostRequest {
         public_key,
-        names: vec![name.clone(), format!("{name}.custody"), host],
+        // Not the host of its address: whoever may add this node could have himself certified under another's name.
+        names: vec![name.clone(), format!("{name}.custody")],
         key_id: decision.id.to_string(),
         valid_seconds: HOST_SECONDS_MAX,
     };
@@ -183,7 +193,7 @@ async fn enroll(api: &Api, caller: &Caller, body: &[u8]) -> Result<Answer, ApiEr
         .target(target)
         .outcome(Outcome::Success);
     let (_decision, told) = api.context.producer.append((decision, told)).await?;
-    api.context.replica.at_least(told.index()).await?;
+    applied(&api.context.replica, told.index()).await?;
     let line = |key: &PublicKey| key.to_openssh().map_err(|error| ApiError::failed("wrote a key", error));
     Ok(Answer::Enrolled(Enrolled {
         host_certificate: issued
@@ -211,9 +221,17 @@ pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
     )))
 }
 
-pub(super) fn checked(api: &Api, change: &Change) -> Result<(), ChangeRefused> {
-    let now = api.now();
-    api.context.replica.read(|state| check(state, change, now))
+/// Roles that are to be given go into the decision's event too.
+fn check_roles(roles: &BTreeSet<String>) -> Result<(), ApiError> {
+    if roles.len() > LIST_MAX {
+        return Err(ApiError::Invalid(format!("{} roles are too many: at most {LIST_MAX}", roles.len())));
+    }
+    roles.iter().try_for_each(|role| check_name(role))
+}
+
+pub(super) fn checked(api: &Api, caller: &Caller, change: &Change) -> Result<(), ChangeRefused> {
+    let asked = caller.request(change.what(), api.now()).circumstances;
+    api.context.replica.read(|state| check(state, change, &asked))
 }
 
 /// The decision that allows it, still to be appended with what it allows. One that doesn't is appended here.
@@ -244,8 +262,20 @@ pub(super) async fn carry_out(
 ) -> Result<(EventId, u64), ApiError> {
     let draft = change.draft(caller.actor(), decision.id);
     let (id, index) = append(api, caller, decision, draft).await?;
-    api.context.replica.at_least(index).await?;
+    applied(&api.context.replica, index).await?;
     Ok((id, index))
+}
+
+/// Waits until the state has come to the entry `index`, and says so if it didn't take it: what is recorded and has no
+/// effect isn't done.
+pub(super) async fn applied(replica: &Replica, index: u64) -> Result<(), ApiError> {
+    replica.at_least(index).await?;
+    match replica.read(|state| state.refused().at(index).map(|refusal| refusal.reason)) {
+        None => Ok(()),
+        Some(reason) => Err(ApiError::Conflict(format!(
+            "it was recorded as event {index} and not applied, so nothing has changed: {reason}"
+        ))),
+    }
 }
 
 macro_rules! append_each {

@@ -5,8 +5,9 @@ use super::error::ApiError;
 use super::identity::{Peer, source};
 use super::{Api, whole};
 use crate::ca::ssh::{IssuedSsh, LoginRequest, Permission};
-use crate::ca::x509::IssuedX509;
+use crate::ca::x509::check_signing_request;
 use crate::login::prove::Unproved;
+use crate::ssh::certificate::check_key;
 use axum::Json;
 use axum::extract::{Request, State as Shared};
 use custody_core::event::certificate::{Authority, Issued};
@@ -21,6 +22,8 @@ use zeroize::Zeroizing;
 
 /// The same for every failure, whatever its reason.
 const WRONG: &str = "the user name or the password is wrong";
+/// What the log says of a person who proved himself and went away with nothing.
+const NOT_ISSUED: &str = "no certificate could be issued";
 /// The longest user name that is looked at, in bytes.
 const USER_BYTES_MAX: usize = 256;
 
@@ -111,6 +114,11 @@ pub async fn login(Shared(api): Shared<Arc<Api>>, request: Request) -> Result<Js
     if asked.user.len() > USER_BYTES_MAX {
         return Err(ApiError::Invalid(format!("a user name has at most {USER_BYTES_MAX} bytes")));
     }
+    // Before the password: what is refused after it would tell, without an event, that it was the right one.
+    check_key(ssh_key.key_data())
+        .map_err(|refusal| ApiError::Invalid(format!("ssh_public_key: {refusal}")))?;
+    check_signing_request(&signing_request)
+        .map_err(|why| ApiError::Invalid(format!("x509_request: {why}")))?;
     let user = asked.user;
     let password = Zeroizing::new(std::mem::take(&mut *asked.password).into_bytes());
     let proved = match api.context.passwords.prove(&user, password, peer.address.ip()).await {
@@ -121,24 +129,25 @@ pub async fn login(Shared(api): Shared<Arc<Api>>, request: Request) -> Result<Js
 
     // The certificates are made first and leave last: between them stands the evidence.
     let succeeded = Draft::new(person(&user, &roles), Succeeded { method: Method::Password });
-    let (ssh, x509) = issue(&api, &user, ssh_key, &signing_request, succeeded.id)?;
+    let certified = match certify(&api, &user, ssh_key, &signing_request, succeeded.id) {
+        Ok(certified) => certified,
+        Err(error) => {
+            tell_failed(&api, Some(user), NOT_ISSUED, source).await?;
+            return Err(error);
+        }
+    };
     let about = About { user: &user, roles: &roles, source: &source, login: succeeded.id };
     let succeeded = succeeded.source(source.clone()).target(about.target()).outcome(Outcome::Success);
-    let told_x509 = x509
-        .told(Authority::ClientX509)
-        .map_err(|error| ApiError::failed("read its own certificate", error))?;
-    let issued = vec![about.told(told_ssh(&ssh, &user)), about.told(told_x509)];
+    let Certified { ssh_line, x509_pem, valid_until, told_ssh, told_x509 } = certified;
+    let issued = vec![about.told(told_ssh), about.told(told_x509)];
     let (_succeeded, issued) = api.context.producer.append((succeeded, issued)).await?;
     if let Some(last) = issued.last() {
         api.context.replica.at_least(last.index()).await?;
     }
     Ok(Json(LoggedIn {
-        ssh_certificate: ssh
-            .certificate
-            .to_openssh()
-            .map_err(|error| ApiError::failed("wrote a certificate", error))?,
-        x509_certificate: x509.pem,
-        valid_until: Timestamp::from_seconds(x509.not_after.min(ssh.valid_before.saturating_sub(1))),
+        ssh_certificate: ssh_line,
+        x509_certificate: x509_pem,
+        valid_until,
         authorities: public_parts(&api)?,
         ssh_address: api.context.ssh_address.clone(),
         user,
@@ -149,14 +158,24 @@ pub async fn login(Shared(api): Shared<Arc<Api>>, request: Request) -> Result<Js
 /// Says in the log why it failed, and gives what the person is told.
 async fn failed(api: &Api, unproved: Unproved, source: Source) -> Result<ApiError, ApiError> {
     let (claimed_user, reason) = match unproved {
-        Unproved::Wrong { claimed_user, reason } => (claimed_user, reason.to_owned()),
+        Unproved::Wrong { claimed_user, reason } => (claimed_user, reason),
         Unproved::Limited { seconds } => return Ok(ApiError::Limited { seconds }),
         Unproved::Failed(error) => return Ok(ApiError::failed("verified a password", error)),
     };
-    let failed = Failed { claimed_user, method: Method::Password, reason };
+    tell_failed(api, claimed_user, reason, source).await?;
+    Ok(ApiError::Unproved(WRONG))
+}
+
+async fn tell_failed(
+    api: &Api,
+    claimed_user: Option<String>,
+    reason: &str,
+    source: Source,
+) -> Result<(), ApiError> {
+    let failed = Failed { claimed_user, method: Method::Password, reason: reason.to_owned() };
     let draft = Draft::new(Actor::system("api"), failed).source(source).outcome(Outcome::Failure);
     let _durable = api.context.producer.append(draft).await?;
-    Ok(ApiError::Unproved(WRONG))
+    Ok(())
 }
 
 fn person(user: &str, roles: &[String]) -> Actor {
@@ -169,15 +188,25 @@ fn person(user: &str, roles: &[String]) -> Actor {
     })
 }
 
-fn issue(
+/// Both certificates of a login, and what the log is told of them.
+struct Certified {
+    ssh_line: String,
+    x509_pem: String,
+    valid_until: Timestamp,
+    told_ssh: Issued,
+    told_x509: Issued,
+}
+
+/// Makes them. The keys were looked at before, so what fails here fails on this side.
+fn certify(
     api: &Api,
     user: &str,
     public_key: PublicKey,
     signing_request: &[u8],
     login: EventId,
-) -> Result<(IssuedSsh, IssuedX509), ApiError> {
+) -> Result<Certified, ApiError> {
     let (now, valid_seconds) = (api.now().seconds(), api.context.login_seconds);
-    let invalid = |error: crate::ca::IssueError| ApiError::Invalid(error.to_string());
+    let failed = |error: crate::ca::IssueError| ApiError::failed("issued a certificate", error);
     let request = LoginRequest {
         public_key,
         user: user.to_owned(),
@@ -188,9 +217,20 @@ fn issue(
         permissions: Permission::ALL.to_vec(),
     };
     let authorities = &api.context.authorities;
-    let ssh = authorities.ssh_client.issue(now, &request).map_err(invalid)?;
-    let x509 = authorities.x509_client.issue(now, signing_request, user, valid_seconds).map_err(invalid)?;
-    Ok((ssh, x509))
+    let ssh = authorities.ssh_client.issue(now, &request).map_err(failed)?;
+    let x509 = authorities.x509_client.issue(now, signing_request, user, valid_seconds).map_err(failed)?;
+    let told_x509 = x509
+        .told(Authority::ClientX509)
+        .map_err(|error| ApiError::failed("read its own certificate", error))?;
+    let ssh_line =
+        ssh.certificate.to_openssh().map_err(|error| ApiError::failed("wrote a certificate", error))?;
+    Ok(Certified {
+        ssh_line,
+        valid_until: Timestamp::from_seconds(x509.not_after.min(ssh.valid_before.saturating_sub(1))),
+        told_ssh: told_ssh(&ssh, user),
+        told_x509,
+        x509_pem: x509.pem,
+    })
 }
 
 /// What all events of one login have in common.

@@ -23,6 +23,7 @@ mod refused;
 mod services;
 mod sessions;
 mod sinks;
+mod sources;
 mod state;
 mod subscriber;
 pub mod tls;
@@ -92,6 +93,8 @@ pub struct ApiContext {
     pub recordings: PathBuf,
     /// What people connect to by SSH, `host:port`.
     pub ssh_address: String,
+    /// Names of the SSH proxy itself: no node's host certificate has one.
+    pub own_names: Vec<String>,
     /// How long a login lasts, in seconds.
     pub login_seconds: u64,
     /// What may be done with the log.

@@ -130,7 +130,7 @@ pub(super) async fn give(
     let _turn = api.changing.lock().await;
     let preview = change(before.saturating_add(1));
     let decision = allowed(api, caller, preview.what(), preview.target()).await?;
-    checked(api, &preview)?;
+    checked(api, caller, &preview)?;
     let (secrets, hash) = (Arc::clone(&api.context.secrets), minted.hash.clone());
     let version = blocking("stored a token's hash", move || secrets.put(&owner, before, &hash))
         .await?

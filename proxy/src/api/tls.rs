@@ -2,6 +2,7 @@
 //! may make us hold or wait for. What is public may be served without TLS too, and SSH within TLS.
 
 use super::identity::Peer;
+use super::sources::Sources;
 use crate::balancer::Balancers;
 use crate::ca::x509::ServerIdentity;
 use crate::ingest::serve::Ingest;
@@ -28,6 +29,13 @@ use tokio_rustls::server::TlsStream;
 pub const SSH_PROTOCOL: &[u8] = b"custody-ssh";
 /// Connections at once; further ones wait in the kernel.
 pub const CONNECTIONS_MAX: usize = 1024;
+/// Of one source, in the handshake at once: many may begin together, and nobody has all places.
+const SHAKING_PER_SOURCE_MAX: usize = CONNECTIONS_MAX / 2;
+/// Of one source, without a client certificate at once: an office behind one address fits, and it takes eight sources to have
+/// all places.
+const STRANGERS_PER_SOURCE_MAX: usize = 128;
+/// How long a connection without a client certificate may begin further requests: then it gives its place to others.
+const STRANGER: Duration = Duration::from_secs(60);
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a request's head may take, and a connection may idle.
@@ -130,13 +138,25 @@ pub struct Secured {
     pub balancers: Balancers,
     /// Room for connections that speak SSH within TLS.
     carried: Arc<Semaphore>,
+    /// Who is in the handshake.
+    shaking: Arc<Sources>,
+    /// Who asks without a client certificate.
+    strangers: Arc<Sources>,
 }
 
 impl Secured {
     /// With TLS, if it is given.
     #[must_use]
     pub fn new(tls: Option<Arc<rustls::ServerConfig>>, balancers: Balancers) -> Self {
-        Self { tls, ssh: None, ingest: None, balancers, carried: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+        Self {
+            tls,
+            ssh: None,
+            ingest: None,
+            balancers,
+            carried: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            shaking: Sources::new(SHAKING_PER_SOURCE_MAX),
+            strangers: Sources::new(STRANGERS_PER_SOURCE_MAX),
+        }
     }
 }
 
@@ -210,15 +230,19 @@ async fn connection(
         Ok(address) => address,
         Err(error) => return tracing::warn!(%peer, "{error}"),
     };
+    let too_many = || tracing::debug!(%address, "too many connections of one source");
     let Some(tls) = &secured.tls else {
-        return answer(stream, Peer { address, certificate: None }, router, closing).await;
+        let Some(_stranger) = secured.strangers.enter(address.ip()) else { return too_many() };
+        return answer(stream, Peer { address, certificate: None }, router, closing, STRANGER).await;
     };
+    let Some(shaking) = secured.shaking.enter(address.ip()) else { return too_many() };
     let stream =
         match tokio::time::timeout(HANDSHAKE, shake_hands(stream, tls, secured.ingest.as_ref())).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%address, %error, "no TLS handshake"),
             Err(_) => return tracing::debug!(%address, "the TLS handshake took too long"),
         };
+    drop(shaking);
     if stream.get_ref().1.alpn_protocol() == Some(SSH_PROTOCOL) {
         // Sessions last: they don't take the places of requests, and have as many of their own.
         let Ok(_carried) = Arc::clone(&secured.carried).try_acquire_owned() else {
@@ -240,8 +264,15 @@ async fn connection(
         .peer_certificates()
         .and_then(|chain| chain.first())
         .map(|certificate| certificate.clone().into_owned());
-    answer(stream, Peer { address, certificate }, router, closing).await;
-    drop(place);
+    let stranger = match &certificate {
+        Some(_) => None,
+        None => match secured.strangers.enter(address.ip()) {
+            Some(stranger) => Some(stranger),
+            None => return too_many(),
+        },
+    };
+    answer(stream, Peer { address, certificate }, router, closing, STRANGER).await;
+    drop((stranger, place));
 }
 
 /// TLS, with the certificates that count for what the client wants to speak: agents' for agents, people's for all else.
@@ -293,14 +324,16 @@ async fn carry_ssh(stream: TlsStream<TcpStream>, address: SocketAddr, ssh: Optio
     tracing::debug!(%address, ?ended, "a connection within TLS ended");
 }
 
-/// Answers the requests of one connection.
+/// Answers the requests of one connection; one without a client certificate begins none any more after `stranger`.
 async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
     router: Router,
     mut closing: watch::Receiver<bool>,
+    stranger: Duration,
 ) {
     let address = peer.address;
+    let is_known = peer.certificate.is_some();
     let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
     let http = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -309,9 +342,18 @@ async fn answer(
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(http);
+    let last_request = async {
+        let enough = async {
+            if is_known { std::future::pending().await } else { tokio::time::sleep(stranger).await }
+        };
+        tokio::select! {
+            () = closed(&mut closing) => {}
+            () = enough => {}
+        }
+    };
     let ended = tokio::select! {
         ended = &mut http => ended,
-        () = closed(&mut closing) => {
+        () = last_request => {
             http.as_mut().graceful_shutdown();
             http.await
         }
@@ -337,8 +379,10 @@ mod tests {
     use super::*;
     use crate::ca::Authorities;
     use crate::ca::store::FileKeyStore;
+    use axum::routing::get;
     use custody_core::clock::{Clock as _, SystemClock};
     use rustls_pki_types::ServerName;
+    use tokio::io::AsyncReadExt as _;
 
     /// What a client that trusts `ca` is shown.
     async fn shown_to_a_client(
@@ -361,6 +405,31 @@ mod tests {
         drop(accepted.unwrap());
         let connected = connected.unwrap();
         connected.get_ref().1.peer_certificates().unwrap()[0].clone()
+    }
+
+    #[tokio::test]
+    async fn who_shows_no_certificate_may_not_keep_a_connection_for_ever() {
+        let (_close, closing) = watch::channel(false);
+        let connect = |certificate: Option<CertificateDer<'static>>| {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), certificate };
+            let router = Router::new().route("/healthz", get(|| async { "ok" }));
+            tokio::spawn(answer(ours, peer, router, closing.clone(), Duration::ZERO));
+            theirs
+        };
+        let mut known = connect(Some(CertificateDer::from(vec![0x30, 0])));
+        let mut stranger = connect(None);
+        let mut left = Vec::new();
+        // Sooner than a head that doesn't come is given up.
+        let ended = tokio::time::timeout(HEAD / 2, stranger.read_to_end(&mut left)).await;
+        assert_eq!(ended.unwrap().unwrap(), 0);
+        for _ in 0..2 {
+            known.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\nok") {
+                answer.push(known.read_u8().await.unwrap());
+            }
+        }
     }
 
     #[tokio::test]

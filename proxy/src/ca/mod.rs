@@ -35,6 +35,17 @@ pub const X509_TARGET_CA: &str = "x509-target-ca";
 /// The proxy's own SSH host key; not an authority's.
 pub const SSH_PROXY_HOST_KEY: &str = "ssh-proxy-host";
 
+/// The authorities' keys, and how the files of their public parts end.
+const PUBLISHED: [(&str, &str); 7] = [
+    (SSH_CLIENT_CA, "pub"),
+    (SSH_TARGET_CA, "pub"),
+    (SSH_HOST_CA, "pub"),
+    (X509_SERVER_CA, "pem"),
+    (X509_CLIENT_CA, "pem"),
+    (X509_TARGET_CA, "pem"),
+    (X509_AGENT_CA, "pem"),
+];
+
 /// All authorities of one installation.
 #[derive(Clone)]
 pub struct Authorities {
@@ -62,6 +73,12 @@ pub enum AuthoritiesError {
     /// The key store.
     #[error("can't open the certificate authorities: {0}")]
     Store(#[from] KeyStoreError),
+    /// Keys that were there are gone.
+    #[error("the certificate authorities' keys {} are missing: put them back from the backup of the keys", .names.join(", "))]
+    Lost {
+        /// Which.
+        names: Vec<&'static str>,
+    },
     /// A key of another kind stands under an authority's name.
     #[error("can't open the certificate authorities: key {name:?} is of another kind than that authority's")]
     OtherKind {
@@ -145,6 +162,25 @@ impl Authorities {
         Ok(authorities)
     }
 
+    /// Opens those of a log that was begun, as [`open`](Self::open) does, but for missing keys: whoever trusts the old one
+    /// would trust nothing of another one that is made in its place. Only an authority that is new is made: its public part
+    /// isn't there where others' are.
+    ///
+    /// # Errors
+    /// [`AuthoritiesError::Lost`] before any file is written; else as `open`.
+    pub fn open_begun(
+        store: Arc<dyn KeyStore>,
+        published: &Path,
+        now: u64,
+    ) -> Result<Self, AuthoritiesError> {
+        let names = lost(&*store, published)?;
+        if names.is_empty() {
+            Self::open(store, published, now)
+        } else {
+            Err(AuthoritiesError::Lost { names })
+        }
+    }
+
     fn publish(&self, directory: &Path) -> Result<(), AuthoritiesError> {
         let at = |path: &Path| {
             let path = path.to_owned();
@@ -171,6 +207,20 @@ impl Authorities {
         }
         Ok(())
     }
+}
+
+/// The keys that must have been there and aren't.
+fn lost(store: &dyn KeyStore, published: &Path) -> Result<Vec<&'static str>, KeyStoreError> {
+    let is_published = |name: &str, ending: &str| published.join(format!("{name}.{ending}")).exists();
+    let is_any_published = PUBLISHED.iter().any(|(name, ending)| is_published(name, ending));
+    let mut lost = Vec::new();
+    for (name, ending) in PUBLISHED {
+        let is_new = is_any_published && !is_published(name, ending);
+        if !is_new && store.load(name)?.is_none() {
+            lost.push(name);
+        }
+    }
+    Ok(lost)
 }
 
 fn open_key(

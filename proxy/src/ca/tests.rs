@@ -59,6 +59,36 @@ fn public_parts_are_made_again() {
 }
 
 #[test]
+fn a_lost_key_is_not_made_anew_but_that_of_a_new_authority_is() {
+    let scratch = tempfile::tempdir().unwrap();
+    let begun = || {
+        let store = FileKeyStore::open(&scratch.path().join("keys")).unwrap();
+        Authorities::open_begun(Arc::new(store), &scratch.path().join("published"), NOW)
+    };
+    let first = open(scratch.path(), NOW).unwrap();
+    assert!(begun().unwrap().made.is_empty());
+    let key = scratch.path().join("keys/ssh-client-ca.key");
+    let content = std::fs::read(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    // Also where the public parts, which can be made again, are gone as well.
+    for _ in 0..2 {
+        let error = begun().err().unwrap().to_string();
+        assert!(error.contains("ssh-client-ca are missing: put them back"), "{error}");
+        assert!(!key.exists());
+        std::fs::remove_dir_all(scratch.path().join("published")).unwrap();
+        std::fs::create_dir(scratch.path().join("published")).unwrap();
+    }
+    assert_eq!(std::fs::read_dir(scratch.path().join("published")).unwrap().count(), 0, "a file was made");
+    super::private_file::create(&key, &content).unwrap();
+    assert_eq!(begun().unwrap().ssh_client.public_key(), first.ssh_client.public_key());
+
+    // As of a version before there were agents.
+    std::fs::remove_file(scratch.path().join("keys/x509-agent-ca.key")).unwrap();
+    std::fs::remove_file(scratch.path().join("published/x509-agent-ca.pem")).unwrap();
+    assert_eq!(begun().unwrap().made, [X509_AGENT_CA]);
+}
+
+#[test]
 fn an_authority_with_another_kind_of_key_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let store = FileKeyStore::open(&scratch.path().join("keys")).unwrap();

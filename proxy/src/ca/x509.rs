@@ -318,6 +318,14 @@ impl PublicKeyData for ProvedKey {
     }
 }
 
+/// Whether [`ClientAuthority::issue`] takes the key of this PKCS#10 request (DER), asked before anybody is proved.
+///
+/// # Errors
+/// Why it doesn't.
+pub fn check_signing_request(der: &[u8]) -> Result<(), &'static str> {
+    proved_key(der).map(drop)
+}
+
 /// The key of a PKCS#10 request (RFC 2986), once its signature has been checked.
 fn proved_key(der: &[u8]) -> Result<ProvedKey, &'static str> {
     if der.len() > SIGNING_REQUEST_BYTES_MAX {

@@ -8,12 +8,17 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
 use std::net::{IpAddr, Ipv6Addr};
 
+/// The networks that an address counts for, by the bits that an IPv6 address has of them, and how many times the burst of a
+/// source each has. One host chooses among all addresses of 64 bits, and whoever has 48 among 65,536 such networks.
+const SOURCES: [(u32, u32); 3] = [(64, 1), (56, 2), (48, 4)];
+
 /// What is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoginLimits {
     /// Failures at once for one user name.
     pub user_burst: u32,
-    /// Failures at once from one source (an IPv4 address, or the first 64 bits of an IPv6 address).
+    /// Failures at once from one source: an IPv4 address, or the first 64 bits of an IPv6 address. The first 56 bits, which a
+    /// household gets, and the first 48, which anybody gets who asks for a site's, have twice and four times as many.
     pub source_burst: u32,
     /// Seconds after which one more is allowed, for both.
     pub seconds_each: u64,
@@ -35,7 +40,7 @@ impl Default for LoginLimits {
 #[derive(Debug)]
 pub struct Attempt {
     user: u64,
-    source: IpAddr,
+    sources: Vec<IpAddr>,
 }
 
 /// Too many failures: nothing is verified, the password isn't even looked at.
@@ -53,7 +58,8 @@ pub struct LoginLimiter {
     limits: LoginLimits,
     /// User names by a keyed hash: strangers choose them, so neither their length nor their hash may be theirs.
     users: Buckets<u64>,
-    sources: Buckets<IpAddr>,
+    /// For each of [`SOURCES`].
+    sources: [Buckets<IpAddr>; SOURCES.len()],
     hasher: RandomState,
 }
 
@@ -63,7 +69,7 @@ impl LoginLimiter {
         Self {
             limits,
             users: Buckets { entries: HashMap::new() },
-            sources: Buckets { entries: HashMap::new() },
+            sources: SOURCES.map(|_| Buckets { entries: HashMap::new() }),
             hasher: RandomState::new(),
         }
     }
@@ -74,23 +80,33 @@ impl LoginLimiter {
     /// [`TooManyFailures`] if user or source have used theirs up; such an attempt isn't counted.
     pub fn begin(&mut self, now: u64, user: &str, source: IpAddr) -> Result<Attempt, TooManyFailures> {
         let user = self.hasher.hash_one(user);
-        let source = network(source);
+        // An IPv4 address is one source.
+        let levels = if source.to_canonical().is_ipv4() { 1 } else { SOURCES.len() };
+        let sources: Vec<IpAddr> =
+            SOURCES.iter().take(levels).map(|(bits, _)| network(source, *bits)).collect();
         let LoginLimits { user_burst, source_burst, seconds_each, entries_max } = self.limits;
-        let wait = self.users.wait(now, &user, user_burst, seconds_each);
-        let wait = wait.max(self.sources.wait(now, &source, source_burst, seconds_each));
+        let mut wait = self.users.wait(now, &user, user_burst, seconds_each);
+        for ((buckets, source), (_, times)) in self.sources.iter().zip(&sources).zip(SOURCES) {
+            let burst = source_burst.saturating_mul(times);
+            wait = wait.max(buckets.wait(now, source, burst, seconds_each));
+        }
         if wait > 0 {
             return Err(TooManyFailures { seconds: wait });
         }
         self.users.add(now, user, seconds_each, entries_max);
-        self.sources.add(now, source, seconds_each, entries_max);
-        Ok(Attempt { user, source })
+        for (buckets, source) in self.sources.iter_mut().zip(&sources) {
+            buckets.add(now, *source, seconds_each, entries_max);
+        }
+        Ok(Attempt { user, sources })
     }
 
     /// Gives an attempt back. Earlier failures stay counted: whoever guesses at ana's password isn't helped when
     /// ana logs in, nor by logging in as himself in between.
     pub fn succeeded(&mut self, attempt: Attempt) {
         self.users.give_back(&attempt.user, self.limits.seconds_each);
-        self.sources.give_back(&attempt.source, self.limits.seconds_each);
+        for (buckets, source) in self.sources.iter_mut().zip(&attempt.sources) {
+            buckets.give_back(source, self.limits.seconds_each);
+        }
     }
 }
 
@@ -133,10 +149,14 @@ impl<Key: Hash + Eq + Copy> Buckets<Key> {
     }
 }
 
-/// One host gets at least 64 bits of IPv6 addresses to choose from: they count as one source.
-fn network(source: IpAddr) -> IpAddr {
+/// The network of so many bits that an IPv6 address is of, for one source; an IPv4 address is one by itself.
+pub(crate) fn network(source: IpAddr, bits_v6: u32) -> IpAddr {
+    let host_bits = 128_u32.saturating_sub(bits_v6);
     match source.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from(u128::from(ip) >> 64 << 64)),
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(host_bits).unwrap_or_default();
+            IpAddr::V6(Ipv6Addr::from(u128::from(ip) & mask))
+        }
         ip @ IpAddr::V4(_) => ip,
     }
 }
@@ -196,6 +216,22 @@ mod tests {
     }
 
     #[test]
+    fn many_networks_of_one_site_are_limited() {
+        let mut limiter = LoginLimiter::new(LoginLimits { entries_max: 10_000, ..LIMITS });
+        let tried = |limiter: &mut LoginLimiter, address: String| {
+            limiter.begin(0, &format!("of {address}"), ip(&address)).is_ok()
+        };
+        let site = |n: u32| format!("2001:db8:1:{:x}::1", n * 64);
+        let got = (0..1_000).filter(|n| tried(&mut limiter, site(*n))).count();
+        assert_eq!(got, 20, "four times the burst of a source");
+        let household = |n: u32| format!("2001:db8:2:{n:x}::1");
+        let got = (0..256).filter(|n| tried(&mut limiter, household(*n))).count();
+        assert_eq!(got, 10, "twice the burst of a source");
+        assert!(tried(&mut limiter, "2001:db8:2:100::1".to_owned()), "another household");
+        assert!(tried(&mut limiter, "2001:db8:3::1".to_owned()), "another site");
+    }
+
+    #[test]
     fn success_gives_back_its_own_attempt_only() {
         let mut limiter = LoginLimiter::new(LIMITS);
         for _ in 0..100 {
@@ -221,7 +257,7 @@ mod tests {
         for number in 0..200 {
             let source = ip(&format!("198.51.100.{number}"));
             let _failed = limiter.begin(0, &format!("flood-{number}"), source).unwrap();
-            assert!(limiter.users.entries.len() <= 4 && limiter.sources.entries.len() <= 4);
+            assert!(limiter.users.entries.len() <= 4 && limiter.sources[0].entries.len() <= 4);
         }
         limiter.begin(0, "ana", ip("203.0.113.9")).unwrap_err();
     }

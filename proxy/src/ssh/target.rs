@@ -12,7 +12,7 @@ use crate::session::watch::{Watch, WatchError, Watched};
 use custody_core::clock::Clock;
 use custody_core::event::{EventId, SessionId};
 use custody_core::policy::permit::{Connect, Permit};
-use russh::keys::ssh_key::{Fingerprint, HashAlg, PublicKey};
+use russh::keys::ssh_key::{Certificate, Fingerprint, HashAlg, PublicKey};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -308,6 +308,11 @@ struct Trusted {
     proof: &'static str,
 }
 
+/// A node's certificate begins with the node's own name.
+fn is_first_name(certificate: &Certificate, name: &str) -> bool {
+    certificate.valid_principals().first().is_some_and(|first| first.eq_ignore_ascii_case(name))
+}
+
 /// Whether what was shown is the node: the pinned key if one is pinned, else a certificate for its name.
 fn judge(
     offered: &HostKeyOffered,
@@ -340,6 +345,10 @@ fn judge(
     match &offered.key {
         PublicKeyOrCertificate::Certificate(certificate) => {
             match check_host_certificate(certificate, &trust.authorities, &[name.to_owned()], now) {
+                // Those that were issued for another node may name its address's host too, which can be this node's name.
+                Ok(_) if !is_first_name(certificate, name) => {
+                    Err(refusal(expected(), "the certificate was issued for another node"))
+                }
                 Ok(_) => Ok(Trusted { fingerprint, proof: "certificate" }),
                 Err(why) => Err(refusal(expected(), &why.to_string())),
             }
@@ -348,5 +357,44 @@ fn judge(
             expected(),
             "it carries no certificate: run `custody node enroll`, or pin its key with `custody node add --host-key`",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::Authorities;
+    use crate::ca::ssh::HostRequest;
+    use crate::ca::store::FileKeyStore;
+
+    const NOW: u64 = 1_800_000_000;
+
+    #[test]
+    fn a_certificate_is_the_nodes_for_which_it_was_issued() {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = FileKeyStore::open(&scratch.path().join("keys")).unwrap();
+        let all = Authorities::open(Arc::new(store), &scratch.path().join("published"), NOW).unwrap();
+        let request = HostRequest {
+            public_key: login::SessionKey::generate().unwrap().public_key(),
+            // As it was issued once: the last is the host of the node's address, which whoever adds it chooses.
+            names: ["staging-x", "staging-x.custody", "prod-db"].map(str::to_owned).to_vec(),
+            key_id: "node-1".to_owned(),
+            valid_seconds: 3600,
+        };
+        let certificate = all.ssh_host.issue(NOW, &request).unwrap().certificate;
+        let authorities = Arc::new(TrustedAuthorities::new([&all.ssh_host.public_key()]));
+        let trust = HostTrust { pinned: None, authorities };
+        let offered = HostKeyOffered {
+            algorithm: HostKeyAlgorithm::all()[0],
+            blob: certificate.to_bytes().unwrap(),
+            key: PublicKeyOrCertificate::Certificate(certificate),
+        };
+        assert_eq!(judge(&offered, &trust, "staging-x", NOW).ok().unwrap().proof, "certificate");
+        for other in ["prod-db", "staging-x.custody"] {
+            let refused = judge(&offered, &trust, other, NOW).err().unwrap();
+            assert!(refused.reason.contains("issued for another node"), "{refused}");
+        }
+        let unnamed = judge(&offered, &trust, "web-1", NOW).err().unwrap();
+        assert!(unnamed.reason.contains("not for"), "{unnamed}");
     }
 }

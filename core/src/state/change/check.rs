@@ -1,18 +1,26 @@
 //! Whether a command makes sense on a state.
 
+use super::keep::keep_an_admin;
+use super::near::or_perhaps;
 use super::{Change, ChangeRefused, LABEL_BYTES_MAX, LIST_MAX, TEXT_BYTES_MAX, is_name};
-use crate::event::{Timestamp, lock, restriction::Network};
+use crate::event::{SessionId, Timestamp, lock, restriction::Network};
 use crate::policy::defaults::ADMIN;
-use crate::policy::{files, networks};
+use crate::policy::{Circumstances, files, networks};
 use crate::state::State;
-use crate::state::locks::{Subject, fits};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whether `change` makes sense on `state` at `now`. Pure; whether somebody *may* is for policy to say.
+/// Whether `change` makes sense on `state` when it is asked for as `asked` says. Pure; whether somebody *may* is for policy
+/// to say.
 ///
 /// # Errors
 /// See [`ChangeRefused`]; each says what to do.
-pub fn check(state: &State, change: &Change, now: Timestamp) -> Result<(), ChangeRefused> {
+pub fn check(state: &State, change: &Change, asked: &Circumstances) -> Result<(), ChangeRefused> {
+    check_alone(state, change, asked.time)?;
+    keep_an_admin(state, change, asked)
+}
+
+/// All but whether it could be undone.
+fn check_alone(state: &State, change: &Change, now: Timestamp) -> Result<(), ChangeRefused> {
     let name = change.name();
     if !is_name(name) {
         return invalid(format!(
@@ -27,13 +35,9 @@ pub fn check(state: &State, change: &Change, now: Timestamp) -> Result<(), Chang
         }
         Change::SetRoles { name, roles } => {
             check_user(state, name)?;
-            check_roles(state, roles)?;
-            keep_an_admin(state, now, |user, held| if user == name { roles.contains(ADMIN) } else { held })
+            check_roles(state, roles)
         }
-        Change::RemoveUser { name } => {
-            check_user(state, name)?;
-            keep_an_admin(state, now, |user, held| held && user != name)
-        }
+        Change::RemoveUser { name } => check_user(state, name),
         Change::SetPassword { name, secret_version } => {
             check_user(state, name)?;
             let before = state.users().get(name).and_then(|user| user.password_version).unwrap_or(0);
@@ -61,7 +65,12 @@ pub fn check(state: &State, change: &Change, now: Timestamp) -> Result<(), Chang
         }
         Change::UploadPolicy { name, text } => Ok(state.policies().check(name, text)?),
         Change::RemovePolicy { name } => exists("policy", name, state.policies().get(name).is_some()),
-        Change::AddNode { name: _, address, agent: _, host_key, labels } => {
+        Change::AddNode { name, address, agent: _, host_key, labels, replace } => {
+            if !replace && state.nodes().get(name).is_some() {
+                return conflict(format!(
+                    "there is a node {name} already: with `replace` (`--replace`) all is said anew, its pinned key, labels and agent too"
+                ));
+            }
             check_address(address)?;
             host_key.as_deref().map_or(Ok(()), check_host_key)?;
             check_labels(labels)
@@ -69,15 +78,16 @@ pub fn check(state: &State, change: &Change, now: Timestamp) -> Result<(), Chang
         Change::RemoveNode { name } => exists("node", name, state.nodes().get(name).is_some()),
         Change::CreateLock { name, matches, reason, expires } => {
             check_lock(state, name, matches, *expires, now)?;
-            check_text("reason", reason)?;
-            keep_an_admin(state, now, |user, held| {
-                let roles = state.users().get(user).map(|user| &user.roles);
-                held && !fits(matches, &Subject { user, roles, node: None, login: None, session: None })
-            })
+            check_text("reason", reason)
         }
         Change::LiftLock { name } => exists("lock", name, state.locks().get(name).is_some()),
         Change::EndSession { name, reason } => {
-            let session = name.parse().ok().and_then(|id| state.sessions().get(id));
+            let id: Option<SessionId> = name.parse().ok();
+            // Ids have other spellings too, and by none of those the event would count.
+            if let Some(id) = id.map(|id| id.to_string()).filter(|id| id != name) {
+                return invalid(format!("write the session's id as {id}"));
+            }
+            let session = id.and_then(|id| state.sessions().get(id));
             exists("session", name, session.is_some())?;
             if session.is_some_and(|session| !session.is_live()) {
                 return conflict(format!("the session {name} has ended already"));
@@ -128,7 +138,7 @@ pub fn check(state: &State, change: &Change, now: Timestamp) -> Result<(), Chang
             if state.restrictions().get(name).is_some() {
                 return conflict(format!("there is a restriction {name} already"));
             }
-            check_matches("restriction", matches)?;
+            check_matches(state, "restriction", matches)?;
             check_networks(allow)?;
             check_networks(deny)?;
             let paths = [allow_programs, deny_programs, deny_paths];
@@ -207,30 +217,6 @@ fn check_roles(state: &State, roles: &BTreeSet<String>) -> Result<(), ChangeRefu
     }
 }
 
-/// Somebody must be left who holds the role `admin` and isn't locked; else nobody could undo it.
-fn keep_an_admin(
-    state: &State,
-    now: Timestamp,
-    still: impl Fn(&str, bool) -> bool,
-) -> Result<(), ChangeRefused> {
-    let free = |name: &str, roles: &BTreeSet<String>| {
-        let subject = Subject { user: name, roles: Some(roles), node: None, login: None, session: None };
-        state.locks().matching(&subject, now).is_none()
-    };
-    let admins = |after: bool| {
-        state.users().iter().any(|(name, user)| {
-            let held = user.roles.contains(ADMIN);
-            free(name, &user.roles) && if after { still(name, held) } else { held }
-        })
-    };
-    if admins(false) && !admins(true) {
-        return conflict(format!(
-            "nobody would be left who holds the role {ADMIN} and isn't locked: give it to somebody else first"
-        ));
-    }
-    Ok(())
-}
-
 fn check_text(what: &str, text: &str) -> Result<(), ChangeRefused> {
     if text.len() > TEXT_BYTES_MAX || text.chars().any(char::is_control) {
         return invalid(format!("the {what} must be one line of at most {TEXT_BYTES_MAX} bytes"));
@@ -248,21 +234,53 @@ fn check_lock(
     if state.locks().get(name).is_some() {
         return conflict(format!("there is a lock {name} already"));
     }
-    check_matches("lock", matches)?;
+    check_matches(state, "lock", matches)?;
     if expires.is_some_and(|expires| expires <= now) {
         return invalid("the lock would have run out already".to_owned());
     }
     Ok(())
 }
 
-fn check_matches(what: &str, matches: &lock::Matches) -> Result<(), ChangeRefused> {
+/// What is named must be there: a lock that fits nobody would pass for one that holds. Accounts at targets aren't known.
+fn check_matches(state: &State, what: &str, matches: &lock::Matches) -> Result<(), ChangeRefused> {
     if *matches == lock::Matches::default() {
         return invalid(format!("the {what} matches nothing: give a user, role, node, login or session"));
     }
-    let lock::Matches { login, node, role, session: _, user } = matches;
+    let lock::Matches { login, node, role, session, user } = matches;
     let texts = [login, node, role, user];
     if texts.into_iter().flatten().any(|text| text.is_empty() || text.len() > LABEL_BYTES_MAX) {
         return invalid(format!("what a {what} matches has 1 to {LABEL_BYTES_MAX} bytes"));
+    }
+    let missing = |kind: &str, wrong: &str, perhaps: String| {
+        let wrong = wrong.chars().take(64).collect::<String>();
+        conflict(format!(
+            "the {what} would match nothing, for there is no {kind} {}{perhaps}",
+            wrong.escape_debug()
+        ))
+    };
+    let people = || {
+        let services = state.services().iter().map(|(name, _)| name);
+        state.users().iter().map(|(name, _)| name).chain(services)
+    };
+    if let Some(user) = user
+        && !people().any(|name| name == user)
+    {
+        return missing("user", user, or_perhaps(user, people()));
+    }
+    if let Some(role) = role
+        && state.roles().get(role).is_none()
+    {
+        return missing("role", role, or_perhaps(role, state.roles().iter().map(|(name, _)| name)));
+    }
+    if let Some(node) = node
+        && state.nodes().get(node).is_none()
+    {
+        return missing("node", node, or_perhaps(node, state.nodes().iter().map(|(name, _)| name)));
+    }
+    if let Some(session) = session
+        && state.sessions().get(*session).is_none()
+    {
+        return missing("session", &session.to_string(), String::new());
     }
     Ok(())
 }

@@ -2,6 +2,10 @@
 //! writes.
 
 mod check;
+mod keep;
+mod near;
+#[cfg(test)]
+mod tests;
 
 pub use check::check;
 
@@ -80,7 +84,7 @@ pub enum Change {
         /// The document's name.
         name: String,
     },
-    /// Makes a node known, or replaces its record.
+    /// Makes a node known.
     AddNode {
         /// Its name.
         name: String,
@@ -95,6 +99,9 @@ pub enum Change {
         /// Labels.
         #[serde(default)]
         labels: BTreeMap<String, String>,
+        /// Whether this may be said of a node that is known: what isn't said here is gone then.
+        #[serde(default)]
+        replace: bool,
     },
     /// Removes a node.
     RemoveNode {
@@ -362,7 +369,13 @@ impl Change {
     /// What policy is asked.
     #[must_use]
     pub fn what(&self) -> What {
-        What::Administer { action: self.action(), name: self.name().to_owned() }
+        let (action, name) = (self.action(), self.name().to_owned());
+        match self {
+            Self::CreateUser { roles, .. } | Self::SetRoles { roles, .. } => {
+                What::GiveRoles { action, name, roles: roles.clone() }
+            }
+            _ => What::Administer { action, name },
+        }
     }
 
     /// The target that stands in the decision's event and in the change's.
@@ -395,7 +408,7 @@ impl Change {
                 ChangeDraft::PolicyUploaded(made.of(policy::Uploaded { name, text }))
             }
             Self::RemovePolicy { name } => ChangeDraft::PolicyRemoved(made.of(policy::Removed { name })),
-            Self::AddNode { name, address, agent, host_key, labels } => {
+            Self::AddNode { name, address, agent, host_key, labels, replace: _ } => {
                 ChangeDraft::NodeAdded(made.of(node::Added { address, agent, host_key, labels, name }))
             }
             Self::RemoveNode { name } => ChangeDraft::NodeRemoved(made.of(node::Removed { name })),

@@ -1,6 +1,9 @@
 //! Commands and what they leave in the log.
 
 use super::world::{ADMIN, PASSWORD, SSH_KEY, World};
+use crate::api::commands::applied;
+use crate::api::error::ApiError;
+use custody_core::event::{Actor, Draft, SessionId, recording};
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -49,6 +52,30 @@ async fn a_denied_command_is_told_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_may_set_roles_is_no_administrator_by_that() {
+    let world = World::new().await;
+    let admin = world.admin().await;
+    let ana = world.operator(&admin).await;
+    let text = "@id(\"helpdesk\") permit(principal in Role::\"operator\", \
+                action in [Action::\"admin:create-user\", Action::\"admin:set-roles\"], resource);";
+    admin.done("upload-policy", json!({ "name": "helpdesk", "text": text })).await;
+    ana.done("create-user", json!({ "name": "eve", "roles": ["operator"] })).await;
+    for (name, body) in [
+        ("set-roles", json!({ "name": "ana", "roles": ["admin"] })),
+        ("set-roles", json!({ "name": ADMIN, "roles": [] })),
+        ("create-user", json!({ "name": "mallory", "roles": ["admin"] })),
+    ] {
+        let (status, answer) = ana.command(name, body).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{name}: {answer}");
+        assert!(answer["error"].as_str().unwrap().contains("only who holds the role admin"), "{answer}");
+        let told = world.told("decision.made").pop().unwrap();
+        assert_eq!((&told["outcome"], &told["actor"]["user"]), (&json!("denied"), &json!("ana")));
+    }
+    let long = json!({ "name": "eve", "roles": ["x".repeat(10_000)] });
+    assert_eq!(ana.command("set-roles", long).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_has_its_status_and_one_line() {
     let world = World::new().await;
     let admin = world.admin().await;
@@ -66,6 +93,8 @@ async fn what_is_wrong_has_its_status_and_one_line() {
         ("set-password", json!({ "name": "nobody", "password": PASSWORD }), 404),
         ("enroll-node", json!({ "name": "none", "host_public_key": SSH_KEY }), 404),
         ("enroll-node", json!({ "name": "none", "host_public_key": "rubbish" }), 422),
+        ("create-lock", json!({ "matches": { "user": "rot" }, "reason": "x" }), 409),
+        ("remove-policy", json!({ "name": "admin" }), 409),
         ("do-what-i-mean", json!({}), 404),
     ] {
         let (got, answer) = admin.command(name, body).await;
@@ -74,6 +103,38 @@ async fn what_is_wrong_has_its_status_and_one_line() {
         assert!(!line.is_empty() && !line.contains('\n'), "{line}");
     }
     assert_eq!(world.log.recovery_size(), size, "nothing of it is in the log");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_recorded_and_not_applied_is_not_said_to_be_done() {
+    let world = World::new().await;
+    applied(&world.replica, 0).await.unwrap();
+    let anchored = recording::Anchored { bytes: 1, head: "ab".repeat(32) };
+    let stray = Draft::new(Actor::system("test"), anchored).session(SessionId::new());
+    let stray = world.proxy.append(stray).await.unwrap();
+    let error = applied(&world.replica, stray.index()).await.unwrap_err();
+    let ApiError::Conflict(line) = &error else { panic!("{error}") };
+    assert!(line.contains(&format!("event {} and not applied", stray.index())), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_known_node_is_said_anew_only_where_that_is_meant() {
+    let world = World::new().await;
+    let admin = world.admin().await;
+    let pinned =
+        json!({ "name": "web-1", "address": "192.0.2.7:22", "host_key": SSH_KEY, "agent": "required" });
+    admin.done("add-node", pinned).await;
+    let bare = json!({ "name": "web-1", "address": "192.0.2.8:22" });
+    let (status, answer) = admin.command("add-node", bare).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+    let state = admin.json("/v1/state").await;
+    let node = &state["nodes"]["web-1"];
+    assert_eq!((&node["address"], &node["host_key"]), (&json!("192.0.2.7:22"), &json!(SSH_KEY)));
+    let anew = json!({ "name": "web-1", "address": "192.0.2.8:22", "replace": true });
+    admin.done("add-node", anew).await;
+    let state = admin.json("/v1/state").await;
+    let node = &state["nodes"]["web-1"];
+    assert_eq!((&node["address"], node.get("host_key")), (&json!("192.0.2.8:22"), None));
 }
 
 trait Size {
@@ -110,12 +171,22 @@ async fn a_nodes_host_key_is_certified() {
     let answer = admin.done("enroll-node", json!({ "name": "web-1", "host_public_key": SSH_KEY })).await;
     let certificate =
         russh::keys::Certificate::from_openssh(answer["host_certificate"].as_str().unwrap()).unwrap();
-    assert_eq!(certificate.valid_principals(), ["web-1", "web-1.custody", "192.0.2.7"]);
+    assert_eq!(certificate.valid_principals(), ["web-1", "web-1.custody"], "its address is no name of it");
     assert!(answer["target_ssh"].as_str().unwrap().starts_with("ssh-ed25519 "));
     let told = world.told("certificate.issued");
     let told = told.iter().find(|event| event["data"]["authority"] == "host-ssh").unwrap();
     assert_eq!(told["data"]["serial"], certificate.serial().to_string());
     assert_eq!(told["target"]["name"], "web-1");
+
+    // The proxy's own names, and what would pass for another node's.
+    for name in ["proxy.test", "web-2.custody"] {
+        admin.done("add-node", json!({ "name": name, "address": "192.0.2.7:22" })).await;
+        let body = json!({ "name": name, "host_public_key": SSH_KEY });
+        let (status, answer) = admin.command("enroll-node", body).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
+    }
+    let of_hosts = |event: &&serde_json::Value| event["data"]["authority"] == "host-ssh";
+    assert_eq!(world.told("certificate.issued").iter().filter(of_hosts).count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

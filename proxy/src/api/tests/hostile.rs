@@ -1,7 +1,8 @@
 //! What strangers send.
 
-use super::world::World;
+use super::world::{ADMIN, PASSWORD, World};
 use reqwest::StatusCode;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -148,4 +149,29 @@ async fn a_drip_of_header_bytes_is_cut() {
         }
     };
     assert!(cut, "a head that never ends kept its connection");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_shuts_nobody_out() {
+    let world = World::new().await;
+    let admin = world.try_login(ADMIN, PASSWORD).await;
+    let url = format!("https://{}/healthz", world.address);
+    let there = || world.builder().local_address("127.0.0.2".parse::<IpAddr>().unwrap());
+    // Each with a connection that it keeps.
+    let mut crowd = Vec::new();
+    while crowd.len() < 200 {
+        let one = there().build().unwrap();
+        if one.get(&url).send().await.is_err() {
+            break;
+        }
+        crowd.push(one);
+    }
+    assert!((128..200).contains(&crowd.len()), "{} connections of one address were kept", crowd.len());
+    assert_eq!(world.stranger().get("/healthz").await.0, StatusCode::OK);
+    // Whoever shows a certificate isn't counted among them.
+    let body: serde_json::Value = serde_json::from_str(&admin.1).unwrap();
+    let pem = format!("{}\n{}", body["x509_certificate"].as_str().unwrap(), admin.2);
+    let identity = reqwest::Identity::from_pem(pem.as_bytes()).unwrap();
+    let known = there().identity(identity).build().unwrap();
+    assert_eq!(known.get(&url).send().await.unwrap().status(), StatusCode::OK);
 }

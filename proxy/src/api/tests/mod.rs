@@ -4,6 +4,7 @@ mod access;
 mod commands;
 mod hostile;
 mod log;
+mod login;
 mod operate;
 mod services;
 mod sessions;

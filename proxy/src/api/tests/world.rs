@@ -91,6 +91,7 @@ pub type Seen = Box<dyn FnOnce(Arc<dyn Log>) -> Arc<dyn Log>>;
 pub struct Plan {
     pub clock: Arc<dyn Clock>,
     pub limits: LoginLimits,
+    pub login_seconds: u64,
     /// What the search projection follows.
     pub indexed: Seen,
     /// What the API reads.
@@ -107,6 +108,7 @@ impl Default for Plan {
         Self {
             clock: Arc::new(SystemClock::new()),
             limits: LoginLimits::default(),
+            login_seconds: 3600,
             indexed: Box::new(|log| log),
             read: Box::new(|log| log),
             effort: Effort::default(),
@@ -126,7 +128,7 @@ impl World {
     }
 
     pub async fn planned(plan: Plan) -> Self {
-        let Plan { clock, limits, indexed, read, effort, sinks, full } = plan;
+        let Plan { clock, limits, login_seconds, indexed, read, effort, sinks, full } = plan;
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let signer = Arc::new(Ed25519Signer::from_seed("custody.test/log", &[7; 32]).unwrap());
@@ -195,7 +197,8 @@ impl World {
             clock: clock.clone(),
             recordings: recordings.clone(),
             ssh_address: "127.0.0.1:3022".into(),
-            login_seconds: 3600,
+            own_names: vec!["Proxy.test".into()],
+            login_seconds,
             operations: Arc::new(Operated { log: log.clone(), full }),
             cosigned: Arc::new(CosignedCheckpoints::open(&at("log"), log.verifier_key()).unwrap()),
             admission: Arc::default(),
