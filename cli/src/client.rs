@@ -153,7 +153,7 @@ mod tests {
         };
         for (until, says) in [
             ("2020-01-01T00:00:00Z", "ran out at 2020-01-01T00:00:00Z: `custody login`"),
-            ("9000-01-01T00:00:00Z", "client.pem can't be read"),
+            ("2500-01-01T00:00:00Z", "client.pem can't be read"),
         ] {
             let text = toml::to_string(&profile(until)).unwrap();
             home.writing().unwrap().put("profile.toml", text.as_bytes()).unwrap();

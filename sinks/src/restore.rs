@@ -13,6 +13,7 @@ pub use ways::Ways;
 
 use crate::sink::{DOCUMENT_BYTES, Found, Held, Sink, Trouble, Unproven, Window};
 use custody_core::clock::Nanos;
+use custody_core::event::Event;
 use custody_core::log::Hash;
 use custody_core::log::tree::leaf_hash;
 use std::collections::BTreeMap;
@@ -124,6 +125,10 @@ fn whole(document: &Held) -> Result<Copied, &'static str> {
     let bytes = document.original.as_ref().ok_or("its bytes aren't there")?;
     if leaf_hash(bytes) != leaf {
         return Err("its bytes don't give its leaf hash");
+    }
+    // Whoever writes to a destination may write a leaf hash beside anything, and a log takes events alone.
+    if Event::parse(bytes).is_err() {
+        return Err("its bytes are no event");
     }
     let appended = document.appended.ok_or("when it was appended isn't there")?;
     Ok(Copied { appended, bytes: bytes.clone() })
@@ -437,6 +442,8 @@ mod tests {
         let good = held(7, 70);
         let other = of_event(1_007, 7, 70);
         let altered = Held { original: Some(b"altered".to_vec()), ..good.clone() };
+        let rubbish =
+            Held { original: Some(b"rubbish".to_vec()), leaf: Some(leaf_hash(b"rubbish")), ..good.clone() };
         let copied = Copied { appended: Nanos(70), bytes: event(7) };
         let judge = |documents: &[Held]| super::judge(documents, Nanos(60));
         assert_eq!(judge(&[]), Err(Lacking::Absent));
@@ -455,6 +462,7 @@ mod tests {
         assert!(error.contains("before that of the entry before it"), "{error}");
         for (document, what) in [
             (altered, "don't give its leaf hash"),
+            (rubbish, "are no event"),
             (Held { leaf: None, ..good.clone() }, "leaf hash isn't there"),
             (Held { leaf: Some(Hash([0; 32])), ..good.clone() }, "don't give its leaf hash"),
             (Held { original: None, ..good.clone() }, "bytes aren't there"),
