@@ -6,7 +6,7 @@ mod told;
 pub use told::Told;
 
 use custody_core::delivery::DeadLetter;
-use custody_core::log::durable::{UNFINISHED, rename, sync_directory};
+use custody_core::log::durable::{replace_file, sync_directory};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
@@ -160,42 +160,21 @@ impl DeadLetters {
             }
             Ok(())
         })?;
-        replace(&self.path, |out| {
-            let kept = each(File::open(&self.path)?, Tear::AtTheEnd, |line| {
+        replace_file(&self.path, MODE, |file| {
+            let mut out = BufWriter::new(file);
+            each(File::open(&self.path)?, Tear::AtTheEnd, |line| {
                 if last.get(&line.letter.index) == Some(&line.at) {
                     out.write_all(line.bytes)
                 } else {
                     Ok(())
                 }
-            });
-            kept.map(drop)
+            })?;
+            out.flush()
         })?;
         self.file = OpenOptions::new().append(true).open(&self.path)?;
         (self.gone, self.superseded) = (0, 0);
         Ok(())
     }
-}
-
-/// Writes a file anew, durably: after a crash it is the old one or the new one.
-fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".");
-    unfinished.push(UNFINISHED);
-    let unfinished = PathBuf::from(unfinished);
-    let whole = || {
-        // What is left over of a crash is written over.
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&unfinished)?;
-        let mut out = BufWriter::new(file);
-        write(&mut out)?;
-        out.flush()?;
-        out.get_ref().sync_all()
-    };
-    if let Err(error) = whole() {
-        // It may have taken the room that was missing.
-        std::fs::remove_file(&unfinished).ok();
-        return Err(error);
-    }
-    rename(&unfinished, path)
 }
 
 fn lines(letters: &[DeadLetter]) -> io::Result<Vec<u8>> {

@@ -115,7 +115,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
 pub fn source(address: SocketAddr, parts: &Parts) -> Source {
     let client =
         parts.headers.get(USER_AGENT).map(|value| ByteString::cut(value.as_bytes(), CLIENT_BYTES_MAX));
-    Source { address: address.ip().to_canonical().to_string(), client, port: address.port() }
+    Source { address: address.ip().to_string(), client, port: address.port() }
 }
 
 /// The user's roles, if the log knows the certificate, the user exists and no lock is on him.

@@ -53,12 +53,11 @@ pub async fn metrics(Shared(api): Shared<Arc<Api>>, _caller: Caller) -> Result<i
     let size = context.log.size();
     let indexed = context.search.progress().borrow().clone();
     let statistics = context.log.statistics();
-    let (live, users, refused) = context.replica.read(|state| {
-        let live = state.sessions().live().count() as u64;
-        (live, state.users().len() as u64, state.refused().count())
+    let (live, users, gaps, unknown_gaps, refused) = context.replica.read(|state| {
+        let (live, producers) = (state.sessions().live().count() as u64, state.producers());
+        let users = state.users().len() as u64;
+        (live, users, producers.gaps(), producers.unknown_gaps(), state.refused().count())
     });
-    let (gaps, unknown_gaps) =
-        context.replica.read(|state| (state.producers().gaps(), state.producers().unknown_gaps()));
     let clock_ahead = context.operations.clock_ahead().map_or(0, |ahead| ahead.as_secs());
     let applied = context.replica.size();
     let checkpoint = context.log.checkpoint().size();

@@ -84,6 +84,14 @@ pub fn write_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     write_file_on(&RealDisk, path, bytes, mode).map(drop)
 }
 
+/// As [`write_file`], of one that isn't small: with what `write` puts into it, part by part.
+///
+/// # Errors
+/// As [`write_file`], and what `write` says: then the old file is still there.
+pub fn replace_file(path: &Path, mode: u32, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    replace_file_on(&RealDisk, path, mode, write).map(drop)
+}
+
 /// Renames durably. Both names must be in the same directory.
 ///
 /// # Errors
