@@ -17,7 +17,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use custody_core::clock::{Clock, Nanos, SystemClock};
 use custody_core::event::Timestamp;
-use custody_core::log::embedded::import::{Import, ImportError};
+use custody_core::log::embedded::import::{Import, ImportError, finished};
 use custody_core::log::embedded::salvage::{Part, Salvage};
 use custody_core::log::{Checkpoint, Signer as _, VerifierKey, durable, verify};
 use custody_proxy::ca::store::{FileKeyStore, KeyStore};
@@ -37,6 +37,9 @@ const AHEAD: Duration = Duration::from_secs(86_400);
 const READY: Duration = Duration::from_secs(60);
 /// How many entries that can't be had are named.
 const NAMED: usize = 20;
+const RESTORING: &str = "restoring";
+/// How much of the reason why a destination is waited for stands on the progress line, in characters.
+const REASON_SHOWN: usize = 60;
 
 /// `custodyd restore`
 #[derive(Args)]
@@ -64,7 +67,7 @@ pub async fn restore(args: Restore) -> anyhow::Result<()> {
     let data = DataDir::new(&config.data);
     if let Some(from) = Successor::Restored.waiting(&data)? {
         Successor::Restored.get_name(&data)?;
-        finished(&data, &from);
+        tell_finished(&data, &from);
         return Ok(());
     }
     data.create().with_context(|| format!("{} can't be made", data.path().display()))?;
@@ -84,8 +87,7 @@ pub async fn restore(args: Restore) -> anyhow::Result<()> {
         log.display()
     );
 
-    let signed = std::slice::from_ref(&checkpoint);
-    if missing == 0 && verify::directory(&log, &key, signed, &mut |_, _| {}, &mut |_| {}).is_ok() {
+    if missing == 0 && is_whole(&log, &key, &checkpoint)? {
         println!("Nothing is missing, and all of it is what was signed: nothing was changed.");
         return Ok(());
     }
@@ -101,7 +103,7 @@ pub async fn restore(args: Restore) -> anyhow::Result<()> {
         }
         drop(salvage);
         Successor::Restored.take_place(&data, &free(&data, "log.damaged")?)?;
-        finished(&data, &from);
+        tell_finished(&data, &from);
         return Ok(());
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -174,6 +176,19 @@ pub async fn restore(args: Restore) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether all that was signed is here as it was signed.
+///
+/// # Errors
+/// Where it is, and a start refuses the log all the same: for what was brought here behind it, and cut off.
+fn is_whole(log: &Path, key: &VerifierKey, checkpoint: &Checkpoint) -> anyhow::Result<bool> {
+    let signed = std::slice::from_ref(checkpoint);
+    if verify::directory(log, key, signed, &mut |_, _| {}, &mut |_| {}).is_err() {
+        return Ok(false);
+    }
+    finished(log)?;
+    Ok(true)
+}
+
 /// Whether what an earlier try has put together is what is to be restored now: all that was signed, and what is good here
 /// behind that.
 fn is_that(
@@ -205,7 +220,7 @@ fn is_that(
 }
 
 /// Says that what was cut off is done.
-fn finished(data: &DataDir, from: &str) {
+fn tell_finished(data: &DataDir, from: &str) {
     println!(
         "The restoring that was cut off is finished: what it had put together, with entries from {from}, is the log in {}.",
         data.log().display()
@@ -309,8 +324,19 @@ fn progress(entries: u64) -> anyhow::Result<ProgressBar> {
     bar.set_style(ProgressStyle::with_template(
         "{msg} {wide_bar} {human_pos}/{human_len} events, {eta} left",
     )?);
-    bar.set_message("restoring");
+    bar.set_message(RESTORING);
     Ok(bar)
+}
+
+/// Says on the progress line why a destination is waited for, or that it isn't any more.
+fn waiting(bar: &ProgressBar, reason: Option<&str>) {
+    match reason {
+        Some(reason) => {
+            let reason: String = reason.chars().take(REASON_SHOWN).collect();
+            bar.set_message(format!("waiting: {reason}"));
+        }
+        None => bar.set_message(RESTORING),
+    }
 }
 
 /// The log that is being put together.
@@ -418,7 +444,8 @@ impl Rebuilding<'_> {
                 expected += 1;
                 continue;
             }
-            let shown = walk.next().await.map_err(|reason| {
+            let shown = walk.next(&mut |reason: Option<&str>| waiting(&self.bar, reason)).await;
+            let shown = shown.map_err(|reason| {
                 anyhow::anyhow!(
                     "entry {expected} and what comes after it can't be read: {reason}. Nothing was changed"
                 )

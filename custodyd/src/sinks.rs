@@ -7,7 +7,8 @@ use custody_core::clock::{Clock, Nanos};
 use custody_core::delivery::Running;
 use custody_core::log::{Log, Producer};
 use custody_core::state::follow::Replica;
-use custody_sinks::delivery::{Delivery, Parts};
+use custody_core::state::sinks::Stall;
+use custody_sinks::delivery::{Delivery, Parts, ToldStall, stored_next};
 use custody_sinks::files::{self, Files};
 use custody_sinks::filter::Filter;
 use custody_sinks::hec::{self, Hec};
@@ -166,8 +167,10 @@ impl Around<'_> {
     }
 
     fn stands_still(&self, still: Still) -> Started {
-        let is_told = self.replica.read(|state| state.sinks().stalled_since(still.name()).is_some());
-        let (stalled, producer) = (still.stalled(), Arc::clone(self.producer));
+        let next = stored_next(&self.data.sinks().join(still.name()));
+        let told = self.replica.read(|state| state.sinks().stall(still.name()));
+        let is_told = told.is_some_and(|told| is_current(told, next));
+        let (stalled, producer) = (still.stalled(next.unwrap_or(0)), Arc::clone(self.producer));
         tracing::error!("the sink {} stands still: {}", still.name(), still.reason());
         let ended = tokio::spawn(async move {
             // Else each start would tell of a stall that one end is told of.
@@ -228,7 +231,7 @@ impl Around<'_> {
         let redaction = Redaction::new(settings.redact, key).map_err(anyhow::Error::msg)?;
         let (paused, stalled) = self.replica.read(|state| {
             let sinks = state.sinks();
-            (sinks.paused(&name).is_some(), sinks.stalled_since(&name))
+            (sinks.paused(&name).is_some(), sinks.stall(&name))
         });
         let now = self.clock.wall();
         let delivery = Delivery::open(Parts {
@@ -241,7 +244,10 @@ impl Around<'_> {
             stall: Duration::from_secs(settings.stall_seconds),
             name: settings.name,
         })?
-        .stalled_for(stalled.map(|since| now.saturating_since(Nanos(since.nanos()))));
+        .told_to_stall(stalled.map(|Stall { next, since }| {
+            let before = now.saturating_since(Nanos(since.nanos()));
+            ToldStall { before, next }
+        }));
         let (control, inbox) = delivery.control(paused);
         let stop = self.stop.clone();
         let ended = tokio::spawn(async move {
@@ -251,6 +257,12 @@ impl Around<'_> {
         });
         Ok(Started { running: Arc::new(control), ended })
     }
+}
+
+/// Whether a stall that was told is what keeps a sink from delivering now, whose position is `next` as far as that can be read: one that
+/// has come further was well in between.
+fn is_current(told: Stall, next: Option<u64>) -> bool {
+    next.is_none_or(|next| next <= told.next)
 }
 
 #[cfg(test)]
@@ -280,6 +292,13 @@ mod tests {
             }
         }
         assert!(seen >= 7, "{seen} examples");
+    }
+
+    #[test]
+    fn a_stall_that_a_sink_has_left_behind_is_not_the_one_that_keeps_it_now() {
+        let told = Stall { next: 5, since: custody_core::event::Timestamp::from_seconds(1) };
+        let known = [None, Some(0), Some(5), Some(6)].map(|next| is_current(told, next));
+        assert_eq!(known, [true, true, true, false]);
     }
 
     #[test]

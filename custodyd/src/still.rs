@@ -25,8 +25,8 @@ impl Still {
     }
 
     /// Says so in the log, as of any sink that doesn't deliver. Once it can begin, the delivery says that it goes on.
-    pub fn stalled(&self) -> Draft<Stalled> {
-        let next = self.numbers().next;
+    /// `next` is the first event that isn't delivered, as far as that is known.
+    pub fn stalled(&self, next: u64) -> Draft<Stalled> {
         Draft::new(
             Actor::system("sink"),
             Stalled { next, reason: self.reason.clone(), sink: self.name.clone() },

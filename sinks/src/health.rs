@@ -159,12 +159,22 @@ impl Health {
     /// An attempt came to nothing.
     pub(crate) fn failed(&self, at: At, reason: &str) {
         self.retries.fetch_add(1, Relaxed);
+        self.note_trouble(at, Instant::now(), reason);
+    }
+
+    /// What was begun then isn't done yet, and goes on: nothing has to be tried again for that.
+    pub(crate) fn takes_long(&self, at: At, begun: Instant, reason: &str) {
+        self.note_trouble(at, begun, reason);
+    }
+
+    /// Something doesn't work: since before, or since then.
+    fn note_trouble(&self, at: At, since: Instant, reason: &str) {
         if at == At::Errand {
             *self.errand_trouble() = Some(reason.to_owned());
             return;
         }
         let mut troubles = self.troubles();
-        let mut since = troubles.get(&at).map_or_else(Instant::now, |ailing| ailing.since);
+        let mut since = troubles.get(&at).map_or(since, |ailing| ailing.since);
         if at == At::Loop {
             // No batch is under way any more, and what they waited for goes on.
             since = troubles.values().map(|ailing| ailing.since).min().unwrap_or(since);

@@ -82,6 +82,12 @@ pub struct Position {
     stored: Stored,
 }
 
+/// The first event that isn't confirmed, as the file says, whatever log it is of; nothing where it can't be read.
+pub(crate) fn stored_next(path: &Path) -> Option<u64> {
+    let bytes = std::fs::read(path).ok()?;
+    serde_json::from_slice(&bytes).ok().map(|stored: Stored| stored.next)
+}
+
 impl PositionError {
     /// Whether it may be well again by itself, or by what somebody does beside us: room on a disk.
     #[must_use]
@@ -249,6 +255,7 @@ mod tests {
         position.set_replay(Some(Replay { next: 1, to: 3 })).unwrap();
         let again = Position::open(&path(&story), &*story.log).unwrap();
         assert_eq!((again.next(), again.sent()), (3, story.log.size() + 1 + STEP));
+        assert_eq!(stored_next(&path(&story)), Some(3));
         assert_eq!(again.replay(), Some(Replay { next: 1, to: 3 }));
     }
 
@@ -276,6 +283,7 @@ mod tests {
             write_file(&path(&story), text.as_bytes(), MODE).unwrap();
             let error = Position::open(&path(&story), &*story.log).unwrap_err();
             assert!(matches!(error, PositionError::Damaged { .. }), "{text}: {error}");
+            assert_eq!(stored_next(&path(&story)).is_some(), text.len() > 2, "{text}");
         }
     }
 }

@@ -95,7 +95,7 @@ async fn prove_where<S: Sink>(
                 report.unproven.push(Unshown { from, to: size, reason: reason.to_owned() });
                 return Ok(report);
             }
-            Err(Unproven::Now(reason) | Unproven::Unfinished(reason)) => {
+            Err(Unproven::Now(reason) | Unproven::TooMuch(reason) | Unproven::Unfinished(reason)) => {
                 let expected = entries.into_iter().filter(|entry| {
                     control.shared.filter.passes(&Item::new(entry.clone())) && !dead.contains(&entry.index)
                 });
@@ -440,7 +440,7 @@ impl<S: Sink> Later<'_, S> {
                 }
             }
             Err(Unproven::Never(_)) => {}
-            Err(Unproven::Now(reason) | Unproven::Unfinished(reason)) => {
+            Err(Unproven::Now(reason) | Unproven::TooMuch(reason) | Unproven::Unfinished(reason)) => {
                 let Window { indexes, .. } = window;
                 report.unproven.push(Unshown { from: indexes.start, to: indexes.end, reason });
             }

@@ -11,6 +11,7 @@ mod ways;
 pub use dispute::Disputes;
 pub use ways::Ways;
 
+use crate::backoff::Backoff;
 use crate::sink::{DOCUMENT_BYTES, Found, Held, Sink, Trouble, Unproven, Window};
 use custody_core::clock::Nanos;
 use custody_core::event::Event;
@@ -19,7 +20,7 @@ use custody_core::log::tree::leaf_hash;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The first window, the longest and the shortest one.
 const STEP: Duration = Duration::from_secs(60);
@@ -28,9 +29,8 @@ const STEP_MIN: Duration = Duration::from_millis(1);
 /// A window with fewer documents is followed by a longer one, one with more by a shorter one.
 const FEW: usize = 1_000;
 const MANY: usize = 4_000;
-/// How often the shortest window is asked for that can't be shown right now.
-const ATTEMPTS: u32 = 5;
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How long a destination may show nothing that it is asked for before it is given up: what passes by itself has passed by then.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// How much waits for its turn, in bytes, before what comes first counts as absent: so much isn't a document that strayed.
@@ -196,6 +196,7 @@ pub struct Walk<'a> {
     archives: &'a [Box<dyn Archive>],
     left: Range<Nanos>,
     step: Duration,
+    patience: Duration,
     /// Why a destination may hold more than it has shown.
     perhaps_more: Option<String>,
 }
@@ -204,7 +205,14 @@ impl<'a> Walk<'a> {
     /// Through what was appended in `appended`.
     #[must_use]
     pub fn new(archives: &'a [Box<dyn Archive>], appended: Range<Nanos>) -> Self {
-        Self { archives, left: appended, step: STEP, perhaps_more: None }
+        Self { archives, left: appended, step: STEP, patience: PATIENCE, perhaps_more: None }
+    }
+
+    /// Gives a destination up that shows nothing for so long, instead of ten minutes.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Why a destination may hold more than it has shown so far.
@@ -213,36 +221,50 @@ impl<'a> Walk<'a> {
         self.perhaps_more.as_deref()
     }
 
-    /// The documents of the next window, by the index that they claim; `None` at the end.
+    /// The documents of the next window, by the index that they claim; `None` at the end. What doesn't work now is tried again for a
+    /// while: `told` hears why that is waited for, and `None` once it works.
     ///
     /// # Errors
     /// Why a destination doesn't show all of it.
-    pub async fn next(&mut self) -> Result<Option<BTreeMap<u64, Vec<Held>>>, String> {
-        let mut attempts = 0;
+    pub async fn next(
+        &mut self,
+        told: &mut (dyn FnMut(Option<&str>) + Send),
+    ) -> Result<Option<BTreeMap<u64, Vec<Held>>>, String> {
+        let (mut backoff, mut failing_since) = (Backoff::default(), None);
         while self.left.start < self.left.end {
             let until = self.left.start.saturating_add(self.step).min(self.left.end);
             let length = until.saturating_since(self.left.start);
+            let shorter = (self.step.min(length) / 2).max(STEP_MIN);
             match self.shown(self.left.start..until).await {
                 Ok(documents) => {
+                    if failing_since.is_some() {
+                        told(None);
+                    }
                     self.left.start = until;
                     self.adapt(documents.values().map(Vec::len).sum());
                     return Ok(Some(documents));
                 }
-                // Too many at once for it, or trouble that passes.
-                Err(_) if self.step > STEP_MIN => self.step = (self.step.min(length) / 2).max(STEP_MIN),
-                Err(reason) => {
-                    attempts += 1;
-                    if attempts >= ATTEMPTS {
+                Err(Unproven::TooMuch(_)) if self.step > STEP_MIN => self.step = shorter,
+                Err(Unproven::Now(reason) | Unproven::Unfinished(reason)) => {
+                    let is_first = failing_since.is_none();
+                    let since = *failing_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= self.patience {
                         return Err(reason);
                     }
-                    tokio::time::sleep(PATIENCE * attempts).await;
+                    if !is_first {
+                        // A long one may take it longer than anybody in between waits.
+                        self.step = shorter;
+                    }
+                    told(Some(&reason));
+                    tokio::time::sleep(backoff.next(None)).await;
                 }
+                Err(unproven) => return Err(unproven.to_string()),
             }
         }
         Ok(None)
     }
 
-    async fn shown(&mut self, appended: Range<Nanos>) -> Result<BTreeMap<u64, Vec<Held>>, String> {
+    async fn shown(&mut self, appended: Range<Nanos>) -> Result<BTreeMap<u64, Vec<Held>>, Unproven> {
         // By time alone: a document that claims an index at another time shows when that time comes.
         let window = Window { indexes: 0..0, appended };
         let mut by_index: BTreeMap<u64, Vec<Held>> = BTreeMap::new();
@@ -253,8 +275,8 @@ impl<'a> Walk<'a> {
                     asked => break asked,
                 }
             };
-            let found = asked.map_err(|_| "no answer came in time".to_owned())?;
-            let Found { documents, perhaps_more } = found.map_err(|unproven| unproven.to_string())?;
+            let found = asked.map_err(|_| Unproven::Now("no answer came in time".to_owned()))?;
+            let Found { documents, perhaps_more } = found?;
             self.perhaps_more = self.perhaps_more.take().or(perhaps_more);
             for document in documents {
                 if let Some(index) = document.index {
@@ -292,7 +314,7 @@ mod tests {
         canonical::event_bytes(&draft.numbered(producer, Timestamp::from_seconds(number))).unwrap()
     }
 
-    /// Shows at most so many documents at once, and fails now and then; one that shows none never gets ready.
+    /// Shows at most so many documents at once, and fails so many times first; one that shows none never gets ready.
     struct Shelf {
         documents: Vec<Held>,
         most: usize,
@@ -314,7 +336,7 @@ mod tests {
                 let within = |document: &&Held| window.appended.contains(&document.appended.unwrap());
                 let shown: Vec<Held> = self.documents.iter().filter(within).cloned().collect();
                 if shown.len() > self.most {
-                    return Err(Unproven::Now(format!(
+                    return Err(Unproven::TooMuch(format!(
                         "it shows {} of {} documents",
                         self.most,
                         shown.len()
@@ -342,14 +364,30 @@ mod tests {
     }
 
     async fn walked(shelves: Vec<Shelf>, appended: Range<Nanos>) -> Result<Vec<(u64, usize)>, String> {
+        walked_and_told(shelves, appended, PATIENCE).await.0
+    }
+
+    /// What was found, and what was told of what is waited for.
+    async fn walked_and_told(
+        shelves: Vec<Shelf>,
+        appended: Range<Nanos>,
+        patience: Duration,
+    ) -> (Result<Vec<(u64, usize)>, String>, Vec<Option<String>>) {
         let archives: Vec<Box<dyn Archive>> =
             shelves.into_iter().map(|shelf| Box::new(shelf) as Box<dyn Archive>).collect();
-        let mut walk = Walk::new(&archives, appended);
-        let mut found = Vec::new();
-        while let Some(documents) = walk.next().await? {
-            found.extend(documents.into_iter().map(|(index, documents)| (index, documents.len())));
+        let mut walk = Walk::new(&archives, appended).with_patience(patience);
+        let (mut found, mut told) = (Vec::new(), Vec::new());
+        loop {
+            let mut tell = |reason: Option<&str>| told.push(reason.map(str::to_owned));
+            let shown = walk.next(&mut tell).await;
+            match shown {
+                Ok(Some(documents)) => {
+                    found.extend(documents.into_iter().map(|(index, documents)| (index, documents.len())));
+                }
+                Ok(None) => return (Ok(found), told),
+                Err(reason) => return (Err(reason), told),
+            }
         }
-        Ok(found)
     }
 
     #[tokio::test]
@@ -373,6 +411,31 @@ mod tests {
         let shelf = Shelf { documents: vec![held(1, 5), held(2, 5)], most: 1, troubles: Mutex::new(0) };
         let error = walked(vec![shelf], Nanos(0)..Nanos(10)).await.unwrap_err();
         assert_eq!(error, "it shows 1 of 2 documents");
+    }
+
+    #[tokio::test]
+    async fn trouble_that_passes_is_waited_for_and_told() {
+        let documents = (0..8).map(|n| held(n, n)).collect();
+        let shelf = Shelf { documents, most: 8, troubles: Mutex::new(3) };
+        let (found, told) = walked_and_told(vec![shelf], Nanos(0)..Nanos(10), PATIENCE).await;
+        assert_eq!(found.unwrap().len(), 8);
+        let busy = || Some("busy".to_owned());
+        assert_eq!(told, [busy(), busy(), busy(), None]);
+        // What doesn't fit into an answer isn't waited for.
+        let crowded = (0..8).map(|n| held(n, n * 1_000_000_000)).collect();
+        let shelf = Shelf { documents: crowded, most: 1, troubles: Mutex::new(0) };
+        let (found, told) =
+            walked_and_told(vec![shelf], Nanos(0)..Nanos(10_000_000_000), Duration::ZERO).await;
+        assert_eq!((found.unwrap().len(), told), (8, vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_destination_that_shows_nothing_for_long_is_given_up_with_its_reason() {
+        let shelf = Shelf { documents: vec![held(1, 5)], most: 9, troubles: Mutex::new(u32::MAX) };
+        let patience = Duration::from_millis(400);
+        let (found, told) = walked_and_told(vec![shelf], Nanos(0)..Nanos(10), patience).await;
+        assert_eq!(found, Err("busy".to_owned()));
+        assert!(told.len() > 1 && told.iter().all(|told| told.as_deref() == Some("busy")), "{told:?}");
     }
 
     /// When each entry was appended, by what these windows show one after the other.

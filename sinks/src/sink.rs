@@ -305,6 +305,9 @@ pub enum Unproven {
     /// Not now, or not in full.
     #[error("{0}")]
     Now(String),
+    /// More lies in the window than is shown at once: a shorter one may do.
+    #[error("{0}")]
+    TooMuch(String),
     /// It has read a part of what it must, and keeps that: asked again, it goes on from there.
     #[error("{0}")]
     Unfinished(String),

@@ -115,8 +115,8 @@ fn fields() -> Value {
     component["template"]["mappings"]["properties"].clone()
 }
 
-/// A stream as another version has made it, which maps these.
-fn made_before(stream: &str, properties: &Value) {
+/// A stream by somebody else's template, which comes before ours and maps these. Gives the template's path.
+fn made_by_another(stream: &str, properties: &Value) -> String {
     let template = json!({
         "index_patterns": [stream],
         "data_stream": {},
@@ -126,6 +126,12 @@ fn made_before(stream: &str, properties: &Value) {
     let path = format!("_index_template/{stream}-before");
     two().ask("PUT", &path, &template.to_string()).unwrap().ok();
     two().ask("PUT", &format!("_data_stream/{stream}"), "").unwrap().ok();
+    path
+}
+
+/// A stream as another version has made it, which maps these.
+fn made_before(stream: &str, properties: &Value) {
+    let path = made_by_another(stream, properties);
     // A template that a stream needs can't be taken away: this one gives way.
     let gives_way = json!({ "index_patterns": [stream], "data_stream": {}, "priority": 1 });
     two().ask("PUT", &path, &gives_way.to_string()).unwrap().ok();
@@ -181,6 +187,30 @@ fn a_stream_whose_fields_are_of_other_types_is_rolled_over_once() {
         assert_eq!(indices, 2);
         assert_eq!(properties["rule"], fields()["rule"]);
         assert_eq!(properties["user_agent"], fields()["user_agent"]);
+        assert!(source.prove(&run).is_proven());
+        source.stop(run);
+    }
+}
+
+/// Where somebody else's template comes before ours the next index would be no better, and each start would add one.
+#[test]
+fn a_stream_whose_next_index_would_lack_the_same_is_not_rolled_over() {
+    const STREAM: &str = "logs-custody.events-overruled";
+    let mut others = fields();
+    others.as_object_mut().unwrap().remove("user_agent").unwrap();
+    others["rule"] = json!({ "type": "keyword" });
+    made_by_another(STREAM, &others);
+    let source = Source::new();
+    for _ in 0..2 {
+        source.grow(10);
+        let run = source.deliver(sink(&two().url(), STREAM));
+        source.delivered(&run);
+        let (indices, properties) = newest(STREAM);
+        assert_eq!(indices, 1);
+        assert_eq!(
+            (&properties["rule"]["type"], &properties["user_agent"]),
+            (&json!("keyword"), &Value::Null)
+        );
         assert!(source.prove(&run).is_proven());
         source.stop(run);
     }

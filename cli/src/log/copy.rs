@@ -57,7 +57,7 @@ pub fn backup(args: &Backup) -> anyhow::Result<()> {
 /// Puts the backup in the folder `backup` back into the data directory `data`.
 pub fn put_back(backup: &Path, data: &Path, pinned: Option<&str>) -> anyhow::Result<()> {
     let has_keys = backup.join(SECRET[0]).is_dir();
-    let copied = copy("custody log restore", backup, data, &key(pinned)?, has_keys)?;
+    let copied = copy("custody log restore BACKUP", backup, data, &key(pinned)?, has_keys)?;
     let told = data.join("log").join(RESTORED);
     durable::write_file(&told, b"backup\n", 0o600)
         .with_context(|| format!("{} can't be written", told.display()))?;

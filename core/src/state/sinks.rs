@@ -10,11 +10,20 @@ pub const PAUSED_MAX: usize = 1024;
 /// Of how many sinks is remembered that they stall. One that was taken out of the configuration meanwhile stays among them.
 pub const STALLED_MAX: usize = 1024;
 
-/// Held sinks by name, and since when others stall.
+/// Held sinks by name, and the stalls of others.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Sinks {
     paused: BTreeMap<String, String>,
-    stalled: BTreeMap<String, Timestamp>,
+    stalled: BTreeMap<String, Stall>,
+}
+
+/// That a sink stalls, as it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Stall {
+    /// The first event that wasn't delivered then. A sink that has come further has delivered since, whether or not that was told.
+    pub next: u64,
+    /// When it was told.
+    pub since: Timestamp,
 }
 
 impl Sinks {
@@ -24,9 +33,9 @@ impl Sinks {
         self.paused.get(sink).map(String::as_str)
     }
 
-    /// When it was told that the sink stalls, if it wasn't told since that it goes on.
+    /// That the sink stalls, if that was told and it wasn't told since that it goes on.
     #[must_use]
-    pub fn stalled_since(&self, sink: &str) -> Option<Timestamp> {
+    pub fn stall(&self, sink: &str) -> Option<Stall> {
         self.stalled.get(sink).copied()
     }
 
@@ -42,12 +51,16 @@ impl Sinks {
         self.paused.remove(&data.sink).map(drop).ok_or("nobody holds this sink")
     }
 
-    /// It was told so at that time. One that stalls already does so since before.
+    /// It was told so at that time. One that stalls already does so since before, unless it has come further in between.
     pub(super) fn stalled(&mut self, at: Timestamp, data: Stalled) -> Result<(), &'static str> {
         if self.stalled.len() >= STALLED_MAX && !self.stalled.contains_key(&data.sink) {
             return Err("too many sinks stall already");
         }
-        self.stalled.entry(data.sink).or_insert(at);
+        let told = Stall { next: data.next, since: at };
+        let known = self.stalled.entry(data.sink).or_insert(told);
+        if told.next > known.next {
+            *known = told;
+        }
         Ok(())
     }
 
@@ -79,7 +92,11 @@ mod tests {
     }
 
     fn stalled(sink: &str) -> Stalled {
-        Stalled { next: 40, reason: "connection refused".into(), sink: sink.into() }
+        stalled_at(40, sink)
+    }
+
+    fn stalled_at(next: u64, sink: &str) -> Stalled {
+        Stalled { next, reason: "connection refused".into(), sink: sink.into() }
     }
 
     #[test]
@@ -87,8 +104,8 @@ mod tests {
         let mut story = Story::begun();
         let first = story.caused(ProducerKind::Log, None, stalled("loki"));
         story.caused(ProducerKind::Log, None, stalled("loki"));
-        assert_eq!(story.state.sinks().stalled_since("loki"), Some(now(first)));
-        assert_eq!(story.state.sinks().stalled_since("kafka"), None);
+        assert_eq!(story.state.sinks().stall("loki"), Some(Stall { next: 40, since: now(first) }));
+        assert_eq!(story.state.sinks().stall("kafka"), None);
         let shown = |story: &Story| story.state.canonical().unwrap();
         assert_eq!(shown(&story), replayed(&story.entries).canonical().unwrap());
         let resumed = Resumed { next: 1040, sink: "loki".into(), stalled_seconds: 61 };
@@ -96,7 +113,7 @@ mod tests {
         for _ in 0..2 {
             let index = story.caused(ProducerKind::Log, None, resumed.clone());
             assert_eq!(story.reason(index), None);
-            assert_eq!(story.state.sinks().stalled_since("loki"), None);
+            assert_eq!(story.state.sinks().stall("loki"), None);
         }
         let index = story.caused(ProducerKind::Proxy, None, stalled("loki"));
         assert_eq!(story.reason(index), Some("its producer may not say that"));
@@ -111,6 +128,16 @@ mod tests {
         }
         assert!(sinks.stalled(now(0), stalled("one more")).is_err());
         sinks.stalled(now(1), stalled("7")).unwrap();
-        assert_eq!(sinks.stalled_since("7"), Some(now(0)));
+        assert_eq!(sinks.stall("7"), Some(Stall { next: 40, since: now(0) }));
+    }
+
+    /// Earlier programs didn't tell of the end of a stall that a restart had ended.
+    #[test]
+    fn one_that_has_come_further_stalls_since_it_was_told_there() {
+        let mut sinks = Sinks::default();
+        for (time, next) in [(0, 40), (1, 40), (2, 41), (3, 7)] {
+            sinks.stalled(now(time), stalled_at(next, "loki")).unwrap();
+        }
+        assert_eq!(sinks.stall("loki"), Some(Stall { next: 41, since: now(2) }));
     }
 }

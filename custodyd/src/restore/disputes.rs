@@ -2,7 +2,7 @@
 //! for the same index is. So all that destinations hold is compared with what was taken, and the signed root says which
 //! of it is the log's.
 
-use super::{Rebuilding, listed};
+use super::{Rebuilding, listed, waiting};
 use anyhow::{anyhow, bail};
 use custody_core::log::embedded::import::Import;
 use custody_core::log::{Entry, ReadError};
@@ -18,6 +18,8 @@ const BYTES: usize = 4 << 20;
 const EXPLAINED: usize = 3;
 /// Around the time of a document, to see who shows it: no store's times are coarser.
 const MOMENT: Duration = Duration::from_millis(1);
+/// How long a sink may show nothing that is only asked who shows it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Rebuilding<'_> {
     /// Takes other entries instead of those that were taken, so that it is what was signed; else says what there is to choose from.
@@ -63,7 +65,8 @@ impl Rebuilding<'_> {
         let (mut disputes, mut taken) = (Disputes::default(), Taken::default());
         let mut walk = Walk::new(self.archives, within);
         loop {
-            let shown = walk.next().await.map_err(|reason| {
+            let shown = walk.next(&mut |reason: Option<&str>| waiting(&self.bar, reason)).await;
+            let shown = shown.map_err(|reason| {
                 anyhow!("what the sinks hold can't be compared: {reason}. Nothing was changed")
             })?;
             let Some(shown) = shown else { return Ok(disputes) };
@@ -127,9 +130,9 @@ impl Rebuilding<'_> {
         let mut names = BTreeSet::new();
         for (archive, name) in self.archives.iter().zip(self.names) {
             let moment = copied.appended..copied.appended.saturating_add(MOMENT);
-            let mut walk = Walk::new(std::slice::from_ref(archive), moment);
+            let mut walk = Walk::new(std::slice::from_ref(archive), moment).with_patience(PATIENCE);
             // One that can't be asked any more isn't named.
-            while let Ok(Some(shown)) = walk.next().await {
+            while let Ok(Some(shown)) = walk.next(&mut |_: Option<&str>| {}).await {
                 let is_it = |held: &Held| held.original.as_ref() == Some(&copied.bytes);
                 if shown.get(&index).is_some_and(|documents| documents.iter().any(is_it)) {
                     names.insert(name.as_str());

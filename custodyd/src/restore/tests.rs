@@ -2,8 +2,8 @@
 
 use super::*;
 use custody_core::clock::ManualClock;
-use custody_core::event::{Actor, Draft, ProducerKind, log::Sealed, producer};
-use custody_core::log::embedded::{EmbeddedLog, Options};
+use custody_core::event::{Actor, Draft, Event, ProducerKind, ProducerRef, canonical, log::Sealed, producer};
+use custody_core::log::embedded::{EmbeddedLog, OpenError, Options};
 use custody_core::log::note::Ed25519Signer;
 use custody_core::log::tree::leaf_hash;
 use custody_core::log::{Entry, Log as _, Numbering, Producer};
@@ -23,9 +23,14 @@ fn signer() -> Ed25519Signer {
 /// A log of some twenty entries, each appended some minutes after the one before, and what was signed.
 async fn original() -> (Vec<Entry>, Checkpoint) {
     let scratch = TempDir::new().unwrap();
+    original_in(&scratch.path().join("log")).await
+}
+
+/// The same in this directory.
+async fn original_in(directory: &Path) -> (Vec<Entry>, Checkpoint) {
     let clock = Arc::new(ManualClock::new(BEGUN));
     let options = Options::new(Arc::new(signer()), clock.clone());
-    let log = Arc::new(EmbeddedLog::open(&scratch.path().join("log"), options).unwrap());
+    let log = Arc::new(EmbeddedLog::open(directory, options).unwrap());
     let numbering = Numbering {
         log: log.clone(),
         clock: clock.clone(),
@@ -195,4 +200,31 @@ async fn of_more_than_can_be_tried_each_is_named_and_what_to_leave_out() {
     assert!(said.contains("no choice among them is what was signed: entry 9: "), "{said}");
     let said = rebuilt(vec![("one", altered)], &checkpoint).await.unwrap_err();
     assert!(said.contains("one of them was replaced"), "{said}");
+}
+
+/// A start refuses it, and would do so again.
+#[tokio::test]
+async fn a_log_to_which_a_backup_was_being_put_back_is_not_said_to_be_whole() {
+    let scratch = TempDir::new().unwrap();
+    let log = scratch.path().join("log");
+    let (entries, checkpoint) = original_in(&log).await;
+    let key = signer().verifier_key();
+    assert!(is_whole(&log, &key, &checkpoint).unwrap());
+    let mut import =
+        Import::begin(&log, &key, &mut |_, _, _| {}).unwrap().named("custody log restore BACKUP");
+    let producer = Event::parse(&entries[0].bytes).unwrap().producer;
+    let mut size = entries.len() as u64;
+    // Whole mebibytes are written before they are sealed.
+    while !import.is_unfinished() {
+        let producer = ProducerRef { seq: size, ..producer.clone() };
+        let draft = Draft::new(Actor::system(&"x".repeat(60_000)), Sealed { size });
+        let event = canonical::event_bytes(&draft.numbered(producer, Timestamp::from_seconds(size))).unwrap();
+        import.push(import.last_appended(), &event).unwrap();
+        size += 1;
+    }
+    drop(import);
+    let options = Options::new(Arc::new(signer()), Arc::new(SystemClock::new()));
+    assert!(matches!(EmbeddedLog::open(&log, options), Err(OpenError::Unfinished { .. })));
+    let said = is_whole(&log, &key, &checkpoint).unwrap_err().to_string();
+    assert!(said.contains("of custody log restore BACKUP, which was cut off"), "{said}");
 }

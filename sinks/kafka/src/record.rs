@@ -77,6 +77,9 @@ impl Record {
         self.header(INDEX, item.index);
         self.header(LEAF, hex::to_hex(&item.leaf.0));
         self.header(APPENDED, item.appended.0);
+        if item.redacted {
+            self.header("custody-redacted", true);
+        }
         self.header("content-type", "application/json");
         if let Some(head) = head {
             self.header("ce_specversion", "1.0");
@@ -264,6 +267,14 @@ mod tests {
             assert_eq!(record.key(), key);
             assert!(record.bytes() > bytes.len());
         }
+    }
+
+    #[test]
+    fn what_was_taken_out_of_is_marked() {
+        let whole = item(7, 5, b"{}");
+        assert!(Record::new(&whole, LOG).headers().all(|(name, _)| name != "custody-redacted"));
+        let record = Record::new(&whole.redacted_to(Arc::from(&b"{}"[..])), LOG);
+        assert_eq!(header(&record, "custody-redacted"), "true");
     }
 
     #[test]

@@ -176,14 +176,15 @@ async fn look_up<S: Sink>(shared: &Shared<S>, at: At, letters: &mut Vec<Letter<S
         indexes: first.index..last.index.saturating_add(1),
         appended: first.appended..last.appended.saturating_add(Duration::from_nanos(1)),
     };
+    let begun = Instant::now();
     let found = loop {
         match within(shared, at, shared.sink.look_up(&window)).await {
             Some(Ok(found)) => break found,
-            // It goes on where it was: waiting would bring it nothing.
-            Some(Err(Unproven::Unfinished(_))) => {}
+            // It goes on where it was: waiting would bring it nothing. But nothing is delivered meanwhile.
+            Some(Err(Unproven::Unfinished(reason))) => shared.health.takes_long(at, begun, &reason),
             // What can't be looked up is sent again: at least once is all that such a destination gives.
             Some(Err(Unproven::Never(_))) => return Ok(()),
-            Some(Err(Unproven::Now(reason))) => return Err(reason),
+            Some(Err(Unproven::Now(reason) | Unproven::TooMuch(reason))) => return Err(reason),
             None => {
                 match letters.as_slice() {
                     [_] => shared.pace.one_was_late(),

@@ -20,7 +20,7 @@ use crate::dead_letters::DeadLetters;
 use crate::filter::Filter;
 use crate::health::Health;
 use crate::item::Item;
-use crate::position::{Position, PositionError};
+use crate::position::{self, Position, PositionError};
 use crate::redaction::Redaction;
 use crate::sink::Sink;
 use custody_core::log::durable::create_directories;
@@ -79,6 +79,10 @@ impl OpenError {
     }
 }
 
+fn position_file(directory: &Path) -> PathBuf {
+    directory.join("position.json")
+}
+
 fn letters_file(directory: &Path) -> PathBuf {
     directory.join("dead-letters.ndjson")
 }
@@ -90,10 +94,16 @@ fn open_files(directory: &Path, log: &dyn Log) -> Result<(Position, DeadLetters)
         move |source| OpenError::File { path, source }
     };
     create_directories(directory).map_err(file(directory))?;
-    let position = Position::open(&directory.join("position.json"), log)?;
+    let position = Position::open(&position_file(directory), log)?;
     let letters = letters_file(directory);
     let dead = DeadLetters::open(&letters).map_err(file(&letters))?;
     Ok((position, dead))
+}
+
+/// Up to where everything is confirmed, as the position in that directory says, whatever log it is of; nothing where it can't be read.
+#[must_use]
+pub fn stored_next(directory: &Path) -> Option<u64> {
+    position::stored_next(&position_file(directory))
 }
 
 /// What all batches of a delivery share.
@@ -143,8 +153,17 @@ pub struct Delivery<S> {
     dead: DeadLetters,
     directory: PathBuf,
     stall: Duration,
-    /// How long the log tells that it has stalled.
-    stalled: Option<Duration>,
+    /// The stall that the log tells of.
+    stalled: Option<ToldStall>,
+}
+
+/// A stall of which the log tells, and of no end of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToldStall {
+    /// How long ago that was told.
+    pub before: Duration,
+    /// The first event that wasn't delivered then.
+    pub next: u64,
 }
 
 impl<S: Sink> Delivery<S> {
@@ -174,9 +193,10 @@ impl<S: Sink> Delivery<S> {
         Ok(Self { shared: Arc::new(shared), producer, position, dead, directory, stall, stalled: None })
     }
 
-    /// The log tells that it has stalled for so long, if it does: that is over when something is delivered, or nothing has to be.
+    /// The log tells that it stalls, if it does: that is over when something is delivered, or nothing has to be. One that has delivered
+    /// since then doesn't stall any more, and how long it did is told nowhere.
     #[must_use]
-    pub fn stalled_for(mut self, stalled: Option<Duration>) -> Self {
+    pub fn told_to_stall(mut self, stalled: Option<ToldStall>) -> Self {
         self.stalled = stalled;
         self
     }

@@ -65,6 +65,10 @@ struct Store {
     hidden_below: AtomicU64,
     /// So many times it has read a part only of what it is asked for.
     parts: AtomicU64,
+    /// How long it reads each part.
+    part: Duration,
+    /// How long an answer may take.
+    timeout: Duration,
     /// Answers nothing at all.
     hangs: AtomicBool,
     /// How long each byte takes, in microseconds.
@@ -89,6 +93,8 @@ impl Store {
             taken: Lock::default(),
             hidden_below: AtomicU64::new(0),
             parts: AtomicU64::new(0),
+            part: Duration::ZERO,
+            timeout: Duration::from_millis(300),
             hangs: AtomicBool::new(false),
             slow: AtomicU64::new(0),
             prepared: AtomicU64::new(0),
@@ -126,7 +132,7 @@ impl Sink for Store {
             batch_bytes: 1 << 20,
             in_flight: 3,
             linger: Duration::from_millis(1),
-            timeout: Duration::from_millis(300),
+            timeout: self.timeout,
         }
     }
 
@@ -221,6 +227,7 @@ impl Sink for Store {
             return Err(Unproven::Now("it is hidden".into()));
         }
         if self.parts.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+            tokio::time::sleep(self.part).await;
             return Err(Unproven::Unfinished("it is still being read".into()));
         }
         let documents = self.documents.lock().unwrap();

@@ -30,6 +30,8 @@ pub(super) struct Shows {
     common: Bounds,
     /// Whether somebody may have limits of their own.
     has_own: bool,
+    /// Whether there are tenants. Somebody in between may say which one it is, as the gateway of Loki's own chart does.
+    has_tenants: bool,
 }
 
 impl Shows {
@@ -42,15 +44,17 @@ impl Shows {
             behind: age.map_or(HOUR, |age| (age / 2).min(HOUR)),
             common: Bounds::of(configuration),
             has_own: file.is_some_and(|file| !file.trim_matches(['"', '\'']).is_empty()),
+            has_tenants: configuration.lines().any(|line| line == "auth_enabled: true"),
         }
     }
 
     /// Why a Loki may have more of what is so old than it shows, to a tenant whose own limits are these as far as they are told.
+    /// `is_tenant`: it is said to be one.
     pub fn hides(&self, own: Bounds, is_tenant: bool, age: Duration) -> Option<&'static str> {
         if own.lookback.or(self.common.lookback).is_some_and(|lookback| age > lookback) {
             return Some(SHOWS_NOTHING_OLD);
         }
-        if is_tenant && self.has_own && own.lookback.is_none() && age > SHOWN {
+        if (is_tenant || self.has_tenants) && self.has_own && own.lookback.is_none() && age > SHOWN {
             return Some(LIMITS_UNTOLD);
         }
         self.within.is_some_and(|within| age > within).then_some(HIDES)
@@ -204,6 +208,12 @@ mod tests {
         assert_eq!(with.hides(Bounds::of("max_query_lookback: 0s"), true, old), None, "they are told");
         assert_eq!(with.hides(Bounds::default(), false, old), None, "there are no tenants");
         assert_eq!(without.hides(Bounds::default(), true, old), None, "nobody has limits of his own");
+        let by_gateway = Shows::of(
+            "auth_enabled: true\nquerier:\nruntime_config:\n  file: /etc/loki/runtime-config.yaml\n",
+        );
+        assert_eq!(by_gateway.hides(Bounds::default(), false, old), Some(LIMITS_UNTOLD));
+        assert_eq!(by_gateway.hides(Bounds::default(), false, HOUR), None);
+        assert_eq!(by_gateway.hides(Bounds::of("max_query_lookback: 0s"), false, old), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod read;
 mod tests;
 
 use self::configuration::{APART, Bounds, HOUR, SPAN, Shows};
-use self::push::{encode_entry, encode_push};
+use self::push::{Entry, encode_push};
 use self::read::{Page, parse, parse_counts};
 use crate::http::{Answered, Endpoint, Http};
 use crate::item::Item;
@@ -24,7 +24,6 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::iter;
 use std::ops::Range;
@@ -40,10 +39,8 @@ const OLD: [Duration; 5] = [
     Duration::from_secs(5 * 60),
     Duration::from_secs(60),
 ];
-/// The longest value in structured metadata, in bytes; the line has it whole.
-const VALUE_BYTES_MAX: usize = 1_024;
-/// Pairs of structured metadata that an event may have.
-const PAIRS_MAX: usize = 15;
+/// What a stream's labels take, about, in bytes.
+const LABELS_BYTES: usize = 80;
 /// Lines that are asked for at once; Loki's own limit is 5,000.
 const PAGE_LINES: usize = 1_000;
 /// Questions for the newest line, where each may be for a short span only. What is older than all of them keeps nothing behind it.
@@ -136,9 +133,71 @@ pub struct Loki {
 
 /// An event as Loki takes it.
 pub struct Encoded {
-    labels: String,
+    stream: Stream,
     appended: Nanos,
     entry: Vec<u8>,
+}
+
+/// Where an event belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stream {
+    /// Of an event that was appended lately, by what is few: a family that this program doesn't know has no stream of its own, or
+    /// its name would be anybody's.
+    Live { family: Option<Family>, outcome: Option<Outcome>, producer: Option<ProducerKind> },
+    /// Of what is older than Loki takes in the others: a span of time in which no line lies too far behind another.
+    Backfill {
+        begins: Nanos,
+        /// Letters of that moment which tell it from others: with the minute where an hour has several.
+        letters: usize,
+    },
+}
+
+impl Stream {
+    fn live(head: Option<&Head<'_>>) -> Self {
+        Self::Live {
+            family: head.and_then(|head| Family::of(&head.kind)),
+            outcome: head.and_then(|head| head.outcome),
+            producer: head.map(|head| head.producer.kind),
+        }
+    }
+
+    /// Where a line may lie so far `behind` its stream's newest.
+    fn backfill(appended: Nanos, behind: Duration) -> Self {
+        let span = OLD.into_iter().find(|span| *span <= behind).unwrap_or(Duration::from_secs(60));
+        let begins = Nanos(appended.0 - appended.0 % nanos(span).max(1));
+        Self::Backfill { begins, letters: if span == HOUR { 13 } else { 16 } }
+    }
+
+    /// As Loki's push protocol has them: sorted by name.
+    fn labels(self, job: &str) -> String {
+        match self {
+            Self::Backfill { begins, letters } => {
+                let begins = begins.to_string();
+                let hour = begins.get(..letters).unwrap_or(&begins);
+                format!("{{hour=\"{hour}\", job=\"{job}\", origin=\"backfill\"}}")
+            }
+            Self::Live { family, outcome, producer } => {
+                let family = family
+                    .map_or_else(|| "other".to_owned(), |family| format!("{family:?}").to_ascii_lowercase());
+                let outcome = match outcome {
+                    None => "none",
+                    Some(Outcome::Success) => "success",
+                    Some(Outcome::Failure) => "failure",
+                    Some(Outcome::Denied) => "denied",
+                };
+                let producer = match producer {
+                    None => "none",
+                    Some(ProducerKind::Log) => "log",
+                    Some(ProducerKind::Proxy) => "proxy",
+                    Some(ProducerKind::Node) => "node",
+                    Some(ProducerKind::Witness) => "witness",
+                };
+                format!(
+                    "{{family=\"{family}\", job=\"{job}\", outcome=\"{outcome}\", producer=\"{producer}\"}}"
+                )
+            }
+        }
+    }
 }
 
 impl Loki {
@@ -285,53 +344,19 @@ impl Loki {
         format!("{{job=\"{}\"}}", self.job)
     }
 
-    fn labels(&self, head: Option<&Head<'_>>) -> String {
-        let family = head.and_then(|head| Family::of(&head.kind));
-        // A family that this program doesn't know has no stream of its own, or its name would be anybody's.
-        let family =
-            family.map_or_else(|| "other".to_owned(), |family| format!("{family:?}").to_ascii_lowercase());
-        let outcome = match head.and_then(|head| head.outcome) {
-            None => "none",
-            Some(Outcome::Success) => "success",
-            Some(Outcome::Failure) => "failure",
-            Some(Outcome::Denied) => "denied",
-        };
-        let producer = match head.map(|head| head.producer.kind) {
-            None => "none",
-            Some(ProducerKind::Log) => "log",
-            Some(ProducerKind::Proxy) => "proxy",
-            Some(ProducerKind::Node) => "node",
-            Some(ProducerKind::Witness) => "witness",
-        };
-        let job = &self.job;
-        format!("{{family=\"{family}\", job=\"{job}\", outcome=\"{outcome}\", producer=\"{producer}\"}}")
-    }
-
-    /// The stream of what is older than Loki takes in the others: of an hour, or of the part of one in which no line lies too far behind
-    /// another.
-    fn backfill_labels(&self, appended: Nanos, behind: Duration) -> String {
-        let span = OLD.into_iter().find(|span| *span <= behind).unwrap_or(Duration::from_secs(60));
-        let begins = appended.0 - appended.0 % nanos(span).max(1);
-        let hour = Nanos(begins).to_string();
-        // With the minute where an hour has several.
-        let letters = if span == HOUR { 13 } else { 16 };
-        let hour = hour.get(..letters).unwrap_or(&hour);
-        format!("{{hour=\"{hour}\", job=\"{}\", origin=\"backfill\"}}", self.job)
-    }
-
-    /// The streams that these belong to, in the order of their labels.
-    fn streams<'a>(&self, batch: &[&'a Encoded], backfill: bool) -> BTreeMap<Cow<'a, str>, Vec<&'a Encoded>> {
+    /// The streams that these belong to.
+    fn streams<'a>(&self, batch: &[&'a Encoded], backfill: bool) -> BTreeMap<Stream, Vec<&'a Encoded>> {
         let behind = self.behind();
         // Less, so that clocks may differ.
         let live = self.newest.load(Relaxed).saturating_sub(nanos(behind.saturating_sub(APART)));
         let mut streams: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for encoded in batch {
-            let labels = if backfill || encoded.appended.0 < live {
-                Cow::Owned(self.backfill_labels(encoded.appended, behind))
+            let stream = if backfill || encoded.appended.0 < live {
+                Stream::backfill(encoded.appended, behind)
             } else {
-                Cow::Borrowed(&*encoded.labels)
+                encoded.stream
             };
-            streams.entry(labels).or_default().push(*encoded);
+            streams.entry(stream).or_default().push(*encoded);
         }
         streams
     }
@@ -342,12 +367,12 @@ impl Loki {
         let pushes = self
             .streams(batch, backfill)
             .into_iter()
-            .map(|(labels, entries)| self.push_stream(labels, entries));
+            .map(|(stream, entries)| self.push_stream(stream, entries));
         stream::iter(pushes.collect::<Vec<_>>()).buffer_unordered(PUSHES).collect().await
     }
 
-    async fn push_stream(&self, labels: Cow<'_, str>, entries: Vec<&Encoded>) -> Result<Answered, Trouble> {
-        let body = encode_push(&labels, entries.iter().map(|encoded| &*encoded.entry));
+    async fn push_stream(&self, stream: Stream, entries: Vec<&Encoded>) -> Result<Answered, Trouble> {
+        let body = encode_push(&stream.labels(&self.job), entries.iter().map(|encoded| &*encoded.entry));
         let body = body.map_err(|reason| Trouble::TooLarge { reason })?;
         let request = self
             .request(Method::POST, "/loki/api/v1/push")?
@@ -441,10 +466,11 @@ impl Loki {
         span: Range<Nanos>,
         room: &mut Room,
         held: &mut Vec<Held>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unproven> {
         let mut start = span.start;
         while start < span.end {
-            let mut page = self.page(query, &(start..span.end), PAGE_LINES).await?;
+            let page = self.page(query, &(start..span.end), PAGE_LINES).await;
+            let mut page = page.map_err(Unproven::Now)?;
             page.lines.sort_by_key(|line| line.time);
             let full = page.lines.len() >= PAGE_LINES;
             let last = page.lines.last().map(|line| line.time);
@@ -453,14 +479,13 @@ impl Loki {
                 return Ok(());
             };
             if page.lines.first().is_some_and(|first| first.time == last) {
-                return Err(format!(
-                    "{} lines and more have the time {last}: not all of them can be seen",
-                    PAGE_LINES
-                ));
+                return Err(Unproven::TooMuch(format!(
+                    "{PAGE_LINES} lines and more have the time {last}: not all of them can be seen"
+                )));
             }
             let before = page.lines.into_iter().filter(|line| line.time < last);
             for line in before.filter_map(|line| line.held(&self.origin)) {
-                room.take(&line)?;
+                room.take(&line).map_err(Unproven::TooMuch)?;
                 held.push(line);
             }
             start = last;
@@ -491,13 +516,17 @@ impl Sink for Loki {
     fn encode(&self, item: &Item) -> Result<Encoded, String> {
         let line = std::str::from_utf8(&item.bytes).map_err(|_| "it isn't text".to_owned())?;
         let head = item.head();
-        let labels = self.labels(head.as_ref());
-        let entry = encode_entry(item.appended, line, &metadata(item, head, &self.origin));
-        Ok(Encoded { labels, appended: item.appended, entry })
+        let mut entry = Entry::new(item.appended, line);
+        describe(item, head.as_ref(), &self.origin, &mut entry);
+        Ok(Encoded {
+            stream: Stream::live(head.as_ref()),
+            appended: item.appended,
+            entry: entry.into_bytes(),
+        })
     }
 
     fn bytes(encoded: &Encoded) -> usize {
-        encoded.entry.len() + encoded.labels.len()
+        encoded.entry.len() + LABELS_BYTES
     }
 
     async fn send(&self, batch: &[&Encoded]) -> Result<Vec<Answer>, Trouble> {
@@ -526,7 +555,7 @@ impl Sink for Loki {
         let (mut documents, mut room, query) = (Vec::new(), Room::default(), self.ours(is_compared));
         for span in self.spans(window, asked.0.longest(asked.1)) {
             let mut shown = Vec::new();
-            self.lines(&query, span.clone(), &mut room, &mut shown).await.map_err(Unproven::Now)?;
+            self.lines(&query, span.clone(), &mut room, &mut shown).await?;
             if is_compared {
                 documents.extend(self.repeats(&span, &shown).await.map_err(Unproven::Now)?);
             }
@@ -541,7 +570,7 @@ impl Sink for Loki {
         let asked = self.asked().await.map_err(|error| Unproven::Now(error.to_string()))?;
         let (mut documents, mut room, query) = (Vec::new(), Room::default(), self.ours(false));
         for span in self.spans(window, asked.0.longest(asked.1)) {
-            self.lines(&query, span, &mut room, &mut documents).await.map_err(Unproven::Now)?;
+            self.lines(&query, span, &mut room, &mut documents).await?;
         }
         let hides = self.hides(asked, self.first(window, window.appended.end));
         Ok(Found { documents, perhaps_more: hides.filter(|_| !self.sends_old_again) })
@@ -615,45 +644,38 @@ fn says(answered: &Answered, text: &str) -> bool {
     String::from_utf8_lossy(&answered.body).contains(text)
 }
 
-/// What can be asked for without parsing the line. A pure function of the entry: a line with other metadata is another
+/// Adds what can be asked for without parsing the line. A pure function of the log's entry: a line with other metadata is another
 /// line for Loki.
-fn metadata<'a>(item: &Item, head: Option<Head<'a>>, origin: &'a str) -> Vec<(&'static str, Cow<'a, str>)> {
-    let mut pairs = Vec::with_capacity(PAIRS_MAX);
-    pairs.push(("log_index", Cow::Owned(item.index.to_string())));
-    pairs.push(("log_leaf", Cow::Owned(hex::to_hex(&item.leaf.0))));
-    pairs.push(("log_origin", Cow::Borrowed(origin)));
-    if let Some(head) = head {
-        of_event(head, &mut pairs);
+fn describe(item: &Item, head: Option<&Head<'_>>, origin: &str, entry: &mut Entry) {
+    entry.add_shown("log_index", item.index);
+    entry.add("log_leaf", &hex::to_hex(&item.leaf.0));
+    entry.add("log_origin", origin);
+    if item.redacted {
+        entry.add("log_redacted", "true");
     }
-    for (_, value) in &mut pairs {
-        let end = value.floor_char_boundary(VALUE_BYTES_MAX);
-        match value {
-            Cow::Borrowed(text) => *text = text.get(..end).unwrap_or(text),
-            Cow::Owned(text) => text.truncate(end),
+    let Some(head) = head else { return };
+    entry.add_shown("event_id", head.id);
+    entry.add_shown("event_time", head.time);
+    entry.add("type", &head.kind);
+    entry.add_shown("version", head.version);
+    entry.add("producer_id", &head.producer.id);
+    if let Some(user) = head.user() {
+        entry.add("user", user);
+    }
+    if let Some(session) = head.session {
+        entry.add_shown("session", session);
+    }
+    if let Some(cause) = head.cause {
+        entry.add_shown("cause", cause);
+    }
+    if let Some(source) = &head.source {
+        entry.add("source", &source.address);
+    }
+    if let Some(target) = &head.target {
+        entry.add("target", &target.name);
+        entry.add("target_kind", &target.kind);
+        if let Some(login) = &target.login {
+            entry.add_shown("login", login);
         }
-    }
-    // An empty value is none for Loki.
-    pairs.retain(|(_, value)| !value.is_empty());
-    pairs
-}
-
-fn of_event<'a>(head: Head<'a>, pairs: &mut Vec<(&'static str, Cow<'a, str>)>) {
-    let user = head.user().cloned();
-    pairs.push(("event_id", Cow::Owned(head.id.to_string())));
-    pairs.push(("event_time", Cow::Owned(head.time.to_string())));
-    pairs.push(("type", head.kind.into()));
-    pairs.push(("version", Cow::Owned(head.version.to_string())));
-    pairs.push(("producer_id", head.producer.id.into()));
-    let mut put = |name, value: Option<Cow<'a, str>>| pairs.extend(value.map(|value| (name, value)));
-    put("user", user.map(Into::into));
-    put("session", head.session.map(|session| Cow::Owned(session.to_string())));
-    put("cause", head.cause.map(|cause| Cow::Owned(cause.to_string())));
-    if let Some(source) = head.source {
-        put("source", Some(source.address.into()));
-    }
-    if let Some(target) = head.target {
-        put("target", Some(target.name.into()));
-        put("target_kind", Some(target.kind.into()));
-        put("login", target.login.map(|login| Cow::Owned(login.to_string())));
     }
 }

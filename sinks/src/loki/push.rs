@@ -8,26 +8,61 @@ use loki_api::logproto::{EntryAdapter, StreamAdapter};
 use loki_api::prost::Message;
 use loki_api::prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use loki_api::prost_types::Timestamp;
-use std::borrow::Cow;
+use std::fmt::{Display, Write as _};
+use std::mem;
 
-/// One entry with its metadata.
-pub fn encode_entry(time: Nanos, line: &str, metadata: &[(&str, Cow<'_, str>)]) -> Vec<u8> {
-    let seconds = i64::try_from(time.0 / 1_000_000_000).unwrap_or(i64::MAX);
-    let nanos = i32::try_from(time.0 % 1_000_000_000).unwrap_or(0);
-    // The line, field 2, is written from where it lies.
-    let head = EntryAdapter { timestamp: Some(Timestamp { seconds, nanos }), line: String::new() };
-    let pair_bytes =
-        |(name, value): &(&str, Cow<'_, str>)| field_bytes(name.len()) + field_bytes(value.len());
-    let pairs: usize = metadata.iter().map(|pair| field_bytes(pair_bytes(pair))).sum();
-    let mut bytes = Vec::with_capacity(head.encoded_len() + field_bytes(line.len()) + pairs);
-    bytes.extend_from_slice(&head.encode_to_vec());
-    put(2, line.as_bytes(), &mut bytes);
-    for pair in metadata {
-        put_length(3, pair_bytes(pair), &mut bytes);
-        put(1, pair.0.as_bytes(), &mut bytes);
-        put(2, pair.1.as_bytes(), &mut bytes);
+/// The longest value in structured metadata, in bytes; the line has it whole.
+pub const VALUE_BYTES_MAX: usize = 1_024;
+/// Room for a value that is written: an id, a time, a number.
+const VALUE_BYTES: usize = 64;
+/// Room for an entry's metadata, in bytes: more than most have.
+const METADATA_BYTES: usize = 640;
+
+/// An entry as it is sent, to which pairs of metadata are added.
+pub struct Entry {
+    bytes: Vec<u8>,
+    /// Where a value is written that isn't a text yet: an entry has several.
+    value: String,
+}
+
+impl Entry {
+    /// Without metadata.
+    pub fn new(time: Nanos, line: &str) -> Self {
+        let seconds = i64::try_from(time.0 / 1_000_000_000).unwrap_or(i64::MAX);
+        let nanos = i32::try_from(time.0 % 1_000_000_000).unwrap_or(0);
+        // The line, field 2, is written from where it lies.
+        let head = EntryAdapter { timestamp: Some(Timestamp { seconds, nanos }), line: String::new() };
+        let mut bytes = Vec::with_capacity(line.len() + METADATA_BYTES);
+        bytes.extend_from_slice(&head.encode_to_vec());
+        put(2, line.as_bytes(), &mut bytes);
+        Self { bytes, value: String::with_capacity(VALUE_BYTES) }
     }
-    bytes
+
+    /// Adds a pair, its value cut to [`VALUE_BYTES_MAX`]; an empty value is none for Loki.
+    pub fn add(&mut self, name: &str, value: &str) {
+        let value = value.get(..value.floor_char_boundary(VALUE_BYTES_MAX)).unwrap_or(value);
+        if value.is_empty() {
+            return;
+        }
+        put_length(3, field_bytes(name.len()) + field_bytes(value.len()), &mut self.bytes);
+        put(1, name.as_bytes(), &mut self.bytes);
+        put(2, value.as_bytes(), &mut self.bytes);
+    }
+
+    /// Adds a pair whose value is how something is shown.
+    pub fn add_shown(&mut self, name: &str, value: impl Display) {
+        let mut text = mem::take(&mut self.value);
+        text.clear();
+        if write!(text, "{value}").is_ok() {
+            self.add(name, &text);
+        }
+        self.value = text;
+    }
+
+    /// Its bytes.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
 }
 
 /// A whole request: entries of one stream, in their order. Loki answers to a request of several streams by what became of the

@@ -1,11 +1,13 @@
 //! What goes to Loki and what comes back, without Loki: tests/sinks has the real one.
 
+use super::push::VALUE_BYTES_MAX;
 use super::*;
 use custody_core::clock::SystemClock;
 use custody_core::event::TYPES;
-use custody_core::log::Entry;
+use custody_core::log;
 use loki_api::logproto::PushRequest;
 use loki_api::prost::Message as _;
+use loki_api::prost::encoding::{WireType, decode_key, decode_varint};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -21,13 +23,44 @@ fn loki() -> Loki {
 }
 
 fn item(index: u64, tag: u8, bytes: &[u8]) -> Item {
-    Item::new(Entry { index, appended: Nanos(1_764_000_000_123_456_789 + index), tag, bytes: bytes.into() })
+    Item::new(log::Entry {
+        index,
+        appended: Nanos(1_764_000_000_123_456_789 + index),
+        tag,
+        bytes: bytes.into(),
+    })
 }
 
 fn decoded(labels: &str, entries: &[Vec<u8>]) -> PushRequest {
     let bytes = encode_push(labels, entries.iter().map(Vec::as_slice)).unwrap();
     let bytes = snap::raw::Decoder::new().decompress_vec(&bytes).unwrap();
     PushRequest::decode(bytes.as_slice()).unwrap()
+}
+
+/// The metadata behind an entry, which `loki-api` has no field for: field 3, of a name and a value each.
+fn pairs_of(mut entry: &[u8]) -> BTreeMap<String, String> {
+    let mut pairs = BTreeMap::new();
+    while let Some((field, bytes)) = next_field(&mut entry) {
+        if field == 3 {
+            let mut pair = bytes;
+            let mut text = || String::from_utf8(next_field(&mut pair).unwrap().1.to_vec()).unwrap();
+            pairs.insert(text(), text());
+        }
+    }
+    pairs
+}
+
+/// A field of protobuf that has a length: its number, and what it holds.
+fn next_field<'a>(bytes: &mut &'a [u8]) -> Option<(u32, &'a [u8])> {
+    if bytes.is_empty() {
+        return None;
+    }
+    let (field, kind) = decode_key(bytes).unwrap();
+    assert_eq!(kind, WireType::LengthDelimited);
+    let length = usize::try_from(decode_varint(bytes).unwrap()).unwrap();
+    let (held, rest) = bytes.split_at(length);
+    *bytes = rest;
+    Some((field, held))
 }
 
 #[test]
@@ -37,16 +70,18 @@ fn every_type_of_event_goes_into_one_of_few_streams() {
     for (index, info) in (0..).zip(TYPES) {
         let bytes = (info.example)().unwrap();
         let encoded = loki.encode(&item(index, info.family.tag(), &bytes)).unwrap();
-        let request = decoded(&encoded.labels, &[encoded.entry]);
+        let stream = encoded.stream.labels("custody");
+        let request = decoded(&stream, &[encoded.entry]);
         let entry = &request.streams[0].entries[0];
         assert_eq!(entry.line.as_bytes(), bytes);
         assert_eq!(entry.timestamp.as_ref().unwrap().nanos as u64, 123_456_789 + index);
-        labels.insert(encoded.labels);
+        labels.insert(stream);
     }
     // A stream or two for each family.
     assert!(labels.len() <= 24, "{labels:?}");
     let stranger = br#"{"type":"galaxy.formed"}"#;
-    assert!(loki.encode(&item(1, 99, stranger)).unwrap().labels.contains("family=\"other\""));
+    let stream = loki.encode(&item(1, 99, stranger)).unwrap().stream;
+    assert!(stream.labels("custody").contains("family=\"other\""));
 }
 
 fn answered(status: u16, body: &str) -> Result<Answered, Trouble> {
@@ -130,19 +165,17 @@ fn counts_are_read_or_refused() {
 
 #[test]
 fn what_is_old_has_a_stream_for_each_hour() {
-    let loki = loki();
-    let labels = loki.backfill_labels(Nanos(1_764_000_000_123_456_789), HOUR);
-    assert_eq!(labels, r#"{hour="2025-11-24T16", job="custody", origin="backfill"}"#);
+    let stream = Stream::backfill(Nanos(1_764_000_000_123_456_789), HOUR);
+    assert_eq!(stream.labels("custody"), r#"{hour="2025-11-24T16", job="custody", origin="backfill"}"#);
 }
 
 /// Where Loki takes only what lies less far behind, an hour has several.
 #[test]
 fn no_line_lies_farther_behind_another_of_its_stream_than_loki_takes_it() {
-    let loki = loki();
     let (begins, minute) = (1_764_000_000_000_000_000, 60_000_000_000);
     let hour = |minutes: u64, behind: u64| {
-        let labels = loki.backfill_labels(Nanos(begins + minutes * minute), Duration::from_secs(behind * 60));
-        labels.split('"').nth(1).unwrap().to_owned()
+        let stream = Stream::backfill(Nanos(begins + minutes * minute), Duration::from_secs(behind * 60));
+        stream.labels("custody").split('"').nth(1).unwrap().to_owned()
     };
     assert_eq!((hour(29, 30), hour(30, 30)), ("2025-11-24T16:00".into(), "2025-11-24T16:30".into()));
     assert_eq!((hour(44, 20), hour(45, 20)), ("2025-11-24T16:30".into(), "2025-11-24T16:45".into()));
@@ -167,15 +200,25 @@ fn a_young_log_is_not_taken_for_one_that_is_as_old_as_what_is_looked_through_bef
 #[test]
 fn long_values_are_cut_at_a_character_and_empty_ones_left_out() {
     let bytes = (TYPES[0].example)().unwrap();
-    let (first, origin) = (item(0, 1, &bytes), format!("a{}", "é".repeat(2_000)));
-    let pairs = metadata(&first, first.head(), &origin);
-    let cut = pairs.iter().find(|(name, _)| *name == "log_origin").unwrap();
-    assert_eq!(cut.1.len(), VALUE_BYTES_MAX - 1);
-    assert!(
-        metadata(&first, first.head(), "")
-            .iter()
-            .all(|(name, value)| *name != "log_origin" && !value.is_empty())
-    );
+    let pairs = |origin: &str| {
+        let mut entry = Entry::new(Nanos(7), "line");
+        let first = item(0, 1, &bytes);
+        describe(&first, first.head().as_ref(), origin, &mut entry);
+        pairs_of(&entry.into_bytes())
+    };
+    let cut = pairs(&format!("a{}", "é".repeat(2_000)));
+    assert_eq!(cut["log_origin"].len(), VALUE_BYTES_MAX - 1);
+    assert!(!cut.contains_key("log_redacted"));
+    let without = pairs("");
+    assert!(!without.contains_key("log_origin") && without.values().all(|value| !value.is_empty()));
+}
+
+#[test]
+fn what_was_taken_out_of_is_marked() {
+    let redacted = item(0, 1, b"{}").redacted_to(Arc::from(&b"{}"[..]));
+    let mut entry = Entry::new(Nanos(7), "{}");
+    describe(&redacted, None, "custody.test/log", &mut entry);
+    assert_eq!(pairs_of(&entry.into_bytes())["log_redacted"], "true");
 }
 
 #[test]
@@ -213,9 +256,17 @@ proptest! {
     fn whatever_the_line_it_comes_back(
         line in ".{0,200}", values in prop::collection::vec(".{0,40}", 0..6), times in prop::collection::vec(any::<u32>(), 1..9)
     ) {
-        let metadata: Vec<(&str, Cow<'_, str>)> = values.iter().map(|value| ("name", value.into())).collect();
-        let entries: Vec<Vec<u8>> =
-            times.iter().map(|time| encode_entry(Nanos(u64::from(*time) * 1_000_003), &line, &metadata)).collect();
+        let entry = |time: &u32| {
+            let mut entry = Entry::new(Nanos(u64::from(*time) * 1_000_003), &line);
+            for (number, value) in values.iter().enumerate() {
+                entry.add_shown(&format!("name_{number}"), value);
+            }
+            entry.into_bytes()
+        };
+        let entries: Vec<Vec<u8>> = times.iter().map(entry).collect();
+        let kept = values.iter().enumerate().filter(|(_, value)| !value.is_empty());
+        let kept: BTreeMap<_, _> = kept.map(|(number, value)| (format!("name_{number}"), value.clone())).collect();
+        prop_assert_eq!(pairs_of(&entries[0]), kept);
         let request = decoded("{a=\"b\"}", &entries);
         prop_assert_eq!(request.streams.len(), 1);
         prop_assert_eq!(request.streams[0].entries.len(), times.len());

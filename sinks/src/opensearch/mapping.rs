@@ -30,6 +30,15 @@ pub fn lacks(body: &[u8], fields: &Value) -> bool {
     index.is_some_and(|index| is_without_some(index.pointer("/mappings/properties"), fields))
 }
 
+/// Whether the index that an answer simulates would have all of these fields.
+pub fn would_have(body: &[u8], fields: &Value) -> bool {
+    let shown: Value = serde_json::from_slice(body).unwrap_or_default();
+    // Some tell the mapping's one type, which has no other name.
+    let there = ["/template/mappings/properties", "/template/mappings/_doc/properties"];
+    let there = there.iter().find_map(|place| shown.pointer(place));
+    there.is_some() && !is_without_some(there, fields)
+}
+
 fn is_without_some(there: Option<&Value>, fields: &Value) -> bool {
     fields.as_object().into_iter().flatten().any(|(name, field)| {
         let Some(there) = there.and_then(|there| there.get(name)) else { return true };
@@ -93,5 +102,21 @@ mod tests {
         assert!(lacking(json!({ "line": fields()["line"] })) && lacking(json!({})));
         assert!(lacks(br#"{"x":{"mappings":{}}}"#, &fields()));
         assert!(!lacks(b"{}", &fields()) && !lacks(b"<html>", &fields()), "there is no such index");
+    }
+
+    #[test]
+    fn what_the_next_index_would_have_is_told_by_simulating_it() {
+        let would = |mappings: Value| {
+            let shown = json!({ "overlapping": [], "template": { "settings": {}, "mappings": mappings } });
+            would_have(shown.to_string().as_bytes(), &fields())
+        };
+        assert!(would(json!({ "dynamic": "false", "properties": fields() })));
+        assert!(would(json!({ "_doc": { "properties": fields() } })));
+        let mut less = fields();
+        less["user"] = json!({ "type": "keyword" });
+        assert!(!would(json!({ "properties": less })), "by another's template");
+        assert!(!would(json!({})));
+        assert!(!would_have(br#"{"template":null,"overlapping":null}"#, &fields()), "there is no template");
+        assert!(!would_have(b"<html>", &fields()));
     }
 }

@@ -1,6 +1,6 @@
 //! What a store holds of a part of the log: the question, and what its answer is worth.
 
-use crate::sink::{Held, Window};
+use crate::sink::{Held, Unproven, Window};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use custody_core::clock::Nanos;
@@ -140,15 +140,15 @@ struct EventFields {
 ///
 /// # Errors
 /// Why it isn't.
-pub fn documents(body: &[u8], origin: &str, shown: Shown) -> Result<Vec<Held>, String> {
-    let response: Response =
-        serde_json::from_slice(body).map_err(|error| format!("its answer can't be read: {error}"))?;
+pub fn documents(body: &[u8], origin: &str, shown: Shown) -> Result<Vec<Held>, Unproven> {
+    let response: Response = serde_json::from_slice(body)
+        .map_err(|error| Unproven::Now(format!("its answer can't be read: {error}")))?;
     if response.timed_out || response.shards.failed > 0 {
-        return Err("not all shards answered".to_owned());
+        return Err(Unproven::Now("not all shards answered".to_owned()));
     }
     let Hits { total, hits } = response.hits;
     if total.relation != "eq" || total.value != hits.len() {
-        return Err(format!("it shows {} of {} documents", hits.len(), total.value));
+        return Err(Unproven::TooMuch(format!("it shows {} of {} documents", hits.len(), total.value)));
     }
     Ok(hits.into_iter().filter_map(|hit| held(&hit.source, origin, shown)).collect())
 }

@@ -63,6 +63,19 @@ pub fn indices_path(stream: &str) -> String {
     format!("/_data_stream/{stream}?filter_path=data_streams.indices.index_name")
 }
 
+/// Where the stream says which template its next index is made by.
+pub fn template_path(stream: &str) -> String {
+    format!("/_data_stream/{stream}?filter_path=data_streams.template")
+}
+
+/// The name of that template, of the answer to [`template_path`], where it can stand in a path as it is.
+pub fn template(body: &[u8]) -> Option<String> {
+    let shown: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let name = shown.pointer("/data_streams/0/template")?.as_str()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@:~".contains(c);
+    (!name.is_empty() && name.chars().all(plain)).then(|| name.to_owned())
+}
+
 /// The names of its indices, of the answer to [`indices_path`]; the last one is written to.
 ///
 /// # Errors
@@ -157,6 +170,9 @@ mod tests {
             br#"{"data_streams":[{"indices":[{"index_name":".ds-s-000001"},{"index_name":"moved"}]}]}"#;
         assert_eq!(indices(body).unwrap(), [".ds-s-000001", "moved"]);
         assert!(indices(b"{}").is_err());
+        let by = |name: &str| template(format!(r#"{{"data_streams":[{{"template":"{name}"}}]}}"#).as_bytes());
+        assert_eq!(by("logs@custody-events.x").as_deref(), Some("logs@custody-events.x"));
+        assert_eq!((by("50%?"), by(""), template(b"{}"), template(b"<html>")), (None, None, None, None));
     }
 
     #[test]

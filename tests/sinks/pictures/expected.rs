@@ -68,7 +68,7 @@ pub const LOKI: &[(&str, &str, Wanted)] = &[
     ("commands", "How they ended", |e| is(e, "command.completed")),
     ("commands", "Commands, each", COMMANDS),
     ("sinks", "Stalled", STALLED),
-    ("sinks", "Copies that differ", DIFFERS),
+    ("sinks", "Copies not proven", DIFFERS),
     ("sinks", "Gaps", |e| is(e, "producer.gap")),
     ("sinks", "Events of sinks", SINKS),
     ("sinks", "Events delivered, by type", |_| true),

@@ -1,8 +1,10 @@
 //! How it stands with a delivery, as the log has been told: that it stalls, and that it goes on.
 //!
 //! Each `sink.stalled` has one `sink.resumed`, and none follows another. So a delivery that begins knows from the log whether it was
-//! told to stall; what keeps it from delivering then is the same stall, whatever the reason is now.
+//! told to stall; what keeps it from delivering then is the same stall, whatever the reason is now. Unless it has come further since:
+//! earlier programs didn't tell that a stall was over which a restart had ended.
 
+use super::super::ToldStall;
 use super::super::control::Stopped;
 use super::super::words::without_quotes;
 use super::Loop;
@@ -28,27 +30,37 @@ struct Stall {
     since: Instant,
     /// How long it had lasted when this program started.
     before: Duration,
-    /// Where the delivery stood then. Nothing has failed yet in this program, which is no sign that it works.
-    stood_at: Option<u64>,
+    /// Where the delivery stood: that nothing is wrong, or that nothing has failed yet, is no sign that it works.
+    stood_at: u64,
+    /// Whether the delivery had come further when this program started: it was over, and since when nobody knows.
+    is_passed: bool,
 }
 
 impl Standing {
-    /// Of a delivery that begins with `next`, where the log tells that it has stalled for so long.
-    pub fn at_start(stalled: Option<Duration>, next: u64) -> Self {
-        let stalled = stalled.map(|before| Stall { since: Instant::now(), before, stood_at: Some(next) });
+    /// Of a delivery that begins with `next`, and the stall that the log tells of.
+    pub fn at_start(stalled: Option<ToldStall>, next: u64) -> Self {
+        let stalled = stalled.map(|told| {
+            let is_passed = next > told.next;
+            let before = if is_passed { Duration::ZERO } else { told.before };
+            Stall { since: Instant::now(), before, stood_at: next, is_passed }
+        });
         Self { stalled, silent_until: None, backoff: Backoff::default() }
+    }
+
+    /// Whether the log tells that it stalls now.
+    fn is_told(&self) -> bool {
+        self.stalled.is_some_and(|stall| !stall.is_passed)
     }
 }
 
 impl Stall {
-    fn begun(since: Instant) -> Self {
-        Self { since, before: Duration::ZERO, stood_at: None }
+    fn begun(since: Instant, stood_at: u64) -> Self {
+        Self { since, before: Duration::ZERO, stood_at, is_passed: false }
     }
 
-    /// Whether it is over where nothing is wrong: one from before the start shows that by having come further, or by having nothing
-    /// to deliver.
+    /// Whether it is over where nothing is wrong: it shows that by having come further, or by having nothing to deliver.
     fn is_over(&self, next: u64, size: u64) -> bool {
-        self.stood_at.is_none_or(|stood_at| next > stood_at || next >= size)
+        next > self.stood_at || next >= size
     }
 
     fn seconds(&self) -> u64 {
@@ -65,11 +77,11 @@ impl<S: Sink> Loop<S> {
         let sink = self.shared().name.clone();
         let next = self.main.next();
         match (self.shared().health.ailing(), self.standing.stalled) {
-            (Some(ailing), None) if ailing.since.elapsed() >= self.fixed.stall => {
+            (Some(ailing), _) if !self.standing.is_told() && ailing.since.elapsed() >= self.fixed.stall => {
                 tracing::warn!("sink {sink} stalls at event {next}: {}", ailing.reason);
                 let reason = without_quotes(&ailing.reason);
                 let told = self.tell(Stalled { next, reason, sink }).await;
-                self.told_standing(told, Some(Stall::begun(ailing.since)));
+                self.told_standing(told, Some(Stall::begun(ailing.since, next)));
             }
             (None, Some(stall)) if stall.is_over(next, self.shared().log.size()) => {
                 let stalled_seconds = stall.seconds();
@@ -83,7 +95,7 @@ impl<S: Sink> Loop<S> {
 
     /// Says that it has ended for good, unless the log tells that it stalls.
     pub(super) async fn tell_end(&mut self, reason: &str) {
-        if self.standing.stalled.is_none() {
+        if !self.standing.is_told() {
             let (next, sink) = (self.main.next(), self.shared().name.clone());
             let told = self.tell(Stalled { next, reason: without_quotes(reason), sink }).await;
             self.told_standing(told, None);

@@ -25,9 +25,13 @@ async fn stalled() -> (Story, Arc<Store>) {
     (story, store)
 }
 
-/// As the log's state has it.
+/// As the log's state has it, of a stall that was told before it delivered the event `next`.
+fn begin_after(story: &Story, store: &Arc<Store>, before: Duration, next: u64) -> Run {
+    begin(delivery(story, store).told_to_stall(Some(ToldStall { before, next })))
+}
+
 fn after_a_minute(story: &Story, store: &Arc<Store>) -> Run {
-    begin(delivery(story, store).stalled_for(Some(Duration::from_secs(61))))
+    begin_after(story, store, Duration::from_secs(61), story.log.size())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,4 +85,68 @@ async fn a_stall_is_over_where_nothing_is_to_be_delivered() {
     until("it is told that it goes on", || told(&story).1.len() == 1).await;
     run.delivered(&story).await;
     run.stop().await;
+}
+
+/// Earlier programs told of no end of a stall that a restart had ended: months later it would be told as an outage of months, and a new
+/// one wouldn't be told at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_been_delivered_since_a_stall_was_told_ends_it_and_the_next_one_is_told() {
+    let months = Duration::from_secs(240 * 86_400);
+    let story = Story::with(20).await;
+    let store = Arc::new(Store::new(1));
+    let run = start(&story, &store);
+    run.delivered(&story).await;
+    run.stop().await;
+    story.tell(1).await;
+    store.hangs.store(true, Relaxed);
+    let run = begin_after(&story, &store, months, 5);
+    until("the new one is told", || told(&story).0 == 1).await;
+    assert_eq!(told(&story), (1, vec![]));
+    store.hangs.store(false, Relaxed);
+    until("it is told that it goes on", || told(&story).1.len() == 1).await;
+    run.delivered(&story).await;
+    run.stop().await;
+    // Nor does one that is well say that it was ill for months.
+    let run = begin_after(&story, &store, months, 5);
+    until("it is told that it goes on", || told(&story).1.len() == 2).await;
+    run.delivered(&story).await;
+    run.stop().await;
+    let (stalled, resumed) = told(&story);
+    assert_eq!(stalled, 1);
+    assert!(resumed.iter().all(|seconds| *seconds < 3_600), "{resumed:?}");
+}
+
+/// Each answer that it isn't done yet would be taken for a sign that it delivers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_that_goes_on_in_long_turns_is_one_stall() {
+    let story = Story::with(5).await;
+    let (part, timeout) = (Duration::from_millis(1_250), Duration::from_secs(20));
+    let store = Arc::new(Store { part, timeout, parts: AtomicU64::new(6), ..Store::new(1) });
+    let run = start(&story, &store);
+    run.delivered(&story).await;
+    until("it is told that it goes on", || !told(&story).1.is_empty()).await;
+    run.delivered(&story).await;
+    run.stop().await;
+    let (stalled, resumed) = told(&story);
+    assert_eq!((stalled, resumed.len()), (1, 1), "{resumed:?}");
+}
+
+/// Nothing is delivered meanwhile, however soon each answer comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_that_goes_on_in_short_turns_is_a_stall_too() {
+    let story = Story::with(5).await;
+    let (part, timeout) = (Duration::from_millis(100), Duration::from_secs(20));
+    let store = Arc::new(Store { part, timeout, parts: AtomicU64::new(u64::MAX), ..Store::new(1) });
+    let run = start(&story, &store);
+    until("it is told that it stalls", || told(&story).0 == 1).await;
+    let numbers = run.control.health().numbers();
+    assert_eq!(numbers.trouble.as_deref(), Some("it is still being read"));
+    assert_eq!(numbers.retries, 0, "nothing is tried again");
+    store.parts.store(0, Relaxed);
+    until("it is told that it goes on", || !told(&story).1.is_empty()).await;
+    run.delivered(&story).await;
+    assert_eq!(run.control.health().numbers().trouble, None);
+    run.stop().await;
+    let (stalled, resumed) = told(&story);
+    assert_eq!((stalled, resumed.len()), (1, 1), "{resumed:?}");
 }
