@@ -17,8 +17,9 @@ use custody_core::recording::find::{FOUND_MAX, Found, find};
 use custody_core::recording::text::harmless;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Seek as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// `custody sessions`
@@ -225,7 +226,7 @@ async fn export(
             let mut recording = Reader::new(fetch_recording(id, "export").await?)?;
             let mut out: Box<dyn Write> = match &output {
                 Some(path) => Box::new(io::BufWriter::new(
-                    File::create(path).with_context(|| format!("{} can't be written", path.display()))?,
+                    private().open(path).with_context(|| format!("{} can't be written", path.display()))?,
                 )),
                 None => Box::new(io::stdout().lock()),
             };
@@ -236,7 +237,15 @@ async fn export(
     }
 }
 
-/// A file that gets its name once it is whole: what breaks off leaves whatever was there before.
+/// How a file is written anew: one that isn't there yet is for whoever writes it and for nobody else.
+fn private() -> OpenOptions {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options
+}
+
+/// A file that gets its name once it is whole: what breaks off leaves whatever was there before. Whoever could read that can
+/// read it, and nobody else.
 struct Unfinished {
     file: File,
     /// What it is called until then.
@@ -246,15 +255,25 @@ struct Unfinished {
 
 impl Unfinished {
     fn create(output: &Path) -> anyhow::Result<Self> {
-        // A device, a pipe or a link is written into and not replaced.
-        let is_replaced = std::fs::symlink_metadata(output).map_or(true, |found| found.is_file());
+        let before = std::fs::symlink_metadata(output).ok();
+        let mut options = private();
         let mut name = output.as_os_str().to_owned();
+        // A device, a pipe or a link is written into and not replaced.
+        let is_replaced = before.as_ref().is_none_or(std::fs::Metadata::is_file);
         if is_replaced {
             name.push(".unfinished");
+            // One that was left there has the rights that somebody gave it.
+            std::fs::remove_file(&name).ok();
+            options.create_new(true);
         }
         let name = PathBuf::from(name);
-        let file = File::create(&name).with_context(|| format!("{} can't be written", name.display()))?;
-        Ok(Self { file, name, output: output.to_owned() })
+        let cannot = format!("{} can't be written", name.display());
+        let file = options.open(&name).with_context(|| cannot.clone())?;
+        let unfinished = Self { file, name, output: output.to_owned() };
+        if let Some(before) = before.filter(|_| is_replaced) {
+            unfinished.file.set_permissions(before.permissions()).context(cannot)?;
+        }
+        Ok(unfinished)
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
@@ -282,9 +301,7 @@ async fn search(id: &str, text: &str, json: bool) -> anyhow::Result<()> {
     let wanted = text.to_owned();
     let found = tokio::task::spawn_blocking(move || find(&mut reader, &wanted)).await??;
     if found.left_out {
-        eprintln!(
-            "custody: the session drew more than is searched: `custody play {id}` may show what is missing here"
-        );
+        eprintln!("custody: {}", left_out(id));
     }
     let found = found.lines;
     if found.len() == FOUND_MAX {
@@ -304,6 +321,13 @@ async fn search(id: &str, text: &str, json: bool) -> anyhow::Result<()> {
     });
     table::print(&["time", "channel", "line"], rows.collect(), "It was never shown.");
     Ok(())
+}
+
+/// What is said where something may not have been found. A player leaves out the same.
+fn left_out(id: &str) -> String {
+    format!(
+        "the session drew more than is searched: `custody play {id} > FILE` writes all of its output, a channel each time"
+    )
 }
 
 /// Shows a live session until it ends.
@@ -395,7 +419,6 @@ fn unnamed_file(folder: &Path) -> io::Result<File> {
 
 /// The same where the file system knows no files without a name.
 fn unlinked_file(folder: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
     let name = folder.join(format!("custody-{}", uuid::Uuid::new_v4()));
     let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&name)?;
     std::fs::remove_file(&name)?;
@@ -405,6 +428,8 @@ fn unlinked_file(folder: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(folder).unwrap();
@@ -429,10 +454,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_left_out_is_said_to_be_where_it_is_whole() {
+        let said = left_out("0190");
+        assert!(said.contains("`custody play 0190 > FILE` writes all"), "{said}");
+    }
+
+    #[test]
     fn a_file_has_its_name_once_it_is_whole() {
         let dir = tempfile::tempdir().unwrap();
         let (output, device) = (dir.path().join("recording"), Path::new("/dev/null"));
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         File::create(&output).unwrap().write_all(b"before").unwrap();
+        std::fs::set_permissions(&output, Permissions::from_mode(0o640)).unwrap();
+        let unfinished = dir.path().join("recording.unfinished");
 
         let mut broken_off = Unfinished::create(&output).unwrap();
         broken_off.file.write_all(b"half").unwrap();
@@ -440,12 +474,23 @@ mod tests {
         assert_eq!(std::fs::read(&output).unwrap(), b"before");
         assert_eq!(names(dir.path()), ["recording"]);
 
+        // Whoever could read it can, and nobody else; whatever was left there by one that was killed.
+        File::create(&unfinished).unwrap();
+        std::fs::set_permissions(&unfinished, Permissions::from_mode(0o666)).unwrap();
         let mut whole = Unfinished::create(&output).unwrap();
         whole.file.write_all(b"after").unwrap();
         assert_eq!(names(dir.path()), ["recording", "recording.unfinished"]);
+        assert_eq!(mode(&unfinished), 0o640);
         whole.finish().unwrap();
         assert_eq!(std::fs::read(&output).unwrap(), b"after");
         assert_eq!(names(dir.path()), ["recording"]);
+        assert_eq!(mode(&output), 0o640);
+        std::fs::set_permissions(&output, Permissions::from_mode(0o600)).unwrap();
+        Unfinished::create(&output).unwrap().finish().unwrap();
+        assert_eq!(mode(&output), 0o600);
+        std::fs::remove_file(&output).unwrap();
+        Unfinished::create(&output).unwrap().finish().unwrap();
+        assert_eq!(mode(&output), 0o600);
 
         // What isn't a file stays what it is.
         let link = dir.path().join("link");

@@ -6,6 +6,9 @@ use std::time::Duration;
 use custody_core::recording::terminal::{Schedule, Screen};
 use custody_core::recording::{Frame, ReadError, Reader};
 
+/// Frames of other channels that are passed over before it is asked whether it is enough: a fraction of a millisecond's.
+const FOREIGN_FRAMES: usize = 256;
+
 /// Frames of one channel, from the start as often as wanted.
 pub struct Feed<R> {
     reader: Reader<R>,
@@ -13,6 +16,8 @@ pub struct Feed<R> {
     idle_limit: Option<Duration>,
     schedule: Schedule,
     next: Option<(Duration, Frame<'static>)>,
+    /// The reader is at its end.
+    is_read: bool,
     /// Where the last frame that was shown stands.
     position: Duration,
     /// The recording can't be read from here on.
@@ -25,22 +30,21 @@ impl<R: Read + Seek> Feed<R> {
     /// At the start.
     pub fn new(mut reader: Reader<R>, channel: u32, idle_limit: Option<Duration>) -> Result<Self, ReadError> {
         reader.rewind()?;
-        let mut feed = Self {
+        Ok(Self {
             reader,
             channel,
             idle_limit,
             schedule: Schedule::new(idle_limit),
             next: None,
+            is_read: false,
             position: Duration::ZERO,
             error: None,
             screen: Screen::new(),
-        };
-        feed.fetch();
-        Ok(feed)
+        })
     }
 
     /// Shows everything up to `position`, from the start again if that lies behind what is shown; or less, if it is
-    /// `enough` between two frames. Whether it got there.
+    /// `enough` between two frames, be they other channels'. Whether it got there.
     pub fn show_at(&mut self, position: Duration, enough: impl Fn() -> bool) -> Result<bool, ReadError> {
         if position < self.position {
             self.reader.rewind()?;
@@ -49,22 +53,23 @@ impl<R: Read + Seek> Feed<R> {
             self.position = Duration::ZERO;
             self.error = None;
             self.next = None;
-            self.fetch();
+            self.is_read = false;
         }
+        self.fetch(&enough);
         while let Some((at, frame)) = self.next.take_if(|(at, _)| *at <= position) {
             self.screen.show(&frame);
             self.position = at;
-            self.fetch();
+            self.fetch(&enough);
             if enough() {
                 break;
             }
         }
-        Ok(self.next.as_ref().is_none_or(|(at, _)| *at > position))
+        Ok(self.next.as_ref().map_or(self.is_read, |(at, _)| *at > position))
     }
 
     /// Whether nothing is left to show.
     pub fn is_over(&self) -> bool {
-        self.next.is_none()
+        self.next.is_none() && self.is_read
     }
 
     /// Where the last frame that was shown stands.
@@ -77,20 +82,27 @@ impl<R: Read + Seek> Feed<R> {
         (self.reader, self.error)
     }
 
-    fn fetch(&mut self) {
-        for frame in self.reader.by_ref() {
-            match frame {
-                Ok(frame) if frame.channel == self.channel => {
+    /// Reads on to the channel's next frame, unless it is there already; or less far, if it is `enough`.
+    fn fetch(&mut self, enough: impl Fn() -> bool) {
+        if self.next.is_some() || self.is_read {
+            return;
+        }
+        for passed in 1_usize.. {
+            match self.reader.next() {
+                Some(Ok(frame)) if frame.channel == self.channel => {
                     self.next = Some((self.schedule.place(frame.time_ns), frame));
                     return;
                 }
-                Ok(_) => {}
-                Err(error) => {
+                Some(Ok(_)) if passed.is_multiple_of(FOREIGN_FRAMES) && enough() => return,
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
                     self.error = Some(error);
-                    return;
+                    break;
                 }
+                None => break,
             }
         }
+        self.is_read = true;
     }
 }
 
@@ -133,5 +145,32 @@ mod tests {
         }
         assert_eq!(shown, ["||", "two||"]);
         assert_eq!((feed.screen.text().join("|"), feed.is_over()), ("two|three|".to_owned(), false));
+    }
+
+    /// A recording may have millions of them before the channel's next one.
+    #[test]
+    fn frames_of_other_channels_are_passed_over_a_few_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::create(dir.path(), uuid::Uuid::nil(), 0, Level::Full).unwrap();
+        recorder.release(1, 0, Direction::Output, "one").unwrap().into_inner();
+        for _ in 0..10_000 {
+            recorder.record(2, 1, Direction::Output, Kind::Data(b"other".as_slice().into())).unwrap();
+        }
+        recorder.release(3, 0, Direction::Output, " two").unwrap().into_inner();
+        let path = recorder.path().to_owned();
+        recorder.seal(4).unwrap();
+        let mut feed = Feed::new(Reader::open(&path).unwrap(), 0, None).unwrap();
+        let shown = |feed: &Feed<_>| feed.screen.text().first().cloned().unwrap();
+        for again in 0..2 {
+            let mut looks = 0;
+            while !feed.show_at(Duration::from_nanos(1), || true).unwrap() {
+                assert!(!feed.is_over(), "{again}");
+                assert_eq!(shown(&feed), "one", "{again}");
+                looks += 1;
+            }
+            assert!((30..50).contains(&looks), "{looks} looks, {again}");
+            assert!(feed.show_at(Duration::MAX, || true).unwrap() && feed.is_over(), "{again}");
+            assert_eq!(shown(&feed), "one two", "{again}");
+        }
     }
 }

@@ -171,10 +171,7 @@ fn each<R: Read + Seek>(
                     result => result.context("the output can't be written")?,
                 }
             }
-            Kind::Truncated { bytes, kept, .. } => {
-                remarks
-                    .push(format!("{kept} of {bytes} bytes were recorded; of the rest, length and SHA-256"));
-            }
+            Kind::Truncated { bytes, kept, sha256 } => remarks.push(truncated(bytes, kept, &sha256)),
             Kind::Exit(status) if status != 0 => remarks.push(format!("it ended with status {status}")),
             Kind::ExitSignal(signal) => {
                 let signal = printable(&harmless(&String::from_utf8_lossy(&signal)));
@@ -189,6 +186,13 @@ fn each<R: Read + Seek>(
         writeln!(errors, "custody: {remark}").context("standard error can't be written")?;
     }
     Ok(error)
+}
+
+/// What is said of a direction of which not everything was kept.
+fn truncated(bytes: u64, kept: u64, sha256: &[u8; 32]) -> String {
+    // What is short enough to be guessed has no hash.
+    let told = if *sha256 == [0; 32] { "the length only" } else { "length and SHA-256" };
+    format!("{kept} of {bytes} bytes were recorded; of the rest, {told}")
 }
 
 fn say_ending(ending: Option<Ending>, error: Option<ReadError>) -> anyhow::Result<()> {
@@ -322,6 +326,18 @@ impl Drop for Keyboard {
 mod tests {
     use super::*;
     use custody_core::recording::{Level, Recorder};
+
+    #[test]
+    fn what_was_not_kept_is_told() {
+        let table = [
+            (21, 0, [0; 32], "0 of 21 bytes were recorded; of the rest, the length only"),
+            (2048, 0, [7; 32], "0 of 2048 bytes were recorded; of the rest, length and SHA-256"),
+            (70, 64, [7; 32], "64 of 70 bytes were recorded; of the rest, length and SHA-256"),
+        ];
+        for (bytes, kept, sha256, remark) in table {
+            assert_eq!(truncated(bytes, kept, &sha256), remark);
+        }
+    }
 
     /// `custody play ID > file` leaves standard error on the terminal.
     #[test]

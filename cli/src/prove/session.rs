@@ -27,6 +27,8 @@ struct Story {
     events: Vec<(u64, Hash)>,
     first_kind: String,
     last_kind: String,
+    /// Whether its end is among them; the end of something in it may stand behind.
+    ended: bool,
     sealed: Option<String>,
 }
 
@@ -59,7 +61,7 @@ pub async fn write(client: &Client, key: &VerifierKey, id: Uuid, output: &Path) 
     put(&folder.join("README.md"), text.as_bytes())?;
     std::fs::rename(&folder, output).with_context(|| format!("{} can't be written", output.display()))?;
     println!("{}: {} events, {recording}", output.display(), story.events.len());
-    if story.last_kind != "session.ended" {
+    if !story.ended {
         println!("The session has not ended: what comes later isn't in there.");
     }
     println!("Check it anywhere:  {}/README.md says how", output.display());
@@ -92,6 +94,7 @@ async fn events(client: &Client, id: Uuid, folder: &Path) -> anyhow::Result<Stor
             if kind == "recording.sealed" {
                 story.sealed = event.pointer("/data/sha256").and_then(Value::as_str).map(str::to_owned);
             }
+            story.ended |= kind == "session.ended";
             story.last_kind = kind.to_owned();
             story.events.push((entry.index, leaf_hash(bytes.as_bytes())));
             bar.inc(1);
@@ -124,7 +127,7 @@ async fn recording(id: Uuid, story: &Story, folder: &Path) -> anyhow::Result<Str
 }
 
 fn readme(id: Uuid, key: &VerifierKey, signed: u64, story: &Story, recording: &str) -> String {
-    let completeness = if story.last_kind == "session.ended" {
+    let completeness = if story.ended {
         "It has ended"
     } else {
         "It had not ended when this was written, so later events are not in here"

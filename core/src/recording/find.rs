@@ -188,12 +188,14 @@ impl Shown {
         }
         self.screen.show(frame);
         self.last_ns = frame.time_ns;
-        // What scrolled away stood there before, or came and went since the last look.
+        // What scrolled away stood there before, or came and went since the last look. A row that hasn't changed since then
+        // is still there.
+        let changed = self.screen.changed();
+        let (_, height) = self.screen.terminal().size();
         for sight in self.screen.take_gone() {
-            let same = self.standing.iter().find(|(_, row)| **row == sight.row);
-            // It may have grown since.
-            let stood =
-                same.or_else(|| self.standing.iter().find(|(_, row)| sight.row.starts_with(row.as_str())));
+            let mut standing = self.standing.iter();
+            let stood = standing
+                .find(|(row, text)| **text == sight.row && (changed.contains(*row) || **row >= height));
             match stood.map(|(row, _)| *row) {
                 Some(row) => drop(self.standing.remove(&row)),
                 None => appeared.push((frame.time_ns, sight.line)),
@@ -328,6 +330,42 @@ mod tests {
         assert!(found(true, &["aaaaaaaaaaaaaaaaasec\r\nret"], "secret").is_empty());
     }
 
+    /// One that doesn't fit into a row's last column leaves that blank, and a row holds half as many of them.
+    #[test]
+    fn a_text_of_wide_characters_is_found_however_it_is_wrapped() {
+        for size in [(2, 9), (3, 9), (4, 3), (5, 4), (9, 1), (20, 3)] {
+            for (output, text) in
+                [("a中文", "中文"), ("中文字中文", "中文字中文"), ("a中文字b中", "中文字b中")]
+            {
+                let once = [(1, output.to_owned())];
+                assert_eq!(found_on(Some(size), &[output], text), once, "{output}, {size:?}");
+            }
+        }
+        assert_eq!(found_on(Some((3, 9)), &["中文", "字中文"], "中文字中文"), [(2, "中文字中文".to_owned())]);
+        // A blank that somebody wrote there can be looked for.
+        assert_eq!(found_on(Some((4, 3)), &["abc 中"], "c 中"), [(1, "abc中".to_owned())]);
+        assert_eq!(found_on(Some((3, 9)), &["ab 中文 c"], "b 中文 c"), [(1, "ab中文 c".to_owned())]);
+    }
+
+    /// A wide character scrolls from the last column already.
+    #[test]
+    fn what_a_wide_character_scrolls_away_is_found() {
+        let by = format!("\x1b[?1049hsecret\r\nb\r\n{}中", "x".repeat(19));
+        assert_eq!(found(true, &[&by], "secret"), [(1, "secret".to_owned())]);
+        // Unless nothing is to be wrapped.
+        let stays = ["\x1b[?1049hsecret\r\nb\r\n\x1b[?7l", "\x1b[3;20H中", "\x1b[1;1H\x1b[Ksecret"];
+        assert_eq!(found(true, &stays, "secret"), [(1, "secret".to_owned())]);
+    }
+
+    /// Where there is one row, a line's end scrolls its begin away.
+    #[test]
+    fn a_text_that_is_wrapped_in_one_row_is_found() {
+        let once = [(2, "secret".to_owned())];
+        assert_eq!(found_on(Some((3, 1)), &["\x1b[?1049hsec", "ret"], "secret"), once);
+        assert_eq!(found_on(Some((3, 1)), &["sec", "ret"], "secret"), once);
+        assert_eq!(found_on(Some((4, 1)), &["\x1b[?1049h中文", "字"], "中文字"), [(2, "中文字".to_owned())]);
+    }
+
     /// However long it goes on, and wherever on the screen it is meanwhile.
     #[test]
     fn a_line_without_an_end_is_found_once() {
@@ -371,8 +409,15 @@ mod tests {
         let wanted = [(2, "secret".to_owned()), (4, "top secret".to_owned())];
         assert_eq!(found(true, &output, "secret"), wanted);
         // Nor does what still stands pass for it.
-        let output = ["secret\x1b[2;3r\x1b[2;1H", "top secret\r\nb\r\nc\r\nd\r\n"];
-        let wanted = [(1, "secret".to_owned()), (2, "top secret".to_owned())];
+        for line in ["top secret", "secret plan", "secret"] {
+            let by = format!("{line}\r\nb\r\nc\r\nd\r\n");
+            let output = ["secret\x1b[2;3r\x1b[2;1H", by.as_str(), "\x1b[1;7H, told\x1b[3;1H"];
+            let wanted = [(1, "secret".to_owned()), (2, line.to_owned()), (3, "secret, told".to_owned())];
+            assert_eq!(found(true, &output, "secret"), wanted);
+        }
+        // Nor does what was wiped.
+        let output = ["\x1b[?1049hsecret", "\x1b[2J\x1b[Hsecret plan\r\nb\r\nc\r\nd\r\n"];
+        let wanted = [(1, "secret".to_owned()), (2, "secret plan".to_owned())];
         assert_eq!(found(true, &output, "secret"), wanted);
     }
 

@@ -136,6 +136,11 @@ impl Screen {
         self.watch.as_mut().map(Watch::take_gone).unwrap_or_default()
     }
 
+    /// What [`Screen::take_changed`] would say.
+    pub(super) fn changed(&self) -> Range<usize> {
+        self.watch.as_ref().map(|watch| watch.changed(&self.terminal)).unwrap_or_default()
+    }
+
     /// How many cells [`Screen::take_changed`] would speak of.
     pub(super) fn changed_cells(&self) -> usize {
         let (cols, _) = self.terminal.size();
@@ -154,10 +159,6 @@ impl Screen {
     /// The rows among these in which the text ends, and their numbers.
     pub(super) fn sights(&self, rows: Range<usize>) -> Vec<(usize, Sight)> {
         self.watch.as_ref().map(|watch| watch.sights(&self.terminal, rows)).unwrap_or_default()
-    }
-
-    fn changed(&self) -> Range<usize> {
-        self.watch.as_ref().map(|watch| watch.changed(&self.terminal)).unwrap_or_default()
     }
 
     fn feed(&mut self, stream: usize, bytes: &[u8]) {

@@ -371,7 +371,8 @@ fn page_indices(connection: &Connection, query: &Query, time: &Time) -> Result<F
     let mut found = Found { indices: Vec::new(), position, left: None };
     if !time.effort.at_once.is_zero() {
         match look(&snapshot, query, &range, Words::Together, &mut found.indices) {
-            Err(SearchError::TooSlow) if !time.is_over() => {}
+            // An interruption that nobody heard leaves it no time for parts, but what it has found is there.
+            Err(SearchError::TooSlow) if !time.is_over() || !found.indices.is_empty() => {}
             looked => return looked.map(|()| found),
         }
         // Rows come in the page's order: up to the last of them nothing is missing.

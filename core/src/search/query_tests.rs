@@ -445,6 +445,47 @@ fn a_page_whose_time_is_over_has_what_was_found_and_says_where_to_go_on() {
     assert_eq!((page.entries.len(), page.next, page.cut), (2, 4, false));
 }
 
+/// The first interruption came when nothing ran that could hear it, and the next one when all its time was over.
+#[test]
+fn what_was_found_at_once_is_given_though_its_time_is_over() {
+    let world = World::new();
+    for n in 0..8 {
+        world.some(n);
+    }
+    let search = world.search();
+    let query = Query { kind: Some("login".into()), ..query(10) };
+    let effort = Effort { at_once: Duration::from_secs(1), ..LITTLE };
+    // Whatever lies behind the first entry takes for ever.
+    let endless = "CREATE TEMP VIEW entry AS SELECT * FROM main.entry AS one WHERE one.idx = 0 OR (
+        WITH RECURSIVE endless(n) AS (SELECT one.idx UNION ALL SELECT n + 1 FROM endless)
+        SELECT count(*) FROM endless) = 0";
+    let (begun, mut pause) = (Instant::now(), Duration::from_millis(20));
+    let found = loop {
+        let connection = Connection::open(search.path()).unwrap();
+        connection.execute_batch(endless).unwrap();
+        let (handle, is_done) = (connection.get_interrupt_handle(), AtomicBool::new(false));
+        let time = Time { begun, effort, unwanted: Arc::default() };
+        let found = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    std::thread::sleep(pause);
+                    handle.interrupt();
+                }
+            });
+            let found = page_indices(&connection, &query, &time);
+            is_done.store(true, Ordering::Relaxed);
+            found
+        });
+        match found {
+            Ok(found) => break found,
+            // Perhaps it was interrupted before the first one already.
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+        }
+        pause = (pause * 2).min(Duration::from_secs(1));
+    };
+    assert_eq!((found.indices, found.left), (vec![0], Some(1)));
+}
+
 #[test]
 fn a_search_that_goes_on_in_parts_goes_on_behind_what_it_has() {
     for (order, last, left) in [

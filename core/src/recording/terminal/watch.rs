@@ -13,6 +13,9 @@ use avt::{Line, Operation, ScreenKind, Terminal};
 pub(super) const AROUND_CHARS_MAX: usize = 1000;
 /// Rows with the text that are kept once they are gone, until somebody takes them.
 const GONE_MAX: usize = 10_000;
+/// A blank in a row's last column before a wide character in the next row. Nobody may have written it: such a character that
+/// doesn't fit leaves what stood there. No terminal shows a character of this code.
+const GAP: char = '\0';
 
 /// A row in which the text ends.
 #[derive(Debug)]
@@ -28,8 +31,17 @@ pub(in crate::recording) struct Sight {
 impl Sight {
     fn new<'a>(row: String, before: &str, line: &Line, below: impl Iterator<Item = &'a Line>) -> Self {
         let mut whole = format!("{before}{}", text_of(line));
-        whole.extend(rest_of_line(line, below).take(AROUND_CHARS_MAX));
+        let mut chars = AROUND_CHARS_MAX;
+        for next in rest_of_line(line, below) {
+            go_on(&mut whole, next);
+            whole.extend(next.chars().take(chars));
+            chars = chars.saturating_sub(next.len());
+            if chars == 0 {
+                break;
+            }
+        }
         whole.truncate(whole.trim_end().len());
+        whole.retain(|char| char != GAP);
         Self { row, line: whole, again: false }
     }
 }
@@ -46,6 +58,16 @@ pub(super) struct Watch {
     evicted: Begun,
     /// Of the line whose rows have left the alternate screen, or the rows that scroll, at their top.
     scrolled: Begun,
+    /// What the function under way makes of that, if it scrolls.
+    foreseen: Option<Foreseen>,
+    /// How often the function under way has changed rows.
+    changes: usize,
+}
+
+/// What becomes of rows that are about to scroll away.
+struct Foreseen {
+    gone: Vec<Sight>,
+    scrolled: Begun,
 }
 
 impl Watch {
@@ -59,6 +81,8 @@ impl Watch {
             rows,
             evicted: Begun::default(),
             scrolled: Begun::default(),
+            foreseen: None,
+            changes: 0,
         }
     }
 
@@ -74,7 +98,8 @@ impl Watch {
         if start >= end {
             return 0..0;
         }
-        let reach = self.wanted.chars.saturating_sub(1).div_ceil(cols);
+        // Wide characters take two columns each.
+        let reach = self.wanted.chars.saturating_sub(1).div_ceil((cols / 2).max(1));
         let lines = terminal.screen().visible_lines().skip(end - 1);
         let behind = lines.take(reach).take_while(|line| line.is_wrapped()).count();
         start..(end + behind).min(rows)
@@ -109,20 +134,27 @@ impl Watch {
     /// What stands before a row in its line, or stood there: so many characters, or somewhat more, if there are as many.
     fn before_row(&self, terminal: &Terminal, row: usize, chars: usize) -> String {
         let screen = terminal.screen();
-        let mut found = 0;
+        let (mut found, mut first) = (0, row);
         let above = (0..row).rev().map_while(|above| screen.line(above)).take_while(|line| line.is_wrapped());
-        let above = above.take_while(|line| {
-            let is_needed = found < chars;
-            found += line.len();
-            is_needed
-        });
-        let above = above.count();
-        let first = row - above;
+        for line in above {
+            if found >= chars {
+                break;
+            }
+            let count = line.chars().count();
+            // Its last may be a gap.
+            found += count - usize::from(count > 1);
+            first -= 1;
+        }
         let mut before = String::new();
         if found < chars {
             before.push_str(self.gone_before(terminal, first));
         }
-        before.extend(screen.visible_lines().skip(first).take(above).flat_map(|line| line.chars()));
+        for (at, line) in screen.visible_lines().enumerate().skip(first).take(row + 1 - first) {
+            go_on(&mut before, line);
+            if at < row {
+                before.extend(line.chars());
+            }
+        }
         before
     }
 
@@ -137,7 +169,7 @@ impl Watch {
     }
 
     /// The rows that scroll away by a function and that nobody is told of (those of the alternate screen, and within
-    /// margins); and whether they do so at the top.
+    /// margins); and whether they do so at the top. By a character they do if it is wrapped, which the terminal decides.
     fn scrolled_by(&self, terminal: &Terminal, function: &Function) -> Option<(Range<usize>, bool)> {
         let (cols, rows) = terminal.size();
         let (cursor, margins) = (terminal.cursor(), self.margins.clone());
@@ -146,7 +178,7 @@ impl Watch {
         let is_last = cursor.row + 1 == margins.end;
         let (region, lines, up) = match function {
             Function::Lf | Function::Nel if is_last => (margins, 1, true),
-            Function::Print(_) if is_last && cursor.col >= cols => (margins, 1, true),
+            Function::Print(char) if is_last && may_wrap(*char, cursor.col, cols) => (margins, 1, true),
             Function::Su(lines) => (margins, *lines, true),
             Function::Dl(lines) => (from_cursor, *lines, true),
             Function::Ri if cursor.row == margins.start => (margins, 1, false),
@@ -178,21 +210,22 @@ impl Observer for Watch {
     type Output = ();
 
     fn before(&mut self, context: &mut Observation<'_>, operation: &Operation) {
+        self.changes = 0;
         let Operation::Function(function) = operation else { return };
         let terminal = context.terminal();
         let Some((rows, up)) = self.scrolled_by(terminal, function) else { return };
-        for (_, sight) in self.sights(terminal, rows.clone()) {
-            if !sight.again {
-                self.tell(sight);
+        let sights = self.sights(terminal, rows.clone()).into_iter().map(|(_, sight)| sight);
+        let gone = sights.filter(|sight| !sight.again).collect();
+        let mut scrolled = Begun::default();
+        if up && rows.start == self.margins.start {
+            scrolled.clone_from(&self.scrolled);
+            // The row that a character is wrapped in isn't marked so yet; where there is one row, it is the one that goes.
+            let wraps = matches!(function, Function::Print(_)) && rows.end == self.margins.end;
+            for line in terminal.screen().visible_lines().skip(rows.start).take(rows.len()) {
+                scrolled.follow(line, wraps || line.is_wrapped(), self.wanted.chars);
             }
         }
-        if !up || rows.start != self.margins.start {
-            self.scrolled = Begun::default();
-            return;
-        }
-        for line in terminal.screen().visible_lines().skip(rows.start).take(rows.len()) {
-            self.scrolled.follow(line, self.wanted.chars);
-        }
+        self.foreseen = Some(Foreseen { gone, scrolled });
     }
 
     fn resized(&mut self, _: usize, rows: usize) {
@@ -203,6 +236,7 @@ impl Observer for Watch {
     }
 
     fn dirty(&mut self, rows: Range<usize>) {
+        self.changes += 1;
         if self.changed.is_empty() {
             self.changed = rows;
         } else if !rows.is_empty() {
@@ -212,6 +246,13 @@ impl Observer for Watch {
 
     fn after(&mut self, context: &mut Observation<'_>, operation: &Operation) {
         let Operation::Function(function) = operation else { return };
+        if let Some(Foreseen { gone, scrolled }) = self.foreseen.take() {
+            // A character that has scrolled has changed the rows that scroll, and then its own.
+            if !matches!(function, Function::Print(_)) || self.changes > 1 {
+                gone.into_iter().for_each(|sight| self.tell(sight));
+                self.scrolled = scrolled;
+            }
+        }
         let (_, rows) = context.terminal().size();
         match function {
             Function::Decstbm(top, bottom) => {
@@ -234,6 +275,7 @@ impl Observer for Watch {
     }
 
     fn evicted(&mut self, context: &mut Observation<'_>, line: &Line) {
+        go_on(&mut self.evicted.end, line);
         if !self.evicted.told
             && let Some(known_by) = self.wanted.ends_in(&self.evicted.end, &text_of(line))
         {
@@ -242,14 +284,14 @@ impl Observer for Watch {
             self.evicted.told = true;
             self.tell(sight);
         }
-        self.evicted.follow(line, self.wanted.chars);
+        self.evicted.follow(line, line.is_wrapped(), self.wanted.chars);
     }
 
     fn end(&mut self, _: &mut Observation<'_>) {}
 }
 
 /// A line of which the first rows are gone.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Begun {
     /// The end of these rows; nothing if the line doesn't go on.
     end: String,
@@ -259,11 +301,12 @@ struct Begun {
 
 impl Begun {
     /// A row has gone.
-    fn follow(&mut self, row: &Line, chars_wanted: usize) {
-        if !row.is_wrapped() {
+    fn follow(&mut self, row: &Line, is_wrapped: bool, chars_wanted: usize) {
+        if !is_wrapped {
             *self = Self::default();
             return;
         }
+        go_on(&mut self.end, row);
         self.end.extend(row.chars());
         let chars_max = AROUND_CHARS_MAX.max(chars_wanted);
         let excess = self.end.chars().count().saturating_sub(chars_max);
@@ -287,7 +330,21 @@ impl Wanted {
     }
 
     fn is_in(&self, text: &str) -> bool {
-        text.to_lowercase().contains(&self.text)
+        let text = text.to_lowercase();
+        if !text.contains(GAP) {
+            return text.contains(&self.text);
+        }
+        text.char_indices().any(|(at, _)| self.begins(text.get(at..).unwrap_or_default()))
+    }
+
+    /// Whether a text begins with it. A gap is a blank, or nothing.
+    fn begins(&self, text: &str) -> bool {
+        let mut chars = text.chars();
+        self.text.chars().all(|wanted| match chars.next() {
+            Some(GAP) if wanted != ' ' => chars.next() == Some(wanted),
+            Some(GAP) => true,
+            char => char == Some(wanted),
+        })
     }
 
     /// If the text ends in a row that stands behind `before`: the row, with as little of that before it as the text needs.
@@ -295,13 +352,20 @@ impl Wanted {
         if self.is_in(row) {
             return Some(row.to_owned());
         }
-        let begin = before.char_indices().rev().take(self.chars.saturating_sub(1));
+        let mut chars = 0;
+        let begin = before.char_indices().rev().take_while(|(_, char)| {
+            chars += usize::from(*char != GAP);
+            chars < self.chars
+        });
         let begin: Vec<usize> = begin.map(|(at, _)| at).collect();
-        let from = |at: usize| format!("{}{row}", before.get(at..).unwrap_or_default());
+        let before = |at: usize| before.get(at..).unwrap_or_default();
+        let from = |at: usize| format!("{}{row}", before(at));
         if !self.is_in(&from(*begin.last()?)) {
             return None;
         }
-        begin.into_iter().map(from).find(|text| self.is_in(text))
+        let at = begin.into_iter().find(|at| self.is_in(&from(*at)))?;
+        // With a gap for a blank it may end before the row.
+        (!self.is_in(before(at))).then(|| from(at))
     }
 }
 
@@ -314,13 +378,25 @@ fn text_of(row: &Line) -> String {
     text
 }
 
-/// The characters behind a row, as far as its line goes on in the rows below.
-fn rest_of_line<'a>(row: &Line, below: impl Iterator<Item = &'a Line>) -> impl Iterator<Item = char> {
-    let rows = below.scan(row.is_wrapped(), |goes_on, next| {
+/// A line's text goes on in a row.
+fn go_on(text: &mut String, row: &Line) {
+    if text.ends_with(' ') && row.cells().first().is_some_and(|cell| cell.width() > 1) {
+        text.pop();
+        text.push(GAP);
+    }
+}
+
+/// Whether a character that is printed in a column may be wrapped: in the last one it is if it is wide, which none of ASCII is.
+fn may_wrap(char: char, col: usize, cols: usize) -> bool {
+    col >= cols || (col + 1 == cols && !char.is_ascii())
+}
+
+/// The rows below in which a row's line goes on.
+fn rest_of_line<'a>(row: &Line, below: impl Iterator<Item = &'a Line>) -> impl Iterator<Item = &'a Line> {
+    below.scan(row.is_wrapped(), |goes_on, next| {
         let is_of_line = std::mem::replace(goes_on, next.is_wrapped());
         is_of_line.then_some(next)
-    });
-    rows.flat_map(|line| line.chars())
+    })
 }
 
 #[cfg(test)]
@@ -338,11 +414,23 @@ mod tests {
             ("a secret", "", None),
             ("a secret", "t", None),
             ("", "ecret", None),
+            ("a sec\0", "ret", Some("sec\0ret")),
+            ("a\0", "secret", Some("secret")),
+            ("a secret\0", "t", None),
         ];
         for (before, row, known_by) in table {
             assert_eq!(wanted.ends_in(before, row).as_deref(), known_by, "{before:?}, {row:?}");
         }
         assert_eq!(Wanted::new("").ends_in("before", "row").as_deref(), Some("row"));
+        // A gap is a blank for whoever looks for one, and nothing for whoever doesn't.
+        let wanted = Wanted::new("b 中文");
+        for (before, row, known_by) in [
+            ("ab\0中", "文", Some("b\0中文")),
+            ("ab\0中\0", "文", Some("b\0中\0文")),
+            ("ab\0中文", "字", None),
+        ] {
+            assert_eq!(wanted.ends_in(before, row).as_deref(), known_by, "{before:?}, {row:?}");
+        }
     }
 
     /// The terminal doesn't tell its margins, but those that another needs to become as it is.
