@@ -86,7 +86,7 @@ impl Source {
                 let length = if n % 50 == 0 { LONG } else { 5 };
                 let failed = login::Failed {
                     claimed_user: Some(format!("\"{}\\\n\u{e9}", "x".repeat(length))),
-                    method: login::Method::Password,
+                    method: login::Attempt::Password,
                     reason: "wrong password".to_owned(),
                 };
                 Draft::new(Actor::system("tests"), failed)

@@ -1,12 +1,13 @@
 //! Files that are generated from the event types: `schemas/events/*.json`, their examples, and the tables in
 //! docs/events.md; and those that are generated from the mappings (`mapping_files.rs`). The test fails when one is stale; `make schemas` (`UPDATE=1`) writes them.
 
+use crate::event_versions::takes;
 use custody_core::event::{Envelope, TYPES, TypeInfo};
 use custody_tests::{python, root};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const BEGIN: &str = "<!-- generated from the event types; `make schemas` writes it -->";
 const END: &str = "<!-- end of what is generated -->";
@@ -20,6 +21,7 @@ fn schemas_examples_and_tables_are_fresh() {
         let path = root().join(path);
         if std::fs::read(&path).ok().as_deref() != Some(content.as_bytes()) {
             if update {
+                assert_readers_take(&path, content);
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
                 std::fs::write(&path, content).unwrap();
             }
@@ -33,6 +35,28 @@ fn schemas_examples_and_tables_are_fresh() {
         stale.push(format!("{} (of no event type)", left_over.display()));
     }
     assert!(update || stale.is_empty(), "stale, run `make schemas`:\n{}", stale.join("\n"));
+}
+
+/// A schema isn't written over one of the same version whose readers couldn't take what it allows.
+#[track_caller]
+fn assert_readers_take(path: &Path, content: &str) {
+    let schema = |text: &[u8]| {
+        let schema: Option<Value> = serde_json::from_slice(text).ok();
+        schema.filter(|schema| schema["properties"]["version"]["const"].is_u64())
+    };
+    let old = std::fs::read(path).ok().and_then(|old| schema(&old));
+    let (Some(old), Some(new)) = (old, schema(content.as_bytes())) else { return };
+    let version = |schema: &Value| schema["properties"]["version"]["const"].clone();
+    if version(&old) == version(&new)
+        && let Err(why) = takes(&old, &new)
+    {
+        panic!(
+            "{}: who reads version {} can't take this: {why}. Give the type its next version in core/src/event/registry.rs, and \
+             keep this schema and its example in schemas/events/earlier",
+            path.display(),
+            version(&old)
+        );
+    }
 }
 
 #[test]

@@ -4,6 +4,8 @@
 mod alarms;
 #[path = "compose.rs"]
 mod compose;
+#[path = "event_versions.rs"]
+mod event_versions;
 #[path = "generated.rs"]
 mod generated;
 #[path = "mapping_files.rs"]

@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use custody_core::clock::{Clock as _, SystemClock};
 use custody_core::event::Timestamp;
 use russh::keys::ssh_key::{LineEnding, PrivateKey, PublicKey};
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -56,23 +57,30 @@ impl Identity {
         Ok(public.to_openssh()?)
     }
 
-    /// Puts a new key into an agent `until` its certificate runs out, or into files where there is none or `files` says so.
-    /// Gives what `ssh` is to be told of.
-    pub fn keep(self, home: &Writing<'_>, files: bool, until: Timestamp) -> anyhow::Result<PathBuf> {
+    /// Hands a new key to the agent at the socket `agent`, until its certificate runs out, so that it never lies on the disk. False
+    /// where there is no agent, or it doesn't take it. It may ask a person first, or be at the far end of a line that is dead: nothing
+    /// may be locked meanwhile.
+    pub fn hand_over(&self, agent: Option<&OsStr>, until: Timestamp) -> anyhow::Result<bool> {
+        match (self, agent) {
+            (Self::New(key), Some(agent)) => agent_takes(agent, &key.to_openssh(LineEnding::LF)?, until),
+            _ => Ok(false),
+        }
+    }
+
+    /// Puts a new key into files, or its public half alone where an agent has it. Gives what `ssh` is to be told of.
+    pub fn keep(&self, home: &Writing<'_>, in_agent: bool) -> anyhow::Result<PathBuf> {
         match self {
             Self::Own { file, .. } => {
                 // Those of a login before.
                 home.remove("id")?;
                 home.remove("id.pub")?;
-                Ok(file)
+                Ok(file.clone())
             }
             Self::New(key) => {
-                let pem = key.to_openssh(LineEnding::LF)?;
-                let in_agent = !files && agent_takes(&pem, until)?;
                 if in_agent {
                     home.remove("id")?;
                 } else {
-                    home.put("id", pem.as_bytes())?;
+                    home.put("id", key.to_openssh(LineEnding::LF)?.as_bytes())?;
                 }
                 home.put("id.pub", format!("{} custody\n", key.public_key().to_openssh()?).as_bytes())?;
                 Ok(home.path(if in_agent { "id.pub" } else { "id" }))
@@ -81,16 +89,12 @@ impl Identity {
     }
 }
 
-/// Hands the private key to a running agent until then, so that it never lies on the disk. False where there is no
-/// agent, or it doesn't take it.
-fn agent_takes(pem: &str, until: Timestamp) -> anyhow::Result<bool> {
-    if std::env::var_os("SSH_AUTH_SOCK").is_none() {
-        return Ok(false);
-    }
+fn agent_takes(agent: &OsStr, pem: &str, until: Timestamp) -> anyhow::Result<bool> {
     let now = Timestamp::from(SystemClock::new().wall());
     let seconds = until.seconds().saturating_sub(now.seconds()).to_string();
     let mut ssh_add = Command::new("ssh-add");
-    ssh_add.args(["-q", "-t", &seconds, "-"]).stdin(Stdio::piped()).stderr(Stdio::null());
+    ssh_add.env("SSH_AUTH_SOCK", agent).args(["-q", "-t", &seconds, "-"]);
+    ssh_add.stdin(Stdio::piped()).stderr(Stdio::null());
     let Ok(mut child) = ssh_add.spawn() else { return Ok(false) };
     let written = child.stdin.take().is_some_and(|mut stdin| stdin.write_all(pem.as_bytes()).is_ok());
     Ok(child.wait()?.success() && written)

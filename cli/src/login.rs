@@ -7,6 +7,7 @@ use crate::ssh_config;
 use anyhow::{Context as _, bail};
 use custody_core::event::Timestamp;
 use serde::Deserialize;
+use std::ffi::OsStr;
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -100,47 +101,85 @@ pub async fn login(args: Login) -> anyhow::Result<()> {
         "x509_request": rcgen::CertificateParams::default().serialize_request(&tls_key)?.pem()?,
     });
     let answer: Answer = Client::anonymous(&api, &ca)?.post("/v1/login", &request).await?;
-    let until: Timestamp = answer.valid_until.parse().map_err(anyhow::Error::msg)?;
-
-    // From here on this login has the folder for itself. Another one may have been quicker to pin.
-    let writing = home.writing()?;
-    let pinned = home.last_profile()?;
-    let log_key = pin(pinned.as_ref(), &api, args.log_key.as_deref(), &answer.authorities)?;
-    writing.put("ca.pem", ca.as_bytes())?;
-    writing.put("client.key", Zeroizing::new(tls_key.serialize_pem()).as_bytes())?;
-    writing.put("client.pem", answer.x509_certificate.as_bytes())?;
-    let identity = identity.keep(&writing, args.no_agent, until)?;
-    writing.put("id-cert.pub", format!("{}\n", answer.ssh_certificate.trim_end()).as_bytes())?;
-    writing.put(
-        "known_hosts",
-        format!("@cert-authority * {}\n", answer.authorities.host_ssh.trim_end()).as_bytes(),
-    )?;
-    let profile = Profile {
+    let agent = std::env::var_os("SSH_AUTH_SOCK").filter(|_| !args.no_agent);
+    let fresh = Fresh {
         api,
-        user: answer.user,
-        roles: answer.roles,
-        valid_until: answer.valid_until,
-        ssh_address: answer.ssh_address,
+        ca,
+        answer,
+        identity,
+        tls_key: Zeroizing::new(tls_key.serialize_pem()),
+        own,
         tls: args.tls.unwrap_or(last_tls),
-        key: own,
-        log_key,
+        log_key: args.log_key,
     };
-    writing.put("ssh_config", ssh_config::of(&home, &profile, &identity)?.as_bytes())?;
-    writing.put("profile.toml", toml::to_string(&profile)?.as_bytes())?;
+    let profile = keep(&home, &fresh, agent.as_deref())?;
     println!("{} is logged in until {}.", profile.user, profile.valid_until);
     println!("Reach a node:  ssh -F {} LOGIN@NODE.custody", home.path("ssh_config").display());
     println!(
         "Or once:       add «Include {}» at the top of ~/.ssh/config, then plain ssh works.",
         home.path("ssh_config").display()
     );
-    if profile.log_key != answer.authorities.log_key {
+    let served = &fresh.answer.authorities.log_key;
+    if profile.log_key != *served {
         println!(
-            "The server names a newer key of its log, {}; pinned stays {}.\n\
+            "The server names a newer key of its log, {served}; pinned stays {}.\n\
              To move on:    have the new key from your auditors too, then `custody login --log-key KEY`.",
-            answer.authorities.log_key, profile.log_key
+            profile.log_key
         );
     }
     Ok(())
+}
+
+/// A login that went well, and of which nothing is kept yet.
+struct Fresh {
+    api: String,
+    ca: String,
+    answer: Answer,
+    identity: Identity,
+    /// The key of the X.509 certificate, PEM.
+    tls_key: Zeroizing<String>,
+    /// The person's own SSH key, if it is that which was certified.
+    own: Option<PathBuf>,
+    tls: bool,
+    /// The log's key that the person has given.
+    log_key: Option<String>,
+}
+
+/// Keeps it: the new key in the agent at the socket `agent` if that takes it, all else in the folder.
+fn keep(home: &Home, fresh: &Fresh, agent: Option<&OsStr>) -> anyhow::Result<Profile> {
+    let Fresh { api, ca, answer, identity, tls_key, own, tls, log_key } = fresh;
+    let until: Timestamp = answer.valid_until.parse().map_err(anyhow::Error::msg)?;
+    let pinned = || pin(home.last_profile()?.as_ref(), api, log_key.as_deref(), &answer.authorities);
+    // An agent is given nothing of a login of which nothing is kept.
+    pinned()?;
+    // Others use the folder while it thinks.
+    let in_agent = identity.hand_over(agent, until)?;
+
+    // From here on this login has the folder for itself. Another one may have been quicker to pin.
+    let writing = home.writing()?;
+    let log_key = pinned()?;
+    writing.put("ca.pem", ca.as_bytes())?;
+    writing.put("client.key", tls_key.as_bytes())?;
+    writing.put("client.pem", answer.x509_certificate.as_bytes())?;
+    let identity = identity.keep(&writing, in_agent)?;
+    writing.put("id-cert.pub", format!("{}\n", answer.ssh_certificate.trim_end()).as_bytes())?;
+    writing.put(
+        "known_hosts",
+        format!("@cert-authority * {}\n", answer.authorities.host_ssh.trim_end()).as_bytes(),
+    )?;
+    let profile = Profile {
+        api: api.clone(),
+        user: answer.user.clone(),
+        roles: answer.roles.clone(),
+        valid_until: answer.valid_until.clone(),
+        ssh_address: answer.ssh_address.clone(),
+        tls: *tls,
+        key: own.clone(),
+        log_key,
+    };
+    writing.put("ssh_config", ssh_config::of(home, &profile, &identity)?.as_bytes())?;
+    writing.put("profile.toml", toml::to_string(&profile)?.as_bytes())?;
+    Ok(profile)
 }
 
 /// The log's key that is pinned after a login: what was pinned stays, and moves on a person's word alone. Whoever speaks for
@@ -205,9 +244,8 @@ pub fn logout() -> anyhow::Result<()> {
         println!("You were not logged in.");
         return Ok(());
     }
-    let writing = home.writing()?;
     if home.path("id.pub").exists() && std::env::var_os("SSH_AUTH_SOCK").is_some() {
-        // The agent may no longer hold it; either way it is gone afterwards.
+        // The agent may no longer hold it; either way it is gone afterwards. Others use the folder while it thinks.
         let _status = Command::new("ssh-add")
             .arg("-q")
             .arg("-d")
@@ -215,6 +253,7 @@ pub fn logout() -> anyhow::Result<()> {
             .stderr(Stdio::null())
             .status();
     }
+    let writing = home.writing()?;
     let mut removed = false;
     for name in ["id", "id.pub", "id-cert.pub", "client.pem", "client.key"] {
         removed |= writing.remove(name)?;
@@ -246,6 +285,10 @@ pub fn password(stdin: bool, prompt: &str) -> anyhow::Result<Zeroizing<String>> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use custody_core::clock::{Clock as _, SystemClock};
+    use std::os::unix::net::UnixListener;
+    use std::sync::mpsc;
+    use std::time::Duration;
 
     const API: &str = "https://custody.example.com:3080";
 
@@ -266,6 +309,51 @@ mod tests {
         let log_keys: Vec<String> = log_keys.split(' ').map(str::to_owned).collect();
         let log_key = log_keys.last().cloned().unwrap();
         Authorities { host_ssh: String::new(), log_key, log_keys }
+    }
+
+    #[test]
+    fn an_agent_that_never_answers_keeps_nobody_from_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(&dir.path().join("home"));
+        // A lock that is there can be waited for.
+        drop(home.writing().unwrap());
+        let socket = dir.path().join("agent");
+        let agent = UnixListener::bind(&socket).unwrap();
+        let now = Timestamp::from(SystemClock::new().wall()).seconds();
+        let answer = Answer {
+            user: "bob".to_owned(),
+            roles: Vec::new(),
+            ssh_certificate: "an SSH certificate".to_owned(),
+            x509_certificate: "an X.509 certificate".to_owned(),
+            valid_until: Timestamp::from_seconds(now + 3_600).to_string(),
+            ssh_address: "custody.example.com:3022".to_owned(),
+            authorities: served("key"),
+        };
+        let fresh = Fresh {
+            api: API.to_owned(),
+            ca: "a CA".to_owned(),
+            answer,
+            identity: Identity::new(None).unwrap(),
+            tls_key: Zeroizing::new("a key".to_owned()),
+            own: None,
+            tls: false,
+            log_key: None,
+        };
+        let keeping = {
+            let home = home.clone();
+            std::thread::spawn(move || keep(&home, &fresh, Some(socket.as_os_str())))
+        };
+        let (asked, _) = agent.accept().unwrap();
+        let (say, heard) = mpsc::channel();
+        let other = home.clone();
+        std::thread::spawn(move || say.send(other.reading().map(drop)));
+        heard.recv_timeout(Duration::from_secs(30)).expect("the folder is locked").unwrap();
+        assert!(!home.path("client.pem").exists());
+        // It is gone: the key is kept as where there is none.
+        drop((asked, agent));
+        assert_eq!(keeping.join().unwrap().unwrap().log_key, "key");
+        assert!(home.read("id").unwrap().contains("PRIVATE KEY"));
+        assert!(home.read("ssh_config").unwrap().contains("/home/id\""));
     }
 
     #[test]

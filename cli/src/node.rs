@@ -7,7 +7,7 @@ use crate::service::token;
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -64,20 +64,10 @@ pub async fn node(command_line: Node) -> anyhow::Result<()> {
     match command_line {
         Node::Add { name, address, host_key, agent, label, replace } => {
             let host_key = host_key.map(|path| read(&path)).transpose()?.map(|line| line.trim().to_owned());
-            let labels: BTreeMap<_, _> = label.into_iter().collect();
-            let mut body = json!({
-                "name": name,
-                "address": address,
-                "agent": agent,
-                "labels": labels,
-                "replace": replace,
-            });
-            if let Some(key) = host_key {
-                body["host_key"] = key.into();
-            }
+            let labels = label.into_iter().collect();
             command(
                 "add-node",
-                body,
+                add_node(&name, &address, &agent, &labels, host_key, replace),
                 &format!("{name} is known: next, `custody node enroll {name}` on that server"),
             )
             .await
@@ -92,6 +82,25 @@ pub async fn node(command_line: Node) -> anyhow::Result<()> {
             command("remove-node", json!({ "name": name }), &format!("{name} is forgotten")).await
         }
     }
+}
+
+/// What `add-node` is told. A server that is a version older refuses fields that it doesn't know: only what was said is sent.
+fn add_node(
+    name: &str,
+    address: &str,
+    agent: &str,
+    labels: &BTreeMap<String, String>,
+    host_key: Option<String>,
+    replace: bool,
+) -> Value {
+    let mut body = json!({ "name": name, "address": address, "agent": agent, "labels": labels });
+    if let Some(key) = host_key {
+        body["host_key"] = key.into();
+    }
+    if replace {
+        body["replace"] = true.into();
+    }
+    body
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -132,4 +141,22 @@ fn put(path: &Path, content: &str) -> std::io::Result<()> {
     let mut file = std::fs::File::create(path)?;
     writeln!(file, "{}", content.trim_end())?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_server_is_told_nothing_that_nobody_said() {
+        let labels = BTreeMap::from([("env".to_owned(), "prod".to_owned())]);
+        let plain =
+            json!({ "name": "web-1", "address": "web-1:22", "agent": "none", "labels": { "env": "prod" } });
+        assert_eq!(add_node("web-1", "web-1:22", "none", &labels, None, false), plain);
+        let mut all = plain;
+        all["host_key"] = json!("ssh-ed25519 AAAA");
+        all["replace"] = json!(true);
+        let key = Some("ssh-ed25519 AAAA".to_owned());
+        assert_eq!(add_node("web-1", "web-1:22", "none", &labels, key, true), all);
+    }
 }

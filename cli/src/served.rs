@@ -4,6 +4,7 @@ use crate::client::unreachable_line;
 use anyhow::{Context as _, anyhow, bail};
 use custody_core::log::tile::Tile;
 use custody_core::log::{Checkpoint, VerifierKey};
+use custody_witness::source::{PAUSE, may_pass, status_may_pass};
 use reqwest::StatusCode;
 use std::time::Duration;
 
@@ -26,6 +27,12 @@ pub enum Fetched {
     Bytes(Vec<u8>),
     /// Not for us; the server's own words.
     Refused(String),
+}
+
+/// Why one try has brought nothing.
+struct Failure {
+    error: anyhow::Error,
+    may_pass: bool,
 }
 
 impl ServedLog {
@@ -77,20 +84,39 @@ impl ServedLog {
         }
     }
 
+    /// Tries twice where that may help: a log is some thousands of questions.
     async fn fetch(&self, path: &str) -> anyhow::Result<Fetched> {
+        let answer = match self.ask(path).await {
+            Err(Failure { may_pass: true, .. }) => {
+                tokio::time::sleep(PAUSE).await;
+                self.ask(path).await
+            }
+            answer => answer,
+        };
+        answer.map_err(|failure| failure.error)
+    }
+
+    async fn ask(&self, path: &str) -> Result<Fetched, Failure> {
         let mut request = self.http.get(format!("{}/{path}", self.base)).timeout(PATIENCE);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        let mut response = request.send().await.map_err(|error| unreachable_line(&self.base, &error))?;
+        let unreachable = |error: reqwest::Error| Failure {
+            may_pass: may_pass(&error),
+            error: unreachable_line(&self.base, &error),
+        };
+        let broke_off = |error: reqwest::Error| Failure {
+            may_pass: may_pass(&error),
+            error: anyhow::Error::new(error).context(format!("{path} broke off on its way: try again")),
+        };
+        let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let mut bytes = Vec::new();
-        while let Some(chunk) =
-            response.chunk().await.with_context(|| format!("{path} broke off on its way: try again"))?
-        {
+        while let Some(chunk) = response.chunk().await.map_err(broke_off)? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() > ANSWER_BYTES_MAX {
-                bail!("{path}: the server sends more than belongs there");
+                let error = anyhow!("{path}: the server sends more than belongs there");
+                return Err(Failure { error, may_pass: false });
             }
         }
         if status.is_success() {
@@ -102,7 +128,7 @@ impl ServedLog {
             .unwrap_or_else(|| format!("answered with {status}"));
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(Fetched::Refused(said)),
-            _ => Err(anyhow!("{path}: {said}")),
+            _ => Err(Failure { error: anyhow!("{path}: {said}"), may_pass: status_may_pass(status) }),
         }
     }
 }
@@ -113,4 +139,34 @@ fn is_loopback(base: &str) -> bool {
         let address: Option<std::net::IpAddr> = host.trim_matches(['[', ']']).parse().ok();
         host == "localhost" || address.is_some_and(|address| address.is_loopback())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::stub::{self, Answer};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_connection_that_breaks_is_no_end_if_the_next_one_holds() {
+        for (broken, missing, wanted) in
+            [(0, false, Ok(1)), (1, false, Ok(2)), (2, false, Err(2)), (0, true, Err(1))]
+        {
+            let asked = Arc::<AtomicUsize>::default();
+            let counted = Arc::clone(&asked);
+            let url = stub::serve(move |_| match counted.fetch_add(1, Ordering::SeqCst) {
+                number if number < broken => Answer::Nothing,
+                _ if missing => Answer::Missing,
+                _ => Answer::Body(b"a note".to_vec()),
+            });
+            let log = ServedLog::open(&url, None, None).unwrap();
+            let answer = log.note().await;
+            let times = asked.load(Ordering::SeqCst);
+            match answer {
+                Ok(note) => assert_eq!((note.as_str(), Ok(times)), ("a note", wanted)),
+                Err(error) => assert_eq!(Err(times), wanted, "{error:#}"),
+            }
+        }
+    }
 }

@@ -19,14 +19,23 @@ pub async fn tell(producer: Arc<Producer>, embedded: Arc<EmbeddedLog>) {
         tracing::error!(
             "the log's disk is full: nothing is appended, so nothing is allowed; free space on it"
         );
-        if let Err(error) = say(&producer).await {
+        let mut said = say(&producer).await;
+        if let Err(error) = &said {
             tracing::error!("that the log's disk is full could not be recorded: {error}");
         }
         loop {
-            match tokio::time::timeout(LOOK, filled.wait_for(|full| !*full)).await {
-                Ok(Ok(_)) => break,
+            let waited = tokio::time::timeout(LOOK, filled.wait_for(|full| !*full)).await;
+            // What it saw isn't held meanwhile.
+            match waited.map(|seen| seen.map(drop)) {
+                Ok(Ok(())) => break,
                 Ok(Err(_)) => return,
-                Err(_) => embedded.look_for_room(),
+                Err(_) => {
+                    // It may have been refused with what waited before it, when there was room for just a moment.
+                    if said.is_err() {
+                        said = say(&producer).await;
+                    }
+                    embedded.look_for_room();
+                }
             }
         }
         tracing::info!("there is room for the log again");

@@ -59,7 +59,7 @@ fn grow(world: &World, events: u64) {
         for n in 0..events / 50 {
             let failed = |k: u64| login::Failed {
                 claimed_user: Some(format!("user {n} \"{k}\" é")),
-                method: login::Method::Password,
+                method: login::Attempt::Password,
                 reason: "wrong password".to_owned(),
             };
             let batch: Vec<_> = (0..50).map(|k| Draft::new(Actor::system("tests"), failed(k))).collect();

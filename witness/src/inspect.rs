@@ -101,7 +101,7 @@ fn form(event: &Event, bytes: &[u8]) -> Option<Finding> {
     if !canonical::is_canonical(bytes) {
         return Some(Finding::Broken("its bytes aren't canonical JSON (RFC 8785)".to_owned()));
     }
-    let known = TYPES.iter().any(|info| info.name == event.kind && info.version == event.version);
+    let known = TYPES.iter().any(|info| info.name == event.kind && event.version <= info.version);
     (known && matches!(event.payload(), Payload::Unknown))
         .then(|| Finding::Broken(format!("its data isn't that of {} version {}", event.kind, event.version)))
 }

@@ -9,6 +9,7 @@ use custody_core::log::served::Prover;
 use custody_core::log::tile::{Tile, parse_bundle, parse_hashes};
 use custody_core::log::{EVENT_BYTES_MAX, Hash, Nanos, times};
 use futures_util::stream::{self, StreamExt as _};
+use reqwest::StatusCode;
 use reqwest::header::AUTHORIZATION;
 
 /// Entries in a full bundle.
@@ -20,6 +21,8 @@ const HASH_BYTES: usize = 32;
 const TIME_BYTES: usize = 8;
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(20);
+/// How long until what failed in passing is asked for again.
+pub const PAUSE: Duration = Duration::from_millis(250);
 /// Bundles that are under way at once.
 const BUNDLES_AT_ONCE: usize = 4;
 
@@ -60,6 +63,25 @@ pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
         root = cause;
     }
     root.to_string()
+}
+
+/// Whether the same question may well be answered if it is asked again: there was no connection, or it broke. An answer that was
+/// waited for in vain isn't waited for twice.
+#[must_use]
+pub fn may_pass(error: &reqwest::Error) -> bool {
+    !error.is_timeout() && !error.is_builder()
+}
+
+/// The same of an answer: whoever stands before the log has lost it for a moment, or it is being started.
+#[must_use]
+pub fn status_may_pass(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
+/// Why one try has brought nothing.
+struct Failure {
+    error: FetchError,
+    may_pass: bool,
 }
 
 /// An entry as it was fetched.
@@ -187,20 +209,38 @@ impl Source {
         Ok(all)
     }
 
+    /// Tries twice where that may help: of thousands of questions each would be the end of all otherwise.
     async fn get(&self, path: &str, bytes_max: usize) -> Result<Vec<u8>, FetchError> {
+        let answer = match self.ask(path, bytes_max).await {
+            Err(Failure { may_pass: true, .. }) => {
+                tokio::time::sleep(PAUSE).await;
+                self.ask(path, bytes_max).await
+            }
+            answer => answer,
+        };
+        answer.map_err(|failure| failure.error)
+    }
+
+    async fn ask(&self, path: &str, bytes_max: usize) -> Result<Vec<u8>, Failure> {
         let mut request = self.http.get(format!("{}/{path}", self.url));
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
         }
-        let failed = |error: reqwest::Error| self.error(path, &in_one_line(&error));
+        let failed = |error: reqwest::Error| Failure {
+            may_pass: may_pass(&error),
+            error: self.error(path, &in_one_line(&error)),
+        };
         let mut response = request.send().await.map_err(failed)?;
-        if !response.status().is_success() {
-            return Err(self.error(path, &format!("answered with {}", response.status())));
+        let status = response.status();
+        if !status.is_success() {
+            let error = self.error(path, &format!("answered with {status}"));
+            return Err(Failure { error, may_pass: status_may_pass(status) });
         }
         let mut bytes = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(failed)? {
             if bytes.len() + piece.len() > bytes_max {
-                return Err(self.error(path, "the answer is longer than it can be"));
+                let error = self.error(path, "the answer is longer than it can be");
+                return Err(Failure { error, may_pass: false });
             }
             bytes.extend_from_slice(&piece);
         }
@@ -217,4 +257,63 @@ impl Source {
 pub fn width(number: u64, size: u64) -> u16 {
     let left = size.saturating_sub(number.saturating_mul(BUNDLE_ENTRIES)).min(BUNDLE_ENTRIES);
     u16::try_from(left).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A log that gives these answers one after the other, each on a connection that ends with it, and counts who asks.
+    fn serve(answers: &[&'static str]) -> (Source, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (mut answers, asked) = (VecDeque::from(answers.to_vec()), Arc::<AtomicUsize>::default());
+        let counted = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = BufReader::new(stream.unwrap());
+                let mut request = String::new();
+                while !request.ends_with("\r\n\r\n") && stream.read_line(&mut request).unwrap_or(0) > 0 {}
+                counted.fetch_add(1, Ordering::SeqCst);
+                let answer = answers.pop_front().unwrap();
+                // Whoever asked may be gone.
+                stream.get_mut().write_all(answer.as_bytes()).ok();
+            }
+        });
+        (Source::new(http_client(None).unwrap(), &url, None).unwrap(), asked)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_fails_in_passing_is_asked_for_once_more_and_nothing_else() {
+        const NOTHING: &str = "";
+        const WHOLE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+        const BROKEN: &str = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nok";
+        const LOST: &str = "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        const DAMAGED: &str =
+            "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        const MISSING: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        for (answers, wanted) in [
+            (vec![WHOLE], Ok(())),
+            (vec![NOTHING, WHOLE], Ok(())),
+            (vec![BROKEN, WHOLE], Ok(())),
+            (vec![LOST, WHOLE], Ok(())),
+            (vec![LOST, DAMAGED], Err("500")),
+            (vec![NOTHING, NOTHING], Err("checkpoint")),
+            (vec![DAMAGED], Err("500")),
+            (vec![MISSING], Err("404")),
+        ] {
+            let (source, asked) = serve(&answers);
+            match (source.checkpoint().await, wanted) {
+                (Ok(text), Ok(())) => assert_eq!(text, "ok", "{answers:?}"),
+                (Err(error), Err(says)) => assert!(error.to_string().contains(says), "{answers:?}: {error}"),
+                (got, _) => panic!("{answers:?}: {got:?}"),
+            }
+            assert_eq!(asked.load(Ordering::SeqCst), answers.len(), "{answers:?}");
+        }
+    }
 }

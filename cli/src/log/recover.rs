@@ -5,7 +5,8 @@ use crate::progress;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use custody_core::clock::{Clock, SystemClock};
-use custody_core::log::embedded::import::Import;
+use custody_core::log::embedded::OpenError;
+use custody_core::log::embedded::import::{Import, ImportError, finished};
 use custody_core::log::tree::verify_consistency;
 use custody_core::log::{Checkpoint, CosignerKey, Log as _, VerifierKey, durable};
 use custody_witness::copy::first_difference;
@@ -38,20 +39,61 @@ pub struct Recover {
     /// A PEM file with the authorities that the witness's certificate is checked against
     #[arg(long)]
     ca: Option<PathBuf>,
+    /// Bring nothing back: take back what a try that was cut off has brought, and have the log as it was before it
+    #[arg(long)]
+    give_up: bool,
 }
+
+/// What was held against what the witness has cosigned, and isn't that.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refuted(String);
 
 /// Runs `custody log recover`.
 ///
 /// What is here must be the beginning of what the witness has. Nothing is changed before that is known. Until what was
-/// fetched is held against what the witness has cosigned, a note beside it keeps the log from being opened: killed, this
-/// goes on with it the next time, and whatever fails, it is taken back.
+/// fetched is held against what the witness has cosigned, a note beside it keeps the log from being opened: killed, or
+/// without an answer, this goes on with it the next time. What is shown to be wrong is taken back, and so it is when a person
+/// gives it up.
 pub async fn recover(args: Recover) -> anyhow::Result<()> {
     let key = VerifierKey::parse(&args.key)?;
     let log = args.data.join("log");
+    if args.give_up {
+        return give_up(&log, &key);
+    }
     let Err(error) = bring_back(&args, &key, &log, &SystemClock::new()).await else { return Ok(()) };
-    super::take_back(&log, &key)
-        .with_context(|| format!("{error:#}; and what was brought can't be taken back"))?;
-    Err(error)
+    if is_refuted(&error) {
+        super::take_back(&log, &key)
+            .with_context(|| format!("{error:#}; and what was brought can't be taken back"))?;
+        return Err(error);
+    }
+    match finished(&log) {
+        Err(OpenError::Unfinished { .. }) => Err(error.context(
+            "not all was brought back; what was is kept, and the log stays closed: the same command goes on with it, and with \
+             --give-up takes it back",
+        )),
+        _ => Err(error),
+    }
+}
+
+/// Whether what was brought is shown to be wrong. Whatever else fails, it may well be right, and be most of what is missing.
+fn is_refuted(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refuted>().is_some()
+        || matches!(
+            error.downcast_ref::<ImportError>(),
+            Some(ImportError::Entry { .. } | ImportError::Root { .. })
+        )
+}
+
+/// Takes back what a try that was cut off has brought.
+fn give_up(log: &Path, key: &VerifierKey) -> anyhow::Result<()> {
+    if finished(log).is_ok() {
+        println!("There is nothing to give up: {} holds nothing that was cut off.", log.display());
+        return Ok(());
+    }
+    super::take_back(log, key)?;
+    println!("What was brought is taken back: the log is as it was before.");
+    Ok(())
 }
 
 async fn bring_back(args: &Recover, key: &VerifierKey, log: &Path, clock: &dyn Clock) -> anyhow::Result<()> {
@@ -76,7 +118,7 @@ async fn bring_back(args: &Recover, key: &VerifierKey, log: &Path, clock: &dyn C
             import.rewind_to(ours, &mut |_, _, _| {})?;
         }
         if import.root_at(theirs)? != checkpoint.root() {
-            bail!("{}", other_history(&import, &source, theirs).await);
+            bail!(other_history(&import, &source, theirs).await);
         }
         if let Some(lost) = import.lost() {
             bail!("{}", still_lost(witness.name(), ours, lost));
@@ -94,11 +136,15 @@ async fn bring_back(args: &Recover, key: &VerifierKey, log: &Path, clock: &dyn C
         import.rewind_to(ours, &mut |_, _, _| {})?;
     }
     if !is_beginning(&import, &source, &checkpoint).await? {
-        bail!("{}", other_history(&import, &source, theirs).await);
+        bail!(other_history(&import, &source, theirs).await);
     }
-    fetch(&mut import, &source, theirs, clock).await.context("nothing was brought back")?;
+    if let Err(error) = fetch(&mut import, &source, theirs, clock).await {
+        let is_kept = import.is_unfinished() && !is_refuted(&error);
+        return Err(if is_kept { error } else { error.context("nothing was brought back") });
+    }
     if import.root() != checkpoint.root() {
-        bail!("what the witness serves isn't what it has cosigned: nothing of it was kept");
+        let line = "what the witness serves isn't what it has cosigned: nothing of it was kept";
+        bail!(Refuted(line.to_owned()));
     }
     if let Some(lost) = import.lost().filter(|lost| lost.size() > theirs) {
         let line = still_lost(witness.name(), theirs, lost);
@@ -133,11 +179,11 @@ async fn fetch(import: &mut Import, source: &Source, size: u64, clock: &dyn Cloc
             // Times aren't under the signature, and what comes after is never earlier.
             let ahead = entry.appended.saturating_since(clock.wall());
             if ahead > AHEAD_MAX {
-                bail!(
+                bail!(Refuted(format!(
                     "the witness says that entry {} was appended {} s in the future: is the clock of this machine right?",
                     import.size(),
                     ahead.as_secs()
-                );
+                )));
             }
             import.push(entry.appended, &entry.bytes)?;
         }
@@ -156,15 +202,17 @@ fn still_lost(witness: &str, have: u64, lost: &Checkpoint) -> String {
     )
 }
 
-/// One line: why what is here can't be completed with what the witness has.
-async fn other_history(import: &Import, source: &Source, size: u64) -> String {
+/// Why what is here can't be completed with what the witness has.
+async fn other_history(import: &Import, source: &Source, size: u64) -> Refuted {
     let mut line = "what is here isn't the beginning of what the witness has".to_owned();
     if let Some(copy) = import.log()
         && let Ok(Some(index)) = first_difference(&copy, source, size).await
     {
         line = format!("{line}: entry {index} is the first that differs (of {} here)", copy.size());
     }
-    format!("{line}. Nothing was changed: keep this directory as evidence, and recover into an empty one")
+    Refuted(format!(
+        "{line}. Nothing was changed: keep this directory as evidence, and recover into an empty one"
+    ))
 }
 
 #[cfg(test)]
@@ -174,11 +222,11 @@ mod tests {
     use custody_core::clock::Nanos;
     use custody_core::event::log::Read;
     use custody_core::event::{Actor, Draft, Family, ProducerKind, ProducerRef, Timestamp, canonical};
-    use custody_core::log::embedded::{EmbeddedLog, OpenError, Options};
+    use custody_core::log::embedded::{EmbeddedLog, Options};
     use custody_core::log::note::Ed25519Signer;
     use custody_core::log::tile::{self, Tile};
     use custody_core::log::{Cosigner, Entry, ProducerKey, Record, Signer, times};
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
     use tempfile::TempDir;
     use uuid::Uuid;
 
@@ -248,6 +296,10 @@ mod tests {
             &self,
             meddle: impl Fn(&str, Vec<u8>) -> Option<Vec<u8>> + Send + 'static,
         ) -> anyhow::Result<()> {
+            recover(self.args(meddle)).await
+        }
+
+        fn args(&self, meddle: impl Fn(&str, Vec<u8>) -> Option<Vec<u8>> + Send + 'static) -> Recover {
             let mut checkpoint = self.theirs.checkpoint();
             let cosigned = witness().cosign(checkpoint.note(), Timestamp::from_seconds(1)).unwrap();
             checkpoint.put_line(cosigned.line().clone());
@@ -261,15 +313,33 @@ mod tests {
                 };
                 meddle(path, bytes).map_or(Answer::Nothing, Answer::Body)
             });
-            let args = Recover {
+            Recover {
                 from_witness: url,
                 key: signer().verifier_key().to_string(),
                 witness: witness().key().to_string(),
                 data: self.scratch.path().join("data"),
                 token_file: None,
                 ca: None,
-            };
-            recover(args).await
+                give_up: false,
+            }
+        }
+
+        /// A try was killed in the middle; so many entries are here. They are what the witness has, or aren't.
+        fn cut_off(&self, genuine: bool) -> u64 {
+            let mut import = self.begin().named("custody log recover --from-witness");
+            for entry in &self.entries[OWN as usize..] {
+                let other = event(entry.index, "z");
+                let bytes = if genuine { &entry.bytes[..] } else { &other[..] };
+                import.push(entry.appended, bytes).unwrap();
+            }
+            drop(import);
+            self.assert_unfinished()
+        }
+
+        /// The log isn't opened with what lies there. Gives how many entries that are.
+        fn assert_unfinished(&self) -> u64 {
+            assert!(matches!(open(&self.log()), Err(OpenError::Unfinished { own: OWN, .. })));
+            self.begin().size()
         }
 
         /// The log is as it was before anything was tried.
@@ -292,15 +362,74 @@ mod tests {
         place.assert_whole();
     }
 
-    #[tokio::test]
-    async fn a_witness_that_breaks_off_in_the_middle_leaves_the_log_as_it_was() {
-        let place = Place::new();
+    fn breaks_off(path: &str, bytes: Vec<u8>) -> Option<Vec<u8>> {
         // The fifth bundle is asked for when the first four have been written.
-        let breaks_off = |path: &str, bytes: Vec<u8>| {
-            if path.starts_with("tile/entries/004") { None } else { Some(bytes) }
-        };
+        if path.starts_with("tile/entries/004") { None } else { Some(bytes) }
+    }
+
+    #[tokio::test]
+    async fn a_witness_that_breaks_off_in_the_middle_leaves_the_log_closed_and_the_next_try_goes_on() {
+        let place = Place::new();
         let error = place.recover(breaks_off).await.unwrap_err();
-        assert!(format!("{error:#}").starts_with("nothing was brought back: "), "{error:#}");
+        assert!(format!("{error:#}").contains("the same command goes on with it"), "{error:#}");
+        let here = place.assert_unfinished();
+        assert!(here > 256, "{here}");
+        let asked: Arc<Mutex<Vec<u64>>> = Arc::default();
+        let notes = Arc::clone(&asked);
+        let watched = move |path: &str, bytes: Vec<u8>| {
+            if let Some(tile) = Tile::parse(path).filter(|tile| tile.level.is_none()) {
+                notes.lock().unwrap().push(tile.number);
+            }
+            Some(bytes)
+        };
+        place.recover(watched).await.unwrap();
+        place.assert_whole();
+        let asked = asked.lock().unwrap();
+        assert!(asked.iter().all(|number| *number >= here / 256), "{here} were here: {asked:?}");
+    }
+
+    #[tokio::test]
+    async fn a_witness_that_breaks_off_at_once_leaves_the_log_as_it_was() {
+        let place = Place::new();
+        let error = place.recover(|path, bytes| (path == "checkpoint").then_some(bytes)).await.unwrap_err();
+        assert!(!format!("{error:#}").contains("goes on with it"), "{error:#}");
+        place.assert_untouched();
+    }
+
+    /// What was brought is worth hours, perhaps, and an argument is soon put right.
+    #[tokio::test]
+    async fn what_was_brought_is_kept_whatever_a_later_try_is_told() {
+        let place = Place::new();
+        let here = place.cut_off(true);
+        let args = || place.args(|_, bytes| Some(bytes));
+        let other = Cosigner::new(Arc::new(Ed25519Signer::from_seed("other.test", &[8; 32]).unwrap()));
+        for wrong in [
+            Recover { token_file: Some(place.scratch.path().join("not there")), ..args() },
+            Recover { ca: Some(place.scratch.path().join("not there")), ..args() },
+            Recover { from_witness: "http://127.0.0.1:9".to_owned(), ..args() },
+            Recover { witness: other.key().to_string(), ..args() },
+        ] {
+            let error = recover(wrong).await.unwrap_err();
+            assert!(format!("{error:#}").contains("with --give-up takes it back"), "{error:#}");
+            assert_eq!(place.assert_unfinished(), here, "{error:#}");
+        }
+        recover(args()).await.unwrap();
+        place.assert_whole();
+    }
+
+    #[tokio::test]
+    async fn whoever_gives_a_try_up_has_the_log_as_it_was() {
+        let place = Place::new();
+        place.cut_off(true);
+        // Nobody is asked.
+        let nobody = || Recover {
+            from_witness: "http://127.0.0.1:9".to_owned(),
+            give_up: true,
+            ..place.args(|_, _| None)
+        };
+        recover(nobody()).await.unwrap();
+        place.assert_untouched();
+        recover(nobody()).await.unwrap();
         place.assert_untouched();
     }
 
@@ -338,14 +467,7 @@ mod tests {
     async fn a_try_that_was_cut_off_is_finished_by_the_next() {
         for genuine in [true, false] {
             let place = Place::new();
-            let mut import = place.begin();
-            for entry in &place.entries[OWN as usize..] {
-                let other = event(entry.index, "z");
-                let bytes = if genuine { &entry.bytes[..] } else { &other[..] };
-                import.push(entry.appended, bytes).unwrap();
-            }
-            drop(import);
-            assert!(matches!(open(&place.log()), Err(OpenError::Unfinished { own: OWN, .. })));
+            place.cut_off(genuine);
             place.recover(|_, bytes| Some(bytes)).await.unwrap();
             place.assert_whole();
         }

@@ -101,7 +101,7 @@ pub struct Completed {
     /// a password, and could be guessed from its hash.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub input_sha256: Option<String>,
-    /// SHA-256 of its standard output, hex, where it has no terminal and the recording isn't known to hold all of it.
+    /// SHA-256 of its standard output, hex, where it is no sftp, has no terminal and the recording isn't known to hold all of it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub output_sha256: Option<String>,
     /// The signal that ended it, without `SIG`.

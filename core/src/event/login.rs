@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How somebody proved, or tried to prove, who he is.
+/// How somebody proved who he is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
@@ -15,7 +15,21 @@ pub enum Method {
     KeyboardInteractive,
     /// An X.509 client certificate at the API.
     ClientCertificate,
-    /// A service account's token at the API.
+}
+
+/// How somebody tried to prove who he is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attempt {
+    /// A password at `custody login`.
+    Password,
+    /// An SSH certificate at the proxy.
+    SshCertificate,
+    /// A password at the proxy, asked for over SSH (RFC 4256).
+    KeyboardInteractive,
+    /// An X.509 client certificate at the API.
+    ClientCertificate,
+    /// The token of a service account, or of a `[[reader]]` of the log, at the API; since version 2.
     ServiceToken,
 }
 
@@ -40,13 +54,17 @@ pub struct Failed {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub claimed_user: Option<String>,
     /// How.
-    pub method: Method,
+    pub method: Attempt,
     /// Why it failed. The person was told less.
     pub reason: String,
 }
 
 impl Failed {
     pub(super) fn example() -> Self {
-        Self { claimed_user: Some("alice".into()), method: Method::Password, reason: "wrong password".into() }
+        Self {
+            claimed_user: Some("alice".into()),
+            method: Attempt::Password,
+            reason: "wrong password".into(),
+        }
     }
 }

@@ -98,7 +98,7 @@ macro_rules! events {
         impl Payload {
             pub(crate) fn parse(kind: &str, version: u32, data: &str) -> Self {
                 match (kind, version) {
-                    $($(($name, $version) => serde_json::from_str(data).map_or(Self::Unknown, Self::$variant),)*)*
+                    $($(($name, 1..=$version) => serde_json::from_str(data).map_or(Self::Unknown, Self::$variant),)*)*
                     _ => Self::Unknown,
                 }
             }
@@ -127,7 +127,7 @@ macro_rules! events {
 events! {
     Login = 1 {
         LoginSucceeded: login::Succeeded = "login.succeeded" v 1,
-        LoginFailed: login::Failed = "login.failed" v 1,
+        LoginFailed: login::Failed = "login.failed" v 2,
     }
     Certificate = 2 {
         CertificateIssued: certificate::Issued = "certificate.issued" v 1,
@@ -226,7 +226,7 @@ events! {
     }
     Connection = 17 {
         ConnectionRequested: connection::Requested = "connection.requested" v 1,
-        ConnectionCompleted: connection::Completed = "connection.completed" v 1,
+        ConnectionCompleted: connection::Completed = "connection.completed" v 2,
         ConnectionFailed: connection::Failed = "connection.failed" v 1,
         ConnectionRefused: connection::Refused = "connection.refused" v 1,
         ConnectionListenRequested: connection::ListenRequested = "connection.listen-requested" v 1,

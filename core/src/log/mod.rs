@@ -281,10 +281,11 @@ pub trait Log: Send + Sync + 'static {
     fn submit(&self, batch: Vec<Record>) -> Result<Pending, SubmitError>;
 
     /// As [`Log::submit`], and may use the space that is kept for the log's own last words when its disk is full: a
-    /// quarter of a mebibyte, for saying so. A log without such a space takes it as any other.
+    /// quarter of a mebibyte, for saying so. A log without such a space takes it as any other, and so does one whose disk
+    /// has room at that moment.
     ///
     /// # Errors
-    /// As [`Log::submit`].
+    /// As [`Log::submit`]; [`SubmitError::Overloaded`] also when another batch is in the way.
     fn submit_from_reserve(&self, batch: Vec<Record>) -> Result<Pending, SubmitError> {
         self.submit(batch)
     }
@@ -294,7 +295,8 @@ pub trait Log: Send + Sync + 'static {
     /// before it takes another one of theirs.
     ///
     /// # Errors
-    /// As [`Log::submit`]; [`SubmitError::DiskFull`] also when numbers before these were given back meanwhile.
+    /// As [`Log::submit`] or [`Log::submit_from_reserve`]; when numbers before these were given back meanwhile,
+    /// [`SubmitError::DiskFull`], or from the reserve [`SubmitError::Overloaded`]: number the batch anew then.
     fn submit_claimed(
         &self,
         batch: Vec<Record>,

@@ -4,6 +4,7 @@
 //! ([`permit`]) to act.
 
 mod address;
+mod alike;
 pub mod decide;
 pub mod defaults;
 pub mod files;
@@ -16,6 +17,7 @@ pub mod schema;
 mod tests;
 pub mod validate;
 
+pub use alike::Marks;
 pub use decide::{Decision, NoLongerAllowed, decide, still_allowed};
 pub use level::RecordingLevel;
 pub use request::{Action, Circumstances, Request, What};

@@ -282,7 +282,7 @@ fn shape(text: &str) -> Shape {
 }
 
 /// The characters that aren't in strings or comments, with their places; of a string its first quote.
-fn code(text: &str) -> impl Iterator<Item = (usize, char)> {
+pub(super) fn code(text: &str) -> impl Iterator<Item = (usize, char)> {
     let mut chars = text.char_indices().peekable();
     std::iter::from_fn(move || {
         loop {

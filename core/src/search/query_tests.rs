@@ -85,7 +85,7 @@ impl World {
             _ => {
                 let failed = login::Failed {
                     claimed_user: Some("bob".into()),
-                    method: login::Method::Password,
+                    method: login::Attempt::Password,
                     reason: "wrong password".into(),
                 };
                 self.append(Draft::new(Actor::system("api"), failed).outcome(Outcome::Failure))

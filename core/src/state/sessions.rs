@@ -293,8 +293,10 @@ impl Sessions {
         Ok(())
     }
 
+    /// Its session may have ended: what was still being decided then is told behind that to have failed.
     pub(super) fn command_ended(&mut self, id: Option<SessionId>, channel: u32) -> Result<(), &'static str> {
-        self.live_mut(id)?.open_commands.remove(&channel);
+        let session = id.and_then(|id| self.by_id.get_mut(&id)).ok_or(NO_SESSION)?;
+        session.open_commands.remove(&channel);
         Ok(())
     }
 

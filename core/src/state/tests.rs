@@ -185,6 +185,21 @@ fn a_session_is_the_fold_of_its_events() {
     assert_eq!(still_allowed(&story.state, id, now(0)), Err(NoLongerAllowed::NotLive(id)));
 }
 
+/// A log that stands still while a program is decided says only afterwards that it never ran.
+#[test]
+fn the_end_of_a_program_may_come_behind_its_sessions() {
+    let mut story = Story::with_policy(REACH);
+    let id = story.open("alice", "web-1", "root");
+    story.session(id, session::Ended::example());
+    let late = story.session(id, command::Failed::example());
+    assert_eq!(story.reason(late), None);
+    let session = story.state.sessions().get(id).unwrap();
+    assert!(!session.is_live() && session.open_commands.is_empty());
+    assert_eq!(session.last_evidence, late);
+    let nowhere = story.session(SessionId::new(), command::Failed::example());
+    assert_eq!(story.reason(nowhere), Some("there is no such session"));
+}
+
 #[test]
 fn a_connection_needs_a_decision_or_what_was_offered_by_one() {
     use crate::event::connection::{self, Kind, ListenRequested};

@@ -156,14 +156,14 @@ async fn enroll(api: &Api, caller: &Caller, body: &[u8]) -> Result<Answer, ApiEr
     let target = Target { kind: "node".to_owned(), name: name.clone(), ..Target::default() };
     let what = What::Administer { action: Action::EnrollNode, name: name.clone() };
     let decision = allowed(api, caller, what, target.clone()).await?;
-    if api.context.replica.read(|state| state.nodes().get(&name).is_none()) {
-        return Err(ApiError::Missing(format!(
-            "there is no node {name}: add it first with `custody node add`"
-        )));
-    }
     if name.ends_with(".custody") || api.context.own_names.iter().any(|own| own.eq_ignore_ascii_case(&name)) {
         return Err(ApiError::Invalid(format!(
             "{name} is a name of the proxy's own, so no node's key is certified for it: add the node under another name"
+        )));
+    }
+    if api.context.replica.read(|state| state.nodes().get(&name).is_none()) {
+        return Err(ApiError::Missing(format!(
+            "there is no node {name}: add it first with `custody node add`"
         )));
     }
     let request = HostRequest {

@@ -14,8 +14,9 @@ use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use custody_core::log::ReadError;
+use custody_core::log::{Log, ReadError};
 use custody_core::search::{Page, Progress, Query, SearchError};
+use futures_util::future::BoxFuture;
 use futures_util::stream;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -183,11 +184,19 @@ pub(super) async fn long_poll(
     Ok(page)
 }
 
+/// A look for the next page that goes on, and what wakes whoever finds nothing in it.
+struct Look {
+    watching: Watching,
+    page: BoxFuture<'static, Result<Page, SearchError>>,
+}
+
 /// A subscription.
 struct Follower {
     api: Arc<Api>,
     subscriber: Subscriber,
     question: Question,
+    /// One that took so long that a sign of life came before its page.
+    look: Option<Look>,
     /// When something was last handed over.
     handed: Instant,
     begun: bool,
@@ -217,6 +226,7 @@ pub(super) async fn follow(
         api,
         subscriber,
         question,
+        look: None,
         handed: Instant::now(),
         begun: false,
         ended: false,
@@ -254,22 +264,27 @@ impl Follower {
             if let Err(reason) = self.subscriber.may_go_on(&self.api) {
                 return self.end("denied", &reason);
             }
-            let mut watching = Watching::new(&self.api);
-            if *watching.closing.borrow() {
+            if *self.api.closing.borrow() {
                 return self.closing();
             }
-            match self.api.context.search.find(self.question.search.clone()).await {
+            let mut look = self.look.take().unwrap_or_else(|| self.begin_to_look());
+            let found = tokio::time::timeout_at(quiet_since + KEEP_ALIVE, look.page.as_mut()).await;
+            let Ok(found) = found else {
+                // It waits its turn behind others, perhaps, and mustn't lose it.
+                self.look = Some(look);
+                return Bytes::from_static(b": still looking\n\n");
+            };
+            let mut watching = look.watching;
+            match found {
                 Err(error) => return self.end("failed", &error.to_string()),
                 Ok(page) if page.entries.is_empty() => {
                     self.question.search.cursor = Some(page.next);
                     if let Err(error) = at_work(&self.api, &self.question.search) {
                         return self.end("behind", &error.to_string());
                     }
-                    match self.is_over(page.next).await {
-                        Ok(false) if page.cut && quiet_since.elapsed() >= KEEP_ALIVE => {
-                            return self.still_looking(page.next).await;
-                        }
-                        Ok(false) if page.cut => continue,
+                    match is_over(&self.api.context.log, &self.question.search, page.next).await {
+                        // A page takes the better part of the time that may pass in silence.
+                        Ok(false) if page.cut => return self.still_looking(page.next).await,
                         Ok(false) => {}
                         Ok(true) => {
                             return self.end("until-passed", "until is passed: nothing more will match");
@@ -296,6 +311,12 @@ impl Follower {
         }
     }
 
+    fn begin_to_look(&self) -> Look {
+        let watching = Watching::new(&self.api);
+        let (search, query) = (Arc::clone(&self.api.context.search), self.question.search.clone());
+        Look { watching, page: Box::pin(async move { search.find(query).await }) }
+    }
+
     /// Says how far what isn't new has been looked at, and not that nothing came. It is no event, but its id counts: one that is
     /// cut off again and again comes further all the same.
     async fn still_looking(&mut self, next: u64) -> Bytes {
@@ -320,17 +341,6 @@ impl Follower {
             return self.stopped();
         }
         Bytes::from_static(b": alive\n\n")
-    }
-
-    /// Whether nothing can match any more: the entry right before `next` was appended after `until`, and times never
-    /// decrease with the index.
-    async fn is_over(&self, next: u64) -> Result<bool, ApiError> {
-        let (Some(until), Some(last)) = (self.question.search.until, next.checked_sub(1)) else {
-            return Ok(false);
-        };
-        let log = Arc::clone(&self.api.context.log);
-        let last = blocking("read the log", move || appended(&*log, last)).await??;
-        Ok(last.is_some_and(|appended| appended > until))
     }
 
     /// The events of a page, each with the cursor behind it.
@@ -371,6 +381,15 @@ impl Follower {
         let body = serde_json::json!({ "error": line });
         Bytes::from(format!("event: {event}\ndata: {body}\n\n"))
     }
+}
+
+/// Whether nothing can match any more: the entry right before `next` was appended after `until`, and times never decrease with
+/// the index.
+async fn is_over(log: &Arc<dyn Log>, search: &Query, next: u64) -> Result<bool, ApiError> {
+    let (Some(until), Some(last)) = (search.until, next.checked_sub(1)) else { return Ok(false) };
+    let log = Arc::clone(log);
+    let last = blocking("read the log", move || appended(&*log, last)).await??;
+    Ok(last.is_some_and(|appended| appended > until))
 }
 
 #[cfg(test)]

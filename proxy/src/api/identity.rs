@@ -4,6 +4,7 @@ use super::Api;
 use super::error::ApiError;
 use crate::ca::x509::sole_common_name;
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
 use custody_core::event::certificate::Authority;
@@ -107,14 +108,13 @@ impl FromRequestParts<Arc<Api>> for Caller {
             return Err(ApiError::Unproved(RUN_OUT));
         }
         let roles = api.context.replica.read(|state| admit(state, &shown, now))?;
-        Ok(Self { shown, roles, source: source(peer.address, parts), address: peer.address })
+        Ok(Self { shown, roles, source: source(peer.address, &parts.headers), address: peer.address })
     }
 }
 
 /// Where a request comes from.
-pub fn source(address: SocketAddr, parts: &Parts) -> Source {
-    let client =
-        parts.headers.get(USER_AGENT).map(|value| ByteString::cut(value.as_bytes(), CLIENT_BYTES_MAX));
+pub fn source(address: SocketAddr, headers: &HeaderMap) -> Source {
+    let client = headers.get(USER_AGENT).map(|value| ByteString::cut(value.as_bytes(), CLIENT_BYTES_MAX));
     Source { address: address.ip().to_string(), client, port: address.port() }
 }
 

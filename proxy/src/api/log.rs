@@ -4,10 +4,13 @@
 //! log, and for readers from outside that are named in the configuration by the hash of a token.
 
 use super::error::ApiError;
+use super::identity::{Peer, source};
 use super::reading::Telling;
+use super::refused::{Refused, Why, refuse};
 use super::subscriber::bearer;
 use super::{Api, Caller, blocking};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::Extension;
 use axum::extract::State as Shared;
 use axum::http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderValue, Uri};
@@ -48,6 +51,7 @@ pub async fn checkpoint(Shared(api): Shared<Arc<Api>>) -> impl IntoResponse {
 /// `GET /log/tile/<L>/<N>[.p/<W>]` and `GET /log/tile/entries/<N>[.p/<W>]`
 pub async fn tile(
     Shared(api): Shared<Arc<Api>>,
+    Extension(peer): Extension<Peer>,
     caller: Result<Caller, ApiError>,
     headers: HeaderMap,
     uri: Uri,
@@ -58,7 +62,7 @@ pub async fn tile(
         ApiError::Missing("that is no tile: see c2sp.org/tlog-tiles for their names".to_owned())
     })?;
     if tile.level.is_none() {
-        may_read_entries(&api, caller, &headers).await?;
+        may_read_entries(&api, &peer, caller, &headers).await?;
     }
     let place = Arc::clone(&api.rendering).acquire_owned().await;
     let log = Arc::clone(&api.context.log);
@@ -85,18 +89,22 @@ pub async fn tile(
     Ok(response)
 }
 
-/// A person by certificate and policy, or a configured reader by token; told either way.
+/// A person by certificate and policy, or a configured reader by token; told either way, and so is a token of no reader.
 pub(super) async fn may_read_entries(
-    api: &Api,
+    api: &Arc<Api>,
+    peer: &Peer,
     caller: Result<Caller, ApiError>,
     headers: &HeaderMap,
 ) -> Result<(), ApiError> {
     match (bearer(headers), caller) {
-        (Some(token), _) => {
-            let reader = known(&api.context.readers, token)
-                .ok_or(ApiError::Unproved("that token is of no reader that is configured here"))?;
-            api.read_as_reader(&reader.name, "entries").await
-        }
+        (Some(token), _) => match known(&api.context.readers, token) {
+            Some(reader) => api.read_as_reader(&reader.name, "entries").await,
+            None => {
+                let answer = ApiError::Unproved("that token is of no reader that is configured here");
+                let refused = Refused { name: None, why: Why::NoReader, answer };
+                Err(refuse(api, refused, source(peer.address, headers)).await)
+            }
+        },
         (None, Ok(caller)) => {
             api.read(&caller, What::ReadLog, "entries", "tile/entries", Telling::Aggregated).await
         }

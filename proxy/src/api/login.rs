@@ -11,7 +11,7 @@ use crate::ssh::certificate::check_key;
 use axum::Json;
 use axum::extract::{Request, State as Shared};
 use custody_core::event::certificate::{Authority, Issued};
-use custody_core::event::login::{Failed, Method, Succeeded};
+use custody_core::event::login::{Attempt, Failed, Method, Succeeded};
 use custody_core::event::{Actor, Draft, EventData, EventId, Outcome, Person, Source, Target, Timestamp};
 use russh::keys::PublicKey;
 use rustls_pki_types::CertificateSigningRequestDer;
@@ -98,7 +98,7 @@ pub async fn login(Shared(api): Shared<Arc<Api>>, request: Request) -> Result<Js
     let (parts, body) = request.into_parts();
     let peer = parts.extensions.get::<Peer>().cloned();
     let peer = peer.ok_or_else(|| ApiError::failed("looked who asks", "the listener named no peer"))?;
-    let source = source(peer.address, &parts);
+    let source = source(peer.address, &parts.headers);
     let body = Zeroizing::new(whole(body).await?.to_vec());
     // A parser's message could quote the password.
     let mut asked: Asked = serde_json::from_slice(&body).map_err(|error| {
@@ -172,7 +172,7 @@ async fn tell_failed(
     reason: &str,
     source: Source,
 ) -> Result<(), ApiError> {
-    let failed = Failed { claimed_user, method: Method::Password, reason: reason.to_owned() };
+    let failed = Failed { claimed_user, method: Attempt::Password, reason: reason.to_owned() };
     let draft = Draft::new(Actor::system("api"), failed).source(source).outcome(Outcome::Failure);
     let _durable = api.context.producer.append(draft).await?;
     Ok(())

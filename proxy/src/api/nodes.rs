@@ -77,7 +77,7 @@ impl FromRequestParts<Arc<Api>> for Stranger {
     async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, ApiError> {
         let peer = parts.extensions.get::<Peer>();
         let peer = peer.ok_or(ApiError::Unproved("the connection's other end is unknown"))?;
-        Ok(Self(identity::source(peer.address, parts)))
+        Ok(Self(identity::source(peer.address, &parts.headers)))
     }
 }
 

@@ -2,11 +2,12 @@
 //! or somebody who has found it.
 //!
 //! Anybody may send any token, and no failure is counted against him: so one event speaks for ten minutes, for each service
-//! account, token of it that is known, and reason; and one for all tokens that name no service account. No token stands in one.
+//! account, token of it that is known, and reason; one for all tokens that name no service account; and one for all that are
+//! shown for the served log's entries and are of no reader. No token stands in one.
 
 use super::Api;
 use super::error::ApiError;
-use custody_core::event::login::{Failed, Method};
+use custody_core::event::login::{Attempt, Failed};
 use custody_core::event::{Actor, Draft, Outcome, Source};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +29,8 @@ pub(super) enum Why {
     Removed,
     /// It names none that there is or was.
     Unknown,
+    /// It was shown for the served log's entries, and no reader that is configured has it.
+    NoReader,
 }
 
 impl Why {
@@ -38,6 +41,7 @@ impl Why {
             Self::Wrong => "wrong token, or one that was replaced",
             Self::Removed => "the service account was removed",
             Self::Unknown => "no such service account",
+            Self::NoReader => "no reader has this token",
         }
     }
 
@@ -83,16 +87,19 @@ impl Refusals {
 }
 
 /// Tells of it where that is due, and gives what is answered. A refusal is no effect that evidence has to precede. All the same
-/// whoever showed the right token, and learns what stands against it, learns it once that is durable. To anybody else the time
-/// that it takes must not say which names there are: he waits for nothing.
+/// whoever showed the right token, and learns what stands against it, learns it once that is durable. Anybody else has shown what
+/// every stranger could have made up, and waits for nothing.
 pub(super) async fn refuse(api: &Arc<Api>, refused: Refused, source: Source) -> ApiError {
     let Refused { name, why, answer } = refused;
     let key = (name, why);
     if !api.refusals.begin(&key, api.context.clock.monotonic()) {
         return answer;
     }
-    let failed =
-        Failed { claimed_user: key.0.clone(), method: Method::ServiceToken, reason: why.reason().to_owned() };
+    let failed = Failed {
+        claimed_user: key.0.clone(),
+        method: Attempt::ServiceToken,
+        reason: why.reason().to_owned(),
+    };
     let draft = Draft::new(Actor::system("api"), failed).source(source).outcome(Outcome::Failure);
     let telling = {
         let api = Arc::clone(api);
@@ -131,6 +138,7 @@ mod tests {
             key("siem", Why::Wrong),
             key("other", Why::RunOut(1)),
             (None, Why::Unknown),
+            (None, Why::NoReader),
         ] {
             assert!(refusals.begin(&other, at(101)), "{other:?}");
             assert!(!refusals.begin(&other, at(102)), "{other:?}");

@@ -134,7 +134,7 @@ impl FromRequestParts<Arc<Api>> for Subscriber {
         };
         let peer = parts.extensions.get::<Peer>().cloned();
         let peer = peer.ok_or_else(|| ApiError::failed("looked who asks", "the listener named no peer"))?;
-        let source = source(peer.address, parts);
+        let source = source(peer.address, &parts.headers);
         match proved(api, &token).await? {
             Ok((name, token)) => {
                 Ok(Self::Service(Box::new(Service { name, token, source, address: peer.address })))

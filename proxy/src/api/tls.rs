@@ -9,6 +9,9 @@ use crate::ingest::serve::Ingest;
 use crate::ssh::accept::Entrance;
 use crate::ssh::stream::Stream;
 use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
+use axum::response::Response;
 use custody_core::ingest::PROTOCOL;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -22,8 +25,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tower::util::MapResponse;
 
 /// What a client asks for (ALPN, RFC 7301) who wants to speak SSH within TLS: where nothing but this port is open.
 pub const SSH_PROTOCOL: &[u8] = b"custody-ssh";
@@ -34,7 +39,8 @@ const SHAKING_PER_SOURCE_MAX: usize = CONNECTIONS_MAX / 2;
 /// Of one source, without a client certificate at once: an office behind one address fits, and it takes eight sources to have
 /// all places.
 const STRANGERS_PER_SOURCE_MAX: usize = 128;
-/// How long a connection without a client certificate may begin further requests: then it gives its place to others.
+/// How long a connection without a client certificate may begin further requests: the next answer then says that it is the last
+/// one, and the place is others'. It isn't cut at once: a request may be on its way to us.
 const STRANGER: Duration = Duration::from_secs(60);
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -324,7 +330,8 @@ async fn carry_ssh(stream: TlsStream<TcpStream>, address: SocketAddr, ssh: Optio
     tracing::debug!(%address, ?ended, "a connection within TLS ended");
 }
 
-/// Answers the requests of one connection; one without a client certificate begins none any more after `stranger`.
+/// Answers the requests of one connection. On one without a client certificate the first answer after `stranger` is the last, and
+/// says so; if nobody asks for it, the head that doesn't come ends the connection.
 async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
@@ -333,27 +340,23 @@ async fn answer(
     stranger: Duration,
 ) {
     let address = peer.address;
-    let is_known = peer.certificate.is_some();
-    let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
+    let enough = peer.certificate.is_none().then(|| Instant::now() + stranger);
+    let service = MapResponse::new(router.layer(axum::Extension(peer)), move |mut answer: Response| {
+        if enough.is_some_and(|enough| Instant::now() >= enough) {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    });
     let http = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(http);
-    let last_request = async {
-        let enough = async {
-            if is_known { std::future::pending().await } else { tokio::time::sleep(stranger).await }
-        };
-        tokio::select! {
-            () = closed(&mut closing) => {}
-            () = enough => {}
-        }
-    };
     let ended = tokio::select! {
         ended = &mut http => ended,
-        () = last_request => {
+        () = closed(&mut closing) => {
             http.as_mut().graceful_shutdown();
             http.await
         }
@@ -382,7 +385,7 @@ mod tests {
     use axum::routing::get;
     use custody_core::clock::{Clock as _, SystemClock};
     use rustls_pki_types::ServerName;
-    use tokio::io::AsyncReadExt as _;
+    use tokio::io::{AsyncReadExt as _, DuplexStream};
 
     /// What a client that trusts `ca` is shown.
     async fn shown_to_a_client(
@@ -418,18 +421,50 @@ mod tests {
             theirs
         };
         let mut known = connect(Some(CertificateDer::from(vec![0x30, 0])));
-        let mut stranger = connect(None);
+        let (mut silent, mut stranger) = (connect(None), connect(None));
         let mut left = Vec::new();
+        let silent = tokio::spawn(async move {
+            let mut left = Vec::new();
+            tokio::time::timeout(HEAD * 2, silent.read_to_end(&mut left)).await
+        });
+        assert!(ask(&mut stranger).await.contains("\r\nconnection: close\r\n"));
         // Sooner than a head that doesn't come is given up.
         let ended = tokio::time::timeout(HEAD / 2, stranger.read_to_end(&mut left)).await;
         assert_eq!(ended.unwrap().unwrap(), 0);
         for _ in 0..2 {
-            known.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-            let mut answer = Vec::new();
-            while !answer.ends_with(b"\r\n\r\nok") {
-                answer.push(known.read_u8().await.unwrap());
-            }
+            assert!(!ask(&mut known).await.contains("connection: close"));
         }
+        assert_eq!(silent.await.unwrap().unwrap().unwrap(), 0);
+    }
+
+    /// The head of the answer to one request.
+    async fn ask(stream: &mut DuplexStream) -> String {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nok") {
+            answer.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(answer).unwrap().to_ascii_lowercase()
+    }
+
+    /// Each request is sent some time after the answer to the one before, as over a long line: while the last answer's connection
+    /// is idle to us, the next request may be on its way.
+    #[tokio::test]
+    async fn no_request_of_a_stranger_is_lost_when_its_connection_has_lasted_long_enough() {
+        let (_close, closing) = watch::channel(false);
+        let router = Router::new().route("/healthz", get(|| async { "ok" }));
+        let (connections, mut answers) = (20, 0);
+        for _ in 0..connections {
+            let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+            let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), certificate: None };
+            tokio::spawn(answer(ours, peer, router.clone(), closing.clone(), Duration::from_millis(50)));
+            while !ask(&mut theirs).await.contains("\r\nconnection: close\r\n") {
+                answers += 1;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert_eq!(theirs.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+        }
+        assert!(answers > connections, "each first answer was the last: {answers}");
     }
 
     #[tokio::test]

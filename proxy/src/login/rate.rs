@@ -2,6 +2,9 @@
 //!
 //! An attempt is counted when it *begins*, so that a thousand at once are no way around, and given back when it
 //! succeeds. Names that no user has are counted like others: the limit tells nothing about who exists.
+//!
+//! Whoever fails often enough under a user's name uses up what that name has from everywhere. A network from which the user has
+//! logged in has an allowance of its own for that name, so nobody elsewhere keeps the user out.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -10,25 +13,27 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// The networks that an address counts for, by the bits that an IPv6 address has of them, and how many times the burst of a
 /// source each has. One host chooses among all addresses of 64 bits, and whoever has 48 among 65,536 such networks.
-const SOURCES: [(u32, u32); 3] = [(64, 1), (56, 2), (48, 4)];
+const SOURCES: [(u32, u32); 3] = [(SOURCE_BITS, 1), (56, 2), (48, 4)];
+/// Bits of one source's IPv6 network.
+const SOURCE_BITS: u32 = 64;
 
 /// What is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoginLimits {
-    /// Failures at once for one user name.
+    /// Failures at once for one user name; and from each network from which that user has logged in, as many apart from these.
     pub user_burst: u32,
     /// Failures at once from one source: an IPv4 address, or the first 64 bits of an IPv6 address. The first 56 bits, which a
     /// household gets, and the first 48, which anybody gets who asks for a site's, have twice and four times as many.
     pub source_burst: u32,
     /// Seconds after which one more is allowed, for both.
     pub seconds_each: u64,
-    /// User names, and sources, that are remembered at most.
+    /// User names, sources, and networks that users have logged in from, that are remembered at most.
     pub entries_max: usize,
 }
 
 impl Default for LoginLimits {
     /// Ten for a user, thirty for a source (an office behind one address), one more every 20 s: at most 4,330
-    /// guesses a day against one user, with all the addresses in the world.
+    /// guesses a day against one user, with all the addresses in the world that this user hasn't logged in from.
     fn default() -> Self {
         Self { user_burst: 10, source_burst: 30, seconds_each: 20, entries_max: 10_000 }
     }
@@ -39,7 +44,10 @@ impl Default for LoginLimits {
 #[must_use]
 #[derive(Debug)]
 pub struct Attempt {
+    begun: u64,
+    /// What it was counted for: the user, or the user at this place.
     user: u64,
+    place: u64,
     sources: Vec<IpAddr>,
 }
 
@@ -60,6 +68,8 @@ pub struct LoginLimiter {
     users: Buckets<u64>,
     /// For each of [`SOURCES`].
     sources: [Buckets<IpAddr>; SOURCES.len()],
+    /// Which users have logged in from which networks, and when last. Only who knows a password adds to it.
+    places: HashMap<u64, u64>,
     hasher: RandomState,
 }
 
@@ -70,6 +80,7 @@ impl LoginLimiter {
             limits,
             users: Buckets { entries: HashMap::new() },
             sources: SOURCES.map(|_| Buckets { entries: HashMap::new() }),
+            places: HashMap::new(),
             hasher: RandomState::new(),
         }
     }
@@ -79,7 +90,8 @@ impl LoginLimiter {
     /// # Errors
     /// [`TooManyFailures`] if user or source have used theirs up; such an attempt isn't counted.
     pub fn begin(&mut self, now: u64, user: &str, source: IpAddr) -> Result<Attempt, TooManyFailures> {
-        let user = self.hasher.hash_one(user);
+        let place = self.hasher.hash_one((user, network(source, SOURCE_BITS)));
+        let user = if self.places.contains_key(&place) { place } else { self.hasher.hash_one(user) };
         // An IPv4 address is one source.
         let levels = if source.to_canonical().is_ipv4() { 1 } else { SOURCES.len() };
         let sources: Vec<IpAddr> =
@@ -97,12 +109,17 @@ impl LoginLimiter {
         for (buckets, source) in self.sources.iter_mut().zip(&sources) {
             buckets.add(now, *source, seconds_each, entries_max);
         }
-        Ok(Attempt { user, sources })
+        Ok(Attempt { begun: now, user, place, sources })
     }
 
     /// Gives an attempt back. Earlier failures stay counted: whoever guesses at ana's password isn't helped when
     /// ana logs in, nor by logging in as himself in between.
     pub fn succeeded(&mut self, attempt: Attempt) {
+        if !self.places.contains_key(&attempt.place) && self.places.len() >= self.limits.entries_max {
+            let oldest = self.places.iter().min_by_key(|(_, last)| **last).map(|(place, _)| *place);
+            oldest.and_then(|place| self.places.remove(&place));
+        }
+        self.places.insert(attempt.place, attempt.begun);
         self.users.give_back(&attempt.user, self.limits.seconds_each);
         for (buckets, source) in self.sources.iter_mut().zip(&attempt.sources) {
             buckets.give_back(source, self.limits.seconds_each);
@@ -246,6 +263,50 @@ mod tests {
         limiter.succeeded(attempt);
         let _failed = limiter.begin(0, "ana", ip("192.0.2.1")).unwrap();
         limiter.begin(0, "ana", ip("192.0.2.1")).unwrap_err();
+    }
+
+    #[test]
+    fn nobody_elsewhere_keeps_a_user_out() {
+        let mut limiter = LoginLimiter::new(LoginLimits { entries_max: 100, ..LIMITS });
+        let home = ip("2001:db8:7::1");
+        let attempt = limiter.begin(0, "ana", home).unwrap();
+        limiter.succeeded(attempt);
+        for number in 0..3 {
+            let _failed = limiter.begin(1, "ana", ip(&format!("198.51.100.{number}"))).unwrap();
+        }
+        limiter.begin(1, "ana", ip("198.51.100.9")).unwrap_err();
+        let attempt = limiter.begin(1, "ana", ip("2001:db8:7::2")).unwrap();
+        limiter.succeeded(attempt);
+        for _ in 0..3 {
+            let _failed = limiter.begin(2, "ana", home).unwrap();
+        }
+        limiter.begin(2, "ana", home).unwrap_err();
+        limiter.begin(2, "ana", ip("198.51.100.9")).unwrap_err();
+        // It is ana who has logged in from there, and nobody else.
+        for number in 0..3 {
+            let _failed = limiter.begin(2, "bob", ip(&format!("198.51.101.{number}"))).unwrap();
+        }
+        limiter.begin(2, "bob", home).unwrap_err();
+    }
+
+    #[test]
+    fn the_place_that_was_used_longest_ago_is_forgotten() {
+        let mut limiter = LoginLimiter::new(LIMITS);
+        let login = |limiter: &mut LoginLimiter, now, number| {
+            let attempt = limiter.begin(now, "ana", ip(&format!("192.0.2.{number}"))).unwrap();
+            limiter.succeeded(attempt);
+        };
+        for (now, number) in [(1, 1), (2, 2), (3, 3), (4, 4), (5, 1), (6, 5)] {
+            login(&mut limiter, now, number);
+        }
+        assert_eq!(limiter.places.len(), LIMITS.entries_max);
+        for number in 0..3 {
+            let _failed = limiter.begin(7, "ana", ip(&format!("198.51.100.{number}"))).unwrap();
+        }
+        limiter.begin(7, "ana", ip("192.0.2.2")).unwrap_err();
+        for number in [1, 3, 4, 5] {
+            login(&mut limiter, 7, number);
+        }
     }
 
     #[test]

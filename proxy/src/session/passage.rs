@@ -262,6 +262,7 @@ impl Passage {
         if let Some(program) = self.channels.get_mut(&ask.channel) {
             program.running = Some(requested);
             program.files = files;
+            program.is_sftp = is_sftp;
             program.input = hashed.then(Sha256::new);
             program.held_passes();
         }
@@ -634,8 +635,8 @@ impl Gate for Passage {
                     && let Some(program) = self.channels.get_mut(&channel)
                 {
                     match gating {
-                        Gating::Decided(Verdict::Pass) if *want_reply => {
-                            program.awaits_reply(matches!(request, Request::Pty { .. }));
+                        Gating::Decided(Verdict::Pass) => {
+                            program.passes(matches!(request, Request::Pty { .. }), *want_reply);
                         }
                         Gating::Hold => program.held_wants_reply = *want_reply,
                         Gating::Decided(_) => {}

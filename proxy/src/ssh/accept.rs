@@ -22,7 +22,7 @@ use crate::session::live::{EndCause, Enlisted};
 use crate::session::open::{self, OpenError, Opened};
 use crate::session::passage::Passage;
 use crate::session::{Access, Session, rights};
-use custody_core::event::login::{Failed, Method};
+use custody_core::event::login::{Attempt, Failed};
 use custody_core::event::session::{EndReason, Started};
 use custody_core::event::{ByteString, Draft, Outcome, node};
 use custody_core::recording::{Level, Recorder};
@@ -212,7 +212,7 @@ async fn unproved(access: &Access, from: SocketAddr, error: ClientError) {
 }
 
 async fn record_refusal(access: &Access, from: SocketAddr, reason: String) {
-    let failed = Failed { claimed_user: None, method: Method::SshCertificate, reason };
+    let failed = Failed { claimed_user: None, method: Attempt::SshCertificate, reason };
     if let Err(error) = open::refused(access, from, failed).await {
         tracing::error!(%from, "a failed login could not be recorded: {error}");
     }

@@ -10,7 +10,7 @@ use super::transport::leg::{Leg, ServerConfig};
 use super::transport::reason;
 use crate::login::prove::{ByPassword, Unproved};
 use crate::session::{Access, open};
-use custody_core::event::login::{Failed, Method};
+use custody_core::event::login::{Attempt, Failed};
 use custody_core::log::ProducerError;
 use std::io;
 use std::net::SocketAddr;
@@ -235,7 +235,7 @@ impl Login<'_> {
                 return Ok(Err(Some("your password can't be verified now: try again later".to_owned())));
             }
         };
-        let failed = Failed { claimed_user, method: Method::KeyboardInteractive, reason: reason.to_owned() };
+        let failed = Failed { claimed_user, method: Attempt::KeyboardInteractive, reason: reason.to_owned() };
         open::refused(self.access, self.from, failed).await.map_err(ClientError::NoEvidence)?;
         Ok(Err(None))
     }

@@ -119,7 +119,7 @@ pub async fn relay(
     pump.farewell(&cause).await;
     let (bytes_in, bytes_out) = (pump.bytes_in, pump.bytes_out);
     let tasks = pump.let_go();
-    Box::pin(unpassed::tell(access, session, tasks)).await;
+    Box::pin(unpassed::tell(access, session, tasks, unpassed::DECIDED_TIMEOUT)).await;
     Course { end: cause, bytes_in, bytes_out }
 }
 

@@ -149,6 +149,30 @@ pub(crate) fn replace_file_on(
     mode: u32,
     write: impl FnOnce(&File) -> io::Result<()>,
 ) -> io::Result<File> {
+    let file = name_file_on(disk, path, mode, write)?;
+    // A crash here leaves either; both are whole. If the sync fails, the new one has the name and perhaps not for long: that
+    // isn't undone, so it must not count as a disk that was merely full, before which nothing has happened.
+    disk.sync_directory(parent(path)?).map_err(|error| match is_full(&error) {
+        true => io::Error::other(format!("its directory couldn't be synced: {error}")),
+        false => error,
+    })?;
+    Ok(file)
+}
+
+/// As [`write_file_on`], where the old one will do as well as the new one: for lack of room the error is that of a full disk
+/// at each step, and after the last one either of the two may be there.
+pub(crate) fn write_either_on(disk: &dyn Disk, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let _file = name_file_on(disk, path, mode, |file| disk.write_at(file, bytes, 0))?;
+    disk.sync_directory(parent(path)?)
+}
+
+/// Writes a whole file and gives it its name, which isn't durable yet.
+fn name_file_on(
+    disk: &dyn Disk,
+    path: &Path,
+    mode: u32,
+    write: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<File> {
     let unfinished = unfinished(path);
     match disk.remove(&unfinished) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -162,12 +186,6 @@ pub(crate) fn replace_file_on(
         disk.remove(&unfinished).ok();
         return Err(error);
     }
-    // A crash here leaves either; both are whole. If the sync fails, the new one has the name and perhaps not for long: that
-    // isn't undone, so it must not count as a disk that was merely full, before which nothing has happened.
-    disk.sync_directory(parent(path)?).map_err(|error| match is_full(&error) {
-        true => io::Error::other(format!("its directory couldn't be synced: {error}")),
-        false => error,
-    })?;
     Ok(file)
 }
 

@@ -27,7 +27,8 @@ pub(super) struct Batch {
     pub records: Vec<(Record, Hash)>,
     /// What it takes in a segment.
     pub bytes: usize,
-    /// Whether it is the log's own word, for which the reserve is kept.
+    /// Whether it is the log's own word on a full disk, for which the reserve is kept. Nothing waits before such a one, so
+    /// nothing that is refused leaves a hole before its numbers.
     pub from_reserve: bool,
     pub waiting: Waiting,
 }
@@ -154,7 +155,7 @@ impl Queue {
         };
         let records = records.into_iter().map(hashed).collect();
         let (answer, pending) = Pending::new();
-        let batch = Batch { records, bytes, from_reserve, waiting: Waiting { answer, claim } };
+        let mut batch = Batch { records, bytes, from_reserve: false, waiting: Waiting { answer, claim } };
         let mut state = self.lock();
         if let Some(reason) = &state.stopped {
             return Err(SubmitError::Stopped(reason.clone()));
@@ -165,15 +166,21 @@ impl Queue {
         if state.bytes.saturating_add(bytes) > self.bytes_max {
             return Err(SubmitError::Overloaded { queued_bytes: state.bytes });
         }
+        // The log's own word is to be said again a moment later: it was in the way, or the numbers before its own were given
+        // back when it had read them.
+        let in_the_way = || match from_reserve {
+            true => SubmitError::Overloaded { queued_bytes: state.bytes },
+            false => SubmitError::DiskFull,
+        };
         if state.full && (state.busy || !state.batches.is_empty()) {
-            return Err(match from_reserve {
-                true => SubmitError::Overloaded { queued_bytes: state.bytes },
-                false => SubmitError::DiskFull,
-            });
+            return Err(in_the_way());
         }
         if batch.waiting.claim.as_ref().is_some_and(|claim| !claim.take()) {
-            return Err(SubmitError::DiskFull);
+            return Err(in_the_way());
         }
+        // While there is room it is like all others, which may wait before it and be refused yet: then it is refused with
+        // them, and all their numbers are free again.
+        batch.from_reserve = from_reserve && state.full;
         state.bytes += bytes;
         state.batches.push_back(batch);
         if state.wanted.is_some_and(|wanted| state.batches.len() >= wanted) {
@@ -338,3 +345,7 @@ pub(super) fn answer<T>(to: Answer<T>, result: Result<T, AppendError>) {
 pub(super) fn refuse<T>(to: Answer<T>, error: AppendError) {
     answer(to, Err(error));
 }
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

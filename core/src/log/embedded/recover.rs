@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::dedupe::Dedupe;
-use super::durable::{Disk, replace_file_on, write_file_on};
+use super::durable::{Disk, replace_file_on, write_either_on, write_file_on};
 use super::preallocate::{EXTENT_BYTES_MIN, RESERVE_BYTES};
 use super::scan::{Mark, Scan, ScanError, ScannedSegment, scan};
 use super::segment::{HEADER_BYTES, SegmentId};
@@ -285,9 +285,10 @@ pub(super) fn create_segment(
     Ok(OpenSegment { id, path, file, end: HEADER_BYTES as u64, ready: bytes.len() as u64 })
 }
 
-/// Replaces the checkpoint durably.
+/// Replaces the checkpoint durably. The old one stays as true as the new one, so a disk that is full is no more than that,
+/// whichever step says so.
 pub(super) fn write_checkpoint(disk: &dyn Disk, path: &Path, checkpoint: &Checkpoint) -> io::Result<()> {
-    write_file_on(disk, path, checkpoint.to_string().as_bytes(), CHECKPOINT_MODE).map(drop)
+    write_either_on(disk, path, checkpoint.to_string().as_bytes(), CHECKPOINT_MODE)
 }
 
 /// The text of the checkpoint file; `None` if there is no such file.

@@ -71,6 +71,7 @@ fn check_alone(state: &State, change: &Change, now: Timestamp) -> Result<(), Cha
                     "there is a node {name} already: with `replace` (`--replace`) all is said anew, its pinned key, labels and agent too"
                 ));
             }
+            check_node_name(state, name)?;
             check_address(address)?;
             host_key.as_deref().map_or(Ok(()), check_host_key)?;
             check_labels(labels)
@@ -303,6 +304,17 @@ fn check_paths(paths: &[String]) -> Result<(), ChangeRefused> {
         Ok(_) => Ok(()),
         Err(why) => invalid(why.to_string()),
     })
+}
+
+/// What people type before `.custody` is a node's name, and with it they mean the same one: a name that has it in itself
+/// would lead to another node, or to none. Those that were added once go on being what they are.
+fn check_node_name(state: &State, name: &str) -> Result<(), ChangeRefused> {
+    match name.strip_suffix(".custody") {
+        Some(meant) if state.nodes().get(name).is_none() => invalid(format!(
+            "{name} can't be a node's name: who types it means the node {meant}, for .custody stands behind each name; leave it off"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// `host:port`; an IPv6 address stands in brackets.

@@ -51,6 +51,12 @@ fn commands_are_checked_on_the_state() {
         ),
         ("add-node", json!({"name": "web-1", "address": "db.example.com:22", "replace": true}), ""),
         ("add-node", json!({"name": "db", "address": "db.example.com:22", "replace": true}), ""),
+        (
+            "add-node",
+            json!({"name": "db.custody", "address": "db.example.com:22"}),
+            "db.custody can't be a node's name: who types it means the node db",
+        ),
+        ("add-node", json!({"name": "custody", "address": "db.example.com:22"}), ""),
         ("add-node", json!({"name": "db", "address": "db.example.com"}), "is no address"),
         ("add-node", json!({"name": "db", "address": "db:0"}), "is no address"),
         ("add-node", json!({"name": "db", "address": "a b:22"}), "is no address"),
@@ -150,6 +156,24 @@ fn commands_are_checked_on_the_state() {
             if command == "end-session" { "session:end".to_owned() } else { format!("admin:{command}") };
         assert!(crate::policy::Action::named(&action).is_some(), "{action}");
     }
+}
+
+/// A log may hold a node whose name nobody would be given today: it counts, and may be said anew and removed.
+#[test]
+fn a_node_that_has_custody_in_its_name_stays() {
+    let mut story = Story::with_policy(REACH);
+    let change =
+        |name: &str, body: serde_json::Value| Change::parse(name, body.to_string().as_bytes()).unwrap();
+    let add = |replace: bool| {
+        change("add-node", json!({"name": "db.custody", "address": "192.0.2.9:22", "replace": replace}))
+    };
+    assert!(check(&story.state, &add(true), &circumstances()).is_err(), "there is none to say anew");
+    let index = story.decided("root", add(false)).unwrap();
+    assert_eq!(story.reason(index), None);
+    assert!(story.state.nodes().get("db.custody").is_some());
+    story.change("root", add(true)).unwrap();
+    story.change("root", change("remove-node", json!({"name": "db.custody"}))).unwrap();
+    assert!(story.state.nodes().get("db.custody").is_none());
 }
 
 /// Whoever has no password, or is locked by a role that he is given, undoes nothing.

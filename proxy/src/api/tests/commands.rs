@@ -179,8 +179,11 @@ async fn a_nodes_host_key_is_certified() {
     assert_eq!(told["target"]["name"], "web-1");
 
     // The proxy's own names, and what would pass for another node's.
+    admin.done("add-node", json!({ "name": "proxy.test", "address": "192.0.2.7:22" })).await;
+    let (status, answer) =
+        admin.command("add-node", json!({ "name": "web-2.custody", "address": "192.0.2.7:22" })).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
     for name in ["proxy.test", "web-2.custody"] {
-        admin.done("add-node", json!({ "name": name, "address": "192.0.2.7:22" })).await;
         let body = json!({ "name": name, "host_public_key": SSH_KEY });
         let (status, answer) = admin.command("enroll-node", body).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");

@@ -190,7 +190,7 @@ async fn what_a_service_account_follows_ends_with_its_token() {
 }
 
 /// Waits until so many failed logins are told of.
-async fn failures(world: &World, count: usize) -> Vec<Value> {
+pub async fn failures(world: &World, count: usize) -> Vec<Value> {
     let begun = Instant::now();
     loop {
         let told = world.told("login.failed");

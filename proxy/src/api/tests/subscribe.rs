@@ -19,7 +19,7 @@ async fn failed_logins(world: &World, reasons: impl IntoIterator<Item = String>)
     let boot = Uuid::now_v7();
     let mut records = Vec::new();
     for (seq, reason) in (0..).zip(reasons) {
-        let data = login::Failed { claimed_user: None, method: login::Method::Password, reason };
+        let data = login::Failed { claimed_user: None, method: login::Attempt::Password, reason };
         let producer = ProducerRef { boot, id: "same-time".into(), kind: ProducerKind::Log, seq };
         let event = Draft::new(Actor::system("test"), data).numbered(producer, Timestamp::from_seconds(1));
         let bytes = canonical::event_bytes(&event).unwrap();
@@ -317,6 +317,34 @@ async fn a_filter_that_seldom_matches_comes_further_with_each_page() {
     admin.done("create-role", json!({ "name": "later" })).await;
     let told = super::log::pieces(&mut stream, &mut buffer, 1).await;
     assert_eq!(told[0].1["event"]["data"]["name"], "later");
+}
+
+/// Whatever stands between may cut a subscription that is silent for long: it must have heard by then how far it has come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_finds_nothing_says_after_each_page_how_far_it_is() {
+    let effort = Effort { at_once: Duration::ZERO, at_all: Duration::ZERO, part: 8 };
+    let world = World::planned(Plan { effort, ..Plan::default() }).await;
+    let admin = world.admin().await;
+    failed_logins(&world, (0..60).map(|n| format!("number {n}"))).await;
+    let query = "type=session.started&from=0";
+    let mut stream = subscribe(&admin, query, None).await;
+    let mut heard = String::new();
+    let places = |heard: &str| {
+        let (whole, _) = heard.rsplit_once("\n\n").unwrap_or_default();
+        let ids = whole.split("\n\n").filter_map(|piece| piece.strip_prefix("id: ")?.lines().next());
+        ids.map(str::to_owned).collect::<Vec<String>>()
+    };
+    while places(&heard).len() < 5 {
+        let chunk = tokio::time::timeout(Duration::from_secs(10), stream.chunk()).await;
+        heard.push_str(std::str::from_utf8(&chunk.unwrap().unwrap().unwrap()).unwrap());
+    }
+    assert!(!heard.contains("data:"), "{heard}");
+    let mut places = places(&heard);
+    // Whoever is cut off there goes on there.
+    drop(subscribe(&admin, query, places.first().map(String::as_str)).await);
+    let count = places.len();
+    places.dedup();
+    assert_eq!(places.len(), count, "it comes no further: {heard}");
 }
 
 /// Waits until so many subscriptions and long polls are open.

@@ -1,11 +1,15 @@
 //! The log as it is served to everyone: who gets what, how long it may be kept, and what isn't there.
 
-use super::world::{Person, READER_TOKEN, World};
+use super::services::failures;
+use super::world::{Person, Plan, READER_TOKEN, World};
+use custody_core::clock::{Clock as _, ManualClock, SystemClock};
 use custody_core::log::tile::{Tile, parse_bundle, parse_hashes};
 use custody_core::log::tree::{Hash, leaf_hash, verify_consistency};
 use custody_core::log::{Checkpoint, Log, ProducerKey, Record};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
 
 async fn get(person: &Person, path: &str) -> Response {
     person.request(path).send().await.unwrap()
@@ -97,6 +101,40 @@ async fn entries_are_for_those_who_may_read_the_log_and_it_is_told() {
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed[..]), &mut bytes).unwrap();
     assert_eq!(parse_bundle(&bytes, 6).unwrap(), expected);
     assert!(packed.len() < bytes.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_no_reader_is_told_of_once_in_ten_minutes_and_never_itself() {
+    let clock = Arc::new(ManualClock::new(SystemClock::new().wall()));
+    let world = World::planned(Plan { clock: clock.clone(), ..Plan::default() }).await;
+    world.log.sign_now().await.unwrap();
+    let plain = Person { http: reqwest::Client::new(), url: format!("http://{}", world.log_address) };
+    // No token at all is nobody's failure, and neither is one where none is asked for.
+    assert_eq!(get(&plain, "/log/tile/entries/000.p/6").await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(with_token(&plain, "/log/tile/0/000.p/6", "a secret").await.status(), StatusCode::OK);
+    assert_eq!(with_token(&plain, "/log/tile/entries/000.p/6", READER_TOKEN).await.status(), StatusCode::OK);
+    assert!(world.told("login.failed").is_empty());
+    let wrong = async || {
+        for anybody in [&plain, &world.stranger()] {
+            for path in ["/log/tile/entries/000.p/6", "/log/appended/000.p/6"] {
+                for token in ["", "a secret of somebody", "custody~nobody~a secret of somebody"] {
+                    let answer = with_token(anybody, path, token).await;
+                    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{path}: {token}");
+                }
+            }
+        }
+    };
+    wrong().await;
+    let told = failures(&world, 1).await;
+    assert_eq!(told[0]["data"], json!({ "method": "service-token", "reason": "no reader has this token" }));
+    assert_eq!(
+        (&told[0]["outcome"], &told[0]["source"]["address"], &told[0]["actor"]["system"]),
+        (&json!("failure"), &json!("127.0.0.1"), &json!("api"))
+    );
+    clock.advance(Duration::from_secs(600));
+    wrong().await;
+    assert_eq!(failures(&world, 2).await.len(), 2);
+    assert!(!world.everything().contains("secret of somebody"));
 }
 
 /// What no published checkpoint covers isn't served, though it is durable.

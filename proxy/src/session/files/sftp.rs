@@ -4,9 +4,10 @@
 //! one is kept back until its end is there. The data of a WRITE pass as they come, and so does all that the target says.
 //!
 //! A packet of a type or with an extension that isn't known can be let through alone. A stream of which nobody knows where
-//! its packets begin, or which answer is to what, can't: each path in it would go by undecided. So it ends there.
+//! its packets begin, or which answer gives which handle, can't: each path in it would go by undecided. So it ends there.
 
 mod answers;
+mod awaited;
 mod requests;
 mod wanting;
 
@@ -15,13 +16,15 @@ mod tests;
 
 use super::path::Path;
 use super::sftp_packet::{
-    self as packet, Head, PACKET_BYTES_MAX, REQUEST_BYTES_MAX, Request, kind, request, write_head,
+    self as packet, Head, REQUEST_BYTES_MAX, Request, WRITE_BYTES_MAX, kind, request, write_head,
 };
 use super::{Decided, Denied, Outcome, Right, Says, Seen, Told, Wanted, without};
 use answers::Answers;
+use awaited::Awaited;
 use custody_core::event::file::{self, Protocol};
 use custody_core::event::{ByteString, EventId};
-use requests::{Awaited, Failure, Requests, Touched};
+use requests::{Failure, Requests, Touched};
+use std::collections::HashMap;
 use std::ops::Range;
 
 /// Answers of our own that wait for the target to end a packet, in bytes; a client that has more to come is let go.
@@ -54,15 +57,38 @@ struct Write {
     behind: usize,
 }
 
+/// Data of a WRITE, where they lie in a message.
+struct Written {
+    opened: u64,
+    offset: u64,
+    range: Range<usize>,
+}
+
 /// A message of the client's that waits for decisions.
 struct Held {
     data: Vec<u8>,
-    wants: Vec<Want>,
+    asked: Vec<Asked>,
+    written: Vec<Written>,
 }
 
-struct Want {
-    range: Range<usize>,
-    then: Then,
+/// A request in a message.
+enum Asked {
+    /// One that needs no leave, by its id.
+    Passes(u32, Awaited),
+    /// One that needs leave, and where it lies.
+    Wants(Range<usize>, Then),
+}
+
+impl Asked {
+    /// Its id, and whether others may have that before it is answered.
+    fn id(&self) -> Option<(u32, bool)> {
+        match self {
+            Self::Passes(id, awaited) => Some((*id, awaited.shares_its_id())),
+            Self::Wants(_, Then::Open(id, _)) => Some((*id, false)),
+            Self::Wants(_, Then::Change(id, _) | Then::Unparsed(Some(id))) => Some((*id, true)),
+            Self::Wants(_, Then::Unparsed(None)) => None,
+        }
+    }
 }
 
 enum Then {
@@ -78,6 +104,10 @@ enum Then {
 enum Next {
     /// So many bytes, which pass.
     Passes(usize),
+    /// The same, of which the first are data of an opened file.
+    Writes { count: usize, opened: u64, offset: u64, bytes: usize },
+    /// So many bytes, which pass, and an answer with this id is awaited then.
+    Asks(usize, u32, Awaited),
     /// A packet of so many bytes, which wants leave.
     Wants(usize, Box<(Wanted, Then)>),
     /// The beginning of a packet.
@@ -120,27 +150,49 @@ impl Sftp {
             joined.as_slice()
         };
         let mut at = 0;
-        let (mut wanted, mut wants) = (Vec::new(), Vec::new());
+        let (mut wanted, mut asked, mut written) = (Vec::new(), Vec::new(), Vec::new());
+        // The ids of this message's requests, and whether others may have them.
+        let mut ids = HashMap::new();
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            match self.next(rest, &wants) {
-                Next::Passes(count) => at += count,
+            let (count, request) = match self.next(rest) {
+                Next::Passes(count) => (count, None),
+                Next::Writes { count, opened, offset, bytes } => {
+                    written.push(Written { opened, offset, range: at..at + bytes });
+                    (count, None)
+                }
+                Next::Asks(count, id, awaited) => (count, Some(Asked::Passes(id, awaited))),
                 Next::Wants(count, want) => {
                     let (what, then) = *want;
                     wanted.push(what);
-                    wants.push(Want { range: at..at + count, then });
-                    at += count;
+                    (count, Some(Asked::Wants(at..at + count, then)))
                 }
                 Next::Short => break,
                 // What stands before it in this message doesn't pass either: there is one answer to a message.
                 Next::Lost(reason) => return Seen::Ends(self.lose(reason)),
+            };
+            if let Some(request) = request {
+                if let Some((id, shares)) = request.id()
+                    && !self.may_have(id, shares, ids.insert(id, shares))
+                {
+                    let reason = format!("the request id {id} is used again before its answer");
+                    return Seen::Ends(self.lose(reason));
+                }
+                asked.push(request);
             }
+            at += count;
         }
         self.withheld = bytes.get(at..).unwrap_or_default().to_vec();
         let passing = bytes.get(..at).unwrap_or_default();
-        if !wants.is_empty() {
-            self.held = Some(Held { data: passing.to_vec(), wants });
+        if !wanted.is_empty() {
+            self.held = Some(Held { data: passing.to_vec(), asked, written });
             return Seen::Wants(wanted);
         }
+        for request in asked {
+            if let Asked::Passes(id, awaited) = request {
+                self.await_answer(id, awaited);
+            }
+        }
+        self.count(passing, written);
         if carried.is_empty() && self.withheld.is_empty() {
             return Seen::Passes;
         }
@@ -181,16 +233,24 @@ impl Sftp {
     }
 
     pub(super) fn decided(&mut self, verdicts: Vec<Result<EventId, Denied>>) -> Decided {
-        let Some(Held { data, wants }) = self.held.take() else {
+        let Some(Held { data, asked, written }) = self.held.take() else {
             return Decided::Pass { data: Vec::new(), given_back: 0, lines: Vec::new() };
         };
         if let Some(line) = self.ending() {
-            self.never_passed(wants, verdicts);
+            self.never_passed(asked, verdicts);
             return Decided::End(line);
         }
         let mut verdicts = verdicts.into_iter();
         let (mut dropped, mut lines) = (Vec::new(), Vec::new());
-        for Want { range, then } in wants {
+        // In the order in which the target will hear of them.
+        for request in asked {
+            let (range, then) = match request {
+                Asked::Passes(id, awaited) => {
+                    self.await_answer(id, awaited);
+                    continue;
+                }
+                Asked::Wants(range, then) => (range, then),
+            };
             // A verdict that is missing allows nothing.
             let denied = match (verdicts.next().unwrap_or(Err(Denied::NoEvidence)), then) {
                 (Ok(requested), Then::Open(id, about)) => {
@@ -230,6 +290,7 @@ impl Sftp {
         if self.ours.len() > ANSWERS_BYTES_MAX {
             return Decided::End("too much was denied at once".to_owned());
         }
+        self.count(&data, written);
         let (data, given_back) = without(data, &dropped);
         Decided::Pass { data, given_back, lines }
     }
@@ -259,9 +320,13 @@ impl Sftp {
     }
 
     /// The end of what was allowed and doesn't pass, as the target's side was lost meanwhile.
-    fn never_passed(&mut self, wants: Vec<Want>, verdicts: Vec<Result<EventId, Denied>>) {
-        for (want, verdict) in wants.into_iter().zip(verdicts) {
-            if let (Then::Open(_, about) | Then::Change(_, about), Ok(requested)) = (want.then, verdict) {
+    fn never_passed(&mut self, asked: Vec<Asked>, verdicts: Vec<Result<EventId, Denied>>) {
+        let wants = asked.into_iter().filter_map(|request| match request {
+            Asked::Passes(..) => None,
+            Asked::Wants(_, then) => Some(then),
+        });
+        for (then, verdict) in wants.zip(verdicts) {
+            if let (Then::Open(_, about) | Then::Change(_, about), Ok(requested)) = (then, verdict) {
                 let reason = "the channel ended before it could pass";
                 let failure = Failure { status: None, reason: reason.into() };
                 self.told.push(Touched { requested, about }.failed(self.channel, failure, None, None));
@@ -279,67 +344,70 @@ impl Sftp {
         }
     }
 
-    fn next(&mut self, rest: &[u8], wants: &[Want]) -> Next {
+    /// The data of WRITEs in a message, which passes.
+    fn count(&mut self, message: &[u8], written: Vec<Written>) {
+        for Written { opened, offset, range } in written {
+            self.requests.written(opened, offset, message.get(range).unwrap_or_default());
+        }
+    }
+
+    /// Whether a request may have this id: whichever waits for its answer or stands before it in the same message and has it too has to
+    /// share it, as this one does. Where there are several, all share it.
+    fn may_have(&self, id: u32, shares: bool, before: Option<bool>) -> bool {
+        let awaited = self.requests.awaited.oldest(id).map(Awaited::shares_its_id);
+        awaited.into_iter().chain(before).all(|other| shares && other)
+    }
+
+    fn next(&mut self, rest: &[u8]) -> Next {
         if let Some(write) = &mut self.write {
-            let data = rest.get(..write.left.min(rest.len())).unwrap_or_default();
-            self.requests.written(write.opened, write.offset, data);
-            write.offset = write.offset.saturating_add(data.len() as u64);
-            write.left -= data.len();
-            let behind = write.behind.min(rest.len() - data.len());
+            let (opened, offset) = (write.opened, write.offset);
+            let bytes = write.left.min(rest.len());
+            write.offset = offset.saturating_add(bytes as u64);
+            write.left -= bytes;
+            let behind = write.behind.min(rest.len() - bytes);
             write.behind -= behind;
-            let count = data.len() + behind;
+            let count = bytes + behind;
             if write.left == 0 && write.behind == 0 {
                 self.write = None;
             }
-            return Next::Passes(count);
+            return match opened {
+                Some(opened) => Next::Writes { count, opened, offset, bytes },
+                None => Next::Passes(count),
+            };
         }
         let Some(([a, b, c, d, kind], _)) = rest.split_first_chunk::<5>() else { return Next::Short };
         let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-        let longest = if *kind == kind::WRITE { PACKET_BYTES_MAX } else { REQUEST_BYTES_MAX };
+        let longest = if *kind == kind::WRITE { WRITE_BYTES_MAX } else { REQUEST_BYTES_MAX };
         if length == 0 || length > longest {
             return Next::Lost(format!("a packet of type {kind} and {length} bytes isn't expected"));
         }
         if *kind == kind::WRITE {
-            return self.next_write(rest, wants);
+            return self.next_write(rest);
         }
         let Some(packet) = rest.get(4..4 + length) else { return Next::Short };
         match request(packet) {
-            Some(request) => self.next_request(4 + length, request, wants),
+            Some(request) => self.next_request(4 + length, request),
             None => Next::Lost(format!("a packet of type {kind} isn't what it says")),
         }
     }
 
-    fn next_write(&mut self, rest: &[u8], wants: &[Want]) -> Next {
+    fn next_write(&mut self, rest: &[u8]) -> Next {
         match write_head(rest) {
             Head::Short => Next::Short,
             Head::Wrong => Next::Lost("a packet of type 6 isn't what it says".to_owned()),
             Head::Whole(head) => {
-                if self.is_used(head.id, wants) {
-                    return used_twice(head.id);
-                }
                 let opened = self.requests.handles.get(head.handle).copied();
                 let awaited = opened.map_or(Awaited::Look, Awaited::Write);
-                if self.requests.expect(head.id, awaited).is_err() {
-                    self.requests.overflow();
-                }
                 let (left, behind) = (head.data_bytes as usize, head.behind_bytes as usize);
                 if left > 0 || behind > 0 {
                     self.write = Some(Write { opened, offset: head.offset, left, behind });
                 }
-                Next::Passes(head.head_bytes)
+                Next::Asks(head.head_bytes, head.id, awaited)
             }
         }
     }
 
-    fn is_used(&self, id: u32, wants: &[Want]) -> bool {
-        self.requests.awaited.contains_key(&id)
-            || wants.iter().any(|want| match &want.then {
-                Then::Open(other, _) | Then::Change(other, _) | Then::Unparsed(Some(other)) => *other == id,
-                Then::Unparsed(None) => false,
-            })
-    }
-
-    fn next_request(&mut self, count: usize, request: Request<'_>, wants: &[Want]) -> Next {
+    fn next_request(&self, count: usize, request: Request<'_>) -> Next {
         let unknown = |this: &Self, id: Option<u32>, reason: String| {
             if this.unparsed_allowed {
                 return None;
@@ -370,18 +438,12 @@ impl Sftp {
             | Request::Look { id }
             | Request::UnknownExtension { id, .. } => id,
         };
-        if self.is_used(id, wants) {
-            return used_twice(id);
-        }
         let known = |handle: &[u8]| self.requests.handles.get(handle).copied();
         let awaited = match request {
             Request::Close { handle, .. } => known(handle).map_or(Awaited::Look, Awaited::Close),
             Request::ReadDir { handle, .. } => known(handle).map_or(Awaited::Look, Awaited::ReadDir),
             Request::Read { handle, offset, .. } => match known(handle) {
-                Some(opened) => {
-                    self.requests.asked(opened, offset);
-                    Awaited::Read { opened, offset }
-                }
+                Some(opened) => Awaited::Read { opened, offset },
                 None => Awaited::Look,
             },
             Request::RealPath { path: b"." | b"", .. } => Awaited::Home,
@@ -396,15 +458,8 @@ impl Sftp {
             }
             wanting => return self.wanting(count, id, wanting),
         };
-        if self.requests.expect(id, awaited).is_err() {
-            self.requests.overflow();
-        }
-        Next::Passes(count)
+        Next::Asks(count, id, awaited)
     }
-}
-
-fn used_twice(id: u32) -> Next {
-    Next::Lost(format!("the request id {id} is used again before its answer"))
 }
 
 fn ending(reason: &str) -> String {

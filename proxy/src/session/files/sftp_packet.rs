@@ -5,12 +5,12 @@ use crate::ssh::field::{Fields, c_string, put_string};
 
 /// The version that is understood.
 pub(super) const VERSION: u32 = 3;
-/// Longest handle, in bytes (draft, section 6.2).
-pub(super) const HANDLE_BYTES_MAX: usize = 256;
+/// Longest handle, in bytes. The draft (section 6.2) allows 256; some servers say more.
+pub(super) const HANDLE_BYTES_MAX: usize = 4_096;
 /// Longest request but a WRITE that is taken for one, in bytes: what every server must take (draft, section 3).
 pub(super) const REQUEST_BYTES_MAX: usize = 34_000;
-/// Longest packet of all: OpenSSH's own limit (SFTP_MAX_MSG_LENGTH).
-pub(super) const PACKET_BYTES_MAX: usize = 256 * 1024;
+/// Longest WRITE, in bytes: OpenSSH's own limit for all packets (SFTP_MAX_MSG_LENGTH).
+pub(super) const WRITE_BYTES_MAX: usize = 256 * 1024;
 
 /// Types of packets (draft, section 3).
 pub(super) mod kind {

@@ -48,6 +48,8 @@ pub(super) struct Program {
     /// What a command was sent.
     pub input: Option<Sha256>,
     pub files: Option<Files>,
+    /// Whether nothing but files passes, which are told one by one.
+    pub is_sftp: bool,
     pub denied_lines: usize,
     /// Whether the client's request that waits for its decision wants a reply.
     pub held_wants_reply: bool,
@@ -65,14 +67,23 @@ pub(super) enum Terminal {
     None,
     /// One was asked for.
     Asked,
-    /// The target gave one.
+    /// The target gave one, or was asked for one and not for an answer.
     Given,
 }
 
 impl Program {
-    /// A request of the client's goes to the target, which owes a reply now: those come in the order of the requests (RFC
-    /// 4254, section 5.4).
-    pub fn awaits_reply(&mut self, is_about_terminal: bool) {
+    /// A request of the client's goes to the target.
+    pub fn passes(&mut self, is_about_terminal: bool, wants_reply: bool) {
+        if wants_reply {
+            self.awaits_reply(is_about_terminal);
+        } else if is_about_terminal {
+            // Nobody will hear whether it is given (dropbear's client asks so), and what goes into one may be a password.
+            self.terminal = Terminal::Given;
+        }
+    }
+
+    /// The target owes a reply now: those come in the order of the requests (RFC 4254, section 5.4).
+    fn awaits_reply(&mut self, is_about_terminal: bool) {
         if is_about_terminal {
             self.before_terminal = Some(self.replies);
         }
@@ -112,7 +123,7 @@ impl Program {
                 reason: "the channel was closed and the target told no exit status".into(),
             });
         }
-        // A terminal that was asked for and never given hides nothing.
+        // A terminal that was asked for and refused hides nothing.
         let is_told = |bytes: u64| self.terminal != Terminal::Given && bytes >= HASHED_BYTES_MIN;
         let cut = cuts.iter().find(|cut| cut.direction == Direction::Output).map(|cut| cut.sha256);
         Ok(command::Completed {
@@ -127,7 +138,8 @@ impl Program {
                 .map(|input| to_hex(&input.finalize())),
             output_sha256: cut
                 .or(output_sha256)
-                .filter(|_| is_told(self.bytes_out))
+                // Answers that the proxy gave in the target's place are in the recording, and so in its hash.
+                .filter(|_| !self.is_sftp && is_told(self.bytes_out))
                 .map(|sha256| to_hex(&sha256)),
             signal: self.signal,
         })
@@ -199,8 +211,8 @@ mod tests {
         for (success, terminal) in [(true, Terminal::Given), (false, Terminal::None)] {
             let mut program = Program { terminal: Terminal::Asked, ..Program::default() };
             // Before it another request, behind it one that waits for a decision.
-            program.awaits_reply(false);
-            program.awaits_reply(true);
+            program.passes(false, true);
+            program.passes(true, true);
             program.held_wants_reply = true;
             program.held_passes();
             for other in [!success, success] {
@@ -211,6 +223,19 @@ mod tests {
             program.replied(!success);
             assert_eq!(program.terminal, terminal, "that was the program's");
         }
+    }
+
+    #[test]
+    fn a_terminal_that_nobody_hears_of_counts_as_given() {
+        let mut program = Program { terminal: Terminal::Asked, ..ended(5_000) };
+        program.passes(false, false);
+        assert_eq!(program.terminal, Terminal::Asked);
+        program.passes(true, false);
+        assert_eq!(program.terminal, Terminal::Given);
+        // This answers something else.
+        program.passes(false, true);
+        program.replied(false);
+        assert_eq!(program.end(0, &[cut(5_000)], None).unwrap().output_sha256, None);
     }
 
     #[test]

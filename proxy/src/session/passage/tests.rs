@@ -163,6 +163,30 @@ fn a_stream_that_nobody_takes_goes_no_further_and_is_not_told() {
     assert_eq!(told.output_sha256, Some(to_hex(&Sha256::digest(shown))));
 }
 
+/// A real terminal's input may be a password. dropbear's client doesn't ask whether it gets one.
+#[test]
+fn what_goes_into_a_terminal_that_nobody_hears_of_has_no_hash() {
+    for (asks, told) in [(false, false), (true, true)] {
+        let mut world = World::new();
+        world.say(Side::Client, Message::ChannelRequest { recipient: 0, want_reply: asks, request: pty() });
+        if asks {
+            world.say(Side::Target, Message::ChannelFailure { recipient: 0 });
+        }
+        world.run();
+        for _ in 0..2 {
+            world.say(Side::Client, Message::Data { recipient: 0, data: &[b'i'; 1024] });
+        }
+        let request = Request::ExitStatus { status: 0 };
+        world.say(Side::Target, Message::ChannelRequest { recipient: 0, want_reply: false, request });
+        for side in Side::BOTH {
+            world.say(side, Message::Close { recipient: 0 });
+        }
+        let mut ends = world.passage.take_ends();
+        let Some(End::Program { outcome: Ok(ended), .. }) = ends.pop() else { panic!("it ended well") };
+        assert_eq!((ended.bytes_in, ended.input_sha256.is_some()), (2048, told));
+    }
+}
+
 /// Nor does it leap with one that is set ahead.
 #[test]
 fn a_clock_that_is_set_back_makes_no_moment_of_the_rest_of_a_recording() {

@@ -317,6 +317,53 @@ async fn what_is_allowed_while_its_session_ends_is_told_to_have_failed() {
     .await;
 }
 
+/// The log stands still for longer than the end of a session waits for what is being decided: that has its end behind the
+/// session's, which is no attack on the log.
+#[tokio::test]
+async fn what_is_told_behind_its_sessions_end_is_not_refused() {
+    in_time(async {
+        let world = World::new(ALL).await;
+        world.begin().await;
+        let Ends { mut near, client, target, mut far } = world.connected(u64::MAX).await;
+        let mut passage = world.passage(Level::None);
+        let mut pump = Pump::new(&world.access, &world.session, [client, target], &mut passage);
+        pump.open_channel(&mut near, &mut far).await;
+        world.gate.shut();
+        let mut waits = world.gate.waits.subscribe();
+        near.say_all(&[ask(0, Request::Exec { command: b"reboot" })]);
+        pump.turn(Side::Client).await;
+        let (_stays, mut end) = endless();
+        tokio::select! {
+            biased;
+            cause = pump.run(&mut end) => panic!("{cause:?}"),
+            waited = waits.wait_for(|waits| *waits) => drop(waited.unwrap()),
+        }
+        let tasks = pump.let_go();
+        assert_eq!(tasks.len(), 1);
+        unpassed::tell(&world.access, &world.session, tasks, Duration::ZERO).await;
+
+        let detail = "the client closed the connection".to_owned();
+        let cause = EndCause { reason: EndReason::ClientClosed, detail, cause: None };
+        let closed = close::close(&world.access, &world.session, &cause, Moved::default(), None);
+        let mut closed = Box::pin(closed);
+        tokio::select! {
+            biased;
+            closed = &mut closed => panic!("{closed:?}"),
+            () = std::future::ready(()) => world.gate.open(),
+        }
+        closed.await.unwrap();
+        while world.events("command.failed").is_empty() {
+            world.durable().await;
+        }
+        let events = world.events("");
+        let place = |kind: &str| events.iter().position(|event| event["type"] == kind).unwrap();
+        assert!(place("command.requested") < place("session.ended"));
+        assert!(place("session.ended") < place("command.failed"));
+        assert_eq!(world.refused(), Vec::<&str>::new());
+    })
+    .await;
+}
+
 /// The same for a listener.
 #[tokio::test]
 async fn a_listener_that_is_allowed_while_its_session_ends_is_told_to_have_failed() {
@@ -405,6 +452,54 @@ async fn what_the_proxy_says_by_itself_is_recorded() {
         let errors = String::from_utf8(errors).unwrap();
         assert!(errors.starts_with("custody: denied: denied by no-secrets"), "{errors}");
         assert!(errors.ends_with("custody: the session was locked\r\n"), "{errors}");
+    })
+    .await;
+}
+
+/// What it says among the target's answers isn't the program's output: no hash of both together is told as if it were.
+#[tokio::test]
+async fn what_the_proxy_says_by_itself_is_in_no_hash_of_a_programs_output() {
+    in_time(async {
+        let policy =
+            format!("{ALL}\n@id(\"no\") forbid(principal, action == Action::\"ssh:sftp-read\", resource);");
+        let world = World::new(&policy).await;
+        let Ends { mut near, client, target, mut far } = world.connected(u64::MAX).await;
+        let mut passage = world.passage(Level::Terminal);
+        let (_stays, end) = endless();
+        // SSH_FXP_VERSION, with an extension of 2 KiB.
+        let said =
+            string(&[&[2, 0, 0, 0, 3][..], &string(b"padding@example.com"), &string(&[7; 2048])].concat());
+        let scenario = async {
+            near.say_all(&[open(b"session", 0, b"")]);
+            far.until(|message| matches!(message, Message::ChannelOpen { .. }).then_some(())).await;
+            far.say(confirmed(0));
+            near.until(|message| matches!(message, Message::ChannelOpenConfirmation { .. }).then_some(()))
+                .await;
+            near.say_all(&[ask(0, Request::Subsystem { name: b"sftp" })]);
+            far.until(|message| matches!(message, Message::ChannelRequest { .. }).then_some(())).await;
+            far.say(Message::ChannelSuccess { recipient: 0 });
+            near.say(Message::Data { recipient: 0, data: &sftp_open(7, b"/etc/shadow") });
+            near.until_data(1).await;
+            let denied = near.data().len();
+            far.say(Message::Data { recipient: 0, data: &said });
+            near.until_data(denied + said.len()).await;
+            let request = Request::ExitStatus { status: 0 };
+            far.say(Message::ChannelRequest { recipient: 0, want_reply: false, request });
+            far.say(Message::Close { recipient: 0 });
+            near.until(|message| matches!(message, Message::Close { .. }).then_some(())).await;
+            near.say(Message::Close { recipient: 0 });
+            far.until(|message| matches!(message, Message::Close { .. }).then_some(())).await;
+            drop(near);
+            far.until_gone().await;
+        };
+        let relayed = relay(&world.access, &world.session, client, target, &mut passage, end);
+        tokio::join!(relayed, scenario);
+        world.close(passage);
+        world.durable().await;
+        let told = world.events("command.completed");
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0]["data"]["bytes_out"], said.len());
+        assert!(told[0]["data"].get("output_sha256").is_none(), "{}", told[0]);
     })
     .await;
 }

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 /// How long the end of a session waits for what was still being decided: it comes behind that in the log, which it waits for
 /// itself. What takes longer is told all the same, behind the session's end.
-const DECIDED_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const DECIDED_TIMEOUT: Duration = Duration::from_secs(60);
 
 const WHY: &str = "the session ended before it could pass";
 
-/// Waits for what is still being decided, and says of what is allowed that it never passed.
-pub(super) async fn tell(access: &Arc<Access>, session: &Arc<Session>, mut tasks: Tasks) {
+/// Waits at most for `limit` for what is still being decided, and says of what is allowed that it never passed.
+pub(super) async fn tell(access: &Arc<Access>, session: &Arc<Session>, mut tasks: Tasks, limit: Duration) {
     if tasks.is_empty() {
         return;
     }
@@ -29,7 +29,7 @@ pub(super) async fn tell(access: &Arc<Access>, session: &Arc<Session>, mut tasks
             tell_known(&access, &session, known);
         }
     });
-    let _told_in_time = tokio::time::timeout(DECIDED_TIMEOUT, telling).await;
+    let _told_in_time = tokio::time::timeout(limit, telling).await;
 }
 
 fn tell_known(access: &Access, session: &Session, known: Known) {

@@ -205,8 +205,8 @@ fn each_operation_of_a_recovery_fails_once() {
 
 /// The number of the first operation `name` after the log was opened.
 fn first_after_open(name: &str) -> usize {
-    let disk = FaultyDisk::new(None);
-    let log = Place::new().open_on(disk.clone()).unwrap();
+    let (place, disk) = (Place::new(), FaultyDisk::new(None));
+    let log = place.open_on(disk.clone()).unwrap();
     let opened = disk.names().len();
     append(&log, vec![record(1, 0)]).unwrap();
     drop(log);
@@ -288,6 +288,25 @@ fn a_segment_whose_name_could_not_be_synced_for_lack_of_room_has_no_last_word_be
         drop(log);
         let log = place.open();
         append(&log, vec![record(1, 1)]).unwrap();
+        drop(log);
+        assert_holds(&place.open(), &[event(0), event(1)]);
+    }
+}
+
+/// Of a checkpoint either may be there, and both are true: it is tried again.
+#[test]
+fn a_checkpoint_whose_name_could_not_be_synced_for_lack_of_room_is_written_again() {
+    let at = first_after_open("sync directory");
+    for fault in [Fault::Error(ENOSPC), Fault::DoneAndError(ENOSPC), Fault::DoneAndError(EDQUOT)] {
+        let place = Place::new();
+        let disk = FaultyDisk::new(Some((at, fault)));
+        let log = place.open_on(disk.clone()).unwrap();
+        append(&log, vec![record(1, 0)]).unwrap();
+        // It is written right behind the first event, so before the second one.
+        append(&log, vec![record(1, 1)]).unwrap();
+        assert_eq!(disk.names().get(at), Some(&"sync directory"), "{fault:?}");
+        let checkpoint = log.sign_now().wait_blocking().unwrap();
+        assert_eq!((checkpoint.size(), log.stopped()), (2, None), "{fault:?}");
         drop(log);
         assert_holds(&place.open(), &[event(0), event(1)]);
     }

@@ -1,10 +1,14 @@
 //! What the target answers: packets of any length in messages of any length, of which only the heads are kept.
 
 use super::super::Told;
-use super::super::sftp_packet::{HANDLE_BYTES_MAX, PACKET_BYTES_MAX, VERSION, kind, status};
-use super::requests::{Awaited, Failure, Requests};
+use super::super::sftp_packet::{HANDLE_BYTES_MAX, VERSION, kind, status};
+use super::awaited::Awaited;
+use super::requests::{Failure, Requests};
 use crate::ssh::field::Fields;
 
+/// Longest packet that is taken for an answer, in bytes. Some servers put a whole directory into one NAME, which is several MiB
+/// of names; of all but its head nothing is kept.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// How much of an answer is read, but for the data of a DATA, in bytes: the first name of a NAME.
 const HEAD_BYTES_MAX: usize = 5_000;
 /// The head of a DATA: length, type, id, length of the data.
@@ -112,7 +116,7 @@ fn length_of(head: &[u8]) -> Option<usize> {
 /// How many bytes of a packet are read before it is looked at.
 fn needed(head: &[u8]) -> Result<usize, String> {
     let (Some(length), Some(kind)) = (length_of(head), head.get(4)) else { return Ok(FIRST_BYTES) };
-    if length == 0 || length > PACKET_BYTES_MAX {
+    if length == 0 || length > ANSWER_BYTES_MAX {
         return Err(format!("the target sent a packet of type {kind} and {length} bytes"));
     }
     let whole = 4 + length;
@@ -147,7 +151,7 @@ fn answer(
         }
         _ => None,
     };
-    let Some(awaited) = requests.awaited.remove(&number) else {
+    let Some(awaited) = requests.awaited.take(number) else {
         return if requests.overflowed {
             Ok(None)
         } else {
@@ -201,7 +205,8 @@ fn answer(
         (Awaited::Read { opened, .. } | Awaited::ReadDir(opened) | Awaited::Write(opened), None) => {
             requests.failed(opened, unexpected());
         }
-        (Awaited::Home, None) if kind == kind::NAME => {
+        // An answer to a request that isn't known may have this one's id.
+        (Awaited::Home, None) if kind == kind::NAME && !requests.overflowed => {
             let one = fields.uint32() == Some(1);
             if let Some(name) = fields.string().filter(|name| one && name.starts_with(b"/")) {
                 requests.home.get_or_insert_with(|| name.to_vec());

@@ -2,6 +2,7 @@
 
 use super::super::content::{Content, EARLY_BYTES_MAX};
 use super::super::{Outcome, Told};
+use super::awaited::{Awaited, Unanswered};
 use custody_core::event::file::{self, Operation, Protocol};
 use custody_core::event::{ByteString, EventId};
 use std::collections::{BTreeMap, HashMap};
@@ -9,6 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 /// Open files and directories of a channel that are followed; more are told when they are opened, and no further.
 /// OpenSSH's server opens as many as it may have descriptors, 1,024 by default.
 pub(super) const OPEN_MAX: usize = 4_096;
+/// The handles of all that are followed, in bytes: [`OPEN_MAX`] of the draft's longest. Longer ones are few.
+pub(super) const HANDLES_BYTES_MAX: usize = OPEN_MAX * 256;
 /// Requests of a channel whose answers are waited for. paramiko asks for a whole file at once, 32 KiB at a time.
 pub(super) const AWAITED_MAX: usize = 65_536;
 /// How much of what the target said is told, in bytes.
@@ -17,32 +20,17 @@ const REASON_BYTES_MAX: usize = 512;
 /// What is known of requests and what they opened.
 pub(super) struct Requests {
     pub channel: u32,
-    pub awaited: HashMap<u32, Awaited>,
+    pub awaited: Unanswered,
     /// More were asked than are followed.
     pub overflowed: bool,
     pub handles: HashMap<Box<[u8]>, u64>,
     pub opened: BTreeMap<u64, Opened>,
     opened_count: u64,
+    handles_bytes: usize,
     /// What is left of [`EARLY_BYTES_MAX`].
     room: usize,
     /// Where the target's relative paths count from.
     pub home: Option<Vec<u8>>,
-}
-
-/// A request that waits for its answer.
-pub(super) enum Awaited {
-    Open(Touched),
-    Change(Touched),
-    Close(u64),
-    Read {
-        opened: u64,
-        offset: u64,
-    },
-    Write(u64),
-    ReadDir(u64),
-    /// The name of the directory that relative paths count from.
-    Home,
-    Look,
 }
 
 /// What an event told.
@@ -71,22 +59,26 @@ impl Requests {
     pub fn new(channel: u32) -> Self {
         Self {
             channel,
-            awaited: HashMap::new(),
+            awaited: Unanswered::default(),
             overflowed: false,
             handles: HashMap::new(),
             opened: BTreeMap::new(),
             opened_count: 0,
+            handles_bytes: 0,
             room: EARLY_BYTES_MAX,
             home: None,
         }
     }
 
-    /// Waits for an answer; gives back what can't be followed.
+    /// A request has passed: waits for its answer; gives back what can't be followed.
     pub fn expect(&mut self, id: u32, awaited: Awaited) -> Result<(), Awaited> {
+        if let Awaited::Read { opened, offset } = &awaited {
+            self.asked(*opened, *offset);
+        }
         if self.awaited.len() >= AWAITED_MAX {
             return Err(awaited);
         }
-        self.awaited.insert(id, awaited);
+        self.awaited.push(id, awaited);
         Ok(())
     }
 
@@ -99,14 +91,14 @@ impl Requests {
         }
     }
 
-    pub fn asked(&mut self, opened: u64, offset: u64) {
+    fn asked(&mut self, opened: u64, offset: u64) {
         if let Some(opened) = self.opened.get_mut(&opened) {
             opened.read.begins(offset);
         }
     }
 
-    pub fn written(&mut self, opened: Option<u64>, offset: u64, data: &[u8]) {
-        if let Some(opened) = opened.and_then(|id| self.opened.get_mut(&id)) {
+    pub fn written(&mut self, opened: u64, offset: u64, data: &[u8]) {
+        if let Some(opened) = self.opened.get_mut(&opened) {
             opened.written.moved(offset, data, &mut self.room);
         }
     }
@@ -118,10 +110,16 @@ impl Requests {
     }
 
     pub fn opened(&mut self, touched: Touched, handle: &[u8], told: &mut Vec<Told>) {
-        if self.opened.len() >= OPEN_MAX {
+        if let Some(before) = self.handles.get(handle).copied() {
+            let reason = "the target gave its handle away again";
+            self.closed(before, Some(Failure { status: None, reason: reason.into() }), told);
+        }
+        let handles_bytes = self.handles_bytes + handle.len();
+        if self.opened.len() >= OPEN_MAX || handles_bytes > HANDLES_BYTES_MAX {
             told.push(touched.completed(self.channel, None, None, None));
             return;
         }
+        self.handles_bytes = handles_bytes;
         let id = self.opened_count;
         self.opened_count += 1;
         let mut opened = Opened {
@@ -135,11 +133,7 @@ impl Requests {
         if self.overflowed {
             opened.read.break_up(&mut self.room);
         }
-        if let Some(before) = self.handles.insert(handle.into(), id) {
-            let reason = "the target gave its handle away again";
-            self.closed(before, Some(Failure { status: None, reason: reason.into() }), told);
-            self.handles.insert(handle.into(), id);
-        }
+        self.handles.insert(handle.into(), id);
         self.opened.insert(id, opened);
     }
 
@@ -156,6 +150,7 @@ impl Requests {
         else {
             return;
         };
+        self.handles_bytes = self.handles_bytes.saturating_sub(handle.len());
         if self.handles.get(&handle) == Some(&id) {
             self.handles.remove(&handle);
         }
@@ -182,9 +177,7 @@ impl Requests {
     /// No answer will come, or none that is understood.
     pub fn end(&mut self, reason: &str, told: &mut Vec<Told>) {
         let failure = || Failure { status: None, reason: reason.into() };
-        let mut unanswered: Vec<_> = self.awaited.drain().collect();
-        unanswered.sort_unstable_by_key(|(id, _)| *id);
-        for (_, awaited) in unanswered {
+        for awaited in self.awaited.take_all() {
             if let Awaited::Open(touched) | Awaited::Change(touched) = awaited {
                 told.push(touched.failed(self.channel, failure(), None, None));
             }

@@ -1,5 +1,7 @@
+mod ids;
 mod lost;
 mod names;
+mod sizes;
 
 use super::super::sftp_packet::open;
 use super::*;

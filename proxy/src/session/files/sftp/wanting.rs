@@ -15,9 +15,12 @@ impl Sftp {
     pub(super) fn wanting(&self, count: usize, id: u32, request: Request<'_>) -> Next {
         let home = self.requests.home.as_deref();
         let name = |path: &[u8]| Path::new(home, path);
-        // A handle that isn't followed stands for a path that isn't known.
+        // A handle that isn't followed stands for a path that isn't known. So does any once requests aren't: one of them may
+        // have closed it, and it stands for another file since.
         let of_handle = |handle: &[u8]| {
-            let opened = self.requests.handles.get(handle).and_then(|id| self.requests.opened.get(id));
+            let followed = (!self.requests.overflowed).then_some(&self.requests.handles);
+            let id = followed.and_then(|handles| handles.get(handle));
+            let opened = id.and_then(|id| self.requests.opened.get(id));
             opened.map_or(Path { bytes: Vec::new(), relative: true }, |opened| Path {
                 bytes: opened.touched.about.path.as_bytes().to_vec(),
                 relative: opened.touched.about.relative,

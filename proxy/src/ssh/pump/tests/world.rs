@@ -13,15 +13,16 @@ use crate::ssh::transport::host_key::{HostKey, HostKeyAlgorithm};
 use crate::ssh::transport::leg::{ClientConfig, Event, Incoming, Leg, ServerConfig};
 use crate::ssh::transport::rekey;
 use custody_core::clock::{Clock, Nanos, SystemClock};
-use custody_core::event::login::{Failed, Method};
+use custody_core::event::login::{Attempt, Failed};
+use custody_core::event::session::Requested;
 use custody_core::event::{
     Actor, Draft, EventId, ProducerKind, SessionId, Source, Target, Timestamp, log, node, policy,
 };
 use custody_core::log::embedded::{EmbeddedLog, Options};
 use custody_core::log::note::Ed25519Signer;
 use custody_core::log::{Log, Numbering, Producer};
-use custody_core::policy::Circumstances;
 use custody_core::policy::defaults::genesis;
+use custody_core::policy::{Circumstances, Request, What, decide};
 use custody_core::recording::{Level, Recorder};
 use custody_core::state::follow::Replica;
 use serde_json::Value;
@@ -185,6 +186,31 @@ impl World {
         Self { access, session, gate, log, _dir: dir }
     }
 
+    /// Has the log know of the session, as it does before anything passes.
+    pub async fn begin(&self) {
+        let session = &self.session;
+        let login = session.target.login.clone().unwrap_or_default();
+        let request = Request {
+            user: session.user.clone(),
+            what: What::Connect { node: session.target.name.clone(), login },
+            session: Some(session.id),
+            circumstances: session.circumstances,
+        };
+        let decision = self.access.replica.read(|state| decide(state, &request));
+        assert!(decision.allowed(), "{}", decision.made.reason);
+        let recording = decision.recording.name().to_owned();
+        let made = session.draft(decision.made, session.announced);
+        let requested = Requested { protocol: "ssh".to_owned(), recording };
+        let requested = session.draft(requested, made.id);
+        let _durable = self.access.proxy.append((made, requested)).await.unwrap();
+    }
+
+    /// Why the fold doesn't take some of the events so far, if it doesn't.
+    pub fn refused(&self) -> Vec<&'static str> {
+        self.access.replica.catch_up(&*self.log, |_, _| ()).unwrap();
+        self.access.replica.read(|state| state.refused().iter().map(|refusal| refusal.reason).collect())
+    }
+
     pub fn passage(&self, level: Level) -> Passage {
         let started = self.session.id.made_at().nanos();
         let recorder = Recorder::create(&self.access.recordings, self.session.id.0, started, level).unwrap();
@@ -207,7 +233,8 @@ impl World {
 
     /// Waits until everything that was submitted by now is durable.
     pub async fn durable(&self) {
-        let mark = Failed { claimed_user: None, method: Method::SshCertificate, reason: "a mark".to_owned() };
+        let mark =
+            Failed { claimed_user: None, method: Attempt::SshCertificate, reason: "a mark".to_owned() };
         let _durable = self.access.proxy.append(Draft::new(Actor::system("test"), mark)).await.unwrap();
     }
 

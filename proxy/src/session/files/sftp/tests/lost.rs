@@ -27,7 +27,7 @@ fn an_id_that_is_used_twice_switches_no_decision_off() {
     fn nothing(_: &Wanted) -> bool {
         false
     }
-    let twice = [named(kind::STAT, 7, &["/a"]), named(kind::STAT, 7, &["/b"])].concat();
+    let twice = [open_file(7, "/a", open::READ), open_file(7, "/b", open::READ)].concat();
     let secret = open_file(8, "/etc/shadow", open::READ);
     for deny in [reads as fn(&Wanted) -> bool, nothing] {
         let mut channel = Channel::denying(deny);
@@ -57,6 +57,38 @@ fn what_was_allowed_too_late_has_its_end() {
     assert_eq!(channel.failed().reason.to_text(), "the channel ended before it could pass");
 }
 
+/// There is one answer to a message: what stands in it before something that isn't understood doesn't pass either, nor does
+/// what was decided too late.
+#[test]
+fn what_never_passed_is_not_counted() {
+    let opened = || {
+        let mut channel = Channel::new();
+        channel.begin();
+        channel.both(&open_file(1, "/f", open::WRITE), &handle(1, b"h"));
+        channel.both(&write(2, b"h", 0, b"abc"), &status(2, 0, ""));
+        channel
+    };
+    let written = |channel: &mut Channel| {
+        let told = channel.told();
+        let Some(Outcome::Failed(failed)) = told.first().map(|told| &told.outcome) else {
+            panic!("{told:?}")
+        };
+        let written = failed.written.clone().unwrap();
+        (written.bytes, written.sha256)
+    };
+    let more = write(5, b"h", 3, b"0123456789");
+    let mut channel = opened();
+    channel.client(&[more.clone(), named(kind::REMOVE, 6, &["a\0b"])].concat());
+    assert!(channel.ended.is_some());
+    assert_eq!(written(&mut channel), (3, sha256(b"abc")));
+
+    let mut channel = opened();
+    let asked = [more, named(kind::REMOVE, 6, &["/a"])].concat();
+    assert!(matches!(channel.sftp.client(&asked), Seen::Wants(_)));
+    channel.target(&[0, 0, 0, 0, 0]);
+    assert_eq!(written(&mut channel), (3, sha256(b"abc")));
+}
+
 #[test]
 fn what_is_no_sftp_is_said_and_ends() {
     let garbage: &[&[u8]] = &[
@@ -64,9 +96,9 @@ fn what_is_no_sftp_is_said_and_ends() {
         &[0, 0, 0, 0, 1],
         &[0xff; 40],
         &ask(kind::OPEN, 1, &[&string(b"/x")]),
-        &ask(kind::WRITE, 1, &[&string(&[1; 300]), &[0; 12]]),
+        &ask(kind::WRITE, 1, &[&string(&[1; 5_000]), &[0; 12]]),
         &ask(kind::WRITE, 1, &[&string(b"h"), &0u64.to_be_bytes(), &9u32.to_be_bytes(), b"short"]),
-        &[named(kind::STAT, 7, &["/a"]), named(kind::STAT, 7, &["/b"])].concat(),
+        &[open_file(7, "/a", open::READ), open_file(7, "/b", open::READ)].concat(),
     ];
     for garbage in garbage {
         let mut channel = Channel::new();
