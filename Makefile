@@ -39,7 +39,7 @@ test: ## everything that CI checks
 
 # Seeds are printed; CUSTODY_SEED takes one. The fuzzers need no sanitizer (the code is safe Rust), so stable will do.
 soak: export CUSTODY_FUZZ_SECONDS ?= 600
-soak: setup build ## kill -9, 1,000 rounds and more, a minute's flood and a minute's cut, 100,000 events into besieged stores, ten minutes of libFuzzer for each codec
+soak: setup build ## kill -9, 1,000 rounds and more, a minute's flood and a minute's cut, 100,000 events into besieged stores and past brokers that die, ten minutes of libFuzzer for each codec
 	CUSTODY_KILLS=30 cargo test --workspace --test e2e -- --nocapture kill::
 	CUSTODY_AGENT_KILLS=50 cargo test --workspace --test e2e -- --nocapture an_agent_that_is_killed
 	CUSTODY_FLOOD_SECONDS=60 CUSTODY_CUT_SECONDS=60 cargo test --workspace --test e2e -- --nocapture --test-threads 1 node_endurance::
@@ -47,6 +47,7 @@ soak: setup build ## kill -9, 1,000 rounds and more, a minute's flood and a minu
 	CUSTODY_VM_ALL=1 cargo test --workspace --test e2e -- --nocapture --test-threads 1 node_vm::
 	CUSTODY_ROUNDS=1000 cargo test --workspace --test crash -- --nocapture kill::
 	CUSTODY_SINK_EVENTS=100000 cargo test --workspace --test sinks -- --nocapture --test-threads 1 under_siege
+	CUSTODY_SINK_EVENTS=100000 CUSTODY_KILLS=100 cargo test --workspace --test sinks -- --nocapture --test-threads 1 --skip under_siege kafka:: several::
 	command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked
 	CUSTODY_CORPUS=$(CURDIR)/fuzz/corpus cargo test --workspace --test fuzz
 	RUSTC_WORKSPACE_WRAPPER= cargo fuzz build -s none

@@ -29,7 +29,7 @@ pub const LONG: usize = 1_000;
 /// How long a delivery may take to come through.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// How many events a campaign delivers: `short` in a test, as many as `CUSTODY_SINK_EVENTS` says in a soak.
+/// How many events a campaign delivers: `short` in a test, as many as `CUSTODY_SINK_EVENTS` says in `make soak`.
 pub fn events(short: u64) -> u64 {
     std::env::var("CUSTODY_SINK_EVENTS").ok().map_or(short, |text| text.parse().expect("a number of events"))
 }

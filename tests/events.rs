@@ -1,7 +1,7 @@
 //! Events for tests of what reads events: every type in many ways, and as nobody should write them.
 
 use custody_core::clock::Nanos;
-use custody_core::event::{TYPES, Timestamp};
+use custody_core::event::{TYPES, Timestamp, TypeInfo};
 use custody_core::log::Entry;
 use custody_core::log::tree::leaf_hash;
 use custody_core::mapping::Logged;
@@ -48,13 +48,21 @@ pub fn every() -> Vec<Vec<u8>> {
     events
 }
 
-/// Every type with one thing in it replaced at a time, wherever there is something, by what doesn't belong there;
-/// then what is too long, too deep and too much.
+/// Every type with one thing in it replaced at a time ([`replaced`]), then what is too long, too deep and too much ([`extreme`]).
 ///
 /// # Panics
 /// When an example can't be made.
 #[must_use]
 pub fn hostile() -> Vec<Vec<u8>> {
+    [replaced(), extreme()].concat()
+}
+
+/// Every type with one thing in it replaced at a time, wherever there is something, by what doesn't belong there.
+///
+/// # Panics
+/// When an example can't be made.
+#[must_use]
+pub fn replaced() -> Vec<Vec<u8>> {
     let others = [
         json!(null),
         json!([]),
@@ -82,15 +90,47 @@ pub fn hostile() -> Vec<Vec<u8>> {
             }
         }
     }
-    // What is too long, too deep, too many.
+    events
+}
+
+/// Keys in one event: about as many as fit into it.
+pub const KEYS: usize = 2_000;
+/// Events that bring one key each which no other has: more than an index has fields for by default.
+pub const KEYS_ONE_EACH: usize = 1_200;
+
+/// What is too long, too deep and too much for whoever keeps it, and still an event that a log takes: a long command, a long key, deep
+/// data, and labels with keys that a user chose, [`KEYS`] in one event and another one in each of [`KEYS_ONE_EACH`].
+///
+/// # Panics
+/// When an example can't be made.
+#[must_use]
+pub fn extreme() -> Vec<Vec<u8>> {
     let long = |data: Value| {
         json!({"type": "command.requested", "version": 1, "data": data}).to_string().into_bytes()
     };
-    events.push(long(json!({"command": "𝕏".repeat(10_001)})));
-    events.push(long(json!({"k".repeat(33_000): "v".repeat(30_000)})));
-    events.push(long((0..60).fold(json!("x"), |inner, n| json!({ format!("level-{n}"): [inner] }))));
-    events.push(long((0..3_000).map(|n| (format!("app.kubernetes.io/x{n}"), json!(n))).collect()));
+    let node = example(type_named("node.added"));
+    let labelled = |labels: Value| {
+        let mut event = node.clone();
+        event["data"]["labels"] = labels;
+        serde_json::to_vec(&event).unwrap()
+    };
+    let label = |n: usize| format!("app.kubernetes.io/x{n}");
+    let mut events = vec![
+        long(json!({"command": "𝕏".repeat(10_001)})),
+        long(json!({"k".repeat(33_000): "v".repeat(30_000)})),
+        long((0..60).fold(json!("x"), |inner, n| json!({ format!("level-{n}"): [inner] }))),
+        labelled((0..KEYS).map(|n| (label(n), json!("v"))).collect()),
+    ];
+    events.extend((KEYS..KEYS + KEYS_ONE_EACH).map(|n| labelled(json!({ label(n): "v" }))));
     events
+}
+
+fn type_named(kind: &str) -> &'static TypeInfo {
+    TYPES.iter().find(|info| info.name == kind).unwrap_or_else(|| panic!("there is no type {kind}"))
+}
+
+fn example(info: &TypeInfo) -> Value {
+    serde_json::from_slice(&(info.example)().expect("an example")).expect("an event")
 }
 
 /// Each type's example with a full envelope.
@@ -120,10 +160,8 @@ pub fn logged(bytes: &[u8]) -> Logged<'_> {
 /// When there is no such type.
 #[must_use]
 pub fn entry(index: u64, start_seconds: u64, said: &Value) -> Entry {
-    let kind = said["type"].as_str().expect("it says its type");
-    let info =
-        TYPES.iter().find(|info| info.name == kind).unwrap_or_else(|| panic!("there is no type {kind}"));
-    let mut event: Value = serde_json::from_slice(&(info.example)().expect("an example")).expect("an event");
+    let info = type_named(said["type"].as_str().expect("it says its type"));
+    let mut event = example(info);
     let mut said = said.clone();
     let seconds = said.as_object_mut().and_then(|said| said.remove("seconds")).and_then(|s| s.as_u64());
     put_over(&mut event, said);

@@ -1,7 +1,9 @@
 //! `custody sinks`: how the log's deliveries do, and what to do about them.
 
+mod until;
+
 use crate::client::Client;
-use crate::profile::Home;
+use crate::profile::{Home, Profile};
 use crate::progress;
 use crate::table;
 use anyhow::{Context as _, bail};
@@ -9,11 +11,13 @@ use clap::{Args, Subcommand};
 use custody_core::delivery::{
     Comparing, DEAD_LETTERS_LISTED, DeadLetter, Findings, Numbers, Report, Standing, Verdict,
 };
+use custody_core::log::VerifierKey;
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::ops::Range;
 use std::time::Duration;
+use until::Until;
 
 /// Findings of each kind that are printed.
 const SHOWN: usize = 10;
@@ -33,8 +37,9 @@ pub enum Sinks {
         /// From this event or this time: what is older may be gone there, for its age
         #[arg(long, value_name = "INDEX|TIME")]
         from: Option<String>,
-        /// Up to this size of the log or this time; up to the newest checkpoint without it
-        #[arg(long, value_name = "SIZE|TIME")]
+        /// Up to this size of the log, this time, or what a checkpoint covers that you have from elsewhere (a witness, an earlier
+        /// day): the log must still hold it. Up to the newest checkpoint without it
+        #[arg(long, value_name = "SIZE|TIME|CHECKPOINT-FILE")]
         to: Option<String>,
         /// Deliver again what is missing
         #[arg(long)]
@@ -98,11 +103,15 @@ pub struct Reason {
 
 /// Does what was asked.
 pub async fn sinks(command: Sinks) -> anyhow::Result<()> {
-    let (client, _) = Client::logged_in(&Home::find()?)?;
+    let (client, profile) = Client::logged_in(&Home::find()?)?;
     match command {
         Sinks::Ls { json } => list(&client, json).await,
         Sinks::Verify { name, from, to, repair, json } => {
-            verify(&client, &name, (from, to), repair, json).await
+            let until = match to {
+                Some(to) => Some(up_to(&client, &profile, &to).await?),
+                None => None,
+            };
+            verify(&client, &name, (from, until), repair, json).await
         }
         Sinks::Replay { name, from, to, detach } => replay(&client, &name, &from, to, detach).await,
         Sinks::Pause { name, reason } => {
@@ -184,15 +193,26 @@ fn place(text: &str) -> anyhow::Result<Value> {
     Ok(json!(crate::at::moment(text).map_err(anyhow::Error::msg)?))
 }
 
+/// Up to where is compared, once the log is known to hold the checkpoint where it is one.
+async fn up_to(client: &Client, profile: &Profile, to: &str) -> anyhow::Result<Until> {
+    let key = VerifierKey::parse(&profile.log_key)?;
+    let until = Until::parse(to, &key)?;
+    if let Until::Known(known) = &until {
+        until::holds(&client.log(), &key, known).await?;
+        eprintln!("The log still holds that checkpoint of {} events.", known.size());
+    }
+    Ok(until)
+}
+
 async fn verify(
     client: &Client,
     name: &str,
-    (from, to): (Option<String>, Option<String>),
+    (from, until): (Option<String>, Option<Until>),
     repair: bool,
     as_json: bool,
 ) -> anyhow::Result<()> {
-    let place = |text: Option<String>| text.as_deref().map(place).transpose();
-    let body = json!({ "from": place(from)?, "to": place(to)?, "repair": repair });
+    let from = from.as_deref().map(place).transpose()?;
+    let body = until::asked(from.as_ref(), until.as_ref(), repair);
     let response = client.send(&format!("/v1/sinks/{name}/verify"), &body).await?;
     let bar = progress::events("comparing")?;
     let mut heard = Heard::default();

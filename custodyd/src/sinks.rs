@@ -140,6 +140,61 @@ pub struct Started {
     pub ended: JoinHandle<()>,
 }
 
+/// What a destination is made for, whichever it is.
+trait Purpose {
+    type Outcome;
+    fn serve<S: Sink>(self, sink: S) -> Self::Outcome;
+}
+
+impl Destination {
+    /// Makes what is configured.
+    fn make<P: Purpose>(
+        self,
+        name: &str,
+        secrets: Secrets,
+        origin: &str,
+        clock: &Arc<dyn Clock>,
+        purpose: P,
+    ) -> P::Outcome {
+        match self {
+            Self::Loki(loki) => purpose.serve(Loki::new(loki, secrets, origin, Arc::clone(clock))),
+            Self::OpenSearch(opensearch) => purpose.serve(OpenSearch::new(opensearch, secrets, origin)),
+            Self::Kafka(kafka) => purpose.serve(Kafka::new(kafka, secrets, name, origin)),
+            Self::Syslog(syslog) => purpose.serve(Syslog::new(syslog, secrets, origin)),
+            Self::Splunk(splunk) => purpose.serve(Hec::new(splunk, secrets, origin)),
+            Self::Webhook(webhook) => {
+                purpose.serve(Webhook::new(webhook, secrets, origin, Arc::clone(clock)))
+            }
+            Self::Files(files) => purpose.serve(Files::new(files, origin)),
+        }
+    }
+}
+
+/// To be read from.
+struct ToRead;
+
+impl Purpose for ToRead {
+    type Outcome = Box<dyn Archive>;
+
+    fn serve<S: Sink>(self, sink: S) -> Box<dyn Archive> {
+        Box::new(sink)
+    }
+}
+
+/// To be delivered to.
+struct ToDeliver<'a, 'b> {
+    around: &'a Around<'b>,
+    settings: Settings,
+}
+
+impl Purpose for ToDeliver<'_, '_> {
+    type Outcome = anyhow::Result<Started>;
+
+    fn serve<S: Sink>(self, sink: S) -> anyhow::Result<Started> {
+        self.around.deliver(self.settings, sink)
+    }
+}
+
 /// The destination of a sink that isn't running, to be read from.
 pub fn archive(
     settings: &Settings,
@@ -147,16 +202,8 @@ pub fn archive(
     origin: &str,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Box<dyn Archive>> {
-    let secrets = Secrets::new(&data.sink_secrets());
-    Ok(match settings.destination().map_err(anyhow::Error::msg)? {
-        Destination::Loki(loki) => Box::new(Loki::new(loki, secrets, origin, Arc::clone(clock))),
-        Destination::OpenSearch(opensearch) => Box::new(OpenSearch::new(opensearch, secrets, origin)),
-        Destination::Kafka(kafka) => Box::new(Kafka::new(kafka, secrets, &settings.name, origin)),
-        Destination::Syslog(syslog) => Box::new(Syslog::new(syslog, secrets, origin)),
-        Destination::Splunk(splunk) => Box::new(Hec::new(splunk, secrets, origin)),
-        Destination::Webhook(webhook) => Box::new(Webhook::new(webhook, secrets, origin, Arc::clone(clock))),
-        Destination::Files(files) => Box::new(Files::new(files, origin)),
-    })
+    let destination = settings.destination().map_err(anyhow::Error::msg)?;
+    Ok(destination.make(&settings.name, Secrets::new(&data.sink_secrets()), origin, clock, ToRead))
 }
 
 impl Around<'_> {
@@ -170,7 +217,8 @@ impl Around<'_> {
         let next = stored_next(&self.data.sinks().join(still.name()));
         let told = self.replica.read(|state| state.sinks().stall(still.name()));
         let is_told = told.is_some_and(|told| is_current(told, next));
-        let (stalled, producer) = (still.stalled(next.unwrap_or(0)), Arc::clone(self.producer));
+        let (stalled, producer) =
+            (still.stalled(stands_at(next, self.log.size())), Arc::clone(self.producer));
         tracing::error!("the sink {} stands still: {}", still.name(), still.reason());
         let ended = tokio::spawn(async move {
             // Else each start would tell of a stall that one end is told of.
@@ -184,37 +232,10 @@ impl Around<'_> {
     /// What is wrong with its files or its secrets is told here; what is wrong with its destination isn't wrong at the
     /// start.
     fn begin(&self, settings: Settings) -> anyhow::Result<Started> {
-        let secrets = self.secrets();
-        match settings.destination().map_err(anyhow::Error::msg)? {
-            Destination::Loki(loki) => {
-                let sink = Loki::new(loki, secrets, self.log.origin(), Arc::clone(self.clock));
-                self.deliver(settings, sink)
-            }
-            Destination::OpenSearch(opensearch) => {
-                let sink = OpenSearch::new(opensearch, secrets, self.log.origin());
-                self.deliver(settings, sink)
-            }
-            Destination::Kafka(kafka) => {
-                let sink = Kafka::new(kafka, secrets, &settings.name, self.log.origin());
-                self.deliver(settings, sink)
-            }
-            Destination::Syslog(syslog) => {
-                let sink = Syslog::new(syslog, secrets, self.log.origin());
-                self.deliver(settings, sink)
-            }
-            Destination::Splunk(splunk) => {
-                let sink = Hec::new(splunk, secrets, self.log.origin());
-                self.deliver(settings, sink)
-            }
-            Destination::Webhook(webhook) => {
-                let sink = Webhook::new(webhook, secrets, self.log.origin(), Arc::clone(self.clock));
-                self.deliver(settings, sink)
-            }
-            Destination::Files(files) => {
-                let sink = Files::new(files, self.log.origin());
-                self.deliver(settings, sink)
-            }
-        }
+        let destination = settings.destination().map_err(anyhow::Error::msg)?;
+        let name = settings.name.clone();
+        let purpose = ToDeliver { around: self, settings };
+        destination.make(&name, self.secrets(), self.log.origin(), self.clock, purpose)
     }
 
     fn secrets(&self) -> Secrets {
@@ -259,6 +280,12 @@ impl Around<'_> {
     }
 }
 
+/// Up to where a sink that stands still has delivered, as it is told. Where nobody can read that, it is no less than it may be: as one that
+/// has come further since, the sink would be told to go on after no time at all.
+fn stands_at(next: Option<u64>, size: u64) -> u64 {
+    next.unwrap_or(size)
+}
+
 /// Whether a stall that was told is what keeps a sink from delivering now, whose position is `next` as far as that can be read: one that
 /// has come further was well in between.
 fn is_current(told: Stall, next: Option<u64>) -> bool {
@@ -277,9 +304,14 @@ mod tests {
     /// What the documentation shows can be copied.
     #[test]
     fn every_example_of_the_documentation_is_a_sink() {
-        let pages = [include_str!("../../docs/sinks.md"), include_str!("../../docs/sinks-others.md")];
+        let pages = [
+            include_str!("../../docs/sinks.md"),
+            include_str!("../../docs/sinks-kafka.md"),
+            include_str!("../../docs/sinks-others.md"),
+        ];
+        let blocks = pages.iter().flat_map(|page| page.split("```").skip(1).step_by(2));
         let mut seen = 0;
-        for block in pages.iter().flat_map(|page| page.split("```").skip(1).step_by(2)) {
+        for block in blocks.chain([include_str!("../../docker/custody.toml")]) {
             if !block.contains("[sink.") {
                 continue;
             }
@@ -291,7 +323,39 @@ mod tests {
                 seen += 1;
             }
         }
-        assert!(seen >= 7, "{seen} examples");
+        assert!(seen >= 11, "{seen} examples");
+    }
+
+    /// Nobody can use a setting that no page names, or count on a default that isn't one.
+    #[test]
+    fn each_setting_of_loki_and_opensearch_is_documented_with_its_default() {
+        let page = include_str!("../../docs/sinks.md");
+        let row = |setting: &str| {
+            let row = page.lines().find_map(|line| line.strip_prefix(&format!("| `{setting}` | ")));
+            row.unwrap_or_else(|| panic!("docs/sinks.md has no row for {setting}"))
+        };
+        for kind in ["loki", "opensearch"] {
+            let unknown = format!("[[sink]]\nname = \"x\"\n[sink.{kind}]\nunheard_of = 1\n");
+            let refused = toml::from_str::<Configured>(&unknown).err().unwrap().to_string();
+            let (_, known) = refused.split_once("expected").unwrap();
+            let settings: Vec<_> = known.split('`').skip(1).step_by(2).map(row).collect();
+            assert!(settings.len() >= 2, "{refused}");
+        }
+        let endpoint = "endpoint = { url = \"https://a.example\" }";
+        let least = format!(
+            "[[sink]]\nname = \"a\"\n[sink.loki]\n{endpoint}\n[[sink]]\nname = \"b\"\n[sink.opensearch]\n{endpoint}\n"
+        );
+        let configured: Configured = toml::from_str(&least).unwrap();
+        let (sink, loki) = (&configured.sink[0], configured.sink[0].loki.as_ref().unwrap());
+        for (setting, default) in [
+            ("stall_seconds", sink.stall_seconds.to_string()),
+            ("job", loki.job.clone()),
+            ("sends_old_again", loki.sends_old_again.to_string()),
+            ("stream", configured.sink[1].opensearch.as_ref().unwrap().stream.clone()),
+        ] {
+            let said = row(setting).split(" | ").next().unwrap();
+            assert_eq!(said.trim_matches('`'), default, "{setting}");
+        }
     }
 
     #[test]
@@ -299,6 +363,15 @@ mod tests {
         let told = Stall { next: 5, since: custody_core::event::Timestamp::from_seconds(1) };
         let known = [None, Some(0), Some(5), Some(6)].map(|next| is_current(told, next));
         assert_eq!(known, [true, true, true, false]);
+    }
+
+    #[test]
+    fn one_whose_position_can_not_be_read_has_not_come_further_when_it_can() {
+        assert_eq!(stands_at(Some(7), 5_000), 7);
+        let since = custody_core::event::Timestamp::from_seconds(1);
+        let told = Stall { next: stands_at(None, 5_000), since };
+        let known = [None, Some(0), Some(4_321), Some(5_000), Some(5_001)];
+        assert_eq!(known.map(|next| is_current(told, next)), [true, true, true, true, false]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ impl Still {
     }
 
     /// Says so in the log, as of any sink that doesn't deliver. Once it can begin, the delivery says that it goes on.
-    /// `next` is the first event that isn't delivered, as far as that is known.
+    /// `next` is the first event that isn't delivered; where that isn't known, it is the log's size.
     pub fn stalled(&self, next: u64) -> Draft<Stalled> {
         Draft::new(
             Actor::system("sink"),

@@ -162,9 +162,14 @@ impl Health {
         self.note_trouble(at, Instant::now(), reason);
     }
 
-    /// What was begun then isn't done yet, and goes on: nothing has to be tried again for that.
+    /// What was begun then isn't done yet, and goes on: nothing has to be tried again for that. It is trouble once what is new has waited
+    /// for it as long as a stall is; an errand may take the time that it takes.
     pub(crate) fn takes_long(&self, at: At, begun: Instant, reason: &str) {
-        self.note_trouble(at, begun, reason);
+        if at == At::Errand {
+            self.well(at);
+        } else if begun.elapsed() >= self.stall {
+            self.note_trouble(at, begun, reason);
+        }
     }
 
     /// Something doesn't work: since before, or since then.
@@ -300,6 +305,22 @@ mod tests {
         health.ended(At::Batch(6), 1, 1_000, Some("400"));
         assert_eq!(trouble(), None);
         assert_eq!(health.numbers().rejected, 3_020);
+    }
+
+    #[test]
+    fn what_takes_long_is_trouble_once_what_is_new_has_waited_for_it() {
+        let health = Health::new(Duration::from_secs(10));
+        let now = Instant::now();
+        let earlier = now.checked_sub(Duration::from_secs(11)).unwrap();
+        health.takes_long(At::Batch(0), now, "it is being read");
+        assert_eq!(health.numbers().trouble, None);
+        health.takes_long(At::Batch(0), earlier, "it is being read");
+        assert_eq!(health.numbers().trouble.as_deref(), Some("it is being read"));
+        assert_eq!((health.ailing().unwrap().since, health.numbers().retries), (earlier, 0));
+        // What kept an errand from it before doesn't any more.
+        health.failed(At::Errand, "no connection");
+        health.takes_long(At::Errand, earlier, "it is being read");
+        assert_eq!(health.numbers().replay_trouble, None);
     }
 
     #[test]

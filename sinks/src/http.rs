@@ -2,7 +2,7 @@
 
 use crate::authorities::Version;
 use crate::secret::Secrets;
-use crate::sink::Trouble;
+use crate::sink::{Trouble, Unproven};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
@@ -13,7 +13,8 @@ use std::time::Duration;
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// The longest answer that is read, in bytes.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 20;
+const TOO_LONG: &str = "its answer is too long";
 /// What is told of an answer that wasn't expected, in characters.
 const REASON_CHARS_MAX: usize = 300;
 
@@ -151,16 +152,30 @@ impl Http {
     /// [`Trouble::Refused`] when there was no connection, [`Trouble::Unclear`] when it broke, [`Trouble::Late`] when the request's own
     /// time was over.
     pub async fn answer(&self, request: RequestBuilder) -> Result<Answered, Trouble> {
+        self.whole(request).await?.ok_or_else(|| Trouble::unclear(TOO_LONG))
+    }
+
+    /// The same of a question for what there is.
+    ///
+    /// # Errors
+    /// [`Unproven::TooMuch`] where the answer is longer than is read, and else [`Unproven::Now`].
+    pub async fn shown(&self, request: RequestBuilder) -> Result<Answered, Unproven> {
+        let answered = self.whole(request).await.map_err(|trouble| Unproven::Now(trouble.to_string()))?;
+        answered.ok_or_else(|| Unproven::TooMuch(TOO_LONG.to_owned()))
+    }
+
+    /// Nothing where the answer is longer than is read.
+    async fn whole(&self, request: RequestBuilder) -> Result<Option<Answered>, Trouble> {
         let mut response = request.send().await.map_err(|error| trouble(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(|error| trouble(&error))? {
             if body.len() + piece.len() > ANSWER_BYTES_MAX {
-                return Err(Trouble::unclear("its answer is too long"));
+                return Ok(None);
             }
             body.extend_from_slice(&piece);
         }
-        Ok(Answered { status, headers, body })
+        Ok(Some(Answered { status, headers, body }))
     }
 
     /// The client, made anew when the authorities have changed.
@@ -292,6 +307,7 @@ fn is_about_the_way(status: StatusCode) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::answering;
 
     fn answered(status: u16, body: &str) -> Answered {
         let mut headers = HeaderMap::new();
@@ -400,6 +416,19 @@ mod tests {
         let request = http.request(Method::GET, "/x").unwrap();
         let answer = runtime.block_on(http.answer(request)).err().unwrap();
         assert!(matches!(answer, Trouble::Refused { .. }), "{answer}");
+    }
+
+    #[test]
+    fn an_answer_that_is_too_long_is_too_much_of_what_there_is() {
+        let endpoint = Endpoint { url: answering(|_| None), ca: None, auth: None };
+        let http = Http::new(endpoint, Secrets::new(Path::new("/nowhere")));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let request = || http.request(Method::GET, "/x").unwrap();
+        let unproven = runtime.block_on(http.shown(request())).err().unwrap();
+        assert_eq!(unproven, Unproven::TooMuch(TOO_LONG.to_owned()));
+        // What became of what was sent isn't known.
+        let trouble = runtime.block_on(http.answer(request())).err().unwrap();
+        assert_eq!(trouble, Trouble::unclear(TOO_LONG));
     }
 
     #[test]

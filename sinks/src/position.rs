@@ -82,10 +82,13 @@ pub struct Position {
     stored: Stored,
 }
 
-/// The first event that isn't confirmed, as the file says, whatever log it is of; nothing where it can't be read.
+/// The first event that isn't confirmed, as the file says, whatever log it is of: without one it is the first of all. Nothing where it
+/// can't be read.
 pub(crate) fn stored_next(path: &Path) -> Option<u64> {
-    let bytes = std::fs::read(path).ok()?;
-    serde_json::from_slice(&bytes).ok().map(|stored: Stored| stored.next)
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).ok().map(|stored: Stored| stored.next),
+        Err(error) => (error.kind() == io::ErrorKind::NotFound).then_some(0),
+    }
 }
 
 impl PositionError {
@@ -248,6 +251,7 @@ mod tests {
     #[test]
     fn it_comes_back() {
         let story = Story::new(5);
+        assert_eq!(stored_next(&path(&story)), Some(0));
         let mut position = Position::open(&path(&story), &*story.log).unwrap();
         position.confirm(3, leaf(&story, 2)).unwrap();
         position.will_send(5).unwrap();

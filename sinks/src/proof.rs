@@ -2,10 +2,12 @@
 //!
 //! The log is walked in windows that tile all indexes and all of time, so that a document that claims no index, or one
 //! that the log doesn't have, turns up in one of them. What can't be shown in full proves nothing: such a window is
-//! *not proven*, and never complete.
+//! *not proven*, and never complete. Nor does a log prove anything whose disk gives other entries than stand in its tree:
+//! what is compared is what was signed, or there is no report.
 
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use crate::dead_letters::Told;
 use crate::delivery::Control;
@@ -13,13 +15,14 @@ use crate::item::Item;
 use crate::sink::{Fields, Found, Held, Sink, Unproven, Window};
 use custody_core::clock::Nanos;
 use custody_core::delivery::{Report, Unshown};
-use custody_core::event::Family;
+use custody_core::event::{Family, Head};
 use custody_core::log::tree::leaf_hash;
 use custody_core::log::{Entry, Log, ReadError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
+use tree::Leaves;
 
 /// Events in a window.
 const WINDOW_EVENTS: usize = 2_000;
@@ -35,7 +38,7 @@ const ROUNDS: usize = 8;
 /// Compares everything below `size`, as [`prove_part`].
 ///
 /// # Errors
-/// When the log can't be read, or the delivery has stopped.
+/// When the log can't be read, or isn't what was signed, or the delivery has stopped.
 pub async fn prove<S: Sink>(
     control: &Control<S>,
     size: u64,
@@ -48,7 +51,7 @@ pub async fn prove<S: Sink>(
 /// isn't looked at. One comparison at a time: what a destination has read for one, it would have to read again for the other.
 ///
 /// # Errors
-/// When the log can't be read, or the delivery has stopped.
+/// When the log can't be read, or isn't what was signed, or the delivery has stopped.
 pub async fn prove_part<S: Sink>(
     control: &Control<S>,
     indexes: Range<u64>,
@@ -68,19 +71,24 @@ async fn prove_where<S: Sink>(
     // Which there are: nobody asks here what was said of them, which may be gigabytes.
     let letters = control.listing().await.map_err(ProofError::DeadLetters)?;
     let shared = Arc::clone(&control.shared);
-    let dead = blocking(move || known_to_be_refused(&*shared.log, &shared.name, letters.indexes())).await??;
+    let dead = blocking(move || known_to_be_refused(&*shared.log, &shared.name, letters.indexes())).await?;
     let log = Arc::clone(&control.shared.log);
-    let (from, since) = blocking(move || beginning(&*log, indexes.start)).await??;
+    let (from, mut since, mut leaves) = blocking(move || {
+        let (from, since) = beginning(&*log, indexes.start)?;
+        Ok::<_, ReadError>((from, since, Leaves::before(&*log, from)?))
+    })
+    .await?;
     let mut report = Report { from, size, ..Report::default() };
     let mut strangers = Strangers::default();
-    let (mut next, mut since) = (from, since);
+    let mut next = from;
     while next < size {
-        let (entries, until) = read(control, next, size).await?;
-        let to = next + entries.len() as u64;
+        let (items, until, taken) = take(control, next, size, leaves).await?;
+        leaves = taken;
+        let to = next + items.len() as u64;
         let window = Window { indexes: next..to, appended: since..until };
         match shown(control, &window).await {
             Ok(found) => {
-                let hidden = compare(control, entries, found, &dead, &mut strangers, &mut report);
+                let hidden = compare(control, items, found, &dead, &mut strangers, &mut report);
                 match hidden {
                     Some(Hidden { unseen: 0, reason }) if hides_copies => {
                         unshown(&mut report, next..to, may_not_show(&reason));
@@ -96,9 +104,9 @@ async fn prove_where<S: Sink>(
                 return Ok(report);
             }
             Err(Unproven::Now(reason) | Unproven::TooMuch(reason) | Unproven::Unfinished(reason)) => {
-                let expected = entries.into_iter().filter(|entry| {
-                    control.shared.filter.passes(&Item::new(entry.clone())) && !dead.contains(&entry.index)
-                });
+                let expected = items
+                    .iter()
+                    .filter(|item| control.shared.filter.passes(item) && !dead.contains(&item.index));
                 report.expected += expected.count() as u64;
                 report.unproven.push(Unshown { from: next, to, reason });
             }
@@ -106,6 +114,8 @@ async fn prove_where<S: Sink>(
         (next, since) = (to, until);
         told(next);
     }
+    let log = Arc::clone(&control.shared.log);
+    blocking(move || leaves.end(&*log)).await?;
     let mut later = Later { control, size, hides_copies, strangers, report };
     let (next, since) = later.read(since, &mut told).await?;
     later.beyond(next, since).await;
@@ -129,15 +139,22 @@ fn known_to_be_refused(
     Ok(known)
 }
 
+/// By the event itself: an entry's tag is under no hash.
 fn tells_of_a_sink(log: &dyn Log, index: u64) -> Result<bool, ReadError> {
-    Ok(log.read(index, 1, 0)?.first().is_some_and(|entry| entry.tag == Family::Sink.tag()))
+    let entries = log.read(index, 1, 0)?;
+    let head = entries.first().and_then(|entry| Head::parse(&entry.bytes).ok());
+    Ok(head.is_some_and(|head| Family::of(&head.kind) == Some(Family::Sink)))
 }
 
 /// What may wait for a disk, where it may.
-async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
-) -> Result<Result<T, ReadError>, ProofError> {
-    tokio::task::spawn_blocking(read).await.map_err(|error| ProofError::Broken(error.to_string()))
+async fn blocking<T, E>(read: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, ProofError>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    ProofError: From<E>,
+{
+    let read = tokio::task::spawn_blocking(read).await;
+    read.map_err(|error| ProofError::Broken(error.to_string()))?.map_err(ProofError::from)
 }
 
 /// Why there is no report.
@@ -152,9 +169,29 @@ pub enum ProofError {
     /// Somebody else has it compared.
     #[error("it is being compared with the log for somebody else: try again when that has come to its end")]
     Busy,
+    /// The log's disk gives another entry than stands in its tree, which is what it signs.
+    #[error(
+        "{} isn't what the log's disk gives for it now: somebody has written into its files, so nothing is proven; see \
+         `custody log check DATA`, and bring it back by `custody log restore`",
+        signed(*.first, *.last)
+    )]
+    Replaced {
+        /// The first that may be another one.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
     /// A part of it broke.
     #[error("reading the log broke: {0}")]
     Broken(String),
+}
+
+fn signed(first: u64, last: u64) -> String {
+    if first == last {
+        format!("entry {first} of the log as it is signed")
+    } else {
+        format!("one of the entries {first} to {last} of the log as they are signed")
+    }
 }
 
 /// Where a comparison begins, and at which time: a destination shows events by their times too, and so those that have one time
@@ -189,6 +226,23 @@ fn window(log: &dyn Log, next: u64, size: u64) -> Result<(Vec<Entry>, Nanos), Re
     Ok((entries, Nanos(appended.0.saturating_add(1))))
 }
 
+/// The next window's events, once their tiles have been compared with the log's tree as far as they are whole.
+async fn take<S: Sink>(
+    control: &Control<S>,
+    next: u64,
+    size: u64,
+    mut leaves: Leaves,
+) -> Result<(Vec<Item>, Nanos, Leaves), ProofError> {
+    let log = Arc::clone(&control.shared.log);
+    blocking(move || {
+        let (entries, until) = window(&*log, next, size)?;
+        let items: Vec<Item> = entries.into_iter().map(Item::new).collect();
+        leaves.take(&*log, &items)?;
+        Ok::<_, ProofError>((items, until, leaves))
+    })
+    .await
+}
+
 /// The next window, read where reading may wait for a disk.
 async fn read<S: Sink>(
     control: &Control<S>,
@@ -196,7 +250,7 @@ async fn read<S: Sink>(
     size: u64,
 ) -> Result<(Vec<Entry>, Nanos), ProofError> {
     let log = Arc::clone(&control.shared.log);
-    Ok(blocking(move || window(&*log, next, size)).await??)
+    blocking(move || window(&*log, next, size)).await
 }
 
 async fn shown<S: Sink>(control: &Control<S>, window: &Window) -> Result<Found, Unproven> {
@@ -288,7 +342,7 @@ fn unshown(report: &mut Report, indexes: Range<u64>, reason: String) {
 
 fn compare<S: Sink>(
     control: &Control<S>,
-    entries: Vec<Entry>,
+    items: Vec<Item>,
     found: Found,
     dead: &BTreeSet<u64>,
     strangers: &mut Strangers,
@@ -299,8 +353,7 @@ fn compare<S: Sink>(
     let mut unseen = 0_u64;
     let mut expected: BTreeMap<u64, Expected> = BTreeMap::new();
     let mut held_back: BTreeSet<u64> = BTreeSet::new();
-    for entry in entries {
-        let item = Item::new(entry);
+    for item in items {
         if shared.filter.passes(&item) {
             let item = shared.redaction.apply(item);
             expected.insert(item.index, Expected { item, times: 0, altered: None, by_original: false });

@@ -29,9 +29,13 @@ const STEP_MIN: Duration = Duration::from_millis(1);
 /// A window with fewer documents is followed by a longer one, one with more by a shorter one.
 const FEW: usize = 1_000;
 const MANY: usize = 4_000;
+/// How many times shorter one is made in which more lies than is shown at once.
+const CUT: u32 = 4;
+/// How many windows pass after that until longer ones are tried again: each that is too long costs as much as one that isn't.
+const STEADY: u32 = 32;
 /// How long a destination may show nothing that it is asked for before it is given up: what passes by itself has passed by then.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// How long an answer may take.
+/// How long an answer may take. Where it takes longer, the window may be too long.
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// How much waits for its turn, in bytes, before what comes first counts as absent: so much isn't a document that strayed.
 const ASIDE_BYTES_MAX: usize = 64 << 20;
@@ -196,7 +200,10 @@ pub struct Walk<'a> {
     archives: &'a [Box<dyn Archive>],
     left: Range<Nanos>,
     step: Duration,
+    /// Windows that pass until longer ones are tried.
+    steady: u32,
     patience: Duration,
+    timeout: Duration,
     /// Why a destination may hold more than it has shown.
     perhaps_more: Option<String>,
 }
@@ -205,7 +212,15 @@ impl<'a> Walk<'a> {
     /// Through what was appended in `appended`.
     #[must_use]
     pub fn new(archives: &'a [Box<dyn Archive>], appended: Range<Nanos>) -> Self {
-        Self { archives, left: appended, step: STEP, patience: PATIENCE, perhaps_more: None }
+        Self {
+            archives,
+            left: appended,
+            step: STEP,
+            steady: 0,
+            patience: PATIENCE,
+            timeout: TIMEOUT,
+            perhaps_more: None,
+        }
     }
 
     /// Gives a destination up that shows nothing for so long, instead of ten minutes.
@@ -221,8 +236,8 @@ impl<'a> Walk<'a> {
         self.perhaps_more.as_deref()
     }
 
-    /// The documents of the next window, by the index that they claim; `None` at the end. What doesn't work now is tried again for a
-    /// while: `told` hears why that is waited for, and `None` once it works.
+    /// The documents of the next window, by the index that they claim; `None` at the end. Where it is too long, a shorter one is asked for
+    /// at once. What doesn't work now is tried again for a while: `told` hears why that is waited for, and `None` once it isn't any more.
     ///
     /// # Errors
     /// Why a destination doesn't show all of it.
@@ -234,7 +249,6 @@ impl<'a> Walk<'a> {
         while self.left.start < self.left.end {
             let until = self.left.start.saturating_add(self.step).min(self.left.end);
             let length = until.saturating_since(self.left.start);
-            let shorter = (self.step.min(length) / 2).max(STEP_MIN);
             match self.shown(self.left.start..until).await {
                 Ok(documents) => {
                     if failing_since.is_some() {
@@ -244,7 +258,14 @@ impl<'a> Walk<'a> {
                     self.adapt(documents.values().map(Vec::len).sum());
                     return Ok(Some(documents));
                 }
-                Err(Unproven::TooMuch(_)) if self.step > STEP_MIN => self.step = shorter,
+                Err(Unproven::TooMuch(_)) if self.step > STEP_MIN => {
+                    // There is nothing to wait for, and what was waited for is over.
+                    if failing_since.take().is_some() {
+                        told(None);
+                        backoff.reset();
+                    }
+                    self.shorten(length / CUT);
+                }
                 Err(Unproven::Now(reason) | Unproven::Unfinished(reason)) => {
                     let is_first = failing_since.is_none();
                     let since = *failing_since.get_or_insert_with(Instant::now);
@@ -253,7 +274,7 @@ impl<'a> Walk<'a> {
                     }
                     if !is_first {
                         // A long one may take it longer than anybody in between waits.
-                        self.step = shorter;
+                        self.shorten(length / 2);
                     }
                     told(Some(&reason));
                     tokio::time::sleep(backoff.next(None)).await;
@@ -264,18 +285,27 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
+    /// What all of them show of a window.
+    ///
+    /// # Errors
+    /// [`Unproven::TooMuch`] also where no answer came in time to what may be too long. Of a window of a minute something else is wrong,
+    /// so that one which never answers is given up.
     async fn shown(&mut self, appended: Range<Nanos>) -> Result<BTreeMap<u64, Vec<Held>>, Unproven> {
+        let is_long = appended.end.saturating_since(appended.start) > STEP;
         // By time alone: a document that claims an index at another time shows when that time comes.
         let window = Window { indexes: 0..0, appended };
         let mut by_index: BTreeMap<u64, Vec<Held>> = BTreeMap::new();
         for archive in self.archives {
             let asked = loop {
-                match tokio::time::timeout(TIMEOUT, archive.read_back(&window)).await {
+                match tokio::time::timeout(self.timeout, archive.read_back(&window)).await {
                     Ok(Err(Unproven::Unfinished(_))) => {}
                     asked => break asked,
                 }
             };
-            let found = asked.map_err(|_| Unproven::Now("no answer came in time".to_owned()))?;
+            let found = asked.map_err(|_| {
+                let late: fn(String) -> Unproven = if is_long { Unproven::TooMuch } else { Unproven::Now };
+                late("no answer came in time".to_owned())
+            })?;
             let Found { documents, perhaps_more } = found?;
             self.perhaps_more = self.perhaps_more.take().or(perhaps_more);
             for document in documents {
@@ -288,11 +318,18 @@ impl<'a> Walk<'a> {
     }
 
     fn adapt(&mut self, documents: usize) {
-        if documents < FEW {
-            self.step = (self.step * 4).min(STEP_MAX);
-        } else if documents > MANY {
+        if documents > MANY {
             self.step = (self.step / 2).max(STEP_MIN);
+        } else if self.steady > 0 {
+            self.steady -= 1;
+        } else if documents < FEW {
+            self.step = (self.step * 4).min(STEP_MAX);
         }
+    }
+
+    /// Windows are so long at most for a while.
+    fn shorten(&mut self, length: Duration) {
+        (self.step, self.steady) = (length.max(STEP_MIN), STEADY);
     }
 }
 
@@ -373,9 +410,16 @@ mod tests {
         appended: Range<Nanos>,
         patience: Duration,
     ) -> (Result<Vec<(u64, usize)>, String>, Vec<Option<String>>) {
-        let archives: Vec<Box<dyn Archive>> =
-            shelves.into_iter().map(|shelf| Box::new(shelf) as Box<dyn Archive>).collect();
-        let mut walk = Walk::new(&archives, appended).with_patience(patience);
+        let archives = boxed(shelves);
+        walk_on(Walk::new(&archives, appended).with_patience(patience)).await
+    }
+
+    fn boxed<A: Archive + 'static>(archives: Vec<A>) -> Vec<Box<dyn Archive>> {
+        archives.into_iter().map(|archive| Box::new(archive) as Box<dyn Archive>).collect()
+    }
+
+    /// To its end.
+    async fn walk_on(mut walk: Walk<'_>) -> (Result<Vec<(u64, usize)>, String>, Vec<Option<String>>) {
         let (mut found, mut told) = (Vec::new(), Vec::new());
         loop {
             let mut tell = |reason: Option<&str>| told.push(reason.map(str::to_owned));
@@ -436,6 +480,67 @@ mod tests {
         let (found, told) = walked_and_told(vec![shelf], Nanos(0)..Nanos(10), patience).await;
         assert_eq!(found, Err("busy".to_owned()));
         assert!(told.len() > 1 && told.iter().all(|told| told.as_deref() == Some("busy")), "{told:?}");
+    }
+
+    /// Takes for ever over more documents than so many; and over whatever it is, once it has answered so often.
+    struct Slow {
+        documents: Vec<Held>,
+        most: usize,
+        answers: Mutex<usize>,
+    }
+
+    impl Archive for Slow {
+        fn prepare(&self) -> Answer<'_, Result<(), Trouble>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn read_back<'a>(&'a self, window: &'a Window) -> Answer<'a, Result<Found, Unproven>> {
+            let within = |document: &&Held| window.appended.contains(&document.appended.unwrap());
+            let shown: Vec<Held> = self.documents.iter().filter(within).cloned().collect();
+            let mut answers = self.answers.lock().unwrap();
+            if shown.len() > self.most || *answers == 0 {
+                return Box::pin(std::future::pending());
+            }
+            *answers -= 1;
+            Box::pin(async move { Ok::<_, Unproven>(Found::from(shown)) })
+        }
+    }
+
+    async fn walked_slowly(
+        slow: Slow,
+        patience: Duration,
+    ) -> (Result<Vec<(u64, usize)>, String>, Vec<Option<String>>) {
+        let archives = boxed(vec![slow]);
+        let mut walk = Walk::new(&archives, Nanos(0)..Nanos(90 * DAY)).with_patience(patience);
+        walk.timeout = Duration::from_millis(20);
+        walk_on(walk).await
+    }
+
+    const DAY: u64 = 86_400_000_000_000;
+
+    /// Nothing but windows that are too long keeps it from showing all that it has: that is no trouble which is waited for.
+    #[tokio::test]
+    async fn a_destination_that_is_slow_over_long_windows_is_asked_for_shorter_ones() {
+        let held = |n: u64| Held {
+            index: Some(n),
+            appended: Some(Nanos(30 * DAY + n * (30 * DAY / 10_000))),
+            ..Held::default()
+        };
+        let slow =
+            Slow { documents: (0..10_000).map(held).collect(), most: 10, answers: Mutex::new(usize::MAX) };
+        let (found, told) = walked_slowly(slow, Duration::from_millis(200)).await;
+        assert_eq!(found.unwrap(), (0..10_000).map(|n| (n, 1)).collect::<Vec<_>>());
+        assert_eq!(told, vec![]);
+    }
+
+    #[tokio::test]
+    async fn a_destination_that_never_answers_is_given_up_however_long_the_window_was() {
+        // By then windows are as long as they become.
+        let slow = Slow { documents: vec![], most: 0, answers: Mutex::new(9) };
+        let (found, told) = walked_slowly(slow, Duration::from_millis(200)).await;
+        assert_eq!(found, Err("no answer came in time".to_owned()));
+        let late = |told: &Option<String>| told.as_deref() == Some("no answer came in time");
+        assert!(!told.is_empty() && told.iter().all(late), "{told:?}");
     }
 
     /// When each entry was appended, by what these windows show one after the other.

@@ -117,6 +117,32 @@ fn a_request_that_is_never_answered_waits_until_the_client_or_the_proxy_ends_it(
     assert_eq!(post(&proxy, "/_bulk", "passes"), Ok(200));
 }
 
+/// Else a request that was held would arrive after whoever sent it has looked for it in vain and sent it again.
+#[test]
+fn what_is_held_passes_with_what_is_queued_and_never_when_its_client_is_gone() {
+    let destination = Destination::start();
+    let proxy = Flaky::http(destination.port);
+    proxy.set(Fault::Hold);
+    let mut gone = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+    gone.write_all(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\ngone").unwrap();
+    gone.shutdown(Shutdown::Write).unwrap();
+    let mut heard = vec![];
+    // It is hung up upon once that was noticed.
+    drop(gone.read_to_end(&mut heard));
+    assert!(heard.is_empty(), "{heard:?}");
+    std::thread::scope(|scope| {
+        let proxy = &proxy;
+        let two = ["one", "other"].map(|body| scope.spawn(move || post(proxy, "/", body)));
+        proxy.next(1, Fault::Answer(429, None));
+        until_true("one has it", DEADLINE, || two.iter().any(|sent| sent.is_finished()));
+        proxy.stand(Fault::Pass);
+        let mut answers = two.map(|sent| sent.join().unwrap().unwrap());
+        answers.sort_unstable();
+        assert_eq!(answers, [200, 429]);
+    });
+    assert_eq!(destination.taken().len(), 1, "{:?}", destination.taken());
+}
+
 /// Else whoever counts what a sender was told waits in vain when that had given up its request meanwhile.
 #[test]
 fn what_happens_to_a_request_that_never_comes_whole_happens_to_the_next() {
@@ -212,6 +238,11 @@ fn each_fault_does_to_bytes_what_it_says() {
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     proxy.set(Fault::Pass);
     assert_eq!(hear(&stream, 4), b"held", "and then it does");
+    proxy.set(Fault::Hold);
+    say(&stream, b"held again");
+    proxy.next(1, Fault::Delay(Duration::from_millis(1)));
+    assert_eq!(hear(&stream, 10), b"held again", "with what is queued");
+    proxy.set(Fault::Pass);
 
     proxy.set(Fault::Refuse);
     assert_eq!(rest(connect()), b"");

@@ -1,6 +1,6 @@
 //! Events as nobody should write them: every type with one thing in it at a time replaced by what doesn't belong there,
-//! thousands of keys that a user chose, values longer than any term. Each store takes all of them, in whatever order they
-//! come, and its mapping doesn't grow: nobody hides an event by making it strange.
+//! thousands of keys that a user chose (in one event, and in many with one each), values longer than any term. Each store takes
+//! all of them, in whatever order they come, and its mapping doesn't grow: nobody hides an event by making it strange.
 
 use super::campaign::Source;
 use super::loki;
@@ -8,21 +8,43 @@ use super::opensearch::{self, two};
 use custody_core::delivery::Verdict;
 use custody_core::log::EVENT_BYTES_MAX;
 use custody_sinks::sink::Sink;
-use custody_tests::events;
+use custody_tests::events::{self, KEYS, KEYS_ONE_EACH};
 use custody_tests::servers::Loki;
 use custody_tests::servers::search_node::{Product, SearchNode};
-use serde_json::Value;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
-/// One in so many of the many: the mapping's own tests see each of them.
+/// One in so many of those in which something is replaced: the mapping's own tests see each of them.
 const ONE_IN: usize = 7;
 
-/// What a log takes of them, of which some are no text at all.
+/// What a log takes, of which some are no text at all; of what is extreme all.
 fn corpus() -> Vec<Vec<u8>> {
-    let (many, few): (Vec<_>, Vec<_>) = events::hostile().into_iter().partition(|bytes| bytes.len() < 20_000);
     let mut all = events::every();
-    all.extend(many.into_iter().step_by(ONE_IN));
-    all.extend(few.into_iter().filter(|bytes| bytes.len() <= EVENT_BYTES_MAX));
+    all.extend(events::replaced().into_iter().step_by(ONE_IN));
+    all.extend(events::extreme());
+    assert!(all.iter().all(|bytes| bytes.len() <= EVENT_BYTES_MAX), "a log takes none that is longer");
+    let data: Vec<Value> = all
+        .iter()
+        .filter_map(|bytes| Some(serde_json::from_slice::<Value>(bytes).ok()?.get_mut("data")?.take()))
+        .collect();
+    let labels = || data.iter().filter_map(|data| data.get("labels")?.as_object());
+    assert!(labels().any(|labels| labels.len() == KEYS));
+    let alone: BTreeSet<&String> = labels().filter(|labels| labels.len() == 1).flat_map(Map::keys).collect();
+    assert!(alone.len() >= KEYS_ONE_EACH, "{} keys that stand alone", alone.len());
+    assert!(data.iter().any(|data| depth(data) > 100));
+    let commands = data.iter().filter_map(|data| data.get("command")?.as_str());
+    assert!(commands.map(str::len).any(|length| length > 32_766));
+    let keys = data.iter().filter_map(Value::as_object).flat_map(Map::keys);
+    assert!(keys.map(String::len).any(|length| length > 32_766), "no term is that long");
     all
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 fn is_text(bytes: &[u8]) -> bool {

@@ -5,7 +5,7 @@ use custody_core::delivery::Verdict;
 use custody_sinks::http::Endpoint;
 use custody_sinks::loki::Settings;
 use custody_sinks::secret::Secrets;
-use custody_sinks::sink::{Sink, Window};
+use custody_sinks::sink::{Limits, Sink, Window};
 use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::servers::{Loki, World};
 use custody_tests::volume::{Journal, Volume};
@@ -305,6 +305,10 @@ struct Besieged {
 impl Store for Besieged {
     fn table(&self, port: u16) -> String {
         format!("[sink.loki]\ntenant = \"{TENANT}\"\nendpoint = {{ url = \"http://127.0.0.1:{port}\" }}\n")
+    }
+
+    fn limits(&self) -> Limits {
+        sink(&self.loki.url()).limits()
     }
 
     fn proxy(&mut self) -> Flaky {

@@ -5,10 +5,10 @@ use super::loki::{TENANT, counted, now, sink, sink_with, started};
 use custody_core::clock::{ManualClock, Nanos};
 use custody_core::event::Timestamp;
 use custody_sinks::loki::Settings;
-use custody_tests::servers::Loki;
 use custody_tests::servers::flaky::{Fault, Flaky};
+use custody_tests::servers::{Loki, World};
 use custody_tests::wait::{DEADLINE, until_true};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +77,31 @@ fn a_stream_that_loki_refuses_beside_one_that_it_takes_is_not_lost() {
     let loki = arrives_with(&[], dir.path(), loki, &source);
     loki.flush();
     assert_eq!(counted(&loki, (begun - 60 * SECOND, now() + 2 * SECOND)), source.log.size() + 1);
+}
+
+/// Nothing is refused for good by that, and nothing arrives either: tried again and again without a word, nobody would know.
+#[test]
+fn a_daemon_whose_loki_takes_no_more_streams_raises_an_alarm() {
+    let dir = tempfile::tempdir().unwrap();
+    let loki = started(dir.path(), &["max_global_streams_per_user: 1"]);
+    let mut world = World::start();
+    world.custodyd.stop();
+    world.custodyd.configure(&format!(
+        "[[sink]]\nname = \"limited\"\nstall_seconds = 1\n[sink.loki]\ntenant = \"{TENANT}\"\nendpoint = {{ url = \"{}\" }}\n",
+        loki.url()
+    ));
+    world.custodyd.start();
+    let told = world.event("type=sink.stalled", "it is told", |told| told.event["data"]["sink"] == "limited");
+    // What Loki says of it may repeat what it was sent, and goes to no other sink.
+    assert!(told.event["data"]["reason"].as_str().unwrap().starts_with("HTTP 429"), "{}", told.event);
+    until_true("whoever looks reads why", DEADLINE, || {
+        let said = world.admin.custody(&["sinks", "ls", "--json"]).text();
+        let sinks: Value = serde_json::from_str(&said).unwrap();
+        let trouble = sinks[0]["trouble"].as_str().unwrap_or_default();
+        trouble.contains("maximum active stream limit exceeded") && sinks[0]["next"] == 0
+    });
+    let metrics = world.admin.request("/metrics", &[]).text();
+    assert!(metrics.contains("custody_sink_up{sink=\"limited\"} 0"), "{metrics}");
 }
 
 /// It says so by 260, which looks like a success, or by what it is told to say, which looks like an event's fault.

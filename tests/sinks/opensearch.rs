@@ -1,9 +1,11 @@
 use super::campaign::{ORIGIN, Source};
 use super::siege::{Store, besiege};
+use custody_core::delivery::Verdict;
 use custody_core::event::Timestamp;
 use custody_sinks::http::Endpoint;
 use custody_sinks::opensearch::Settings;
 use custody_sinks::secret::Secrets;
+use custody_sinks::sink::{Limits, Sink as _};
 use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::servers::search_node::{Product, SearchNode};
 use custody_tests::servers::shared::Shared;
@@ -364,15 +366,50 @@ fn another_log_in_the_same_stream_hides_nothing() {
     source.stop(run);
 }
 
+/// Somebody in between takes no request that is longer than half of one event: that one is for a person to look at, and holds up none.
+#[test]
+fn an_event_that_no_request_may_hold_is_a_dead_letter_and_all_others_are_there_once() {
+    const STREAM: &str = "logs-custody.events-narrow";
+    let node = two();
+    let proxy = Flaky::http(node.service.port());
+    proxy.only("/_bulk");
+    proxy.set(Fault::BodyMax(32_000));
+    let source = Source::new();
+    source.grow(100);
+    let long = source.log.size();
+    let command = json!({ "command": "x".repeat(60_000) });
+    let event = json!({ "type": "command.requested", "version": 1, "data": command });
+    source.append(&[event.to_string().into_bytes()]);
+    source.grow(100);
+    let run = source.deliver(sink(&proxy.url(), STREAM));
+    source.delivered(&run);
+    let letters = source.runtime.block_on(run.control.dead_letters()).unwrap();
+    assert_eq!(letters.iter().map(|letter| letter.index).collect::<Vec<_>>(), [long], "{letters:?}");
+    assert!(letters[0].reason.starts_with("HTTP 413"), "{letters:?}");
+    assert!(proxy.counts().too_large > 1, "what is long was cut");
+    let report = source.prove(&run);
+    assert_eq!(report.verdict(), Verdict::Incomplete, "{report:?}");
+    assert_eq!((report.rejected, report.missing.count), (1, 0), "{report:?}");
+    assert_eq!(report.proven + 1, source.log.size());
+    assert_eq!(node.count(STREAM) + 1, source.log.size(), "as it counts itself: {}", spread(node, STREAM));
+    source.stop(run);
+}
+
 struct Besieged(SearchNode);
 
 const BESIEGED: &str = "logs-custody.events-besieged";
 
 impl Store for Besieged {
+    const EVENTS: u64 = 32_000;
+
     fn table(&self, port: u16) -> String {
         format!(
             "[sink.opensearch]\nstream = \"{BESIEGED}\"\nendpoint = {{ url = \"http://127.0.0.1:{port}\" }}\n"
         )
+    }
+
+    fn limits(&self) -> Limits {
+        sink(&self.0.url(), BESIEGED).limits()
     }
 
     fn proxy(&mut self) -> Flaky {

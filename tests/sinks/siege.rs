@@ -2,12 +2,16 @@
 //! are killed, connections break, answers come late, wrong or never, and the store's disk fills up. Afterwards
 //! `custody sinks verify` proves that all of it is there, and the store itself counts as many as the log has.
 //!
+//! Between one failure and the way to the next one all that is sent is held back: else the log would be delivered while servers start
+//! again, and what fails afterwards would meet single sessions only.
+//!
 //! `CUSTODY_SINK_EVENTS` says how long the log is; `make soak` asks for 100,000. `CUSTODY_SEED` takes a seed that was printed.
 
 use custody_core::clock::SystemClock;
 use custody_core::event::{Event, TYPES};
 use custody_core::log::embedded::{EmbeddedLog, Options};
 use custody_core::log::{Log, ProducerKey, Record};
+use custody_sinks::sink::Limits;
 use custody_tests::events;
 use custody_tests::process::run;
 use custody_tests::random::Random;
@@ -16,7 +20,7 @@ use custody_tests::servers::custodyd::layout;
 use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::story::Story;
 use custody_tests::volume::{Journal, Volume};
-use custody_tests::wait::until_true;
+use custody_tests::wait::{DEADLINE, until, until_true};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,12 +36,14 @@ const LATE: Duration = Duration::from_millis(30);
 
 /// A store that can be besieged.
 pub trait Store {
-    /// Events of the log before it begins: more than go into one batch.
-    const EVENTS: u64 = 8_000;
+    /// Events of the log before it begins: for each time that something fails a batch at least, and what gets through meanwhile.
+    const EVENTS: u64 = 24_000;
     /// Whether it can say that it is too busy.
     const SPEAKS_HTTP: bool = true;
     /// The table of custodyd's configuration that sends to it by way of a port of loopback.
     fn table(&self, port: u16) -> String;
+    /// What that sink sends at once.
+    fn limits(&self) -> Limits;
     /// What is put between it and custodyd.
     fn proxy(&mut self) -> Flaky;
     /// SIGKILL.
@@ -65,6 +71,8 @@ pub fn besiege<S: Store>(make: impl FnOnce(&Path) -> S) {
     let mut random = Random(seed);
     let volume = Volume::new(1_024, 1_100, Journal::With);
     let mut store = make(&volume.disk());
+    let least = ROUNDS * store.limits().batch_events as u64;
+    assert!(length >= least, "{length} events are too few: {least} have a batch for each failure");
     store.start();
     let proxy = store.proxy();
     let mut world = World::start();
@@ -73,26 +81,39 @@ pub fn besiege<S: Store>(make: impl FnOnce(&Path) -> S) {
     world
         .custodyd
         .configure(&format!("[[sink]]\nname = \"store\"\nstall_seconds = 1\n{}", store.table(proxy.port)));
-    proxy.set(Fault::Delay(LATE));
+    proxy.set(Fault::Hold);
     world.custodyd.start();
     let share = length / ROUNDS;
+    let mut under_way = 0;
     for round in 0..ROUNDS {
-        println!("round {round}: {} events are confirmed", next(&world));
         let place = round * share + random.below(share);
-        until_true("the delivery gets to where the next thing fails", PATIENCE, || next(&world) >= place);
+        proxy.stand(Fault::Delay(LATE));
+        let confirmed = until("the delivery gets to where the next thing fails", PATIENCE, || {
+            Some(next(&world)).filter(|next| *next >= place)
+        });
+        println!("round {round}: {confirmed} events are confirmed");
+        // Of what the log had at first something is always on its way, of sessions only for a moment.
+        under_way += u64::from(confirmed < length);
         match round % 4 {
             0 => {
                 world.custodyd.kill_now();
+                proxy.stand(Fault::Hold);
                 proxy.next(3, Fault::Swallow);
                 world.custodyd.start();
             }
             1 => {
                 store.kill();
+                // Sessions don't notice, and there is something to deliver.
+                world.ssh(&[], "echo while the store is away", b"").ok();
                 // Told at the soonest after a second.
-                world.event("type=sink.stalled", "the outage is told", |_| true);
+                until_true("the outage is told", DEADLINE, || {
+                    last(&world, "type=sink.stalled") > last(&world, "type=sink.resumed")
+                });
+                proxy.stand(Fault::Hold);
                 store.start();
             }
             2 => {
+                proxy.stand(Fault::Hold);
                 proxy.next(4, Fault::Cut);
                 if S::SPEAKS_HTTP {
                     proxy.next(2, Fault::Answer(429, Some(1)));
@@ -100,6 +121,8 @@ pub fn besiege<S: Store>(make: impl FnOnce(&Path) -> S) {
             }
             _ => {
                 let full = volume.fill();
+                proxy.stand(Fault::Hold);
+                proxy.next(4, Fault::Delay(LATE));
                 // Sessions don't notice.
                 world.ssh(&[], "echo while the store is full", b"").ok();
                 std::thread::sleep(Duration::from_secs(1));
@@ -112,6 +135,8 @@ pub fn besiege<S: Store>(make: impl FnOnce(&Path) -> S) {
         store.age();
         world.ssh(&[], "echo during the siege", b"").ok();
     }
+    assert!(under_way * 2 >= ROUNDS, "a long log was under way {under_way} of {ROUNDS} times only");
+    proxy.stand(Fault::Delay(LATE));
     let busy = u64::from(S::SPEAKS_HTTP) * ROUNDS / 4 * 2;
     until_true("it has said often enough that it is too busy", PATIENCE, || {
         // What is swallowed is looked up, and asks for nothing more: only what is new is sent.
@@ -169,6 +194,11 @@ fn tag(bytes: &[u8]) -> Option<u8> {
 fn sink(world: &World) -> Value {
     let sinks: Value = serde_json::from_str(&world.admin.custody(&["sinks", "ls", "--json"]).text()).unwrap();
     sinks[0].clone()
+}
+
+/// The newest event of a query.
+fn last(world: &World, query: &str) -> Option<u64> {
+    world.entries(query).last().map(|entry| entry.index)
 }
 
 /// The first event that isn't confirmed.

@@ -141,7 +141,8 @@ fn compare_offline(checkpoint: &Checkpoint, known: &[Checkpoint], report: &mut R
     Ok(())
 }
 
-fn known_checkpoint(path: &Path, key: &VerifierKey) -> anyhow::Result<Checkpoint> {
+/// A checkpoint in a file, if `key` signed it.
+pub fn known_checkpoint(path: &Path, key: &VerifierKey) -> anyhow::Result<Checkpoint> {
     let text = read_text(path, NOTE_BYTES_MAX)?;
     Checkpoint::verify(&text, key)
         .with_context(|| format!("the known checkpoint {} isn't believed", path.display()))

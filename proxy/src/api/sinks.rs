@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use custody_core::delivery::{Comparing, DeadLetter, Errand, Numbers, Report, Running, Standing};
 use custody_core::event::sink::{Cancelled, Paused, RedriveBegun, Released, ReplayBegun, Verified};
 use custody_core::event::{EventData, Outcome, Target};
-use custody_core::log::Durable;
+use custody_core::log::{Durable, Hash};
 use custody_core::policy::What;
 use custody_core::policy::request::Action;
 use futures_util::stream;
@@ -100,6 +100,8 @@ struct Asked {
     reason: String,
     from: Option<Place>,
     to: Option<Place>,
+    /// What somebody's checkpoint of `to` events has as their root.
+    root: Option<String>,
     repair: bool,
 }
 
@@ -314,6 +316,14 @@ async fn verify(
     if from >= size {
         return Err(ApiError::Invalid(format!("there is nothing to prove from event {from} to {size}")));
     }
+    if let Some(root) = asked.root.as_deref() {
+        let Some(Place::Index(_)) = asked.to else {
+            return Err(ApiError::Invalid(
+                "root is that of a size: give the checkpoint's size as to".to_owned(),
+            ));
+        };
+        has_root(&api, size, root).await?;
+    }
     let caught_up = async {
         while sink.numbers().next < size {
             tokio::time::sleep(LOOK).await;
@@ -351,6 +361,21 @@ async fn verify(
         receiver.recv().await.map(|line| (Ok::<_, Infallible>(line), receiver))
     });
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+}
+
+/// Refuses to prove anything to somebody who holds a checkpoint of another log, or of this one as it was before it was changed.
+async fn has_root(api: &Api, size: u64, root: &str) -> Result<(), ApiError> {
+    let wanted = Hash::from_base64(root).ok_or_else(|| {
+        ApiError::Invalid("root is a hash in base64, as the third line of a checkpoint has it".to_owned())
+    })?;
+    let log = Arc::clone(&api.context.log);
+    if blocking("read the log", move || log.root(size)).await?? == wanted {
+        return Ok(());
+    }
+    Err(ApiError::Conflict(format!(
+        "the first {size} events of this log have another root: keep that checkpoint, and have `custody verify URL --known FILE` \
+         say where they part"
+    )))
 }
 
 /// What comes of it, unless whoever asked goes away before.

@@ -161,8 +161,7 @@ impl Sink for Kafka {
 
     fn limits(&self) -> Limits {
         Limits {
-            // Where the brokers haven't written yet how one ended, the next is tried again after 20 ms: few, and long ones.
-            batch_events: 40_000,
+            batch_events: self.settings.transaction_events,
             batch_bytes: 24 << 20,
             // More than one would overtake each other.
             in_flight: 1,

@@ -60,6 +60,8 @@ pub struct Reader {
     left: Option<(Window, Instant)>,
     /// How long is read at once.
     turn: Duration,
+    /// How much is found at once.
+    room: Room,
     clients: Option<Clients>,
 }
 
@@ -85,6 +87,7 @@ impl Reader {
             era: 0,
             left: None,
             turn,
+            room: Room::default(),
             clients: None,
         }
     }
@@ -93,7 +96,8 @@ impl Reader {
     /// call goes on from there. What was learned in another era isn't: the topic may have been another one.
     ///
     /// # Errors
-    /// [`Unproven::Now`] unless the answer is whole, and [`Unproven::Unfinished`] where that takes longer than a turn.
+    /// [`Unproven::Now`] unless the answer is whole, [`Unproven::Unfinished`] where that takes longer than a turn, and
+    /// [`Unproven::TooMuch`] where there isn't room for all of it.
     pub fn read(
         &mut self,
         window: &Window,
@@ -160,6 +164,7 @@ impl Reader {
             // Somebody has changed what can't be changed: all is read anew.
             Err(Failure::Changed(reason)) => return Err(Unproven::Now(reason)),
             Err(Failure::Now(reason)) => return Err(self.leave(map, window, Unproven::Now(reason))),
+            Err(Failure::TooMuch(reason)) => return Err(self.leave(map, window, Unproven::TooMuch(reason))),
             Err(Failure::Unfinished) => {
                 let reason = "the topic is still being read".to_owned();
                 return Err(self.leave(map, window, Unproven::Unfinished(reason)));
@@ -333,7 +338,7 @@ impl Reader {
                 wanted.insert(*id, stretches);
             }
         }
-        let mut page = Page { origin: &self.origin, window, found: Vec::new(), room: Room::default() };
+        let mut page = Page { origin: &self.origin, window, found: Vec::new(), room: self.room };
         while !wanted.is_empty() {
             let now: BTreeMap<i32, Stretch> =
                 wanted.iter_mut().filter_map(|(id, left)| Some((*id, left.pop_front()?))).collect();
@@ -421,7 +426,7 @@ impl Page<'_> {
             // Behind the log's end is only looked at what records claim, and there may be millions.
             held.original = None;
         }
-        self.room.take(&held).map_err(Failure::Now)?;
+        self.room.take(&held).map_err(Failure::TooMuch)?;
         self.found.push(held);
         Ok(())
     }
@@ -431,6 +436,8 @@ impl Page<'_> {
 enum Failure {
     /// What is known already still counts.
     Now(String),
+    /// The same, but there is more than is shown at once.
+    TooMuch(String),
     /// It doesn't.
     Changed(String),
     /// There is more to read than there was time.
@@ -517,13 +524,12 @@ fn assign(reading: &Asker, places: &TopicPartitionList) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use rdkafka::mocking::MockCluster;
-    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 
     const TOPIC: &str = "custody.events";
 
-    /// A topic that can't be read in one turn is read in as many as it takes, from its first window on.
-    #[test]
-    fn a_topic_is_read_in_turns_and_none_is_lost() {
+    /// Of a topic with sixty records of two bytes, in two partitions.
+    fn reader_of_sixty() -> (MockCluster<'static, DefaultProducerContext>, Reader) {
         let brokers = MockCluster::new(1).unwrap();
         brokers.create_topic(TOPIC, 2, 1).unwrap();
         let text = serde_json::json!({ "brokers": [brokers.bootstrap_servers()], "timeout_seconds": 20 });
@@ -539,7 +545,13 @@ mod tests {
         }
         producer.flush(Duration::from_secs(30)).unwrap();
 
-        let mut reader = Reader::new(settings, secrets, "custody.test/log");
+        (brokers, Reader::new(settings, secrets, "custody.test/log"))
+    }
+
+    /// A topic that can't be read in one turn is read in as many as it takes, from its first window on.
+    #[test]
+    fn a_topic_is_read_in_turns_and_none_is_lost() {
+        let (_brokers, mut reader) = reader_of_sixty();
         reader.turn = Duration::ZERO;
         let window = Window { indexes: 0..60, appended: Nanos(0)..Nanos(u64::MAX) };
         let (waiting, _waits) = Waiting::forever();
@@ -553,6 +565,22 @@ mod tests {
         };
         assert_eq!(found.documents.len(), 60);
         assert!(turns >= 2, "{turns}");
+    }
+
+    /// Whoever restores a log asks for a shorter window then, and the topic isn't read anew for it.
+    #[test]
+    fn more_than_there_is_room_for_is_too_much_and_what_was_learned_is_kept() {
+        let (_brokers, mut reader) = reader_of_sixty();
+        let (waiting, _waits) = Waiting::forever();
+        let window = Window { indexes: 0..0, appended: Nanos(1)..Nanos(u64::MAX) };
+        let mut read = |room| {
+            reader.room = room;
+            let found = reader.read(&window, Deleted::CountAsUnknown, &Known::default(), &waiting);
+            (found.map(|found| found.documents.len()), reader.map.is_some())
+        };
+        let (found, is_known) = read(Room::of(30 * 202));
+        assert!(matches!(found, Err(Unproven::TooMuch(_))) && is_known, "{found:?}");
+        assert_eq!(read(Room::default()), (Ok(60), true));
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub struct Settings {
     /// How records are packed.
     #[serde(default)]
     pub compression: Compression,
+    /// Events in one transaction, at most: so many are looked up at once after a crash.
+    #[serde(default = "transaction_events")]
+    pub transaction_events: usize,
     /// How long brokers may take for one thing, in seconds.
     #[serde(default = "timeout_seconds")]
     pub timeout_seconds: u64,
@@ -45,6 +48,11 @@ fn topic() -> String {
 
 const fn partitions() -> u16 {
     12
+}
+
+/// Where the brokers haven't written yet how one ended, the next is tried again after 20 ms: few, and long ones.
+const fn transaction_events() -> usize {
+    40_000
 }
 
 const fn timeout_seconds() -> u64 {
@@ -150,6 +158,9 @@ impl Settings {
                 "min_in_sync = {min} can't be more than replication = {replication}: nothing would be acknowledged"
             ));
         }
+        if !(100..=100_000).contains(&self.transaction_events) {
+            return Err(format!("transaction_events = {} must be 100 to 100000", self.transaction_events));
+        }
         // The brokers' default for the longest transaction is a quarter of an hour, and ours is twice this and a bit.
         if !(1..=300).contains(&self.timeout_seconds) {
             return Err(format!("timeout_seconds = {} must be 1 to 300", self.timeout_seconds));
@@ -248,6 +259,8 @@ fn is_address(broker: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Kafka;
+    use custody_sinks::sink::Sink as _;
 
     fn minimal() -> Settings {
         serde_json::from_str(r#"{"brokers":["127.0.0.1:9092"]}"#).unwrap()
@@ -274,6 +287,10 @@ mod tests {
         }
         assert!(with(|s| s.partitions = 0).is_err());
         assert!(with(|s| (s.replication, s.min_in_sync) = (Some(2), Some(3))).is_err());
+        for wrong in [0, 99, 100_001] {
+            let told = with(|s| s.transaction_events = wrong).unwrap_err();
+            assert!(told.contains("transaction_events") && told.contains("100000"), "{told}");
+        }
         assert!(with(|s| s.timeout_seconds = 0).is_err() && with(|s| s.timeout_seconds = 301).is_err());
         assert!(with(|s| s.tls = Some(Tls { key: Some("k".into()), ..Tls::default() })).is_err());
         assert!(with(|s| s.transactional_id = Some("a\nb".into())).is_err());
@@ -282,6 +299,18 @@ mod tests {
         let both = |s: &mut Settings| (s.tls, s.sasl) = (Some(Tls::default()), Some(plain.clone()));
         assert_eq!(with(both), Ok(()));
         assert!(serde_json::from_str::<Settings>(r#"{"brokers":["a:1"],"password":"x"}"#).is_err());
+    }
+
+    #[test]
+    fn a_transaction_has_as_many_events_as_is_said() {
+        let nothing = Secrets::new(std::path::Path::new("/nowhere"));
+        let events = |settings: Settings| {
+            Kafka::new(settings, nothing.clone(), "tested", "custody.test/log").limits().batch_events
+        };
+        assert_eq!(events(minimal()), 40_000);
+        let few = r#"{"brokers":["127.0.0.1:9092"],"transaction_events":100}"#;
+        let few: Settings = serde_json::from_str(few).unwrap();
+        assert_eq!((few.check(), events(few)), (Ok(()), 100));
     }
 
     #[test]

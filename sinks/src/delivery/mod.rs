@@ -100,7 +100,8 @@ fn open_files(directory: &Path, log: &dyn Log) -> Result<(Position, DeadLetters)
     Ok((position, dead))
 }
 
-/// Up to where everything is confirmed, as the position in that directory says, whatever log it is of; nothing where it can't be read.
+/// Up to where everything is confirmed, as the position in that directory says, whatever log it is of: nothing yet without one. `None` where
+/// it can't be read.
 #[must_use]
 pub fn stored_next(directory: &Path) -> Option<u64> {
     position::stored_next(&position_file(directory))

@@ -3,11 +3,13 @@
 
 mod errands;
 mod held_up;
+mod lengths;
 mod letters;
 mod standing;
 mod stopped;
 mod telling;
 mod unreadable;
+mod waits;
 
 use super::*;
 use crate::proof::prove;
@@ -249,11 +251,11 @@ impl Sink for Store {
     }
 }
 
-fn delivery(story: &Story, store: &Arc<Store>) -> Delivery<Store> {
+fn delivery<S: Sink>(story: &Story, store: &Arc<S>) -> Delivery<S> {
     filtered(story, store, Filter::default())
 }
 
-fn filtered(story: &Story, store: &Arc<Store>, filter: Filter) -> Delivery<Store> {
+fn filtered<S: Sink>(story: &Story, store: &Arc<S>, filter: Filter) -> Delivery<S> {
     let parts = Parts {
         name: "store".to_owned(),
         sink: Arc::clone(store),
@@ -267,17 +269,17 @@ fn filtered(story: &Story, store: &Arc<Store>, filter: Filter) -> Delivery<Store
     Delivery::open(parts).unwrap()
 }
 
-struct Run {
-    control: Control<Store>,
+struct Run<S = Store> {
+    control: Control<S>,
     task: tokio::task::JoinHandle<Result<(), Stopped>>,
     stop: watch::Sender<bool>,
 }
 
-fn start(story: &Story, store: &Arc<Store>) -> Run {
+fn start<S: Sink>(story: &Story, store: &Arc<S>) -> Run<S> {
     begin(delivery(story, store))
 }
 
-fn begin(delivery: Delivery<Store>) -> Run {
+fn begin<S: Sink>(delivery: Delivery<S>) -> Run<S> {
     begin_where(delivery, false)
 }
 
@@ -285,13 +287,13 @@ fn begin_held(delivery: Delivery<Store>) -> Run {
     begin_where(delivery, true)
 }
 
-fn begin_where(delivery: Delivery<Store>, is_held: bool) -> Run {
+fn begin_where<S: Sink>(delivery: Delivery<S>, is_held: bool) -> Run<S> {
     let (control, inbox) = delivery.control(is_held);
     let (stop, stopping) = watch::channel(false);
     Run { control, task: tokio::spawn(delivery.run(inbox, stopping)), stop }
 }
 
-impl Run {
+impl<S: Sink> Run<S> {
     async fn stop(self) {
         self.stop.send_replace(true);
         self.task.await.unwrap().unwrap();
@@ -336,21 +338,6 @@ async fn each_event_arrives_once_whatever_goes_wrong() {
         assert!(store.times().values().all(|times| *times == 1), "seed {seed}: {:?}", store.times());
         run.stop().await;
     }
-}
-
-/// Over a slow line nothing arrives as a whole that is too long for it.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_takes_too_long_is_sent_in_pieces() {
-    let story = Story::with(60).await;
-    let store = Arc::new(Store::new(1));
-    let longest = story.log.read(0, 60, usize::MAX).unwrap().iter().map(|entry| entry.bytes.len()).max();
-    // Two or three of them have the time.
-    let each = store.limits().timeout / 3;
-    store.slow.store(u64::try_from(each.as_micros()).unwrap() / longest.unwrap() as u64, Relaxed);
-    let run = start(&story, &store);
-    until("all are there", || run.control.health().numbers().next >= 60).await;
-    run.stop().await;
-    assert!((0..60).all(|index| store.times().get(&index) == Some(&1)), "{:?}", store.times());
 }
 
 /// Where a disk is full, or its directory is gone, a delivery stands still, says so, and goes on by itself.

@@ -369,7 +369,7 @@ impl Lake {
         &mut self,
         window: &Window,
         sought: Sought,
-        mut turn: Turn,
+        turn: &mut Turn,
     ) -> io::Result<Option<Found>> {
         let mut lines = vec![self.spool()];
         if self.is_read_only {
@@ -383,7 +383,7 @@ impl Lake {
         let mut found = Found::default();
         for path in lines.iter().filter(|path| path.exists()) {
             let read = |file: &mut File, part| held(&bytes(file, part)?, Format::Custody, origin);
-            match self.index.find(path, window, Nanos(0), false, &mut turn, &read)? {
+            match self.index.find(path, window, Nanos(0), false, turn, &read)? {
                 Some(held) => found.documents.extend(held),
                 None => return Ok(None),
             }
@@ -398,7 +398,7 @@ impl Lake {
             let since = day_of(&path).unwrap_or_default();
             let whole = &window.indexes;
             let read = |file: &mut File, _| columns::read(file, origin, whole).map_err(io::Error::other);
-            match self.index.find(&path, window, since, true, &mut turn, &read) {
+            match self.index.find(&path, window, since, true, turn, &read) {
                 Ok(Some(held)) => found.documents.extend(held),
                 Ok(None) => return Ok(None),
                 Err(error) if turn.found_too_much() => return Err(error),

@@ -74,7 +74,7 @@ impl Lines {
         &mut self,
         window: &Window,
         sought: Sought,
-        mut turn: Turn,
+        turn: &mut Turn,
     ) -> io::Result<Option<Found>> {
         self.appender.mend()?;
         let mut found = Vec::new();
@@ -91,7 +91,7 @@ impl Lines {
                 let bytes = bytes(file, part)?;
                 if compares { held_whole(&bytes, format, origin) } else { held(&bytes, format, origin) }
             };
-            match self.index.find(&path, window, since, false, &mut turn, &read)? {
+            match self.index.find(&path, window, since, false, turn, &read)? {
                 Some(held) => found.extend(held),
                 None => return Ok(None),
             }

@@ -154,20 +154,15 @@ impl Files {
     async fn read(&self, window: &Window, sought: Sought) -> Result<Found, Unproven> {
         let window = window.clone();
         let found = self.with(move |store, folder| {
-            let is_read_only = store.is_read_only;
-            if !is_read_only {
+            if !store.is_read_only {
                 store.open(folder)?;
             }
-            match &mut store.kind {
-                Kind::Lines(lines) => lines.read_back(&window, sought, Turn::begin()),
-                Kind::Lake(lake) => {
-                    lake.is_read_only = is_read_only;
-                    lake.read_back(&window, sought, Turn::begin())
-                }
+            if let Kind::Lake(lake) = &mut store.kind {
+                lake.is_read_only = store.is_read_only;
             }
+            store.kind.shown(&window, sought, Turn::begin())
         });
-        let found = found.await.map_err(Unproven::Now)?;
-        found.ok_or_else(|| Unproven::Unfinished("its files are still being read".to_owned()))
+        found.await.map_err(Unproven::Now)?
     }
 
     /// Does something with the files, on a thread that may wait for a disk.
@@ -234,6 +229,25 @@ impl Kind {
         match self {
             Self::Lines(lines) => lines.prepare(),
             Self::Lake(lake) => lake.prepare(),
+        }
+    }
+
+    /// What the files hold of a window, or why that isn't known where nothing is wrong with them.
+    fn shown(
+        &mut self,
+        window: &Window,
+        sought: Sought,
+        mut turn: Turn,
+    ) -> io::Result<Result<Found, Unproven>> {
+        let read = match self {
+            Self::Lines(lines) => lines.read_back(window, sought, &mut turn),
+            Self::Lake(lake) => lake.read_back(window, sought, &mut turn),
+        };
+        match read {
+            Err(error) if turn.found_too_much() => Ok(Err(Unproven::TooMuch(error.to_string()))),
+            Err(error) => Err(error),
+            Ok(None) => Ok(Err(Unproven::Unfinished("its files are still being read".to_owned()))),
+            Ok(Some(found)) => Ok(Ok(found)),
         }
     }
 

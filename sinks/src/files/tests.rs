@@ -657,7 +657,7 @@ fn files_are_read_in_turns() {
     let found = loop {
         let mut store = files.folder.store.try_lock().unwrap();
         let Kind::Lines(lines) = &mut store.kind else { panic!("it has lines") };
-        match lines.read_back(&window, Sought::Any, Turn::short()).unwrap() {
+        match lines.read_back(&window, Sought::Any, &mut Turn::short()).unwrap() {
             Some(found) => break found,
             None => turns += 1,
         }
@@ -678,7 +678,7 @@ fn what_was_sent_is_looked_up_in_the_files_that_may_have_it() {
     let Kind::Lake(lake) = &mut store.kind else { panic!("it is a lake") };
     let mut turns_of = |sought: Sought| {
         let mut turns = 0;
-        while lake.read_back(&window(199..200), sought, Turn::short()).unwrap().is_none() {
+        while lake.read_back(&window(199..200), sought, &mut Turn::short()).unwrap().is_none() {
             turns += 1;
             assert!(turns < 1_000, "it begins anew each time");
         }
@@ -686,6 +686,6 @@ fn what_was_sent_is_looked_up_in_the_files_that_may_have_it() {
     };
     let (sent, any) = (turns_of(Sought::Sent), turns_of(Sought::Any));
     assert!(sent > 0 && any > 3 * sent, "{sent} of {any}");
-    let found = lake.read_back(&window(199..200), Sought::Sent, Turn::begin()).unwrap().unwrap();
+    let found = lake.read_back(&window(199..200), Sought::Sent, &mut Turn::begin()).unwrap().unwrap();
     assert_eq!(found.documents.iter().map(|held| held.index).collect::<Vec<_>>(), [Some(199)]);
 }

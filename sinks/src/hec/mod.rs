@@ -379,7 +379,7 @@ impl Sink for Hec {
             .body(form);
         // By then it counts what is shown: what arrives while it is answered needn't be in the answer.
         let asked = Instant::now();
-        let answered = http.answer(request).await.map_err(|error| Unproven::Now(error.to_string()))?;
+        let answered = http.shown(request).await?;
         if !answered.status.is_success() {
             return Err(Unproven::Now(answered.reason()));
         }

@@ -1,6 +1,7 @@
 //! Events, answers and what a search shows: tests/sinks has a collector that is played after the documentation.
 
 use super::*;
+use crate::testing::answering;
 use custody_core::event::TYPES;
 use custody_core::log::Entry;
 use proptest::prelude::*;
@@ -236,6 +237,17 @@ fn an_answer_of_a_search_that_is_not_whole_is_none() {
     assert!(of(&[row, &last[..10]]).is_err());
     assert!(of(&[r#"{"messages":[{"type":"FATAL","text":"no"}]}"#, last]).unwrap_err().contains("FATAL no"));
     assert!(of(&[&row.replace("false", "true"), last]).is_err());
+}
+
+#[test]
+fn more_than_one_answer_of_a_search_holds_is_too_much() {
+    let search = Some(Endpoint { url: answering(|_| None), ca: None, auth: None });
+    let secrets = Secrets::new(std::path::Path::new("/nowhere"));
+    let hec = Hec::new(Settings { search, ..settings() }, secrets, ORIGIN);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let window = Window { indexes: 0..0, appended: Nanos(1_000_000_000)..Nanos(3_000_000_000) };
+    let unproven = runtime.block_on(hec.read_back(&window)).unwrap_err();
+    assert!(matches!(unproven, Unproven::TooMuch(_)), "{unproven}");
 }
 
 #[test]

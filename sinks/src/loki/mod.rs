@@ -389,9 +389,10 @@ impl Loki {
     }
 
     /// One page of what lies in a span of time, forward.
-    async fn page(&self, query: &str, span: &Range<Nanos>, limit: usize) -> Result<Page, String> {
-        let request =
-            self.request(Method::GET, "/loki/api/v1/query_range").map_err(|error| error.to_string())?;
+    async fn page(&self, query: &str, span: &Range<Nanos>, limit: usize) -> Result<Page, Unproven> {
+        let request = self
+            .request(Method::GET, "/loki/api/v1/query_range")
+            .map_err(|error| Unproven::Now(error.to_string()))?;
         let request = request
             .query(&[
                 ("query", query.to_owned()),
@@ -402,11 +403,11 @@ impl Loki {
             ])
             .header("x-loki-response-encoding-flags", "categorize-labels")
             .header("cache-control", "no-cache");
-        let answered = self.http.answer(request).await.map_err(|error| error.to_string())?;
+        let answered = self.http.shown(request).await?;
         if answered.status != StatusCode::OK {
-            return Err(answered.reason());
+            return Err(Unproven::Now(answered.reason()));
         }
-        parse(&answered.body)
+        parse(&answered.body).map_err(Unproven::Now)
     }
 
     /// What Loki has more than once and shows once: a question for lines leaves out exact repeats, a count doesn't. As often
@@ -469,8 +470,7 @@ impl Loki {
     ) -> Result<(), Unproven> {
         let mut start = span.start;
         while start < span.end {
-            let page = self.page(query, &(start..span.end), PAGE_LINES).await;
-            let mut page = page.map_err(Unproven::Now)?;
+            let mut page = self.page(query, &(start..span.end), PAGE_LINES).await?;
             page.lines.sort_by_key(|line| line.time);
             let full = page.lines.len() >= PAGE_LINES;
             let last = page.lines.last().map(|line| line.time);

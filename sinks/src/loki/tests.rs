@@ -2,6 +2,7 @@
 
 use super::push::VALUE_BYTES_MAX;
 use super::*;
+use crate::testing::answering;
 use custody_core::clock::SystemClock;
 use custody_core::event::TYPES;
 use custody_core::log;
@@ -12,7 +13,11 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 fn loki() -> Loki {
-    let endpoint = Endpoint { url: "http://127.0.0.1:1".into(), ca: None, auth: None };
+    loki_at("http://127.0.0.1:1".into())
+}
+
+fn loki_at(url: String) -> Loki {
+    let endpoint = Endpoint { url, ca: None, auth: None };
     let settings = Settings { endpoint, tenant: None, job: "custody".into(), sends_old_again: false };
     Loki::new(
         settings,
@@ -109,6 +114,13 @@ fn a_batch_is_stored_when_each_of_its_streams_is() {
     let large = || answered(413, "");
     assert!(matches!(outcome(vec![large()]), Err(Trouble::TooLarge { .. })));
     assert!(matches!(outcome(vec![large(), stored()]), Err(Trouble::Poisoned { .. })));
+    // As Loki's parts say it to each other (gRPC), and it to us.
+    for way in ["received message larger than max", "trying to send message larger than max"] {
+        let text = format!("rpc error: code = ResourceExhausted desc = grpc: {way} (5242880 vs. 4194304)");
+        let larger = || answered(500, &text);
+        assert!(matches!(outcome(vec![larger()]), Err(Trouble::TooLarge { .. })));
+        assert!(matches!(outcome(vec![larger(), stored()]), Err(Trouble::Poisoned { .. })));
+    }
     assert!(outcome(vec![answered(429, "lines of it may fit")]).unwrap_err().leaves_doubt());
     let long =
         "Max entry size '1024' bytes exceeded for stream '{}' while adding an entry with length '2048' bytes";
@@ -237,6 +249,16 @@ fn an_answer_that_is_not_whole_is_none() {
     assert!(parse(answer(r#","warnings":["partial"]"#).as_bytes()).is_err());
     assert!(parse(b"{}").is_err());
     assert!(parse(br#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#).is_err());
+}
+
+#[test]
+fn more_than_one_page_holds_is_too_much() {
+    let loki = loki_at(answering(|path| if path.contains("/query_range?") { None } else { Some("") }));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let begun = Nanos(1_764_000_000_000_000_000);
+    let window = Window { indexes: 0..0, appended: begun..begun.saturating_add(HOUR) };
+    let unproven = runtime.block_on(loki.read_back(&window)).unwrap_err();
+    assert!(matches!(unproven, Unproven::TooMuch(_)), "{unproven}");
 }
 
 /// A proxy may leave out the header by which we ask for metadata apart from labels.

@@ -108,11 +108,20 @@ impl OpenSearch {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Answered, Trouble> {
-        let mut request = self.http.request(method, path)?;
-        if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body);
-        }
-        self.http.answer(request).await
+        self.http.answer(self.request(method, path, body)?).await
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<reqwest::RequestBuilder, Trouble> {
+        let request = self.http.request(method, path)?;
+        Ok(match body {
+            Some(body) => request.header("content-type", "application/json").body(body),
+            None => request,
+        })
     }
 
     async fn put(&self, path: &str, body: &Value) -> Result<Answered, Trouble> {
@@ -309,22 +318,26 @@ impl OpenSearch {
             })?;
         }
         let body = search::question(window, &self.origin, shown, HITS_MAX).to_string().into_bytes();
-        let path = |how: &str| format!("/{everything}/_search?allow_partial_search_results=false&{how}");
         // A closed index can't be searched, and what it holds isn't missing: such a question is refused.
-        let asked = self.ask(Method::POST, &path("expand_wildcards=open,closed"), Some(body.clone())).await;
-        let (mut answered, mut perhaps_more) = (asked.map_err(now)?, None);
+        let asked = self.search(&everything, "expand_wildcards=open,closed", body.clone()).await;
+        let (mut answered, mut perhaps_more) = (asked?, None);
         if shown == Shown::Event && matches!(answered.status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
         {
             // What is new doesn't lie in one, and isn't held up by one.
             perhaps_more = self.may_be_closed(window, product).await?.then(|| CLOSED.to_owned());
-            answered =
-                self.ask(Method::POST, &path("ignore_unavailable=true"), Some(body)).await.map_err(now)?;
+            answered = self.search(&everything, "ignore_unavailable=true", body).await?;
         }
         if answered.status != StatusCode::OK {
             return Err(Unproven::Now(answered.reason()));
         }
         let documents = search::documents(&answered.body, &self.origin, shown)?;
         Ok(Found { documents, perhaps_more })
+    }
+
+    async fn search(&self, everything: &str, how: &str, body: Vec<u8>) -> Result<Answered, Unproven> {
+        let path = format!("/{everything}/_search?allow_partial_search_results=false&{how}");
+        let request = self.request(Method::POST, &path, Some(body));
+        self.http.shown(request.map_err(|error| Unproven::Now(error.to_string()))?).await
     }
 
     /// Whether something of a window may lie in an index that is closed. Of daily indices none is asked for: what is of a day goes into

@@ -1,6 +1,7 @@
 //! Requests and answers, without a store: tests/sinks has the real ones.
 
 use super::*;
+use crate::testing::answering;
 use custody_core::clock::Nanos;
 use custody_core::event::TYPES;
 use custody_core::log::Entry;
@@ -11,7 +12,11 @@ const ELASTICSEARCH: Product = Product { is_opensearch: false, ..STREAMS };
 const DAYS: Product = Product { has_streams: false, ..ELASTICSEARCH };
 
 fn sink() -> OpenSearch {
-    let endpoint = Endpoint { url: "http://127.0.0.1:1".into(), ca: None, auth: None };
+    sink_at("http://127.0.0.1:1".into())
+}
+
+fn sink_at(url: String) -> OpenSearch {
+    let endpoint = Endpoint { url, ca: None, auth: None };
     let settings = Settings { endpoint, stream: stream() };
     OpenSearch::new(settings, Secrets::new(std::path::Path::new("/nowhere")), ORIGIN)
 }
@@ -206,6 +211,21 @@ fn whoever_gives_a_log_back_is_not_shown_what_is_nobodys() {
     assert_eq!((either.len(), filter.len()), (1, 2), "{by_time}");
     assert_eq!(filter[0]["term"]["custody.log.origin"], ORIGIN);
     assert!(filter[1]["range"]["@timestamp"]["lt"].is_string());
+}
+
+#[test]
+fn more_than_one_answer_holds_is_too_much() {
+    let url = answering(|path| match path {
+        path if path.contains("/_search?") => None,
+        path if path.contains("/_mapping/") => Some("{}"),
+        _ => Some(r#"{"_shards":{"failed":0}}"#),
+    });
+    let sink = sink_at(url);
+    *sink.product.lock().unwrap() = Some(STREAMS);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let window = Window { indexes: 0..0, appended: Nanos(1)..Nanos(1_000_000_000) };
+    let unproven = runtime.block_on(sink.read_back(&window)).unwrap_err();
+    assert!(matches!(unproven, Unproven::TooMuch(_)), "{unproven}");
 }
 
 #[test]

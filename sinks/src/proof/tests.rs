@@ -1,5 +1,7 @@
 //! Proofs of long logs, and of logs that grow meanwhile: what is wrong with single documents is in the delivery's tests.
 
+mod replaced;
+
 use super::*;
 use crate::delivery::{Delivery, Parts};
 use crate::filter::Filter;
@@ -85,8 +87,13 @@ struct Delivered {
 }
 
 async fn delivered(events: u64) -> Delivered {
-    let (story, shelf) = (Story::with(1).await, Arc::new(Shelf::default()));
+    let story = Story::with(1).await;
     grow(&story, events).await;
+    delivered_of(story).await
+}
+
+async fn delivered_of(story: Story) -> Delivered {
+    let shelf = Arc::new(Shelf::default());
     let parts = Parts {
         name: "shelf".to_owned(),
         sink: Arc::clone(&shelf),

@@ -1,6 +1,9 @@
 //! What people would ship events with otherwise, each as its documentation has it: until the store has all.
 
-use super::{KafkaStore, LokiStore, OpenSearchStore, TENANT, TOPIC, events};
+use super::events;
+use super::kafka::{KafkaStore, TOPIC};
+use super::loki::{LokiStore, TENANT};
+use super::opensearch::OpenSearchStore;
 use custody_tests::process::Running;
 use custody_tests::servers::{Rsyslog, http, setup};
 use custody_tests::story::Story;

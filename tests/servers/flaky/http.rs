@@ -8,10 +8,11 @@ use tokio::net::TcpStream;
 /// Passes requests on until one of the three of us ends the connection.
 pub async fn serve(client: TcpStream, shared: &Shared) -> Result<()> {
     let mut client = Reader::new(client);
+    let mut changed = shared.changed.subscribe();
     let mut upstream: Option<Reader> = None;
     while let Some(head) = client.head().await? {
         let line = first_line(&head);
-        let fault = shared.next(&line);
+        let mut fault = shared.next(&line);
         let max = if let Fault::HangUpAfter(max) = fault { max } else { usize::MAX };
         let came = body(&mut client, &head, max).await;
         let (body, whole) = came.inspect_err(|_| shared.give_back(fault))?;
@@ -20,6 +21,14 @@ pub async fn serve(client: TcpStream, shared: &Shared) -> Result<()> {
             return Ok(());
         }
         let request = Message { head: without_expect(&head), body };
+        while fault == Fault::Hold {
+            tokio::select! {
+                biased;
+                ended = client.until_end() => return ended,
+                // The sender lives as long as the proxy.
+                _ = changed.changed() => fault = shared.next(&line),
+            }
+        }
         match fault {
             Fault::Answer(status, retry_after) => {
                 shared.count(|counts| &mut counts.answered);
@@ -41,6 +50,7 @@ pub async fn serve(client: TcpStream, shared: &Shared) -> Result<()> {
             }
             Fault::Delay(time) => tokio::time::sleep(time).await,
             Fault::Pass
+            | Fault::Hold
             | Fault::Cut
             | Fault::Swallow
             | Fault::Slow(_)

@@ -28,6 +28,9 @@ pub enum Fault {
     /// HTTP: the destination never hears of it, and there is never an answer. TCP: nothing passes, in either direction, until
     /// another fault is set.
     Hang,
+    /// It waits until another fault is set, or one is queued that it then has. HTTP: what its client doesn't wait for any more
+    /// never passes. TCP: what the client sends waits as well, while none is queued.
+    Hold,
     /// It passes after so long.
     Delay(Duration),
     /// TCP only: what the client sends passes at so many bytes a second.
@@ -99,6 +102,12 @@ impl Shared {
         self.plan.lock().expect("nobody panics while holding it")
     }
 
+    /// Whether what a client of TCP sends is held back.
+    fn holds_back(&self) -> bool {
+        let plan = self.plan();
+        plan.standing == Fault::Hang || (plan.standing == Fault::Hold && plan.queued.is_empty())
+    }
+
     /// What happens to a request with this first line; for TCP, to the next bytes.
     fn next(&self, line: &str) -> Fault {
         let mut plan = self.plan();
@@ -112,7 +121,7 @@ impl Shared {
     /// A fault that happened to nothing, as its request never came whole: it is the next one's, unless it is everyone's.
     fn give_back(&self, fault: Fault) {
         let mut plan = self.plan();
-        if plan.standing != fault && fault != Fault::Pass {
+        if plan.standing != fault && !matches!(fault, Fault::Pass | Fault::Hold) {
             plan.queued.push_front(fault);
         }
     }
@@ -213,6 +222,16 @@ impl Flaky {
         plan.standing = fault;
         plan.queued.clear();
         drop(plan);
+        self.shared.changed.send_replace(());
+    }
+
+    /// What happens from now on, once what is queued has happened.
+    ///
+    /// # Panics
+    /// When the protocol has no such fault.
+    pub fn stand(&self, fault: Fault) {
+        self.check(fault);
+        self.shared.plan().standing = fault;
         self.shared.changed.send_replace(());
     }
 

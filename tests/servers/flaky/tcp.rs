@@ -22,7 +22,8 @@ pub async fn serve(client: TcpStream, shared: &Shared) -> Result<()> {
     }
 }
 
-/// What the client sends is held back while the standing fault is [`Fault::Hang`], and takes its time while that is [`Fault::Slow`].
+/// What the client sends is held back while the standing fault is [`Fault::Hang`], or [`Fault::Hold`] with none queued, and takes
+/// its time while that is [`Fault::Slow`].
 async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared) -> Result<()> {
     let mut changed = shared.changed.subscribe();
     let mut piece = vec![0; 64 << 10];
@@ -33,7 +34,7 @@ async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shar
             // The answers may go on.
             return std::future::pending().await;
         }
-        while shared.plan().standing == Fault::Hang {
+        while shared.holds_back() {
             // The sender lives as long as the proxy.
             drop(changed.changed().await);
         }
@@ -56,7 +57,7 @@ async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Share
         let mut hung = false;
         let fault = loop {
             match shared.next("") {
-                Fault::Hang => {
+                Fault::Hang | Fault::Hold => {
                     if !std::mem::replace(&mut hung, true) {
                         shared.count(|counts| &mut counts.hung);
                     }

@@ -1,9 +1,13 @@
 //! One broker under siege, its disk full at times.
 
-use super::topic::{TOPIC, stored};
+use super::topic::{TOPIC, settings, sink, stored};
 use crate::siege::{Store, besiege};
+use custody_sinks::sink::{Limits, Sink as _};
 use custody_tests::servers::Kafka;
 use custody_tests::servers::flaky::Flaky;
+
+/// Few, so that there are many transactions.
+const TRANSACTION_EVENTS: usize = 2_000;
 
 struct Besieged {
     kafka: Kafka,
@@ -17,8 +21,14 @@ impl Store for Besieged {
 
     fn table(&self, port: u16) -> String {
         format!(
-            "[sink.kafka]\nbrokers = [\"127.0.0.1:{port}\"]\ntopic = \"{TOPIC}\"\npartitions = 3\ntimeout_seconds = 5\n"
+            "[sink.kafka]\nbrokers = [\"127.0.0.1:{port}\"]\ntopic = \"{TOPIC}\"\npartitions = 3\ntimeout_seconds = 5\ntransaction_events = {TRANSACTION_EVENTS}\n"
         )
+    }
+
+    fn limits(&self) -> Limits {
+        let mut settings = settings(&self.kafka.bootstrap());
+        settings.transaction_events = TRANSACTION_EVENTS;
+        sink(settings).limits()
     }
 
     fn proxy(&mut self) -> Flaky {

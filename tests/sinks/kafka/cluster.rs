@@ -1,9 +1,10 @@
 //! Three brokers, of which some are gone or stand still.
 
-use super::topic::{TOPIC, check, settings, sink};
+use super::topic::{TOPIC, check, settings, sink, stored};
 use crate::campaign::{Source, events};
 use custody_tests::servers::Kafka;
 use custody_tests::wait::{DEADLINE, until_true};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How long brokers take to agree again, on a busy machine.
@@ -28,24 +29,40 @@ fn nothing_is_lost_nor_confirmed_wrongly_when_brokers_die() {
     let mut kafka = three(dir.path());
     let source = Source::new();
     let some = events(6_000) / 6;
-    let run = source.deliver(sink(settings(&kafka.bootstrap())));
+    let mut settings = settings(&kafka.bootstrap());
+    settings.transaction_events = 100;
+    // Less than it takes until another one leads.
+    settings.timeout_seconds = 2;
+    let run = source.deliver(sink(settings));
+    let numbers = || run.control.health().numbers();
     source.grow(some);
     source.delivered(&run);
     led(&kafka);
 
-    let first = kafka.leader(TOPIC, 0).unwrap();
-    source.grow(some);
-    kafka.brokers[first].service.kill_now();
+    // All of them belong to no session, and so stand in one partition.
+    let partition = i64::from(stored(&kafka)[0].partition);
+    let first = kafka.leader(TOPIC, partition).unwrap();
+    let (begun, before) = (source.log.size(), numbers());
+    let is_killed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // It also ends where this test doesn't come so far.
+        let growing = (0..500).take_while(|_| !is_killed.load(Ordering::Relaxed));
+        scope.spawn(|| growing.for_each(|_| source.grow(20)));
+        until_true("some of it is there", LONG, || numbers().next > begun);
+        kafka.brokers[first].service.kill_now();
+        assert!(numbers().next < source.log.size(), "nothing was under way: {:?}", numbers());
+        is_killed.store(true, Ordering::Relaxed);
+    });
     source.grow(some);
     source.delivered(&run);
+    assert!(numbers().retries > before.retries, "the leader wasn't missed: {:?}", numbers());
     check(&kafka, &source);
 
-    let second = kafka.leader(TOPIC, 0).unwrap();
+    let second = kafka.leader(TOPIC, partition).unwrap();
     assert_ne!(second, first);
     kafka.brokers[second].service.kill_now();
     let confirmed = source.log.size();
     source.grow(some);
-    let numbers = || run.control.health().numbers();
     let before = numbers().retries;
     until_true("it tries in vain", LONG, || numbers().retries >= before + 3);
     assert!(numbers().next <= confirmed, "one of three has confirmed: {:?}", numbers());

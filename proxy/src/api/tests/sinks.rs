@@ -5,6 +5,7 @@ use super::world::{Plan, World};
 use custody_core::delivery::{Asked, DeadLetter, Errand, Numbers, Report, Running, Standing};
 use custody_core::log::Log;
 use reqwest::StatusCode;
+use serde_json::{Value, json};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -87,4 +88,37 @@ async fn an_entry_that_can_not_be_read_hides_neither_a_sinks_trouble_nor_anythin
     assert!(!text.contains("custody_sink_lag_seconds{sink=\"lines\"}"), "{text}");
     assert!(text.contains("\ncustody_sink_lag_seconds{sink=\"other\"} "), "{text}");
     assert!(text.contains("\ncustody_log_up 1\n"), "{text}");
+}
+
+/// Whoever holds a checkpoint from elsewhere is told nothing of a log that isn't the checkpoint's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_compared_for_a_checkpoint_that_the_log_does_not_have() {
+    let numbers = Numbers { next: u64::MAX, ..Numbers::default() };
+    let sinks: Vec<Arc<dyn Running>> = vec![Arc::new(Stuck { name: "lines", numbers })];
+    let world = World::planned(Plan { sinks, ..Plan::default() }).await;
+    let admin = world.admin().await;
+    let size = world.log.sign_now().await.unwrap().size();
+    let (root, other) = (world.log.root(size).unwrap(), world.log.root(size - 1).unwrap());
+    let verify = async |body: Value| admin.post("/v1/sinks/lines/verify", body).await;
+
+    let (status, answer) = verify(json!({ "to": size, "root": root.to_base64() })).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert!(answer["report"].is_object(), "{answer}");
+    let (status, answer) = verify(json!({ "to": size - 1, "root": other.to_base64() })).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+
+    let (status, answer) = verify(json!({ "to": size, "root": other.to_base64() })).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+    let said = answer["error"].as_str().unwrap();
+    assert!(said.contains(&format!("first {size} events")) && said.contains("--known"), "{said}");
+
+    // A root is of a size, and is a hash.
+    for wrong in [
+        json!({ "root": root.to_base64() }),
+        json!({ "to": "2500-01-01T00:00:00Z", "root": root.to_base64() }),
+        json!({ "to": size, "root": "nothing" }),
+    ] {
+        let (status, answer) = verify(wrong).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
+    }
 }

@@ -63,6 +63,31 @@ async fn a_replay_that_cannot_end_holds_up_nothing_and_can_be_cancelled() {
     run.stop().await;
 }
 
+/// Whoever asked for it would take it for one that can't go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_only_takes_long_is_no_trouble() {
+    let story = Story::with(50).await;
+    let (part, timeout) = (Duration::from_millis(5), Duration::from_secs(20));
+    let store = Arc::new(Store { part, timeout, ..Store::new(1) });
+    let run = start(&story, &store);
+    run.delivered(&story).await;
+    let left = u64::MAX / 2;
+    store.parts.store(left, Relaxed);
+    run.control.replay(0..50).await.unwrap();
+    // Longer than what counts as a stall.
+    until("it has been read for long", || {
+        let numbers = run.control.health().numbers();
+        assert_eq!((numbers.trouble, numbers.replay_trouble), (None, None));
+        store.parts.load(Relaxed) <= left - 200
+    })
+    .await;
+    assert_eq!(run.control.replaying().await.unwrap(), Some(0..50));
+    store.parts.store(0, Relaxed);
+    run.replayed().await;
+    assert_eq!(run.control.health().numbers().replays, 1);
+    run.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redrive_that_cannot_end_holds_up_nothing_and_can_be_cancelled() {
     let (story, store, run) = delivered().await;

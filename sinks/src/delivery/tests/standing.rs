@@ -116,6 +116,23 @@ async fn what_has_been_delivered_since_a_stall_was_told_ends_it_and_the_next_one
     assert!(resumed.iter().all(|seconds| *seconds < 3_600), "{resumed:?}");
 }
 
+/// As it is told of one that stands still since its position can't be read: how far it had come isn't known then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stall_that_was_told_at_the_end_of_the_log_has_lasted_since_then() {
+    let story = Story::with(20).await;
+    let store = Arc::new(Store::new(1));
+    let run = start(&story, &store);
+    run.delivered(&story).await;
+    run.stop().await;
+    story.tell(10).await;
+    let run = begin_after(&story, &store, Duration::from_secs(3_600), story.log.size());
+    until("it is told that it goes on", || told(&story).1.len() == 1).await;
+    run.delivered(&story).await;
+    run.stop().await;
+    let (stalled, resumed) = told(&story);
+    assert!(stalled == 0 && resumed[0] >= 3_600, "{resumed:?}");
+}
+
 /// Each answer that it isn't done yet would be taken for a sign that it delivers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_up_that_goes_on_in_long_turns_is_one_stall() {

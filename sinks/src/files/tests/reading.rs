@@ -1,7 +1,9 @@
 //! Who only reads: changes nothing, and gets no more at once than there is room for.
 
 use super::*;
+use crate::restore::{self, Walk};
 use std::io::Write as _;
+use std::pin::Pin;
 
 /// All that lies in a folder, and when it was changed last.
 fn snapshot(folder: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
@@ -68,17 +70,58 @@ fn more_than_there_is_room_for_is_not_shown() {
         let files = ready(settings(dir.path(), is_lake));
         send(&files, (0..100).map(hourly)).unwrap();
         let mut store = files.folder.store.try_lock().unwrap();
-        let mut read = |window: &Window, turn| match &mut store.kind {
-            Kind::Lines(lines) => lines.read_back(window, Sought::Any, turn),
-            Kind::Lake(lake) => lake.read_back(window, Sought::Any, turn),
-        };
+        let mut read = |window: &Window, turn| store.kind.shown(window, Sought::Any, turn).unwrap();
         let by_time = |indexes| Window { indexes: 0..0, ..window(indexes) };
-        let error = read(&by_time(0..100), Turn::narrow(10_000)).unwrap_err();
-        assert!(error.to_string().contains("not all of it can be looked at"), "{error}");
-        let shown = read(&by_time(0..2), Turn::narrow(10_000)).unwrap().unwrap();
+        let unproven = read(&by_time(0..100), Turn::narrow(10_000)).unwrap_err();
+        assert!(
+            matches!(&unproven, Unproven::TooMuch(reason) if reason.contains("not all of it can be looked at")),
+            "{unproven:?}"
+        );
+        let shown = read(&by_time(0..2), Turn::narrow(10_000)).unwrap();
         assert_eq!((shown.documents.len(), shown.perhaps_more), (2, None));
         // A comparison asks for what it knows to be so much.
-        assert_eq!(read(&window(0..100), Turn::narrow(10_000)).unwrap().unwrap().documents.len(), 100);
+        assert_eq!(read(&window(0..100), Turn::narrow(10_000)).unwrap().documents.len(), 100);
+    }
+}
+
+/// Files of which no more than so many bytes are shown at once.
+struct Narrow {
+    files: Files,
+    bytes: usize,
+}
+
+type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl restore::Archive for Narrow {
+    fn prepare(&self) -> Answer<'_, Result<(), Trouble>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn read_back<'a>(&'a self, window: &'a Window) -> Answer<'a, Result<Found, Unproven>> {
+        Box::pin(async move {
+            let mut store = self.files.folder.store.lock().await;
+            store.kind.shown(window, Sought::Any, Turn::narrow(self.bytes)).unwrap()
+        })
+    }
+}
+
+/// Whoever restores a log gets all of it in shorter windows, and isn't told of trouble: there is nothing to wait for.
+#[test]
+fn what_there_is_no_room_for_at_once_is_shown_in_shorter_windows() {
+    for is_lake in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ready(settings(dir.path(), is_lake));
+        send(&files, (0..100).map(hourly)).unwrap();
+        let all = 100 * 200 + (0..100).map(|index| hourly(index).bytes.len()).sum::<usize>();
+        let archives: Vec<Box<dyn restore::Archive>> = vec![Box::new(Narrow { files, bytes: all / 4 })];
+        let mut walk = Walk::new(&archives, window(0..100).appended);
+        let (mut found, mut told) = (vec![], vec![]);
+        let mut tell = |reason: Option<&str>| told.push(reason.map(str::to_owned));
+        while let Some(documents) = runtime().block_on(walk.next(&mut tell)).unwrap() {
+            found.extend(documents.into_keys());
+        }
+        assert_eq!(found, (0..100).collect::<Vec<_>>());
+        assert_eq!(told, vec![]);
     }
 }
 
@@ -94,7 +137,7 @@ fn a_line_that_was_sent_is_looked_up_in_the_file_of_its_day() {
     let mut looked_up = |indexes: std::ops::Range<u64>, sought: Sought| {
         let mut turns = 0;
         loop {
-            match lines.read_back(&window(indexes.clone()), sought, Turn::short()).unwrap() {
+            match lines.read_back(&window(indexes.clone()), sought, &mut Turn::short()).unwrap() {
                 Some(found) => {
                     let found = found.documents.iter().filter_map(|held| held.index).collect::<Vec<_>>();
                     return (found, turns);

@@ -1,0 +1,50 @@
+//! What is too long for a destination, or for its line: it is cut, down to one event.
+
+use super::*;
+use custody_core::event::{Actor, Draft, login};
+
+/// Over a slow line nothing arrives as a whole that is too long for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_takes_too_long_is_sent_in_pieces() {
+    let story = Story::with(60).await;
+    let store = Arc::new(Store::new(1));
+    let longest = story.log.read(0, 60, usize::MAX).unwrap().iter().map(|entry| entry.bytes.len()).max();
+    // Two or three of them have the time.
+    let each = store.limits().timeout / 3;
+    store.slow.store(u64::try_from(each.as_micros()).unwrap() / longest.unwrap() as u64, Relaxed);
+    let run = start(&story, &store);
+    until("all are there", || run.control.health().numbers().next >= 60).await;
+    run.stop().await;
+    assert!((0..60).all(|index| store.times().get(&index) == Some(&1)), "{:?}", store.times());
+}
+
+/// An event more, longer than that. Gives its index.
+async fn tell_long(story: &Story, bytes: usize) -> u64 {
+    let failed = login::Failed {
+        claimed_user: Some("x".repeat(bytes)),
+        method: login::Attempt::Password,
+        reason: "wrong password".to_owned(),
+    };
+    let index = story.log.size();
+    drop(story.producer.append(Draft::new(Actor::system("test"), failed)).await.unwrap());
+    index
+}
+
+/// Sent again and again, one long command would end the delivery of everything for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_too_large_alone_is_a_dead_letter_and_its_neighbours_are_there_once() {
+    let story = Story::with(20).await;
+    let long = tell_long(&story, 5_000).await;
+    story.tell(20).await;
+    let store = Arc::new(Store { bytes_max: 4_000, ..Store::new(1) });
+    let run = start(&story, &store);
+    run.delivered(&story).await;
+    let letters = run.control.dead_letters().await.unwrap();
+    let letters: Vec<_> = letters.iter().map(|letter| (letter.index, letter.reason.as_str())).collect();
+    assert_eq!(letters, [(long, "413")]);
+    let size = run.control.health().numbers().next;
+    assert!((0..size).all(|index| store.times().get(&index).copied() == (index != long).then_some(1)));
+    let report = prove(&run.control, size, |_| ()).await.unwrap();
+    assert_eq!((report.missing.count, report.rejected, report.proven), (0, 1, size - 1), "{report:?}");
+    run.stop().await;
+}
