@@ -38,6 +38,22 @@ fn paramiko_moves_files() {
     moves("paramiko_files.py");
 }
 
+/// It goes on asking after it has closed a file; the next one may have the same handle by then.
+#[test]
+fn paramiko_abandons_files_that_it_reads_ahead() {
+    let world = World::start();
+    world.policy("files", FILES);
+    std::fs::write(world.dir().join("file"), vec![7; 4 << 20]).unwrap();
+    std::fs::write(world.dir().join("small"), "small").unwrap();
+    let (port, home) = (world.custodyd.ssh_port.to_string(), world.operator.dir.to_str().unwrap().to_owned());
+    let said = python::run("paramiko_abandoned.py", &[&port, &home, world.dir().to_str().unwrap()]);
+    assert_eq!(said, "read\n");
+    let entries = events(&world, 0);
+    every_request_has_one_end(&entries);
+    assert!(of_type(&entries, "file.unparsed").is_empty());
+    assert_eq!(of_type(&entries, "file.completed").len(), 40);
+}
+
 #[test]
 fn asyncssh_moves_files() {
     moves("asyncssh_files.py");

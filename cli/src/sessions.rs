@@ -261,9 +261,8 @@ impl Unfinished {
         // A device, a pipe or a link is written into and not replaced.
         let is_replaced = before.as_ref().is_none_or(std::fs::Metadata::is_file);
         if is_replaced {
-            name.push(".unfinished");
-            // One that was left there has the rights that somebody gave it.
-            std::fs::remove_file(&name).ok();
+            // Nobody else's: whatever is written to the same place at the same time has its own.
+            name.push(format!(".unfinished-{}", uuid::Uuid::new_v4()));
             options.create_new(true);
         }
         let name = PathBuf::from(name);
@@ -466,7 +465,6 @@ mod tests {
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         File::create(&output).unwrap().write_all(b"before").unwrap();
         std::fs::set_permissions(&output, Permissions::from_mode(0o640)).unwrap();
-        let unfinished = dir.path().join("recording.unfinished");
 
         let mut broken_off = Unfinished::create(&output).unwrap();
         broken_off.file.write_all(b"half").unwrap();
@@ -474,13 +472,12 @@ mod tests {
         assert_eq!(std::fs::read(&output).unwrap(), b"before");
         assert_eq!(names(dir.path()), ["recording"]);
 
-        // Whoever could read it can, and nobody else; whatever was left there by one that was killed.
-        File::create(&unfinished).unwrap();
-        std::fs::set_permissions(&unfinished, Permissions::from_mode(0o666)).unwrap();
+        // Whoever could read it can, and nobody else.
         let mut whole = Unfinished::create(&output).unwrap();
         whole.file.write_all(b"after").unwrap();
-        assert_eq!(names(dir.path()), ["recording", "recording.unfinished"]);
-        assert_eq!(mode(&unfinished), 0o640);
+        let [recording, unfinished]: [String; 2] = names(dir.path()).try_into().unwrap();
+        assert!(recording == "recording" && unfinished.starts_with("recording.unfinished-"), "{unfinished}");
+        assert_eq!(mode(&dir.path().join(unfinished)), 0o640);
         whole.finish().unwrap();
         assert_eq!(std::fs::read(&output).unwrap(), b"after");
         assert_eq!(names(dir.path()), ["recording"]);
@@ -503,5 +500,21 @@ mod tests {
         Unfinished::create(device).unwrap().finish().unwrap();
         assert!(!std::fs::symlink_metadata(device).unwrap().is_file());
         assert_eq!(names(dir.path()), ["link", "recording"]);
+    }
+
+    #[test]
+    fn two_that_are_written_to_one_place_are_each_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("recording");
+        let mut first = Unfinished::create(&output).unwrap();
+        first.file.write_all(b"whole").unwrap();
+        let mut second = Unfinished::create(&output).unwrap();
+        second.file.write_all(b"ha").unwrap();
+        first.finish().unwrap();
+        assert_eq!(std::fs::read(&output).unwrap(), b"whole");
+        second.file.write_all(b"lf").unwrap();
+        second.finish().unwrap();
+        assert_eq!(std::fs::read(&output).unwrap(), b"half");
+        assert_eq!(names(dir.path()), ["recording"]);
     }
 }

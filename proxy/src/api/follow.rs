@@ -32,7 +32,7 @@ const PLACES_EACH_MAX: usize = 16;
 /// When one that found no place may come again, in seconds.
 const COME_AGAIN: u64 = 10;
 /// A subscription says at least so often that it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A reader that leaves what it was sent for so long is dropped.
 pub(super) const SLOW: Duration = Duration::from_secs(30);
 /// After something new a reader waits so long for more of it: bounds its questions to the projection.
@@ -259,6 +259,7 @@ impl Follower {
             return self.end("too-slow", "you read slower than the log grows: go on from the last id");
         }
         let (quiet_since, size) = (Instant::now(), self.api.context.log.size());
+        let keep_alive = self.api.keep_alive;
         loop {
             // Roles, policies, locks and tokens may have changed since.
             if let Err(reason) = self.subscriber.may_go_on(&self.api) {
@@ -268,7 +269,7 @@ impl Follower {
                 return self.closing();
             }
             let mut look = self.look.take().unwrap_or_else(|| self.begin_to_look());
-            let found = tokio::time::timeout_at(quiet_since + KEEP_ALIVE, look.page.as_mut()).await;
+            let found = tokio::time::timeout_at(quiet_since + keep_alive, look.page.as_mut()).await;
             let Ok(found) = found else {
                 // It waits its turn behind others, perhaps, and mustn't lose it.
                 self.look = Some(look);
@@ -298,7 +299,7 @@ impl Follower {
                 },
             }
             let unfiltered = self.question.search.is_unfiltered();
-            match tokio::time::timeout_at(quiet_since + KEEP_ALIVE, watching.news(unfiltered)).await {
+            match tokio::time::timeout_at(quiet_since + keep_alive, watching.news(unfiltered)).await {
                 Ok(News::Perhaps) => {}
                 // What told of news is the projection where there is a filter: the log may well go on.
                 Ok(News::Stopped) if self.api.log_is_alive() => {

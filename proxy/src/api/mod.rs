@@ -120,6 +120,8 @@ pub struct Api {
     replaying: Arc<Semaphore>,
     rendering: Arc<Semaphore>,
     places: Arc<Places>,
+    /// A subscription says at least so often that it lives.
+    keep_alive: Duration,
     cursors: Cursors,
     reads: Mutex<ReadLedger>,
     refusals: Refusals,
@@ -173,6 +175,18 @@ pub async fn serve(
     context: ApiContext,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    serve_with(follow::KEEP_ALIVE, listener, secured, log_http, context, shutdown).await
+}
+
+/// The same with another time after which a subscription says that it lives.
+async fn serve_with(
+    keep_alive: Duration,
+    listener: TcpListener,
+    secured: tls::Secured,
+    log_http: Option<TcpListener>,
+    context: ApiContext,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
     let (close, closing) = watch::channel(false);
     let cursors = Cursors::open(&context.secrets, context.log.origin()).map_err(std::io::Error::other)?;
     let counted = AtomicU64::new(context.log.size());
@@ -184,6 +198,7 @@ pub async fn serve(
         replaying: Arc::new(Semaphore::new(REPLAYS_AT_ONCE)),
         rendering: Arc::new(Semaphore::new(log::RENDERS_AT_ONCE)),
         places: Arc::new(Places::default()),
+        keep_alive,
         cursors,
         reads: Mutex::new(ReadLedger::default()),
         refusals: Refusals::default(),

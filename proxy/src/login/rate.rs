@@ -6,14 +6,16 @@
 //! Whoever fails often enough under a user's name uses up what that name has from everywhere. A network from which the user has
 //! logged in has an allowance of its own for that name, so nobody elsewhere keeps the user out.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash};
 use std::net::{IpAddr, Ipv6Addr};
 
 /// The networks that an address counts for, by the bits that an IPv6 address has of them, and how many times the burst of a
 /// source each has. One host chooses among all addresses of 64 bits, and whoever has 48 among 65,536 such networks.
 const SOURCES: [(u32, u32); 3] = [(SOURCE_BITS, 1), (56, 2), (48, 4)];
+/// Networks that a user has logged in from which are remembered.
+const PLACES_MAX: usize = 32;
 /// Bits of one source's IPv6 network.
 const SOURCE_BITS: u32 = 64;
 
@@ -27,7 +29,7 @@ pub struct LoginLimits {
     pub source_burst: u32,
     /// Seconds after which one more is allowed, for both.
     pub seconds_each: u64,
-    /// User names, sources, and networks that users have logged in from, that are remembered at most.
+    /// User names, sources, and users with the networks that they have logged in from, that are remembered at most.
     pub entries_max: usize,
 }
 
@@ -44,10 +46,11 @@ impl Default for LoginLimits {
 #[must_use]
 #[derive(Debug)]
 pub struct Attempt {
-    begun: u64,
-    /// What it was counted for: the user, or the user at this place.
     user: u64,
+    /// The user at this network.
     place: u64,
+    /// Which of the two it was counted for.
+    counted: u64,
     sources: Vec<IpAddr>,
 }
 
@@ -68,8 +71,8 @@ pub struct LoginLimiter {
     users: Buckets<u64>,
     /// For each of [`SOURCES`].
     sources: [Buckets<IpAddr>; SOURCES.len()],
-    /// Which users have logged in from which networks, and when last. Only who knows a password adds to it.
-    places: HashMap<u64, u64>,
+    /// For each user the networks that he has logged in from, the latest last. Only who knows his password adds to it.
+    places: HashMap<u64, VecDeque<u64>>,
     hasher: RandomState,
 }
 
@@ -91,13 +94,15 @@ impl LoginLimiter {
     /// [`TooManyFailures`] if user or source have used theirs up; such an attempt isn't counted.
     pub fn begin(&mut self, now: u64, user: &str, source: IpAddr) -> Result<Attempt, TooManyFailures> {
         let place = self.hasher.hash_one((user, network(source, SOURCE_BITS)));
-        let user = if self.places.contains_key(&place) { place } else { self.hasher.hash_one(user) };
+        let user = self.hasher.hash_one(user);
+        let is_known = self.places.get(&user).is_some_and(|places| places.contains(&place));
+        let counted = if is_known { place } else { user };
         // An IPv4 address is one source.
         let levels = if source.to_canonical().is_ipv4() { 1 } else { SOURCES.len() };
         let sources: Vec<IpAddr> =
             SOURCES.iter().take(levels).map(|(bits, _)| network(source, *bits)).collect();
         let LoginLimits { user_burst, source_burst, seconds_each, entries_max } = self.limits;
-        let mut wait = self.users.wait(now, &user, user_burst, seconds_each);
+        let mut wait = self.users.wait(now, &counted, user_burst, seconds_each);
         for ((buckets, source), (_, times)) in self.sources.iter().zip(&sources).zip(SOURCES) {
             let burst = source_burst.saturating_mul(times);
             wait = wait.max(buckets.wait(now, source, burst, seconds_each));
@@ -105,22 +110,27 @@ impl LoginLimiter {
         if wait > 0 {
             return Err(TooManyFailures { seconds: wait });
         }
-        self.users.add(now, user, seconds_each, entries_max);
+        self.users.add(now, counted, seconds_each, entries_max);
         for (buckets, source) in self.sources.iter_mut().zip(&sources) {
             buckets.add(now, *source, seconds_each, entries_max);
         }
-        Ok(Attempt { begun: now, user, place, sources })
+        Ok(Attempt { user, place, counted, sources })
     }
 
     /// Gives an attempt back. Earlier failures stay counted: whoever guesses at ana's password isn't helped when
     /// ana logs in, nor by logging in as himself in between.
     pub fn succeeded(&mut self, attempt: Attempt) {
-        if !self.places.contains_key(&attempt.place) && self.places.len() >= self.limits.entries_max {
-            let oldest = self.places.iter().min_by_key(|(_, last)| **last).map(|(place, _)| *place);
-            oldest.and_then(|place| self.places.remove(&place));
+        if !self.places.contains_key(&attempt.user) && self.places.len() >= self.limits.entries_max {
+            let fewest = self.places.iter().min_by_key(|(_, places)| places.len()).map(|(user, _)| *user);
+            fewest.and_then(|user| self.places.remove(&user));
         }
-        self.places.insert(attempt.place, attempt.begun);
-        self.users.give_back(&attempt.user, self.limits.seconds_each);
+        let places = self.places.entry(attempt.user).or_default();
+        places.retain(|place| *place != attempt.place);
+        places.push_back(attempt.place);
+        if places.len() > PLACES_MAX {
+            places.pop_front();
+        }
+        self.users.give_back(&attempt.counted, self.limits.seconds_each);
         for (buckets, source) in self.sources.iter_mut().zip(&attempt.sources) {
             buckets.give_back(source, self.limits.seconds_each);
         }
@@ -290,23 +300,28 @@ mod tests {
     }
 
     #[test]
-    fn the_place_that_was_used_longest_ago_is_forgotten() {
-        let mut limiter = LoginLimiter::new(LIMITS);
-        let login = |limiter: &mut LoginLimiter, now, number| {
-            let attempt = limiter.begin(now, "ana", ip(&format!("192.0.2.{number}"))).unwrap();
+    fn a_users_place_that_was_used_longest_ago_is_forgotten_and_nobody_elses() {
+        let mut limiter = LoginLimiter::new(LoginLimits { entries_max: 100, ..LIMITS });
+        let login = |limiter: &mut LoginLimiter, user, number| {
+            let attempt = limiter.begin(0, user, ip(&format!("192.0.2.{number}"))).unwrap();
             limiter.succeeded(attempt);
         };
-        for (now, number) in [(1, 1), (2, 2), (3, 3), (4, 4), (5, 1), (6, 5)] {
-            login(&mut limiter, now, number);
+        login(&mut limiter, "bob", 1);
+        for number in 0..PLACES_MAX {
+            login(&mut limiter, "ana", number);
         }
-        assert_eq!(limiter.places.len(), LIMITS.entries_max);
-        for number in 0..3 {
-            let _failed = limiter.begin(7, "ana", ip(&format!("198.51.100.{number}"))).unwrap();
+        login(&mut limiter, "ana", 0);
+        login(&mut limiter, "ana", PLACES_MAX);
+        for user in ["ana", "bob"] {
+            for number in 0..3 {
+                let _failed = limiter.begin(0, user, ip(&format!("198.51.100.{number}"))).unwrap();
+            }
         }
-        limiter.begin(7, "ana", ip("192.0.2.2")).unwrap_err();
-        for number in [1, 3, 4, 5] {
-            login(&mut limiter, 7, number);
+        limiter.begin(0, "ana", ip("192.0.2.1")).unwrap_err();
+        for number in (2..=PLACES_MAX).chain([0]) {
+            login(&mut limiter, "ana", number);
         }
+        login(&mut limiter, "bob", 1);
     }
 
     #[test]

@@ -5,10 +5,13 @@ use super::world::{Person, Plan, World};
 use custody_core::event::{Actor, Draft, Family, ProducerKind, ProducerRef, Timestamp, canonical, login};
 use custody_core::log::note::VerifierKey;
 use custody_core::log::{Checkpoint, Hash, Log as _, ProducerKey, Record, tree};
-use custody_core::search::Effort;
+use custody_core::search::{Effort, Query};
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -345,6 +348,47 @@ async fn a_subscription_that_finds_nothing_says_after_each_page_how_far_it_is() 
     let count = places.len();
     places.dedup();
     assert_eq!(places.len(), count, "it comes no further: {heard}");
+}
+
+/// How many the search looks for at once.
+const TURNS: usize = 4;
+
+async fn polled<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
+}
+
+/// It would lose its turn if its look began anew each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_keeps_its_turn_while_it_says_that_it_lives() {
+    let world = World::planned(Plan { keep_alive: Duration::from_millis(50), ..Plan::default() }).await;
+    let admin = world.admin().await;
+    let query = Query { kind: Some("role.created".to_owned()), limit: 1, ..Query::default() };
+    let look = || Box::pin(world.search.find(query.clone()));
+    // Who looks and isn't asked what he found keeps his turn.
+    let mut turns = Vec::new();
+    while turns.len() < TURNS {
+        let mut turn = look();
+        if polled(&mut turn).await.is_pending() {
+            turns.push(turn);
+        }
+    }
+    let mut stream = subscribe(&admin, "type=role.created&from=0", None).await;
+    let mut heard = String::new();
+    let mut behind = Vec::new();
+    for signs in [1, 4] {
+        while heard.matches(": still looking\n\n").count() < signs {
+            let chunk = tokio::time::timeout(Duration::from_secs(10), stream.chunk()).await;
+            heard.push_str(std::str::from_utf8(&chunk.unwrap().unwrap().unwrap()).unwrap());
+        }
+        let mut next = look();
+        assert!(polled(&mut next).await.is_pending());
+        behind.push(next);
+    }
+    assert!(!heard.contains("id:") && !heard.contains("data:"), "{heard}");
+    turns.pop();
+    let told = super::log::pieces(&mut stream, &mut heard, 1);
+    let told = tokio::time::timeout(Duration::from_secs(15), told).await.expect("it has lost its turn");
+    assert_eq!(told[0].1["event"]["type"], "role.created");
 }
 
 /// Waits until so many subscriptions and long polls are open.

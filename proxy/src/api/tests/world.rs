@@ -1,7 +1,8 @@
 //! A whole API in a temporary directory, and people who ask it.
 
+use crate::api::follow::KEEP_ALIVE;
 use crate::api::operate::Operations;
-use crate::api::{ApiContext, Reader, serve, tls};
+use crate::api::{ApiContext, Reader, serve_with, tls};
 use crate::balancer::Balancers;
 use crate::ca::Authorities;
 use crate::ca::store::FileKeyStore;
@@ -45,6 +46,7 @@ pub struct World {
     pub log: Arc<EmbeddedLog>,
     pub proxy: Producer,
     pub replica: Arc<Replica>,
+    pub search: Arc<Search>,
     pub authorities: Arc<Authorities>,
     pub clock: Arc<dyn Clock>,
     pub recordings: PathBuf,
@@ -98,6 +100,8 @@ pub struct Plan {
     pub read: Seen,
     /// How much is done for a page with a filter.
     pub effort: Effort,
+    /// After what time a subscription says that it lives.
+    pub keep_alive: Duration,
     pub sinks: Vec<Arc<dyn Running>>,
     /// Whether the log's disk is full.
     pub full: Arc<AtomicBool>,
@@ -112,6 +116,7 @@ impl Default for Plan {
             indexed: Box::new(|log| log),
             read: Box::new(|log| log),
             effort: Effort::default(),
+            keep_alive: KEEP_ALIVE,
             sinks: vec![],
             full: Arc::default(),
         }
@@ -128,7 +133,7 @@ impl World {
     }
 
     pub async fn planned(plan: Plan) -> Self {
-        let Plan { clock, limits, login_seconds, indexed, read, effort, sinks, full } = plan;
+        let Plan { clock, limits, login_seconds, indexed, read, effort, keep_alive, sinks, full } = plan;
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let signer = Arc::new(Ed25519Signer::from_seed("custody.test/log", &[7; 32]).unwrap());
@@ -176,7 +181,7 @@ impl World {
             log: read(shared),
             producer: producer.clone(),
             replica: replica.clone(),
-            search,
+            search: search.clone(),
             authorities: authorities.clone(),
             passwords: Arc::new(PasswordLogin::new(
                 PasswordVerification::new().unwrap(),
@@ -207,10 +212,11 @@ impl World {
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let secured = tls::Secured::new(Some(config), Balancers::default());
-        let served = tokio::spawn(serve(listener, secured, Some(log_http), context, async {
-            // A sender that is gone says the same.
-            let _said = stopped.await;
-        }));
+        let served =
+            tokio::spawn(serve_with(keep_alive, listener, secured, Some(log_http), context, async {
+                // A sender that is gone says the same.
+                let _said = stopped.await;
+            }));
         Self {
             dir,
             address,
@@ -218,6 +224,7 @@ impl World {
             log,
             proxy,
             replica,
+            search,
             authorities,
             clock,
             recordings,

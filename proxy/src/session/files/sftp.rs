@@ -153,8 +153,13 @@ impl Sftp {
         let (mut wanted, mut asked, mut written) = (Vec::new(), Vec::new(), Vec::new());
         // The ids of this message's requests, and whether others may have them.
         let mut ids = HashMap::new();
+        // Whether one of them opens something.
+        let mut opens = false;
+        if !self.requests.awaited.opens() {
+            self.requests.forget_guesses();
+        }
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            let (count, request) = match self.next(rest) {
+            let (count, request) = match self.next(rest, opens) {
                 Next::Passes(count) => (count, None),
                 Next::Writes { count, opened, offset, bytes } => {
                     written.push(Written { opened, offset, range: at..at + bytes });
@@ -177,6 +182,7 @@ impl Sftp {
                     let reason = format!("the request id {id} is used again before its answer");
                     return Seen::Ends(self.lose(reason));
                 }
+                opens |= matches!(request, Asked::Wants(_, Then::Open(..)));
                 asked.push(request);
             }
             at += count;
@@ -358,7 +364,19 @@ impl Sftp {
         awaited.into_iter().chain(before).all(|other| shares && other)
     }
 
-    fn next(&mut self, rest: &[u8]) -> Next {
+    /// Whether something is being opened whose handle `handle` may be: it isn't known, and nobody says which file a request by it
+    /// will be about. `opens`: whether a request before it in the same message opens something.
+    fn may_be_given(&self, handle: &[u8], opens: bool) -> bool {
+        (opens || self.requests.awaited.opens()) && !self.requests.handles.contains_key(handle)
+    }
+
+    /// The same where all handles that the target has given are followed, so that it is none of those.
+    fn is_guessed(&self, handle: &[u8], opens: bool) -> bool {
+        !self.requests.unfollowed && self.may_be_given(handle, opens)
+    }
+
+    /// What comes next. `opens`: whether what stands before it in the same message opens something.
+    fn next(&mut self, rest: &[u8], opens: bool) -> Next {
         if let Some(write) = &mut self.write {
             let (opened, offset) = (write.opened, write.offset);
             let bytes = write.left.min(rest.len());
@@ -382,19 +400,20 @@ impl Sftp {
             return Next::Lost(format!("a packet of type {kind} and {length} bytes isn't expected"));
         }
         if *kind == kind::WRITE {
-            return self.next_write(rest);
+            return self.next_write(rest, opens);
         }
         let Some(packet) = rest.get(4..4 + length) else { return Next::Short };
         match request(packet) {
-            Some(request) => self.next_request(4 + length, request),
+            Some(request) => self.next_request(4 + length, request, opens),
             None => Next::Lost(format!("a packet of type {kind} isn't what it says")),
         }
     }
 
-    fn next_write(&mut self, rest: &[u8]) -> Next {
+    fn next_write(&mut self, rest: &[u8], opens: bool) -> Next {
         match write_head(rest) {
             Head::Short => Next::Short,
             Head::Wrong => Next::Lost("a packet of type 6 isn't what it says".to_owned()),
+            Head::Whole(head) if self.is_guessed(head.handle, opens) => Next::Lost(guessed(head.id)),
             Head::Whole(head) => {
                 let opened = self.requests.handles.get(head.handle).copied();
                 let awaited = opened.map_or(Awaited::Look, Awaited::Write);
@@ -407,18 +426,12 @@ impl Sftp {
         }
     }
 
-    fn next_request(&self, count: usize, request: Request<'_>) -> Next {
-        let unknown = |this: &Self, id: Option<u32>, reason: String| {
-            if this.unparsed_allowed {
-                return None;
-            }
-            Some(Next::Wants(count, Box::new((unparsed(this.channel, reason), Then::Unparsed(id)))))
-        };
+    fn next_request(&mut self, count: usize, request: Request<'_>, opens: bool) -> Next {
         let id = match request {
             Request::Init => return Next::Passes(count),
             Request::UnknownType(kind) => {
                 let reason = format!("a packet of type {kind} isn't known");
-                return unknown(self, None, reason).unwrap_or(Next::Passes(count));
+                return self.unknown(count, None, reason).unwrap_or(Next::Passes(count));
             }
             Request::Open { id, .. }
             | Request::Close { id, .. }
@@ -438,12 +451,35 @@ impl Sftp {
             | Request::Look { id }
             | Request::UnknownExtension { id, .. } => id,
         };
-        let known = |handle: &[u8]| self.requests.handles.get(handle).copied();
+        let is_guessed = match request {
+            Request::Close { handle, .. }
+            | Request::ReadDir { handle, .. }
+            | Request::SetAttributesOf { handle, .. } => self.is_guessed(handle, opens),
+            Request::Copy { from, to, .. } => self.is_guessed(from, opens) || self.is_guessed(to, opens),
+            _ => false,
+        };
+        if is_guessed {
+            return Next::Lost(guessed(id));
+        }
         let awaited = match request {
-            Request::Close { handle, .. } => known(handle).map_or(Awaited::Look, Awaited::Close),
-            Request::ReadDir { handle, .. } => known(handle).map_or(Awaited::Look, Awaited::ReadDir),
-            Request::Read { handle, offset, .. } => match known(handle) {
+            Request::Close { handle, .. } => {
+                if self.may_be_given(handle, opens || self.requests.overflowed) {
+                    self.requests.go_blind();
+                }
+                self.requests.closing(handle).map_or(Awaited::Look, Awaited::Close)
+            }
+            Request::ReadDir { handle, .. } => {
+                let opened = self.requests.handles.get(handle).copied();
+                opened.map_or(Awaited::Look, Awaited::ReadDir)
+            }
+            Request::Read { handle, offset, .. } => match self.requests.handles.get(handle).copied() {
                 Some(opened) => Awaited::Read { opened, offset },
+                // No client knows a handle before it has it. But paramiko goes on reading ahead in a file that it has closed,
+                // and OpenSSH gives the same handle to the next one: what it sends then is read of that.
+                None if self.is_guessed(handle, opens) => match self.requests.guess(handle) {
+                    Some(opened) => Awaited::Guess { opened, offset },
+                    None => return Next::Lost(guessed(id)),
+                },
                 None => Awaited::Look,
             },
             Request::RealPath { path: b"." | b"", .. } => Awaited::Home,
@@ -451,7 +487,7 @@ impl Sftp {
             Request::UnknownExtension { name, .. } => {
                 let name = ByteString::cut(name, 64);
                 let reason = format!("the extension {name} isn't known");
-                match unknown(self, Some(id), reason) {
+                match self.unknown(count, Some(id), reason) {
                     Some(next) => return next,
                     None => Awaited::Look,
                 }
@@ -460,6 +496,17 @@ impl Sftp {
         };
         Next::Asks(count, id, awaited)
     }
+
+    /// A packet that isn't known, with its id if it has one; `None` once such a one was allowed.
+    fn unknown(&self, count: usize, id: Option<u32>, reason: String) -> Option<Next> {
+        let wants = || Next::Wants(count, Box::new((unparsed(self.channel, reason), Then::Unparsed(id))));
+        (!self.unparsed_allowed).then(wants)
+    }
+}
+
+/// Why a request by a handle that may be given only then isn't followed.
+fn guessed(id: u32) -> String {
+    format!("the request {id} uses a handle that the target hasn't given")
 }
 
 fn ending(reason: &str) -> String {

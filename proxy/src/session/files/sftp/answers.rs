@@ -185,7 +185,14 @@ fn answer(
             };
             requests.closed(opened, failure, told);
         }
-        (Awaited::Read { opened, offset }, None) if kind == kind::DATA => {
+        (Awaited::Guess { opened, .. }, None)
+            if kind == kind::DATA && !requests.unfollowed && !requests.opened.contains_key(&opened) =>
+        {
+            return Err("the target sent data of a file that isn't open".to_owned());
+        }
+        (Awaited::Read { opened, offset } | Awaited::Guess { opened, offset }, None)
+            if kind == kind::DATA =>
+        {
             let bytes = fields.uint32().ok_or_else(wrong)? as usize;
             // The head of a DATA ends where its data begin.
             return if bytes == left { Ok(Some((opened, offset))) } else { Err(wrong()) };
@@ -205,6 +212,8 @@ fn answer(
         (Awaited::Read { opened, .. } | Awaited::ReadDir(opened) | Awaited::Write(opened), None) => {
             requests.failed(opened, unexpected());
         }
+        // What it was refused for may be that no file had the handle yet.
+        (Awaited::Guess { .. }, _) => {}
         // An answer to a request that isn't known may have this one's id.
         (Awaited::Home, None) if kind == kind::NAME && !requests.overflowed => {
             let one = fields.uint32() == Some(1);
@@ -212,6 +221,8 @@ fn answer(
                 requests.home.get_or_insert_with(|| name.to_vec());
             }
         }
+        // That of an extension which isn't known.
+        (Awaited::Look, None) if kind == kind::HANDLE => requests.unfollowed = true,
         (Awaited::Home | Awaited::Look, _) => {}
     }
     Ok(None)

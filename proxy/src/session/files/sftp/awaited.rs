@@ -13,6 +13,11 @@ pub(super) enum Awaited {
         opened: u64,
         offset: u64,
     },
+    /// A READ by a handle that the target may be about to give: of the file that gets it.
+    Guess {
+        opened: u64,
+        offset: u64,
+    },
     Write(u64),
     ReadDir(u64),
     /// The name of the directory that relative paths count from.
@@ -27,7 +32,7 @@ impl Awaited {
     pub fn shares_its_id(&self) -> bool {
         match self {
             Self::Change(_) | Self::Close(_) | Self::Write(_) | Self::Look => true,
-            Self::Open(_) | Self::Read { .. } | Self::ReadDir(_) | Self::Home => false,
+            Self::Open(_) | Self::Read { .. } | Self::Guess { .. } | Self::ReadDir(_) | Self::Home => false,
         }
     }
 }
@@ -40,6 +45,8 @@ pub(super) struct Unanswered {
     /// Those behind it that have its id, too, in their order. Hardly any client does that: phpseclib calls all changes 1.
     behind: HashMap<u32, VecDeque<Awaited>>,
     behind_count: usize,
+    /// How many of all give a handle.
+    opens: usize,
 }
 
 impl Unanswered {
@@ -48,12 +55,18 @@ impl Unanswered {
         self.oldest.len() + self.behind_count
     }
 
+    /// Whether one of them gives a handle.
+    pub fn opens(&self) -> bool {
+        self.opens > 0
+    }
+
     /// The one that the next answer with this id belongs to.
     pub fn oldest(&self, id: u32) -> Option<&Awaited> {
         self.oldest.get(&id)
     }
 
     pub fn push(&mut self, id: u32, awaited: Awaited) {
+        self.opens += usize::from(matches!(awaited, Awaited::Open(_)));
         match self.oldest.entry(id) {
             Entry::Vacant(place) => {
                 place.insert(awaited);
@@ -68,6 +81,7 @@ impl Unanswered {
     /// An answer has come.
     pub fn take(&mut self, id: u32) -> Option<Awaited> {
         let answered = self.oldest.remove(&id)?;
+        self.opens -= usize::from(matches!(answered, Awaited::Open(_)));
         if let Some(behind) = self.behind.get_mut(&id) {
             if let Some(next) = behind.pop_front() {
                 self.oldest.insert(id, next);

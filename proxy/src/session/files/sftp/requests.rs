@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, HashMap};
 pub(super) const OPEN_MAX: usize = 4_096;
 /// The handles of all that are followed, in bytes: [`OPEN_MAX`] of the draft's longest. Longer ones are few.
 pub(super) const HANDLES_BYTES_MAX: usize = OPEN_MAX * 256;
+/// Handles that are read by before the target gives them: those of files that were closed while they were read ahead.
+const GUESSED_MAX: usize = 16;
 /// Requests of a channel whose answers are waited for. paramiko asks for a whole file at once, 32 KiB at a time.
 pub(super) const AWAITED_MAX: usize = 65_536;
 /// How much of what the target said is told, in bytes.
@@ -23,7 +25,15 @@ pub(super) struct Requests {
     pub awaited: Unanswered,
     /// More were asked than are followed.
     pub overflowed: bool,
+    /// The target has given handles that aren't followed, or may have: one that isn't known may be one of them.
+    pub unfollowed: bool,
+    /// Such a one may have been closed before it was given: none that comes is followed.
+    blind: bool,
+    /// What handles stand for, from when they are given until their CLOSE.
     pub handles: HashMap<Box<[u8]>, u64>,
+    /// The numbers of files that get these handles, if any does.
+    guessed: HashMap<Box<[u8]>, u64>,
+    /// All that are followed, until the answers to their CLOSEs.
     pub opened: BTreeMap<u64, Opened>,
     opened_count: u64,
     handles_bytes: usize,
@@ -61,7 +71,10 @@ impl Requests {
             channel,
             awaited: Unanswered::default(),
             overflowed: false,
+            unfollowed: false,
+            blind: false,
             handles: HashMap::new(),
+            guessed: HashMap::new(),
             opened: BTreeMap::new(),
             opened_count: 0,
             handles_bytes: 0,
@@ -85,6 +98,7 @@ impl Requests {
     /// Answers will come whose requests aren't known: what they move can't be told.
     pub fn overflow(&mut self) {
         if !std::mem::replace(&mut self.overflowed, true) {
+            self.unfollowed = true;
             for opened in self.opened.values_mut() {
                 opened.read.break_up(&mut self.room);
             }
@@ -115,13 +129,13 @@ impl Requests {
             self.closed(before, Some(Failure { status: None, reason: reason.into() }), told);
         }
         let handles_bytes = self.handles_bytes + handle.len();
-        if self.opened.len() >= OPEN_MAX || handles_bytes > HANDLES_BYTES_MAX {
+        if self.blind || self.opened.len() >= OPEN_MAX || handles_bytes > HANDLES_BYTES_MAX {
+            self.unfollowed = true;
             told.push(touched.completed(self.channel, None, None, None));
             return;
         }
         self.handles_bytes = handles_bytes;
-        let id = self.opened_count;
-        self.opened_count += 1;
+        let id = self.guessed.remove(handle).unwrap_or_else(|| self.number());
         let mut opened = Opened {
             touched,
             handle: handle.into(),
@@ -130,11 +144,47 @@ impl Requests {
             entries: 0,
             failure: None,
         };
-        if self.overflowed {
+        if self.unfollowed {
+            // What is moved by a handle that isn't known may be of this file.
             opened.read.break_up(&mut self.room);
+            opened.written.break_up(&mut self.room);
         }
         self.handles.insert(handle.into(), id);
         self.opened.insert(id, opened);
+    }
+
+    fn number(&mut self) -> u64 {
+        let number = self.opened_count;
+        self.opened_count += 1;
+        number
+    }
+
+    /// The number of the file that will get `handle`; `None` when these are too many.
+    pub fn guess(&mut self, handle: &[u8]) -> Option<u64> {
+        if let Some(number) = self.guessed.get(handle) {
+            return Some(*number);
+        }
+        if self.guessed.len() >= GUESSED_MAX {
+            return None;
+        }
+        let number = self.number();
+        self.guessed.insert(handle.into(), number);
+        Some(number)
+    }
+
+    /// No file is being opened: none will get a handle that was read by.
+    pub fn forget_guesses(&mut self) {
+        self.guessed.clear();
+    }
+
+    /// A CLOSE of what is followed. The target may give its handle to another file before it answers.
+    pub fn closing(&mut self, handle: &[u8]) -> Option<u64> {
+        self.handles.remove(handle)
+    }
+
+    /// A CLOSE by a handle that isn't known while a file is being opened, which may get it and have it no more.
+    pub fn go_blind(&mut self) {
+        self.blind = true;
     }
 
     pub fn failed(&mut self, opened: u64, failure: Failure) {
@@ -143,7 +193,8 @@ impl Requests {
         }
     }
 
-    /// A handle is no more: what passed by it is told.
+    /// A file is no longer open: what passed by its handle is told. One that the target refuses to close counts as closed, as
+    /// OpenSSH has it.
     pub fn closed(&mut self, id: u64, failure: Option<Failure>, told: &mut Vec<Told>) {
         let Some(Opened { touched, handle, read, written, entries, failure: earlier }) =
             self.opened.remove(&id)

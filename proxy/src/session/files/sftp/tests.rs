@@ -1,3 +1,4 @@
+mod handles;
 mod ids;
 mod lost;
 mod names;

@@ -15,8 +15,8 @@ impl Sftp {
     pub(super) fn wanting(&self, count: usize, id: u32, request: Request<'_>) -> Next {
         let home = self.requests.home.as_deref();
         let name = |path: &[u8]| Path::new(home, path);
-        // A handle that isn't followed stands for a path that isn't known. So does any once requests aren't: one of them may
-        // have closed it, and it stands for another file since.
+        // A handle that isn't followed stands for a path that isn't known. So does any once requests aren't: the answer that
+        // gave it may have been another one's.
         let of_handle = |handle: &[u8]| {
             let followed = (!self.requests.overflowed).then_some(&self.requests.handles);
             let id = followed.and_then(|handles| handles.get(handle));

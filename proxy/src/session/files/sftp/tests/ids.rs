@@ -111,8 +111,7 @@ fn what_opens_reads_or_asks_for_home_shares_its_id_with_nothing() {
     }
 }
 
-/// One that isn't followed may have closed the handle, and the target given it to another file; and its answer may be taken
-/// for that of another one with its id.
+/// The answer to one that isn't followed may be taken for that of another one with its id, and give it another handle.
 #[test]
 fn once_requests_are_not_followed_no_handle_has_a_path_and_no_answer_says_where_paths_count_from() {
     let mut channel = Channel::new();
