@@ -10,6 +10,7 @@ use custody_core::log::ProducerError;
 use custody_core::policy::What;
 use custody_core::policy::permit::{Effect, NoPermit, PassUnparsed, Permit, Touch};
 use custody_core::policy::request::Action;
+use std::borrow::Cow;
 
 /// How many wanted things are made durable at once: a batch of the log may have 4,096 events, and what is decided is
 /// decided on the state of one moment.
@@ -143,7 +144,7 @@ fn decisions(
 ) -> Vec<Draft<decision::Made>> {
     let mut decisions = Vec::with_capacity(rights.len());
     for (right, path) in rights {
-        let (name, longer) = cut(&path.bytes);
+        let (name, longer) = cut(&as_policies_see(&path.bytes));
         let what = What::Sftp {
             node: session.target.name.clone(),
             login: session.target.login.clone().unwrap_or_default(),
@@ -163,6 +164,14 @@ fn decisions(
         }
     }
     decisions
+}
+
+/// A name that counts from a directory that isn't known begins with `./`, so that a pattern like `*/.ssh/*` fits it too.
+fn as_policies_see(path: &[u8]) -> Cow<'_, [u8]> {
+    match path.first() {
+        None | Some(b'/') => Cow::Borrowed(path),
+        Some(_) => Cow::Owned([b"./", path].concat()),
+    }
 }
 
 /// Says what became of something. Nothing waits for it to be durable.
@@ -202,4 +211,21 @@ pub fn never_passed(wanted: &Wanted, requested: EventId) -> Option<Told> {
         written: None,
     };
     Some(Told { cause: Some(requested), outcome: Outcome::Failed(failed) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_counts_from_an_unknown_directory_fits_patterns_of_what_lies_in_any() {
+        for (path, seen) in [
+            (".ssh/authorized_keys", "./.ssh/authorized_keys"),
+            ("../.ssh/x", "./../.ssh/x"),
+            ("/root/.ssh/x", "/root/.ssh/x"),
+            ("", ""),
+        ] {
+            assert_eq!(as_policies_see(path.as_bytes()), seen.as_bytes());
+        }
+    }
 }

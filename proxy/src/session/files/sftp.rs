@@ -343,6 +343,10 @@ impl Sftp {
     fn await_answer(&mut self, id: u32, awaited: Awaited) {
         let Err(awaited) = self.requests.expect(id, awaited) else { return };
         self.requests.overflow();
+        if matches!(awaited, Awaited::Open(_)) {
+            // Its handle may be taken for that of another request with its id.
+            self.requests.go_blind();
+        }
         if let Awaited::Open(touched) | Awaited::Change(touched) = awaited {
             let reason = "more requests wait for an answer than are followed";
             let failure = Failure { status: None, reason: reason.into() };
@@ -413,8 +417,10 @@ impl Sftp {
         match write_head(rest) {
             Head::Short => Next::Short,
             Head::Wrong => Next::Lost("a packet of type 6 isn't what it says".to_owned()),
-            Head::Whole(head) if self.is_guessed(head.handle, opens) => Next::Lost(guessed(head.id)),
             Head::Whole(head) => {
+                if self.is_guessed(head.handle, opens) && !self.requests.taint(head.handle) {
+                    return Next::Lost(guessed(head.id));
+                }
                 let opened = self.requests.handles.get(head.handle).copied();
                 let awaited = opened.map_or(Awaited::Look, Awaited::Write);
                 let (left, behind) = (head.data_bytes as usize, head.behind_bytes as usize);
@@ -451,19 +457,24 @@ impl Sftp {
             | Request::Look { id }
             | Request::UnknownExtension { id, .. } => id,
         };
-        let is_guessed = match request {
+        let used: &[&[u8]] = match &request {
             Request::Close { handle, .. }
             | Request::ReadDir { handle, .. }
-            | Request::SetAttributesOf { handle, .. } => self.is_guessed(handle, opens),
-            Request::Copy { from, to, .. } => self.is_guessed(from, opens) || self.is_guessed(to, opens),
-            _ => false,
+            | Request::SetAttributesOf { handle, .. } => &[handle],
+            Request::Copy { from, to, .. } => &[from, to],
+            _ => &[],
         };
-        if is_guessed {
-            return Next::Lost(guessed(id));
+        for handle in used {
+            if self.is_guessed(handle, opens) && !self.requests.taint(handle) {
+                return Next::Lost(guessed(id));
+            }
+        }
+        if let Request::Copy { from, to, .. } = request {
+            self.requests.copied(from, to);
         }
         let awaited = match request {
             Request::Close { handle, .. } => {
-                if self.may_be_given(handle, opens || self.requests.overflowed) {
+                if self.requests.unfollowed && self.may_be_given(handle, opens || self.requests.overflowed) {
                     self.requests.go_blind();
                 }
                 self.requests.closing(handle).map_or(Awaited::Look, Awaited::Close)
@@ -504,9 +515,9 @@ impl Sftp {
     }
 }
 
-/// Why a request by a handle that may be given only then isn't followed.
+/// Why requests by handles that may be given only then aren't followed any more.
 fn guessed(id: u32) -> String {
-    format!("the request {id} uses a handle that the target hasn't given")
+    format!("the request {id} uses one of too many handles that the target hasn't given")
 }
 
 fn ending(reason: &str) -> String {

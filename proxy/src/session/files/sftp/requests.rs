@@ -5,14 +5,15 @@ use super::super::{Outcome, Told};
 use super::awaited::{Awaited, Unanswered};
 use custody_core::event::file::{self, Operation, Protocol};
 use custody_core::event::{ByteString, EventId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Open files and directories of a channel that are followed; more are told when they are opened, and no further.
 /// OpenSSH's server opens as many as it may have descriptors, 1,024 by default.
 pub(super) const OPEN_MAX: usize = 4_096;
 /// The handles of all that are followed, in bytes: [`OPEN_MAX`] of the draft's longest. Longer ones are few.
 pub(super) const HANDLES_BYTES_MAX: usize = OPEN_MAX * 256;
-/// Handles that are read by before the target gives them: those of files that were closed while they were read ahead.
+/// Handles that are used before the target gives them, or once more behind their CLOSE: those of files that were closed while they were
+/// read ahead, or twice.
 const GUESSED_MAX: usize = 16;
 /// Requests of a channel whose answers are waited for. paramiko asks for a whole file at once, 32 KiB at a time.
 pub(super) const AWAITED_MAX: usize = 65_536;
@@ -33,6 +34,9 @@ pub(super) struct Requests {
     pub handles: HashMap<Box<[u8]>, u64>,
     /// The numbers of files that get these handles, if any does.
     guessed: HashMap<Box<[u8]>, u64>,
+    /// Handles by which something was written, listed, copied, changed or closed that may be another file's by then: whichever gets one
+    /// isn't followed.
+    tainted: HashSet<Box<[u8]>>,
     /// All that are followed, until the answers to their CLOSEs.
     pub opened: BTreeMap<u64, Opened>,
     opened_count: u64,
@@ -75,6 +79,7 @@ impl Requests {
             blind: false,
             handles: HashMap::new(),
             guessed: HashMap::new(),
+            tainted: HashSet::new(),
             opened: BTreeMap::new(),
             opened_count: 0,
             handles_bytes: 0,
@@ -129,7 +134,8 @@ impl Requests {
             self.closed(before, Some(Failure { status: None, reason: reason.into() }), told);
         }
         let handles_bytes = self.handles_bytes + handle.len();
-        if self.blind || self.opened.len() >= OPEN_MAX || handles_bytes > HANDLES_BYTES_MAX {
+        let is_followed = !self.blind && !self.tainted.contains(handle);
+        if !is_followed || self.opened.len() >= OPEN_MAX || handles_bytes > HANDLES_BYTES_MAX {
             self.unfollowed = true;
             told.push(touched.completed(self.channel, None, None, None));
             return;
@@ -172,9 +178,32 @@ impl Requests {
         Some(number)
     }
 
-    /// No file is being opened: none will get a handle that was read by.
+    /// A handle that may be given is used: no file is followed that gets it. False when these are too many.
+    pub fn taint(&mut self, handle: &[u8]) -> bool {
+        let fits = self.tainted.len() < GUESSED_MAX || self.tainted.contains(handle);
+        if fits {
+            self.tainted.insert(handle.into());
+        }
+        fits
+    }
+
+    /// No file is being opened: none will get a handle that was used.
     pub fn forget_guesses(&mut self) {
         self.guessed.clear();
+        self.tainted.clear();
+    }
+
+    /// The target may move something from one file to another by itself: what passes here isn't all of it.
+    pub fn copied(&mut self, from: &[u8], to: &[u8]) {
+        let room = &mut self.room;
+        let number = |handle: &[u8]| self.handles.get(handle).copied();
+        let (from, to) = (number(from), number(to));
+        if let Some(from) = from.and_then(|from| self.opened.get_mut(&from)) {
+            from.read.break_up(room);
+        }
+        if let Some(to) = to.and_then(|to| self.opened.get_mut(&to)) {
+            to.written.break_up(room);
+        }
     }
 
     /// A CLOSE of what is followed. The target may give its handle to another file before it answers.

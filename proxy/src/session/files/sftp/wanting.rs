@@ -37,20 +37,18 @@ impl Sftp {
                 said.attrs = if flags & open::CREATE != 0 { attrs } else { Attrs::default() };
                 said.flags = flags_of(flags);
                 let path = name(asked);
-                // A file that is made or emptied is written, whatever else is said.
+                // A file that is made or emptied is written, whatever else is said. And one that isn't opened to write is opened
+                // to read: OpenSSH takes what says neither, or only that it is to be made, for reading.
                 let changes = open::WRITE | open::APPEND | open::CREATE | open::TRUNCATE;
-                let (read, written) = (flags & open::READ != 0, flags & changes != 0);
+                let read = flags & open::READ != 0 || flags & open::WRITE == 0;
+                let written = flags & changes != 0;
                 let rights = [(read, Right::Read), (written, Right::Write)];
-                let mut rights: Vec<_> =
+                let rights =
                     rights.iter().filter(|(is, _)| *is).map(|(_, right)| (*right, path.clone())).collect();
                 let operation = match (read, written) {
                     (true, true) => Operation::ReadWrite,
-                    (false, true) => Operation::Write,
                     (true, false) => Operation::Read,
-                    (false, false) => {
-                        rights.push((Right::Read, path.clone()));
-                        Operation::Read
-                    }
+                    (false, _) => Operation::Write,
                 };
                 (operation, path, rights)
             }
