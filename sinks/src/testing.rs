@@ -1,5 +1,7 @@
 //! What this crate's tests share: a log with something in it, a destination that says too much, and waiting for what comes of it.
 
+pub mod misread;
+
 use crate::http::ANSWER_BYTES_MAX;
 use custody_core::clock::{Clock, ManualClock, Nanos};
 use custody_core::event::{Actor, Draft, Event, Payload, ProducerKind, log, producer};

@@ -1,11 +1,11 @@
 //! A log of which an old entry can't be read any more: whoever asks for that one hears of it, and all others arrive.
 
 use super::*;
-use custody_core::log::{Checkpoint, Pending, ReadError, Record, Statistics, SubmitError, VerifierKey};
+use crate::testing::misread::{Misread, misread};
+use custody_core::log::ReadError;
 
 /// A log with one damaged entry, of which is counted what is read.
 pub(super) struct Damaged {
-    log: Arc<dyn Log>,
     /// Which; none has that number where there is none.
     index: AtomicU64,
     /// Entries that it has given.
@@ -15,28 +15,19 @@ pub(super) struct Damaged {
 impl Damaged {
     /// In the place of a story's log. Nothing is damaged yet.
     pub(super) fn log_of(story: &mut Story) -> Arc<Self> {
-        let log = Arc::clone(&story.log);
-        let damaged = Arc::new(Self { log, index: AtomicU64::new(u64::MAX), read: AtomicU64::new(0) });
-        story.log = Arc::clone(&damaged) as Arc<dyn Log>;
-        damaged
+        misread(story, Self { index: AtomicU64::new(u64::MAX), read: AtomicU64::new(0) })
     }
 }
 
-impl Log for Damaged {
-    fn submit(&self, batch: Vec<Record>) -> Result<Pending, SubmitError> {
-        self.log.submit(batch)
-    }
-
-    fn size(&self) -> u64 {
-        self.log.size()
-    }
-
-    fn follow(&self) -> watch::Receiver<u64> {
-        self.log.follow()
-    }
-
-    fn read(&self, from: u64, max_entries: usize, max_bytes: usize) -> Result<Vec<Entry>, ReadError> {
-        let (mut entries, index) = (self.log.read(from, max_entries, max_bytes)?, self.index.load(Relaxed));
+impl Misread for Damaged {
+    fn read(
+        &self,
+        log: &dyn Log,
+        from: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Entry>, ReadError> {
+        let (mut entries, index) = (log.read(from, max_entries, max_bytes)?, self.index.load(Relaxed));
         if from == index && !entries.is_empty() {
             let path = PathBuf::from("segment");
             return Err(ReadError::Damaged { index, path, position: 0, reason: "its sum is another" });
@@ -44,42 +35,6 @@ impl Log for Damaged {
         entries.retain(|entry| from > index || entry.index < index);
         self.read.fetch_add(entries.len() as u64, Relaxed);
         Ok(entries)
-    }
-
-    fn checkpoint(&self) -> Checkpoint {
-        self.log.checkpoint()
-    }
-
-    fn checkpoints(&self) -> watch::Receiver<Checkpoint> {
-        self.log.checkpoints()
-    }
-
-    fn sign_now(&self) -> Pending<Checkpoint> {
-        self.log.sign_now()
-    }
-
-    fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Hash>, ReadError> {
-        self.log.inclusion_proof(index, size)
-    }
-
-    fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash>, ReadError> {
-        self.log.consistency_proof(old, new)
-    }
-
-    fn nodes(&self, height: u32, range: Range<u64>) -> Result<Vec<Hash>, ReadError> {
-        self.log.nodes(height, range)
-    }
-
-    fn root(&self, size: u64) -> Result<Hash, ReadError> {
-        self.log.root(size)
-    }
-
-    fn verifier_key(&self) -> &VerifierKey {
-        self.log.verifier_key()
-    }
-
-    fn statistics(&self) -> Statistics {
-        self.log.statistics()
     }
 }
 

@@ -1,14 +1,13 @@
 //! A log beneath which somebody writes while it runs: its files give another entry, with right sums, than it signs.
 
 use super::*;
-use custody_core::log::{
-    Checkpoint, Hash, Pending, Record, Statistics, SubmitError, VerifierKey, tree::TILE_LEAVES,
-};
+use crate::testing::misread::{Misread, misread};
+use custody_core::log::Hash;
+use custody_core::log::tree::TILE_LEAVES;
 use std::sync::atomic::AtomicU64;
 
 /// A log one entry of which was replaced in its files.
 struct Replaced {
-    log: Arc<dyn Log>,
     /// Which; none has that number where none was.
     index: AtomicU64,
 }
@@ -16,80 +15,39 @@ struct Replaced {
 impl Replaced {
     /// In the place of a story's log. Nothing is replaced yet.
     fn log_of(story: &mut Story) -> Arc<Self> {
-        let log = Arc::clone(&story.log);
-        let replaced = Arc::new(Self { log, index: AtomicU64::new(u64::MAX) });
-        story.log = Arc::clone(&replaced) as Arc<dyn Log>;
-        replaced
-    }
-
-    /// What stands in its place: another event.
-    fn forged(&self) -> Arc<[u8]> {
-        Arc::clone(&self.log.read(1, 1, 0).unwrap()[0].bytes)
+        misread(story, Self { index: AtomicU64::new(u64::MAX) })
     }
 }
 
-impl Log for Replaced {
-    fn submit(&self, batch: Vec<Record>) -> Result<Pending, SubmitError> {
-        self.log.submit(batch)
-    }
+/// What stands in its place: another event.
+fn forged(log: &dyn Log) -> Arc<[u8]> {
+    Arc::clone(&log.read(1, 1, 0).unwrap()[0].bytes)
+}
 
-    fn size(&self) -> u64 {
-        self.log.size()
-    }
-
-    fn follow(&self) -> watch::Receiver<u64> {
-        self.log.follow()
-    }
-
-    fn read(&self, from: u64, max_entries: usize, max_bytes: usize) -> Result<Vec<Entry>, ReadError> {
-        let (mut entries, index) = (self.log.read(from, max_entries, max_bytes)?, self.index.load(Relaxed));
+impl Misread for Replaced {
+    fn read(
+        &self,
+        log: &dyn Log,
+        from: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Entry>, ReadError> {
+        let (mut entries, index) = (log.read(from, max_entries, max_bytes)?, self.index.load(Relaxed));
         for entry in entries.iter_mut().filter(|entry| entry.index == index) {
-            entry.bytes = self.forged();
+            entry.bytes = forged(log);
         }
         Ok(entries)
     }
 
-    fn checkpoint(&self) -> Checkpoint {
-        self.log.checkpoint()
-    }
-
-    fn checkpoints(&self) -> watch::Receiver<Checkpoint> {
-        self.log.checkpoints()
-    }
-
-    fn sign_now(&self) -> Pending<Checkpoint> {
-        self.log.sign_now()
-    }
-
-    fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Hash>, ReadError> {
-        self.log.inclusion_proof(index, size)
-    }
-
-    fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash>, ReadError> {
-        self.log.consistency_proof(old, new)
-    }
-
-    /// Leaves of a tile that is whole are read from where the entries are.
-    fn nodes(&self, height: u32, range: Range<u64>) -> Result<Vec<Hash>, ReadError> {
-        let mut nodes = self.log.nodes(height, range.clone())?;
+    /// Leaves of a tree that is whole are read from where the entries are.
+    fn nodes(&self, log: &dyn Log, height: u32, range: Range<u64>) -> Result<Vec<Hash>, ReadError> {
+        let mut nodes = log.nodes(height, range.clone())?;
         let index = self.index.load(Relaxed);
-        let is_read = height == 0 && index / TILE_LEAVES < self.log.size() / TILE_LEAVES;
+        let is_read = height == 0 && index / TILE_LEAVES < log.size() / TILE_LEAVES;
         for (_, node) in range.zip(&mut nodes).filter(|(number, _)| is_read && *number == index) {
-            *node = leaf_hash(&self.forged());
+            *node = leaf_hash(&forged(log));
         }
         Ok(nodes)
-    }
-
-    fn root(&self, size: u64) -> Result<Hash, ReadError> {
-        self.log.root(size)
-    }
-
-    fn verifier_key(&self) -> &VerifierKey {
-        self.log.verifier_key()
-    }
-
-    fn statistics(&self) -> Statistics {
-        self.log.statistics()
     }
 }
 
@@ -118,13 +76,14 @@ async fn assert_an_entry_that_was_replaced_ends_it(before_it_was_delivered: bool
         }
         let all = delivered_of(story).await;
         let size = all.story.log.size();
+        let forged = forged(&*all.story.log);
         let has_the_forged_one = all
             .shelf
             .documents
             .lock()
             .unwrap()
             .iter()
-            .any(|held| held.index == Some(index) && held.original.as_deref() == Some(&*log.forged()));
+            .any(|held| held.index == Some(index) && held.original.as_deref() == Some(&*forged));
         assert_eq!(has_the_forged_one, before_it_was_delivered);
         log.index.store(index, Relaxed);
         assert_eq!(replaced(&all, 0..size).await, Some(is_named));
