@@ -4,14 +4,10 @@ import hashlib
 import sys
 import threading
 
-import paramiko
+from paramiko_proxy import connect
 
 port, home = int(sys.argv[1]), sys.argv[2]
-key = paramiko.Ed25519Key.from_private_key_file(f"{home}/id")
-key.load_certificate(f"{home}/id-cert.pub")
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect("127.0.0.1", port, "root+web-1", pkey=key, allow_agent=False, look_for_keys=False, timeout=20)
+client = connect(port, home)
 
 _, out, err = client.exec_command("echo out; echo err >&2; exit 42", timeout=20)
 print("exec", out.read().decode().strip(), err.read().decode().strip(), out.channel.recv_exit_status())

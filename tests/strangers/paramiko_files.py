@@ -5,14 +5,10 @@ import shutil
 import sys
 import time
 
-import paramiko
+from paramiko_proxy import connect
 
 port, home, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-key = paramiko.Ed25519Key.from_private_key_file(f"{home}/id")
-key.load_certificate(f"{home}/id-cert.pub")
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect("127.0.0.1", port, "root+web-1", pkey=key, allow_agent=False, look_for_keys=False, timeout=20)
+client = connect(port, home)
 sftp = client.open_sftp()
 sftp.put(f"{folder}/file", f"{folder}/put")
 # As get() with prefetch, but all is asked for before the first answer is looked at: paramiko takes an answer that comes

@@ -6,14 +6,10 @@ No channel closes meanwhile: see paramiko_matrix.py.
 import sys
 import threading
 
-import paramiko
+from paramiko_proxy import connect
 
 port, home = int(sys.argv[1]), sys.argv[2]
-key = paramiko.Ed25519Key.from_private_key_file(f"{home}/id")
-key.load_certificate(f"{home}/id-cert.pub")
-client = paramiko.SSHClient()
-client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-client.connect("127.0.0.1", port, "root+web-1", pkey=key, allow_agent=False, look_for_keys=False, timeout=20)
+client = connect(port, home)
 transport = client.get_transport()
 
 stream = transport.open_session()
