@@ -5,9 +5,11 @@ use super::service::Service;
 use super::setup;
 use super::sshd::path;
 use crate::process::free_port;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A server with tenants: each request names one in `X-Scope-OrgID`.
 #[derive(Debug)]
@@ -166,13 +168,20 @@ impl Loki {
     ///
     /// # Errors
     /// When there is no answer.
+    ///
+    /// # Panics
+    /// When a time is none of a calendar's.
     pub fn delete(&self, tenant: &str, query: &str, (start, end): (u64, u64)) -> Result<Answer, String> {
+        // It counts milliseconds, and refuses those that aren't over.
+        let end = end.next_multiple_of(1_000_000);
+        std::thread::sleep(Duration::from_millis(1));
+        let time =
+            |nanoseconds: u64| Timestamp::from_nanosecond(nanoseconds.into()).expect("a time").to_string();
         let mut url = reqwest::Url::parse(&format!("{}/loki/api/v1/delete", self.url())).expect("a URL");
-        // Here they are seconds.
         url.query_pairs_mut()
             .append_pair("query", query)
-            .append_pair("start", &(start / 1_000_000_000).to_string())
-            .append_pair("end", &(end / 1_000_000_000).to_string());
+            .append_pair("start", &time(start))
+            .append_pair("end", &time(end));
         http::send("POST", url.as_str(), &[("x-scope-orgid", tenant)], "")
     }
 }
