@@ -4,21 +4,21 @@ use custody_tests::process::run;
 use custody_tests::servers::files::{
     FILES, events, every_request_has_one_end, of_type, sha256, went_both_ways,
 };
-use custody_tests::servers::{World, python};
+use custody_tests::servers::{World, golang, python};
 use custody_tests::wait::DEADLINE;
 use russh::keys::{PublicKeyOrCertificate, load_openssh_certificate, load_secret_key};
 use russh::{Channel, ChannelMsg, client};
 use std::process::Command;
 use std::sync::Arc;
 
-fn moves(script: &str) {
+fn moves(client: impl FnOnce(&[&str]) -> String) {
     let world = World::start();
     world.policy("files", FILES);
     let file = world.dir().join("file");
     let make = format!("head -c 8M /dev/urandom >{}", file.display());
     run(Command::new("bash").args(["-c", &make]), b"", DEADLINE).ok();
     let (port, home) = (world.custodyd.ssh_port.to_string(), world.operator.dir.to_str().unwrap().to_owned());
-    let said = python::run(script, &[&port, &home, world.dir().to_str().unwrap()]);
+    let said = client(&[&port, &home, world.dir().to_str().unwrap()]);
     assert_eq!(said, "equal\nmissing\nlisted\n");
     let hash = sha256(&file);
     let entries = events(&world, 0);
@@ -35,7 +35,7 @@ fn moves(script: &str) {
 /// paramiko asks for the whole file before the first answer comes.
 #[test]
 fn paramiko_moves_files() {
-    moves("paramiko_files.py");
+    moves(|arguments| python::run("paramiko_files.py", arguments));
 }
 
 /// It goes on asking after it has closed a file; the next one may have the same handle by then.
@@ -56,7 +56,13 @@ fn paramiko_abandons_files_that_it_reads_ahead() {
 
 #[test]
 fn asyncssh_moves_files() {
-    moves("asyncssh_files.py");
+    moves(|arguments| python::run("asyncssh_files.py", arguments));
+}
+
+/// Its writes and reads are under way by the dozen, in any order.
+#[test]
+fn pkg_sftp_moves_files() {
+    moves(|arguments| run(golang::ssh_client().args(arguments), b"", DEADLINE).ok().text());
 }
 
 /// What isn't SFTP can't be decided: it ends with a line that says so, and nothing of it reaches the target.

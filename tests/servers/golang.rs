@@ -25,7 +25,7 @@ pub fn reader(name: &str) -> Command {
     built("--print-readers", name)
 }
 
-/// Go's own SSH library as a client: `ssh-go`.
+/// Go's own SSH library as a client, with pkg/sftp: `ssh-go`.
 ///
 /// # Panics
 /// When `setup/install.sh` hasn't built it.
