@@ -45,7 +45,14 @@ const SCRIPTS: [(&str, &[Edit]); 31] = [
     ("try-ciphers", &[]),
     ("transfer", &[]),
     ("envpass", &[]),
-    ("banner", &[]),
+    // What came instead isn't shown by itself.
+    (
+        "banner",
+        &[(
+            "fail \"banner size $s mismatch\"",
+            "{ head -c 300 $OBJ/banner.out; fail \"banner size $s mismatch\"; }",
+        )],
+    ),
     ("sftp-badcmds", &[]),
     ("sftp-batch", &[]),
     ("stderr-after-eof", &[]),
