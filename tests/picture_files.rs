@@ -163,8 +163,9 @@ fn what_is_taken_out_of_lines_has_names_of_its_own() {
         "login",
     ]
     .into();
-    let sources =
-        ["sinks/src/loki/mod.rs"].map(|path| std::fs::read_to_string(root().join(path)).unwrap()).concat();
+    let sources = ["sinks/src/loki/mod.rs", "sinks/src/loki/stream.rs"]
+        .map(|path| std::fs::read_to_string(root().join(path)).unwrap())
+        .concat();
     for name in &taken {
         let said = [format!("\"{name}\""), format!("{name}=\\\"")];
         assert!(

@@ -303,6 +303,9 @@ struct Besieged {
 }
 
 impl Store for Besieged {
+    // It takes 4 MB a second, in which a round may go by.
+    const EVENTS: u64 = 60_000;
+
     fn table(&self, port: u16) -> String {
         format!("[sink.loki]\ntenant = \"{TENANT}\"\nendpoint = {{ url = \"http://127.0.0.1:{port}\" }}\n")
     }

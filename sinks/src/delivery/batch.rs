@@ -1,12 +1,12 @@
 //! One batch on its way: it ends when each of its events is stored, or refused for what it is.
 
 use super::Shared;
+use super::course::End;
 use crate::backoff::Backoff;
 use crate::health::At;
 use crate::item::Item;
 use crate::proof::{REDACTED_OTHERWISE, difference};
 use crate::sink::{Answer, Held, Sink, Trouble, Unproven, Window};
-use custody_core::clock::Nanos;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -27,6 +27,11 @@ impl<S: Sink> Letter<S> {
 
     pub(crate) fn index(&self) -> u64 {
         self.item.index
+    }
+
+    /// How long it is, as the destination takes it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn rejected(self, reason: &str) -> Rejection {
@@ -326,11 +331,11 @@ fn halve<S: Sink>(open: &mut VecDeque<Chunk<S>>, mut letters: Vec<Letter<S>>, in
 }
 
 /// A part of the log, ready to be delivered.
-pub(super) struct Batch<S: Sink> {
+pub(crate) struct Batch<S: Sink> {
     /// All its indexes, also those that the filter holds back.
     pub indexes: Range<u64>,
     /// The last one's leaf and time.
-    pub last: ([u8; 32], Nanos),
+    pub last: End,
     pub letters: Vec<Letter<S>>,
     pub rejected: Vec<Rejection>,
 }

@@ -13,7 +13,9 @@ mod run;
 mod tests;
 mod words;
 
+use batch::{Batch, Letter, Rejection};
 pub use control::{Control, Inbox, Stopped};
+use course::End;
 use pace::Pace;
 
 use crate::dead_letters::DeadLetters;
@@ -125,24 +127,56 @@ pub(crate) struct Shared<S> {
 }
 
 impl<S: Sink> Shared<S> {
-    /// What leaves of these entries, in order: filtered, redacted, and as the destination takes it. What can't be
-    /// encoded is a rejection.
-    pub(crate) fn letters(&self, entries: Vec<Entry>) -> (Vec<batch::Letter<S>>, Vec<batch::Rejection>) {
+    /// What leaves of an entry: filtered, redacted, and as the destination takes it. What can't be encoded is a rejection.
+    fn letter(&self, item: Item) -> Option<Result<Letter<S>, Rejection>> {
+        if !self.filter.passes(&item) {
+            return None;
+        }
+        let item = self.redaction.apply(item);
+        Some(match self.sink.encode(&item) {
+            Ok(encoded) => Ok(Letter::new(item, encoded)),
+            Err(reason) => Err(Rejection { index: item.index, kind: item.kind(), reason }),
+        })
+    }
+
+    /// What leaves of these entries, in order.
+    pub(crate) fn letters(&self, entries: Vec<Entry>) -> (Vec<Letter<S>>, Vec<Rejection>) {
         let (mut letters, mut rejected) = (Vec::with_capacity(entries.len()), Vec::new());
-        for entry in entries {
-            let item = Item::new(entry);
-            if !self.filter.passes(&item) {
-                continue;
-            }
-            let item = self.redaction.apply(item);
-            match self.sink.encode(&item) {
-                Ok(encoded) => letters.push(batch::Letter::new(item, encoded)),
-                Err(reason) => {
-                    rejected.push(batch::Rejection { index: item.index, kind: item.kind(), reason })
-                }
+        for leaves in entries.into_iter().filter_map(|entry| self.letter(Item::new(entry))) {
+            match leaves {
+                Ok(letter) => letters.push(letter),
+                Err(rejection) => rejected.push(rejection),
             }
         }
         (letters, rejected)
+    }
+
+    /// The first of these entries, which follow each other from `from` on: as many as one batch takes. The others are read again.
+    pub(crate) fn batch(&self, from: u64, entries: Vec<Entry>) -> Batch<S> {
+        let room = self.sink.limits().batch_bytes;
+        let (mut letters, mut rejected) = (Vec::with_capacity(entries.len()), Vec::new());
+        let (mut end, mut last) = (from, End::default());
+        let (mut read, mut encoded) = (0, 0);
+        for entry in entries {
+            let item = Item::new(entry);
+            let here = (item.leaf.0, item.appended);
+            let bytes = item.bytes.len();
+            match self.letter(item) {
+                Some(Ok(letter)) => {
+                    if encoded + letter.bytes() > room && !letters.is_empty() {
+                        break;
+                    }
+                    encoded += letter.bytes();
+                    letters.push(letter);
+                }
+                Some(Err(rejection)) => rejected.push(rejection),
+                None => {}
+            }
+            read += bytes;
+            (end, last) = (end + 1, here);
+        }
+        self.pace.was_read(read, encoded);
+        Batch { indexes: from..end, last, letters, rejected }
     }
 }
 

@@ -1,6 +1,7 @@
 //! How much is sent at once: no more than the destination takes, and no more than arrives in time. Over a slow line a batch that
 //! never does so as a whole would be begun anew for ever.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,9 @@ const BELIEVED: Duration = Duration::from_secs(3_600);
 /// The same, of one who only said that it is busy: perhaps it was.
 const GUESSED: Duration = Duration::from_secs(60);
 
+/// The part of a batch's bytes that is read of the log at least.
+const READ_LEAST: usize = 16;
+
 /// The longest batch that is tried, in bytes; one event is, whatever its length.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -16,6 +20,8 @@ pub(super) struct Pace {
     limit: usize,
     /// How long an answer may take.
     timeout: Duration,
+    /// What of the log becomes a whole batch, in bytes.
+    read: AtomicUsize,
     now: Mutex<Lengths>,
 }
 
@@ -71,11 +77,24 @@ impl Pace {
     pub(super) fn new(limit: usize, timeout: Duration) -> Self {
         let (most, burst) = (Bound::new(limit, BELIEVED), Bound::new(limit, GUESSED));
         let now = Lengths { bytes: limit, most, burst, doubt: Doubt::Nothing };
-        Self { limit, timeout, now: Mutex::new(now) }
+        Self { limit, timeout, read: AtomicUsize::new(limit), now: Mutex::new(now) }
     }
 
     fn now(&self) -> MutexGuard<'_, Lengths> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How much of the log is read for a batch, in bytes. What is left over when that is full is read again, and what lacks makes a
+    /// request shorter than it could be.
+    pub(super) fn to_read(&self) -> usize {
+        self.read.load(Relaxed)
+    }
+
+    /// So much of the log became so much of a batch: an event is longer where it goes than in the log, mostly.
+    pub(super) fn was_read(&self, bytes: usize, encoded: usize) {
+        if let Some(whole) = self.limit.saturating_mul(bytes).checked_div(encoded) {
+            self.read.store(whole.clamp(self.limit.div_ceil(READ_LEAST), self.limit), Relaxed);
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -179,6 +198,17 @@ mod tests {
                 pace.arrived(pace.bytes(), second / 10, true);
             }
             assert_eq!(pace.bytes(), most);
+        }
+    }
+
+    #[test]
+    fn as_much_of_the_log_is_read_as_becomes_a_batch() {
+        let pace = Pace::new(1_000, Duration::from_secs(30));
+        for (bytes, encoded, next) in
+            [(500, 1_000, 500), (250, 1_000, 250), (0, 0, 250), (1_000, 10, 1_000), (3, 1_000, 63)]
+        {
+            pace.was_read(bytes, encoded);
+            assert_eq!(pace.to_read(), next, "{bytes} became {encoded}");
         }
     }
 

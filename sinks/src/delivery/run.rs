@@ -19,7 +19,6 @@ use crate::sink::Sink;
 use custody_core::delivery::DeadLetter;
 use custody_core::event::sink::Rejected;
 use custody_core::event::{Actor, Draft, EventData};
-use custody_core::log::tree::leaf_hash;
 use custody_core::log::{Producer, ReadError};
 use std::collections::BTreeSet;
 use std::io;
@@ -588,11 +587,6 @@ impl<S: Sink> Loop<S> {
 fn read<S: Sink>(shared: &Shared<S>, from: u64, to: Option<u64>) -> Result<Batch<S>, ReadError> {
     let limits = shared.sink.limits();
     let most = to.map_or(usize::MAX, |to| usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX));
-    let entries = shared.log.read(from, limits.batch_events.min(most), limits.batch_bytes)?;
-    let last = entries
-        .last()
-        .map_or(([0; 32], Default::default()), |last| (leaf_hash(&last.bytes).0, last.appended));
-    let indexes = from..from + entries.len() as u64;
-    let (letters, rejected) = shared.letters(entries);
-    Ok(Batch { indexes, last, letters, rejected })
+    let entries = shared.log.read(from, limits.batch_events.min(most), shared.pace.to_read())?;
+    Ok(shared.batch(from, entries))
 }

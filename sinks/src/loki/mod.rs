@@ -8,20 +8,21 @@
 mod configuration;
 mod push;
 mod read;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use self::configuration::{APART, Bounds, HOUR, SPAN, Shows};
-use self::push::{Entry, encode_push};
+use self::push::{Entry, Packer};
 use self::read::{Page, parse, parse_counts};
+use self::stream::Stream;
 use crate::http::{Answered, Endpoint, Http};
 use crate::item::Item;
 use crate::secret::Secrets;
 use crate::sink::{Answer, Found, Held, Limits, Room, Sink, Trouble, Unproven, Window};
 use custody_core::clock::{Clock, Nanos};
-use custody_core::event::{Family, Head, Outcome, ProducerKind, hex};
+use custody_core::event::{Head, hex};
 use futures_util::StreamExt as _;
-use futures_util::stream;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -31,16 +32,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a time a stream for what is old may be of: the first of these that is no longer than a line may lie behind its stream's newest.
-const OLD: [Duration; 5] = [
-    HOUR,
-    Duration::from_secs(30 * 60),
-    Duration::from_secs(15 * 60),
-    Duration::from_secs(5 * 60),
-    Duration::from_secs(60),
-];
-/// What a stream's labels take, about, in bytes.
-const LABELS_BYTES: usize = 80;
+/// What an entry takes beside its line, about, in bytes.
+const AROUND_BYTES: usize = 512;
 /// Lines that are asked for at once; Loki's own limit is 5,000.
 const PAGE_LINES: usize = 1_000;
 /// Questions for the newest line, where each may be for a short span only. What is older than all of them keeps nothing behind it.
@@ -128,77 +121,12 @@ pub struct Loki {
     newest: AtomicU64,
     /// What its configuration said when it was last asked; only a restart changes it.
     shows: Mutex<Option<Shows>>,
+    packer: Mutex<Packer>,
     sends_old_again: bool,
 }
 
-/// An event as Loki takes it.
-pub struct Encoded {
-    stream: Stream,
-    appended: Nanos,
-    entry: Vec<u8>,
-}
-
-/// Where an event belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stream {
-    /// Of an event that was appended lately, by what is few: a family that this program doesn't know has no stream of its own, or
-    /// its name would be anybody's.
-    Live { family: Option<Family>, outcome: Option<Outcome>, producer: Option<ProducerKind> },
-    /// Of what is older than Loki takes in the others: a span of time in which no line lies too far behind another.
-    Backfill {
-        begins: Nanos,
-        /// Letters of that moment which tell it from others: with the minute where an hour has several.
-        letters: usize,
-    },
-}
-
-impl Stream {
-    fn live(head: Option<&Head<'_>>) -> Self {
-        Self::Live {
-            family: head.and_then(|head| Family::of(&head.kind)),
-            outcome: head.and_then(|head| head.outcome),
-            producer: head.map(|head| head.producer.kind),
-        }
-    }
-
-    /// Where a line may lie so far `behind` its stream's newest.
-    fn backfill(appended: Nanos, behind: Duration) -> Self {
-        let span = OLD.into_iter().find(|span| *span <= behind).unwrap_or(Duration::from_secs(60));
-        let begins = Nanos(appended.0 - appended.0 % nanos(span).max(1));
-        Self::Backfill { begins, letters: if span == HOUR { 13 } else { 16 } }
-    }
-
-    /// As Loki's push protocol has them: sorted by name.
-    fn labels(self, job: &str) -> String {
-        match self {
-            Self::Backfill { begins, letters } => {
-                let begins = begins.to_string();
-                let hour = begins.get(..letters).unwrap_or(&begins);
-                format!("{{hour=\"{hour}\", job=\"{job}\", origin=\"backfill\"}}")
-            }
-            Self::Live { family, outcome, producer } => {
-                let family = family
-                    .map_or_else(|| "other".to_owned(), |family| format!("{family:?}").to_ascii_lowercase());
-                let outcome = match outcome {
-                    None => "none",
-                    Some(Outcome::Success) => "success",
-                    Some(Outcome::Failure) => "failure",
-                    Some(Outcome::Denied) => "denied",
-                };
-                let producer = match producer {
-                    None => "none",
-                    Some(ProducerKind::Log) => "log",
-                    Some(ProducerKind::Proxy) => "proxy",
-                    Some(ProducerKind::Node) => "node",
-                    Some(ProducerKind::Witness) => "witness",
-                };
-                format!(
-                    "{{family=\"{family}\", job=\"{job}\", outcome=\"{outcome}\", producer=\"{producer}\"}}"
-                )
-            }
-        }
-    }
-}
+/// What becomes an entry when it is sent: only then is it written, next to the others of its stream.
+pub struct Encoded(Item);
 
 impl Loki {
     /// For the log with that origin.
@@ -212,6 +140,7 @@ impl Loki {
             clock,
             newest: AtomicU64::new(0),
             shows: Mutex::default(),
+            packer: Mutex::new(Packer::new()),
             sends_old_again: settings.sends_old_again,
         }
     }
@@ -344,36 +273,41 @@ impl Loki {
         format!("{{job=\"{}\"}}", self.job)
     }
 
-    /// The streams that these belong to.
-    fn streams<'a>(&self, batch: &[&'a Encoded], backfill: bool) -> BTreeMap<Stream, Vec<&'a Encoded>> {
+    /// A request for each stream.
+    fn packed(&self, batch: &[&Encoded], backfill: bool) -> Vec<Result<Vec<u8>, String>> {
         let behind = self.behind();
         // Less, so that clocks may differ.
         let live = self.newest.load(Relaxed).saturating_sub(nanos(behind.saturating_sub(APART)));
-        let mut streams: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for encoded in batch {
-            let stream = if backfill || encoded.appended.0 < live {
-                Stream::backfill(encoded.appended, behind)
+        let mut packer = self.packer.lock().unwrap_or_else(|poisoned| {
+            // What it has begun belongs to somebody who never sent it.
+            let mut packer = poisoned.into_inner();
+            *packer = Packer::new();
+            packer
+        });
+        for Encoded(item) in batch {
+            let head = item.head();
+            let stream = if backfill || item.appended.0 < live {
+                Stream::backfill(item.appended, behind)
             } else {
-                encoded.stream
+                Stream::live(head.as_ref())
             };
-            streams.entry(stream).or_default().push(*encoded);
+            let labels = || stream.labels(&self.job);
+            packer.add(stream, labels, (item.appended, &item.bytes), |entry| {
+                describe(item, head.as_ref(), &self.origin, entry);
+            });
         }
-        streams
+        packer.finish()
     }
 
     /// Each stream by a request of its own: to one of several, Loki answers by what became of its last stream, and says
     /// "stored" of all where it has refused the others.
     async fn push(&self, batch: &[&Encoded], backfill: bool) -> Vec<Result<Answered, Trouble>> {
-        let pushes = self
-            .streams(batch, backfill)
-            .into_iter()
-            .map(|(stream, entries)| self.push_stream(stream, entries));
-        stream::iter(pushes.collect::<Vec<_>>()).buffer_unordered(PUSHES).collect().await
+        let pushes = self.packed(batch, backfill).into_iter().map(|packed| self.push_stream(packed));
+        futures_util::stream::iter(pushes.collect::<Vec<_>>()).buffer_unordered(PUSHES).collect().await
     }
 
-    async fn push_stream(&self, stream: Stream, entries: Vec<&Encoded>) -> Result<Answered, Trouble> {
-        let body = encode_push(&stream.labels(&self.job), entries.iter().map(|encoded| &*encoded.entry));
-        let body = body.map_err(|reason| Trouble::TooLarge { reason })?;
+    async fn push_stream(&self, packed: Result<Vec<u8>, String>) -> Result<Answered, Trouble> {
+        let body = packed.map_err(|reason| Trouble::TooLarge { reason })?;
         let request = self
             .request(Method::POST, "/loki/api/v1/push")?
             .header("content-type", "application/x-protobuf")
@@ -498,7 +432,7 @@ impl Sink for Loki {
     type Encoded = Encoded;
 
     fn limits(&self) -> Limits {
-        Limits { batch_events: 2_000, ..Limits::default() }
+        Limits { batch_events: 2_000, batch_bytes: 3 << 20, ..Limits::default() }
     }
 
     /// What it has had for hours, whoever has sent it.
@@ -514,19 +448,14 @@ impl Sink for Loki {
     }
 
     fn encode(&self, item: &Item) -> Result<Encoded, String> {
-        let line = std::str::from_utf8(&item.bytes).map_err(|_| "it isn't text".to_owned())?;
-        let head = item.head();
-        let mut entry = Entry::new(item.appended, line);
-        describe(item, head.as_ref(), &self.origin, &mut entry);
-        Ok(Encoded {
-            stream: Stream::live(head.as_ref()),
-            appended: item.appended,
-            entry: entry.into_bytes(),
-        })
+        match std::str::from_utf8(&item.bytes) {
+            Ok(_) => Ok(Encoded(item.clone())),
+            Err(_) => Err("it isn't text".to_owned()),
+        }
     }
 
-    fn bytes(encoded: &Encoded) -> usize {
-        encoded.entry.len() + LABELS_BYTES
+    fn bytes(Encoded(item): &Encoded) -> usize {
+        item.bytes.len() + AROUND_BYTES
     }
 
     async fn send(&self, batch: &[&Encoded]) -> Result<Vec<Answer>, Trouble> {
@@ -543,7 +472,7 @@ impl Sink for Loki {
             }
         }
         outcome(pushed)?;
-        let newest = batch.iter().map(|encoded| encoded.appended.0).max().unwrap_or(0);
+        let newest = batch.iter().map(|Encoded(item)| item.appended.0).max().unwrap_or(0);
         self.newest.fetch_max(newest, Relaxed);
         Ok(vec![Answer::Stored; batch.len()])
     }

@@ -36,14 +36,19 @@ fn item(index: u64, tag: u8, bytes: &[u8]) -> Item {
     })
 }
 
-fn decoded(labels: &str, entries: &[Vec<u8>]) -> PushRequest {
-    let bytes = encode_push(labels, entries.iter().map(Vec::as_slice)).unwrap();
-    let bytes = snap::raw::Decoder::new().decompress_vec(&bytes).unwrap();
-    PushRequest::decode(bytes.as_slice()).unwrap()
+fn unpacked(body: &[u8]) -> Vec<u8> {
+    snap::raw::Decoder::new().decompress_vec(body).unwrap()
 }
 
-/// The metadata behind an entry, which `loki-api` has no field for: field 3, of a name and a value each.
-fn pairs_of(mut entry: &[u8]) -> BTreeMap<String, String> {
+fn decoded(body: &[u8]) -> PushRequest {
+    PushRequest::decode(unpacked(body).as_slice()).unwrap()
+}
+
+/// The metadata of a request's first entry, which `loki-api` has no field for: field 3, of a name and a value each.
+fn pairs_of(body: &[u8]) -> BTreeMap<String, String> {
+    let request = unpacked(body);
+    let (_, mut stream) = next_field(&mut request.as_slice()).unwrap();
+    let mut entry = iter::from_fn(|| next_field(&mut stream)).find(|(field, _)| *field == 2).unwrap().1;
     let mut pairs = BTreeMap::new();
     while let Some((field, bytes)) = next_field(&mut entry) {
         if field == 3 {
@@ -53,6 +58,13 @@ fn pairs_of(mut entry: &[u8]) -> BTreeMap<String, String> {
         }
     }
     pairs
+}
+
+/// The request of one entry.
+fn packed(line: &str, describe: impl FnOnce(&mut Entry)) -> Vec<u8> {
+    let mut packer = Packer::new();
+    packer.add(Stream::live(None), || "{a=\"b\"}".into(), (Nanos(7), line.as_bytes()), describe);
+    packer.finish().remove(0).unwrap()
 }
 
 /// A field of protobuf that has a length: its number, and what it holds.
@@ -71,22 +83,24 @@ fn next_field<'a>(bytes: &mut &'a [u8]) -> Option<(u32, &'a [u8])> {
 #[test]
 fn every_type_of_event_goes_into_one_of_few_streams() {
     let loki = loki();
+    let sent = |item: &Item| {
+        let encoded = loki.encode(item).unwrap();
+        decoded(loki.packed(&[&encoded], false)[0].as_ref().unwrap())
+    };
     let mut labels = BTreeSet::new();
     for (index, info) in (0..).zip(TYPES) {
         let bytes = (info.example)().unwrap();
-        let encoded = loki.encode(&item(index, info.family.tag(), &bytes)).unwrap();
-        let stream = encoded.stream.labels("custody");
-        let request = decoded(&stream, &[encoded.entry]);
-        let entry = &request.streams[0].entries[0];
+        let request = sent(&item(index, info.family.tag(), &bytes));
+        let [stream] = request.streams.as_slice() else { panic!("{request:?}") };
+        let entry = &stream.entries[0];
         assert_eq!(entry.line.as_bytes(), bytes);
         assert_eq!(entry.timestamp.as_ref().unwrap().nanos as u64, 123_456_789 + index);
-        labels.insert(stream);
+        labels.insert(stream.labels.clone());
     }
     // A stream or two for each family.
     assert!(labels.len() <= 24, "{labels:?}");
     let stranger = br#"{"type":"galaxy.formed"}"#;
-    let stream = loki.encode(&item(1, 99, stranger)).unwrap().stream;
-    assert!(stream.labels("custody").contains("family=\"other\""));
+    assert!(sent(&item(1, 99, stranger)).streams[0].labels.contains("family=\"other\""));
 }
 
 fn answered(status: u16, body: &str) -> Result<Answered, Trouble> {
@@ -213,10 +227,8 @@ fn a_young_log_is_not_taken_for_one_that_is_as_old_as_what_is_looked_through_bef
 fn long_values_are_cut_at_a_character_and_empty_ones_left_out() {
     let bytes = (TYPES[0].example)().unwrap();
     let pairs = |origin: &str| {
-        let mut entry = Entry::new(Nanos(7), "line");
         let first = item(0, 1, &bytes);
-        describe(&first, first.head().as_ref(), origin, &mut entry);
-        pairs_of(&entry.into_bytes())
+        pairs_of(&packed("line", |entry| describe(&first, first.head().as_ref(), origin, entry)))
     };
     let cut = pairs(&format!("a{}", "é".repeat(2_000)));
     assert_eq!(cut["log_origin"].len(), VALUE_BYTES_MAX - 1);
@@ -228,9 +240,8 @@ fn long_values_are_cut_at_a_character_and_empty_ones_left_out() {
 #[test]
 fn what_was_taken_out_of_is_marked() {
     let redacted = item(0, 1, b"{}").redacted_to(Arc::from(&b"{}"[..]));
-    let mut entry = Entry::new(Nanos(7), "{}");
-    describe(&redacted, None, "custody.test/log", &mut entry);
-    assert_eq!(pairs_of(&entry.into_bytes())["log_redacted"], "true");
+    let body = packed("{}", |entry| describe(&redacted, None, "custody.test/log", entry));
+    assert_eq!(pairs_of(&body)["log_redacted"], "true");
 }
 
 #[test]
@@ -278,18 +289,25 @@ proptest! {
     fn whatever_the_line_it_comes_back(
         line in ".{0,200}", values in prop::collection::vec(".{0,40}", 0..6), times in prop::collection::vec(any::<u32>(), 1..9)
     ) {
-        let entry = |time: &u32| {
-            let mut entry = Entry::new(Nanos(u64::from(*time) * 1_000_003), &line);
-            for (number, value) in values.iter().enumerate() {
-                entry.add_shown(&format!("name_{number}"), value);
+        // The second time with what the first has left behind.
+        let mut packer = Packer::new();
+        let mut body = || {
+            for time in &times {
+                let time = Nanos(u64::from(*time) * 1_000_003);
+                packer.add(Stream::live(None), || "{a=\"b\"}".into(), (time, line.as_bytes()), |entry| {
+                    for (number, value) in values.iter().enumerate() {
+                        entry.add_shown(&format!("name_{number}"), value);
+                    }
+                });
             }
-            entry.into_bytes()
+            packer.finish().remove(0).unwrap()
         };
-        let entries: Vec<Vec<u8>> = times.iter().map(entry).collect();
+        let first = body();
+        prop_assert_eq!(&body(), &first);
         let kept = values.iter().enumerate().filter(|(_, value)| !value.is_empty());
         let kept: BTreeMap<_, _> = kept.map(|(number, value)| (format!("name_{number}"), value.clone())).collect();
-        prop_assert_eq!(pairs_of(&entries[0]), kept);
-        let request = decoded("{a=\"b\"}", &entries);
+        prop_assert_eq!(pairs_of(&first), kept);
+        let request = decoded(&first);
         prop_assert_eq!(request.streams.len(), 1);
         prop_assert_eq!(request.streams[0].entries.len(), times.len());
         for (entry, time) in request.streams[0].entries.iter().zip(times) {

@@ -48,3 +48,52 @@ async fn an_event_that_is_too_large_alone_is_a_dead_letter_and_its_neighbours_ar
     assert_eq!((report.missing.count, report.rejected, report.proven), (0, 1, size - 1), "{report:?}");
     run.stop().await;
 }
+
+/// Takes ten events at once, each of which is longer there than in the log, and notes how many it got.
+struct Swelling {
+    store: Store,
+    sent: Lock<Vec<usize>>,
+}
+
+impl Sink for Swelling {
+    type Encoded = Document;
+
+    fn limits(&self) -> Limits {
+        Limits { batch_bytes: 100_000, batch_events: 1_000, in_flight: 1, ..Limits::default() }
+    }
+
+    async fn prepare(&self) -> Result<(), Trouble> {
+        self.store.prepare().await
+    }
+
+    fn encode(&self, item: &Item) -> Result<Document, String> {
+        self.store.encode(item)
+    }
+
+    fn bytes(_: &Document) -> usize {
+        10_000
+    }
+
+    async fn send(&self, batch: &[&Document]) -> Result<Vec<Answer>, Trouble> {
+        self.sent.lock().unwrap().push(batch.len());
+        self.store.send(batch).await
+    }
+
+    async fn read_back(&self, window: &Window) -> Result<Found, Unproven> {
+        self.store.read_back(window).await
+    }
+}
+
+/// A rest would wait for a request of its own, however short it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_ends_where_a_request_is_full() {
+    let story = Story::with(200).await;
+    let sink = Arc::new(Swelling { store: Store::new(1), sent: Lock::default() });
+    let run = start(&story, &sink);
+    until("all are there", || run.control.health().numbers().next >= 200).await;
+    run.stop().await;
+    let sent = sink.sent.lock().unwrap().clone();
+    let full = sent.iter().filter(|events| **events == 10).count();
+    assert!(full >= 20 && sent.len() <= full + 1, "{sent:?}");
+    assert!((0..200).all(|index| sink.store.times().get(&index) == Some(&1)), "{:?}", sink.store.times());
+}
