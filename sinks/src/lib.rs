@@ -6,6 +6,7 @@
 
 mod authorities;
 mod backoff;
+mod blocking;
 pub mod dead_letters;
 pub mod delivery;
 mod fields;

@@ -30,7 +30,7 @@ impl<S: Sink> Letter<S> {
     }
 
     /// How long it is, as the destination takes it.
-    pub(crate) fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
@@ -331,7 +331,7 @@ fn halve<S: Sink>(open: &mut VecDeque<Chunk<S>>, mut letters: Vec<Letter<S>>, in
 }
 
 /// A part of the log, ready to be delivered.
-pub(crate) struct Batch<S: Sink> {
+pub(super) struct Batch<S: Sink> {
     /// All its indexes, also those that the filter holds back.
     pub indexes: Range<u64>,
     /// The last one's leaf and time.

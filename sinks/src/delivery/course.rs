@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// The end of something that is done: its last leaf and when that was appended.
-pub(crate) type End = ([u8; 32], Nanos);
+pub(super) type End = ([u8; 32], Nanos);
 
 /// One way through the log, from its beginning to its end; without an end for as long as the log grows.
 #[derive(Debug)]

@@ -140,7 +140,7 @@ impl<S: Sink> Shared<S> {
     }
 
     /// What leaves of these entries, in order.
-    pub(crate) fn letters(&self, entries: Vec<Entry>) -> (Vec<Letter<S>>, Vec<Rejection>) {
+    fn letters(&self, entries: Vec<Entry>) -> (Vec<Letter<S>>, Vec<Rejection>) {
         let (mut letters, mut rejected) = (Vec::with_capacity(entries.len()), Vec::new());
         for leaves in entries.into_iter().filter_map(|entry| self.letter(Item::new(entry))) {
             match leaves {
@@ -151,12 +151,13 @@ impl<S: Sink> Shared<S> {
         (letters, rejected)
     }
 
-    /// The first of these entries, which follow each other from `from` on: as many as one batch takes. The others are read again.
-    pub(crate) fn batch(&self, from: u64, entries: Vec<Entry>) -> Batch<S> {
+    /// The first of these entries, which follow each other from `from` on: as many as a request takes by the sink's own limit. The others
+    /// are read again. Where less arrives than that ([`Pace::bytes`]), it is cut when it is sent, or nobody would know that it was.
+    fn batch(&self, from: u64, entries: Vec<Entry>) -> Batch<S> {
         let room = self.sink.limits().batch_bytes;
         let (mut letters, mut rejected) = (Vec::with_capacity(entries.len()), Vec::new());
         let (mut end, mut last) = (from, End::default());
-        let (mut read, mut encoded) = (0, 0);
+        let (mut events, mut read, mut encoded) = (0, 0, 0);
         for entry in entries {
             let item = Item::new(entry);
             let here = (item.leaf.0, item.appended);
@@ -172,10 +173,10 @@ impl<S: Sink> Shared<S> {
                 Some(Err(rejection)) => rejected.push(rejection),
                 None => {}
             }
-            read += bytes;
+            (events, read) = (events + 1, read + bytes);
             (end, last) = (end + 1, here);
         }
-        self.pace.was_read(read, encoded);
+        self.pace.was_read(events, read, encoded);
         Batch { indexes: from..end, last, letters, rejected }
     }
 }

@@ -20,8 +20,10 @@ pub(super) struct Pace {
     limit: usize,
     /// How long an answer may take.
     timeout: Duration,
-    /// What of the log becomes a whole batch, in bytes.
+    /// What of the log is read for a batch, in bytes.
     read: AtomicUsize,
+    /// How many events make a whole one, about.
+    events: AtomicUsize,
     now: Mutex<Lengths>,
 }
 
@@ -77,24 +79,37 @@ impl Pace {
     pub(super) fn new(limit: usize, timeout: Duration) -> Self {
         let (most, burst) = (Bound::new(limit, BELIEVED), Bound::new(limit, GUESSED));
         let now = Lengths { bytes: limit, most, burst, doubt: Doubt::Nothing };
-        Self { limit, timeout, read: AtomicUsize::new(limit), now: Mutex::new(now) }
+        Self {
+            limit,
+            timeout,
+            read: AtomicUsize::new(limit),
+            events: AtomicUsize::new(usize::MAX),
+            now: Mutex::new(now),
+        }
     }
 
     fn now(&self) -> MutexGuard<'_, Lengths> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How much of the log is read for a batch, in bytes. What is left over when that is full is read again, and what lacks makes a
-    /// request shorter than it could be.
+    /// How much of the log is read for a batch, in bytes: more than becomes one, so that it is what a request takes that ends it. What
+    /// is left over is read again.
     pub(super) fn to_read(&self) -> usize {
         self.read.load(Relaxed)
     }
 
-    /// So much of the log became so much of a batch: an event is longer where it goes than in the log, mostly.
-    pub(super) fn was_read(&self, bytes: usize, encoded: usize) {
-        if let Some(whole) = self.limit.saturating_mul(bytes).checked_div(encoded) {
-            self.read.store(whole.clamp(self.limit.div_ceil(READ_LEAST), self.limit), Relaxed);
-        }
+    /// How many events are a whole batch, by those that were: no more than `most`, and fewer where they are long.
+    pub(super) fn events(&self, most: usize) -> usize {
+        self.events.load(Relaxed).clamp(1, most.max(1))
+    }
+
+    /// So many events and bytes of the log became so much of a batch: an event is longer where it goes than in the log, mostly.
+    pub(super) fn was_read(&self, events: usize, bytes: usize, encoded: usize) {
+        let whole = |part: usize| self.limit.saturating_mul(part).checked_div(encoded).unwrap_or(usize::MAX);
+        let read = whole(bytes);
+        let read = read.saturating_add(read / 4).clamp(self.limit.div_ceil(READ_LEAST), self.limit);
+        self.read.store(read, Relaxed);
+        self.events.store(whole(events), Relaxed);
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -204,11 +219,17 @@ mod tests {
     #[test]
     fn as_much_of_the_log_is_read_as_becomes_a_batch() {
         let pace = Pace::new(1_000, Duration::from_secs(30));
-        for (bytes, encoded, next) in
-            [(500, 1_000, 500), (250, 1_000, 250), (0, 0, 250), (1_000, 10, 1_000), (3, 1_000, 63)]
-        {
-            pace.was_read(bytes, encoded);
-            assert_eq!(pace.to_read(), next, "{bytes} became {encoded}");
+        assert_eq!((pace.to_read(), pace.events(500)), (1_000, 500), "nothing is known yet");
+        for ((events, bytes, encoded), read, enough) in [
+            ((10, 400, 1_000), 500, 10),
+            ((5, 200, 500), 500, 10),
+            ((9, 1_000, 10), 1_000, 500),
+            ((1, 3, 4_000), 63, 1),
+            // All of it was held back.
+            ((9, 100, 0), 1_000, 500),
+        ] {
+            pace.was_read(events, bytes, encoded);
+            assert_eq!((pace.to_read(), pace.events(500)), (read, enough), "{bytes} became {encoded}");
         }
     }
 

@@ -12,6 +12,7 @@ use super::control::{Command, Inbox, Stopped};
 use super::course::{Course, End};
 use super::words::without_quotes;
 use super::{Delivery, OpenError, Shared, letters_file, open_files};
+use crate::blocking::at_length;
 use crate::dead_letters::DeadLetters;
 use crate::health::At;
 use crate::position::{Position, Replay};
@@ -26,7 +27,6 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
@@ -143,14 +143,6 @@ async fn rest(wait: Duration, inbox: &mut Inbox, stop: &mut watch::Receiver<bool
             () = &mut over => return true,
             Some(command) = inbox.commands.recv() => drop(command),
         }
-    }
-}
-
-/// Does what may have to wait for a disk for long. Whoever else is on this thread goes on meanwhile, where there are others.
-fn at_length<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
-        _ => work(),
     }
 }
 
@@ -301,7 +293,7 @@ impl<S: Sink> Loop<S> {
             return;
         };
         let waiting = to.unwrap_or(size) - from;
-        let enough = limits.batch_events as u64;
+        let enough = self.shared().pace.events(limits.batch_events) as u64;
         if way == Way::Main && self.delivering >= limits.in_flight && waiting < enough / LONG {
             // Meanwhile it becomes longer.
             self.lingering.get_or_insert_with(Instant::now);

@@ -16,6 +16,7 @@ use self::configuration::{APART, Bounds, HOUR, SPAN, Shows};
 use self::push::{Entry, Packer};
 use self::read::{Page, parse, parse_counts};
 use self::stream::Stream;
+use crate::blocking::at_length;
 use crate::http::{Answered, Endpoint, Http};
 use crate::item::Item;
 use crate::secret::Secrets;
@@ -121,7 +122,8 @@ pub struct Loki {
     newest: AtomicU64,
     /// What its configuration said when it was last asked; only a restart changes it.
     shows: Mutex<Option<Shows>>,
-    packer: Mutex<Packer>,
+    /// While nobody writes with it.
+    packer: Mutex<Option<Packer>>,
     sends_old_again: bool,
 }
 
@@ -140,7 +142,7 @@ impl Loki {
             clock,
             newest: AtomicU64::new(0),
             shows: Mutex::default(),
-            packer: Mutex::new(Packer::new()),
+            packer: Mutex::default(),
             sends_old_again: settings.sends_old_again,
         }
     }
@@ -278,12 +280,8 @@ impl Loki {
         let behind = self.behind();
         // Less, so that clocks may differ.
         let live = self.newest.load(Relaxed).saturating_sub(nanos(behind.saturating_sub(APART)));
-        let mut packer = self.packer.lock().unwrap_or_else(|poisoned| {
-            // What it has begun belongs to somebody who never sent it.
-            let mut packer = poisoned.into_inner();
-            *packer = Packer::new();
-            packer
-        });
+        let idle = || self.packer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut packer = idle().take().unwrap_or_else(Packer::new);
         for Encoded(item) in batch {
             let head = item.head();
             let stream = if backfill || item.appended.0 < live {
@@ -296,13 +294,16 @@ impl Loki {
                 describe(item, head.as_ref(), &self.origin, entry);
             });
         }
-        packer.finish()
+        let packed = packer.finish();
+        *idle() = Some(packer);
+        packed
     }
 
     /// Each stream by a request of its own: to one of several, Loki answers by what became of its last stream, and says
     /// "stored" of all where it has refused the others.
     async fn push(&self, batch: &[&Encoded], backfill: bool) -> Vec<Result<Answered, Trouble>> {
-        let pushes = self.packed(batch, backfill).into_iter().map(|packed| self.push_stream(packed));
+        let packed = at_length(|| self.packed(batch, backfill));
+        let pushes = packed.into_iter().map(|packed| self.push_stream(packed));
         futures_util::stream::iter(pushes.collect::<Vec<_>>()).buffer_unordered(PUSHES).collect().await
     }
 
@@ -432,7 +433,7 @@ impl Sink for Loki {
     type Encoded = Encoded;
 
     fn limits(&self) -> Limits {
-        Limits { batch_events: 2_000, batch_bytes: 3 << 20, ..Limits::default() }
+        Limits { batch_events: 2_000, batch_bytes: 2 << 20, ..Limits::default() }
     }
 
     /// What it has had for hours, whoever has sent it.

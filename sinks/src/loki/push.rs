@@ -18,6 +18,10 @@ pub const VALUE_BYTES_MAX: usize = 1_024;
 /// Room for what stands before a stream in a request: a field's number, and the longest of its lengths.
 const BEFORE_BYTES: usize = 11;
 
+/// How many times as long as the requests that were written last what is held for the next ones may be. They are packed, to a
+/// quarter mostly.
+const HELD_MOST: usize = 64;
+
 /// An entry without its line while it is written.
 #[derive(Default)]
 pub struct Entry {
@@ -57,7 +61,8 @@ impl Entry {
         // The line, field 2, is written from where it lies.
         let head = EntryAdapter { timestamp: Some(Timestamp { seconds, nanos }), line: String::new() };
         self.time.clear();
-        self.time.extend_from_slice(&head.encode_to_vec());
+        // A vector takes whatever is written.
+        head.encode(&mut self.time).unwrap_or_default();
         self.pairs.clear();
     }
 }
@@ -144,9 +149,14 @@ impl Packer {
             request.bytes.clear();
             Ok(packed.get(..length?).unwrap_or_default().to_vec())
         });
-        let finished = finished.collect();
+        let finished: Vec<Result<Vec<u8>, String>> = finished.collect();
         // There is one for each hour of the past.
         requests.retain(|stream, _| matches!(stream, Stream::Live { .. }));
+        let held = requests.values().map(|request| request.bytes.capacity()).sum::<usize>() + packed.len();
+        if held > HELD_MOST * finished.iter().flatten().map(Vec::len).sum::<usize>() {
+            // Much was on its way, and isn't any more.
+            (*requests, *packed) = Default::default();
+        }
         finished
     }
 }

@@ -4,7 +4,7 @@ use super::push::VALUE_BYTES_MAX;
 use super::*;
 use crate::testing::answering;
 use custody_core::clock::SystemClock;
-use custody_core::event::TYPES;
+use custody_core::event::{Outcome, TYPES};
 use custody_core::log;
 use loki_api::logproto::PushRequest;
 use loki_api::prost::Message as _;
@@ -285,6 +285,32 @@ fn metadata_among_the_labels_is_read_as_well() {
 }
 
 proptest! {
+    #[test]
+    fn each_entry_is_in_its_streams_request_in_order(
+        entries in prop::collection::vec((0..4_usize, ".{0,40}"), 1..60), more in prop::collection::vec((0..4_usize, ".{0,40}"), 1..9)
+    ) {
+        let success = Stream::Live { family: None, outcome: Some(Outcome::Success), producer: None };
+        let backfill = |hour: u64| Stream::backfill(Nanos(hour * 3_600_000_000_000), HOUR);
+        let streams = [Stream::live(None), success, backfill(1), backfill(2)];
+        let mut packer = Packer::new();
+        for entries in [entries, more] {
+            let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for (stream, line) in entries {
+                let labels = streams[stream].labels("custody");
+                packer.add(streams[stream], || labels.clone(), (Nanos(7), line.as_bytes()), |_| ());
+                expected.entry(labels).or_default().push(line);
+            }
+            let packed: Vec<_> = packer.finish().into_iter().map(|body| decoded(&body.unwrap())).collect();
+            let got = packed.iter().map(|request| {
+                let [stream] = request.streams.as_slice() else { panic!("{request:?}") };
+                (stream.labels.clone(), stream.entries.iter().map(|entry| entry.line.clone()).collect())
+            });
+            prop_assert_eq!(got.collect::<BTreeMap<_, Vec<String>>>(), expected.clone());
+            prop_assert_eq!(packed.len(), expected.len());
+            prop_assert!(packer.finish().is_empty());
+        }
+    }
+
     #[test]
     fn whatever_the_line_it_comes_back(
         line in ".{0,200}", values in prop::collection::vec(".{0,40}", 0..6), times in prop::collection::vec(any::<u32>(), 1..9)

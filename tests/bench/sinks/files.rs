@@ -46,16 +46,16 @@ fn chunks() -> Vec<Vec<u8>> {
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
     assert_eq!(lines.len() as u64, events(), "a line for each event");
     let (first, rest) = lines.split_at(1);
-    let mut chunks = vec![first.concat()];
-    for batch in rest.chunks(batch_events) {
-        chunks.push(Vec::new());
-        for line in batch {
-            // What is too long for one is cut, and what is left of it goes before the next batch.
-            if chunks.last().is_some_and(|chunk| chunk.len() + line.len() > batch_bytes) {
-                chunks.push(Vec::new());
-            }
-            chunks.last_mut().expect("there is one").extend_from_slice(line);
+    let mut chunks = vec![first.concat(), Vec::new()];
+    let mut lines = 0;
+    for line in rest {
+        if lines == batch_events || chunks.last().is_some_and(|chunk| chunk.len() + line.len() > batch_bytes)
+        {
+            chunks.push(Vec::new());
+            lines = 0;
         }
+        chunks.last_mut().expect("there is one").extend_from_slice(line);
+        lines += 1;
     }
     chunks
 }
