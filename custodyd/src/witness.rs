@@ -181,6 +181,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         _ => None,
     };
     let secured = tls::Secured::new(tls, Balancers::default());
+    // Whoever sees it listen may stop it, and it is to stop in order.
+    let stopped = crate::run::stop_signal()?;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("the witness can't listen on {}", config.listen))?;
@@ -189,7 +191,6 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         // A sender that is gone is a stop as well.
         let _stopped = stopping.wait_for(|stop| *stop).await;
     };
-    let stopped = crate::run::stop_signal()?;
     let server = tokio::spawn(tls::serve(listener, secured, serve::router(Arc::clone(&witness)), shutdown));
     tracing::info!("the witness {} serves on {}; its key is {}", config.name, config.listen, cosigner.key());
     tokio::select! {
