@@ -30,12 +30,12 @@ wait_until() {
   done
 }
 
-# free_port: a port of loopback that nobody listens on, and that this demo hasn't taken yet.
+# free_port: a port of loopback that nobody listens on, and that this demo hasn't taken yet. Tests take those below.
 taken=' '
 free_port() {
   local port
   while :; do
-    port=$((20000 + RANDOM % 12000))
+    port=$((24000 + RANDOM % 8000))
     [[ $taken != *" $port "* ]] || continue
     listener "$port" >/dev/null && continue
     taken+="$port "

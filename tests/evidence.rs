@@ -168,10 +168,13 @@ fn trace(world: &World, inject: &str) -> Running {
     ]);
     let running = Running::start("strace", command.arg(&log).stderr(Stdio::null()));
     let tracer = running.pid().to_string();
-    let status = format!("/proc/{}/status", world.custodyd.pid());
-    wait::until_true("strace is attached", DEADLINE, || {
-        std::fs::read_to_string(&status).is_ok_and(|s| {
-            s.lines().any(|l| l.strip_prefix("TracerPid:").is_some_and(|p| p.trim() == tracer))
+    // It attaches to one thread after another, to the main one first.
+    let threads = format!("/proc/{}/task", world.custodyd.pid());
+    wait::until_true("strace is attached to each thread", DEADLINE, || {
+        std::fs::read_dir(&threads).unwrap().flatten().all(|thread| {
+            std::fs::read_to_string(thread.path().join("status")).is_ok_and(|s| {
+                s.lines().any(|l| l.strip_prefix("TracerPid:").is_some_and(|p| p.trim() == tracer))
+            })
         })
     });
     running

@@ -2,7 +2,7 @@
 
 use custody_tests::pictures::yaml;
 use custody_tests::process::{free_port, run};
-use custody_tests::servers::agent::unpin;
+use custody_tests::servers::agent::{START_DEADLINE, unpin};
 use custody_tests::servers::docker::Docker;
 use custody_tests::servers::setup;
 use custody_tests::servers::sshd::path;
@@ -214,7 +214,7 @@ fn the_image_runs_the_demos_session() {
     agent.run(&["--rm", "--interactive"], &join, &token);
     agent.run(&["--detach", "--name", "agent"], &["node", "--config", "/etc/custody/agent.toml"], "");
     let events = |kind: &str| client("alice", &["events", "search", "--json", "--type", kind], "");
-    wait::until_true("the agent is there", DEADLINE, || events("node.joined").contains("web-1"));
+    wait::until_true("the agent is there", START_DEADLINE, || events("node.joined").contains("web-1"));
     assert_eq!(run(&mut command, b"", DEADLINE).ok().text(), "from a container\n");
     wait::until_true("what its shell ran is told", DEADLINE, || {
         events("command.executed").contains("echo from a container")

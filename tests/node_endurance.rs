@@ -2,7 +2,7 @@
 
 use custody_tests::load::{Counter, Flooded, Load};
 use custody_tests::process::{Running, Said, run, send};
-use custody_tests::servers::agent::nothing_is_missing;
+use custody_tests::servers::agent::{START_DEADLINE, nothing_is_missing};
 use custody_tests::servers::custodyd::Entry;
 use custody_tests::servers::flaky::{Fault, Flaky};
 use custody_tests::servers::{Agent, World};
@@ -248,7 +248,7 @@ fn an_agent_that_the_log_takes_nothing_from_says_why_and_fills_no_spool() {
     let before = connected(&agent);
     agent.spawn(&mut Command::new(custody_tests::program("custodyd")));
     let why = "another agent has joined for it";
-    wait::until_true("it says why", DEADLINE, || agent.output().contains(why));
+    wait::until_true("it says why", START_DEADLINE, || agent.output().contains(why));
     let spooled = |agent: &Agent| -> u64 {
         let files = std::fs::read_dir(agent.data().join("spool")).unwrap().flatten();
         files.map(|file| file.metadata().map_or(0, |about| about.len())).sum()
@@ -278,7 +278,9 @@ fn an_agent_of_which_nothing_can_be_taken_is_told_and_counts_as_lost() {
     std::fs::rename(&key, &aside).unwrap();
     join(&agent);
     agent.spawn(&mut Command::new(custody_tests::program("custodyd")));
-    let refused = world.event("type=producer.refused", "the refusal is told", |_| true);
+    let refused = wait::until("the refusal is told", START_DEADLINE, || {
+        world.entries("type=producer.refused").into_iter().next()
+    });
     assert!(refused.line.contains("another key"), "{}", refused.line);
     let says = || agent.output().matches("the log takes nothing from this agent").count();
     wait::until_true("the agent says so", DEADLINE, || says() > 0);
@@ -293,7 +295,7 @@ fn an_agent_of_which_nothing_can_be_taken_is_told_and_counts_as_lost() {
     std::fs::rename(&aside, &key).unwrap();
     join(&agent);
     agent.spawn(&mut Command::new(custody_tests::program("custodyd")));
-    wait::until_true("what it had kept arrives", DEADLINE, || executed() >= before + 20);
+    wait::until_true("what it had kept arrives", START_DEADLINE, || executed() >= before + 20);
 }
 
 /// More than the log takes at once.

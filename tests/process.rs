@@ -134,7 +134,8 @@ pub fn send(pid: u32, signal: Signal) {
 
 /// A port of loopback that nobody listens on, and that this process hasn't given out yet. Whoever uses it checks by
 /// process id that the listener is his. It lies below those that the kernel takes for outgoing connections: a server that
-/// is killed and started again finds it free, and a client that knocks meanwhile isn't connected with itself.
+/// is killed and started again finds it free, and a client that knocks meanwhile isn't connected with itself. And below
+/// those of the demo (`demo/lib.sh`), which may run at the same time.
 ///
 /// # Panics
 /// When there is none.
@@ -146,7 +147,7 @@ pub fn free_port() -> u16 {
     let port = random
         .by_ref()
         .take(1000)
-        .filter_map(|number| u16::try_from(10_000 + number % 22_000).ok())
+        .filter_map(|number| u16::try_from(10_000 + number % 14_000).ok())
         .find(|port| !given.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("loopback has a free port");
     given.insert(port);

@@ -7,7 +7,7 @@ use custody_tests::servers::custodyd::Entry;
 use custody_tests::servers::files::{
     FILES, Way, client, events, every_request_has_one_end, make, now, of_type, run_in, sha256, ssh_line,
 };
-use custody_tests::wait::DEADLINE;
+use custody_tests::wait::{self, DEADLINE};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -286,6 +286,9 @@ fn a_session_that_moved_files_is_played_from_its_events() {
     let mut command = client(&world, Way::Proxied, "scp");
     command.args(["-q", "-O", "file", &format!("root@web-1.custody:{}", to.display())]);
     run_in(world.dir(), &mut command, "").ok();
+    wait::until_true("both sessions have ended", DEADLINE, || {
+        world.entries("type=session.ended").iter().filter(|entry| entry.index >= start).count() == 2
+    });
     let entries = events(&world, start);
     let ends = of_type(&entries, "file.completed");
     let by = |protocol: &str| {

@@ -16,7 +16,6 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 /// What is at the far end of a forward: it sends back what it gets, and closes when the other side has.
 fn echo_server() -> u16 {
@@ -212,7 +211,7 @@ fn a_forward_that_never_connects_holds_nothing_up() {
     let world = World::start();
     let master = Master::open(&world);
     let closed = free_port();
-    let refused = run(&mut master.ssh(&["-W", &format!("127.0.0.1:{closed}")]), b"", Duration::from_secs(10));
+    let refused = run(&mut master.ssh(&["-W", &format!("127.0.0.1:{closed}")]), b"", DEADLINE);
     assert_ne!(refused.code, 0);
     let (requested, failed) = connection(&world, "forward", closed);
     assert_eq!(failed.event["data"]["code"], 2, "{}", failed.line);
@@ -236,17 +235,16 @@ fn a_forward_that_never_connects_holds_nothing_up() {
         e.event["data"]["place"]["port"] == port
     });
     for _ in 0..5 {
-        let beside = run(&mut master.command("echo beside"), b"", Duration::from_secs(5)).ok();
+        let beside = run(&mut master.command("echo beside"), b"", DEADLINE).ok();
         assert_eq!(beside.text(), "beside\n");
     }
     let far = echo_server();
-    let another =
-        run(&mut master.ssh(&["-W", &format!("127.0.0.1:{far}")]), b"another", Duration::from_secs(5));
+    let another = run(&mut master.ssh(&["-W", &format!("127.0.0.1:{far}")]), b"another", DEADLINE);
     assert_eq!(another.ok().out, b"another");
     assert!(hanging.try_wait().unwrap().is_none(), "it hangs as it would directly");
     hanging.kill().unwrap();
     hanging.wait().unwrap();
-    let beside = run(&mut master.command("echo after"), b"", Duration::from_secs(5)).ok();
+    let beside = run(&mut master.command("echo after"), b"", DEADLINE).ok();
     assert_eq!(beside.text(), "after\n");
     drop(master);
     let (_, failed) = connection(&world, "forward", port);

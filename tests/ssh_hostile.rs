@@ -257,7 +257,8 @@ async fn ten_thousand_strangers_at_once() {
             let world = &world;
             let begun = Instant::now();
             tokio::task::block_in_place(|| works(world));
-            assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+            // Before those who came first run out of time.
+            assert!(begun.elapsed() < LOGIN_TIMEOUT * 2 / 3, "{:?}", begun.elapsed());
         }
         held
     };

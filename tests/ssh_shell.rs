@@ -14,9 +14,10 @@ fn a_terminal_behaves_as_it_does_directly() {
             .map(|w| w.to_str().unwrap())
             .chain(["-tt", host])
             .collect();
-        run(python::script("terminal.py", &words).env_remove("SSH_AUTH_SOCK"), b"", Duration::from_secs(90))
-            .ok()
-            .text()
+        let mut script = python::script("terminal.py", &words);
+        let said = run(script.env_remove("SSH_AUTH_SOCK"), b"", Duration::from_secs(900));
+        assert_eq!(said.code, 0, "{}\n{}\nsshd: {}", said.text(), said.err, world.web.log());
+        said.text()
     };
     let direct = play(&world.web.direct(), "root@127.0.0.1");
     let proxied = play(&world.proxied(), "root@web-1.custody");
@@ -24,7 +25,7 @@ fn a_terminal_behaves_as_it_does_directly() {
     let completed = world.event("type=command.completed", "its end is in the log", |_| true);
     let session = requested.session().unwrap();
     let cast = world.admin.custody(&["sessions", "export", session, "--format", "asciicast"]).text();
-    assert_eq!(proxied, direct, "{cast}");
+    assert_eq!(proxied, direct, "{cast}\nsshd: {}", world.web.log());
     assert_eq!(proxied, "size 24 80\nresized 40 120\ninterrupted 130\nwide ä€𝄞\nended 5\n");
 
     assert_eq!(

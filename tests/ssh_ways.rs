@@ -11,6 +11,7 @@ use custody_tests::wait::{self, DEADLINE};
 use sha2::{Digest, Sha256};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// What the include of `custody login` leads to with these: the three ways.
 const WAYS: [&[&str]; 3] =
@@ -81,7 +82,7 @@ fn much_goes_through_a_jump_both_ways() {
         }
         let mut ssh = world.proxied();
         ssh.args(["-J", "custody", "-o", "RekeyLimit=5M", "root@web-1.custody", "cat"]);
-        let said = run(&mut ssh, &data, DEADLINE);
+        let said = run(&mut ssh, &data, Duration::from_secs(300));
         assert_eq!(said.code, 0, "{}", said.err);
         assert!(Sha256::digest(&said.out) == Sha256::digest(&data), "{} bytes came back", said.out.len());
     }

@@ -476,7 +476,8 @@ mod tests {
     #[tokio::test]
     async fn a_destination_that_shows_nothing_for_long_is_given_up_with_its_reason() {
         let shelf = Shelf { documents: vec![held(1, 5)], most: 9, troubles: Mutex::new(u32::MAX) };
-        let patience = Duration::from_millis(400);
+        // In which it is asked more than once on a busy machine too.
+        let patience = Duration::from_secs(3);
         let (found, told) = walked_and_told(vec![shelf], Nanos(0)..Nanos(10), patience).await;
         assert_eq!(found, Err("busy".to_owned()));
         assert!(told.len() > 1 && told.iter().all(|told| told.as_deref() == Some("busy")), "{told:?}");

@@ -16,7 +16,8 @@ pub struct Counter {
     /// The session that it runs in.
     pub ssh: Running,
     at: PathBuf,
-    stop: PathBuf,
+    /// It goes on while this is there.
+    goes: PathBuf,
     end: PathBuf,
 }
 
@@ -27,19 +28,18 @@ impl Counter {
     /// When ssh can't be started.
     #[must_use]
     pub fn start(world: &World, pause: &str) -> Self {
-        let [at, stop, end] = ["at", "stop", "end"].map(|name| world.dir().join(name));
-        // Where the test fails, it ends with its folder.
+        let [at, goes, end] = ["at", "goes", "end"].map(|name| world.dir().join(name));
+        std::fs::write(&goes, "").expect("the test's folder");
         let script = format!(
-            "trap '' HUP; i=0; while [ ! -e {} ] && [ -d {} ]; do i=$((i+1)); /bin/true number-$i || exit 9; echo $i >> {}; {pause}; done; echo $i >> {}",
-            stop.display(),
-            world.dir().display(),
+            "trap '' HUP; i=0; while [ -e {} ]; do i=$((i+1)); /bin/true number-$i || exit 9; echo $i >> {}; {pause}; done; echo $i >> {}",
+            goes.display(),
             at.display(),
             end.display()
         );
         let mut ssh = world.proxied();
         ssh.arg("root@web-1.custody").arg(script);
         ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self { ssh: Running::start("a session that counts", &mut ssh), at, stop, end }
+        Self { ssh: Running::start("a session that counts", &mut ssh), at, goes, end }
     }
 
     /// The last number that has run.
@@ -62,7 +62,7 @@ impl Counter {
     /// # Panics
     /// When it hasn't.
     pub fn all_is_told(&self, world: &World, within: Duration) {
-        std::fs::write(&self.stop, "").expect("the test's folder");
+        std::fs::remove_file(&self.goes).expect("the loop goes on");
         wait::until_true("the loop ends", DEADLINE, || last(&self.end) > 0);
         let last = last(&self.end);
         wait::until_true("the last number is in the log", within, || {
@@ -81,6 +81,13 @@ impl Counter {
             (1..=last).map(|number| (format!("/bin/true number-{number}"), 1)).collect();
         assert_eq!(told, wanted);
         nothing_is_missing(world);
+    }
+}
+
+/// It outlives its session, and what it writes could keep its folder from being removed.
+impl Drop for Counter {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.goes));
     }
 }
 

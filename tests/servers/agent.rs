@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How long a start may take: the kernel checks each program, beside whatever else runs.
-const START_DEADLINE: Duration = Duration::from_secs(300);
+pub const START_DEADLINE: Duration = Duration::from_secs(300);
 
 /// How long a stop may take: the last events go first.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);

@@ -322,7 +322,8 @@ impl Home {
             "-o",
             "LogLevel=ERROR",
         ]);
-        command.env_remove("SSH_AUTH_SOCK");
+        // It starts the ProxyCommand by SHELL: a bash whose standard input is a socket reads ~/.bashrc, which may print.
+        command.env_remove("SSH_AUTH_SOCK").env("SHELL", "/bin/sh");
         command
     }
 

@@ -57,7 +57,8 @@ pub fn client(world: &World, way: Way, program: &str) -> Command {
         // ssh's -p is their -P.
         command.arg(if argument == "-p" { "-P".as_ref() } else { argument });
     }
-    command.env_remove("SSH_AUTH_SOCK");
+    // See `Home::ssh_command`.
+    command.env_remove("SSH_AUTH_SOCK").env("SHELL", "/bin/sh");
     command
 }
 

@@ -6,7 +6,6 @@ use crate::process::{Said, run};
 use crate::wait;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 use tempfile::TempDir;
 
 /// Passwords of the tests' people; they protect nothing.
@@ -166,7 +165,7 @@ impl World {
     /// # Panics
     /// When none comes.
     pub fn event(&self, query: &str, what: &str, wanted: impl Fn(&Entry) -> bool) -> Entry {
-        wait::until(what, Duration::from_secs(15), || self.entries(query).into_iter().find(|e| wanted(e)))
+        wait::until(what, wait::DEADLINE, || self.entries(query).into_iter().find(|e| wanted(e)))
     }
 }
 

@@ -86,8 +86,9 @@ fn a_daemon_whose_loki_takes_no_more_streams_raises_an_alarm() {
     let loki = started(dir.path(), &["max_global_streams_per_user: 1"]);
     let mut world = World::start();
     world.custodyd.stop();
+    // The first look at Loki may take longer than a second, and would be what is told of.
     world.custodyd.configure(&format!(
-        "[[sink]]\nname = \"limited\"\nstall_seconds = 1\n[sink.loki]\ntenant = \"{TENANT}\"\nendpoint = {{ url = \"{}\" }}\n",
+        "[[sink]]\nname = \"limited\"\nstall_seconds = 5\n[sink.loki]\ntenant = \"{TENANT}\"\nendpoint = {{ url = \"{}\" }}\n",
         loki.url()
     ));
     world.custodyd.start();

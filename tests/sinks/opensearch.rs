@@ -225,7 +225,8 @@ fn spread(node: &SearchNode, stream: &str) -> Value {
 fn hold(node: &SearchNode, time: Duration) {
     let script = "long end = new Date().getTime() + params.ms; long n = 0;
         while (new Date().getTime() < end) { n += params.text.replace('a', 'b').length() } ctx._source.n = n";
-    let params = json!({ "ms": u64::try_from(time.as_millis()).unwrap(), "text": "a".repeat(100_000) });
+    // A loop ends after a million rounds: so long a text makes each of them take its time.
+    let params = json!({ "ms": u64::try_from(time.as_millis()).unwrap(), "text": "a".repeat(250_000) });
     let script =
         json!({ "script": { "source": script, "params": params }, "upsert": {}, "scripted_upsert": true });
     // Only what comes in bulk runs on that thread.
@@ -257,7 +258,8 @@ fn a_request_that_opensearch_is_still_busy_with_is_waited_for() {
         tasks.unwrap().ok().text.contains(part)
     };
     std::thread::scope(|scope| {
-        scope.spawn(|| hold(&node, Duration::from_secs(12)));
+        // Less than the client of `ask` waits for an answer.
+        scope.spawn(|| hold(&node, Duration::from_secs(25)));
         until_true("the store is held up", DEADLINE, || busy_with("held"));
         source.grow(100);
         until_true("our request waits in it", DEADLINE, || busy_with("custody-"));

@@ -86,9 +86,7 @@ fn a_sink_that_hangs_and_one_that_is_refused_delay_no_other() {
     for n in 0..5 {
         world.ssh(&[], &format!("echo {n}"), b"").ok();
         for name in ["healthy", "exported"] {
-            until_true("it is there within seconds", Duration::from_secs(5), || {
-                sink(&world, name)["lag_seconds"].as_u64() < Some(2)
-            });
+            until_true("it is there soon", DEADLINE, || sink(&world, name)["lag_seconds"].as_u64() < Some(2));
         }
     }
     let grown = resident(&world).saturating_sub(before);

@@ -120,8 +120,9 @@ pub fn besiege<S: Store>(make: impl FnOnce(&Path) -> S) {
                 }
             }
             _ => {
-                let full = volume.fill();
+                // First: filling takes its time, in which all might be delivered.
                 proxy.stand(Fault::Hold);
+                let full = volume.fill();
                 proxy.next(4, Fault::Delay(LATE));
                 // Sessions don't notice.
                 world.ssh(&[], "echo while the store is full", b"").ok();

@@ -296,7 +296,9 @@ fn acknowledgements_are_asked_for_where_the_balancer_leads_back_to() {
         let mut state = splunk.state();
         (state.others, state.sticks) = (1, true);
     }
-    let run = source.deliver(sink(settings(&splunk.url()), dir.path()));
+    // A late acknowledgement is no lost one.
+    let settings = Settings { acknowledge_seconds: 60, ..settings(&splunk.url()) };
+    let run = source.deliver(sink(settings, dir.path()));
     source.delivered(&run);
     source.stop(run);
     let counts = counts(&source, &splunk.state());
@@ -323,7 +325,9 @@ fn what_one_collector_refuses_another_one_takes() {
             // What comes first comes to it.
             state.requests = 1;
         }
-        let run = source.deliver(sink(settings(&splunk.url()), dir.path()));
+        // A late acknowledgement is no lost one.
+        let settings = Settings { acknowledge_seconds: 60, ..settings(&splunk.url()) };
+        let run = source.deliver(sink(settings, dir.path()));
         source.delivered(&run);
         source.stop(run);
         let state = splunk.state();

@@ -129,11 +129,11 @@ fn nothing_is_lost_whatever_the_receiver_answers() {
         Answer::none(),
     ];
     for (answer, fault) in planned.into_iter().zip([Fault::Swallow, Fault::Cut].into_iter().cycle()) {
+        let asked = receiver.state().asked;
         let run = source.deliver(sink(&proxy.url(), dir.path(), &["key"]));
         receiver.state().planned.push_back(answer);
         proxy.next(1, fault);
         source.grow(300);
-        let asked = receiver.state().asked;
         until_true("it was asked again and again", DEADLINE, || receiver.state().asked > asked + 3);
         source.kill(run);
     }

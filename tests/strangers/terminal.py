@@ -9,10 +9,11 @@ for name in ("SSH_AUTH_SOCK", "LS_COLORS"):
     os.environ.pop(name, None)
 os.environ["TERM"] = "xterm"
 os.environ["LC_ALL"] = "C.UTF-8"
-shell = pexpect.spawn(sys.argv[1], sys.argv[2:], dimensions=(24, 80), timeout=20, encoding="utf-8")
-# A shell without files of its own and with a prompt that nothing else prints.
-shell.sendline("exec env -i TERM=xterm PATH=$PATH LC_ALL=C.UTF-8 PS1='<prompt>' bash --norc --noprofile --noediting -i")
-shell.expect("\r\n<prompt>|<prompt>$")
+shell = pexpect.spawn(sys.argv[1], sys.argv[2:], dimensions=(24, 80), timeout=120, encoding="utf-8")
+# A shell without files of its own and with a prompt that nothing else prints, nor an echo of this line.
+prompt = "PS1='<prom''pt>'"
+shell.sendline(f"exec env -i TERM=xterm PATH=$PATH LC_ALL=C.UTF-8 {prompt} bash --norc --noprofile --noediting -i")
+shell.expect("<prompt>")
 shell.sendline("stty -echo")
 shell.expect("<prompt>")
 
@@ -32,7 +33,7 @@ for _ in range(100):
         break
 print("resized", size)
 # Said by the very process that is interrupted: between a shell's fork and exec a Ctrl-C can get lost.
-shell.sendline("sh -c 'echo started; exec sleep 100'")
+shell.sendline("sh -c 'echo started; exec sleep 600'")
 shell.expect("started")
 shell.sendintr()
 shell.expect("<prompt>")

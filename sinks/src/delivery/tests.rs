@@ -326,6 +326,9 @@ async fn each_event_arrives_once_whatever_goes_wrong() {
                 // As kill -9 would: nothing is said any more.
                 run.task.abort();
                 assert!(run.task.await.is_err_and(|error| error.is_cancelled()));
+                // What it had under way ends a moment later, and until then may still store something.
+                drop(run.control);
+                until("nothing of it is left", || Arc::strong_count(&store) == 1).await;
             }
         }
         store.faults.store(5, Relaxed);

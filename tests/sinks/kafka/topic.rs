@@ -4,6 +4,7 @@ use crate::campaign::{ORIGIN, Source};
 use custody_sinks::secret::Secrets;
 use custody_sinks_kafka::Settings;
 use custody_tests::servers::Kafka;
+use custody_tests::wait::{DEADLINE, until_true};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -12,7 +13,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub const TOPIC: &str = "custody.events";
 /// How long kcat may take for a whole topic.
@@ -82,11 +83,25 @@ pub fn stored(kafka: &Kafka) -> Vec<Stored> {
         .collect()
 }
 
+/// The same once there are so many, or what there is by then: a transaction is marked as committed after the answer that says so,
+/// and until then its reader isn't given it.
+pub fn settled(kafka: &Kafka, count: u64) -> Vec<Stored> {
+    let begun = Instant::now();
+    loop {
+        let records = stored(kafka);
+        // Whoever asks tells best what is missing.
+        if records.len() as u64 >= count || begun.elapsed() > DEADLINE {
+            return records;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Each event of the log is there once, as it is in the log, and those of a partition in the log's order.
 pub fn check(kafka: &Kafka, source: &Source) {
     let mut last: BTreeMap<i32, u64> = BTreeMap::new();
     let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
-    for record in stored(kafka) {
+    for record in settled(kafka, source.log.size()) {
         let index = record.index();
         *seen.entry(index).or_default() += 1;
         if let Some(before) = last.insert(record.partition, index) {
@@ -152,6 +167,11 @@ pub fn delete(kafka: &Kafka, source: &Source) {
     let admin = admin(kafka);
     let deleted = source.runtime.block_on(admin.delete_topics(&[TOPIC], &AdminOptions::new())).unwrap();
     assert!(deleted[0].is_ok(), "{deleted:?}");
+    // Asked for by its name it might be made again.
+    until_true("no broker knows it", DEADLINE, || {
+        let metadata = admin.inner().fetch_metadata(None, LONG).unwrap();
+        metadata.topics().iter().all(|topic| topic.name() != TOPIC)
+    });
 }
 
 /// How many partitions it has, and what one of its settings is.
