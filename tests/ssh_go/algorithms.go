@@ -21,6 +21,10 @@ var (
 
 // eachAlgorithm sends data there and back with each key exchange, cipher and MAC that both have, keys renewed at 1 MiB.
 func eachAlgorithm(address, home string) error {
+	base, err := configuration(home)
+	if err != nil {
+		return err
+	}
 	data := bytes.Repeat([]byte("x/crypto/ssh "), 200_000)
 	count := 0
 	for _, method := range methods {
@@ -29,14 +33,11 @@ func eachAlgorithm(address, home string) error {
 				if n > 0 && !strings.HasSuffix(cipher, "-ctr") {
 					continue
 				}
-				config, err := configuration(home)
-				if err != nil {
-					return err
-				}
+				config := *base
 				config.Config = ssh.Config{
 					KeyExchanges: []string{method}, Ciphers: []string{cipher}, MACs: []string{mac}, RekeyThreshold: 1 << 20,
 				}
-				if err := through(address, config, data); err != nil {
+				if err := through(address, &config, data); err != nil {
 					return fmt.Errorf("%s %s %s: %w", method, cipher, mac, err)
 				}
 				count++

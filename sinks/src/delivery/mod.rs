@@ -157,7 +157,7 @@ impl<S: Sink> Shared<S> {
         let room = self.sink.limits().batch_bytes;
         let (mut letters, mut rejected) = (Vec::with_capacity(entries.len()), Vec::new());
         let (mut end, mut last) = (from, End::default());
-        let (mut events, mut read, mut encoded) = (0, 0, 0);
+        let (mut read, mut encoded) = (0, 0);
         for entry in entries {
             let item = Item::new(entry);
             let here = (item.leaf.0, item.appended);
@@ -173,10 +173,10 @@ impl<S: Sink> Shared<S> {
                 Some(Err(rejection)) => rejected.push(rejection),
                 None => {}
             }
-            (events, read) = (events + 1, read + bytes);
+            read += bytes;
             (end, last) = (end + 1, here);
         }
-        self.pace.was_read(events, read, encoded);
+        self.pace.was_read((end - from) as usize, read, encoded);
         Batch { indexes: from..end, last, letters, rejected }
     }
 }

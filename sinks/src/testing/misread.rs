@@ -10,14 +10,8 @@ use tokio::sync::watch;
 
 /// What is read instead.
 pub trait Misread: Send + Sync + 'static {
-    /// In the place of [`Log::read`].
-    fn read(
-        &self,
-        log: &dyn Log,
-        from: u64,
-        max_entries: usize,
-        max_bytes: usize,
-    ) -> Result<Vec<Entry>, ReadError>;
+    /// What is given in the place of the entries that were read from that index on.
+    fn read(&self, log: &dyn Log, from: u64, entries: Vec<Entry>) -> Result<Vec<Entry>, ReadError>;
 
     /// In the place of [`Log::nodes`].
     fn nodes(&self, log: &dyn Log, height: u32, range: Range<u64>) -> Result<Vec<Hash>, ReadError> {
@@ -51,7 +45,7 @@ impl<M: Misread> Log for Misreading<M> {
     }
 
     fn read(&self, from: u64, max_entries: usize, max_bytes: usize) -> Result<Vec<Entry>, ReadError> {
-        self.misread.read(&*self.log, from, max_entries, max_bytes)
+        self.misread.read(&*self.log, from, self.log.read(from, max_entries, max_bytes)?)
     }
 
     fn checkpoint(&self) -> Checkpoint {
