@@ -1,6 +1,7 @@
 //! What all sinks go through: a log that grows, a destination that fails in every way, a delivery that is killed. What is
 //! in the destination afterwards is asked of the destination itself.
 
+use bytes::Bytes;
 use custody_core::clock::{Clock, SystemClock};
 use custody_core::delivery::Report;
 use custody_core::event::{Actor, Draft, ProducerKind, log, login, producer};
@@ -103,7 +104,7 @@ impl Source {
         let mut records = entries.iter().zip(0..).map(|(bytes, seq)| Record {
             producer: ProducerKey { id: "stranger".to_owned(), boot, seq },
             tag: 0,
-            bytes: bytes.as_slice().into(),
+            bytes: Bytes::copy_from_slice(bytes.as_slice()),
         });
         loop {
             let batch: Vec<_> = records.by_ref().take(100).collect();

@@ -1,11 +1,11 @@
 //! A plausible log: logins, certificates, and sessions with commands, decisions and recordings, a hundred events each.
 
+use bytes::Bytes;
 use custody_core::event::{
     Actor, ByteString, Draft, EventData, EventId, Person, ProducerKind, ProducerRef, SessionId, Source,
     Target, Timestamp, canonical, certificate, command, decision, log, login, recording, session,
 };
 use serde_json::json;
-use std::sync::Arc;
 use uuid::Uuid;
 
 /// Commands in each session.
@@ -18,7 +18,7 @@ const BEGIN: u64 = 1_764_028_800;
 /// Makes events as long as somebody wants more: each with the tag of its family.
 #[derive(Debug)]
 pub struct Story {
-    ready: std::collections::VecDeque<(u8, Arc<[u8]>)>,
+    ready: std::collections::VecDeque<(u8, Bytes)>,
     seq: [u64; 2],
     sessions: u64,
     second: u64,
@@ -147,9 +147,9 @@ impl Story {
 }
 
 impl Iterator for Story {
-    type Item = (u8, Arc<[u8]>);
+    type Item = (u8, Bytes);
 
-    fn next(&mut self) -> Option<(u8, Arc<[u8]>)> {
+    fn next(&mut self) -> Option<(u8, Bytes)> {
         if self.ready.is_empty() {
             self.session();
         }

@@ -7,6 +7,7 @@ use custody_core::event::hex::to_hex;
 use custody_core::mapping::ocsf::Version;
 use custody_core::mapping::{Logged, cef, ecs, ocsf};
 use serde::Deserialize;
+use std::borrow::Cow;
 
 /// The form of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -26,12 +27,12 @@ pub enum Format {
 impl Format {
     /// The event in this form: a pure function of the entry.
     #[must_use]
-    pub fn of(self, logged: &Logged<'_>) -> Vec<u8> {
+    pub fn of<'a>(self, logged: &Logged<'a>) -> Cow<'a, [u8]> {
         match self {
-            Self::Custody => logged.bytes.to_vec(),
-            Self::Cef => cef::line(logged).into_bytes(),
-            Self::Ecs => ecs::document(logged),
-            Self::Ocsf => ocsf::event(logged, Version::default()),
+            Self::Custody => logged.bytes.into(),
+            Self::Cef => cef::line(logged).into_bytes().into(),
+            Self::Ecs => ecs::document(logged).into(),
+            Self::Ocsf => ocsf::event(logged, Version::default()).into(),
         }
     }
 }
@@ -58,10 +59,14 @@ pub fn envelope(logged: &Logged<'_>, redacted: bool) -> Vec<u8> {
     if redacted {
         line.extend_from_slice(b"\"redacted\":true,");
     }
-    let is_line = !logged.bytes.iter().any(|byte| *byte < b' ')
-        && str::from_utf8(logged.bytes).is_ok_and(|text| text.trim() == text)
-        && serde_json::from_slice::<serde::de::IgnoredAny>(logged.bytes).is_ok();
-    if is_line {
+    // The line's end, too.
+    line.reserve(logged.bytes.len() + 16);
+    let is_line = |text: &str| {
+        !text.bytes().any(|byte| byte < b' ')
+            && text.trim() == text
+            && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+    };
+    if str::from_utf8(logged.bytes).is_ok_and(is_line) {
         line.extend_from_slice(b"\"event\":");
         line.extend_from_slice(logged.bytes);
     } else {

@@ -1,10 +1,10 @@
 //! One event on its way to a destination.
 
+use bytes::Bytes;
 use custody_core::clock::Nanos;
 use custody_core::event::Head;
 use custody_core::log::tree::leaf_hash;
 use custody_core::log::{Entry, Hash};
-use std::sync::Arc;
 
 /// An entry of the log with what destinations ask of it.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub struct Item {
     /// Its leaf hash in the log's tree, whatever was taken out of it.
     pub leaf: Hash,
     /// Its canonical bytes, less what the sink's redaction takes out.
-    pub bytes: Arc<[u8]>,
+    pub bytes: Bytes,
     /// Whether something was taken out: then `bytes` don't give `leaf`.
     pub redacted: bool,
 }
@@ -36,7 +36,7 @@ impl Item {
 
     /// With these bytes in the place of its own.
     #[must_use]
-    pub fn redacted_to(self, bytes: Arc<[u8]>) -> Self {
+    pub fn redacted_to(self, bytes: Bytes) -> Self {
         Self { bytes, redacted: true, ..self }
     }
 

@@ -5,6 +5,7 @@
 use crate::item::Item;
 use crate::suggest::or_perhaps;
 use aws_lc_rs::hmac;
+use bytes::Bytes;
 use custody_core::event::canonical::{self, Json};
 use custody_core::event::fields::Fields;
 use custody_core::event::{
@@ -13,7 +14,6 @@ use custody_core::event::{
 use custody_core::event::{SessionId, Source, Target, Timestamp, hex, login};
 use serde::Deserialize;
 use serde_json::Value;
-use std::sync::Arc;
 use uuid::Uuid;
 
 /// What stands in the place of what was dropped.
@@ -159,7 +159,7 @@ impl Redaction {
             return item;
         }
         let Ok(mut event) = serde_json::from_slice::<Value>(&item.bytes) else {
-            return item.redacted_to(Arc::from(&b"{}"[..]));
+            return item.redacted_to(Bytes::from_static(b"{}"));
         };
         let changed = self.rules.iter().fold(false, |changed, rule| {
             rule.apply(&mut event, &|value| self.instead(rule.with, value)) | changed
@@ -167,7 +167,9 @@ impl Redaction {
         if !changed {
             return item;
         }
-        item.redacted_to(canonical::to_bytes(&Json(event)).map_or_else(|_| Arc::from(&b"{}"[..]), Into::into))
+        item.redacted_to(
+            canonical::to_bytes(&Json(event)).map_or_else(|_| Bytes::from_static(b"{}"), Into::into),
+        )
     }
 
     fn instead(&self, with: With, value: &Value) -> Value {
@@ -327,7 +329,7 @@ mod tests {
                 let item = redaction.apply(whole(event.to_string().into_bytes()));
                 assert!(item.head().is_some(), "{field} of {}", info.name);
                 for format in [Format::Custody, Format::Ecs, Format::Ocsf, Format::Cef] {
-                    let left = String::from_utf8(format.of(&logged(&item, "log"))).unwrap();
+                    let left = String::from_utf8(format.of(&logged(&item, "log")).into_owned()).unwrap();
                     assert!(!left.contains(NEEDLE), "{field} of {} as {format:?}: {left}", info.name);
                 }
                 redacted += 1;

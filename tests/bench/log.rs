@@ -1,6 +1,7 @@
 //! The log: durable appends.
 
 use crate::table::Row;
+use bytes::Bytes;
 use custody_core::clock::SystemClock;
 use custody_core::log::embedded::{EmbeddedLog, Options};
 use custody_core::log::note::Ed25519Signer;
@@ -30,7 +31,7 @@ pub const CHILD: &str = "CUSTODY_BENCH_PRODUCERS";
 /// Batches that wait while a log is filled: few, since what waits is in memory.
 const IN_FLIGHT: usize = 2;
 
-type Events = Arc<Vec<(u8, Arc<[u8]>)>>;
+type Events = Arc<Vec<(u8, Bytes)>>;
 
 pub fn open(directory: &Path) -> Arc<EmbeddedLog> {
     let signer = Ed25519Signer::from_seed("custody.test/bench", &[7; 32]).expect("a key");
@@ -38,7 +39,7 @@ pub fn open(directory: &Path) -> Arc<EmbeddedLog> {
     Arc::new(EmbeddedLog::open(directory, options).expect("a new log"))
 }
 
-pub fn record(producer: &str, boot: Uuid, seq: u64, (tag, bytes): (u8, Arc<[u8]>)) -> Record {
+pub fn record(producer: &str, boot: Uuid, seq: u64, (tag, bytes): (u8, Bytes)) -> Record {
     Record { producer: ProducerKey { id: producer.to_owned(), boot, seq }, tag, bytes }
 }
 

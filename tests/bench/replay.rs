@@ -3,12 +3,12 @@
 use crate::growth::anonymous_mib;
 use crate::log::{fill, open};
 use crate::table::Row;
+use bytes::Bytes;
 use custody_core::event::{TYPES, Timestamp};
 use custody_core::log::tree::leaf_hash;
 use custody_core::state::{State, replay};
 use custody_tests::story::Story;
 use rustix::time::{ClockId, clock_gettime};
-use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -58,7 +58,7 @@ pub fn rows() -> Vec<Row> {
     ]
 }
 
-fn folded(events: &[(u8, Arc<[u8]>)]) -> Vec<(f64, f64)> {
+fn folded(events: &[(u8, Bytes)]) -> Vec<(f64, f64)> {
     let fold = |_| {
         let start = core_time();
         let mut state = State::new();
@@ -71,7 +71,7 @@ fn folded(events: &[(u8, Arc<[u8]>)]) -> Vec<(f64, f64)> {
 }
 
 /// Hashes in a second of one core's time.
-fn hashed(events: &[(u8, Arc<[u8]>)]) -> f64 {
+fn hashed(events: &[(u8, Bytes)]) -> f64 {
     let start = core_time();
     for (_, bytes) in events {
         std::hint::black_box(leaf_hash(bytes));

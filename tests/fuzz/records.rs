@@ -92,7 +92,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let record = |seq: u64, bytes: &[u8]| Record {
         producer: ProducerKey { id: "p".to_owned(), boot: Uuid::from_u128(1), seq },
         tag: 3,
-        bytes: bytes.into(),
+        bytes: bytes::Bytes::copy_from_slice(bytes),
     };
     for (seq, event) in (0..).zip(SIGNED) {
         log.submit(vec![record(seq, event)]).unwrap().wait_blocking().unwrap();

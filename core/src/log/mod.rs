@@ -21,6 +21,7 @@ pub mod times;
 pub mod tree;
 pub mod verify;
 
+use bytes::Bytes;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -77,7 +78,7 @@ pub struct Record {
     pub tag: u8,
     /// The canonical event, 1 to [`EVENT_BYTES_MAX`] bytes. The log never looks into it. Shared with those who read it
     /// back soon.
-    pub bytes: Arc<[u8]>,
+    pub bytes: Bytes,
 }
 
 /// The log's word that a record is durable. Only the log makes one.
@@ -106,7 +107,7 @@ pub struct Entry {
     /// The event's family.
     pub tag: u8,
     /// The canonical event.
-    pub bytes: Arc<[u8]>,
+    pub bytes: Bytes,
 }
 
 /// Why a batch wasn't taken. No number is used up and nothing is in the log.

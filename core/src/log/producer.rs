@@ -7,6 +7,7 @@ use crate::event::canonical::{self, CanonicalError};
 use crate::event::{
     Actor, Draft, Envelope, EventData, EventId, Outcome, ProducerKind, ProducerRef, Timestamp, producer, who,
 };
+use bytes::Bytes;
 use std::sync::{Arc, Mutex, PoisonError};
 use uuid::Uuid;
 
@@ -248,7 +249,8 @@ impl<D: EventData> Batch for Draft<D> {
         let seq = numbering.seq;
         let envelope =
             self.numbered(ProducerRef { boot: *boot, id: id.clone(), kind: *kind, seq }, clock.wall().into());
-        let bytes = canonical::event_bytes(&envelope)?.into();
+        // Kept in memory for a while: without the room that it was written in.
+        let bytes = Bytes::copy_from_slice(&canonical::event_bytes(&envelope)?);
         let producer = ProducerKey { id: id.clone(), boot: *boot, seq };
         numbering.records.push(Record { producer, tag: D::FAMILY.tag(), bytes });
         numbering.seq += 1;

@@ -3,6 +3,7 @@
 //!
 //! Also works beside a running log: what is signed is durable, and what is being written counts as the tail.
 
+use bytes::Bytes;
 use std::path::{Path, PathBuf};
 
 use super::embedded::durable::RealDisk;
@@ -181,7 +182,7 @@ pub fn directory(
         if seen.index % PROGRESS_ENTRIES == 0 {
             progress(seen.index, signed);
         }
-        let bytes = seen.event.into();
+        let bytes = Bytes::copy_from_slice(seen.event);
         visit(&Entry { index: seen.index, appended: seen.appended, tag: seen.tag, bytes });
     });
     let found = match found {

@@ -2,6 +2,7 @@
 //! and speaks of this node and of sessions that were opened to it.
 
 use super::refusals::Refusal;
+use bytes::Bytes;
 use custody_core::event::hex::to_hex;
 use custody_core::event::who::may_say_type;
 use custody_core::event::{
@@ -191,7 +192,7 @@ fn record(
     }
     let producer =
         ProducerKey { id: event.producer.id.clone(), boot: event.producer.boot, seq: event.producer.seq };
-    Ok(Record { producer, tag: family.tag(), bytes: bytes.into() })
+    Ok(Record { producer, tag: family.tag(), bytes: Bytes::copy_from_slice(bytes) })
 }
 
 #[cfg(test)]

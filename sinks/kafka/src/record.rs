@@ -4,6 +4,7 @@
 //! Kafka binding in its binary mode (`ce_…`, section 3.2). Kafka's own timestamp is the time of appending in
 //! milliseconds; the header has it whole.
 
+use bytes::Bytes;
 use custody_core::clock::Nanos;
 use custody_core::event::{Head, hex};
 use custody_core::log::Hash;
@@ -13,7 +14,6 @@ use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use std::fmt::{Display, Write as _};
 use std::mem::replace;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 const ORIGIN: &str = "custody-origin";
 const INDEX: &str = "custody-index";
@@ -30,7 +30,7 @@ const MILLISECOND: u64 = 1_000_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// The canonical bytes, less what was taken out.
-    pub value: Arc<[u8]>,
+    pub value: Bytes,
     /// When it was appended, in milliseconds since the epoch.
     pub timestamp: i64,
     /// The key, and behind it the headers' values, one after the other.
@@ -51,7 +51,7 @@ impl Record {
 
     /// Becomes the one of another entry.
     pub fn become_of(&mut self, item: &Item, origin: &str) {
-        self.value = Arc::clone(&item.bytes);
+        self.value = item.bytes.clone();
         self.timestamp = i64::try_from(item.appended.0 / MILLISECOND).unwrap_or(i64::MAX);
         self.text.clear();
         self.headers.clear();
@@ -224,7 +224,7 @@ mod tests {
     const LOG: &str = "custody.test/log";
 
     fn item(index: u64, appended: u64, bytes: &[u8]) -> Item {
-        Item::new(Entry { index, appended: Nanos(appended), tag: 1, bytes: bytes.into() })
+        Item::new(Entry { index, appended: Nanos(appended), tag: 1, bytes: Bytes::copy_from_slice(bytes) })
     }
 
     fn message(value: Option<&[u8]>, timestamp: i64, headers: &[(&str, &[u8])]) -> OwnedMessage {
@@ -273,7 +273,7 @@ mod tests {
     fn what_was_taken_out_of_is_marked() {
         let whole = item(7, 5, b"{}");
         assert!(Record::new(&whole, LOG).headers().all(|(name, _)| name != "custody-redacted"));
-        let record = Record::new(&whole.redacted_to(Arc::from(&b"{}"[..])), LOG);
+        let record = Record::new(&whole.redacted_to(Bytes::from_static(b"{}")), LOG);
         assert_eq!(header(&record, "custody-redacted"), "true");
     }
 

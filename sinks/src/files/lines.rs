@@ -125,7 +125,7 @@ pub fn beginning(day: &str) -> Option<Nanos> {
 pub fn line(format: Format, logged: &Logged<'_>, redacted: bool) -> Vec<u8> {
     let mut line = match format {
         Format::Custody => envelope(logged, redacted),
-        other => other.of(logged),
+        other => other.of(logged).into_owned(),
     };
     line.push(b'\n');
     line

@@ -9,6 +9,7 @@ use super::*;
 use crate::format::envelope;
 use crate::sink::{Fields, Held};
 use arrow_json::LineDelimitedWriter;
+use bytes::Bytes;
 use custody_core::event::{Outcome, TYPES};
 use custody_core::log::Entry;
 use custody_core::mapping::ocsf::{self, Version};
@@ -37,7 +38,7 @@ fn settings(folder: &Path, lake: bool) -> Settings {
 }
 
 fn item(index: u64, appended: u64, bytes: &[u8]) -> Item {
-    Item::new(Entry { index, appended: Nanos(appended), tag: 1, bytes: bytes.into() })
+    Item::new(Entry { index, appended: Nanos(appended), tag: 1, bytes: Bytes::copy_from_slice(bytes) })
 }
 
 fn example(which: u64) -> Vec<u8> {

@@ -320,7 +320,7 @@ impl Sink for Hec {
             field("redacted", "true".to_owned());
         }
         // As text, so that the event stands there byte by byte: of an object Splunk makes its own.
-        let text = match String::from_utf8(self.settings.format.of(&logged)) {
+        let text = match String::from_utf8(self.settings.format.of(&logged).into_owned()) {
             Ok(text) if !text.trim().is_empty() => text,
             Ok(text) => {
                 field("encoding", "base64".to_owned());

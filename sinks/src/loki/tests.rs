@@ -3,6 +3,7 @@
 use super::push::VALUE_BYTES_MAX;
 use super::*;
 use crate::testing::answering;
+use bytes::Bytes;
 use custody_core::clock::SystemClock;
 use custody_core::event::{Outcome, TYPES};
 use custody_core::log;
@@ -32,7 +33,7 @@ fn item(index: u64, tag: u8, bytes: &[u8]) -> Item {
         index,
         appended: Nanos(1_764_000_000_123_456_789 + index),
         tag,
-        bytes: bytes.into(),
+        bytes: Bytes::copy_from_slice(bytes),
     })
 }
 
@@ -239,7 +240,7 @@ fn long_values_are_cut_at_a_character_and_empty_ones_left_out() {
 
 #[test]
 fn what_was_taken_out_of_is_marked() {
-    let redacted = item(0, 1, b"{}").redacted_to(Arc::from(&b"{}"[..]));
+    let redacted = item(0, 1, b"{}").redacted_to(Bytes::from_static(b"{}"));
     let body = packed("{}", |entry| describe(&redacted, None, "custody.test/log", entry));
     assert_eq!(pairs_of(&body)["log_redacted"], "true");
 }

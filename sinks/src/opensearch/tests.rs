@@ -154,7 +154,7 @@ fn what_is_the_stores_fault_makes_no_dead_letters() {
 
 #[test]
 fn fields_that_people_search_by_are_compared() {
-    let bytes: std::sync::Arc<[u8]> = (TYPES[0].example)().unwrap().into();
+    let bytes: bytes::Bytes = (TYPES[0].example)().unwrap().into();
     let item = Item::new(Entry { index: 7, appended: Nanos(1_764_000_000_000_000_000), tag: 1, bytes });
     let sink = sink();
     let document: Value = serde_json::from_slice(&sink.encode(&item).unwrap().document).unwrap();

@@ -1,6 +1,7 @@
 //! What is written, read back as RFC 5424 says: tests/sinks has the real receiver.
 
 use super::*;
+use bytes::Bytes;
 use custody_core::clock::Nanos;
 use custody_core::event::{TYPES, hex::to_hex};
 use custody_core::log::Entry;
@@ -32,7 +33,7 @@ fn item(index: u64, bytes: &[u8]) -> Item {
         index,
         appended: Nanos(1_764_000_000_123_456_789 + index),
         tag: 1,
-        bytes: bytes.into(),
+        bytes: Bytes::copy_from_slice(bytes),
     })
 }
 

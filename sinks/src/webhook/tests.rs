@@ -4,6 +4,7 @@ use super::*;
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use custody_core::clock::{ManualClock, Nanos};
 use custody_core::event::TYPES;
 use custody_core::log::Entry;
@@ -21,7 +22,9 @@ fn webhook() -> Webhook {
 
 fn encoded(bytes: &[u8], index: u64) -> Encoded {
     let appended = Nanos(1_764_000_000_123_456_789 + index);
-    webhook().encode(&Item::new(Entry { index, appended, tag: 1, bytes: bytes.into() })).unwrap()
+    webhook()
+        .encode(&Item::new(Entry { index, appended, tag: 1, bytes: Bytes::copy_from_slice(bytes) }))
+        .unwrap()
 }
 
 #[test]

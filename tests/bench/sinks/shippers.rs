@@ -4,6 +4,7 @@ use super::events;
 use super::kafka::{KafkaStore, TOPIC};
 use super::loki::{LokiStore, TENANT};
 use super::opensearch::OpenSearchStore;
+use bytes::Bytes;
 use custody_tests::process::Running;
 use custody_tests::servers::{Rsyslog, http, setup};
 use custody_tests::story::Story;
@@ -13,7 +14,7 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const ASKED_EVERY: Duration = Duration::from_millis(20);
 
 /// The events of a round, canonical.
-fn canonical() -> impl Iterator<Item = Arc<[u8]>> {
+fn canonical() -> impl Iterator<Item = Bytes> {
     Story::new().take(usize::try_from(events()).expect("they fit into memory")).map(|(_, bytes)| bytes)
 }
 

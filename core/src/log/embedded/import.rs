@@ -7,6 +7,7 @@
 //! than is sealed ([`finished`]); and a copy that turns out to be wrong is taken back to its last seal
 //! ([`Import::rewind`]), or to what was there before ([`Import::own`]).
 
+use bytes::Bytes;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -251,7 +252,8 @@ impl Import {
         let leaf = leaf_hash(event);
         self.tree.push(leaf);
         self.last_appended = appended;
-        self.staged.push(Shown { entry: Entry { index, appended, tag, bytes: event.into() }, leaf, offset });
+        let bytes = Bytes::copy_from_slice(event);
+        self.staged.push(Shown { entry: Entry { index, appended, tag, bytes }, leaf, offset });
         if self.buffer.len() >= WRITE_BYTES {
             self.write_noted()?;
         }

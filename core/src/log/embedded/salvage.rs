@@ -4,6 +4,7 @@
 //! A log with damage below its checkpoint isn't opened ([`super::OpenError::Damaged`]). What it still has is taken from
 //! here, what it lacks from a copy, and the signed checkpoint says whether the two together are the log.
 
+use bytes::Bytes;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
@@ -158,7 +159,7 @@ impl Salvage {
             }
             if index >= from {
                 let Stored { appended, tag, event, .. } = stored;
-                entries.push(Entry { index, appended, tag, bytes: event.into() });
+                entries.push(Entry { index, appended, tag, bytes: Bytes::copy_from_slice(event) });
             }
             offset += taken as u64;
         }

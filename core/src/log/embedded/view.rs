@@ -1,5 +1,6 @@
 //! What readers see: only what is durable. They never hold up the writer for longer than a copy in memory.
 
+use bytes::Bytes;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,9 @@ use crate::log::{Entry, Hash, ReadError};
 
 /// Events kept in memory for readers that follow the end; bytes.
 const TAIL_BYTES_MAX: usize = 4 << 20;
-const READ_BYTES: usize = 256 << 10;
+/// What is read of a segment at once: a record fits into it.
+const READ_BYTES: usize = 96 << 10;
+const _: () = assert!(READ_BYTES >= RECORD_BYTES_MAX);
 
 /// The durable log, as far as it is in memory.
 pub(super) struct Published {
@@ -162,14 +165,15 @@ impl View {
         let file = File::open(&path).map_err(|source| broken(from, source))?;
         let mut entries = Vec::new();
         let mut taken_bytes = 0;
-        let mut buffer = vec![0; RECORD_BYTES_MAX.max(READ_BYTES)];
         while index < end && entries.len() < max_entries && (entries.is_empty() || taken_bytes <= max_bytes) {
-            let filled =
-                fill(&*self.disk, &file, &mut buffer, offset).map_err(|e| broken(index.max(from), e))?;
-            let mut piece = buffer.get(..filled).unwrap_or_default();
-            let before = index;
-            while index < end && entries.len() < max_entries {
-                let (stored, taken) = match decode(&segment, piece) {
+            let piece = piece(&*self.disk, &file, offset).map_err(|e| broken(index.max(from), e))?;
+            let mut rest = &*piece;
+            let (before, of_this_piece, taken_before) = (index, entries.len(), taken_bytes);
+            while index < end
+                && entries.len() < max_entries
+                && (entries.is_empty() || taken_bytes <= max_bytes)
+            {
+                let (stored, taken) = match decode(&segment, rest) {
                     Decoded::Record(stored, taken) if stored.index == index => (stored, taken),
                     Decoded::Short(_) if index > before => break,
                     other => {
@@ -187,19 +191,18 @@ impl View {
                 };
                 if index >= from {
                     taken_bytes += stored.event.len();
-                    entries.push(Entry {
-                        index,
-                        appended: stored.appended,
-                        tag: stored.tag,
-                        bytes: stored.event.into(),
-                    });
-                    if taken_bytes > max_bytes {
-                        return Ok(entries);
-                    }
+                    let bytes = piece.slice_ref(stored.event);
+                    entries.push(Entry { index, appended: stored.appended, tag: stored.tag, bytes });
                 }
                 index += 1;
                 offset += taken as u64;
-                piece = piece.get(taken..).unwrap_or_default();
+                rest = rest.get(taken..).unwrap_or_default();
+            }
+            if taken_bytes - taken_before < piece.len() / 2 {
+                // Few of them would hold the whole piece in memory.
+                for entry in entries.iter_mut().skip(of_this_piece) {
+                    entry.bytes = Bytes::copy_from_slice(&entry.bytes);
+                }
             }
         }
         Ok(entries)
@@ -251,7 +254,9 @@ impl AsRef<Path> for View {
     }
 }
 
-fn fill(disk: &dyn Disk, file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+/// What a file holds from `offset` on, [`READ_BYTES`] of it at most.
+fn piece(disk: &dyn Disk, file: &File, offset: u64) -> std::io::Result<Bytes> {
+    let mut buffer = vec![0; READ_BYTES];
     let mut filled = 0;
     while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
         match disk.read_at(file, room, offset + filled as u64)? {
@@ -259,5 +264,6 @@ fn fill(disk: &dyn Disk, file: &File, buffer: &mut [u8], offset: u64) -> std::io
             read => filled += read,
         }
     }
-    Ok(filled)
+    buffer.truncate(filled);
+    Ok(buffer.into())
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::restore::{self, Walk};
+use bytes::Bytes;
 use std::io::Write as _;
 use std::pin::Pin;
 
@@ -179,7 +180,7 @@ fn what_was_added_to_a_line_of_the_event_itself_is_seen() {
 /// What was redacted is marked, wherever it stands, and is as it was sent.
 #[test]
 fn what_was_redacted_says_so_in_each_form() {
-    let redacted = |index: u64| hourly(index).redacted_to(Arc::from(&b"{\"type\":\"log.sealed\"}"[..]));
+    let redacted = |index: u64| hourly(index).redacted_to(Bytes::from_static(b"{\"type\":\"log.sealed\"}"));
     for (format, is_lake) in
         [(Format::Custody, false), (Format::Ecs, false), (Format::Ocsf, false), (Format::Custody, true)]
     {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::testing::misread::{Misread, misread};
+use bytes::Bytes;
 use custody_core::log::Hash;
 use custody_core::log::tree::TILE_LEAVES;
 use std::sync::atomic::AtomicU64;
@@ -20,8 +21,8 @@ impl Replaced {
 }
 
 /// What stands in its place: another event.
-fn forged(log: &dyn Log) -> Arc<[u8]> {
-    Arc::clone(&log.read(1, 1, 0).unwrap()[0].bytes)
+fn forged(log: &dyn Log) -> Bytes {
+    log.read(1, 1, 0).unwrap()[0].bytes.clone()
 }
 
 impl Misread for Replaced {

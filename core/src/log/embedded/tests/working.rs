@@ -4,6 +4,7 @@ use super::*;
 use crate::log::proof::ProofFile;
 use crate::log::tree::{leaf_hash, verify_consistency, verify_inclusion};
 use crate::log::{EVENT_BYTES_MAX, SubmitError, verify};
+use bytes::Bytes;
 
 #[test]
 fn what_is_appended_is_read_proved_and_there_after_reopening() {
@@ -155,7 +156,7 @@ fn limits_are_refused_at_submission() {
     let log = place.open();
     let longest = Record { bytes: vec![b'x'; EVENT_BYTES_MAX].into(), ..record(1, 0) };
     let longer = Record { bytes: vec![b'x'; EVENT_BYTES_MAX + 1].into(), ..record(1, 1) };
-    let empty = Record { bytes: Arc::default(), ..record(1, 1) };
+    let empty = Record { bytes: Bytes::new(), ..record(1, 1) };
     assert!(matches!(
         log.submit(vec![longest.clone(), longer]),
         Err(SubmitError::Invalid { position: 1, .. })
