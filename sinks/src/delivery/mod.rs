@@ -8,6 +8,7 @@ mod batch;
 mod control;
 mod course;
 mod pace;
+mod parallel;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -153,16 +154,17 @@ impl<S: Sink> Shared<S> {
 
     /// The first of these entries, which follow each other from `from` on: as many as a request takes by the sink's own limit. The others
     /// are read again. Where less arrives than that ([`Pace::bytes`]), it is cut when it is sent, or nobody would know that it was.
-    fn batch(&self, from: u64, entries: Vec<Entry>) -> Batch<S> {
+    fn batch(&self, from: u64, entries: Vec<Entry>, is_waited_for: bool) -> Batch<S> {
         let room = self.sink.limits().batch_bytes;
         let (mut letters, mut rejected) = (Vec::with_capacity(entries.len()), Vec::new());
         let (mut end, mut last) = (from, End::default());
         let (mut read, mut encoded) = (0, 0);
-        for entry in entries {
+        let encode = |entry: Entry| {
             let item = Item::new(entry);
-            let here = (item.leaf.0, item.appended);
-            let bytes = item.bytes.len();
-            match self.letter(item) {
+            ((item.leaf.0, item.appended), item.bytes.len(), self.letter(item))
+        };
+        for (here, bytes, leaves) in parallel::map(entries, is_waited_for, encode) {
+            match leaves {
                 Some(Ok(letter)) => {
                     if encoded + letter.bytes() > room && !letters.is_empty() {
                         break;

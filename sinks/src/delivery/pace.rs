@@ -92,8 +92,8 @@ impl Pace {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How much of the log is read for a batch, in bytes: more than becomes one, so that it is what a request takes that ends it. What
-    /// is left over is read again.
+    /// How much of the log is read for a batch, in bytes: a little more than becomes one, so that it is what a request takes that ends it.
+    /// What is left over is read again.
     pub(super) fn to_read(&self) -> usize {
         self.read.load(Relaxed)
     }
@@ -107,7 +107,7 @@ impl Pace {
     pub(super) fn was_read(&self, events: usize, bytes: usize, encoded: usize) {
         let whole = |part: usize| self.limit.saturating_mul(part).checked_div(encoded).unwrap_or(usize::MAX);
         let read = whole(bytes);
-        let read = read.saturating_add(read / 4).clamp(self.limit.div_ceil(READ_LEAST), self.limit);
+        let read = read.saturating_add(read / 16).clamp(self.limit.div_ceil(READ_LEAST), self.limit);
         self.read.store(read, Relaxed);
         self.events.store(whole(events), Relaxed);
     }
@@ -221,8 +221,8 @@ mod tests {
         let pace = Pace::new(1_000, Duration::from_secs(30));
         assert_eq!((pace.to_read(), pace.events(500)), (1_000, 500), "nothing is known yet");
         for ((events, bytes, encoded), read, enough) in [
-            ((10, 400, 1_000), 500, 10),
-            ((5, 200, 500), 500, 10),
+            ((10, 400, 1_000), 425, 10),
+            ((5, 200, 500), 425, 10),
             ((9, 1_000, 10), 1_000, 500),
             ((1, 3, 4_000), 63, 1),
             // All of it was held back.

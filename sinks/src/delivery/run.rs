@@ -102,6 +102,8 @@ struct Loop<S: Sink> {
     ready: Option<(Way, Batch<S>)>,
     /// Batches of what is new that are under way.
     delivering: usize,
+    /// Whether the destination was done with one before the next was read.
+    waits: bool,
     /// The end of what is done but not written yet.
     unsaved: Option<End>,
     saved: Instant,
@@ -169,6 +171,7 @@ impl<S: Sink> Loop<S> {
             lingering: None,
             ready: None,
             delivering: 0,
+            waits: false,
             unsaved: None,
             saved: Instant::now(),
         }
@@ -303,6 +306,7 @@ impl<S: Sink> Loop<S> {
         let lingered = self.lingering.take().map_or(Duration::ZERO, |since| since.elapsed());
         let linger = limits.linger.saturating_sub(lingered);
         let shared = Arc::clone(self.shared());
+        let is_waited_for = self.waits;
         self.tasks.spawn(async move {
             if way == Way::Main && waiting < enough / LONG && !linger.is_zero() {
                 let mut size = shared.log.follow();
@@ -310,7 +314,7 @@ impl<S: Sink> Loop<S> {
                 // Either it grows, or there is nothing more to wait for.
                 drop(tokio::time::timeout(linger, grown).await);
             }
-            let read = tokio::task::spawn_blocking(move || read(&shared, from, to)).await;
+            let read = tokio::task::spawn_blocking(move || read(&shared, from, to, is_waited_for)).await;
             Done::Read(way, read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())))
         });
     }
@@ -355,6 +359,7 @@ impl<S: Sink> Loop<S> {
             Done::Delivered { way, indexes, end, dead, rejected, untold } => {
                 match way {
                     Way::Main => {
+                        self.waits = self.reading && self.ready.is_none();
                         if self.delivering == 1 {
                             self.shared().health.rests();
                         }
@@ -576,9 +581,14 @@ impl<S: Sink> Loop<S> {
     }
 }
 
-fn read<S: Sink>(shared: &Shared<S>, from: u64, to: Option<u64>) -> Result<Batch<S>, ReadError> {
+fn read<S: Sink>(
+    shared: &Shared<S>,
+    from: u64,
+    to: Option<u64>,
+    is_waited_for: bool,
+) -> Result<Batch<S>, ReadError> {
     let limits = shared.sink.limits();
     let most = to.map_or(usize::MAX, |to| usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX));
     let entries = shared.log.read(from, limits.batch_events.min(most), shared.pace.to_read())?;
-    Ok(shared.batch(from, entries))
+    Ok(shared.batch(from, entries, is_waited_for))
 }

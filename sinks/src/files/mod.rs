@@ -42,6 +42,7 @@ const MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
 /// Events that are synced at once.
 const BATCH_EVENTS: usize = 5_000;
+const DAY_NS: u64 = 86_400_000_000_000;
 /// How often is looked whether the spool is old enough for Parquet.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -125,8 +126,7 @@ enum Kind {
 
 /// An event as a file takes it.
 pub struct Encoded {
-    /// The day of appending, `2026-11-27`.
-    day: String,
+    appended: Nanos,
     line: Vec<u8>,
 }
 
@@ -326,7 +326,16 @@ impl Store {
     }
 }
 
-/// The day of a time, as names of files have it.
+/// The lines of one day.
+fn part(batch: &[&Encoded]) -> Option<lines::Part> {
+    let mut bytes = Vec::with_capacity(batch.iter().map(|encoded| encoded.line.len()).sum());
+    for encoded in batch {
+        bytes.extend_from_slice(&encoded.line);
+    }
+    Some(lines::Part { day: day(batch.first()?.appended), events: batch.len() as u64, bytes })
+}
+
+/// The day of a time, as names of files have it, `2026-11-27`.
 fn day(appended: Nanos) -> String {
     let text = appended.to_string();
     text.get(..10).unwrap_or("1970-01-01").to_owned()
@@ -373,7 +382,7 @@ impl Sink for Files {
             // They come from lines with the event itself.
             Form::Columns(_) => Format::Custody,
         };
-        Ok(Encoded { day: day(item.appended), line: lines::line(format, &logged, item.redacted) })
+        Ok(Encoded { appended: item.appended, line: lines::line(format, &logged, item.redacted) })
     }
 
     fn bytes(encoded: &Encoded) -> usize {
@@ -382,16 +391,8 @@ impl Sink for Files {
 
     async fn send(&self, batch: &[&Encoded]) -> Result<Vec<Answer>, Trouble> {
         // The log's times never decrease, so a day's lines stand together.
-        let mut days: Vec<lines::Part> = Vec::new();
-        for Encoded { day, line } in batch {
-            match days.last_mut() {
-                Some(part) if part.day == *day => {
-                    part.events += 1;
-                    part.bytes.extend_from_slice(line);
-                }
-                _ => days.push(lines::Part { day: day.clone(), events: 1, bytes: line.clone() }),
-            }
-        }
+        let days = batch.chunk_by(|one, next| one.appended.0 / DAY_NS == next.appended.0 / DAY_NS);
+        let days: Vec<lines::Part> = days.filter_map(part).collect();
         let written = self.with(move |store, folder| {
             store.open(folder)?;
             for part in days {
