@@ -50,12 +50,17 @@ impl Receiver {
         whole.lines().filter_map(|line| serde_json::from_str(&line[begins(line)..]).ok()).collect()
     }
 
+    /// In the order in which they came.
+    fn indexes(&self) -> Vec<u64> {
+        let index = |message: &Value| parameters(message["data"].as_str().unwrap())["index"].parse().unwrap();
+        self.understood().iter().map(index).collect()
+    }
+
     /// How often it has each index.
     fn counts(&self) -> BTreeMap<u64, u64> {
         let mut counts = BTreeMap::new();
-        for message in self.understood() {
-            let data = parameters(message["data"].as_str().unwrap());
-            *counts.entry(data["index"].parse().unwrap()).or_default() += 1;
+        for index in self.indexes() {
+            *counts.entry(index).or_default() += 1;
         }
         counts
     }
@@ -148,6 +153,21 @@ fn nothing_is_lost_whatever_is_killed() {
     assert!(!report.is_proven() && report.unproven[0].reason.contains("syslog"), "{report:?}");
     source.stop(run);
     assert!(receiver.has_all(&source) > 0, "what was unclear came again: {:?}", proxy.counts());
+}
+
+/// Over two connections at once it now and then writes lines of one in the place of the other's, and ends both in order.
+#[test]
+fn a_backlog_arrives_once_and_in_order_as_fast_as_it_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = Identity::new();
+    let receiver = Receiver::start(dir.path(), |lines| Rsyslog::tls(dir.path(), &identity, lines));
+    let source = Source::new();
+    source.grow(60_000);
+    let run = source.deliver(over_tls(receiver.rsyslog.service.port(), dir.path()));
+    source.delivered(&run);
+    source.stop(run);
+    assert_eq!(receiver.has_all(&source), 0);
+    assert!(receiver.indexes().is_sorted());
 }
 
 #[test]

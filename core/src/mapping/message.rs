@@ -34,6 +34,12 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// Of an event of this type: what it usually is, or what it is where it failed or was denied.
+    #[must_use]
+    pub fn of(kind: &str, is_bad: bool) -> Self {
+        MESSAGES.get(kind).map(|about| about.severity(is_bad)).unwrap_or_default()
+    }
+
     /// OCSF's `severity_id`, 1 to 5.
     #[must_use]
     pub const fn ocsf(self) -> u8 {
@@ -74,6 +80,12 @@ struct About {
     otherwise: Option<Severity>,
 }
 
+impl About {
+    fn severity(&self, is_bad: bool) -> Severity {
+        self.otherwise.filter(|_| is_bad).unwrap_or(self.severity)
+    }
+}
+
 static MESSAGES: LazyLock<BTreeMap<String, About>> =
     // A part of the program; a test holds that it can be read and knows every type.
     LazyLock::new(|| serde_json::from_str(FILE).unwrap_or_default());
@@ -96,8 +108,7 @@ impl Message {
             return Self::new("Other event", &line, Severity::Informational);
         };
         let bad = matches!(view.text("outcome"), Some("failure" | "denied"));
-        let severity = if bad { about.otherwise.unwrap_or(about.severity) } else { about.severity };
-        Self::new(&about.name, &about.text.said(view), severity)
+        Self::new(&about.name, &about.text.said(view), about.severity(bad))
     }
 
     fn new(name: &str, line: &str, severity: Severity) -> Self {

@@ -4,10 +4,12 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use custody_core::event::hex::to_hex;
-use custody_core::mapping::{self, Logged, Severity};
+use custody_core::mapping::{Logged, Severity};
 
 /// RFC 5424, 6: the longest names.
 pub const HOSTNAME_BYTES_MAX: usize = 255;
+/// What a frame adds, about.
+const FRAME_BYTES: usize = 8;
 const MSGID_BYTES_MAX: usize = 32;
 
 /// What all messages of a sink have in common.
@@ -23,7 +25,13 @@ pub struct Header {
 impl Header {
     /// A message with `body`, which is cut at a character where the whole would be too long. Then its length and its
     /// SHA-256 stand in the structured data beside the index, so that the log can be asked for the rest.
-    pub fn message(&self, logged: &Logged<'_>, kind: &str, redacted: bool, body: &[u8]) -> Vec<u8> {
+    pub fn message(
+        &self,
+        logged: &Logged<'_>,
+        (kind, how_bad): (&str, Severity),
+        redacted: bool,
+        body: &[u8],
+    ) -> Vec<u8> {
         let encoded;
         let (text, is_text) = match str::from_utf8(body) {
             // What has line ends in it is no event, and would be two messages for a receiver that counts lines.
@@ -33,7 +41,7 @@ impl Header {
                 (encoded.as_str(), false)
             }
         };
-        let priority = u32::from(self.facility) * 8 + severity(mapping::severity(logged));
+        let priority = u32::from(self.facility) * 8 + severity(how_bad);
         let appended = logged.appended.to_string();
         let mut message = format!(
             "<{priority}>1 {} {} custody - {} [custody@{} origin=\"{}\" index=\"{}\" leaf=\"{}\" appended=\"{appended}\"",
@@ -54,6 +62,7 @@ impl Header {
         // The bracket and the blank behind it.
         let room = self.bytes_max.saturating_sub(message.len() + 2);
         if text.len() <= room {
+            message.reserve(text.len() + 2 + FRAME_BYTES);
             message.push_str("] ");
             message.push_str(text);
             return message.into_bytes();
@@ -68,10 +77,10 @@ impl Header {
 }
 
 /// RFC 5425, 4.3: the length in decimal digits, a blank, the message.
-pub fn frame(message: &[u8]) -> Vec<u8> {
-    let mut frame = format!("{} ", message.len()).into_bytes();
-    frame.extend_from_slice(message);
-    frame
+pub fn frame(mut message: Vec<u8>) -> Vec<u8> {
+    let length = format!("{} ", message.len());
+    message.splice(0..0, length.into_bytes());
+    message
 }
 
 /// The host in an origin, which is a URL without its scheme.

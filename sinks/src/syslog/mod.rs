@@ -21,6 +21,8 @@ use crate::format::{Format, logged};
 use crate::item::Item;
 use crate::secret::Secrets;
 use crate::sink::{Answer, Found, Limits, Sink, Trouble, Unproven, Window};
+use custody_core::event::Outcome;
+use custody_core::mapping::{self, Severity};
 use serde::Deserialize;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -172,9 +174,12 @@ impl Sink for Syslog {
 
     fn limits(&self) -> Limits {
         Limits {
-            batch_events: 2_000,
-            batch_bytes: 2 << 20,
-            in_flight: 2,
+            // The end of a connection and the beginning of the next cost time, in which nothing is sent.
+            batch_events: 8_000,
+            batch_bytes: 8 << 20,
+            // In the log's order. And receivers may mix up what comes over several connections at once: when rsyslog 8.2302 first has
+            // two over TLS, it writes lines of one in the place of the other's now and then, and ends both in order.
+            in_flight: 1,
             // A connection for each batch: two a second at most while little happens.
             linger: Duration::from_millis(500),
             timeout: Duration::from_secs(30),
@@ -188,7 +193,15 @@ impl Sink for Syslog {
     fn encode(&self, item: &Item) -> Result<Vec<u8>, String> {
         let logged = logged(item, &self.header.origin);
         let body = self.format.of(&logged);
-        Ok(frame(&self.header.message(&logged, &item.kind(), item.redacted, &body)))
+        let head = item.head();
+        let about = match &head {
+            Some(head) => {
+                let is_bad = matches!(head.outcome, Some(Outcome::Failure | Outcome::Denied));
+                (&*head.kind, Severity::of(&head.kind, is_bad))
+            }
+            None => ("", mapping::severity(&logged)),
+        };
+        Ok(frame(self.header.message(&logged, about, item.redacted, &body)))
     }
 
     fn bytes(encoded: &Vec<u8>) -> usize {
