@@ -10,6 +10,7 @@ use self::tellings::Tellings;
 use super::batch::{Batch, Letter, Rejection, deliver};
 use super::control::{Command, Inbox, Stopped};
 use super::course::{Course, End};
+use super::parallel::Wait;
 use super::words::without_quotes;
 use super::{Delivery, OpenError, Shared, letters_file, open_files};
 use crate::blocking::at_length;
@@ -102,8 +103,7 @@ struct Loop<S: Sink> {
     ready: Option<(Way, Batch<S>)>,
     /// Batches of what is new that are under way.
     delivering: usize,
-    /// Whether the destination was done with one before the next was read.
-    waits: bool,
+    wait: Wait,
     /// The end of what is done but not written yet.
     unsaved: Option<End>,
     saved: Instant,
@@ -171,7 +171,7 @@ impl<S: Sink> Loop<S> {
             lingering: None,
             ready: None,
             delivering: 0,
-            waits: false,
+            wait: Wait::default(),
             unsaved: None,
             saved: Instant::now(),
         }
@@ -306,7 +306,8 @@ impl<S: Sink> Loop<S> {
         let lingered = self.lingering.take().map_or(Duration::ZERO, |since| since.elapsed());
         let linger = limits.linger.saturating_sub(lingered);
         let shared = Arc::clone(self.shared());
-        let is_waited_for = self.waits;
+        self.wait.reads(Instant::now());
+        let is_waited_for = self.wait.is_waited_for();
         self.tasks.spawn(async move {
             if way == Way::Main && waiting < enough / LONG && !linger.is_zero() {
                 let mut size = shared.log.follow();
@@ -344,6 +345,7 @@ impl<S: Sink> Loop<S> {
         match done {
             Done::Read(way, batch) => {
                 self.reading = false;
+                self.wait.has_read(Instant::now());
                 let batch = match (way, batch) {
                     (_, Ok(batch)) => batch,
                     (Way::Main, Err(error)) => return Err(error.into()),
@@ -359,7 +361,7 @@ impl<S: Sink> Loop<S> {
             Done::Delivered { way, indexes, end, dead, rejected, untold } => {
                 match way {
                     Way::Main => {
-                        self.waits = self.reading && self.ready.is_none();
+                        self.wait.delivered(Instant::now());
                         if self.delivering == 1 {
                             self.shared().health.rests();
                         }
