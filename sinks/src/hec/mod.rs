@@ -286,7 +286,8 @@ impl Sink for Hec {
             batch_events: 1_000,
             // A collector takes 1,000,000 bytes and more (`max_content_length`).
             batch_bytes: 800_000,
-            in_flight: 4,
+            // Each waits for its acknowledgement, which an indexer may take seconds for.
+            in_flight: 12,
             linger: Duration::from_millis(200),
             timeout: self.settings.timeout(),
         }
