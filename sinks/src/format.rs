@@ -43,6 +43,12 @@ pub fn logged<'a>(item: &'a Item, origin: &'a str) -> Logged<'a> {
     Logged { origin, index: item.index, appended: item.appended.into(), leaf: item.leaf, bytes: &item.bytes }
 }
 
+/// Whether there is no line end in it, nor anything else below the blank. All of it is looked at, many bytes at once: an event has none
+/// mostly, and to look at each by itself took a seventh of what files do.
+pub fn is_one_line(text: &str) -> bool {
+    text.bytes().fold(true, |is_one, byte| is_one & (byte >= b' '))
+}
+
 /// The event's own bytes behind what the log knows of them, as one line of JSON without its end: whoever cuts them out can
 /// check the leaf hash. What isn't one line of JSON by itself stands there in base64. Its form stays as it is: lines that were
 /// written long ago are compared with it.
@@ -62,7 +68,7 @@ pub fn envelope(logged: &Logged<'_>, redacted: bool) -> Vec<u8> {
     // The line's end, too.
     line.reserve(logged.bytes.len() + 16);
     let is_line = |text: &str| {
-        !text.bytes().any(|byte| byte < b' ')
+        is_one_line(text)
             && text.trim() == text
             && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
     };

@@ -1,5 +1,6 @@
 //! Messages of RFC 5424, and the frames of RFC 5425.
 
+use crate::format::is_one_line;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -35,7 +36,7 @@ impl Header {
         let encoded;
         let (text, is_text) = match str::from_utf8(body) {
             // What has line ends in it is no event, and would be two messages for a receiver that counts lines.
-            Ok(text) if !text.bytes().any(|byte| byte < b' ') => (text, true),
+            Ok(text) if is_one_line(text) => (text, true),
             _ => {
                 encoded = STANDARD.encode(body);
                 (encoded.as_str(), false)
