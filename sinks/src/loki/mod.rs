@@ -23,7 +23,7 @@ use crate::secret::Secrets;
 use crate::sink::{Answer, Found, Held, Limits, Room, Sink, Trouble, Unproven, Window};
 use custody_core::clock::{Clock, Nanos};
 use custody_core::event::{Head, hex};
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -32,7 +32,6 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
 /// What an entry takes beside its line, about, in bytes.
 const AROUND_BYTES: usize = 512;
@@ -43,7 +42,7 @@ const LOOKS: usize = 24;
 /// How far before a log's first event and after this moment is looked for what shouldn't be there.
 const BEFORE: Duration = Duration::from_secs(30 * 86_400);
 const AFTER: Duration = Duration::from_secs(3_600);
-/// Requests that are under way at once, of all batches: more than Loki can work on wait there, and cost it more than here.
+/// Requests of a batch that are under way at once.
 const PUSHES: usize = 4;
 /// What Loki says (400, or whatever it is told to say of whom it is told to block) where its limits don't allow for our streams and
 /// lines at all: a person has to do something.
@@ -125,7 +124,6 @@ pub struct Loki {
     shows: Mutex<Option<Shows>>,
     /// While nobody writes with it.
     packer: Mutex<Option<Packer>>,
-    pushes: Semaphore,
     sends_old_again: bool,
 }
 
@@ -145,7 +143,6 @@ impl Loki {
             newest: AtomicU64::new(0),
             shows: Mutex::default(),
             packer: Mutex::default(),
-            pushes: Semaphore::new(PUSHES),
             sends_old_again: settings.sends_old_again,
         }
     }
@@ -306,13 +303,12 @@ impl Loki {
     /// "stored" of all where it has refused the others.
     async fn push(&self, batch: &[&Encoded], backfill: bool) -> Vec<Result<Answered, Trouble>> {
         let packed = at_length(|| self.packed(batch, backfill));
-        join_all(packed.into_iter().map(|packed| self.push_stream(packed))).await
+        let pushes = packed.into_iter().map(|packed| self.push_stream(packed));
+        futures_util::stream::iter(pushes.collect::<Vec<_>>()).buffer_unordered(PUSHES).collect().await
     }
 
     async fn push_stream(&self, packed: Result<Vec<u8>, String>) -> Result<Answered, Trouble> {
         let body = packed.map_err(|reason| Trouble::TooLarge { reason })?;
-        // In turn: the older batch's first. Nobody closes it.
-        let _under_way = self.pushes.acquire().await;
         let request = self
             .request(Method::POST, "/loki/api/v1/push")?
             .header("content-type", "application/x-protobuf")
@@ -437,7 +433,7 @@ impl Sink for Loki {
     type Encoded = Encoded;
 
     fn limits(&self) -> Limits {
-        Limits { batch_events: 2_000, batch_bytes: 2 << 20, in_flight: 3, ..Limits::default() }
+        Limits { batch_events: 2_000, batch_bytes: 2 << 20, ..Limits::default() }
     }
 
     /// What it has had for hours, whoever has sent it.
