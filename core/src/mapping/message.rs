@@ -6,6 +6,7 @@
 use super::convert::{cut, items};
 use super::rule::Path;
 use super::view::View;
+use crate::event::{Head, Outcome};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -34,10 +35,11 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// Of an event of this type: what it usually is, or what it is where it failed or was denied.
+    /// Of an event, by its head alone: what [`super::severity`] says of the whole.
     #[must_use]
-    pub fn of(kind: &str, is_bad: bool) -> Self {
-        MESSAGES.get(kind).map(|about| about.severity(is_bad)).unwrap_or_default()
+    pub fn of(head: &Head<'_>) -> Self {
+        let is_bad = matches!(head.outcome, Some(Outcome::Failure | Outcome::Denied));
+        MESSAGES.get(&*head.kind).map(|about| about.severity(is_bad)).unwrap_or_default()
     }
 
     /// OCSF's `severity_id`, 1 to 5.
@@ -107,8 +109,8 @@ impl Message {
             let line = format!("An event of the type «{}», which isn't mapped", safe(kind));
             return Self::new("Other event", &line, Severity::Informational);
         };
-        let bad = matches!(view.text("outcome"), Some("failure" | "denied"));
-        Self::new(&about.name, &about.text.said(view), about.severity(bad))
+        let is_bad = matches!(view.text("outcome"), Some("failure" | "denied"));
+        Self::new(&about.name, &about.text.said(view), about.severity(is_bad))
     }
 
     fn new(name: &str, line: &str, severity: Severity) -> Self {
@@ -223,6 +225,7 @@ mod tests {
     use crate::event::{TYPES, Timestamp};
     use crate::log::tree::leaf_hash;
     use crate::mapping::Logged;
+    use serde_json::Value;
 
     fn of(bytes: &[u8]) -> Message {
         let appended = Timestamp::from_seconds(1);
@@ -242,6 +245,18 @@ mod tests {
                 info.name,
                 message.line
             );
+        }
+    }
+
+    #[test]
+    fn a_head_is_as_bad_as_its_event() {
+        let outcomes = [None, Some("success"), Some("failure"), Some("denied")];
+        for (info, outcome) in TYPES.iter().flat_map(|info| outcomes.map(|outcome| (info, outcome))) {
+            let mut event: Value = serde_json::from_slice(&(info.example)().unwrap()).unwrap();
+            event["outcome"] = outcome.into();
+            let bytes = event.to_string().into_bytes();
+            let head = Head::parse(&bytes).unwrap();
+            assert_eq!(Severity::of(&head), of(&bytes).severity, "{} {outcome:?}", info.name);
         }
     }
 

@@ -42,7 +42,6 @@ const MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
 /// Events that are synced at once.
 const BATCH_EVENTS: usize = 5_000;
-const DAY_NS: u64 = 86_400_000_000_000;
 /// How often is looked whether the spool is old enough for Parquet.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -391,7 +390,8 @@ impl Sink for Files {
 
     async fn send(&self, batch: &[&Encoded]) -> Result<Vec<Answer>, Trouble> {
         // The log's times never decrease, so a day's lines stand together.
-        let days = batch.chunk_by(|one, next| one.appended.0 / DAY_NS == next.appended.0 / DAY_NS);
+        let number = |encoded: &Encoded| u128::from(encoded.appended.0) / read::DAY.as_nanos();
+        let days = batch.chunk_by(|one, next| number(one) == number(next));
         let days: Vec<lines::Part> = days.filter_map(part).collect();
         let written = self.with(move |store, folder| {
             store.open(folder)?;

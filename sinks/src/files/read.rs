@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const BLOCK_BYTES: usize = 256 << 10;
 /// How long files are read for the first time before whoever wants to append gets a turn.
 const TURN: Duration = Duration::from_secs(5);
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

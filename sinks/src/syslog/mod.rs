@@ -21,7 +21,6 @@ use crate::format::{Format, logged};
 use crate::item::Item;
 use crate::secret::Secrets;
 use crate::sink::{Answer, Found, Limits, Sink, Trouble, Unproven, Window};
-use custody_core::event::Outcome;
 use custody_core::mapping::{self, Severity};
 use serde::Deserialize;
 use std::net::IpAddr;
@@ -195,10 +194,7 @@ impl Sink for Syslog {
         let body = self.format.of(&logged);
         let head = item.head();
         let about = match &head {
-            Some(head) => {
-                let is_bad = matches!(head.outcome, Some(Outcome::Failure | Outcome::Denied));
-                (&*head.kind, Severity::of(&head.kind, is_bad))
-            }
+            Some(head) => (&*head.kind, Severity::of(head)),
             None => ("", mapping::severity(&logged)),
         };
         Ok(frame(self.header.message(&logged, about, item.redacted, &body)))
