@@ -14,13 +14,23 @@ const LAST_PAUSE: Duration = Duration::from_millis(50);
 /// # Panics
 /// With `what` when it hasn't after `deadline`.
 pub fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    until_ok(what, deadline, || condition().ok_or(String::new()))
+}
+
+/// [`until`] for something that tells what it lacks.
+///
+/// # Panics
+/// With `what` and with what it lacks when it hasn't given a value after `deadline`.
+pub fn until_ok<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
-        if let Some(value) = condition() {
-            return value;
+        match condition() {
+            Ok(value) => return value,
+            Err(lacks) => {
+                assert!(start.elapsed() < deadline, "waited {deadline:?} in vain until {what}\n{lacks}")
+            }
         }
-        assert!(start.elapsed() < deadline, "waited {deadline:?} in vain until {what}");
         std::thread::sleep(pause);
         pause = (pause * 5 / 4).min(LAST_PAUSE);
     }

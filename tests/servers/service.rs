@@ -125,7 +125,9 @@ impl Service {
         String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
     }
 
-    fn last_words(&self) -> String {
+    /// The end of what it printed.
+    #[must_use]
+    pub fn last_words(&self) -> String {
         let output = self.output();
         let lines: Vec<&str> = output.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")

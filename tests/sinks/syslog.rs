@@ -170,6 +170,38 @@ fn a_backlog_arrives_once_and_in_order_as_fast_as_it_is_taken() {
     assert!(receiver.indexes().is_sorted());
 }
 
+/// The same of what is sent once more beside what is new, to a receiver that has just started.
+#[test]
+fn a_replay_beside_what_is_new_arrives_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = Identity::new();
+    let mut receiver = Receiver::start(dir.path(), |lines| Rsyslog::tls(dir.path(), &identity, lines));
+    let source = Source::new();
+    source.grow(20_000);
+    let run = source.deliver(over_tls(receiver.rsyslog.service.port(), dir.path()));
+    source.delivered(&run);
+    let first = source.log.size();
+    let replays = 3;
+    for _ in 0..replays {
+        // So that both begin at once.
+        run.control.pause(true);
+        receiver.rsyslog.service.stop();
+        receiver.rsyslog.start();
+        source.runtime.block_on(run.control.replay(0..first)).unwrap();
+        source.grow(20_000);
+        run.control.pause(false);
+        source.delivered(&run);
+        until_true("all of it came again", DEADLINE, || {
+            source.runtime.block_on(run.control.replaying()).unwrap().is_none()
+        });
+    }
+    source.stop(run);
+    assert_eq!(receiver.has_all(&source), replays * first);
+    assert!(
+        receiver.counts().iter().all(|(index, times)| *times == if *index < first { 1 + replays } else { 1 })
+    );
+}
+
 #[test]
 fn rsyslog_understands_each_part_of_a_message() {
     let dir = tempfile::tempdir().unwrap();

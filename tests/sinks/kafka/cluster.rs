@@ -3,7 +3,7 @@
 use super::topic::{TOPIC, check, settings, sink, stored};
 use crate::campaign::{Source, events};
 use custody_tests::servers::Kafka;
-use custody_tests::wait::{DEADLINE, until_true};
+use custody_tests::wait::{DEADLINE, until_ok, until_true};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -17,8 +17,10 @@ fn three(dir: &std::path::Path) -> Kafka {
 }
 
 fn led(kafka: &Kafka) {
-    until_true("all partitions are everywhere", LONG, || {
-        (0..3).all(|partition| kafka.in_sync(TOPIC, partition) == 3)
+    until_ok("all partitions are everywhere", LONG, || {
+        let in_sync: Vec<_> = (0..3).map(|partition| kafka.in_sync(TOPIC, partition)).collect();
+        let words = || kafka.brokers.iter().map(|broker| broker.service.last_words()).collect::<Vec<_>>();
+        (in_sync == [3; 3]).then_some(()).ok_or_else(|| format!("{in_sync:?}\n{}", words().join("\n\n")))
     });
 }
 
