@@ -108,6 +108,41 @@ fn a_read_keeps_its_limits_and_gives_at_least_one() {
     assert_eq!(log.read(3, 5, 0).unwrap().len(), 1);
 }
 
+/// Across what is read of a file at once, and across files; short ones and long ones beside each other.
+#[test]
+fn whatever_is_read_of_the_log_is_what_was_appended_there() {
+    let place = Place::new();
+    let length = |seq: u64| if seq % 41 == 7 { EVENT_BYTES_MAX } else { 1 + (seq * 997 % 2_000) as usize };
+    let event = |seq: u64| Bytes::from(vec![b'a' + (seq % 26) as u8; length(seq)]);
+    let events: Vec<Bytes> = (0..400).map(event).collect();
+    let log = place.open_small(1 << 20);
+    for (seq, bytes) in (0..).zip(&events) {
+        append(&log, vec![Record { bytes: bytes.clone(), ..record(1, seq) }]).unwrap();
+    }
+    drop(log);
+    let log = place.open();
+    let limits = [0, 1, 3_000, 70_000, 96 << 10, 1 << 20, usize::MAX];
+    for (from, bytes_max) in (0..400).step_by(3).flat_map(|from| limits.map(|limit| (from, limit))) {
+        for entries_max in [1, 17, usize::MAX] {
+            let read = log.read(from, entries_max, bytes_max).unwrap();
+            let mut bytes = 0;
+            let fits =
+                events[from as usize..].iter().take(entries_max).enumerate().take_while(|(place, event)| {
+                    bytes += event.len();
+                    *place == 0 || bytes <= bytes_max
+                });
+            let expected: Vec<_> = (from..).zip(fits.map(|(_, event)| event)).collect();
+            let read: Vec<_> = read.iter().map(|entry| (entry.index, &entry.bytes)).collect();
+            assert!(
+                read == expected,
+                "{from}, {entries_max}, {bytes_max}: {} and {}",
+                read.len(),
+                expected.len()
+            );
+        }
+    }
+}
+
 #[test]
 fn a_repeat_gets_its_old_receipt_and_other_bytes_are_refused() {
     let place = Place::new();
