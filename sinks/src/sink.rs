@@ -90,8 +90,13 @@ pub struct Limits {
     pub batch_events: usize,
     /// Bytes in a batch; one event may be longer.
     pub batch_bytes: usize,
+    /// Bytes in the first one; those after it become longer as it arrives in time. Where nobody can ask what has arrived, all that was
+    /// too long for the line comes again.
+    pub first_bytes: usize,
     /// Batches under way at once; one keeps the order.
     pub in_flight: usize,
+    /// Whether what is sent again for a person (a replay, dead letters) takes turns with what is new, and is not sent beside it.
+    pub takes_turns: bool,
     /// How long a batch waits to become longer.
     pub linger: Duration,
     /// How long an answer may take.
@@ -103,7 +108,9 @@ impl Default for Limits {
         Self {
             batch_events: 1_000,
             batch_bytes: 1 << 20,
+            first_bytes: usize::MAX,
             in_flight: 2,
+            takes_turns: false,
             linger: Duration::from_millis(100),
             timeout: Duration::from_secs(30),
         }

@@ -168,6 +168,7 @@ impl Sink for Kafka {
             linger: Duration::from_millis(50),
             // Records, commit or abort: each in its time; and the ends may be long.
             timeout: self.settings.timeout() * 3 + Duration::from_secs(10),
+            ..Limits::default()
         }
     }
 

@@ -73,23 +73,27 @@ struct Chunk<S: Sink> {
     in_doubt: bool,
     /// How often the destination said of one of them that it exists already.
     existed: u32,
+    /// Behind how many bytes it was cut off, if it was and is whole.
+    cut: Option<usize>,
 }
 
 impl<S: Sink> Chunk<S> {
     fn new(letters: Vec<Letter<S>>, in_doubt: bool) -> Self {
-        Self { letters, in_doubt, existed: 0 }
+        Self { letters, in_doubt, existed: 0, cut: None }
     }
 }
 
-/// Brings letters home, in order. `in_doubt`: they may have been sent before. It ends when they are, however long that takes.
+/// Brings letters home, in order. `in_doubt`: they may have been sent before. `cut`: see [`Batch::cut`]. It ends when they are, however
+/// long that takes.
 pub(super) async fn deliver<S: Sink>(
     shared: &Shared<S>,
     letters: Vec<Letter<S>>,
     in_doubt: bool,
+    cut: Option<usize>,
     at: At,
 ) -> Vec<Rejection> {
     let events = letters.len();
-    let mut open = VecDeque::from([Chunk::new(letters, in_doubt)]);
+    let mut open = VecDeque::from([Chunk { cut, ..Chunk::new(letters, in_doubt) }]);
     let mut rejected: Vec<Rejection> = Vec::new();
     let mut backoff = Backoff::default();
     let mut refusals = 0;
@@ -100,14 +104,18 @@ pub(super) async fn deliver<S: Sink>(
             continue;
         }
         // What doesn't arrive in time as a whole doesn't come back in time either.
-        let rest = cut(&mut chunk.letters, shared.pace.bytes());
-        let is_cut = rest.is_some();
-        if let Some(letters) = rest {
-            open.push_front(Chunk { letters, in_doubt: chunk.in_doubt, existed: chunk.existed });
+        let room = shared.pace.bytes();
+        if let Some(letters) = split(&mut chunk.letters, room) {
+            chunk.cut = Some(room);
+            open.push_front(Chunk { existed: chunk.existed, ..Chunk::new(letters, chunk.in_doubt) });
         }
         if chunk.in_doubt {
+            let whole = chunk.letters.len();
             match look_up(shared, at, &mut chunk.letters).await {
-                Ok(()) => chunk.in_doubt = false,
+                Ok(()) => {
+                    chunk.in_doubt = false;
+                    chunk.cut = chunk.cut.filter(|_| chunk.letters.len() == whole);
+                }
                 Err(reason) => {
                     wait(shared, at, &mut backoff, &reason, None).await;
                     open.push_front(chunk);
@@ -119,10 +127,10 @@ pub(super) async fn deliver<S: Sink>(
             continue;
         }
         let bytes = length(&chunk.letters);
-        let begun = Instant::now();
-        match send(shared, at, &chunk.letters).await {
+        let (took, answer) = send(shared, at, &chunk.letters).await;
+        match answer {
             Ok(answers) => {
-                shared.pace.arrived(bytes, begun.elapsed(), is_cut);
+                shared.pace.arrived(bytes, took, chunk.cut);
                 let sent = chunk.letters.len();
                 let left = settle(shared, at, chunk, answers, &mut rejected);
                 if let Some((chunk, reason)) = left {
@@ -238,15 +246,27 @@ async fn prepare<S: Sink>(shared: &Shared<S>, at: At) -> Result<(), Trouble> {
     }
 }
 
-async fn send<S: Sink>(shared: &Shared<S>, at: At, letters: &[Letter<S>]) -> Result<Vec<Answer>, Trouble> {
+/// What the destination answers, and after how long.
+async fn send<S: Sink>(
+    shared: &Shared<S>,
+    at: At,
+    letters: &[Letter<S>],
+) -> (Duration, Result<Vec<Answer>, Trouble>) {
     let encoded: Vec<&S::Encoded> = letters.iter().map(|letter| &letter.encoded).collect();
-    match within(shared, at, shared.sink.send(&encoded)).await {
+    // Whose turn it is says nothing of the destination: the time it takes begins afterwards.
+    let _turn = match &shared.turns {
+        Some(turns) => Some(turns.lock().await),
+        None => None,
+    };
+    let begun = Instant::now();
+    let answer = match within(shared, at, shared.sink.send(&encoded)).await {
         Some(Ok(answers)) if answers.len() != letters.len() => {
             Err(Trouble::unclear(format!("{} answers came to {} events", answers.len(), letters.len())))
         }
         Some(answer) => answer,
         None => Err(Trouble::Late { reason: "no answer came in time".to_owned(), in_doubt: true }),
-    }
+    };
+    (begun.elapsed(), answer)
 }
 
 /// What the destination answers, if it does so in time.
@@ -268,7 +288,7 @@ fn settle<S: Sink>(
 ) -> Option<(Chunk<S>, String)> {
     let (mut events, mut bytes) = (0, 0);
     let Chunk { letters, existed, .. } = chunk;
-    let mut left = Chunk { letters: Vec::new(), in_doubt: false, existed };
+    let mut left = Chunk { existed, ..Chunk::new(Vec::new(), false) };
     let mut first_reason = None;
     for (letter, answer) in letters.into_iter().zip(answers) {
         left.in_doubt |= matches!(answer, Answer::Unclear(_) | Answer::Exists);
@@ -313,8 +333,8 @@ fn length<S: Sink>(letters: &[Letter<S>]) -> usize {
     letters.iter().map(|letter| letter.bytes).sum()
 }
 
-/// Cuts behind the letters that fit into so many bytes; the first always does.
-fn cut<S: Sink>(letters: &mut Vec<Letter<S>>, bytes_max: usize) -> Option<Vec<Letter<S>>> {
+/// Splits behind the letters that fit into so many bytes; the first always does.
+fn split<S: Sink>(letters: &mut Vec<Letter<S>>, bytes_max: usize) -> Option<Vec<Letter<S>>> {
     let mut bytes = 0_usize;
     let fit = letters.iter().take_while(|letter| {
         bytes = bytes.saturating_add(letter.bytes);
@@ -337,5 +357,7 @@ pub(super) struct Batch<S: Sink> {
     /// The last one's leaf and time.
     pub last: End,
     pub letters: Vec<Letter<S>>,
+    /// Behind how many bytes it was cut, where the destination would take more at once, and that wouldn't arrive in time.
+    pub cut: Option<usize>,
     pub rejected: Vec<Rejection>,
 }

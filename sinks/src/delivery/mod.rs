@@ -120,6 +120,8 @@ pub(crate) struct Shared<S> {
     pub(crate) health: Arc<Health>,
     /// How long batches are.
     pace: Pace,
+    /// Held by whoever sends, where there may be one only.
+    turns: Option<Mutex<()>>,
     /// Whether it may have changed since it was made ready.
     unprepared: AtomicBool,
     preparing: Mutex<()>,
@@ -152,10 +154,10 @@ impl<S: Sink> Shared<S> {
         (letters, rejected)
     }
 
-    /// The first of these entries, which follow each other from `from` on: as many as a request takes by the sink's own limit. The others
-    /// are read again. Where less arrives than that ([`Pace::bytes`]), it is cut when it is sent, or nobody would know that it was.
+    /// The first of these entries, which follow each other from `from` on: as many as arrive at once. The others are read again.
     fn batch(&self, from: u64, entries: Vec<Entry>, is_waited_for: bool) -> Batch<S> {
-        let room = self.sink.limits().batch_bytes;
+        let (most, room) = (self.sink.limits().batch_bytes, self.pace.room());
+        let mut cut = None;
         let (mut letters, mut rejected) = (Vec::with_capacity(entries.len()), Vec::new());
         let (mut end, mut last) = (from, End::default());
         let (mut read, mut encoded) = (0, 0);
@@ -167,6 +169,7 @@ impl<S: Sink> Shared<S> {
             match leaves {
                 Some(Ok(letter)) => {
                     if encoded + letter.bytes() > room && !letters.is_empty() {
+                        cut = (encoded + letter.bytes() <= most).then_some(room);
                         break;
                     }
                     encoded += letter.bytes();
@@ -179,7 +182,7 @@ impl<S: Sink> Shared<S> {
             (end, last) = (end + 1, here);
         }
         self.pace.was_read((end - from) as usize, read, encoded);
-        Batch { indexes: from..end, last, letters, rejected }
+        Batch { indexes: from..end, last, letters, cut, rejected }
     }
 }
 
@@ -217,7 +220,8 @@ impl<S: Sink> Delivery<S> {
         health.set_dead_letters(dead.indexes().len());
         let limits = sink.limits();
         let shared = Shared {
-            pace: Pace::new(limits.batch_bytes, limits.timeout),
+            pace: Pace::new(limits.batch_bytes, limits.first_bytes, limits.timeout),
+            turns: limits.takes_turns.then(Mutex::default),
             unprepared: AtomicBool::new(true),
             preparing: Mutex::new(()),
             proving: Mutex::new(()),

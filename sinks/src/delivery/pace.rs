@@ -12,12 +12,16 @@ const GUESSED: Duration = Duration::from_secs(60);
 
 /// The part of a batch's bytes that is read of the log at least.
 const READ_LEAST: usize = 16;
+/// What is read of the log at least where less arrives in time, in bytes: so many events that it is the line that ends the batch.
+const READ_SHORT: usize = 256 << 10;
 
 /// The longest batch that is tried, in bytes; one event is, whatever its length.
 #[derive(Debug)]
 pub(super) struct Pace {
     /// What no batch is longer than, in bytes.
     limit: usize,
+    /// How long the first one is, in bytes.
+    first: usize,
     /// How long an answer may take.
     timeout: Duration,
     /// What of the log is read for a batch, in bytes.
@@ -75,12 +79,20 @@ impl Bound {
     }
 }
 
+impl Lengths {
+    fn longest(&self) -> usize {
+        self.bytes.min(self.most.bytes).min(self.burst.bytes)
+    }
+}
+
 impl Pace {
-    pub(super) fn new(limit: usize, timeout: Duration) -> Self {
+    pub(super) fn new(limit: usize, first: usize, timeout: Duration) -> Self {
         let (most, burst) = (Bound::new(limit, BELIEVED), Bound::new(limit, GUESSED));
-        let now = Lengths { bytes: limit, most, burst, doubt: Doubt::Nothing };
+        let first = first.min(limit);
+        let now = Lengths { bytes: first, most, burst, doubt: Doubt::Nothing };
         Self {
             limit,
+            first,
             timeout,
             read: AtomicUsize::new(limit),
             events: AtomicUsize::new(usize::MAX),
@@ -95,12 +107,23 @@ impl Pace {
     /// How much of the log is read for a batch, in bytes: a little more than becomes one, so that it is what a request takes that ends it.
     /// What is left over is read again.
     pub(super) fn to_read(&self) -> usize {
-        self.read.load(Relaxed)
+        let whole = self.read.load(Relaxed);
+        self.part(whole).max(READ_SHORT.min(whole))
     }
 
     /// How many events are a whole batch, by those that were: no more than `most`, and fewer where they are long.
     pub(super) fn events(&self, most: usize) -> usize {
-        self.events.load(Relaxed).clamp(1, most.max(1))
+        self.part(self.events.load(Relaxed)).clamp(1, most.max(1))
+    }
+
+    /// Of what would become the longest batch, what becomes one that arrives.
+    fn part(&self, whole: usize) -> usize {
+        match self.room() {
+            room if room >= self.limit => whole,
+            room => {
+                usize::try_from(whole as u128 * room as u128 / self.limit.max(1) as u128).unwrap_or(whole)
+            }
+        }
     }
 
     /// So many events and bytes of the log became so much of a batch: an event is longer where it goes than in the log, mostly.
@@ -112,11 +135,17 @@ impl Pace {
         self.events.store(whole(events), Relaxed);
     }
 
+    /// What is made ready for one sending, in bytes.
+    pub(super) fn room(&self) -> usize {
+        self.now().longest()
+    }
+
+    /// What is sent at once, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let now = self.now();
         match now.doubt {
             Doubt::Asking => 1,
-            _ => now.bytes.min(now.most.bytes).min(now.burst.bytes),
+            _ => now.longest(),
         }
     }
 
@@ -151,32 +180,32 @@ impl Pace {
         }
     }
 
-    /// One event didn't arrive in time either: it isn't the length.
+    /// One event didn't arrive in time either: it isn't the length. It begins anew.
     pub(super) fn one_was_late(&self) {
-        self.now().bytes = self.limit;
+        self.now().bytes = self.first;
     }
 
-    /// A batch was answered for after so long. If it `was_cut` to what may be: one of twice its length is next, if that is far from
-    /// being late: what a sink does within that time may have shorter times of its own. A little longer, if it is in good time: a
-    /// destination may need the same for any length.
-    pub(super) fn arrived(&self, bytes: usize, took: Duration, was_cut: bool) {
-        self.arrived_at(bytes, took, was_cut, Instant::now());
+    /// A batch was answered for after so long. If there was more, which was `cut` off behind so many bytes: twice as many are next, if
+    /// that is far from being late: what a sink does within that time may have shorter times of its own. A little more, if it is in good
+    /// time: a destination may need the same for any length.
+    pub(super) fn arrived(&self, bytes: usize, took: Duration, cut: Option<usize>) {
+        self.arrived_at(bytes, took, cut, Instant::now());
     }
 
-    fn arrived_at(&self, bytes: usize, took: Duration, was_cut: bool, at: Instant) {
+    fn arrived_at(&self, bytes: usize, took: Duration, cut: Option<usize>, at: Instant) {
         let mut now = self.now();
         if now.doubt == Doubt::Asking {
             now.doubt = Doubt::Suspected(at);
             return;
         }
+        let Some(cut) = cut.filter(|_| took <= self.timeout / 4) else { return };
+        // What was sent is shorter, for no part of an event is.
+        let bytes = bytes.max(cut);
         let longer = if took <= self.timeout / 32 {
             bytes.saturating_mul(2)
         } else {
             bytes.saturating_add(bytes / 8 + 1)
         };
-        if !was_cut || took > self.timeout / 4 {
-            return;
-        }
         now.most.relax(self.limit, at);
         now.burst.relax(self.limit, at);
         let longest = now.most.bytes.min(now.burst.bytes);
@@ -193,7 +222,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let most = 12 << 20;
         for rate in [2_000, 40_000, 1 << 20, 1 << 30] {
-            let pace = Pace::new(most, 30 * second);
+            let pace = Pace::new(most, most, 30 * second);
             let mut late = 0;
             for _ in 0..100 {
                 let bytes = pace.bytes();
@@ -202,7 +231,7 @@ mod tests {
                     late += 1;
                     pace.was_late(bytes);
                 } else {
-                    pace.arrived(bytes, took, true);
+                    pace.arrived(bytes, took, Some(bytes));
                 }
             }
             assert!(late <= 10, "{rate}: {late} were too long");
@@ -210,7 +239,7 @@ mod tests {
             assert_eq!(whole, rate > 400_000, "{rate}: {} bytes", pace.bytes());
             // It becomes fast again.
             for _ in 0..20 {
-                pace.arrived(pace.bytes(), second / 10, true);
+                pace.arrived(pace.bytes(), second / 10, Some(1));
             }
             assert_eq!(pace.bytes(), most);
         }
@@ -218,7 +247,7 @@ mod tests {
 
     #[test]
     fn as_much_of_the_log_is_read_as_becomes_a_batch() {
-        let pace = Pace::new(1_000, Duration::from_secs(30));
+        let pace = Pace::new(1_000, 1_000, Duration::from_secs(30));
         assert_eq!((pace.to_read(), pace.events(500)), (1_000, 500), "nothing is known yet");
         for ((events, bytes, encoded), read, enough) in [
             ((10, 400, 1_000), 425, 10),
@@ -235,10 +264,10 @@ mod tests {
 
     #[test]
     fn what_is_too_large_is_not_tried_again_however_fast_it_was() {
-        let pace = Pace::new(1 << 20, Duration::from_secs(30));
+        let pace = Pace::new(1 << 20, 1 << 20, Duration::from_secs(30));
         pace.was_too_large(1_000);
         assert_eq!(pace.bytes(), 999);
-        pace.arrived(999, Duration::ZERO, true);
+        pace.arrived(999, Duration::ZERO, Some(999));
         assert_eq!(pace.bytes(), 999);
         pace.was_late(999);
         assert_eq!(pace.bytes(), 499);
@@ -246,12 +275,12 @@ mod tests {
 
     #[test]
     fn a_limit_is_tried_anew_after_a_while() {
-        let pace = Pace::new(1 << 20, Duration::from_secs(30));
+        let pace = Pace::new(1 << 20, 1 << 20, Duration::from_secs(30));
         pace.was_too_large(1_000);
         let later = Instant::now() + BELIEVED;
-        pace.arrived_at(999, Duration::ZERO, true, later);
+        pace.arrived_at(999, Duration::ZERO, Some(999), later);
         assert_eq!(pace.bytes(), 1_998);
-        pace.arrived_at(1_998, Duration::ZERO, true, later);
+        pace.arrived_at(1_998, Duration::ZERO, Some(1_998), later);
         assert_eq!(pace.bytes(), 1_998, "once in a while");
         pace.was_too_large(1_998);
         assert_eq!(pace.bytes(), 1_997);
@@ -262,7 +291,7 @@ mod tests {
     fn what_refuses_for_the_length_without_saying_so_gets_what_it_takes() {
         let limit = 1 << 20;
         for burst in [1_000, 30_000, 600_000] {
-            let pace = Pace::new(limit, Duration::from_secs(30));
+            let pace = Pace::new(limit, limit, Duration::from_secs(30));
             let mut refused = 0;
             for _ in 0..200 {
                 let bytes = pace.bytes().max(200);
@@ -270,20 +299,20 @@ mod tests {
                     refused += 1;
                     pace.was_refused(bytes);
                 } else {
-                    pace.arrived(bytes, Duration::ZERO, true);
+                    pace.arrived(bytes, Duration::ZERO, Some(bytes));
                 }
             }
             assert!(refused <= 12, "{burst}: {refused} times");
             assert!((burst / 2..=burst).contains(&pace.bytes()), "{burst}: {}", pace.bytes());
             let later = Instant::now() + GUESSED;
-            pace.arrived_at(pace.bytes(), Duration::ZERO, true, later);
+            pace.arrived_at(pace.bytes(), Duration::ZERO, Some(1), later);
             assert!(pace.bytes() > burst, "it is tried anew: {}", pace.bytes());
         }
     }
 
     #[test]
     fn an_outage_says_nothing_of_the_length() {
-        let pace = Pace::new(1 << 20, Duration::from_secs(30));
+        let pace = Pace::new(1 << 20, 1 << 20, Duration::from_secs(30));
         pace.was_too_large(900_000);
         // Several batches are refused, and one event; or it is over when that is tried.
         for one_is_refused in [true, false] {
@@ -293,7 +322,7 @@ mod tests {
             if one_is_refused {
                 pace.one_was_refused();
             } else {
-                pace.arrived(200, Duration::from_secs(20), true);
+                pace.arrived(200, Duration::from_secs(20), Some(1));
             }
             assert_eq!(pace.bytes(), 899_999);
         }
@@ -302,12 +331,14 @@ mod tests {
     #[test]
     fn a_destination_that_needs_the_same_time_for_any_length_gets_long_batches_again() {
         let (most, second) = (1 << 18, Duration::from_secs(1));
-        let pace = Pace::new(most, 30 * second);
-        for _ in 0..8 {
+        let pace = Pace::new(most, most, 30 * second);
+        let event = 700;
+        for _ in 0..12 {
             pace.was_late(pace.bytes());
         }
         for _ in 0..100 {
-            pace.arrived(pace.bytes(), 2 * second, true);
+            let room = pace.bytes();
+            pace.arrived((room / event).max(1) * event, 2 * second, Some(room));
         }
         assert_eq!(pace.bytes(), most);
         // Nothing arrived for a while, not even one event.

@@ -1,5 +1,5 @@
 //! Many small computations on two threads, where somebody waits for them: one alone reads, hashes and encodes more slowly than a fast
-//! destination takes. Two and no more, however many cores there are: sessions have the others.
+//! destination takes. Two for a sink and no more, however many cores there are: sessions need some, too.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -11,31 +11,40 @@ const PIECE: usize = 256;
 /// Whether a destination waits for what is read for it, as far as the last batches tell.
 #[derive(Debug, Default)]
 pub(super) struct Wait {
-    /// Since when a batch is being read.
-    reads: Option<Instant>,
+    reading: Option<Reading>,
     /// Since when one lies ready, and how long it took to be.
     ready: Option<(Instant, Duration)>,
     is_waited_for: bool,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    since: Instant,
+    /// Whether it is new and there is enough of it to be read at once: else there is nothing to wait for, or nobody does.
+    counts: bool,
+}
+
 impl Wait {
-    pub(super) const fn is_waited_for(&self) -> bool {
-        self.is_waited_for
+    pub(super) const fn is_reading(&self) -> bool {
+        self.reading.is_some()
     }
 
-    pub(super) const fn reads(&mut self, now: Instant) {
-        (self.reads, self.ready) = (Some(now), None);
+    /// A batch is read from now on. Gives whether somebody waits for it; never for one that doesn't count.
+    pub(super) const fn reads(&mut self, now: Instant, counts: bool) -> bool {
+        (self.reading, self.ready) = (Some(Reading { since: now, counts }), None);
+        counts && self.is_waited_for
     }
 
     pub(super) fn has_read(&mut self, now: Instant) {
-        self.ready = self.reads.take().map(|since| (now, now.saturating_duration_since(since)));
+        let read = self.reading.take().filter(|reading| reading.counts);
+        self.ready = read.map(|reading| (now, now.saturating_duration_since(reading.since)));
     }
 
     /// The destination is done with a batch. It would also have found one ready that had taken twice as long, as it may on one thread,
     /// before nobody waits any more: otherwise every other batch would be read by one, and waited for.
     pub(super) fn delivered(&mut self, now: Instant) {
-        self.is_waited_for = match (self.reads, self.ready) {
-            (Some(_), _) => true,
+        self.is_waited_for = match (self.reading, self.ready) {
+            (Some(Reading { counts: true, .. }), _) => true,
             (None, Some((since, took))) if now.saturating_duration_since(since) >= took => false,
             _ => self.is_waited_for,
         };
@@ -56,10 +65,11 @@ pub(super) fn map<T: Send, U: Send>(
     } else {
         (Vec::new(), items)
     };
-    at_once.into_iter().chain(one_by_one.into_iter().map(each))
+    at_once.into_iter().flatten().chain(one_by_one.into_iter().map(each))
 }
 
-fn on_two_threads<T: Send, U: Send>(items: Vec<T>, each: &(impl Fn(T) -> U + Sync)) -> Vec<U> {
+/// In pieces, as they were taken.
+fn on_two_threads<T: Send, U: Send>(items: Vec<T>, each: &(impl Fn(T) -> U + Sync)) -> Vec<Vec<U>> {
     let many = items.len();
     let left = Mutex::new((0, items.into_iter()));
     let next = || {
@@ -85,7 +95,7 @@ fn on_two_threads<T: Send, U: Send>(items: Vec<T>, each: &(impl Fn(T) -> U + Syn
         done
     });
     done.sort_unstable_by_key(|(number, _)| *number);
-    done.into_iter().flat_map(|(_, piece)| piece).collect()
+    done.into_iter().map(|(_, piece)| piece).collect()
 }
 
 #[cfg(test)]
@@ -100,20 +110,37 @@ mod tests {
         let at = |millis| begun + Duration::from_millis(millis);
         let mut wait = Wait::default();
         wait.delivered(at(0));
-        assert!(!wait.is_waited_for(), "there was nothing to read");
-        wait.reads(at(0));
+        assert!(!wait.reads(at(0), true), "there was nothing to read");
         wait.delivered(at(10));
-        assert!(wait.is_waited_for());
         wait.has_read(at(20));
-        for (reads, has_read, delivered, is_waited_for) in
-            [(20, 30, 39, true), (40, 50, 60, false), (60, 70, 71, false), (71, 90, 80, true)]
-        {
-            wait.reads(at(reads));
+        for (reads, was_waited_for, has_read, delivered) in [
+            (20, true, 30, 39),
+            (40, true, 50, 60),
+            (60, false, 70, 71),
+            (71, false, 90, 80),
+            (90, true, 95, 99),
+        ] {
+            assert_eq!(wait.reads(at(reads), true), was_waited_for, "{reads}, {has_read}, {delivered}");
             if has_read < delivered {
                 wait.has_read(at(has_read));
             }
             wait.delivered(at(delivered));
-            assert_eq!(wait.is_waited_for(), is_waited_for, "{reads}, {has_read}, {delivered}");
+        }
+    }
+
+    /// What lingers waits itself, and what is replayed has nobody who waits for it.
+    #[test]
+    fn nobody_waits_for_what_does_not_count() {
+        let now = Instant::now();
+        let mut wait = Wait::default();
+        for is_waited_for in [false, true] {
+            assert!(!wait.reads(now, false), "it doesn't count");
+            wait.delivered(now);
+            wait.has_read(now);
+            wait.delivered(now);
+            assert_eq!(wait.reads(now, true), is_waited_for, "as it was before");
+            wait.delivered(now);
+            wait.has_read(now);
         }
     }
 

@@ -96,7 +96,6 @@ struct Loop<S: Sink> {
     /// How many there have been.
     errands: u64,
     tasks: JoinSet<Done<S>>,
-    reading: bool,
     /// Since when something waits that isn't long enough to be read.
     lingering: Option<Instant>,
     /// Read ahead, and not sent yet.
@@ -167,7 +166,6 @@ impl<S: Sink> Loop<S> {
             position,
             dead,
             tasks: JoinSet::new(),
-            reading: false,
             lingering: None,
             ready: None,
             delivering: 0,
@@ -205,7 +203,7 @@ impl<S: Sink> Loop<S> {
                     None => heard = false,
                 },
                 changed = inbox.paused.changed(), if heard => heard = changed.is_ok(),
-                changed = size.changed(), if log_lives && !self.reading => log_lives = changed.is_ok(),
+                changed = size.changed(), if log_lives && !self.wait.is_reading() => log_lives = changed.is_ok(),
                 _ = look.tick() => self.look().await?,
             }
         }
@@ -281,7 +279,7 @@ impl<S: Sink> Loop<S> {
     /// that is long already is read and made ready.
     fn read_on(&mut self, size: u64) {
         let limits = self.shared().sink.limits();
-        if self.reading || self.ready.is_some() {
+        if self.wait.is_reading() || self.ready.is_some() {
             return;
         }
         // What is new comes first: a replay of a year must not hold up today.
@@ -302,14 +300,13 @@ impl<S: Sink> Loop<S> {
             self.lingering.get_or_insert_with(Instant::now);
             return;
         }
-        self.reading = true;
         let lingered = self.lingering.take().map_or(Duration::ZERO, |since| since.elapsed());
         let linger = limits.linger.saturating_sub(lingered);
         let shared = Arc::clone(self.shared());
-        self.wait.reads(Instant::now());
-        let is_waited_for = self.wait.is_waited_for();
+        let lingers = way == Way::Main && waiting < enough / LONG && !linger.is_zero();
+        let is_waited_for = self.wait.reads(Instant::now(), way == Way::Main && !lingers);
         self.tasks.spawn(async move {
-            if way == Way::Main && waiting < enough / LONG && !linger.is_zero() {
+            if lingers {
                 let mut size = shared.log.follow();
                 let grown = size.wait_for(|size| *size >= from.saturating_add(enough));
                 // Either it grows, or there is nothing more to wait for.
@@ -344,7 +341,6 @@ impl<S: Sink> Loop<S> {
         };
         match done {
             Done::Read(way, batch) => {
-                self.reading = false;
                 self.wait.has_read(Instant::now());
                 let batch = match (way, batch) {
                     (_, Ok(batch)) => batch,
@@ -405,7 +401,7 @@ impl<S: Sink> Loop<S> {
 
     /// Sends a batch; first it is written down that it may have been sent.
     fn send(&mut self, way: Way, batch: Batch<S>) -> Result<(), Stopped> {
-        let Batch { indexes, last, letters, mut rejected } = batch;
+        let Batch { indexes, last, letters, cut, mut rejected } = batch;
         if way == Way::Main {
             self.position.will_send(indexes.end)?;
         }
@@ -422,7 +418,7 @@ impl<S: Sink> Loop<S> {
         shared.health.unsent(rejected.len());
         let at = if way == Way::Main { At::Batch(indexes.start) } else { At::Errand };
         let sending = self.tasks.spawn(async move {
-            rejected.extend(deliver(&shared, letters, in_doubt, at).await);
+            rejected.extend(deliver(&shared, letters, in_doubt, cut, at).await);
             let again = rejected.iter().map(|rejection| rejection.index);
             let again: Vec<u64> = again.filter(|index| known.binary_search(index).is_ok()).collect();
             let untold = match tellings {

@@ -8,6 +8,7 @@ mod letters;
 mod standing;
 mod stopped;
 mod telling;
+mod turns;
 mod unreadable;
 mod waits;
 
@@ -135,6 +136,7 @@ impl Sink for Store {
             in_flight: 3,
             linger: Duration::from_millis(1),
             timeout: self.timeout,
+            ..Limits::default()
         }
     }
 

@@ -350,6 +350,7 @@ impl Sink for Files {
             in_flight: 1,
             linger: Duration::from_millis(100),
             timeout: Duration::from_secs(120),
+            ..Limits::default()
         }
     }
 

@@ -287,9 +287,10 @@ impl Sink for Hec {
             // A collector takes 1,000,000 bytes and more (`max_content_length`).
             batch_bytes: 800_000,
             // Each waits for its acknowledgement, which an indexer may take seconds for.
-            in_flight: 12,
+            in_flight: if self.settings.acknowledged { 12 } else { 2 },
             linger: Duration::from_millis(200),
             timeout: self.settings.timeout(),
+            ..Limits::default()
         }
     }
 

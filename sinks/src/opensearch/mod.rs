@@ -392,6 +392,7 @@ impl Sink for OpenSearch {
             in_flight: 2,
             linger: Duration::from_millis(200),
             timeout: Duration::from_secs(60),
+            ..Limits::default()
         }
     }
 

@@ -162,6 +162,7 @@ impl Sink for Webhook {
             linger: Duration::from_millis(200),
             // The standard recommends 15 to 30.
             timeout: Duration::from_secs(30),
+            ..Limits::default()
         }
     }
 

@@ -227,7 +227,7 @@ impl<S: Sink> Loop<S> {
         *sending = Some(self.tasks.spawn(async move {
             let Again { letters, mut rejected, unread } = Again::read(&shared, letters).await;
             let tried: Vec<u64> = letters.iter().map(Letter::index).collect();
-            rejected.extend(deliver(&shared, letters, true, At::Errand).await);
+            rejected.extend(deliver(&shared, letters, true, None, At::Errand).await);
             Done::Redriven { number, tried, rejected, unread }
         }));
         Ok(())

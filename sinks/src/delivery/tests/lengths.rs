@@ -1,5 +1,6 @@
 //! What is too long for a destination, or for its line: it is cut, down to one event.
 
+use super::waits::Noting;
 use super::*;
 use custody_core::event::{Actor, Draft, login};
 
@@ -16,6 +17,31 @@ async fn a_batch_that_takes_too_long_is_sent_in_pieces() {
     until("all are there", || run.control.health().numbers().next >= 60).await;
     run.stop().await;
     assert!((0..60).all(|index| store.times().get(&index) == Some(&1)), "{:?}", store.times());
+}
+
+/// Where nobody can ask what has arrived, what was too long comes again: so the first batch is a short one, and each that has arrived
+/// is confirmed.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_slow_line_to_a_receiver_that_cannot_be_asked_each_event_comes_once() {
+    let story = Story::with(200).await;
+    let entries = story.log.read(0, 200, usize::MAX).unwrap();
+    let bytes = entries.iter().map(|entry| entry.bytes.len()).sum::<usize>();
+    let timeout = Duration::from_millis(400);
+    let store = Store { reads_back: false, ..Store::new(1) };
+    // All of it at once would be late five times over.
+    store.slow.store(u64::try_from(5 * timeout.as_micros() / bytes as u128).unwrap(), Relaxed);
+    let first_bytes = bytes / 100;
+    let limits = Limits { batch_events: 200, in_flight: 1, first_bytes, timeout, ..Limits::default() };
+    let sink = Noting::with(store, limits, None);
+    let run = begin(Delivery { stall: Duration::MAX, ..delivery(&story, &sink) });
+    until("some of it is confirmed", || run.control.health().numbers().next > 0).await;
+    assert!(sink.store.documents.lock().unwrap().len() < 100, "the whole batch was waited for");
+    until("all are there", || run.control.health().numbers().next >= 200).await;
+    assert_eq!(run.control.health().numbers().retries, 0);
+    run.stop().await;
+    assert!((0..200).all(|index| sink.store.times().get(&index) == Some(&1)), "{:?}", sink.store.times());
+    let sent: Vec<usize> = sink.sent().into_iter().map(|(_, events)| events).collect();
+    assert!(sent[0] <= 3 && sent.iter().any(|events| *events > 3 * sent[0]), "{sent:?}");
 }
 
 /// An event more, longer than that. Gives its index.

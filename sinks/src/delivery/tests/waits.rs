@@ -5,8 +5,8 @@ use custody_core::event::{Actor, Draft, log};
 use std::time::Instant;
 
 /// A store with other limits, that may not take the first batch, and that notes when it is sent how many events.
-struct Noting {
-    store: Store,
+pub(super) struct Noting {
+    pub(super) store: Store,
     limits: Limits,
     /// What it says instead of taking the first batch.
     first: Lock<Option<Trouble>>,
@@ -15,10 +15,14 @@ struct Noting {
 
 impl Noting {
     fn new(limits: Limits, first: Option<Trouble>) -> Arc<Self> {
-        Arc::new(Self { store: Store::new(1), limits, first: Lock::new(first), sent: Lock::default() })
+        Self::with(Store::new(1), limits, first)
     }
 
-    fn sent(&self) -> Vec<(Instant, usize)> {
+    pub(super) fn with(store: Store, limits: Limits, first: Option<Trouble>) -> Arc<Self> {
+        Arc::new(Self { store, limits, first: Lock::new(first), sent: Lock::default() })
+    }
+
+    pub(super) fn sent(&self) -> Vec<(Instant, usize)> {
         self.sent.lock().unwrap().clone()
     }
 }
